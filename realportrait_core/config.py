@@ -1,0 +1,106 @@
+"""The architecture as numbers. PAPER is what the paper states; MINI is what the bundled weights are."""
+
+from dataclasses import dataclass, field
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class Vid2VidConfig:
+    """Sizes of Face Vid2vid: F, M, W and G (Wang, Mallya, Liu 2021, as LivePortrait publishes it)."""
+
+    crop_size: int = 256                # px, side of the face crop that F and M read
+    num_kp: int = 21                    # K implicit keypoints
+    # F, appearance
+    appearance_width: int = 64          # channels of the first convolution
+    appearance_down: int = 2            # 2x average poolings
+    reshape_channel: int = 32           # channels of the feature volume f_r
+    reshape_depth: int = 16             # depth of the feature volume f_r
+    appearance_resblocks: int = 6
+    # M, motion
+    motion_depths: tuple[int, ...] = (3, 3, 9, 3)
+    motion_dims: tuple[int, ...] = (96, 192, 384, 768)
+    num_bins: int = 66                  # of 3 degrees each
+    # W, warping
+    dense_width: int = 32               # hourglass: channels double from twice this ...
+    dense_max: int = 1024               # ... up to this
+    dense_blocks: int = 5
+    compress: int = 4                   # channels of the feature the dense motion net looks at
+    mask_kernel: int = 7
+    warped_channels: int = 256          # of f_{r->d}, the motion position map
+    # G, generator
+    generator_blocks: int = 6
+    generator_out: int = 64             # channels before the picture
+    spade_hidden: int = 128
+    upscale: int = 2                    # the picture is 4 * upscale times the feature's side
+
+    @property
+    def feature_size(self) -> int:
+        """Side of f_r and f_{r->d}."""
+        return self.crop_size // 2**self.appearance_down
+
+    def __post_init__(self):
+        step = 2 ** (self.appearance_down + self.dense_blocks)
+        if self.crop_size % step:
+            raise InputError(
+                f"crop_size {self.crop_size} must be a multiple of {step}: "
+                f"{self.appearance_down} poolings in F, then {self.dense_blocks} in W."
+            )
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Sizes of the STDiT2 backbone, of its half control and of the motion mapper."""
+
+    hidden: int = 1152
+    depth: int = 28                     # "The backbone consists of 28 blocks" (Training and inference)
+    heads: int = 16
+    control_depth: int = 13             # "the ControlNet comprises 13 blocks"
+    mlp_ratio: int = 4
+    in_channels: int = 4                # of the SD1.5 latent
+    patch: int = 2
+    learned_sigma: bool = True          # IDDPM: the output carries the variance too
+    qk_norm_legacy: bool = True         # RoPE before the q/k norm, as the public STDiT2 weights were trained
+    input_sq_size: int = 512            # px, the picture side at which positions are integers
+    prediction: str = "epsilon"         # or "v"
+    # motion mapper: 3 convolutions with a stride of 2
+    motion_channels: int = 256          # of f_{r->d}
+    motion_widths: tuple[int, int] = (64, 32)
+    reference_motion: bool = False      # the portrait's own map on the portrait's tokens (not in the paper)
+
+    def __post_init__(self):
+        if self.hidden % self.heads or self.hidden % 12:
+            raise InputError(f"hidden {self.hidden} must be a multiple of heads {self.heads} and of 12.")
+        if not 0 <= self.control_depth < self.depth:
+            raise InputError(f"control_depth {self.control_depth} must be below depth {self.depth}.")
+        if self.prediction not in ("epsilon", "v"):
+            raise InputError(f"prediction is {self.prediction!r}; it must be 'epsilon' or 'v'.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a set of weights fixes."""
+
+    vid2vid: Vid2VidConfig = field(default_factory=Vid2VidConfig)
+    dit: DiTConfig = field(default_factory=DiTConfig)
+    image_size: int = 512               # px, "cropped to a resolution of 512x512"
+    clip_frames: int = 16               # L, "L is set to 16 in our experiments"
+    fps: float = 25.0                   # told to the fps embedder; constant for one set of weights
+
+
+PAPER = Config()
+
+MINI = Config(
+    vid2vid=Vid2VidConfig(
+        crop_size=128, num_kp=26, appearance_width=32, reshape_channel=32, reshape_depth=4, appearance_resblocks=2,
+        motion_depths=(2, 2, 6, 2), motion_dims=(48, 96, 192, 384),
+        dense_width=16, dense_max=128, dense_blocks=3, compress=1, mask_kernel=3, warped_channels=32,
+        generator_blocks=2, generator_out=16, spade_hidden=16, upscale=1,
+    ),
+    dit=DiTConfig(
+        hidden=240, depth=8, heads=3, control_depth=3, learned_sigma=False, qk_norm_legacy=False,
+        input_sq_size=256, prediction="v", motion_channels=32, motion_widths=(32, 32), reference_motion=True,
+    ),
+    image_size=256,
+    fps=12.5,
+)

@@ -1,0 +1,17 @@
+"""Typed errors. Each message is a sentence that says what is wrong, with the numbers, and what to do next."""
+
+
+class RealPortraitError(ValueError):
+    """Base of every error that a user of the pack can mend."""
+
+
+class FaceError(RealPortraitError):
+    """No usable face, or an ambiguous one, in the portrait or in the driver."""
+
+
+class WeightsError(RealPortraitError):
+    """A weight file is missing, damaged, or not what its slot needs."""
+
+
+class InputError(RealPortraitError):
+    """An image, video, latent or motion has a shape, length or value that cannot be used."""
