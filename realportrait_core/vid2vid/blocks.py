@@ -1,0 +1,29 @@
+"""What F and W are built of: a convolution, its batch norm and a rectifier, in two or three dimensions."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..errors import InputError
+
+CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def check_crop(image: torch.Tensor, size: int) -> None:
+    """Refuse anything but (B, 3, size, size) face crops."""
+    if image.ndim != 4 or tuple(image.shape[1:]) != (3, size, size):
+        raise InputError(f"The face crop has the shape {tuple(image.shape)}; it must be (B, 3, {size}, {size}).")
+
+
+class ConvNorm(nn.Module):
+    """relu(norm(conv(x))), the same size out as in. The third convolution of W is followed by a leaky rectifier."""
+
+    def __init__(self, dims: int, in_channels: int, out_channels: int, kernel: int = 3, slope: float = 0.0):
+        super().__init__()
+        self.conv = CONVOLUTION[dims](in_channels, out_channels, kernel, padding=kernel // 2)
+        self.norm = BATCH_NORM[dims](out_channels)
+        self.slope = slope
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.leaky_relu(self.norm(self.conv(x)), self.slope) if self.slope else F.relu(self.norm(self.conv(x)))

@@ -1,0 +1,164 @@
+"""W, the warping network: the feature volume f_r moves to the driving keypoints and becomes f_{r->d}.
+
+Keypoints, grids, the mask's softmax and the deformation stay in float32 whatever the network runs in:
+a float16 grid is off by 0.016 cells, a bfloat16 grid by 0.125.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+from ..config import Vid2VidConfig
+from ..errors import InputError
+from .blocks import ConvNorm
+
+HEATMAP_VARIANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Warped:
+    """What W makes of B driving frames."""
+
+    out: torch.Tensor           # (B, Cw, h, w) f_{r->d}, after the occlusion map
+    occlusion: torch.Tensor     # (B, 1, h, w) in [0, 1]
+    deformation: torch.Tensor   # (B, D, h, w, 3) where in f_r each cell comes from: x, y, z in [-1, 1]
+
+
+def axis(n: int, device: torch.device) -> torch.Tensor:
+    """n coordinates from -1 to 1, both ends included."""
+    return torch.linspace(-1.0, 1.0, n, device=device)
+
+
+def coordinate_grid(depth: int, height: int, width: int, device: torch.device) -> torch.Tensor:
+    """The identity (D, h, w, 3) in x, y, z order. grid_sample below runs with align_corners=False, so this identity
+    is a zoom by n/(n-1), as in the networks the public weights were trained with."""
+    z, y, x = torch.meshgrid(axis(depth, device), axis(height, device), axis(width, device), indexing="ij")
+    return torch.stack((x, y, z), -1)
+
+
+def gaussians(points: torch.Tensor, depth: int, height: int, width: int) -> torch.Tensor:
+    """exp(-|grid - x|^2 / 2 var) around (B, K, 3) points: (B, K, D, h, w), as a product of three 1-D exponentials."""
+    def along(coordinate: torch.Tensor, n: int) -> torch.Tensor:
+        return torch.exp(-0.5 / HEATMAP_VARIANCE * (axis(n, points.device) - coordinate[..., None]) ** 2)
+
+    x, y, z = points.unbind(-1)
+    plane = along(y, height)[..., :, None] * along(x, width)[..., None, :]             # (B, K, h, w)
+    return along(z, depth)[..., None, None] * plane[:, :, None]                        # (B, K, D, h, w)
+
+
+class Hourglass(nn.Module):
+    """A U-Net over (B, C, D, h, w) that halves h and w and leaves D; out comes cat(features, input)."""
+
+    def __init__(self, cfg: Vid2VidConfig, in_channels: int):
+        super().__init__()
+        widths = [min(cfg.dense_max, cfg.dense_width * 2**i) for i in range(cfg.dense_blocks + 1)]
+        down_in = [in_channels, *widths[1:-1]]
+        up_in = [widths[-1], *(2 * width for width in widths[-2:0:-1])]
+        self.out_channels = cfg.dense_width + in_channels
+        self.encoder = nn.Module()
+        self.encoder.down_blocks = nn.ModuleList(ConvNorm(3, a, b) for a, b in zip(down_in, widths[1:]))
+        self.decoder = nn.Module()
+        self.decoder.up_blocks = nn.ModuleList(ConvNorm(3, a, b) for a, b in zip(up_in, widths[-2::-1]))
+        self.decoder.conv = nn.Conv3d(self.out_channels, self.out_channels, 3, padding=1)
+        self.decoder.norm = nn.BatchNorm3d(self.out_channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skips = []
+        for block in self.encoder.down_blocks:
+            skips.append(x)
+            x = F.avg_pool3d(block(x), (1, 2, 2))
+        for block in self.decoder.up_blocks:
+            x = block(F.interpolate(x, scale_factor=(1, 2, 2)))
+            x = torch.cat((x, skips.pop()), 1)
+        return F.relu(self.decoder.norm(self.decoder.conv(x)))
+
+
+class DenseMotion(nn.Module):
+    """From K sparse motions to one dense deformation and an occlusion map."""
+
+    def __init__(self, cfg: Vid2VidConfig):
+        super().__init__()
+        motions = cfg.num_kp + 1
+        self.hourglass = Hourglass(cfg, motions * (1 + cfg.compress))
+        kernel = dict(kernel_size=cfg.mask_kernel, padding=cfg.mask_kernel // 2)
+        self.mask = nn.Conv3d(self.hourglass.out_channels, motions, **kernel)
+        self.compress = nn.Conv3d(cfg.reshape_channel, cfg.compress, 1)
+        self.norm = nn.BatchNorm3d(cfg.compress)
+        self.occlusion = nn.Conv2d(self.hourglass.out_channels * cfg.reshape_depth, 1, **kernel)
+
+    def forward(
+        self, compressed: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, c, D, h, w), (B, K, 3), (B, K, 3) -> deformation (B, D, h, w, 3), occlusion (B, 1, h, w)."""
+        depth, height, width = compressed.shape[2:]
+        grid = coordinate_grid(depth, height, width, x_d.device)                       # (D, h, w, 3)
+
+        # Sparse motions: the background stays, keypoint k shifts everything by x_s,k - x_d,k.
+        shifts = F.pad(x_s - x_d, (0, 0, 1, 0))                                        # (B, K+1, 3)
+        motions = grid + shifts[:, :, None, None, None]                                # (B, K+1, D, h, w, 3)
+        # The K+1 grids stacked along the depth sample one copy of the feature.
+        sampled = F.grid_sample(compressed.float(), motions.flatten(1, 2), align_corners=False)
+        deformed = rearrange(sampled, "b c (k d) h w -> b k c d h w", d=depth)
+        heat = gaussians(x_d, depth, height, width) - gaussians(x_s, depth, height, width)
+        heat = F.pad(heat, (0, 0, 0, 0, 0, 0, 1, 0))[:, :, None]                       # (B, K+1, 1, D, h, w)
+        candidates = torch.cat((heat, deformed), 2).flatten(1, 2)                      # (B, (K+1)(1+c), D, h, w)
+
+        features = self.hourglass(candidates.to(compressed.dtype))
+        mask = self.mask(features).float().softmax(1)                                  # (B, K+1, D, h, w)
+        # sum_k mask_k (grid + shift_k) = grid + sum_k mask_k shift_k, since the mask sums to one.
+        deformation = grid + torch.einsum("bkdhw,bkx->bdhwx", mask, shifts)
+        occlusion = torch.sigmoid(self.occlusion(features.flatten(1, 2)))              # (B, 1, h, w)
+        return deformation, occlusion
+
+
+class WarpingNetwork(nn.Module):
+    """W: f_r, x_d, x_s -> f_{r->d}. Layers and names as LivePortrait publishes them."""
+
+    def __init__(self, cfg: Vid2VidConfig):
+        super().__init__()
+        self.cfg = cfg
+        flat = cfg.reshape_channel * cfg.reshape_depth
+        self.dense_motion_network = DenseMotion(cfg)
+        self.third = ConvNorm(2, flat, cfg.warped_channels, slope=0.01)
+        self.fourth = nn.Conv2d(cfg.warped_channels, cfg.warped_channels, 1)
+
+    def compress(self, f_r: torch.Tensor) -> torch.Tensor:
+        """What the dense motion net sees of the portrait (B, c, D, h, w): the same for every driving frame."""
+        dense = self.dense_motion_network
+        return F.relu(dense.norm(dense.compress(f_r)))
+
+    def check(self, f_r: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor) -> None:
+        cfg = self.cfg
+        volume = (cfg.reshape_channel, cfg.reshape_depth)
+        step = 2**cfg.dense_blocks
+        if f_r.ndim != 5 or tuple(f_r.shape[1:3]) != volume or f_r.shape[3] % step or f_r.shape[4] % step:
+            raise InputError(
+                f"f_r has the shape {tuple(f_r.shape)}; it must be (B, {volume[0]}, {volume[1]}, h, w) "
+                f"with h and w multiples of {step}."
+            )
+        for name, x in (("x_d", x_d), ("x_s", x_s)):
+            if x.ndim != 3 or tuple(x.shape[1:]) != (cfg.num_kp, 3):
+                raise InputError(f"{name} has the shape {tuple(x.shape)}; these weights need (B, {cfg.num_kp}, 3).")
+        for name, batch in (("f_r", f_r.shape[0]), ("x_s", x_s.shape[0])):
+            if batch not in (1, x_d.shape[0]):
+                raise InputError(f"{name} holds {batch} faces for {x_d.shape[0]} driving frames; give 1 or as many.")
+
+    def forward(
+        self, f_r: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor, compressed: torch.Tensor | None = None
+    ) -> Warped:
+        """f_r (B or 1, C, D, h, w), x_d (B, K, 3), x_s (B or 1, K, 3); `compressed` is compress(f_r) if it is at hand.
+        """
+        self.check(f_r, x_d, x_s)
+        compressed = self.compress(f_r) if compressed is None else compressed
+        frames = x_d.shape[0]
+        # One portrait is shared over all driving frames without a copy.
+        f_r, compressed = (x.expand(frames, -1, -1, -1, -1) for x in (f_r, compressed))
+        x_d, x_s = x_d.float(), x_s.float().expand(frames, -1, -1)
+
+        deformation, occlusion = self.dense_motion_network(compressed, x_d, x_s)
+        warped = F.grid_sample(f_r.float(), deformation, align_corners=False).to(f_r.dtype)
+        out = self.fourth(self.third(rearrange(warped, "b c d h w -> b (c d) h w")))   # (B, Cw, h, w)
+        return Warped(out * occlusion, occlusion, deformation)
