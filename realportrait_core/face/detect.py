@@ -1,0 +1,107 @@
+"""YuNet: where the faces are, and five points on each (eyes, nose, mouth corners)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError, WeightsError
+
+MODEL_NAME = "face_detection_yunet_2023mar.onnx"
+THRESHOLDS = (0.6, 0.3)         # the second only where the first finds nothing: drawings, strong profiles
+NMS_IOU = 0.3
+SIDE_MIN, SIDE_MAX = 320, 640   # px, long side of what the network sees: below, points jitter; above, time is lost
+SIDE_LARGE = 1280               # px, second look at a picture whose faces may be too small at SIDE_MAX
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face in pixels of the picture (integer coordinates are pixel centres)."""
+
+    box: torch.Tensor           # (4,) x, y, width, height
+    points: torch.Tensor        # (5, 2) image-left eye, image-right eye, nose, left and right mouth corner
+    score: float                # 0..1
+
+    @property
+    def area(self) -> float:
+        """Of the box, in px^2."""
+        return float(self.box[2] * self.box[3])
+
+
+class FaceDetector:
+    """YuNet (Wu, Peng, Yu 2023; MIT) through OpenCV 4.8 or newer, 5.x included.
+
+    onnx_path is the file that `python install.py` puts in `models/realportrait/`.
+    Raises WeightsError where the file is missing or is not that network.
+    """
+
+    def __init__(self, onnx_path: str | Path):
+        self.path = Path(onnx_path)
+        if not self.path.is_file():
+            raise WeightsError(
+                f"The face detector {MODEL_NAME} is missing: looked for {self.path}. Run `python install.py` in the "
+                f"RealPortrait folder (it fetches 233 KB), or copy the file there, or give the face's box by hand."
+            )
+        self._network = None
+
+    def detect(self, image: torch.Tensor) -> list[Face]:
+        """Faces of one picture (H, W, 3) in [0, 1], or uint8; torch or numpy. From left to right; [] where there is none."""
+        image = checked_image(image)                                                    # (H, W, 3) uint8, RGB
+        longest = max(image.shape[:2])
+        sides = [min(max(longest, SIDE_MIN), SIDE_MAX)]
+        if sides[0] > SIDE_MIN:
+            sides.append(SIDE_MIN)                      # a face that fills the picture is too large at SIDE_MAX
+        if longest > SIDE_MAX:
+            sides.append(min(longest, SIDE_LARGE))
+        for threshold in THRESHOLDS:
+            for side in sides:
+                faces = self._look(image, side / longest, threshold)
+                if faces:
+                    return sorted(faces, key=lambda face: float(face.box[0] + face.box[2] / 2))
+        return []
+
+    def _look(self, image, scale: float, threshold: float) -> list[Face]:
+        import cv2
+
+        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+        filtering = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        picture = cv2.resize(image[..., ::-1], (width, height), interpolation=filtering)  # YuNet reads BGR, 0..255
+        try:
+            if self._network is None:
+                # From memory, not by path: OpenCV cannot open every file name on Windows.
+                model = torch.frombuffer(bytearray(self.path.read_bytes()), dtype=torch.uint8).numpy()
+                self._network = cv2.FaceDetectorYN.create("onnx", model, model[:0], (width, height), threshold, NMS_IOU, 200)
+            self._network.setInputSize((width, height))
+            self._network.setScoreThreshold(threshold)
+            rows = self._network.detect(picture)[1]
+        except cv2.error as error:
+            raise WeightsError(
+                f"OpenCV {cv2.__version__} cannot run {self.path} ({error.err or error}). Delete the file and run `python "
+                f"install.py` in the RealPortrait folder; if that does not help, the OpenCV here is too old (4.8 is needed)."
+            ) from error
+        if rows is None:
+            return []
+        # Half-pixel centres on both sides of the resize.
+        stretch = torch.tensor([image.shape[1] / width, image.shape[0] / height])
+        faces = []
+        for row in torch.from_numpy(rows).float():                                      # (15,)
+            corner = (row[0:2] + 0.5) * stretch - 0.5
+            points = (row[4:14].reshape(5, 2) + 0.5) * stretch - 0.5
+            if torch.isfinite(row).all():
+                faces.append(Face(torch.cat([corner, row[2:4] * stretch]), points, float(row[14])))
+        return faces
+
+
+def checked_image(image):
+    """One picture (H, W, 3), float in [0, 1] or uint8 -> contiguous uint8 numpy, RGB. InputError on anything else."""
+    image = torch.as_tensor(image)
+    if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise InputError(f"A picture must be (height, width, 3); this one is {tuple(image.shape)}.")
+    if image.dtype == torch.uint8:
+        return image.contiguous().cpu().numpy()
+    if not image.is_floating_point():
+        raise InputError(f"A picture must be floating point in [0, 1] or uint8; this one is {image.dtype}.")
+    bad = int((~torch.isfinite(image)).sum())
+    if bad:
+        raise InputError(f"The picture has {bad} values of {image.numel()} that are NaN or infinite.")
+    return (image.float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous().cpu().numpy()
