@@ -1,0 +1,28 @@
+"""Makes `import realportrait_core` and `from golden import load` work from a checkout.
+
+The repository's root must stay off sys.path: its `nodes/` would hide the `nodes.py` of a ComfyUI in the same process.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+
+
+def import_core() -> None:
+    core = ROOT / "realportrait_core"
+    spec = importlib.util.spec_from_file_location(
+        "realportrait_core", core / "__init__.py", submodule_search_locations=[str(core)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["realportrait_core"] = module
+    spec.loader.exec_module(module)
+
+
+sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != str(ROOT)]
+sys.path.insert(0, str(TESTS))
+if "realportrait_core" not in sys.modules:
+    import_core()
