@@ -1,0 +1,101 @@
+"""Equations 1-6: spatial attention with the reference's keys and values, and temporal attention."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .embed import rotate
+
+KeyValue = tuple[Tensor, Tensor]                        # K, V, each (R, heads, S, d)
+AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]     # Q (N, heads, S, d), K, V (N, heads, S', d) -> (N, S, heads d)
+
+
+def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) V."""
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "n h s d -> n s (h d)")
+
+
+def join_reference(x: Tensor, reference: Tensor) -> Tensor:
+    """x (N, h, S, d) followed by its reference (R, h, S', d) -> (N, h, S + S', d); each serves N / R items in a row."""
+    x = x.unflatten(0, (reference.shape[0], -1))                                        # (R, N / R, h, S, d)
+    reference = reference[:, None].expand(-1, x.shape[1], -1, -1, -1)
+    return torch.cat([x, reference], dim=-2).flatten(0, 1)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm of a head, computed in float32."""
+
+    def __init__(self, dim: int, dtype=None, device=None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim, dtype=dtype, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), x.shape[-1:], eps=1e-6).to(x.dtype) * self.weight.to(x)
+
+
+class Attention(nn.Module):
+    """What spatial and temporal attention share: W_Q, W_K, W_V (Eq. 3), the norms of Q and K, the projection."""
+
+    def __init__(self, hidden: int, heads: int, *, attention: AttentionFunction, operations, dtype=None, device=None):
+        super().__init__()
+        self.heads, self.attention = heads, attention
+        self.qkv = operations.Linear(hidden, 3 * hidden, dtype=dtype, device=device)
+        self.q_norm = RMSNorm(hidden // heads, dtype=dtype, device=device)
+        self.k_norm = RMSNorm(hidden // heads, dtype=dtype, device=device)
+        self.proj = operations.Linear(hidden, hidden, dtype=dtype, device=device)
+
+
+class SpatialAttention(Attention):
+    """Among the tokens of one frame, and those of its reference."""
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (N, S, C) -> Q, K, V (N, heads, S, d), Q and K normed."""
+        q, k, v = rearrange(self.qkv(x), "n s (three h d) -> three n h s d", three=3, h=self.heads)
+        return self.q_norm(q), self.k_norm(k), v
+
+    def forward(self, x: Tensor, reference: KeyValue | None = None) -> Tensor:
+        """x (N, S, C) -> (N, S, C): Eq. 4 with a reference, Eq. 1 without."""
+        q, k, v = self.queries_keys_values(x)
+        if reference is not None:
+            k, v = join_reference(k, reference[0]), join_reference(v, reference[1])
+        return self.proj(self.attention(q, k, v))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, KeyValue]:
+        """The reference's own attention (Eq. 5) and its K_r, V_r for the frames."""
+        q, k, v = self.queries_keys_values(x)
+        return self.proj(self.attention(q, k, v)), (k, v)
+
+    def key_value(self, x: Tensor) -> KeyValue:
+        """K_r, V_r alone: all that is wanted of the reference in the last block."""
+        return self.queries_keys_values(x)[1:]
+
+
+class TemporalAttention(Attention):
+    """Among the tokens at one place of all frames."""
+
+    def __init__(self, hidden: int, heads: int, *, norm_last: bool, attention: AttentionFunction, operations, dtype=None, device=None):
+        super().__init__(hidden, heads, attention=attention, operations=operations, dtype=dtype, device=device)
+        self.norm_last = norm_last
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """x (B, L, S, C) -> (B, L, S, C), Eq. 2 and 6. rope: cos and sin (L, d / 2)."""
+        batch, length = x.shape[:2]
+        if length == 1:
+            return self.proj(self.values(x))            # the softmax of one score is 1
+        qkv = rearrange(self.qkv(x), "b l s (three h d) -> three (b s) h l d", three=3, h=self.heads)
+        q, k = self.rotate_and_norm(qkv[0], self.q_norm, rope), self.rotate_and_norm(qkv[1], self.k_norm, rope)
+        return self.proj(rearrange(self.attention(q, k, qkv[2]), "(b s) l c -> b l s c", b=batch))
+
+    def rotate_and_norm(self, x: Tensor, norm: RMSNorm, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """The public STDiT2 was trained with RoPE before the norm; the two do not commute."""
+        return norm(rotate(x, *rope)) if self.norm_last else rotate(norm(x), *rope)
+
+    def values(self, x: Tensor) -> Tensor:
+        """V alone, a third of the work; a Linear that casts its own weights (the host's) has to run as a whole."""
+        if type(self.qkv) is not nn.Linear:
+            return self.qkv(x).chunk(3, dim=-1)[2]
+        hidden = self.proj.in_features
+        return F.linear(x, self.qkv.weight[2 * hidden:], self.qkv.bias[2 * hidden:])

@@ -1,0 +1,100 @@
+"""One block of STDiT2 without its text: spatial attention, temporal attention, MLP, each modulated frame by frame."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import AttentionFunction, KeyValue, SpatialAttention, TemporalAttention
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """What a frame's timestep and the clip's shape say to every block, B and L possibly 1."""
+
+    spatial: Tensor                     # (B, L, 6, C): shift, scale, gate of the spatial attention, then of the MLP
+    temporal: Tensor                    # (B, L, 3, C): shift, scale, gate of the temporal attention
+    rope: tuple[Tensor, Tensor]         # cos, sin (L, d / 2)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LN(x) (1 + scale) + shift, x (B, L, S, C), the others (B, L, 1, C)."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+
+
+def add_table(table: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+    """A block's own table (n, C), kept in any dtype on any device, and the shared rows (B, L, n, C) -> n of (B, L, 1, C)."""
+    return (rows + table.to(rows)).unsqueeze(-2).unbind(2)
+
+
+class MLP(nn.Module):
+    """C -> ratio C -> C."""
+
+    def __init__(self, hidden: int, ratio: int, *, operations, dtype=None, device=None):
+        super().__init__()
+        self.fc1 = operations.Linear(hidden, ratio * hidden, dtype=dtype, device=device)
+        self.fc2 = operations.Linear(ratio * hidden, hidden, dtype=dtype, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """x (B, L, S, C) -> (B, L, S, C)."""
+
+    def __init__(
+        self,
+        hidden: int,
+        heads: int,
+        mlp_ratio: int,
+        *,
+        qk_norm_legacy: bool,           # the temporal attention rotates before it norms
+        attention: AttentionFunction,
+        operations,
+        dtype=None,
+        device=None,
+    ):
+        super().__init__()
+        made = {"operations": operations, "dtype": dtype, "device": device}
+        self.attn = SpatialAttention(hidden, heads, attention=attention, **made)
+        self.attn_temp = TemporalAttention(hidden, heads, norm_last=qk_norm_legacy, attention=attention, **made)
+        self.mlp = MLP(hidden, mlp_ratio, **made)
+        self.scale_shift_table = nn.Parameter(torch.zeros(6, hidden, dtype=dtype, device=device))
+        self.scale_shift_table_temporal = nn.Parameter(torch.zeros(3, hidden, dtype=dtype, device=device))
+
+    def forward(self, x: Tensor, m: Modulation, reference: KeyValue | None = None) -> Tensor:
+        spatial, feed = self.spatial_modulation(m)
+        x = self.attend_in_space(x, spatial, reference)                     # Eq. 4
+        x = self.attend_in_time(x, m)                                       # Eq. 2
+        return self.feed_forward(x, feed)
+
+    def encode(self, x: Tensor, m: Modulation) -> tuple[Tensor, KeyValue]:
+        """The reference's way through the block, x (B, 1, S, C) -> (B, 1, S, C), and its K_r, V_r."""
+        (shift, scale, gate), feed = self.spatial_modulation(m)
+        out, key_value = self.attn.encode(modulate(x, shift, scale).flatten(0, 1))      # Eq. 5
+        x = torch.addcmul(x, gate, out.unsqueeze(1))
+        x = self.attend_in_time(x, m)                                                   # Eq. 6
+        return self.feed_forward(x, feed), key_value
+
+    def key_value(self, x: Tensor, m: Modulation) -> KeyValue:
+        """K_r, V_r of the reference, and nothing after them."""
+        (shift, scale, _), _ = self.spatial_modulation(m)
+        return self.attn.key_value(modulate(x, shift, scale).flatten(0, 1))
+
+    def spatial_modulation(self, m: Modulation) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        rows = add_table(self.scale_shift_table, m.spatial)
+        return rows[:3], rows[3:]
+
+    def attend_in_space(self, x: Tensor, rows: tuple[Tensor, ...], reference: KeyValue | None) -> Tensor:
+        shift, scale, gate = rows
+        out = self.attn(modulate(x, shift, scale).flatten(0, 1), reference)             # (B L, S, C)
+        return torch.addcmul(x, gate, out.unflatten(0, x.shape[:2]))
+
+    def attend_in_time(self, x: Tensor, m: Modulation) -> Tensor:
+        shift, scale, gate = add_table(self.scale_shift_table_temporal, m.temporal)
+        return torch.addcmul(x, gate, self.attn_temp(modulate(x, shift, scale), m.rope))
+
+    def feed_forward(self, x: Tensor, rows: tuple[Tensor, ...]) -> Tensor:
+        shift, scale, gate = rows
+        return torch.addcmul(x, gate, self.mlp(modulate(x, shift, scale)))

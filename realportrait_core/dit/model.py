@@ -1,0 +1,275 @@
+"""The network of Figure 2: an STDiT2 backbone whose spatial attention also reads the portrait, and its motion ControlNet."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..config import DiTConfig
+from ..errors import InputError
+from ..motion_map import MotionMaps
+from .attention import AttentionFunction, KeyValue, scaled_dot_product
+from .block import Block, Modulation, add_table, modulate
+from .controlnet import ControlBlock
+from .embed import ClipShape, PatchEmbed, SizeEmbedder, TimestepEmbedder, positions, rope
+from .motion_mapper import MotionMapper
+
+
+@dataclass(frozen=True)
+class Reference:
+    """K_r, V_r of every block for R portraits, each (R, heads, S, d): constant over steps, noise, motion and clips."""
+
+    blocks: tuple[KeyValue, ...]
+    shape: ClipShape
+
+    def to(self, device=None, dtype=None) -> "Reference":
+        return Reference(tuple((k.to(device, dtype), v.to(device, dtype)) for k, v in self.blocks), self.shape)
+
+
+class FinalLayer(nn.Module):
+    """Tokens -> patches."""
+
+    def __init__(self, hidden: int, out: int, *, operations, dtype=None, device=None):
+        super().__init__()
+        self.linear = operations.Linear(hidden, out, dtype=dtype, device=device)
+        self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden, dtype=dtype, device=device))
+
+    def forward(self, x: Tensor, t: Tensor, t_clean: Tensor, conditional: Tensor | None) -> Tensor:
+        """x (B, L, S, C), t (B, L, C), t_clean (1, 1, C), conditional (B, L) or None -> (B, L, S, patch patch out).
+
+        As the public STDiT2 has it: t comes without the picture's size, and conditional frames are modulated a second time
+        by t = 0 with it. Nobody reads their output: the loss leaves them out and a sampler keeps what it was given.
+        """
+        x = self.modulate(x, t)
+        if conditional is not None:
+            x = torch.where(conditional[..., None, None], self.modulate(x, t_clean), x)
+        return self.linear(x)
+
+    def modulate(self, x: Tensor, t: Tensor) -> Tensor:
+        shift, scale = add_table(self.scale_shift_table, t.unsqueeze(-2))
+        return modulate(x, shift, scale)
+
+
+class RealPortraitDiT(nn.Module):
+    """Section "Conditional Spatial-Temporal Modeling". Weights are uninitialised: load a file or call `initialize`.
+
+    operations: where Linear, Conv2d and Conv3d come from, torch.nn or the host's. attention: softmax attention, (N, heads, S, d).
+    """
+
+    def __init__(
+        self,
+        cfg: DiTConfig,
+        *,
+        operations=torch.nn,
+        attention: AttentionFunction = scaled_dot_product,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ):
+        super().__init__()
+        self.cfg, self.dtype = cfg, dtype or torch.get_default_dtype()
+        self.out_channels = cfg.in_channels * (2 if cfg.learned_sigma else 1)
+        made = {"operations": operations, "dtype": dtype, "device": device}
+        C = cfg.hidden
+
+        def block() -> Block:
+            return Block(C, cfg.heads, cfg.mlp_ratio, qk_norm_legacy=cfg.qk_norm_legacy, attention=attention, **made)
+
+        self.x_embedder = PatchEmbed(cfg.in_channels, cfg.patch, C, **made)
+        self.t_embedder = TimestepEmbedder(C, **made)
+        self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(C, 6 * C, dtype=dtype, device=device))
+        self.t_block_temp = nn.Sequential(nn.SiLU(), operations.Linear(C, 3 * C, dtype=dtype, device=device))
+        self.csize_embedder = SizeEmbedder(C // 3, **made)
+        self.ar_embedder = SizeEmbedder(C // 3, **made)
+        self.fl_embedder = SizeEmbedder(C, **made)
+        self.fps_embedder = SizeEmbedder(C, **made)
+        self.blocks = nn.ModuleList(block() for _ in range(cfg.depth))
+        self.final_layer = FinalLayer(C, cfg.patch**2 * self.out_channels, **made)
+        self.controlnet = nn.ModuleList(
+            ControlBlock(block(), C, first=i == 0, **made) for i in range(cfg.control_depth)
+        )
+        self.motion_net = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, **made)
+        if cfg.reference_motion:
+            self.reference_proj = operations.Linear(C, C, dtype=dtype, device=device)
+
+    # ---- the three calls ----
+
+    def encode_reference(self, z_r: Tensor, shape: ClipShape, motion: MotionMaps | Tensor | None = None) -> Reference:
+        """Portraits' latents z_r (B, 4, h, w), not noised, t = 0 (Eq. 5, 6) -> K_r, V_r of every block.
+
+        motion: the portraits' own maps (B frames), read by networks with cfg.reference_motion, which need them.
+        """
+        if z_r.ndim != 4 or z_r.shape[1] != self.cfg.in_channels:
+            raise InputError(f"The portrait's latent is {tuple(z_r.shape)}; it must be (B, {self.cfg.in_channels}, h, w).")
+        x = self.embed(z_r, shape.height, shape.width)                                  # (B, S, C)
+        if self.cfg.reference_motion:
+            if motion is None:
+                raise InputError("These weights also read the portrait's own motion map; none was given.")
+            x = x + self.reference_proj(self.motion_tokens(motion))
+        x = x.unsqueeze(1)                                                              # (B, 1, S, C)
+        m = self.modulation(self.t_clean(x), *self.clip_vectors(shape, x.device, x.dtype))
+        found = []
+        for block in self.blocks[:-1]:
+            x, key_value = block.encode(x, m)
+            found.append(key_value)
+        found.append(self.blocks[-1].key_value(x, m))
+        return Reference(tuple(found), shape)
+
+    def encode_motion(self, maps: MotionMaps | Tensor) -> Tensor:
+        """Motion position maps of F frames, lazy or dense (F, channels, H, W) -> control tokens (F, S, C); once per clip."""
+        return self.controlnet[0].before_proj(self.motion_tokens(maps))
+
+    def encode_motion_latent(self, v: Tensor, height: int, width: int) -> Tensor:
+        """The same from motion latents v (F, 4, h, w) of pictures of height x width px."""
+        return self.controlnet[0].before_proj(self.embed(v, height, width))
+
+    def forward(
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        shape: ClipShape,
+        reference: Reference | None,
+        control: Tensor | None,
+        conditional: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Tensor:
+        """The prediction for every frame of B clips, (B, L, 4, h, w), or 8 channels with the learned variance; float32.
+
+        z_t          (B, L, 4, h, w) noised latents, conditional frames clean
+        t            (B, L) timesteps of 0 .. 999, fractions allowed
+        reference    of R portraits, R a divisor of B: each serves B / R clips in a row. Frames that shall not see each
+                     other in time are clips of L = 1
+        control      (L, S, C) for every clip, or (B L, S, C)
+        conditional  (B, L) bool: these frames count as t = 0
+        strength     factor on the control's residuals
+        """
+        self.check(z_t, t, shape, reference, control, conditional)
+        x = self.embed(z_t, shape.height, shape.width)                                  # (B, L, S, C)
+        size, length = self.clip_vectors(shape, x.device, x.dtype)
+        t, t_clean = self.t_embedder(t, x.dtype), self.t_clean(x)                       # (B, L, C), (1, 1, C)
+        m = self.modulation(t if conditional is None else torch.where(conditional[..., None], t_clean, t), size, length)
+        if control is not None:
+            control = control.to(x).unflatten(0, (-1, x.shape[1]))                      # (B or 1, L, S, C)
+        for i, block in enumerate(self.blocks):
+            if control is not None and 1 <= i <= len(self.controlnet):
+                control, residual = self.controlnet[i - 1](x + control if i == 1 else control, m)
+                x = torch.add(x, residual, alpha=strength)
+            x = block(x, m, None if reference is None else reference.blocks[i])
+        return self.unpatchify(self.final_layer(x, t, t_clean + size, conditional), *z_t.shape[-2:])
+
+    # ---- their parts ----
+
+    def embed(self, z: Tensor, height: int, width: int) -> Tensor:
+        """Latents (..., 4, h, w) of a picture of height x width px -> tokens with positions (..., S, C)."""
+        rows, columns = self.x_embedder.grid(*z.shape[-2:])
+        place = positions(rows, columns, self.cfg.hidden, height, width, self.cfg.input_sq_size, z.device)
+        tokens = self.x_embedder(z)
+        return tokens + place.to(tokens)
+
+    def motion_tokens(self, maps: MotionMaps | Tensor) -> Tensor:
+        """Maps of F frames -> tokens (F, S, C)."""
+        height, width = maps.shape[-2:] if isinstance(maps, Tensor) else (maps.height, maps.width)
+        return self.embed(self.motion_net(maps), height, width)
+
+    def t_clean(self, like: Tensor) -> Tensor:
+        """The time of what carries no noise, the portrait and conditional frames: t = 0, embedded (1, 1, C)."""
+        return self.t_embedder(torch.zeros(1, 1, device=like.device), like.dtype)
+
+    def clip_vectors(self, shape: ClipShape, device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The picture's size, and the clip's frames and rate, each (C,)."""
+        def numbers(*values: float) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device)
+
+        size = torch.cat([
+            self.csize_embedder(numbers(shape.height, shape.width), dtype),
+            self.ar_embedder(numbers(shape.aspect), dtype),
+        ])
+        return size, self.fl_embedder(numbers(shape.frames), dtype) + self.fps_embedder(numbers(shape.fps), dtype)
+
+    def modulation(self, t: Tensor, size: Tensor, length: Tensor) -> Modulation:
+        """What every block is told, from embedded timesteps t (B, L, C)."""
+        return Modulation(
+            spatial=self.t_block(t + size).unflatten(-1, (6, -1)),                      # (B, L, 6, C)
+            temporal=self.t_block_temp(t + length).unflatten(-1, (3, -1)),              # (B, L, 3, C)
+            rope=rope(t.shape[1], self.cfg.hidden // self.cfg.heads, t.device),
+        )
+
+    def unpatchify(self, x: Tensor, h: int, w: int) -> Tensor:
+        """(B, L, S, patch patch c) -> (B, L, c, h, w), without the padding of an odd side."""
+        p, (rows, _) = self.cfg.patch, self.x_embedder.grid(h, w)
+        x = rearrange(x, "b l (i j) (p q c) -> b l c (i p) (j q)", i=rows, p=p, q=p)
+        return x[..., :h, :w].float()
+
+    def check(self, z_t, t, shape, reference, control, conditional) -> None:
+        """Shapes that do not fit end here, with the numbers, and not as a broadcast."""
+        if z_t.ndim != 5 or z_t.shape[2] != self.cfg.in_channels:
+            raise InputError(f"z_t is {tuple(z_t.shape)}; it must be (B, L, {self.cfg.in_channels}, h, w).")
+        clips, frames = z_t.shape[:2]
+        rows, columns = self.x_embedder.grid(*z_t.shape[-2:])
+        for name, value in (("t", t), ("conditional", conditional)):
+            if value is not None and tuple(value.shape) != (clips, frames):
+                raise InputError(f"{name} is {tuple(value.shape)}; one value per frame of z_t is ({clips}, {frames}).")
+        if control is not None:
+            if control.ndim != 3 or tuple(control.shape[1:]) != (rows * columns, self.cfg.hidden):
+                raise InputError(
+                    f"The control tokens are {tuple(control.shape)}; the latents need ({frames}, {rows * columns}, "
+                    f"{self.cfg.hidden}): is the motion map of the latents' size, and from the same weights?"
+                )
+            if control.shape[0] not in (frames, clips * frames):
+                raise InputError(f"The motion has {control.shape[0]} frames, the latents {clips} x {frames}.")
+        if reference is not None:
+            served, tokens = reference.blocks[0][0].shape[0], reference.blocks[0][0].shape[2]
+            if clips % served or tokens != rows * columns or len(reference.blocks) != len(self.blocks):
+                raise InputError(
+                    f"The reference has {served} portraits of {tokens} tokens in {len(reference.blocks)} blocks, the latents "
+                    f"{clips} clips of {rows * columns} tokens in {len(self.blocks)}: encode it for this clip and these weights."
+                )
+            if reference.shape != shape:
+                raise InputError(f"The reference was encoded for {reference.shape}, the clip is {shape}: encode it again.")
+
+    @torch.no_grad()
+    def initialize(self) -> "RealPortraitDiT":
+        """Weights to train from when there are no public ones; every choice here."""
+        # Linear layers: Xavier uniform, zero bias, as DiT.
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        # Patch embedding: like the linear layer that it is.
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
+        nn.init.zeros_(self.x_embedder.proj.bias)
+        # Motion mapper: Kaiming, so that the latent keeps the map's scale through two SiLU; not zero, before_proj already is.
+        for i in (0, 2, 4):
+            nn.init.kaiming_normal_(self.motion_net[i].weight, nonlinearity="relu")
+            nn.init.zeros_(self.motion_net[i].bias)
+        # Embeddings of numbers, and what makes modulation of them: a small normal, as DiT.
+        for embedder in (self.t_embedder, self.csize_embedder, self.ar_embedder, self.fl_embedder, self.fps_embedder):
+            nn.init.normal_(embedder.mlp[0].weight, std=0.02)
+            nn.init.normal_(embedder.mlp[2].weight, std=0.02)
+        nn.init.normal_(self.t_block[1].weight, std=0.02)
+        nn.init.normal_(self.t_block_temp[1].weight, std=0.02)
+        for block in self.blocks:
+            # Gates start at 0.1: each block near the identity, yet none without a gradient, as zero gates would be.
+            block.scale_shift_table.zero_()[[2, 5]] = 0.1
+            block.scale_shift_table_temporal.zero_()[2] = 0.1
+            # Norms of Q and K: identity.
+            nn.init.ones_(block.attn.q_norm.weight)
+            nn.init.ones_(block.attn.k_norm.weight)
+            nn.init.ones_(block.attn_temp.q_norm.weight)
+            nn.init.ones_(block.attn_temp.k_norm.weight)
+            # Temporal attention starts silent: a model of single frames, as Open-Sora.
+            nn.init.zeros_(block.attn_temp.proj.weight)
+        # Final layer: zero, so that the first prediction is its mean.
+        self.final_layer.scale_shift_table.zero_()
+        nn.init.zeros_(self.final_layer.linear.weight)
+        # Control: a copy of the backbone's blocks behind zero projections, so that at first it changes nothing.
+        for block, control in zip(self.blocks, self.controlnet):
+            control.copied_block.load_state_dict(block.state_dict())
+            nn.init.zeros_(control.after_proj.weight)
+        for control in self.controlnet[:1]:
+            nn.init.zeros_(control.before_proj.weight)
+        # The portrait's own map: added to its tokens, so zero too.
+        if self.cfg.reference_motion:
+            nn.init.zeros_(self.reference_proj.weight)
+        return self

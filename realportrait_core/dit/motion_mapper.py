@@ -1,0 +1,24 @@
+"""The motion mapping network: a map of the frame's size -> a motion latent of the size of the frame's latent."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..motion_map import MotionMaps, first_convolution
+
+
+class MotionMapper(nn.Sequential):
+    """"3 convolutional layers with a stride of 2, supporting 8x downsampling"; kernel 3, SiLU between: our choice."""
+
+    def __init__(self, channels: int, widths: tuple[int, int], out: int, *, operations, dtype=None, device=None):
+        def down(a: int, b: int) -> nn.Module:
+            return operations.Conv2d(a, b, kernel_size=3, stride=2, padding=1, dtype=dtype, device=device)
+
+        super().__init__(down(channels, widths[0]), nn.SiLU(), down(*widths), nn.SiLU(), down(widths[1], out))
+
+    def forward(self, maps: MotionMaps | Tensor) -> Tensor:
+        """Maps of L frames, lazy or dense (L, channels, H, W) -> (L, out, H / 8, W / 8)."""
+        if isinstance(maps, Tensor):
+            x = self[0](maps)
+        else:
+            x = first_convolution(maps, self[0].weight.to(maps.f), self[0].bias.to(maps.f))
+        return self[4](F.silu(self[2](F.silu(x))))                          # (L, out, H / 8, W / 8)
