@@ -1,0 +1,120 @@
+"""The motion position map: golden construction, and both cheap orders against the literal warp, mask, convolution."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from golden import load
+from realportrait_core.errors import InputError
+from realportrait_core.face.crop import EMPTY_FACE, clip_crop, face_ellipse
+from realportrait_core.motion_map import MotionMaps, dense, first_convolution
+
+FACE = torch.tensor([[0.0, 0.0], [24.0, 2.0], [11.0, 14.0], [2.0, 26.0], [21.0, 27.0]], dtype=torch.float64)
+
+
+def maps_at(places, channels=5, side=8, height=48, width=60, dtype=torch.float64) -> MotionMaps:
+    """Maps of a face whose left eye stands at each of `places` (x, y) px, turned a little from frame to frame."""
+    turn = torch.tensor([[1.0, 0.15], [-0.15, 1.0]], dtype=torch.float64)
+    points = torch.stack([torch.tensor(place, dtype=torch.float64) + FACE @ torch.linalg.matrix_power(turn, i)
+                          for i, place in enumerate(places)])
+    f = torch.randn(len(places), channels, side, side, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return MotionMaps(f.to(dtype), clip_crop(points).expand(len(places), 3, 3), face_ellipse(points), height, width)
+
+
+def mapper(channels, out, dtype=torch.float64):
+    random = torch.Generator().manual_seed(4)
+    weight = torch.randn(out, channels, 3, 3, generator=random, dtype=torch.float64).to(dtype)
+    return weight.requires_grad_(), torch.randn(out, generator=random, dtype=torch.float64).to(dtype).requires_grad_()
+
+
+@pytest.mark.parametrize("case", ["inside", "edge"])
+def test_position_map_golden(case):
+    golden, _ = load("motion", "position_map_small")
+    golden = {key.removeprefix(f"{case}/"): value for key, value in golden.items() if key.startswith(case)}
+    last = torch.tensor([[[0.0, 0.0, 1.0]]], dtype=torch.float64).expand(2, 1, 3)
+    empty = torch.tensor(EMPTY_FACE, dtype=torch.float64).expand(2, 2, 3)
+    maps = MotionMaps(golden["in/feature"], torch.cat([golden["in/M_o2c"], last], 1), empty, 128, 128)
+    mask = golden["in/mask"][:, 0]
+
+    torch.testing.assert_close(dense(maps, mask).float(), golden["out/warped_masked"], atol=1e-6, rtol=0)
+    out = first_convolution(maps, golden["w/conv1.weight"], golden["w/conv1.bias"], mask)
+    for layer in ("conv2", "conv3"):
+        out = F.conv2d(F.silu(out), golden[f"w/{layer}.weight"], golden[f"w/{layer}.bias"], stride=2, padding=1)
+    torch.testing.assert_close(out, golden["out/motion_latent"], atol=1e-12, rtol=0)
+
+
+# 2 output channels of 5 take the commuted order, 7 the direct one.
+@pytest.mark.parametrize("out_channels", [2, 7])
+@pytest.mark.parametrize("explicit_mask", [False, True])
+@pytest.mark.parametrize("places", [
+    [(18, 12), (20, 10), (15, 11)],                 # inside the frame
+    [(-14, -12), (-12, -10)],                       # over the top left corner
+    [(50, 38), (44, 30)],                           # over the bottom right corner
+    [(18, 12), (400, 400)],                         # the second face out of the frame
+])
+@pytest.mark.parametrize("size", [(48, 60), (47, 59)])
+def test_first_convolution_is_the_literal_one(places, size, out_channels, explicit_mask):
+    maps = maps_at(places, height=size[0], width=size[1])
+    assert 0 < int(maps.mask()[0].sum()) < size[0] * size[1]
+    weight, bias = mapper(5, out_channels)
+    literal = F.conv2d(dense(maps), weight, bias, stride=2, padding=1)
+    ours = first_convolution(maps, weight, bias, maps.mask() if explicit_mask else None)
+    torch.testing.assert_close(ours, literal, atol=1e-12, rtol=0)
+
+    pull = torch.linspace(-1, 1, literal.numel(), dtype=torch.float64).view_as(literal)
+    for got, expected in zip(torch.autograd.grad(ours, (weight, bias), pull), torch.autograd.grad(literal, (weight, bias), pull)):
+        torch.testing.assert_close(got, expected, atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("out_channels", [2, 7])
+def test_soft_mask_weighs_the_map(out_channels):
+    maps = maps_at([(18, 12)])
+    soft = maps.mask() * torch.linspace(0, 1, maps.width, dtype=torch.float64)
+    weight, bias = mapper(5, out_channels)
+    literal = F.conv2d(dense(maps, soft), weight, bias, stride=2, padding=1)
+    torch.testing.assert_close(first_convolution(maps, weight, bias, soft), literal, atol=1e-12, rtol=0)
+
+
+def test_empty_mask_gives_the_bias():
+    maps = maps_at([(18, 12), (20, 10)])
+    maps = MotionMaps(maps.f, maps.frame_to_crop, torch.tensor(EMPTY_FACE).double().expand(2, 2, 3), maps.height, maps.width)
+    weight, bias = mapper(5, 7)
+    assert not maps.mask().any()
+    assert torch.equal(first_convolution(maps, weight, bias), bias[:, None, None].expand(2, 7, 24, 30))
+    assert torch.equal(dense(maps), torch.zeros(2, 5, 48, 60, dtype=torch.float64))
+
+
+def test_half_precision_maps_stay_close():
+    maps = maps_at([(18, 12), (20, 10)], dtype=torch.float16)
+    weight, bias = mapper(5, 2, torch.float32)
+    literal = F.conv2d(dense(maps.to(dtype=torch.float32)), weight, bias, stride=2, padding=1)
+    torch.testing.assert_close(first_convolution(maps, weight, bias), literal, atol=2e-5, rtol=0)
+
+
+def test_moving_the_driver_moves_the_map():
+    here, there = dense(maps_at([(8, 6)])), dense(maps_at([(16, 14)]))      # 8 px right and down
+    torch.testing.assert_close(there[..., 8:, 8:], here[..., :-8, :-8], atol=1e-12, rtol=0)
+
+
+def test_frames_are_independent():
+    maps = maps_at([(18, 12), (2, 1), (25, 16)])
+    weight, bias = mapper(5, 2)
+    whole = first_convolution(maps, weight, bias)
+    for frame in range(3):
+        torch.testing.assert_close(first_convolution(maps[frame], weight, bias)[0], whole[frame], atol=1e-12, rtol=0)
+    assert len(maps[1:]) == 2 and torch.equal(maps[[2, 2]].f[0], maps.f[2])
+
+
+def test_bad_shapes_are_refused_with_numbers():
+    maps = maps_at([(18, 12)])
+    with pytest.raises(InputError, match=r"frame_to_crop .*\(2, 3, 3\)"):
+        MotionMaps(maps.f, maps.frame_to_crop.expand(2, 3, 3), maps.face, 48, 60)
+    with pytest.raises(InputError, match="48x0 px"):
+        MotionMaps(maps.f, maps.frame_to_crop, maps.face, 48, 0)
+    with pytest.raises(InputError, match="0 frames"):
+        maps[:0]
+    weight, bias = mapper(6, 7)
+    with pytest.raises(InputError, match=r"\(7, 6, 3, 3\).*5 channels"):
+        first_convolution(maps, weight, bias)
+    with pytest.raises(InputError, match=r"mask is \(1, 48, 61\)"):
+        dense(maps, torch.ones(1, 48, 61))
