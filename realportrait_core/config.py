@@ -63,6 +63,8 @@ class DiTConfig:
     qk_norm_legacy: bool = True         # RoPE before the q/k norm, as the public STDiT2 weights were trained
     input_sq_size: int = 512            # px, the picture side at which positions are integers
     prediction: str = "epsilon"         # or "v"
+    clip_frames: int = 16               # L, "L is set to 16 in our experiments"
+    fps: float = 25.0                   # told to the fps embedder; constant for one set of weights
     # motion mapper: 3 convolutions with a stride of 2
     motion_channels: int = 256          # of f_{r->d}
     motion_widths: tuple[int, int] = (64, 32)
@@ -84,8 +86,16 @@ class Config:
     vid2vid: Vid2VidConfig = field(default_factory=Vid2VidConfig)
     dit: DiTConfig = field(default_factory=DiTConfig)
     image_size: int = 512               # px, "cropped to a resolution of 512x512"
-    clip_frames: int = 16               # L, "L is set to 16 in our experiments"
-    fps: float = 25.0                   # told to the fps embedder; constant for one set of weights
+
+    @property
+    def clip_frames(self) -> int:
+        """L, frames of a clip."""
+        return self.dit.clip_frames
+
+    @property
+    def fps(self) -> float:
+        """Told to the fps embedder."""
+        return self.dit.fps
 
 
 PAPER = Config()
@@ -102,5 +112,4 @@ MINI = Config(
         input_sq_size=256, prediction="v", motion_channels=32, motion_widths=(32, 32), reference_motion=True,
     ),
     image_size=256,
-    fps=12.5,
 )
