@@ -41,6 +41,8 @@ class Vid2VidConfig:
 
     def __post_init__(self):
         step = 2 ** (self.appearance_down + self.dense_blocks)
+        if not 0 < self.crop_size <= 2048:
+            raise InputError(f"crop_size is {self.crop_size} px; it must be above 0 and at most 2048.")
         if self.crop_size % step:
             raise InputError(
                 f"crop_size {self.crop_size} must be a multiple of {step}: "
@@ -103,7 +105,7 @@ PAPER = Config()
 MINI = Config(
     vid2vid=Vid2VidConfig(
         crop_size=128, num_kp=26, appearance_width=32, reshape_channel=32, reshape_depth=4, appearance_resblocks=2,
-        motion_depths=(2, 2, 6, 2), motion_dims=(48, 96, 192, 384),
+        motion_depths=(1, 2, 6, 2), motion_dims=(32, 64, 160, 320),
         dense_width=16, dense_max=128, dense_blocks=3, compress=1, mask_kernel=3, warped_channels=32,
         generator_blocks=2, generator_out=16, spade_hidden=16, upscale=1,
     ),

@@ -77,7 +77,9 @@ class Detector(nn.Module):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        # A face fills its crop from the start, and no two keypoints start at the same place.
+        # The keypoints start near their biases: a face that fills its crop, no two points in one place, no motion.
+        for head in (self.fc_t, self.fc_exp, self.fc_scale, self.fc_kp):
+            nn.init.trunc_normal_(head.weight, std=0.002)
         nn.init.ones_(self.fc_scale.bias)
         nn.init.uniform_(self.fc_kp.bias, -0.7, 0.7)
 

@@ -49,6 +49,12 @@ def gaussians(points: torch.Tensor, depth: int, height: int, width: int) -> torc
     return along(z, depth)[..., None, None] * plane[:, :, None]                        # (B, K, D, h, w)
 
 
+def halve(x: torch.Tensor) -> torch.Tensor:
+    """Average pooling of h and w in (B, C, D, h, w); in two dimensions, since avg_pool3d has no bfloat16 on the CPU."""
+    pooled = F.avg_pool2d(rearrange(x, "b c d h w -> b (c d) h w"), 2)
+    return rearrange(pooled, "b (c d) h w -> b c d h w", d=x.shape[2])
+
+
 class Hourglass(nn.Module):
     """A U-Net over (B, C, D, h, w) that halves h and w and leaves D; out comes cat(features, input)."""
 
@@ -69,7 +75,7 @@ class Hourglass(nn.Module):
         skips = []
         for block in self.encoder.down_blocks:
             skips.append(x)
-            x = F.avg_pool3d(block(x), (1, 2, 2))
+            x = halve(block(x))
         for block in self.decoder.up_blocks:
             x = block(F.interpolate(x, scale_factor=(1, 2, 2)))
             x = torch.cat((x, skips.pop()), 1)

@@ -1,0 +1,265 @@
+"""Weight files: safetensors in and out, what a file holds judged by its keys, and refusals that say what to do.
+
+No file is ever unpickled. Configs and key maps live beside their networks (vid2vid/checkpoint.py, dit/checkpoint.py).
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import get_origin
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .errors import WeightsError
+
+logger = logging.getLogger(__name__)
+
+METADATA_KEY = "realportrait"
+VERSION = 1
+LONGEST_HEADER = 100_000_000    # bytes, the limit of the format
+LISTED = 5                      # names in a message
+
+
+# Reading
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says about itself before any weight is read."""
+
+    shapes: dict[str, tuple[int, ...]]
+    metadata: dict[str, str]
+
+
+def foreign_format(start: bytes) -> str | None:
+    """What the first bytes of a file that is no safetensors file show it to be."""
+    if start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
+        return ("a pickled PyTorch file (.pth, .ckpt or .pt), which could run code when opened; RealPortrait never opens "
+                "one. Use a .safetensors version of these weights")
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the weights. Fetch it with `git lfs pull` or download the file itself"
+    if start.lstrip()[:1] == b"<":
+        return "a web page, not the weights. The download needs a direct link"
+    return None
+
+
+def read_header(path: str | os.PathLike) -> Header:
+    """Shapes and metadata of a safetensors file. Raises WeightsError if it is missing, cut short or something else."""
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"There is no weight file at {path}.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(64)
+        what = foreign_format(start)
+        if what:
+            raise WeightsError(f"{path} is {what}.")
+        length = int.from_bytes(start[:8], "little")
+        if size < 8 or length > LONGEST_HEADER:
+            raise WeightsError(f"{path} ({size} bytes) is not a safetensors file.")
+        if 8 + length > size:
+            raise WeightsError(
+                f"{path} is cut short: {size} bytes where the header alone takes {8 + length}. Download it again."
+            )
+        file.seek(8)
+        text = file.read(length)
+    try:
+        entries = json.loads(text)
+        metadata = entries.pop("__metadata__", {})
+        shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        expected = 8 + length + end
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{path} is not a safetensors file: its header cannot be read ({error}).") from error
+    if size < expected:
+        raise WeightsError(f"{path} is cut short: {size} bytes of {expected}. Download it again.")
+    return Header(shapes, metadata if isinstance(metadata, dict) else {})
+
+
+def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Refuse weights with NaN or infinity, which safetensors does not look for."""
+    for key, value in state.items():
+        if value.is_floating_point():
+            wide = value.float() if value.element_size() == 1 else value        # float8 has no isfinite
+            bad = wide.numel() - int(torch.isfinite(wide).sum())
+            if bad:
+                raise WeightsError(f"{source} is damaged: {bad} of {value.numel()} values of {key} are not finite numbers.")
+
+
+def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Every tensor on the CPU in its stored dtype, and the file's metadata.
+
+    Raises WeightsError if the file is missing, cut short, damaged, not safetensors, or holds NaN or infinity.
+    """
+    header = read_header(path)
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}. Download it again.") from error
+    check_finite(state, str(path))
+    return state, header.metadata
+
+
+# Writing
+
+def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whole or not at all; `metadata` as bundle_metadata gives it."""
+    path = Path(path)
+    check_finite(state, f"What should go into {path}")
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, temporary, dict(metadata))
+        os.replace(temporary, path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} could not be written: {error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# The config that travels with our own files
+
+def bundle_metadata(role: str, config) -> dict[str, str]:
+    """Metadata of a file of ours: its role ("vid2vid" or "dit") and the fields of its frozen config dataclass."""
+    return {METADATA_KEY: json.dumps({"role": role, "version": VERSION, "config": asdict(config)})}
+
+
+def read_bundle_metadata(metadata: Mapping[str, str], role: str) -> dict | None:
+    """The config's fields that bundle_metadata wrote, or None if the file is not ours."""
+    if METADATA_KEY not in metadata:
+        return None
+    try:
+        info = json.loads(metadata[METADATA_KEY])
+        found, version, config = info["role"], int(info["version"]), dict(info["config"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise WeightsError(f"The file's '{METADATA_KEY}' metadata cannot be read ({error!r}).") from error
+    if version > VERSION:
+        raise WeightsError(f"The file is of format {version} and this RealPortrait reads up to {VERSION}. Update the pack.")
+    if found != role:
+        raise WeightsError(f"The file says that it holds {found!r}; {role!r} is needed here.")
+    return config
+
+
+def config_from_fields(kind: type, values: Mapping):
+    """The frozen config dataclass `kind` from fields as JSON keeps them. Raises WeightsError on wrong names or types."""
+    types = {field.name: field.type for field in fields(kind)}
+    unknown = sorted(set(values) - set(types))
+    if unknown:
+        raise WeightsError(f"The file's config has fields that this RealPortrait does not know: {', '.join(unknown)}.")
+    arguments = {}
+    for name, value in values.items():
+        wanted = types[name]
+        if get_origin(wanted) is tuple:
+            right = isinstance(value, (list, tuple)) and all(type(item) is int for item in value)
+            value = tuple(value) if right else value
+        else:
+            right = type(value) is wanted or (wanted is float and type(value) is int)
+        if not right:
+            raise WeightsError(f"The file's config has {name} = {value!r}, which is not of the type {wanted}.")
+        arguments[name] = value
+    return kind(**arguments)
+
+
+# What a file holds
+
+# role -> keys that only such a file has. A key counts with or without a prefix; the first role that fits is the one.
+SIGNATURES = {
+    "lora": ("lora_up.weight", "lora_A.weight", "lora_B.weight", "lora_down.weight", "lora.up.weight"),
+    "sd_checkpoint": ("model.diffusion_model.input_blocks.0.0.weight",),
+    "sd_unet": ("input_blocks.0.0.weight", "down_blocks.0.resnets.0.time_emb_proj.weight"),
+    "vae": ("taesd_decoder.1.weight", "taesd_encoder.0.weight"),
+    "sd_vae": ("decoder.up.0.block.0.conv1.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"),
+    "text_encoder": ("text_model.embeddings.token_embedding.weight",),
+    "dit": ("motion_net.0.weight",),
+    "stdit2": ("t_block_temp.1.weight",),
+    "pixart": ("blocks.0.cross_attn.q_linear.weight",),
+    "stitching": ("retarget_shoulder_module.mlp.0.weight", "retarget_eye_module.mlp.0.weight"),
+}
+# Face Vid2vid, in our bundles with a prefix per network, in public files without: attribute of FaceVid2Vid -> key.
+VID2VID_PARTS = {
+    "appearance": "resblocks_3d.3dr0.conv1.weight",
+    "motion": "detector.fc_kp.weight",
+    "warping": "dense_motion_network.mask.weight",
+    "generator": "G_middle_0.conv_0.bias",
+}
+# role -> (what it is, where it belongs)
+DESCRIPTIONS = {
+    "lora": ("a LoRA", "It belongs in models/loras and is loaded with Load LoRA"),
+    "sd_checkpoint": ("a Stable Diffusion checkpoint", "It belongs in models/checkpoints and is loaded with Load Checkpoint"),
+    "sd_unet": ("a Stable Diffusion UNet", "It belongs in models/diffusion_models and is loaded with Load Diffusion Model"),
+    "sd_vae": ("a Stable Diffusion VAE", "It belongs in models/vae and is loaded with Load VAE"),
+    "vae": ("a TAESD autoencoder", "It belongs in models/vae and is loaded with Load VAE"),
+    "text_encoder": ("a text encoder", "RealPortrait reads no text"),
+    "dit": ("a RealPortrait diffusion transformer", "It goes into the RealPortrait model slot"),
+    "stdit2": ("an Open-Sora STDiT2 backbone without RealPortrait's control half", "It can start a training, not animate"),
+    "pixart": ("a PixArt transformer", "RealPortrait cannot use it"),
+    "stitching": ("LivePortrait's stitching and retargeting MLPs", "RealPortrait animates without them"),
+    "vid2vid": ("a Face Vid2vid bundle", "It goes into the Face Vid2vid slot"),
+    "appearance": ("LivePortrait's appearance extractor F", "It goes into the Face Vid2vid slot, with M and W beside it"),
+    "motion": ("LivePortrait's motion extractor M", "It goes into the Face Vid2vid slot, with F and W beside it"),
+    "warping": ("LivePortrait's warping network W", "It goes into the Face Vid2vid slot, with F and M beside it"),
+    "generator": ("LivePortrait's generator G", "It goes into the Face Vid2vid slot, with F, M and W beside it"),
+    "one_shot_vid2vid": (
+        "the generator of the unofficial face-vid2vid", "Its motion extractor differs; use the files of LivePortrait"
+    ),
+    "unknown": ("something that RealPortrait does not recognise", "Look at where it came from"),
+}
+
+
+def sniff(keys: Iterable[str]) -> str:
+    """The role of a file by its keys: one of DESCRIPTIONS."""
+    keys = [key.removeprefix("module.") for key in keys]
+    known = set(keys)
+    if any(f"{part}.{key}" in known for part, key in VID2VID_PARTS.items()):
+        return "vid2vid"
+    for role, signatures in SIGNATURES.items():
+        endings = tuple(f".{signature}" for signature in signatures)
+        if any(key in signatures or key.endswith(endings) for key in keys):
+            return role
+    parts = [part for part, key in VID2VID_PARTS.items() if key in known]
+    if "appearance" in parts and "warping" in parts:
+        return "one_shot_vid2vid"
+    return parts[0] if parts else "unknown"
+
+
+def wrong_role(path: str | os.PathLike, role: str, wanted: str) -> WeightsError:
+    """The error for a file of `role` in a slot for `wanted`, both of DESCRIPTIONS."""
+    what, where = DESCRIPTIONS[role]
+    return WeightsError(f"{path} looks like {what}; this slot needs {DESCRIPTIONS[wanted][0]}. {where}.")
+
+
+# From a state to a network
+
+def listed(names: Iterable[str]) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Assign `state` to a module, which may have been built on the meta device.
+
+    Raises WeightsError on missing keys and wrong shapes; extra keys are logged and left out. A batch norm's
+    num_batches_tracked may be missing: nothing reads it.
+    """
+    wanted = module.state_dict()
+    counters = {key: torch.zeros((), dtype=torch.long) for key in wanted if key.endswith("num_batches_tracked")}
+    state = {**counters, **state}
+    missing, extra = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+    if missing:
+        raise WeightsError(f"{len(missing)} of {len(wanted)} tensors are missing: {listed(missing)}.")
+    wrong = [
+        f"{key} is {tuple(state[key].shape)}, needed {tuple(value.shape)}"
+        for key, value in wanted.items() if state[key].shape != value.shape
+    ]
+    if wrong:
+        raise WeightsError(f"{len(wrong)} of {len(wanted)} tensors have the wrong shape: {listed(wrong)}.")
+    if extra:
+        logger.warning("%d tensors of the file are not used: %s.", len(extra), listed(extra))
+    module.load_state_dict({key: state[key] for key in wanted}, assign=True)

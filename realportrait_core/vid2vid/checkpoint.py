@@ -1,0 +1,236 @@
+"""Face Vid2vid from one of our bundles, or from the separate files of LivePortrait.
+
+A bundle is one file with the prefixes appearance., motion., warping., generator. and its config in the metadata.
+LivePortrait's files (the safetensors of Kijai/LivePortrait_safetensors) are flat, one network each; every size is read
+off the shapes, so variants with another number of keypoints load too.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import (
+    VID2VID_PARTS, bundle_metadata, check_finite, config_from_fields, load_strictly, read_bundle_metadata,
+    read_header, read_safetensors, save, sniff, wrong_role,
+)
+from ..config import Vid2VidConfig
+from ..errors import InputError, WeightsError
+from . import FaceVid2Vid
+from .stitching import KeypointMLP
+
+NEEDED_PARTS = ("appearance", "motion", "warping")      # the generator only paints previews
+GENERATOR_FIELDS = ("generator_blocks", "generator_out", "spade_hidden", "upscale")
+STITCHING_GROUPS = {"stitching": "retarget_shoulder", "lip": "retarget_mouth", "eye": "retarget_eye"}
+
+
+# Sizes from shapes
+
+class Shapes:
+    """Shapes of a state by key; a key that is not there is a WeightsError that names it."""
+
+    def __init__(self, state: Mapping[str, torch.Tensor]):
+        self.shapes = {key: tuple(value.shape) for key, value in state.items()}
+
+    def size(self, key: str, axis: int) -> int:
+        if axis >= len(self.shapes.get(key, ())):
+            raise WeightsError(f"The weights lack {key}.")
+        return self.shapes[key][axis]
+
+    def count(self, pattern: str, step: int = 1) -> int:
+        """How many of pattern.format(0), pattern.format(step), ... there are."""
+        n = 0
+        while pattern.format(n * step) in self.shapes:
+            n += 1
+        return n
+
+
+def generator_sizes(shapes: Shapes) -> dict[str, int]:
+    if "generator.conv_img.weight" in shapes.shapes:
+        upscale = 1
+    else:
+        upscale = math.isqrt(shapes.size("generator.conv_img.0.weight", 0) // 3)
+    return {
+        "generator_blocks": shapes.count("generator.G_middle_{}.conv_0.weight"),
+        "generator_out": shapes.size("generator.up_1.conv_1.weight", 0),
+        "spade_hidden": shapes.size("generator.up_0.norm_0.mlp_shared.0.weight", 0),
+        "upscale": upscale,
+    }
+
+
+def sizes_from_shapes(shapes: Shapes) -> dict:
+    """Every field of Vid2VidConfig but crop_size, which no weight depends on."""
+    dense = "warping.dense_motion_network"
+    dense_blocks = shapes.count(f"{dense}.hourglass.encoder.down_blocks.{{}}.conv.weight")
+    reshape_channel = shapes.size(f"{dense}.compress.weight", 1)
+    stages = shapes.count("motion.detector.stages.{}.0.dwconv.weight")
+    sizes = {
+        "num_kp": shapes.size("motion.detector.fc_kp.weight", 0) // 3,
+        "appearance_width": shapes.size("appearance.first.conv.weight", 0),
+        "appearance_down": shapes.count("appearance.down_blocks.{}.conv.weight"),
+        "reshape_channel": reshape_channel,
+        "reshape_depth": shapes.size("appearance.second.weight", 0) // max(1, reshape_channel),
+        "appearance_resblocks": shapes.count("appearance.resblocks_3d.3dr{}.conv1.weight"),
+        "motion_depths": tuple(shapes.count(f"motion.detector.stages.{i}.{{}}.dwconv.weight") for i in range(stages)),
+        "motion_dims": tuple(shapes.size(f"motion.detector.stages.{i}.0.dwconv.weight", 0) for i in range(stages)),
+        "num_bins": shapes.size("motion.detector.fc_pitch.weight", 0),
+        "dense_width": shapes.size(f"{dense}.hourglass.decoder.up_blocks.{dense_blocks - 1}.conv.weight", 0),
+        "dense_max": shapes.size(f"{dense}.hourglass.encoder.down_blocks.{dense_blocks - 1}.conv.weight", 0),
+        "dense_blocks": dense_blocks,
+        "compress": shapes.size(f"{dense}.compress.weight", 0),
+        "mask_kernel": shapes.size(f"{dense}.mask.weight", 2),
+        "warped_channels": shapes.size("warping.fourth.weight", 0),
+    }
+    if shapes.count("generator.G_middle_{}.conv_0.weight"):
+        sizes |= generator_sizes(shapes)
+    if shapes.size(f"{dense}.mask.weight", 0) != sizes["num_kp"] + 1:
+        raise WeightsError(
+            f"M finds {sizes['num_kp']} keypoints and W moves {shapes.size(f'{dense}.mask.weight', 0) - 1}: "
+            "the networks come from different sets of weights."
+        )
+    return sizes
+
+
+def vid2vid_config_from_state(state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Vid2VidConfig:
+    """The config of a state with the bundle's prefixes.
+
+    A bundle's metadata states it and must agree with the shapes; without metadata the shapes decide and the crop is
+    LivePortrait's 256 px. Raises WeightsError on missing keys, on contradictions, and on impossible sizes.
+    """
+    sizes = sizes_from_shapes(Shapes(state))
+    values = read_bundle_metadata(metadata, "vid2vid")
+    try:
+        if values is None:
+            return Vid2VidConfig(**sizes)
+        stated = config_from_fields(Vid2VidConfig, values)
+        inferred = replace(stated, **sizes)
+    except InputError as error:
+        raise WeightsError(f"The weights have impossible sizes: {error}") from error
+    for name, value in asdict(stated).items():
+        found = getattr(inferred, name)
+        if found != value:
+            raise WeightsError(f"The file's config has {name} = {value} and its weights have {found}.")
+    return stated
+
+
+# Public files
+
+def fuse_spectral_norm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """weight_orig / (u^T W v) in place of weight_orig, weight_u, weight_v: what spectral norm computes in eval mode.
+
+    The stored u and v are used as they are. They are not quite converged, and a fresh singular value would differ.
+    """
+    fused = {}
+    for key, value in state.items():
+        if key.endswith(".weight_orig"):
+            base = key.removesuffix("_orig")
+            if f"{base}_u" not in state or f"{base}_v" not in state:
+                raise WeightsError(f"The weights have {key} without its {base}_u and {base}_v.")
+            u, v = state[f"{base}_u"].float(), state[f"{base}_v"].float()
+            fused[base] = value.float() / torch.dot(u, value.float().flatten(1) @ v)
+        elif not key.endswith((".weight_u", ".weight_v")):
+            fused[key] = value
+    return fused
+
+
+def find_parts(folder: Path, chosen: Path | None) -> dict[str, Path]:
+    """Which file of a folder holds F, M, W and G, judged by keys; `chosen` wins over another one of its kind."""
+    parts: dict[str, Path] = {}
+    others = (path for path in sorted(folder.glob("*.safetensors")) if path != chosen)
+    for path in ([chosen] if chosen else []) + list(others):
+        try:
+            role = sniff(read_header(path).shapes)
+        except WeightsError:
+            if path == chosen:
+                raise
+            continue                                # a damaged neighbour matters only if its part is then missing
+        if role not in VID2VID_PARTS:
+            continue
+        if role in parts and parts[role] != chosen:
+            raise WeightsError(f"{parts[role].name} and {path.name} in {folder} both hold the {role} network. Keep one.")
+        parts.setdefault(role, path)
+    missing = [part for part in NEEDED_PARTS if part not in parts]
+    if missing:
+        raise WeightsError(
+            f"{folder} lacks LivePortrait's {' and '.join(missing)} network. Put appearance_feature_extractor, "
+            "motion_extractor and warping_module (.safetensors) there together."
+        )
+    return parts
+
+
+def read_parts(parts: Mapping[str, Path]) -> dict[str, torch.Tensor]:
+    """Separate files as one state with the bundle's prefixes."""
+    state = {}
+    for part, path in parts.items():
+        flat, _ = read_safetensors(path)
+        flat = fuse_spectral_norm({key.removeprefix("module."): value for key, value in flat.items()})
+        check_finite(flat, str(path))               # a spectral norm of zero would divide by zero
+        state |= {f"{part}.{key}": value for key, value in flat.items()}
+    return state
+
+
+# Loading
+
+def build(state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> FaceVid2Vid:
+    """The networks of a state with the bundle's prefixes, in float32, frozen, in eval mode."""
+    cfg = vid2vid_config_from_state(state, metadata)
+    with_generator = any(key.startswith("generator.") for key in state)
+    with torch.device("meta"):
+        model = FaceVid2Vid(cfg, with_generator)
+    load_strictly(model, {key: value.float() if value.is_floating_point() else value for key, value in state.items()})
+    return model.eval().requires_grad_(False)
+
+
+def load_vid2vid(path: str | os.PathLike) -> FaceVid2Vid:
+    """Face Vid2vid from a bundle, from a folder with LivePortrait's files, or from any one of these with its neighbours.
+
+    In float32 on the CPU, frozen, in eval mode; `.generator` is None where the files have none.
+    Raises WeightsError if a file is missing, damaged, or something else.
+    """
+    path = Path(path)
+    if path.is_dir():
+        state, metadata = read_parts(find_parts(path, None)), {}
+    else:
+        role = sniff(read_header(path).shapes)
+        if role == "vid2vid":
+            state, metadata = read_safetensors(path)
+        elif role in VID2VID_PARTS:
+            state, metadata = read_parts(find_parts(path.parent, path)), {}
+        else:
+            raise wrong_role(path, role, "vid2vid")
+    try:
+        return build(state, metadata)
+    except WeightsError as error:
+        raise WeightsError(f"{path} cannot be used as Face Vid2vid. {error}") from error
+
+
+def save_vid2vid(path: str | os.PathLike, model: FaceVid2Vid, dtype: torch.dtype = torch.float16) -> None:
+    """Write a bundle; float weights in `dtype`."""
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    save(path, state, bundle_metadata("vid2vid", model.cfg))
+
+
+def load_stitching(path: str | os.PathLike) -> dict[str, KeypointMLP]:
+    """LivePortrait's stitching, lip and eye MLPs by these names, in the spelling <group>_module.mlp.N.*.
+
+    Raises WeightsError if the file is missing, damaged, or something else.
+    """
+    state, _ = read_safetensors(path)
+    role = sniff(state)
+    if role != "stitching":
+        raise wrong_role(path, role, "stitching")
+    networks = {}
+    for name, group in STITCHING_GROUPS.items():
+        prefix = f"{group}_module."
+        part = {key.removeprefix(prefix): value.float() for key, value in state.items() if key.startswith(prefix)}
+        layers = [part[f"mlp.{2 * i}.weight"] for i in range(Shapes(part).count("mlp.{}.weight", step=2))]
+        if not layers:
+            raise WeightsError(f"{path} lacks the {name} network ({prefix}mlp.0.weight).")
+        sizes = [layers[0].shape[-1], *(weight.shape[0] for weight in layers)]
+        network = KeypointMLP(sizes)
+        load_strictly(network, part)
+        networks[name] = network.eval().requires_grad_(False)
+    return networks

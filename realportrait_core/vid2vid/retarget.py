@@ -1,0 +1,139 @@
+"""Whose pose, whose expression: driving keypoints x_d for a portrait from a driver's motion.
+
+relative        the driver's change since its neutral frame, added to the portrait: starts on the portrait.
+absolute        the driver's pose, and its expression where LivePortrait's 21 keypoints carry one.
+paper-absolute  the driver's whole motion on the portrait's canonical keypoints (LivePortrait Eq. 2): what training sees.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ..errors import InputError
+from .keypoints import Pose, place
+
+Mode = Literal["relative", "absolute", "paper-absolute"]
+LIVEPORTRAIT_KEYPOINTS = 21
+# Keypoint -> axes (x 0, y 1, z 2) in which `absolute` takes the driver's expression. The others shape the skull.
+WHOLE_KEYPOINTS = (1, 2, 6, *range(11, 21))
+PARTIAL_KEYPOINTS = {3: (1,), 4: (1,), 5: (2,), 8: (2,), 9: (1, 2)}
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The four terms of x = s (x_c R + delta) + t for L frames."""
+
+    rotation: torch.Tensor      # (L, 3, 3)
+    expression: torch.Tensor    # (L, K, 3)
+    scale: torch.Tensor         # (L, 1)
+    translation: torch.Tensor   # (L, 3)
+
+
+def expression_region(device: torch.device) -> torch.Tensor:
+    """(21, 3) bool: the coordinates whose expression `absolute` takes from the driver."""
+    region = torch.zeros(LIVEPORTRAIT_KEYPOINTS, 3, dtype=torch.bool, device=device)
+    region[list(WHOLE_KEYPOINTS)] = True
+    for keypoint, axes in PARTIAL_KEYPOINTS.items():
+        region[keypoint, list(axes)] = True
+    return region
+
+
+def relative(portrait: Pose, driver: Pose, neutral: Pose) -> Motion:
+    return Motion(
+        rotation=driver.rotation @ neutral.rotation.mT @ portrait.rotation,
+        expression=portrait.expression + driver.expression - neutral.expression,
+        scale=portrait.scale * driver.scale / neutral.scale,
+        translation=portrait.translation + driver.translation - neutral.translation,
+    )
+
+
+def absolute(portrait: Pose, driver: Pose) -> Motion:
+    if portrait.canonical.shape[1] != LIVEPORTRAIT_KEYPOINTS:
+        raise InputError(
+            f"The mode 'absolute' knows the {LIVEPORTRAIT_KEYPOINTS} keypoints of LivePortrait and these weights have "
+            f"{portrait.canonical.shape[1]}. Choose 'relative' or 'paper-absolute'."
+        )
+    region = expression_region(driver.expression.device)
+    return Motion(
+        rotation=driver.rotation,
+        expression=torch.where(region, driver.expression, portrait.expression),
+        scale=portrait.scale.expand_as(driver.scale),
+        translation=driver.translation,
+    )
+
+
+def paper_absolute(driver: Pose) -> Motion:
+    return Motion(driver.rotation, driver.expression, driver.scale, driver.translation)
+
+
+def rotation_power(rotation: torch.Tensor, exponent: float) -> torch.Tensor:
+    """The turn `rotation` (L, 3, 3) with its angle times `exponent`, about the same axis (Rodrigues); below 180 degrees.
+    """
+    skew = (rotation - rotation.mT) / 2                                                # sin(angle) [axis]x
+    sine = torch.stack((skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]), -1).norm(dim=-1)
+    cosine = (rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    angle = torch.atan2(sine, cosine)[..., None, None] * exponent
+    axis = skew / sine.clamp_min(1e-12)[..., None, None]
+    identity = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
+    return identity + torch.sin(angle) * axis + (1 - torch.cos(angle)) * (axis @ axis)
+
+
+def scale_pose_change(motion: Motion, portrait: Pose, gain: float) -> Motion:
+    """Rotation angle, log-scale and translation at `gain` times their distance from the portrait's."""
+    turn = motion.rotation @ portrait.rotation.mT
+    return Motion(
+        rotation=rotation_power(turn, gain) @ portrait.rotation,
+        expression=motion.expression,
+        scale=portrait.scale * (motion.scale / portrait.scale).clamp_min(1e-6) ** gain,
+        translation=portrait.translation + gain * (motion.translation - portrait.translation),
+    )
+
+
+def scale_expression_change(motion: Motion, portrait: Pose, gain: float) -> Motion:
+    change = motion.expression - portrait.expression
+    return Motion(motion.rotation, portrait.expression + gain * change, motion.scale, motion.translation)
+
+
+def check(portrait: Pose, driver: Pose, neutral: Pose) -> None:
+    for name, pose in (("portrait", portrait), ("neutral frame", neutral)):
+        if len(pose) != 1:
+            raise InputError(f"The {name} holds {len(pose)} poses; it must hold 1.")
+    if len(driver) == 0:
+        raise InputError("The driver has no frames.")
+    counts = {"portrait": portrait, "driver": driver, "neutral frame": neutral}
+    counts = {name: pose.canonical.shape[1] for name, pose in counts.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {k}" for name, k in counts.items())
+        raise InputError(f"The numbers of keypoints differ ({listed}): they come from different Face Vid2vid weights.")
+
+
+def drive(
+    portrait: Pose,
+    driver: Pose,
+    neutral: Pose,
+    mode: Mode = "relative",
+    pose_gain: float = 1.0,
+    expression_gain: float = 1.0,
+) -> torch.Tensor:
+    """x_d (L, K, 3): the portrait's keypoints under the driver's motion.
+
+    `portrait` and `neutral` hold one pose, `driver` L. `neutral` is the driver's frame that looks most like the
+    portrait; only `relative` reads it. The gains scale what the driver changes on the portrait, 0 keeping the
+    portrait's own pose or expression.
+    Raises InputError on a wrong count of poses or keypoints, or an unknown mode.
+    """
+    check(portrait, driver, neutral)
+    if mode == "relative":
+        motion = relative(portrait, driver, neutral)
+    elif mode == "absolute":
+        motion = absolute(portrait, driver)
+    elif mode == "paper-absolute":
+        motion = paper_absolute(driver)
+    else:
+        raise InputError(f"The mode is {mode!r}; it must be 'relative', 'absolute' or 'paper-absolute'.")
+    if pose_gain != 1.0:
+        motion = scale_pose_change(motion, portrait, pose_gain)
+    if expression_gain != 1.0:
+        motion = scale_expression_change(motion, portrait, expression_gain)
+    return place(portrait.canonical, motion.rotation, motion.expression, motion.scale, motion.translation)

@@ -1,0 +1,32 @@
+"""A Kalman smoother for a sequence that stands still but for noise: poses, expressions, face points over a clip."""
+
+import torch
+
+from ..errors import InputError
+
+
+def kalman_smooth(
+    sequence: torch.Tensor, observation_variance: float = 3e-7, process_variance: float = 1e-5
+) -> torch.Tensor:
+    """Rauch-Tung-Striebel smoothing of (L, ...) along L, each coordinate on its own as a random walk.
+
+    The larger the observation variance beside the process variance, the smoother. The walk starts on the first
+    observation with variance 1, as LivePortrait's filter does; its defaults for source videos are the ones here.
+    """
+    if sequence.ndim == 0 or sequence.shape[0] == 0:
+        raise InputError("There is nothing to smooth: the sequence is empty.")
+    observed = sequence.double()
+    mean, variance = observed[0], 1.0
+    means, variances = [], []
+    for t, value in enumerate(observed):                        # filter
+        predicted = variance + process_variance if t else variance
+        gain = predicted / (predicted + observation_variance)
+        mean = mean + gain * (value - mean)
+        variance = (1 - gain) * predicted
+        means.append(mean)
+        variances.append(variance)
+    smoothed = means[-1:]
+    for mean, variance in zip(means[-2::-1], variances[-2::-1]):  # smooth, backwards
+        gain = variance / (variance + process_variance)
+        smoothed.append(mean + gain * (smoothed[-1] - mean))
+    return torch.stack(smoothed[::-1]).to(sequence.dtype)

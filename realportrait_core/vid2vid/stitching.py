@@ -1,0 +1,62 @@
+"""LivePortrait's three small MLPs on keypoints: stitching, lip and eye retargeting.
+
+RealPortrait leaves them off by default: stitching pins the shoulders to the portrait, and RealPortrait repaints them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+# Pairs of LivePortrait's 203 landmarks whose distances are divided: (upper, lower) / (corner, corner).
+LEFT_EYE = ((6, 18), (0, 12))
+RIGHT_EYE = ((30, 42), (24, 36))
+LIPS = ((90, 102), (48, 66))
+
+
+def distance_ratio(landmarks: torch.Tensor, opening: tuple[int, int], width: tuple[int, int]) -> torch.Tensor:
+    def distance(pair: tuple[int, int]) -> torch.Tensor:
+        return (landmarks[:, pair[0]] - landmarks[:, pair[1]]).norm(dim=-1, keepdim=True)
+
+    return distance(opening) / (distance(width) + 1e-6)         # (B, 1)
+
+
+def eye_close_ratio(landmarks: torch.Tensor) -> torch.Tensor:
+    """How open the left and the right eye are, (B, 2), from 203 landmarks (B, 203, 2)."""
+    return torch.cat((distance_ratio(landmarks, *LEFT_EYE), distance_ratio(landmarks, *RIGHT_EYE)), -1)
+
+
+def lip_close_ratio(landmarks: torch.Tensor) -> torch.Tensor:
+    """How open the mouth is, (B, 1), from 203 landmarks (B, 203, 2)."""
+    return distance_ratio(landmarks, *LIPS)
+
+
+class KeypointMLP(nn.Module):
+    """Linear layers of the given sizes with rectifiers between them; (B, sizes[0]) -> (B, sizes[-1])."""
+
+    def __init__(self, sizes: Sequence[int]):
+        super().__init__()
+        layers = []
+        for n_in, n_out in zip(sizes, sizes[1:]):
+            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        self.mlp = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mlp(x)
+
+
+def stitch(network: KeypointMLP, x_s: torch.Tensor, x_d: torch.Tensor) -> torch.Tensor:
+    """x_d (B, K, 3) moved so that the shoulders stay on those of the portrait x_s (B, K, 3)."""
+    change = network(torch.cat((x_s.flatten(1), x_d.flatten(1)), -1))                  # (B, 3K + 2)
+    moved = x_d + change[:, :-2].view_as(x_d)
+    in_plane = torch.nn.functional.pad(change[:, -2:], (0, 1))                         # (B, 3): x, y, 0
+    return moved + in_plane[:, None]
+
+
+def retarget(network: KeypointMLP, x_s: torch.Tensor, ratios: torch.Tensor) -> torch.Tensor:
+    """The change (B, K, 3) to add to the keypoints so that eyes or lips reach a wanted opening.
+
+    `ratios` are the portrait's own followed by the wanted one: (B, 3) for the eyes (left, right, wanted), (B, 2) for
+    the lips.
+    """
+    return network(torch.cat((x_s.flatten(1), ratios), -1)).view_as(x_s)
