@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 
@@ -26,3 +28,12 @@ sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdi
 sys.path.insert(0, str(TESTS))
 if "realportrait_core" not in sys.modules:
     import_core()
+
+
+@pytest.fixture(scope="session")
+def host_sources() -> Path:
+    """ComfyUI's sources: $COMFYUI_PATH, or what scripts/test.py put into .venv/; a skipped test where there are none."""
+    folder = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".venv" / "comfyui")
+    if not (folder / "main.py").is_file():
+        pytest.skip(f"no ComfyUI in {folder}: run python scripts/test.py, or set COMFYUI_PATH")
+    return folder

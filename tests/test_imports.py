@@ -1,0 +1,164 @@
+"""The import rules of the house, read off the import statements, and what neither the core nor the nodes may call."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / "realportrait_core"
+NODES = ROOT / "nodes"
+
+# Imports run one way: a room of the core -> the rooms that it may look into.
+BASE = {"config", "errors"}
+NETWORKS = {"vid2vid", "dit", "motion_map", "diffusion", "face", "vae", "checkpoint"}
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "checkpoint": BASE,
+    "face": BASE,
+    "diffusion": BASE,
+    "motion_map": BASE,
+    "vae": BASE | {"checkpoint"},
+    "vid2vid": BASE | {"checkpoint"},
+    "dit": BASE | {"checkpoint", "motion_map"},         # never vid2vid: a motion map is a tensor
+    "clips": BASE | NETWORKS,
+    "generate": BASE | NETWORKS | {"clips"},
+    "train": BASE | NETWORKS | {"clips", "generate"},
+    "eval": BASE | NETWORKS | {"clips", "generate"},
+}
+HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server", "execution", "latent_preview"}
+LAZY = {"cv2", "av", "kornia", "scipy", "PIL"}          # imported by the functions that need them
+FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "print", "torch.load", "logging.basicConfig", "torch.cuda.empty_cache"}
+COMMANDS = {CORE / "train", CORE / "eval"}              # run with python -m: they talk to a terminal
+
+
+def python_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def imports(file: Path, nested: bool = True) -> Iterator[tuple[int, int, list[str]]]:
+    """(line, leading dots, dotted path) of every import; nested=False: only those run when the file is imported."""
+    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    statements = list(ast.walk(tree) if nested else at_import(tree.body))
+    for node in statements:
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield node.lineno, 0, name.name.split(".")
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module.split(".") if node.module else []
+            for name in node.names:
+                yield node.lineno, node.level, [*base, name.name]
+
+
+def at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        yield node
+        for field in ("body", "orelse", "handlers", "finalbody"):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                yield from at_import(getattr(node, field, []))
+
+
+def room(file: Path) -> str:
+    """The room of the core that a file is in: vid2vid/warp.py -> vid2vid."""
+    return file.relative_to(CORE).parts[0].removesuffix(".py")
+
+
+def core_imports(file: Path) -> Iterator[tuple[int, str]]:
+    """(line, room) of every relative import that leaves the file's own folder for another room of the core."""
+    package = file.relative_to(CORE).parent.parts
+    for line, level, path in imports(file):
+        if level:
+            climbed = package[: len(package) - (level - 1)]
+            target = [*climbed, *path]
+            if target:
+                yield line, target[0]
+
+
+@pytest.mark.parametrize("file", [f for f in python_files(CORE) if f.parent != CORE or f.stem != "__init__"], ids=lambda f: str(f.relative_to(CORE)))
+def test_core_imports_one_way(file):
+    here = room(file)
+    assert here in ALLOWED, f"{here} is a new room: say in ALLOWED what it may import"
+    wrong = [f"{file}:{line} imports {to}" for line, to in core_imports(file) if to != here and to not in ALLOWED[here]]
+    assert not wrong, f"{here} may import {sorted(ALLOWED[here])} only"
+
+
+def test_core_runs_without_the_host():
+    wrong = [
+        f"{file}:{line} imports {path[0]}"
+        for file in python_files(CORE) for line, level, path in imports(file)
+        if level == 0 and path[0] in HOST
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", [CORE, NODES], ids=lambda folder: folder.name)
+def test_own_modules_are_imported_relatively(folder):
+    """The host loads the pack under its path's name: an absolute name of ours finds nothing, or another copy."""
+    wrong = [
+        f"{file}:{line} imports {'.'.join(path)}"
+        for file in python_files(folder) for line, level, path in imports(file)
+        if level == 0 and path[0] in {"realportrait_core", "nodes"}
+    ]
+    assert not wrong
+
+
+def test_nodes_do_not_train():
+    wrong = [
+        f"{file}:{line}"
+        for file in python_files(NODES) for line, level, path in imports(file)
+        if level and path[:2] == ["realportrait_core", "train"]
+    ]
+    assert not wrong
+
+
+def test_slow_imports_wait_until_they_are_needed():
+    files = [file for file in python_files(CORE) if not COMMANDS & set(file.parents)] + python_files(NODES)
+    wrong = [
+        f"{file}:{line} imports {path[0]}"
+        for file in files for line, level, path in imports(file, nested=False)
+        if level == 0 and path[0] in LAZY - ({"PIL"} if NODES in file.parents else set())
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", [CORE, NODES], ids=lambda folder: folder.name)
+def test_nothing_that_runs_strings_or_pickles(folder):
+    wrong = []
+    for file in python_files(folder):
+        command = bool(COMMANDS & set(file.parents))
+        wrong += [f"{file}:{line} imports {path[0]}" for line, level, path in imports(file) if not level and path[0] in FORBIDDEN_MODULES]
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                # Training resumes from its own optimizer state, of plain tensors.
+                plain_tensors = called == "torch.load" and "weights_only=True" in [ast.unparse(k) for k in node.keywords]
+                allowed = command and (plain_tensors or called in {"print", "logging.basicConfig"})
+                if called in FORBIDDEN_CALLS and not allowed:
+                    wrong.append(f"{file}:{node.lineno} calls {called}")
+    assert not wrong
+
+
+def test_importing_the_pack_loads_nothing_heavy():
+    """ComfyUI imports every pack at start-up, one after the other."""
+    program = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('pack', {str(ROOT / '__init__.py')!r}, submodule_search_locations=[{str(ROOT)!r}])\n"
+        "spec.loader.exec_module(importlib.util.module_from_spec(spec))\n"
+        "assert not {'torch', 'numpy', 'cv2', 'av', 'comfy'} & set(sys.modules), sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_root_offers_the_v3_entry_point_and_nothing_of_the_old_kind():
+    """Where NODE_CLASS_MAPPINGS exists, the host never asks comfy_entrypoint."""
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    names = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    assigned = {target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)}
+    assert "comfy_entrypoint" in names
+    assert "NODE_CLASS_MAPPINGS" not in assigned
