@@ -1,0 +1,203 @@
+"""TinyVAE: layout, equivalence of widths, bad input, and the quality of what is bundled."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from realportrait_core.errors import InputError, WeightsError
+from realportrait_core.train.vae import GRADIENT_WEIGHT, KNEE, Pairs, evaluate, orthogonal, picture_loss, psnr, random_crops
+from realportrait_core.vae import LATENT_SCALE, TinyVAE, load_taesd, load_vae, narrow, widen
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLED = ROOT / "realportrait_core/weights/vae/realportrait_mini_vae.safetensors"
+TEACHER = ROOT.parent / "shared/taesd"
+CLIPS = ROOT / "tests/data"
+
+
+@pytest.fixture(scope="module")
+def teacher() -> TinyVAE:
+    if not TEACHER.is_dir():
+        pytest.skip("The TAESD weights are not at ../shared/taesd.")
+    return load_taesd(TEACHER)
+
+
+@pytest.fixture(scope="module")
+def bundled() -> TinyVAE:
+    if not BUNDLED.is_file():
+        pytest.skip(f"{BUNDLED.name} is not there.")
+    return load_vae(BUNDLED)
+
+
+@pytest.fixture(scope="module")
+def frames() -> torch.Tensor:
+    """First, middle and last frame of each bundled clip (N,3,H,W) in [0,1]."""
+    av = pytest.importorskip("av")
+    clips = sorted(CLIPS.rglob("*.mp4"))[:4]
+    if not clips:
+        pytest.skip("There are no clips in tests/data.")
+    chosen = []
+    for clip in clips:
+        with av.open(str(clip)) as video:
+            pictures = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0)]
+        chosen += [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
+    return torch.stack(chosen).permute(0, 3, 1, 2) / 255
+
+
+def small(seed: int = 0) -> TinyVAE:
+    torch.manual_seed(seed)
+    return TinyVAE((6, 8, 10, 12)).eval()
+
+
+# Layout
+
+
+def test_shapes():
+    vae = small()
+    with torch.inference_mode():
+        latents = vae.encode(torch.rand(2, 3, 48, 32))
+        images = vae.decode(latents * 30)
+    assert latents.shape == (2, 4, 6, 4)
+    assert images.shape == (2, 3, 48, 32)
+    assert images.min() >= 0 and images.max() <= 1
+
+
+def test_keys_are_what_load_vae_of_comfyui_looks_for():
+    state = TinyVAE().state_dict()
+    assert state["taesd_decoder.1.weight"].shape == (64, 4, 3, 3)
+    assert state["taesd_encoder.14.weight"].shape == (4, 64, 3, 3)
+    assert state["taesd_decoder.19.bias"].shape == (3,)
+    assert {key for key in state if key.endswith("bias") and ".conv." not in key} == {
+        "taesd_encoder.0.bias", "taesd_encoder.14.bias", "taesd_decoder.1.bias", "taesd_decoder.19.bias",
+    }
+    assert state["vae_scale"].item() == pytest.approx(LATENT_SCALE) and state["vae_shift"].item() == 0
+
+
+def test_decoder_soft_clamps_latents():
+    """Latents far beyond 3 decode as 3 does."""
+    vae = small()
+    with torch.inference_mode():
+        far, farther = (vae.decode(torch.full((1, 4, 4, 4), value)) for value in (300.0, 3000.0))
+    assert torch.equal(far, farther)
+
+
+def test_widening_and_narrowing_keep_the_function():
+    vae = small()
+    wide = widen(vae)
+    again = narrow(wide)
+    assert wide.widths == (64, 64, 64, 64)
+    assert again.widths == vae.widths
+    images, latents = torch.rand(1, 3, 32, 32), torch.randn(1, 4, 4, 4)
+    with torch.inference_mode():
+        for other in (wide, again):
+            torch.testing.assert_close(other.encode(images), vae.encode(images), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(other.decode(latents), vae.decode(latents), atol=1e-5, rtol=1e-5)
+
+
+def test_narrowing_leaves_a_full_net_alone():
+    torch.manual_seed(0)
+    full = TinyVAE()
+    state = narrow(full).state_dict()
+    assert all(torch.equal(state[name], value) for name, value in full.state_dict().items())
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 30, 32), (1, 3, 32, 36), (1, 4, 32, 32), (3, 32, 32)])
+def test_encode_refuses_other_shapes(shape):
+    with pytest.raises(InputError, match=r"multiples of 8"):
+        small().encode(torch.rand(shape))
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 4, 4), (4, 4, 4)])
+def test_decode_refuses_other_shapes(shape):
+    with pytest.raises(InputError, match="SD1.5"):
+        small().decode(torch.rand(shape))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(WeightsError, match="no VAE file"):
+        load_vae(tmp_path / "nothing.safetensors")
+
+
+def test_truncated_file(tmp_path):
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    save_file(TinyVAE().state_dict(), whole)
+    cut.write_bytes(whole.read_bytes()[:100_000])
+    with pytest.raises(WeightsError, match="100000 bytes"):
+        load_vae(cut)
+
+
+def test_other_network(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"decoder.conv_in.weight": torch.zeros(4, 4)}, path)
+    with pytest.raises(WeightsError, match="not a TAESD autoencoder.*1 unknown"):
+        load_vae(path)
+
+
+def test_nan(tmp_path):
+    state = TinyVAE().state_dict()
+    state["taesd_decoder.19.bias"][0] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(WeightsError, match="taesd_decoder.19.bias"):
+        load_vae(tmp_path / "nan.safetensors")
+
+
+# Training
+
+
+def test_crops_of_frame_and_latent_show_the_same_place():
+    rows = torch.arange(8).repeat_interleave(8)
+    frames = rows.view(1, 1, 64, 1).expand(2, 3, 64, 64).to(torch.uint8)
+    latents = torch.arange(8.0).view(1, 1, 8, 1).expand(2, 4, 8, 8)
+    pictures, cropped = random_crops(Pairs(frames, latents), 16, 3, torch.Generator().manual_seed(0))
+    assert pictures.shape == (16, 3, 24, 24)
+    torch.testing.assert_close(pictures[:, 0, ::8, ::8] * 255, cropped[:, 0])
+    assert cropped[:, 0, 0, 0].unique().numel() > 1
+
+
+def test_muon_update_is_nearly_orthogonal():
+    torch.manual_seed(0)
+    for shape in ((3, 16, 72), (3, 72, 16)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert values.min() > 0.5 and values.max() < 1.3
+
+
+def test_picture_loss_is_squared_for_small_and_absolute_for_large_errors():
+    frame = torch.zeros(1, 3, 8, 8)
+    small_error, large_error = (picture_loss(frame + value, frame).item() for value in (KNEE / 100, KNEE * 1000))
+    assert small_error == pytest.approx((KNEE / 100) ** 2 / (2 * KNEE), rel=0.02)
+    assert large_error == pytest.approx(KNEE * 999, rel=1e-3)
+    stripes = torch.zeros(1, 3, 8, 8)
+    stripes[..., ::2] = KNEE * 1000
+    assert picture_loss(stripes, frame) > GRADIENT_WEIGHT * KNEE * 900
+
+
+def test_psnr_of_a_known_error():
+    assert psnr(torch.full((2, 3, 4, 4), 0.1), torch.zeros(2, 3, 4, 4)).tolist() == pytest.approx([20.0, 20.0], abs=1e-4)
+
+
+# Quality
+
+
+def test_teacher_round_trip(teacher, frames):
+    frames = frames[:4]
+    with torch.inference_mode():
+        assert psnr(teacher.decode(teacher.encode(frames)), frames).mean() > 28
+
+
+def test_bundled_round_trip(bundled, frames):
+    with torch.inference_mode():
+        assert psnr(bundled.decode(bundled.encode(frames)), frames).mean() > 28
+
+
+def test_bundled_shares_the_latents_of_the_teacher(bundled, teacher, frames):
+    frames = (frames[:4] * 255).round().to(torch.uint8)
+    with torch.inference_mode():
+        figures = evaluate(bundled, Pairs(frames, teacher.encode(frames / 255)))
+        swapped = psnr(teacher.decode(bundled.encode(frames / 255)), frames / 255).mean()
+    assert figures["teacher_latents_db"] > 28
+    assert figures["latent_error"] < 0.25
+    assert swapped > 26
