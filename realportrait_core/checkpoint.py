@@ -112,15 +112,16 @@ def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: M
     path = Path(path)
     check_finite(state, f"What should go into {path}")
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, dict(metadata))
         os.replace(temporary, path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} could not be written: {error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 # The config that travels with our own files

@@ -68,8 +68,7 @@ def paper_absolute(driver: Pose) -> Motion:
 
 
 def rotation_power(rotation: torch.Tensor, exponent: float) -> torch.Tensor:
-    """The turn `rotation` (L, 3, 3) with its angle times `exponent`, about the same axis (Rodrigues); below 180 degrees.
-    """
+    """The turn `rotation` (L, 3, 3), below 180 degrees, with its angle times `exponent` about the same axis (Rodrigues)."""
     skew = (rotation - rotation.mT) / 2                                                # sin(angle) [axis]x
     sine = torch.stack((skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]), -1).norm(dim=-1)
     cosine = (rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2

@@ -155,7 +155,9 @@ class WarpingNetwork(nn.Module):
     def forward(
         self, f_r: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor, compressed: torch.Tensor | None = None
     ) -> Warped:
-        """f_r (B or 1, C, D, h, w), x_d (B, K, 3), x_s (B or 1, K, 3); `compressed` is compress(f_r) if it is at hand.
+        """f_r (B or 1, C, D, h, w), x_d (B, K, 3), x_s (B or 1, K, 3); `compressed` is compress(f_r), if at hand.
+
+        Raises InputError where the shapes are not those of the weights.
         """
         self.check(f_r, x_d, x_s)
         compressed = self.compress(f_r) if compressed is None else compressed
