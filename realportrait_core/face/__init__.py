@@ -1,1 +1,1 @@
-"""Faces: detection, tracking and cropping."""
+"""Faces: detection (YuNet), tracking through a clip, and the crop that F and M read."""
