@@ -6,6 +6,8 @@ and stops the server.
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -207,10 +209,15 @@ def main() -> int:
     if environment.inside():
         return animate(args, made)
     # The same command again, by the Python that has the host's packages.
-    return subprocess.run([made.python, *sys.argv]).returncode
+    command = [str(made.python), *sys.argv]
+    if os.name == "posix":
+        os.execv(command[0], command)       # one process to stop, not two
+    return subprocess.run(command).returncode
 
 
 if __name__ == "__main__":
+    # As Ctrl+C: the server goes with the demo.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

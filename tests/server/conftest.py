@@ -1,0 +1,118 @@
+"""A real ComfyUI server with this pack alone, and small media, for the whole test session."""
+
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ROOT / "realportrait_core" / "weights"
+sys.path.append(str(ROOT / "scripts"))      # at the end: the host's and the standard library's names come first
+
+
+@pytest.fixture(scope="session")
+def bad_weights(tmp_path_factory) -> dict[str, Path]:
+    """Weight files that somebody may have in models/realportrait, by their name."""
+    folder = tmp_path_factory.mktemp("weights")
+    model = (WEIGHTS / "realportrait" / "realportrait_mini.safetensors").read_bytes()
+    (folder / "truncated.safetensors").write_bytes(model[: len(model) // 2])
+    (folder / "renamed.safetensors").write_bytes(b"PK\x03\x04" + bytes(1000))       # a pickle of torch.save is a zip file
+    (folder / "other.safetensors").write_bytes((WEIGHTS / "vae" / "realportrait_mini_vae.safetensors").read_bytes())
+    return {file.name: file for file in folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def server(host_sources, bad_weights):
+    pytest.importorskip("aiohttp", reason="this Python has not the packages that ComfyUI needs: run python scripts/test.py")
+    from environment import Environment
+    from headless import HeadlessComfyUI
+
+    models = {f"realportrait/{name}": file for name, file in bad_weights.items()}
+    with HeadlessComfyUI(Environment(Path(sys.executable), host_sources), models) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    from comfy_client import ComfyClient
+
+    return ComfyClient(server.url)
+
+
+@pytest.fixture(scope="session")
+def media(client, tmp_path_factory) -> dict[str, str]:
+    """What lies in the server's input folder: {name here: name there}."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("media")
+    portrait = Image.open(ROOT / "assets" / "portrait.png").convert("RGB")
+    frames = read_video(ROOT / "assets" / "driving.mp4")
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+
+    Image.fromarray(noise).save(folder / "noise.png")
+    portrait.resize((301, 253)).convert("RGBA").save(folder / "odd_rgba.png")
+    portrait.convert("L").save(folder / "grey.png")
+    portrait.resize((12, 12)).save(folder / "tiny.png")
+    two = Image.new("RGB", (512, 256))
+    two.paste(portrait, (0, 0))
+    two.paste(Image.fromarray(frames[0]), (256, 0))
+    two.save(folder / "two_faces.png")
+    write_video(folder / "with_sound.mp4", frames[:5], sound=True)
+    write_video(folder / "one_frame.mp4", frames[:1])
+    write_video(folder / "odd_size.mp4", [np.ascontiguousarray(frame[:250, :230]) for frame in frames[:3]])
+    write_video(folder / "no_face.mp4", [noise] * 3)
+    write_video(folder / "face_lost.mp4", [*frames[:2], noise, *frames[3:5]])
+
+    files = [ROOT / "assets" / "portrait.png", ROOT / "assets" / "driving.mp4", *folder.iterdir()]
+    return {file.name: client.upload(file) for file in files}
+
+
+def read_video(source) -> list[np.ndarray]:
+    """Frames (H, W, 3) uint8."""
+    import av
+
+    with av.open(source if not isinstance(source, Path) else str(source)) as video:
+        return [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+
+
+def write_video(path: Path, frames: list[np.ndarray], sound: bool = False) -> None:
+    """12.5 fps; sound: a 440 Hz tone for as long as the picture and a second more."""
+    import av
+
+    height, width = frames[0].shape[:2]
+    with av.open(str(path), "w") as video:
+        picture = video.add_stream("libx264", rate=Fraction(25, 2))
+        picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
+        tone = video.add_stream("aac", rate=16000) if sound else None
+        for frame in frames:
+            video.mux(picture.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        video.mux(picture.encode(None))
+        if tone:
+            seconds = len(frames) / 12.5 + 1
+            wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(16000 * seconds)) / 16000)
+            samples = av.AudioFrame.from_ndarray(wave[None].astype(np.float32), format="fltp", layout="mono")
+            samples.sample_rate = 16000
+            video.mux(tone.encode(samples))
+            video.mux(tone.encode(None))
+
+
+@pytest.fixture
+def workflow(media):
+    """Makes an API workflow with small settings: workflow("animate_portrait", portrait=..., driving=..., frames=..., steps=...)."""
+    import demo
+
+    def make(name="animate_portrait", portrait="portrait.png", driving="driving.mp4", frames=None, steps=2, seed=1) -> dict:
+        made = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+        made[demo.only(made, "LoadImage")]["inputs"]["image"] = media[portrait]
+        made[demo.only(made, "LoadVideo")]["inputs"]["file"] = media[driving]
+        for entry in made.values():
+            if entry["class_type"] in ("RealPortraitSampler", "KSampler"):
+                entry["inputs"].update(steps=steps, seed=seed)
+        if frames:
+            demo.limit_frames(made, frames)
+        return made
+
+    return make

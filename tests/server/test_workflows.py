@@ -1,0 +1,118 @@
+"""Both API workflows on the real server: from a picture and a video to an mp4."""
+
+import io
+from fractions import Fraction
+
+import pytest
+
+
+@pytest.fixture
+def run(client, workflow, tmp_path):
+    """Run a workflow to its end and open the video: run(name, ...) -> (Run, the API workflow, path of the mp4)."""
+    def to_video(name="animate_portrait", **settings):
+        queued = workflow(name, **settings)
+        done = client.queue(queued)
+        assert done.status == "success", f"{queued.get(done.error_node, {}).get('class_type')}: {done.error}"
+        videos = [entry for entry in done.files() if entry["filename"].endswith(".mp4")]
+        assert len(videos) == 1
+        path = tmp_path / "video.mp4"
+        path.write_bytes(client.download(videos[0]))
+        return done, queued, path
+
+    return to_video
+
+
+def node_of(queued: dict, class_type: str) -> str:
+    return next(node for node, entry in queued.items() if entry["class_type"] == class_type)
+
+
+def steps_reported(done, node: str) -> list[tuple[int, int]]:
+    return [(event.data["value"], event.data["max"]) for event in done.of("progress") if event.data["node"] == node]
+
+
+def jpeg_sizes(done) -> list[tuple[int, int]]:
+    from PIL import Image
+
+    return [Image.open(io.BytesIO(event.data["image"])).size for event in done.of("preview")]
+
+
+def probe(path) -> dict:
+    import av
+
+    with av.open(str(path)) as video:
+        picture = video.streams.video[0]
+        found = {
+            "codec": picture.codec.name, "size": (picture.width, picture.height), "fps": picture.average_rate,
+            "frames": sum(1 for _ in video.decode(picture)),
+        }
+    with av.open(str(path)) as video:
+        found["sound"] = sum(frame.samples / frame.sample_rate for frame in video.decode(audio=0)) if video.streams.audio else 0.0
+    return found
+
+
+def test_two_clips_with_our_sampler(run):
+    done, queued, path = run(frames=18, steps=2)
+    assert probe(path) == {"codec": "h264", "size": (256, 256), "fps": Fraction(25, 2), "frames": 18, "sound": 0.0}
+    reported = steps_reported(done, node_of(queued, "RealPortraitSampler"))
+    assert reported == sorted(reported)
+    assert reported[-1] == (4, 4), "two clips of two steps"
+    assert len(jpeg_sizes(done)) >= 4
+
+
+def test_extraction_reports_progress_over_frames(run):
+    done, queued, _ = run(frames=5, steps=1, seed=2)
+    for class_type in ("RealPortraitExtractKeypoints", "RealPortraitMotionMaps"):
+        assert steps_reported(done, node_of(queued, class_type))[-1] == (5, 5)
+
+
+def test_stock_ksampler(run):
+    done, queued, path = run("animate_portrait_ksampler", frames=5, steps=3)
+    assert not any(entry["class_type"] == "RealPortraitSampler" for entry in queued.values())
+    found = probe(path)
+    assert (found["codec"], found["frames"], found["fps"]) == ("h264", 5, Fraction(25, 2))
+    assert steps_reported(done, node_of(queued, "KSampler"))[-1] == (3, 3)
+    assert len(jpeg_sizes(done)) >= 3
+
+
+def test_sound_is_kept_as_long_as_the_picture(run):
+    _, _, path = run(driving="with_sound.mp4", steps=1)
+    found = probe(path)
+    assert found["frames"] == 5
+    assert found["sound"] == pytest.approx(5 / 12.5, abs=0.15)      # whole AAC packets
+
+
+@pytest.mark.parametrize("portrait, driving, frames", [
+    ("odd_rgba.png", "driving.mp4", 2),
+    ("grey.png", "odd_size.mp4", 3),
+    ("portrait.png", "one_frame.mp4", 1),
+    ("portrait.png", "face_lost.mp4", 5),
+])
+def test_unusual_input_that_works(run, portrait, driving, frames):
+    _, _, path = run(portrait=portrait, driving=driving, frames=None if driving != "driving.mp4" else frames, steps=1)
+    assert probe(path)["frames"] == frames
+
+
+def test_every_node_explains_itself(client):
+    ours = {name: node for name, node in client.get("/object_info").items() if name.startswith("RealPortrait")}
+    assert {
+        "RealPortraitLoadModel", "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints", "RealPortraitMotionMaps",
+        "RealPortraitConditioning", "RealPortraitSampler", "RealPortraitContinueClip",
+    } <= ours.keys()
+    for name, node in ours.items():
+        assert node["category"] == "RealPortrait", name
+        assert node["description"], name
+        for inputs in node["input"].values():
+            for given, (_, options) in inputs.items():
+                assert options.get("tooltip"), f"{name}.{given}"
+        assert all(node["output_tooltips"]), name
+
+
+def test_the_bundled_vae_is_in_the_stock_loader(client):
+    assert "realportrait_mini_vae.safetensors" in client.get("/object_info/VAELoader")["VAELoader"]["input"]["required"]["vae_name"][0]
+
+
+def test_the_workflow_is_offered_as_a_template(client):
+    offered = client.get("/api/workflow_templates")["realportrait"]
+    assert "animate_portrait" in offered
+    for name in offered:
+        assert client.get(f"/api/workflow_templates/realportrait/{name}.json")["nodes"]
