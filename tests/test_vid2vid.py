@@ -184,17 +184,40 @@ def test_one_common_shift_moves_no_further_than_the_shift(tiny):
     assert error(share[..., :2], share[..., 1:]) < 1e-5
 
 
-def test_deformation_is_the_mask_weighted_sum_of_the_sparse_motions(tiny):
+def literal_warp(w: WarpingNetwork, f_r: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor):
+    """W for one frame as the paper tells it: K+1 copies of the feature, K+1 whole motions, no shared work."""
+    dense = w.dense_motion_network
+    compressed = F.relu(dense.norm(dense.compress(f_r)))
+    depth, height, width = f_r.shape[2:]
+    z, y, x = (2 * torch.arange(n) / (n - 1) - 1 for n in (depth, height, width))
+    grid = torch.stack((
+        x.expand(depth, height, width),
+        y[:, None].expand(depth, height, width),
+        z[:, None, None].expand(depth, height, width),
+    ), -1)
+    motions, candidates = [grid], [torch.zeros(1, 1, depth, height, width)]
+    candidates.append(F.grid_sample(compressed, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False))
+    for k in range(x_d.shape[1]):
+        heat = [torch.exp(-0.5 * ((grid - points[0, k]) ** 2).sum(-1) / 0.01) for points in (x_d, x_s)]
+        motions.append(grid - x_d[0, k] + x_s[0, k])
+        candidates.append((heat[0] - heat[1])[None, None])
+        candidates.append(F.grid_sample(compressed, motions[-1][None], align_corners=False))
+    features = dense.hourglass(torch.cat(candidates, 1))
+    mask = dense.mask(features).softmax(1)[0]                                           # (K+1, D, h, w)
+    deformation = (mask[..., None] * torch.stack(motions)).sum(0)[None]                 # (1, D, h, w, 3)
+    occlusion = torch.sigmoid(dense.occlusion(features.reshape(1, -1, height, width)))
+    warped = F.grid_sample(f_r, deformation, align_corners=False).reshape(1, -1, height, width)
+    h = F.leaky_relu(w.third.norm(w.third.conv(warped)), 0.01)
+    return w.fourth(h) * occlusion, occlusion, deformation
+
+
+def test_warping_is_its_literal_form(tiny):
     f_r, x_s, x_d = tiny.appearance(faces(1, 0)), points(1, 1), points(1, 2)
-    mask = {}
-    handle = tiny.warping.dense_motion_network.mask.register_forward_hook(
-        lambda module, args, out: mask.update(value=out.softmax(1))
-    )
-    deformation = tiny.warping(f_r, x_d, x_s).deformation
-    handle.remove()
-    grid = coordinate_grid(TINY.reshape_depth, 8, 8, x_s.device)
-    motions = torch.stack([grid] + [grid - x_d[0, k] + x_s[0, k] for k in range(TINY.num_kp)])     # (K+1, D, h, w, 3)
-    assert error(deformation[0], (mask["value"][0, ..., None] * motions).sum(0)) < 1e-6
+    out, occlusion, deformation = literal_warp(tiny.warping, f_r, x_d, x_s)
+    warped = tiny.warping(f_r, x_d, x_s)
+    assert error(warped.deformation, deformation) < 1e-6
+    assert error(warped.occlusion, occlusion) < 1e-6
+    assert error(warped.out, out) < 1e-5
 
 
 def test_heatmaps_are_gaussians_on_the_grid():
