@@ -1,0 +1,19 @@
+"""The nodes of RealPortrait, split by concept. Only this package imports comfy."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .continue_clip import ContinueClip
+from .face import ExtractKeypoints
+from .host import folders
+from .load import LoadModel, LoadVid2Vid
+from .motion import MakeMotionMaps
+from .sample import Conditioning, SampleClips
+
+folders.register()
+
+
+class RealPortraitExtension(ComfyExtension):
+    """What ComfyUI's loader asks for the list of nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [LoadModel, LoadVid2Vid, ExtractKeypoints, MakeMotionMaps, Conditioning, SampleClips, ContinueClip]

@@ -1,0 +1,101 @@
+"""Find the face of the portrait and of the driver, and read their keypoints."""
+
+import logging
+
+import torch
+from comfy_api.latest import io
+
+from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
+from ..realportrait_core.face.track import portrait_points, track
+from ..realportrait_core.generate import extract_keypoints
+from .host import folders, images
+from .host.draw import evenly, tile
+from .host.run import Progress, loaded, one_of
+from .sockets import Keypoints, Vid2Vid
+
+log = logging.getLogger(__name__)
+
+FACES = {                   # what the menu says -> what the core is asked for
+    "largest": "largest",
+    "the only one": "only",
+    "1st from left": 0,
+    "2nd from left": 1,
+    "3rd from left": 2,
+    "4th from left": 3,
+}
+BOX_TIP = (
+    "Where the face is, as 'x, y, width, height' in pixels: forehead to chin, ear to ear. Empty: it is looked for. With a box "
+    "no face detector is needed."
+)
+
+
+class ExtractKeypoints(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitExtractKeypoints",
+            display_name="Extract Vid2vid Keypoints",
+            category="RealPortrait",
+            description="Finds the face of the portrait, follows one face through the driver, and reads pose and expression of "
+            "each frame. The report names the frames without a face.",
+            inputs=[
+                Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid."),
+                io.Image.Input("portrait", tooltip="The picture to animate, of any size."),
+                io.Image.Input("driver", tooltip="The frames whose motion is taken, of any size and number."),
+                io.Combo.Input(
+                    "portrait_face", options=list(FACES), default="largest",
+                    tooltip="Which face of the portrait is animated. 'the only one' refuses a portrait with several.",
+                ),
+                io.Combo.Input(
+                    "driver_face", options=list(FACES), default="largest",
+                    tooltip="Which face of the driver is followed, chosen at its first frame. 'the only one' refuses several.",
+                ),
+                io.Combo.Input(
+                    "missing_face", options=["hold", "interpolate", "stop"], default="hold",
+                    tooltip="Where the driver's face is not found: 'hold' the last place, 'interpolate' between the neighbours, "
+                    "or 'stop' with an error that names the frames.",
+                ),
+                io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),
+                io.String.Input("driver_box", default="", optional=True, tooltip=BOX_TIP + " One box for all frames."),
+            ],
+            outputs=[
+                Keypoints.Output(display_name="keypoints", tooltip="Poses of the portrait and of every driver frame."),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="Portrait and driver with crop and points (red where the face is missing), for at most 32 frames.",
+                ),
+                io.String.Output(display_name="report", tooltip="How many frames have the face, and which have not."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, vid2vid, portrait, driver, portrait_face, driver_face, missing_face, portrait_box="", driver_box=""
+    ) -> io.NodeOutput:
+        portrait, driver = images.portrait(portrait), images.rgb(driver, "driver")
+        portrait_box, driver_box = images.box(portrait_box, "portrait_box"), images.box(driver_box, "driver_box")
+        whose_portrait = FACES[one_of(FACES, portrait_face, "portrait_face")]
+        whose_driver = FACES[one_of(FACES, driver_face, "driver_face")]
+        detector = None
+        if portrait_box is None or driver_box is None:
+            detector = FaceDetector(folders.detector_path(MODEL_NAME))
+
+        progress = Progress(2 * len(driver))            # every frame is looked at twice: face, then keypoints
+        points = portrait_points(portrait[0], detector, whose_portrait, portrait_box)
+        found = track(driver, detector, whose_driver, missing_face, driver_box, lambda done, total: progress.to(done))
+        keypoints = extract_keypoints(
+            loaded(vid2vid), portrait, driver, points, found, callback=lambda done, total: progress.to(len(driver) + done)
+        )
+        if not found.present.all():
+            log.warning("%s", found.report)
+        return io.NodeOutput(keypoints, preview(keypoints, portrait, driver), found.report)
+
+
+def preview(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torch.Tensor:
+    """Portrait beside driver frame, (n, SIDE, 2 SIDE, 3), with what was found on them."""
+    left = tile(portrait[0], keypoints.portrait_crop, keypoints.portrait_points)
+    rows = [
+        torch.cat([left, tile(driver[i], keypoints.driver_crop, keypoints.driver_points[i], bool(keypoints.present[i]))], 1)
+        for i in evenly(len(driver))
+    ]
+    return torch.stack(rows)

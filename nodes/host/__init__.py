@@ -1,0 +1,1 @@
+"""What ComfyUI needs of RealPortrait: an ordinary MODEL, folders, progress, pictures."""

@@ -1,0 +1,71 @@
+"""From a portrait and its motion to what samplers read: CONDITIONING with keys of our own, and a LATENT of frames."""
+
+import comfy.model_management
+import torch
+
+from ...realportrait_core.errors import InputError
+from ...realportrait_core.generate import Motion, frame_portrait
+from ...realportrait_core.motion_map import MotionMaps
+from . import images
+
+CHANNELS, DOWN = 4, 8       # of the SD1.5 latent
+
+
+def encode_portrait(vae, portrait: torch.Tensor, motion: Motion) -> torch.Tensor:
+    """The portrait, framed as the motion wants it, as a latent (1, 4, h, w) in the VAE's own scale."""
+    latent = vae.encode(frame_portrait(images.portrait(portrait), motion))
+    wanted = (1, CHANNELS, motion.maps.height // DOWN, motion.maps.width // DOWN)
+    if tuple(latent.shape) != wanted:
+        raise InputError(
+            f"This VAE makes a latent {tuple(latent.shape)} of a {motion.maps.width}x{motion.maps.height} picture; RealPortrait "
+            f"needs {wanted}. Load a VAE of Stable Diffusion 1.5, or the one that comes with the pack."
+        )
+    if not torch.isfinite(latent).all():
+        raise InputError("The VAE made NaN of the portrait. Start ComfyUI with --fp32-vae, or load another SD1.5 VAE.")
+    return latent
+
+
+def conditioning(reference: torch.Tensor, maps: MotionMaps, portrait_maps: MotionMaps, strength: float) -> tuple[list, list]:
+    """(positive, negative) for one clip. The negative is the portrait unmoved: with cfg 1, as in the paper, it is not run."""
+    prompt = torch.zeros(1, 1, 8)       # nothing reads it; stock conditioning nodes expect a tensor
+    said = {"rp_reference": reference, "rp_motion": maps, "rp_portrait_motion": portrait_maps}
+    return [[prompt, {**said, "rp_strength": strength}]], [[prompt, {**said, "rp_strength": 0.0}]]
+
+
+def part(maps: MotionMaps, start: int, frames: int) -> MotionMaps:
+    """At most `frames` frames of a motion from frame `start` on. Raises InputError where none is left."""
+    if start >= len(maps):
+        raise InputError(
+            f"The clip starts at frame {start} and the motion has {len(maps)} frames (0 to {len(maps) - 1}): nothing is left."
+        )
+    return maps[start:start + frames]
+
+
+def new_latent(maps: MotionMaps) -> torch.Tensor:
+    """Nothing known yet: zeros (L, 4, h, w)."""
+    device = comfy.model_management.intermediate_device()
+    return torch.zeros(len(maps), CHANNELS, maps.height // DOWN, maps.width // DOWN, device=device)
+
+
+def continued_latent(maps: MotionMaps, previous: torch.Tensor, overlap: int) -> dict:
+    """A LATENT whose first `overlap` frames are the last of `previous`, known and kept by the noise_mask.
+
+    The latents go over as they are: decoding and encoding them again would shift their colours a little at every clip.
+    """
+    samples = new_latent(maps)
+    if previous.ndim != 4 or previous.shape[1:] != samples.shape[1:]:
+        raise InputError(
+            f"The previous LATENT is {tuple(previous.shape)}; the motion needs frames of {tuple(samples.shape[1:])}. Connect "
+            "the LATENT that RealPortrait sampled, not resized."
+        )
+    if not 0 < overlap <= len(previous):
+        raise InputError(f"{overlap} frames cannot be taken over from a LATENT of {len(previous)}.")
+    if overlap >= len(samples):
+        raise InputError(
+            f"All {len(samples)} frames of this clip are taken over from the previous one ({overlap}): nothing is left to "
+            "animate. The motion ends here."
+        )
+    samples[:overlap] = previous[-overlap:]
+    mask = torch.ones(len(samples), 1, *samples.shape[2:])
+    mask[:overlap] = 0
+    return {"samples": samples, "noise_mask": mask}

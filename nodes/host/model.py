@@ -1,0 +1,309 @@
+"""RealPortrait as an ordinary MODEL: a host config, a BaseModel and a ModelPatcher around the core's network.
+
+Latents are 4-D, a clip's frames along the batch axis, so that every frame owns its timestep. Frames whose noise_mask is 0
+throughout are the paper's conditional frames: the network sees them clean, at t = 0.
+"""
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.sampler_helpers
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
+
+from ...realportrait_core.checkpoint import (
+    METADATA_KEY, bundle_metadata, load_strictly, read_safetensors, sniff, wrong_role,
+)
+from ...realportrait_core.config import DiTConfig
+from ...realportrait_core.dit.checkpoint import dit_config_from_state
+from ...realportrait_core.dit.embed import ClipShape
+from ...realportrait_core.dit.model import RealPortraitDiT, Reference
+from ...realportrait_core.errors import InputError, WeightsError
+from ...realportrait_core.motion_map import MotionMaps
+
+WEIGHT_DTYPES = {
+    "default": None,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e4m3fn_fast": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+HOST_PREFIXES = ("model.diffusion_model.", "diffusion_model.")      # of files that the host's own save nodes write
+CONFIG_KEY = "realportrait_config"                                  # bytes of the file's metadata, where it can have none
+PORTRAITS_KEPT = 2                                                  # K,V of so many portraits stay with the model
+
+
+# ---- what one clip asks of the network ----
+
+@dataclass(eq=False)
+class Clip:
+    """A CONDITIONING of one clip as the network reads it: made once per sampling, the same at every step."""
+
+    portrait: torch.Tensor                  # (1, 4, h, w) z_r, scaled
+    portrait_maps: MotionMaps | None        # the portrait's own map, for weights that read it
+    maps: MotionMaps                        # L frames
+    shape: ClipShape
+    strength: float
+    conditional: torch.Tensor | None        # (L,) bool
+    known: torch.Tensor | None              # (L, 4, h, w) scaled latents; those of conditional frames count
+    weights: object | None                  # names the patched weights; None while hooks change them from step to step
+    portrait_key: bytes                     # names the portrait by its content
+    control: torch.Tensor | None = None     # (L, S, C), filled in at the first step
+
+
+def content_key(portrait: torch.Tensor, maps: MotionMaps | None) -> bytes:
+    """Equal for equal portraits, whichever node made them."""
+    digest = hashlib.blake2b(portrait.float().cpu().numpy().tobytes())
+    for tensor in () if maps is None else (maps.f, maps.frame_to_crop, maps.face):
+        digest.update(tensor.float().cpu().numpy().tobytes())
+    return digest.digest()
+
+
+# ---- the network under the host ----
+
+class HostDiT(RealPortraitDiT):
+    """The core's network behind the signature by which the host calls a diffusion model."""
+
+    def __init__(self, config: DiTConfig, image_model: str, dtype=None, device=None, operations=None):
+        self._options = {}
+        super().__init__(config, operations=operations, attention=self._attention, dtype=dtype, device=device)
+        self.references: OrderedDict[tuple, Reference] = OrderedDict()
+
+    def forward(self, x, timestep, context=None, control=None, transformer_options={}, rp_clip=None, **kwargs):
+        """x (L, 4, h, w), timestep (L,) -> the prediction (L, 4, h, w)."""
+        return comfy.patcher_extension.WrapperExecutor.new_class_executor(
+            self._forward, self,
+            comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options),
+        ).execute(x, timestep, context, control, transformer_options, rp_clip=rp_clip, **kwargs)
+
+    def _forward(self, x, timestep, context, control, transformer_options, rp_clip: Clip, **kwargs):
+        expected = (len(rp_clip.maps), *rp_clip.portrait.shape[1:])
+        if tuple(x.shape) != expected:
+            raise InputError(
+                f"RealPortrait denoises whole clips; it was called with a part of one: {tuple(x.shape)} of {expected}. "
+                "Take away areas (ConditioningSetArea) and context windows."
+            )
+        self._options = transformer_options
+        try:
+            reference = self._reference(rp_clip, x)
+            if rp_clip.strength != 0 and (rp_clip.control is None or rp_clip.weights is None):
+                rp_clip.control = self.encode_motion(rp_clip.maps.to(x.device, x.dtype))
+            frames = rp_clip.conditional
+            if frames is not None:
+                x = torch.where(frames[:, None, None, None], rp_clip.known.to(x), x)
+            out = super().forward(
+                x[None], timestep[None], rp_clip.shape, reference, rp_clip.control,
+                None if frames is None else frames[None], rp_clip.strength,
+            )
+            return out[0, :, :x.shape[1]]               # without the learned variance, which no stock sampler reads
+        finally:
+            self._options = {}
+
+    def _reference(self, clip: Clip, x: torch.Tensor) -> Reference:
+        """K,V of the portrait: once for all steps and clips, again when the weights or the clip's shape change."""
+        key = (clip.weights, clip.portrait_key, clip.shape, x.dtype, x.device)
+        if clip.weights is None or key not in self.references:
+            maps = clip.portrait_maps.to(x.device, x.dtype) if self.cfg.reference_motion else None
+            self.references[key] = self.encode_reference(clip.portrait.to(x), clip.shape, maps)
+            while len(self.references) > PORTRAITS_KEPT:
+                self.references.popitem(last=False)
+        self.references.move_to_end(key)
+        return self.references[key]
+
+    def _attention(self, q, k, v):
+        """The host's attention; on a CPU its PyTorch one, which is faster there than its default."""
+        attend = attention_pytorch if q.device.type == "cpu" else optimized_attention
+        return attend(q, k, v, q.shape[1], skip_reshape=True, transformer_options=self._options)
+
+
+# ---- the host's model ----
+
+class RealPortraitConfig(comfy.supported_models_base.BASE):
+    """What the host wants to know of the architecture."""
+
+    unet_config = {"image_model": "realportrait"}
+    unet_extra_config = {}                              # the base class adds a UNet's heads here
+    # The host's "linear" is linear in sqrt(beta); its "sqrt_linear" is DDPM's, 1e-4 .. 0.02 (sigma_max 157.4).
+    sampling_settings = {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 0.02, "timesteps": 1000}
+    latent_format = comfy.latent_formats.SD15
+    supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
+    memory_usage_factor = 0.6
+
+    def __init__(self, dit: DiTConfig):
+        self.dit = dit
+        super().__init__({**self.unet_config, "config": dit})
+
+    def model_type(self, state_dict, prefix=""):
+        kinds = {"epsilon": comfy.model_base.ModelType.EPS, "v": comfy.model_base.ModelType.V_PREDICTION}
+        return kinds[self.dit.prediction]
+
+    def get_model(self, state_dict, prefix="", device=None):
+        return RealPortraitModel(self, self.model_type(state_dict, prefix), device)
+
+    def process_unet_state_dict_for_saving(self, state_dict):
+        """The host's save nodes drop a file's metadata, so the configuration travels as a tensor of bytes."""
+        text = bytearray(bundle_metadata("dit", self.dit)[METADATA_KEY], "utf-8")
+        return super().process_unet_state_dict_for_saving(
+            {**state_dict, CONFIG_KEY: torch.frombuffer(text, dtype=torch.uint8)}
+        )
+
+
+class RealPortraitModel(comfy.model_base.BaseModel):
+    """Turns a RealPortrait CONDITIONING and the LATENT's noise_mask into what HostDiT reads."""
+
+    def __init__(self, model_config: RealPortraitConfig, model_type, device=None):
+        super().__init__(model_config, model_type, device=device, unet_model=HostDiT)
+
+    def extra_conds(self, **kwargs):
+        """The host calls this once per CONDITIONING and sampling, with the weights loaded."""
+        out = super().extra_conds(**kwargs)
+        out["rp_clip"] = comfy.conds.CONDConstant(self._clip(kwargs))
+        return out
+
+    def _clip(self, given: dict) -> Clip:
+        cfg, noise = self.model_config.dit, given["noise"]
+        check(given, noise, cfg)
+        maps, portrait_maps = given["rp_motion"], given.get("rp_portrait_motion")
+        conditional = None if given.get("denoise_mask") is None else wholly_known(given["denoise_mask"])
+        if conditional is not None and not conditional.any():
+            conditional = None
+        portrait = self.process_latent_in(given["rp_reference"])
+        return Clip(
+            portrait=portrait,
+            portrait_maps=portrait_maps,
+            maps=maps,
+            shape=ClipShape(maps.height, maps.width, len(maps), cfg.fps),
+            strength=given["rp_strength"],
+            conditional=conditional,
+            known=None if conditional is None else given["latent_image"],               # scaled by the host
+            weights=None if given.get("hooks") else self.current_weight_patches_uuid,
+            portrait_key=content_key(portrait, portrait_maps if cfg.reference_motion else None),
+        )
+
+
+def wholly_known(mask: torch.Tensor) -> torch.Tensor:
+    """Frames of a noise_mask (L, C, h, w) that are 0 throughout: (L,) bool."""
+    return mask.amax(dim=(1, 2, 3)) == 0
+
+
+def keep_known_frames(executor, noise, latent_image, sampler, sigmas, denoise_mask=None, *args, **kwargs):
+    """Around a whole sampling: conditional frames leave it bit-identical. Most samplers round them, uni_pc and dpm_fast drift."""
+    samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+    if denoise_mask is None:
+        return samples
+    frames = wholly_known(comfy.sampler_helpers.prepare_mask(denoise_mask, noise.shape, samples.device))
+    return torch.where(frames[:, None, None, None], latent_image.to(samples), samples)
+
+
+def check(given: dict, noise: torch.Tensor, cfg: DiTConfig) -> None:
+    """Conditioning, latent and weights belong together, or an InputError says what does not."""
+    if "rp_motion" not in given:
+        raise InputError(
+            f"The {given['prompt_type']} CONDITIONING does not come from RealPortrait: this model reads a portrait and its "
+            "motion, and no prompt. Connect both outputs of RealPortrait Conditioning or Continue Clip, not a CLIP text encoder."
+        )
+    maps, reference = given["rp_motion"], given["rp_reference"]
+    if noise.ndim != 4 or noise.shape[1] != cfg.in_channels:
+        raise InputError(
+            f"The LATENT is {tuple(noise.shape)}; RealPortrait denoises (frames, {cfg.in_channels}, height / 8, width / 8). "
+            "Connect the LATENT of RealPortrait Conditioning or Continue Clip."
+        )
+    if len(maps) != noise.shape[0]:
+        raise InputError(
+            f"The motion of this clip has {len(maps)} frames and the LATENT has {noise.shape[0]}. Connect the LATENT that "
+            "comes with the conditioning, or cut both to the same frames."
+        )
+    if (maps.height, maps.width) != (8 * noise.shape[2], 8 * noise.shape[3]) or reference.shape[1:] != noise.shape[1:]:
+        raise InputError(
+            f"Sizes differ: the motion is for {maps.width}x{maps.height} px, the LATENT is of {8 * noise.shape[3]}x"
+            f"{8 * noise.shape[2]} px, the portrait's latent of {8 * reference.shape[3]}x{8 * reference.shape[2]} px. "
+            "Use the LATENT of RealPortrait Conditioning, not resized."
+        )
+    if maps.f.shape[1] != cfg.motion_channels:
+        raise InputError(
+            f"The motion maps have {maps.f.shape[1]} channels and this model reads {cfg.motion_channels}: they come from "
+            "another Face Vid2vid. Load the one that belongs to the RealPortrait weights."
+        )
+    if cfg.reference_motion and given.get("rp_portrait_motion") is None:
+        raise InputError("These weights also read the portrait's own motion map, and the CONDITIONING has none. Make it again.")
+
+
+# ---- loading ----
+
+def load(path: Path, weight_dtype: str):
+    """A .safetensors file with a RealPortrait DiT -> a ModelPatcher, what a MODEL socket carries.
+
+    Raises WeightsError with what is wrong with the file: unreadable, of another architecture, incomplete.
+    """
+    state, metadata = without_host_traces(*read_safetensors(path))
+    config = fitting_config(state, metadata, path)
+
+    host = comfy.model_management
+    cfg = RealPortraitConfig(config)
+    cfg.optimizations["fp8"] = weight_dtype.endswith("_fast")
+    device, offload = host.get_torch_device(), host.unet_offload_device()
+    dtype = WEIGHT_DTYPES[weight_dtype] or host.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(state), supported_dtypes=cfg.supported_inference_dtypes,
+        weight_dtype=comfy.utils.weight_dtype(state),
+    )
+    cfg.set_inference_dtype(dtype, host.unet_manual_cast(dtype, device, cfg.supported_inference_dtypes))
+    model = cfg.get_model(state).to(offload)
+    model.load_model_weights(state)
+
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)     # newer hosts, this one
+    patcher = patcher(model, load_device=device, offload_device=offload)
+    patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, keep_known_frames)
+    patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_DETACH, forget_portraits)
+    return patcher
+
+
+def forget_portraits(patcher, unloaded: bool) -> None:
+    """Portraits' K,V lie on the load device and go with the weights; the host also detaches a model to load it again."""
+    if unloaded:
+        patcher.model.diffusion_model.references.clear()
+
+
+def without_host_traces(
+    state: dict[str, torch.Tensor], metadata: dict[str, str]
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """State and metadata as we write them, of a file that the host's save nodes may have written."""
+    prefix = next((p for p in HOST_PREFIXES if any(key.startswith(p) for key in state)), "")
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if (stored := state.pop(CONFIG_KEY, None)) is not None:
+        metadata = {**metadata, METADATA_KEY: stored.numpy().tobytes().decode()}
+    return state, metadata
+
+
+def fitting_config(state: dict[str, torch.Tensor], metadata: dict[str, str], path: Path) -> DiTConfig:
+    """The configuration of a state that has every tensor, in the right shape, of a RealPortrait DiT; else WeightsError."""
+    if (role := sniff(state)) != "dit":
+        raise wrong_role(path, role, "dit")
+    try:
+        config = dit_config_from_state(state, metadata)
+        with torch.device("meta"):
+            bare = RealPortraitDiT(config)
+        load_strictly(bare, state)                      # the host's own loading only logs what is missing
+    except WeightsError as error:
+        raise WeightsError(f"{path} cannot be used as RealPortrait weights. {error}") from error
+    return config
+
+
+def config_of(patcher) -> DiTConfig:
+    """The configuration of a MODEL's weights. Raises InputError if the MODEL is not a RealPortrait one."""
+    if not isinstance(patcher.model, RealPortraitModel):
+        raise InputError(
+            f"This MODEL is a {type(patcher.model).__name__}, not RealPortrait. Connect Load RealPortrait Model."
+        )
+    return patcher.model.model_config.dit

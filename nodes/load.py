@@ -1,0 +1,82 @@
+"""Load the two sets of weights: the diffusion transformer as an ordinary MODEL, and Face Vid2vid."""
+
+import comfy.model_patcher
+from comfy_api.latest import io
+
+from ..realportrait_core.vid2vid.checkpoint import load_vid2vid
+from .host import folders, model, run
+from .sockets import Vid2Vid
+
+
+class LoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitLoadModel",
+            display_name="Load RealPortrait Model",
+            category="RealPortrait",
+            description="Loads the diffusion transformer with its motion ControlNet. The MODEL works with LoRA loaders, "
+            "model patches and samplers of ComfyUI.",
+            inputs=[
+                io.Combo.Input(
+                    "weights", options=folders.model_names(),
+                    tooltip="A RealPortrait .safetensors file. First the weights that come with the pack (256 px, a small "
+                    "demonstration model), then those in models/realportrait and models/diffusion_models.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype", options=list(model.WEIGHT_DTYPES), default="default",
+                    tooltip="Precision in which the weights are kept. 'default' is what suits your device; fp8 halves the "
+                    "memory of large weights and costs a little quality.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="For RealPortrait Sampler, or a stock sampler with our conditioning."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, weights):
+        return folders.problem(folders.model_path, weights)
+
+    @classmethod
+    def fingerprint_inputs(cls, weights, weight_dtype):
+        return folders.stamp(folders.model_path(weights))
+
+    @classmethod
+    def execute(cls, weights: str, weight_dtype: str) -> io.NodeOutput:
+        run.one_of(model.WEIGHT_DTYPES, weight_dtype, "weight_dtype")
+        return io.NodeOutput(model.load(folders.model_path(weights), weight_dtype))
+
+
+class LoadVid2Vid(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitLoadVid2Vid",
+            display_name="Load Face Vid2vid",
+            category="RealPortrait",
+            description="Loads Face Vid2vid, which reads the motion off the driver and bends the portrait's features to it.",
+            inputs=[
+                io.Combo.Input(
+                    "weights", options=folders.vid2vid_names(),
+                    tooltip="A Face Vid2vid .safetensors file: the one that comes with the pack, or, in models/realportrait, "
+                    "any one of LivePortrait's files with its siblings beside it. It must be the one that the RealPortrait "
+                    "weights were trained with.",
+                ),
+            ],
+            outputs=[Vid2Vid.Output(display_name="vid2vid", tooltip="For Extract Vid2vid Keypoints and Motion Position Maps.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, weights):
+        return folders.problem(folders.vid2vid_path, weights)
+
+    @classmethod
+    def fingerprint_inputs(cls, weights):
+        return folders.stamp(folders.vid2vid_path(weights))
+
+    @classmethod
+    def execute(cls, weights: str) -> io.NodeOutput:
+        network = load_vid2vid(folders.vid2vid_path(weights))
+        load_device, offload_device = run.small_net_devices()
+        return io.NodeOutput(comfy.model_patcher.ModelPatcher(network, load_device=load_device, offload_device=offload_device))

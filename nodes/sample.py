@@ -1,0 +1,143 @@
+"""The whole animation in one node, or one clip's conditioning for the host's samplers."""
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy_api.latest import io
+
+from ..realportrait_core import clips
+from ..realportrait_core.errors import RealPortraitError
+from ..realportrait_core.generate import Motion as MotionValue
+from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
+from .host.model import config_of
+from .host.run import Progress, one_of, preview_of_middle
+from .sockets import Motion
+
+PORTRAIT_TIP = "The portrait, the same picture that went into Extract Vid2vid Keypoints."
+VAE_TIP = "A VAE of Stable Diffusion 1.5, or realportrait_mini_vae that comes with the pack."
+STRENGTH_TIP = "How strongly the motion steers the picture. 1 is what the model was trained with; 0 switches the motion off."
+
+
+def sample_clips(
+    model, reference: torch.Tensor, motion: MotionValue, *,
+    seed: int, steps: int, sampler_name: str, scheduler: str, strength: float,
+) -> torch.Tensor:
+    """Latents (frames, 4, h, w) of every driver frame, clip after clip; the last latent of a clip starts the next.
+
+    Clip i is sampled with seed + i. Frames that two clips share are those of the earlier one.
+    """
+    plan = clips.plan(len(motion.maps), config_of(model).clip_frames)
+    progress, preview = Progress(len(plan) * steps), preview_of_middle(model)
+    done = new_latent(motion.maps)                                                      # (frames, 4, h, w)
+    for i, clip in enumerate(plan):
+        maps = motion.maps[clips.frames(clip)]
+        positive, negative = conditioning(reference, maps, motion.portrait_maps, strength)
+        latent = {"samples": new_latent(maps)}
+        if clip.conditional:
+            latent = continued_latent(maps, done[:clip.start + clip.conditional], clip.conditional)
+
+        def shown(step, x0, x, total, before=i * steps):
+            progress.to(before + round((step + 1) * steps / total), preview(x0))
+
+        clip_seed = (seed + i) % 2**64
+        samples = comfy.sample.sample(
+            model, comfy.sample.prepare_noise(latent["samples"], clip_seed), steps, 1.0, sampler_name, scheduler,
+            positive, negative, latent["samples"], noise_mask=latent.get("noise_mask"), callback=shown,
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=clip_seed,
+        )
+        if not torch.isfinite(samples).all():
+            raise RealPortraitError(
+                f"Frames {clip.start} to {clip.stop - 1} became NaN while sampling with {sampler_name}/{scheduler}. Load the "
+                "model with weight_dtype bf16 or fp32, or choose another sampler."
+            )
+        new = slice(clip.start + clip.conditional, clip.stop)
+        done[new] = samples[clip.conditional:clip.stop - clip.start].to(done)
+    return done
+
+
+class SampleClips(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitSampler",
+            display_name="RealPortrait Sampler",
+            category="RealPortrait",
+            description="Denoises all frames of the driver, in clips of 16 of which each starts with the last latent of the "
+            "one before. Decode the result with VAE Decode.",
+            inputs=[
+                io.Model.Input("model", tooltip="From Load RealPortrait Model, with or without LoRAs and patches."),
+                io.Vae.Input("vae", tooltip=VAE_TIP),
+                io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
+                Motion.Input("motion", tooltip="From Motion Position Maps. It says how many frames are made."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
+                    tooltip="The noise: the same seed gives the same frames. Clip i uses seed + i.",
+                ),
+                io.Int.Input(
+                    "steps", default=20, min=1, max=1000,
+                    tooltip="Denoising steps of each clip. The paper takes 50; 20 are close, fewer are smoother and less sharp.",
+                ),
+                io.Combo.Input(
+                    "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
+                    tooltip="'euler' is DDIM, the deterministic sampler; 'euler_ancestral' is nearest to the paper's IDDPM; "
+                    "'dpmpp_2m' needs fewer steps.",
+                ),
+                io.Combo.Input(
+                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="normal",
+                    tooltip="Which noise levels the steps visit. 'normal' spaces the timesteps evenly, as IDDPM does.",
+                ),
+                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=STRENGTH_TIP),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="One latent for each driver frame.")],
+        )
+
+    @classmethod
+    def execute(cls, model, vae, portrait, motion, seed, steps, sampler_name, scheduler, strength) -> io.NodeOutput:
+        config_of(model)
+        one_of(comfy.samplers.KSampler.SAMPLERS, sampler_name, "sampler_name")
+        one_of(comfy.samplers.KSampler.SCHEDULERS, scheduler, "scheduler")
+        reference = encode_portrait(vae, portrait, motion)
+        samples = sample_clips(
+            model, reference, motion,
+            seed=seed, steps=steps, sampler_name=sampler_name, scheduler=scheduler, strength=strength,
+        )
+        return io.NodeOutput({"samples": samples})
+
+
+class Conditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitConditioning",
+            display_name="RealPortrait Conditioning",
+            category="RealPortrait",
+            description="One clip for a stock sampler: the portrait and the motion as CONDITIONING, and an empty LATENT of as "
+            "many frames. Use cfg 1. Continue Clip makes the clip after it.",
+            inputs=[
+                io.Vae.Input("vae", tooltip=VAE_TIP),
+                io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
+                Motion.Input("motion", tooltip="From Motion Position Maps."),
+                io.Int.Input("start_frame", default=0, min=0, max=10**6, tooltip="The driver frame at which the clip starts."),
+                io.Int.Input(
+                    "frames", default=16, min=1, max=128,
+                    tooltip="Frames of the clip, fewer where the motion ends. The model was trained with 16.",
+                ),
+                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=STRENGTH_TIP),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="The portrait with its motion."),
+                io.Conditioning.Output(
+                    display_name="negative",
+                    tooltip="The portrait without motion. Samplers want it; with cfg 1 it changes nothing. No CLIP prompt fits.",
+                ),
+                io.Latent.Output(display_name="latent", tooltip="An empty latent with the clip's frames."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, vae, portrait, motion, start_frame, frames, strength) -> io.NodeOutput:
+        maps = part(motion.maps, start_frame, frames)
+        reference = encode_portrait(vae, portrait, motion)
+        positive, negative = conditioning(reference, maps, motion.portrait_maps, strength)
+        return io.NodeOutput(positive, negative, {"samples": new_latent(maps)})

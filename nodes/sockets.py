@@ -1,0 +1,12 @@
+"""The pack's own socket types. The name of each is a contract between nodes and with saved workflows."""
+
+from comfy_api.latest import io
+
+# A comfy ModelPatcher around realportrait_core.vid2vid.FaceVid2Vid.
+Vid2Vid = io.Custom("REALPORTRAIT_VID2VID")
+
+# realportrait_core.generate.Keypoints: the poses of the portrait and of every driver frame, with their crops.
+Keypoints = io.Custom("REALPORTRAIT_KEYPOINTS")
+
+# realportrait_core.generate.Motion: the motion position maps of every driver frame, as a recipe (no full-size map is kept).
+Motion = io.Custom("REALPORTRAIT_MOTION")

@@ -1,0 +1,37 @@
+"""Tiny networks with random weights, as files: shapes and rules can be tested with them, pictures cannot."""
+
+import torch
+
+
+def dit_config(pack, **changes):
+    given = dict(
+        hidden=48, depth=4, heads=4, control_depth=2, learned_sigma=False, qk_norm_legacy=False, input_sq_size=64,
+        prediction="v", motion_channels=6, motion_widths=(8, 8), reference_motion=True, fps=12.5,
+    )
+    return pack("realportrait_core.config").DiTConfig(**{**given, **changes})
+
+
+def dit_file(pack, path, **changes):
+    """A RealPortrait DiT of a few thousand parameters in which no path is dead."""
+    config = dit_config(pack, **changes)
+    generator = torch.Generator().manual_seed(0)
+    network = pack("realportrait_core.dit.model").RealPortraitDiT(config)
+    state = {key: torch.randn(value.shape, generator=generator) * 0.15 for key, value in network.state_dict().items()}
+    checkpoint = pack("realportrait_core.checkpoint")
+    checkpoint.save(path, state, checkpoint.bundle_metadata("dit", config))
+    return path
+
+
+def maps(pack, frames, size=64, channels=6, seed=1):
+    """Motion maps of a face in the middle of the picture."""
+    generator = torch.Generator().manual_seed(seed)
+    to_crop = torch.eye(3, dtype=torch.float64).repeat(frames, 1, 1)
+    to_crop[:, :2] *= 512 / size
+    disc = torch.tensor([[3 / size, 0, -1.5], [0, 3 / size, -1.5]], dtype=torch.float64).repeat(frames, 1, 1)
+    f = torch.randn(frames, channels, 8, 8, generator=generator)
+    return pack("realportrait_core.motion_map").MotionMaps(f.half(), to_crop, disc, size, size)
+
+
+def latent(frames, size=64, seed=2):
+    """Latents in the VAE's own scale."""
+    return torch.randn(frames, 4, size // 8, size // 8, generator=torch.Generator().manual_seed(seed)) * 5
