@@ -53,7 +53,7 @@ class SpatialAttention(Attention):
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, S, C) -> Q, K, V (N, heads, S, d), Q and K normed."""
-        q, k, v = rearrange(self.qkv(x), "n s (three h d) -> three n h s d", three=3, h=self.heads)
+        q, k, v = (rearrange(part, "n s (h d) -> n h s d", h=self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         return self.q_norm(q), self.k_norm(k), v
 
     def forward(self, x: Tensor, reference: KeyValue | None = None) -> Tensor:
@@ -85,9 +85,9 @@ class TemporalAttention(Attention):
         batch, length = x.shape[:2]
         if length == 1:
             return self.proj(self.values(x))            # the softmax of one score is 1
-        qkv = rearrange(self.qkv(x), "b l s (three h d) -> three (b s) h l d", three=3, h=self.heads)
-        q, k = self.rotate_and_norm(qkv[0], self.q_norm, rope), self.rotate_and_norm(qkv[1], self.k_norm, rope)
-        return self.proj(rearrange(self.attention(q, k, qkv[2]), "(b s) l c -> b l s c", b=batch))
+        q, k, v = (rearrange(part, "b l s (h d) -> (b s) h l d", h=self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        q, k = self.rotate_and_norm(q, self.q_norm, rope), self.rotate_and_norm(k, self.k_norm, rope)
+        return self.proj(rearrange(self.attention(q, k, v), "(b s) l c -> b l s c", b=batch))
 
     def rotate_and_norm(self, x: Tensor, norm: RMSNorm, rope: tuple[Tensor, Tensor]) -> Tensor:
         """The public STDiT2 was trained with RoPE before the norm; the two do not commute."""
