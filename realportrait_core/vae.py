@@ -5,19 +5,21 @@ VAE), which is what the diffusion model sees, so TinyVAE, TAESD and the SD1.5 VA
 The keys of the state are those that ComfyUI's "Load VAE" recognises.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .checkpoint import (
+    bundle_metadata, config_from_fields, load_strictly, read_bundle_metadata, read_safetensors, save, sniff, wrong_role,
+)
 from .errors import InputError, WeightsError
 
 LATENT_CHANNELS = 4
 LATENT_SCALE = 0.18215       # latent here = 0.18215 * latent of the SD1.5 VAE
 DOWN = 8                     # px of the picture per px of the latent
-WIDTH = 64                   # channels everywhere in the published layout
+WIDTHS = (64, 64, 64, 64)    # channels at 1, 1/2, 1/4 and 1/8 of the size, in the published layout
 
 
 def conv(n_in: int, n_out: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -47,7 +49,7 @@ class SoftClamp(nn.Module):
 
 
 def encoder(widths: tuple[int, int, int, int]) -> nn.Sequential:
-    """Picture (B,3,H,W) in [0,1] -> latent (B,4,H/8,W/8). `widths` are the channels at 1, 1/2, 1/4 and 1/8 of the size."""
+    """Picture (B,3,H,W) in [0,1] -> latent (B,4,H/8,W/8). `widths` as in WIDTHS."""
     a, b, c, d = widths
     return nn.Sequential(
         conv(3, a), Block(a),                                               # (B,a,H,W)
@@ -59,7 +61,7 @@ def encoder(widths: tuple[int, int, int, int]) -> nn.Sequential:
 
 
 def decoder(widths: tuple[int, int, int, int]) -> nn.Sequential:
-    """Latent (B,4,h,w) -> picture (B,3,8h,8w), not clamped. `widths` as in `encoder`."""
+    """Latent (B,4,h,w) -> picture (B,3,8h,8w), not clamped. `widths` as in WIDTHS."""
     a, b, c, d = widths
     return nn.Sequential(
         SoftClamp(), conv(LATENT_CHANNELS, d), nn.ReLU(inplace=True),
@@ -71,9 +73,9 @@ def decoder(widths: tuple[int, int, int, int]) -> nn.Sequential:
 
 
 class TinyVAE(nn.Module):
-    """Encoder and decoder. Narrower `widths` are for training; `widen` puts them into the published layout."""
+    """Encoder and decoder. Narrower `widths` are faster; `resized` puts them into the published layout."""
 
-    def __init__(self, widths: tuple[int, int, int, int] = (WIDTH,) * 4):
+    def __init__(self, widths: tuple[int, int, int, int] = WIDTHS):
         super().__init__()
         self.widths = tuple(widths)
         self.taesd_encoder = encoder(self.widths)
@@ -100,84 +102,60 @@ class TinyVAE(nn.Module):
         return self.taesd_decoder(latents).clamp(0, 1)                      # (B,3,8h,8w)
 
 
-def widen(vae: TinyVAE) -> TinyVAE:
-    """The same function at the published width: channels that a narrower net lacks are zeros, which stay zero throughout."""
-    wide = TinyVAE()
-    source = vae.state_dict()
-    padded = {}
-    for name, target in wide.state_dict().items():
-        padded[name] = torch.zeros_like(target)
-        padded[name][tuple(slice(size) for size in source[name].shape)] = source[name].to(target.dtype)
-    wide.load_state_dict(padded)
-    return wide
+def resized(vae: TinyVAE, widths: tuple[int, int, int, int]) -> TinyVAE:
+    """The same function at other widths: added channels are zeros and stay zero throughout, dropped ones must have been.
+
+    WeightsError where a dropped channel is not zero.
+    """
+    other = TinyVAE(widths)
+    source, state = vae.state_dict(), {}
+    for name, target in other.state_dict().items():
+        shared = tuple(slice(min(sizes)) for sizes in zip(source[name].shape, target.shape))
+        state[name] = torch.zeros_like(target)
+        state[name][shared] = source[name][shared]
+        lost = int(source[name].count_nonzero() - state[name].count_nonzero())
+        if lost:
+            raise WeightsError(f"A TinyVAE of widths {vae.widths} does not fit into {tuple(widths)}: {name} loses {lost} values.")
+    other.load_state_dict(state)
+    return other.train(vae.training)
 
 
-def narrow(vae: TinyVAE) -> TinyVAE:
-    """The same function without the channels that are zero throughout: the inverse of `widen`, and faster."""
-    state = vae.state_dict()
-    widths = tuple(max(_live_channels(state, level), 1) for level in range(4))
-    small = TinyVAE(widths)
-    small.load_state_dict({
-        name: state[name][tuple(slice(size) for size in target.shape)] for name, target in small.state_dict().items()
-    })
-    return small
+# Files
 
 
-def _live_channels(state: dict[str, Tensor], level: int) -> int:
-    """Number of leading channels at 1/2^level of the size that any convolution writes to."""
-    into = (("taesd_encoder.0", "taesd_decoder.17"), ("taesd_encoder.2", "taesd_decoder.12"),
-            ("taesd_encoder.6", "taesd_decoder.7"), ("taesd_encoder.10", "taesd_decoder.1"))[level]
-    blocks = (("taesd_encoder.1", "taesd_decoder.18"),
-              *(tuple(f"taesd_encoder.{e + i}" for i in range(3)) + tuple(f"taesd_decoder.{d + i}" for i in range(3))
-                for e, d in ((3, 13), (7, 8), (11, 3))))[level]
-    written = [f"{name}." for name in into] + [f"{name}.conv.{i}." for name in blocks for i in (0, 2, 4)]
-    last = 0
-    for prefix in written:
-        for name in (prefix + "weight", prefix + "bias"):
-            if name in state:
-                live = state[name].flatten(1).any(1) if state[name].ndim > 1 else state[name] != 0
-                last = max(last, int(live.nonzero().max()) + 1 if live.any() else 0)
-    return last
+@dataclass(frozen=True)
+class VAEConfig:
+    """What our own file says about itself. Files without it, such as TAESD's, are of the full width."""
+
+    widths: tuple[int, ...] = WIDTHS
+
+
+def save_vae(path: str | Path, vae: TinyVAE) -> None:
+    """Writes fp16 weights in the published layout, padded with zeros where `vae` is narrower."""
+    state = {name: value.half() for name, value in resized(vae, WIDTHS).state_dict().items()}
+    save(path, state, bundle_metadata("vae", VAEConfig(vae.widths)))
 
 
 def load_vae(path: str | Path) -> TinyVAE:
-    """TinyVAE from one .safetensors file, fp32, without its dead channels. WeightsError where the file does not fit."""
-    return narrow(_strict(_read(Path(path)), Path(path)))
+    """TinyVAE from one .safetensors file, fp32, as narrow as the file says. WeightsError where the file does not fit."""
+    state, metadata = read_safetensors(path)
+    role = sniff(state)
+    if role != "vae":
+        raise wrong_role(path, role, "vae")
+    config = config_from_fields(VAEConfig, read_bundle_metadata(metadata, "vae") or {})
+    return resized(_assembled(state), config.widths)
 
 
 def load_taesd(folder: str | Path) -> TinyVAE:
     """TinyVAE from the published pair taesd_encoder.safetensors and taesd_decoder.safetensors, fp32. Errors as `load_vae`."""
-    folder = Path(folder)
     state = {"vae_scale": torch.tensor(LATENT_SCALE), "vae_shift": torch.tensor(0.0)}
     for half in ("taesd_encoder", "taesd_decoder"):
-        state |= {f"{half}.{name}": value for name, value in _read(folder / f"{half}.safetensors").items()}
-    return _strict(state, folder)
+        tensors, _ = read_safetensors(Path(folder) / f"{half}.safetensors")
+        state |= {f"{half}.{name}": value for name, value in tensors.items()}
+    return _assembled(state)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(f"There is no VAE file at {path}.")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(
-            f"{path.name} ({path.stat().st_size} bytes) is not a whole .safetensors file: {error}. Fetch it again."
-        ) from error
-
-
-def _strict(state: dict[str, Tensor], path: Path) -> TinyVAE:
+def _assembled(state: dict[str, Tensor]) -> TinyVAE:
     vae = TinyVAE()
-    expected = vae.state_dict()
-    missing = [name for name in expected if name not in state]
-    extra = [name for name in state if name not in expected]
-    misfit = [name for name in expected if name in state and state[name].shape != expected[name].shape]
-    if missing or extra or misfit:
-        raise WeightsError(
-            f"{path.name} is not a TAESD autoencoder: {len(missing)} tensors missing {missing[:2]}, "
-            f"{len(extra)} unknown {extra[:2]}, {len(misfit)} of another shape {misfit[:2]}."
-        )
-    bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise WeightsError(f"{path.name} has NaN or infinite values in {len(bad)} tensors, first {bad[0]}. Fetch it again.")
-    vae.load_state_dict(state)
+    load_strictly(vae, {name: value.float() for name, value in state.items()})
     return vae.eval()
