@@ -92,7 +92,9 @@ class Detector(nn.Module):
         return self.norm(x.mean((2, 3)))                                               # (B, 768)
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        x = self.trunk(image)
+        return self.heads(self.trunk(image))
+
+    def heads(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         return {
             "pitch": self.fc_pitch(x),      # (B, 66) logits
             "yaw": self.fc_yaw(x),          # (B, 66) logits

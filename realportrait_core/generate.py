@@ -1,0 +1,256 @@
+"""From a portrait and a driver to an animation: the whole flow, without ComfyUI.
+
+face points -> crops -> keypoints (M) -> driven keypoints -> f_{r->d} (W) -> motion position maps -> denoising -> frames.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from . import clips
+from .dit.embed import ClipShape
+from .dit.model import RealPortraitDiT
+from .diffusion.sampling import sample_clip
+from .diffusion.schedule import Schedule
+from .errors import InputError
+from .face.crop import CROP, carry_ellipse, clip_crop, face_ellipse, face_square, points_to_crop, sample_crop, warp_affine
+from .face.track import FaceTrack
+from .motion_map import MotionMaps
+from .vid2vid import FaceVid2Vid
+from .vid2vid.keypoints import Pose, cat, transform
+from .vid2vid.retarget import Mode, drive
+
+CHUNK = 8               # frames that go through M or W at once: memory stays the same for any driver
+# The square that MINI's training pictures are: its side in extents of the face, and where it lies.
+FACE_SHARE = 2.3        # side of the frame / extent of the face
+FACE_DROP = 0.06        # the frame's centre lies so much of its side below the face's
+CLOSE_ENOUGH = 0.7      # a picture that is at most 1 / 0.7 times too wide for its face is taken whole
+KEYPOINT_PX = (CROP - CROP // 64) / 2       # crop px a unit of the keypoints' grid, whose ends are cell centres of 64
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """What the driver does and where the portrait's face is."""
+
+    portrait: Pose              # 1 pose
+    driver: Pose                # L poses, in the driver's one crop
+    feature: torch.Tensor       # (1, C, D, h, w) f_r
+    portrait_crop: torch.Tensor     # (3, 3) float64, portrait px -> crop px
+    driver_crop: torch.Tensor   # (3, 3) float64, driver px -> crop px
+    portrait_points: torch.Tensor   # (5, 2) px
+    driver_points: torch.Tensor     # (L, 5, 2) px
+    present: torch.Tensor       # (L,) bool, whether the driver's face was found
+    portrait_size: tuple[int, int]  # height, width in px
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The motion position maps of L frames, on a square frame that shows the portrait's face."""
+
+    maps: MotionMaps            # L frames
+    portrait_maps: MotionMaps   # 1 frame: the portrait's own, f_{r->r}
+    portrait_to_frame: torch.Tensor     # (3, 3) float64, portrait px -> frame px
+    portrait_size: tuple[int, int]
+
+
+def device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+def extract_keypoints(
+    vid2vid: FaceVid2Vid,
+    portrait: torch.Tensor,
+    driver: torch.Tensor,
+    portrait_points: torch.Tensor,
+    track: FaceTrack,
+    callback: Progress | None = None,
+) -> Keypoints:
+    """portrait (1, H, W, 3) and driver (L, H', W', 3) in [0, 1], their face points (5, 2) and track -> Keypoints.
+
+    callback(done, total) after each chunk of frames. Raises InputError where driver and track differ in length.
+    """
+    if len(driver) != len(track.points):
+        raise InputError(f"The driver has {len(driver)} frames, its face track {len(track.points)}.")
+    device, size = device_of(vid2vid), vid2vid.cfg.crop_size
+    portrait_crop, driver_crop = points_to_crop(portrait_points), clip_crop(track.points)
+
+    def crop(pictures: torch.Tensor, forward: torch.Tensor) -> torch.Tensor:
+        return sample_crop(pictures.movedim(-1, 1).to(device, torch.float32), forward, size)
+
+    face = crop(portrait, portrait_crop)
+    poses = []
+    for start in range(0, len(driver), CHUNK):
+        poses.append(vid2vid.motion(crop(driver[start:start + CHUNK], driver_crop)).to("cpu"))
+        if callback is not None:
+            callback(min(start + CHUNK, len(driver)), len(driver))
+    return Keypoints(
+        portrait=vid2vid.motion(face).to("cpu"),
+        driver=cat(poses),
+        feature=vid2vid.appearance(face).cpu(),
+        portrait_crop=portrait_crop,
+        driver_crop=driver_crop,
+        portrait_points=portrait_points,
+        driver_points=track.points,
+        present=track.present,
+        portrait_size=tuple(portrait.shape[1:3]),
+    )
+
+
+def frame_square(points: torch.Tensor, height: int, width: int, size: int, framing: str) -> torch.Tensor:
+    """(3, 3) float64: picture px -> px of a size x size frame, a square of the picture that holds the face.
+
+    "whole" takes the picture's shorter side; "auto" comes closer to the face where it is smaller than in training.
+    """
+    if framing not in ("auto", "whole"):
+        raise InputError(f"The framing is {framing!r}; it must be 'auto' or 'whole'.")
+    square = face_square(points, scale=1.0, vy=0.0)
+    side, wanted = float(min(height, width)), FACE_SHARE * float(square.size)
+    if framing == "auto" and wanted < CLOSE_ENOUGH * side:
+        side = wanted
+    centre = square.center + torch.tensor([0.0, FACE_DROP * side], dtype=torch.float64)
+    room = torch.tensor([width, height], dtype=torch.float64)
+    corner = torch.minimum((centre - side / 2 + 0.5).clamp(min=0), room - side)         # outer corner of the square
+    zoom = size / side
+    forward = torch.diag(torch.tensor([zoom, zoom, 1.0], dtype=torch.float64))
+    forward[:2, 2] = (0.5 - corner) * zoom - 0.5
+    return forward
+
+
+def seen_by_portrait(driver: Pose, neutral: Pose, portrait: Pose, portrait_crop: torch.Tensor) -> tuple[Pose, Pose]:
+    """The driver's poses and its neutral one as the portrait's crop would show them.
+
+    The portrait's crop is turned upright with the face, the driver's is not: x Q = s (x_c R Q + delta Q) + t Q. And a step
+    to the side is measured in heads: t times the ratio of the two scales.
+    """
+    linear = portrait_crop[:2, :2]
+    roll = torch.eye(3, dtype=torch.float64)
+    roll[:2, :2] = (linear / torch.linalg.det(linear).sqrt()).T
+    roll = roll.to(driver.rotation)
+    heads = portrait.scale / neutral.scale                                              # (1, 1)
+
+    def turned(pose: Pose) -> Pose:
+        return replace(pose, rotation=pose.rotation @ roll, expression=pose.expression @ roll,
+                       translation=heads * (pose.translation @ roll))
+
+    return turned(driver), turned(neutral)
+
+
+def driven_keypoints(
+    keypoints: Keypoints, mode: Mode, pose_gain: float, expression_gain: float, neutral: int
+) -> torch.Tensor:
+    """x_d (L, K, 3) in the portrait's crop."""
+    if not 0 <= neutral < len(keypoints.driver):
+        raise InputError(f"The neutral frame {neutral} is not among the driver's {len(keypoints.driver)} frames.")
+    still = keypoints.driver[neutral:neutral + 1]
+    if mode == "relative":
+        driver, still = seen_by_portrait(keypoints.driver, still, keypoints.portrait, keypoints.portrait_crop)
+    else:
+        driver = keypoints.driver
+    return drive(keypoints.portrait, driver, still, mode, pose_gain, expression_gain)
+
+
+def motion_maps(
+    vid2vid: FaceVid2Vid,
+    keypoints: Keypoints,
+    mode: Mode = "relative",
+    pose_gain: float = 1.0,
+    expression_gain: float = 1.0,
+    size: int = 256,
+    framing: str = "auto",
+    neutral: int = 0,
+    callback: Progress | None = None,
+) -> Motion:
+    """The maps of every driver frame on a size x size px frame of the portrait; f is kept in fp16 on the CPU.
+
+    The maps lie where the portrait's crop lies: the driver's motion is in x_d. callback(done, total) after each chunk.
+    """
+    device = device_of(vid2vid)
+    x_s = transform(keypoints.portrait)
+    x_d = driven_keypoints(keypoints, mode, pose_gain, expression_gain, neutral)
+    feature = keypoints.feature.to(device)
+    compressed = vid2vid.warping.compress(feature)
+    parts = []
+    for start in range(0, len(x_d), CHUNK):
+        x = x_d[start:start + CHUNK].to(device)
+        parts.append(vid2vid.warping(feature, x, x_s.to(device), compressed).out.half().cpu())
+        if callback is not None:
+            callback(min(start + CHUNK, len(x_d)), len(x_d))
+    own = vid2vid.warping(feature, x_s.to(device), x_s.to(device), compressed).out.half().cpu()
+
+    portrait_to_frame = frame_square(keypoints.portrait_points, *keypoints.portrait_size, size, framing)
+    frame_to_crop = keypoints.portrait_crop @ torch.linalg.inv(portrait_to_frame)       # (3, 3)
+    # The driver's facial mask, moved by as much as the driven keypoints lie beside the driver's own.
+    shift = KEYPOINT_PX * (x_d - transform(keypoints.driver))[..., :2].mean(1).double()  # (L, 2)
+    face = carry_ellipse(face_ellipse(keypoints.driver_points), keypoints.driver_crop, frame_to_crop, shift)
+    own_face = face_ellipse(keypoints.portrait_points) @ torch.linalg.inv(portrait_to_frame)
+    maps = MotionMaps(torch.cat(parts), frame_to_crop.expand(len(x_d), 3, 3), face, size, size)
+    portrait_maps = MotionMaps(own, frame_to_crop[None], own_face[None], size, size)
+    return Motion(maps, portrait_maps, portrait_to_frame, keypoints.portrait_size)
+
+
+def frame_portrait(portrait: torch.Tensor, motion: Motion) -> torch.Tensor:
+    """The part of the portrait (1, H, W, 3) that the motion's frame shows: (1, size, size, 3).
+
+    Raises InputError for a picture that is not of the size the motion was made for.
+    """
+    if tuple(portrait.shape[1:3]) != tuple(motion.portrait_size):
+        height, width = motion.portrait_size
+        raise InputError(
+            f"The portrait is {portrait.shape[2]}x{portrait.shape[1]} px; the motion was made for one of {width}x{height} px. "
+            "Connect the same picture to both."
+        )
+    size, pictures = motion.maps.height, portrait.movedim(-1, 1)
+    identity = torch.eye(3, dtype=torch.float64)
+    if pictures.shape[2:] == (size, size) and torch.allclose(motion.portrait_to_frame, identity):
+        return portrait
+    return sample_frame(pictures, motion.portrait_to_frame, size).movedim(1, -1)
+
+
+def sample_frame(pictures: torch.Tensor, forward: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, C, H, W) -> (B, C, size, size), averaged down where the picture is larger."""
+    shrink = 1 / float(torch.linalg.det(forward[:2, :2]).abs().sqrt())
+    fine = max(1, round(shrink))
+    scale = torch.diag(torch.tensor([fine, fine, 1.0], dtype=torch.float64))
+    scale[:2, 2] = (fine - 1) / 2
+    return torch.nn.functional.avg_pool2d(warp_affine(pictures, scale @ forward, fine * size, fine * size), fine)
+
+
+def render(
+    dit: RealPortraitDiT,
+    schedule: Schedule,
+    reference_latent: torch.Tensor,
+    motion: Motion,
+    steps: int = 20,
+    seed: int = 0,
+    strength: float = 1.0,
+    callback: Progress | None = None,
+) -> torch.Tensor:
+    """Latents (L, 4, h, w) of every driver frame by DDIM, clip after clip; reference_latent (1, 4, h, w).
+
+    Clip i draws its noise with seed + i. callback(done, total) counts steps over all clips.
+    """
+    cfg, device = dit.cfg, device_of(dit)
+    shape = ClipShape(motion.maps.height, motion.maps.width, cfg.clip_frames, cfg.fps)
+    own = motion.portrait_maps.to(device, torch.float32) if cfg.reference_motion else None
+    reference = dit.encode_reference(reference_latent.to(device), shape, own)
+    plan = clips.plan(len(motion.maps), cfg.clip_frames)
+    latents: list[torch.Tensor] = []
+    for i, clip in enumerate(plan):
+        control = dit.encode_motion(motion.maps[clips.frames(clip)].to(device, torch.float32))
+        noise = torch.randn(clip.length, *reference_latent.shape[1:], generator=torch.Generator().manual_seed(seed + i))
+        known = torch.stack(latents[-clip.conditional:]) if clip.conditional else None
+
+        def denoise(z, t, conditional):
+            return dit(z[None], t[None], shape, reference, control, conditional[None], strength)[0]
+
+        def counted(step: int, before: int = i * steps):
+            if callback is not None:
+                callback(before + step + 1, len(plan) * steps)
+
+        z = sample_clip(denoise, noise.to(device), schedule, steps, cfg.prediction, known, counted)
+        latents.extend(z[clip.conditional:clip.stop - clip.start].cpu())
+    return torch.stack(latents)

@@ -1,0 +1,114 @@
+"""One training loop for all networks: a budget of minutes, EMA, clipping, skipped non-finite steps, resumable."""
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Callable
+
+import torch
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY = 120.0          # seconds between checkpoints
+LOG_EVERY = 20.0            # seconds between lines of the log
+
+
+def save_atomically(value: dict, path: Path) -> None:
+    """torch.save to a neighbour, then rename: a killed run leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(value, partial)
+    os.replace(partial, path)
+
+
+class Average:
+    """Exponential moving average of a model's parameters and buffers."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))       # the first steps must not linger
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[int], tuple[torch.Tensor, dict[str, float]]],
+    checkpoint: Path,
+    minutes: float,
+    lr: float,
+    decay: float = 0.998,
+    warmup: int = 100,
+    weight_decay: float = 0.01,
+    betas: tuple[float, float] = (0.9, 0.98),
+    on_save: Callable[[dict[str, torch.Tensor]], None] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Train `model` for so many minutes of its own running time and return the averaged state.
+
+    `loss(step)` draws its own batch and returns the loss with scalars to log. The rate warms up, then falls linearly to 5 %
+    over the budget. A run that was stopped goes on from `checkpoint`, with the minutes that are left.
+    """
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas)
+    average = Average(model, decay)
+    step, spent, skipped = 0, 0.0, 0
+    if checkpoint.is_file():
+        saved = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average.state = saved["average"]
+        step, spent, skipped = saved["step"], saved["spent"], saved["skipped"]
+        torch.set_rng_state(saved["rng"])
+        log.info("resumed at step %d, %.1f of %.1f minutes spent", step, spent / 60, minutes)
+
+    def save() -> None:
+        save_atomically({
+            "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state,
+            "step": step, "spent": spent, "skipped": skipped, "rng": torch.get_rng_state(),
+        }, checkpoint)
+        if on_save is not None:
+            on_save(average.state)
+
+    sums: dict[str, float] = {}
+    count, last_log, last_save = 0, spent, spent
+    model.train()
+    while spent < minutes * 60:
+        began = time.perf_counter()
+        left = 1 - spent / (minutes * 60)
+        rate = lr * min(1.0, (step + 1) / warmup) * max(0.05, left)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        value, scalars = loss(step)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        norm = nn.utils.clip_grad_norm_([*matrices, *others], 1.0)
+        if torch.isfinite(norm):
+            optimizer.step()
+            average.update(model, step)
+        else:
+            skipped += 1
+        step += 1
+        spent += time.perf_counter() - began
+        for name, scalar in (scalars | {"loss": value.item(), "norm": norm.item()}).items():
+            sums[name] = sums.get(name, 0.0) + scalar
+        count += 1
+        if spent - last_log >= LOG_EVERY:
+            means = "  ".join(f"{name} {total / count:.4f}" for name, total in sums.items())
+            log.info("step %d  %.1f/%.1f min  lr %.2e  %s  skipped %d", step, spent / 60, minutes, rate, means, skipped)
+            sums, count, last_log = {}, 0, spent
+        if spent - last_save >= SAVE_EVERY:
+            save()
+            last_save = spent
+    save()
+    return average.state

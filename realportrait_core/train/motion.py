@@ -1,0 +1,122 @@
+"""M, taught by the truth of rendered heads: keypoints, pose, expression, scale, translation."""
+
+import copy
+import logging
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..config import Vid2VidConfig
+from ..vid2vid.keypoints import transform
+from ..vid2vid.motion import MotionExtractor, pose_from_raw
+from .loop import fit
+from .store import Store, crop_batch, jitter, to_unit
+from .truth import MOUTH_AND_EYES, pick
+
+log = logging.getLogger(__name__)
+
+
+def recolour(images: torch.Tensor) -> torch.Tensor:
+    """Brightness, contrast and tint drawn per picture: M must not depend on them."""
+    batch = len(images)
+    gain = 1 + 0.25 * (torch.rand(batch, 3, 1, 1) - 0.5) + 0.5 * (torch.rand(batch, 1, 1, 1) - 0.5)
+    offset = 0.2 * (torch.rand(batch, 1, 1, 1) - 0.5)
+    grey = (torch.rand(batch, 1, 1, 1) < 0.1).float()
+    images = torch.lerp(images, images.mean(1, keepdim=True).expand_as(images), grey)
+    return ((images - 0.5) * gain + 0.5 + offset).clamp(0, 1)
+
+
+def draw_faces(store: Store, usable: torch.Tensor, batch: int, size: int) -> tuple[torch.Tensor, tuple]:
+    """Random faces in jittered portrait or clip crops: pictures (B, 3, size, size) and their truth."""
+    chosen = usable[torch.randint(len(usable), (batch,))]
+    clips, frames = chosen.unbind(1)
+    of_clip = (torch.rand(batch) < 0.5)[:, None, None]
+    crops = torch.where(of_clip, store.clip_crops[clips], store.portrait_crops[clips, frames])
+    crops = jitter(crops, scale=0.1, shift=0.04, degrees=6.0)
+    return crop_batch(store.images(clips, frames), crops, size), pick(store.heads, clips, frames, to_unit(crops))
+
+
+class Standardised(nn.Module):
+    """M with its pooled features standardised over the batch, without which pictures hardly differ for the heads and
+    nothing is learned for thousands of steps. `folded` puts the statistics into the heads' weights: an ordinary M."""
+
+    def __init__(self, cfg: Vid2VidConfig, mean_face: torch.Tensor):
+        super().__init__()
+        self.model = MotionExtractor(cfg)
+        # Branches that carry signal from the first step, and heads that start at the mean face (K, 3).
+        detector = self.model.detector
+        for module in (*detector.downsample_layers.modules(), *detector.stages.modules()):
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        with torch.no_grad():
+            detector.fc_kp.bias.copy_(mean_face.flatten())
+            detector.fc_scale.bias.fill_(1.3)
+        self.standardise = nn.BatchNorm1d(cfg.motion_dims[-1], affine=False, momentum=0.05)
+
+    def raw(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        detector = self.model.detector
+        return detector.heads(self.standardise(detector.trunk(images)))
+
+    @torch.no_grad()
+    def folded(self) -> MotionExtractor:
+        model = copy.deepcopy(self.model)
+        inverse = (self.standardise.running_var + self.standardise.eps).rsqrt()
+        for name, head in model.detector.named_children():
+            if name.startswith("fc_"):
+                head.weight.mul_(inverse)                                               # W (x - mean) / std
+                head.bias.sub_(head.weight @ self.standardise.running_mean)
+        return model.eval()
+
+
+def motion_loss(model: Standardised, images: torch.Tensor, truth) -> tuple[torch.Tensor, dict[str, float]]:
+    pose = pose_from_raw(model.raw(images))
+    weight = torch.ones(pose.canonical.shape[1])
+    weight[list(MOUTH_AND_EYES)] = 2.0
+    weight = (weight / weight.mean())[:, None]
+    points = (weight * (transform(pose) - transform(truth)).abs()).mean()
+    canonical = (pose.canonical - truth.canonical).abs().mean()
+    expression = (weight * (pose.expression - truth.expression).abs()).mean()
+    rotation = (pose.rotation - truth.rotation).abs().mean()
+    scale = (pose.scale - truth.scale).abs().mean()
+    translation = (pose.translation - truth.translation).abs()[:, :2].mean()
+    total = 10 * points + 5 * canonical + 10 * expression + 5 * rotation + 2 * scale + 2 * translation
+    parts = dict(points=points, canonical=canonical, expression=expression, rotation=rotation, scale=scale)
+    return total, {name: part.item() for name, part in parts.items()}
+
+
+def train_motion(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, batch: int = 32, lr: float = 1.5e-3,
+                 holdout: int = 20) -> MotionExtractor:
+    """M on all clips but the last `holdout`, whose error is logged at every checkpoint."""
+    usable = torch.nonzero(store.found)
+    held = usable[usable[:, 0] >= len(store.names) - holdout][::12]
+    usable = usable[usable[:, 0] < len(store.names) - holdout]
+    mean_face = store.heads.canonical.mean(0)
+    model = Standardised(cfg, mean_face)
+
+    def loss(step: int):
+        images, (truth, _) = draw_faces(store, usable, batch, cfg.crop_size)
+        return motion_loss(model, recolour(images), truth)
+
+    def report(average: dict[str, torch.Tensor]) -> None:
+        judge = Standardised(cfg, mean_face)
+        judge.load_state_dict(average)
+        log.info("held out: %s", motion_error(judge.folded(), store, held))
+
+    average = fit(model, loss, checkpoint, minutes, lr, on_save=report)
+    model.load_state_dict(average)
+    return model.folded()
+
+
+@torch.inference_mode()
+def motion_error(model: MotionExtractor, store: Store, chosen: torch.Tensor) -> dict[str, float]:
+    """Mean errors on frames (B, 2): keypoints in crop px of 128, rotation in degrees."""
+    clips, frames = chosen.unbind(1)
+    crops = store.portrait_crops[clips, frames]
+    truth, _ = pick(store.heads, clips, frames, to_unit(crops))
+    pose = model(crop_batch(store.images(clips, frames), crops, model.cfg.crop_size))
+    apart = torch.linalg.vector_norm((transform(pose) - transform(truth))[..., :2], dim=-1) * model.cfg.crop_size / 2
+    cosine = ((pose.rotation.transpose(1, 2) @ truth.rotation).diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2
+    return {"keypoints_px": round(float(apart.mean()), 3),
+            "mouth_eyes_px": round(float(apart[:, list(MOUTH_AND_EYES)].mean()), 3),
+            "rotation_deg": round(float(torch.rad2deg(torch.acos(cosine.clamp(-1, 1))).mean()), 3)}

@@ -1,0 +1,108 @@
+"""F, W and G together: one portrait face, several driving faces of the same clip, on the true keypoints.
+
+The deformation is taught directly too: where a surface point stands in the driving face, W must fetch from where that
+point stands in the portrait.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..config import Vid2VidConfig
+from ..vid2vid.appearance import AppearanceExtractor
+from ..vid2vid.generator import Generator
+from ..vid2vid.keypoints import transform
+from ..vid2vid.warp import WarpingNetwork
+from .loop import fit
+from .store import Store, crop_batch, jitter, to_unit
+from .truth import pick
+
+log = logging.getLogger(__name__)
+
+KEYPOINT_NOISE = 0.008      # crop units: M's own error, so that W gets used to it
+
+
+class Renderer(nn.Module):
+    """What is trained here; the names are those of FaceVid2Vid."""
+
+    def __init__(self, cfg: Vid2VidConfig):
+        super().__init__()
+        self.appearance = AppearanceExtractor(cfg)
+        self.warping = WarpingNetwork(cfg)
+        self.generator = Generator(cfg)
+
+
+def pyramid_loss(image: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Weighted L1 on three scales and on their finite differences: edges count, not only areas."""
+    total = 0.0
+    for level in range(3):
+        total = total + (weight * (image - target).abs()).mean()
+        for axis in (-1, -2):
+            total = total + (image.diff(dim=axis) - target.diff(dim=axis)).abs().mean()
+        if level < 2:
+            image, target, weight = (F.avg_pool2d(x, 2) for x in (image, target, weight))
+    return total
+
+
+def flow_loss(deformation: torch.Tensor, driven: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Deformation (B, D, h, w, 3) at the driving points (B, P, 3) against the same points in the portrait (B, P, 3)."""
+    inside = (driven.abs().amax(-1) < 1) & (source.abs().amax(-1) < 1)                  # (B, P)
+    field = deformation.permute(0, 4, 1, 2, 3)                                          # (B, 3, D, h, w)
+    # Cells are half-pixel centred in x and y; in depth the grid of W runs from end to end.
+    found = F.grid_sample(field, driven[:, :, None, None], align_corners=False, padding_mode="border")
+    apart = (found[..., 0, 0].transpose(1, 2) - source).abs()                           # (B, P, 3)
+    return (apart[..., :2].sum(-1) + 0.3 * apart[..., 2])[inside].mean()
+
+
+def draw_pairs(store: Store, usable: torch.Tensor, faces: int, drivers: int) -> tuple[torch.Tensor, ...]:
+    """`faces` clips with one portrait frame and `drivers` driving frames each: clip (B,), portrait (B,), driving (B, N)."""
+    clips = usable[torch.randint(len(usable), (faces,))]
+    order = torch.rand(faces, store.frames.shape[1]).argsort(1)
+    return clips, order[:, 0], order[:, 1: 1 + drivers]
+
+
+def foreground(store: Store, clips: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """(B, 1, S, S) in [0, 1]."""
+    alpha = np.stack([store.alpha[c, t] for c, t in zip(clips.tolist(), frames.tolist())])
+    return F.interpolate(torch.from_numpy(alpha).float()[:, None], size=store.frames.shape[2:4], mode="bilinear")
+
+
+def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, faces: int = 3, drivers: int = 3,
+                   lr: float = 1.5e-3, holdout: int = 20) -> Renderer:
+    usable = torch.nonzero(store.found.all(1))[:, 0]
+    usable = usable[usable < len(store.names) - holdout]
+    model = Renderer(cfg)
+    size = cfg.crop_size * cfg.upscale
+
+    def loss(step: int):
+        clips, portrait, driving = draw_pairs(store, usable, faces, drivers)
+        crops_r = jitter(store.portrait_crops[clips, portrait], 0.05, 0.02, 3.0)
+        pose_r, surface_r = pick(store.heads, clips, portrait, to_unit(crops_r))
+        clips_d, driving = clips.repeat_interleave(drivers), driving.flatten()
+        crops_d = jitter(store.clip_crops[clips_d], 0.05, 0.02, 0.0)
+        pose_d, surface_d = pick(store.heads, clips_d, driving, to_unit(crops_d))
+        images_d = store.images(clips_d, driving)
+        target = crop_batch(images_d, crops_d, size)
+        alpha = foreground(store, clips_d, driving)
+        inside = crop_batch(torch.ones_like(images_d[:, :1]), crops_d, size)
+        weight = inside * (0.3 + 0.7 * crop_batch(alpha, crops_d, size))
+
+        f_r = model.appearance(crop_batch(store.images(clips, portrait), crops_r, cfg.crop_size))
+        x_s, x_d = transform(pose_r), transform(pose_d)
+        x_s = (x_s + KEYPOINT_NOISE * torch.randn_like(x_s)).repeat_interleave(drivers, 0)
+        x_d = x_d + KEYPOINT_NOISE * torch.randn_like(x_d)
+        compressed = model.warping.compress(f_r).repeat_interleave(drivers, 0)
+        warped = model.warping(f_r.repeat_interleave(drivers, 0), x_d, x_s, compressed)
+        image = model.generator(warped.out)
+        flow = flow_loss(warped.deformation, surface_d, surface_r.repeat_interleave(drivers, 0))
+        picture = pyramid_loss(image, target, weight)
+        psnr = -10 * torch.log10(((image - target).square() * inside).sum() / (3 * inside.sum()))
+        return picture + 2 * flow, {"picture": picture.item(), "flow": flow.item(), "psnr": psnr.item()}
+
+    average = fit(model, loss, checkpoint, minutes, lr)
+    model.load_state_dict(average)
+    return model.eval()
