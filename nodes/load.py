@@ -30,7 +30,7 @@ class LoadModel(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="For RealPortrait Sampler, or a stock sampler with our conditioning."),
+                io.Model.Output(display_name="model", tooltip="For RealPortrait Sampler or a stock sampler."),
             ],
         )
 

@@ -11,7 +11,7 @@ from .sockets import Keypoints, Motion, Vid2Vid
 
 MODES = ["relative", "absolute", "paper-absolute"]
 FRAMINGS = ["auto", "whole"]
-FRAME_CROPS = 2             # side of the animated frame / side of the face crop: 512 px and 256 px in the paper, 256 and 128 in MINI
+FRAME_CROPS = 2             # side of the animated frame / of the face crop: 512 and 256 px in the paper, 256 and 128 px in MINI
 
 
 def check_weights(cfg: Vid2VidConfig, keypoints) -> None:
@@ -44,7 +44,7 @@ class MakeMotionMaps(io.ComfyNode):
                     "the driver starts with a neutral face. 'absolute' takes the driver's pose as it is, and the expression "
                     "where LivePortrait's 21 keypoints allow it. 'paper-absolute' takes the whole motion, as in training.",
                 ),
-                io.Float.Input("pose_gain", **gain, tooltip="Head turns, size and place: 0 keeps the portrait's, 1 is the driver's."),
+                io.Float.Input("pose_gain", **gain, tooltip="Head turns, size, place: 0 keeps the portrait's, 1 is the driver's."),
                 io.Float.Input("expression_gain", **gain, tooltip="The expression: 0 keeps the portrait's, 1 is the driver's."),
                 io.Int.Input(
                     "neutral_frame", default=0, min=0, max=10**6,

@@ -35,3 +35,23 @@ def maps(pack, frames, size=64, channels=6, seed=1):
 def latent(frames, size=64, seed=2):
     """Latents in the VAE's own scale."""
     return torch.randn(frames, 4, size // 8, size // 8, generator=torch.Generator().manual_seed(seed)) * 5
+
+
+def vid2vid_file(pack, path, **changes):
+    """A Face Vid2vid with crops of 32 px, so frames of 64 px, and maps of 6 channels."""
+    given = dict(
+        crop_size=32, num_kp=5, appearance_width=4, appearance_down=2, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
+        motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=2,
+        mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+    )
+    config = pack("realportrait_core.config").Vid2VidConfig(**{**given, **changes})
+    torch.manual_seed(0)
+    network = pack("realportrait_core.vid2vid").FaceVid2Vid(config).eval()
+    pack("realportrait_core.vid2vid.checkpoint").save_vid2vid(path, network)
+    return path
+
+
+def vae_state(pack):
+    """A TinyVAE under the keys that the host's VAE loader recognises."""
+    torch.manual_seed(0)
+    return pack("realportrait_core.vae").TinyVAE().state_dict()

@@ -1,0 +1,387 @@
+"""The nodes one after the other, in the host's process, on tiny random networks: shapes, rules, refusals, cancelling."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+OURS = [
+    "RealPortraitLoadModel", "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints", "RealPortraitMotionMaps",
+    "RealPortraitConditioning", "RealPortraitSampler", "RealPortraitContinueClip",
+]
+PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
+SETTINGS = {"seed": 5, "steps": 2, "sampler_name": "euler", "scheduler": "normal", "strength": 1.0}
+
+
+@pytest.fixture(scope="module")
+def weights(pack):
+    """Tiny files in models/realportrait, as a user would put them there."""
+    import folder_paths
+
+    folder = Path(folder_paths.models_dir) / "realportrait"
+    folder.mkdir(exist_ok=True)
+    tiny.dit_file(pack, folder / "tiny_dit.safetensors", input_sq_size=64)
+    tiny.vid2vid_file(pack, folder / "tiny_vid2vid.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vae(pack):
+    import comfy.sd
+
+    return comfy.sd.VAE(sd=tiny.vae_state(pack))
+
+
+@pytest.fixture
+def model(run_node, weights):
+    return run_node("RealPortraitLoadModel", weights="tiny_dit.safetensors", weight_dtype="default")[0]
+
+
+@pytest.fixture
+def vid2vid(run_node, weights):
+    return run_node("RealPortraitLoadVid2Vid", weights="tiny_vid2vid.safetensors")[0]
+
+
+def picture(frames, height=160, width=150, channels=3, seed=3):
+    return torch.rand(frames, height, width, channels, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def extract(run_node, vid2vid):
+    def run(portrait=None, driver=None, **changes):
+        given = {
+            "vid2vid": vid2vid, "portrait": picture(1) if portrait is None else portrait,
+            "driver": picture(3, 120, 110) if driver is None else driver, "portrait_face": "largest", "driver_face": "largest",
+            "missing_face": "hold", "portrait_box": PORTRAIT_BOX, "driver_box": DRIVER_BOX,
+        }
+        return run_node("RealPortraitExtractKeypoints", **{**given, **changes})
+
+    return run
+
+
+@pytest.fixture
+def motion_of(run_node, vid2vid, extract):
+    def run(frames, **changes):
+        given = {"mode": "relative", "pose_gain": 1.0, "expression_gain": 1.0, "neutral_frame": 0, "framing": "auto"}
+        keypoints = extract(driver=picture(frames, 120, 110))[0]
+        return run_node("RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, **{**given, **changes})[0]
+
+    return run
+
+
+def refused(pack, match, kind="InputError"):
+    return pytest.raises(getattr(pack("realportrait_core.errors"), kind), match=match)
+
+
+# ---- what the menu shows ----
+
+@pytest.mark.parametrize("node_id", OURS)
+def test_every_input_and_output_explains_itself(host, node_id):
+    info = host.NODE_CLASS_MAPPINGS[node_id].GET_NODE_INFO_V1()
+    assert info["category"] == "RealPortrait" and info["description"] and info["display_name"]
+    inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    assert inputs
+    assert [name for name, (_, options) in inputs.items() if not options.get("tooltip")] == []
+    assert len(info["output_tooltips"]) == len(info["output"]) and all(info["output_tooltips"])
+
+
+def test_the_pack_has_these_nodes_and_no_others(host):
+    assert [name for name in host.NODE_CLASS_MAPPINGS if name.startswith("RealPortrait")] == OURS
+
+
+def test_folders(host, pack, weights):
+    """The bundled weights come first, and the host's own VAE loader looks into the pack."""
+    import folder_paths
+
+    folders = pack("nodes.host.folders")
+    assert folder_paths.get_folder_paths("realportrait")[0] == str(weights)
+    assert str(folders.WEIGHTS / "vae") in folder_paths.get_folder_paths("vae")
+    names = folders.model_names()
+    assert "tiny_dit.safetensors" in names and folders.BUNDLED_VID2VID not in names
+    if (folders.WEIGHTS / "realportrait" / folders.BUNDLED_MODEL).is_file():
+        assert names[0] == folders.BUNDLED_MODEL and folders.vid2vid_names()[0] == folders.BUNDLED_VID2VID
+
+
+@pytest.mark.parametrize("name", ["../../outside.safetensors", "/etc/passwd", "tiny_dit.safetensors\0", "no such file", ""])
+def test_only_offered_files_are_opened(host, pack, run_node, weights, name):
+    (weights.parents[1] / "outside.safetensors").write_bytes(b"")
+    for node in ("RealPortraitLoadModel", "RealPortraitLoadVid2Vid"):
+        said = host.NODE_CLASS_MAPPINGS[node].validate_inputs(weights=name)
+        assert isinstance(said, str) and "is not one of the" in said and str(weights) in said
+    with refused(pack, "is not one of the", "WeightsError"):
+        run_node("RealPortraitLoadModel", weights=name, weight_dtype="default")
+
+
+def test_the_wrong_file_in_a_slot(pack, run_node, weights):
+    with refused(pack, "looks like a Face Vid2vid bundle", "WeightsError"):
+        run_node("RealPortraitLoadModel", weights="tiny_vid2vid.safetensors", weight_dtype="default")
+    with refused(pack, "looks like a RealPortrait diffusion transformer", "WeightsError"):
+        run_node("RealPortraitLoadVid2Vid", weights="tiny_dit.safetensors")
+
+
+# ---- the flow ----
+
+@pytest.mark.parametrize("frames", [1, 2, 16, 17, 33])
+def test_as_many_frames_out_as_in(run_node, model, vae, motion_of, frames):
+    motion = motion_of(frames)
+    latent = run_node("RealPortraitSampler", model=model, vae=vae, portrait=picture(1), motion=motion, **SETTINGS)[0]
+    assert latent["samples"].shape == (frames, 4, 8, 8)
+    assert torch.isfinite(latent["samples"]).all() and "noise_mask" not in latent
+    assert vae.decode(latent["samples"]).shape == (frames, 64, 64, 3)
+
+
+def test_our_sampler_is_the_stock_sampler_clip_by_clip(host, run_node, model, vae, motion_of):
+    """31 frames are two whole clips: KSampler with Conditioning, then with Continue Clip, gives the same latents."""
+    motion, portrait = motion_of(31), picture(1)
+    ours = run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **SETTINGS)[0]["samples"]
+
+    stock = host.NODE_CLASS_MAPPINGS["KSampler"]().sample
+    positive, negative, latent = run_node(
+        "RealPortraitConditioning", vae=vae, portrait=portrait, motion=motion, start_frame=0, frames=16, strength=1.0
+    )
+    first, = stock(model, 5, 2, 1.0, "euler", "normal", positive, negative, latent)
+    positive, negative, latent = run_node(
+        "RealPortraitContinueClip", positive=positive, previous=first, motion=motion, start_frame=15, frames=16, overlap=1
+    )
+    assert torch.equal(latent["samples"][0], first["samples"][-1]) and not latent["noise_mask"][0].any()
+    second, = stock(model, 6, 2, 1.0, "euler", "normal", positive, negative, latent)
+    assert torch.equal(second["samples"][0], first["samples"][-1])
+    joined = torch.cat([first["samples"], second["samples"][1:]])
+    assert torch.equal(joined, ours)
+
+
+def test_motion_reaches_the_frames(run_node, model, vae, motion_of):
+    """Gains of 0 are a still portrait: every map is the same; gains of 1 are not. And strength 0 ends the difference."""
+    moving, still = motion_of(4), motion_of(4, pose_gain=0.0, expression_gain=0.0)
+    assert (still.maps.f[1:] - still.maps.f[:1]).abs().max() == 0
+    assert (moving.maps.f[1:] - moving.maps.f[:1]).abs().max() > 0
+
+    def run(motion, strength):
+        given = {**SETTINGS, "strength": strength}
+        return run_node("RealPortraitSampler", model=model, vae=vae, portrait=picture(1), motion=motion, **given)[0]["samples"]
+
+    assert not torch.equal(run(moving, 1.0), run(still, 1.0))
+    assert torch.equal(run(moving, 0.0), run(still, 0.0))
+
+
+def test_previews(extract, run_node, vid2vid):
+    keypoints, preview, report = extract(driver=picture(40, 120, 110))
+    assert preview.shape == (32, 384, 768, 3) and 0 <= preview.min() and preview.max() <= 1
+    assert "40 frames" in report
+    _, maps = run_node(
+        "RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, mode="relative", pose_gain=1.0, expression_gain=1.0,
+        neutral_frame=0, framing="whole",
+    )
+    assert maps.shape == (32, 64, 64, 3) and torch.isfinite(maps).all()
+    assert maps.amax() > 0.5 and (maps[:, 0, 0] == 0).all()
+
+
+def test_progress_counts_frames_and_steps(run_node, model, vae, motion_of, extract):
+    import comfy.utils
+
+    ticks = []
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: ticks.append((value, total)))
+    try:
+        motion = motion_of(20)
+        assert ticks[-1][0] == ticks[-1][1]
+        ticks.clear()
+        run_node("RealPortraitSampler", model=model, vae=vae, portrait=picture(1), motion=motion, **{**SETTINGS, "steps": 3})
+        assert [tick for tick in ticks if tick[1] == 6] == [(i, 6) for i in range(1, 7)]
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+
+
+def test_preview_shows_the_middle_frame(pack, model, monkeypatch):
+    import latent_preview
+    from comfy.cli_args import LatentPreviewMethod
+
+    monkeypatch.setattr(latent_preview.args, "preview_method", LatentPreviewMethod.Latent2RGB)
+    x0 = torch.zeros(7, 4, 8, 8)
+    x0[3] = 1
+    form, image, _ = pack("nodes.host.run").preview_of_middle(model)(x0)
+    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+    assert form == "JPEG" and image.tobytes() == previewer.decode_latent_to_preview(x0[3:4]).tobytes()
+    monkeypatch.setattr(latent_preview.args, "preview_method", LatentPreviewMethod.NoPreviews)
+    assert pack("nodes.host.run").preview_of_middle(model)(x0) is None
+
+
+def test_cancel_within_a_step_and_go_on(run_node, model, vae, motion_of):
+    """The host's interrupt ends the second step, and the next run is like one that nothing went before."""
+    import comfy.model_management as management
+    import comfy.utils
+
+    motion = motion_of(20)
+    given = dict(model=model, vae=vae, portrait=picture(1), motion=motion, **{**SETTINGS, "steps": 4})
+    whole = run_node("RealPortraitSampler", **given)[0]["samples"]
+    ticks = []
+
+    def hook(value, total, preview, node_id=None):
+        ticks.append(value)
+        if value == 2:
+            management.interrupt_current_processing(True)
+
+    comfy.utils.set_progress_bar_global_hook(hook)
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            run_node("RealPortraitSampler", **given)
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+        management.interrupt_current_processing(False)
+    assert ticks[-1] == 2
+    assert torch.equal(run_node("RealPortraitSampler", **given)[0]["samples"], whole)
+
+
+# ---- pictures as they come ----
+
+@pytest.mark.parametrize("height, width", [(160, 150), (151, 163), (137, 300)])
+def test_any_size(run_node, model, vae, extract, vid2vid, height, width):
+    portrait = picture(1, height, width)
+    keypoints = extract(portrait=portrait, driver=picture(2, 113, 97))[0]
+    motion = run_node(
+        "RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, mode="paper-absolute", pose_gain=1.0, expression_gain=1.0,
+        neutral_frame=0, framing="auto",
+    )[0]
+    latent = run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **SETTINGS)[0]
+    assert latent["samples"].shape == (2, 4, 8, 8)
+
+
+def test_grey_and_rgba(pack):
+    rgb = pack("nodes.host.images").rgb
+    grey = picture(2, channels=1)
+    assert torch.equal(rgb(grey, "driver"), grey.expand(-1, -1, -1, 3))
+    rgba = picture(2, channels=4)
+    rgba[..., 3] = 0
+    assert torch.equal(rgb(rgba, "driver"), torch.ones(2, 160, 150, 3))
+    rgba[..., 3] = 1
+    assert torch.equal(rgb(rgba, "driver"), rgba[..., :3])
+    assert rgb(rgba.half(), "driver").dtype == torch.float32
+    assert rgb(picture(1) * 3 - 1, "driver").aminmax() == (0, 1)
+
+
+def test_inputs_are_left_alone(run_node, model, vae, motion_of, extract):
+    """The host caches them."""
+    portrait, driver = picture(1), picture(3, 120, 110)
+    kept = portrait.clone(), driver.clone()
+    extract(portrait=portrait, driver=driver)
+    motion = motion_of(18)
+    maps = motion.maps.f.clone()
+    run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **SETTINGS)
+    assert torch.equal(portrait, kept[0]) and torch.equal(driver, kept[1]) and torch.equal(motion.maps.f, maps)
+
+
+@pytest.mark.parametrize("driver, match", [
+    (torch.zeros(0, 120, 110, 3), "driver has 0 frames"),
+    (torch.full((2, 120, 110, 3), torch.nan), "2 of 2 frames of the driver hold NaN"),
+    (torch.zeros(2, 120, 110, 2), "driver has 2 channels"),
+    (torch.zeros(2, 12, 110, 3), "driver is 110x12 px"),
+    (torch.zeros(1, 2, 120, 110, 3), r"driver must be an IMAGE \(frames"),
+])
+def test_refused_drivers(pack, extract, driver, match):
+    with refused(pack, match):
+        extract(driver=driver)
+
+
+@pytest.mark.parametrize("changes, match, kind", [
+    ({"portrait_box": "left"}, "portrait_box is 'left'; it must be four numbers", "InputError"),
+    ({"driver_box": "1, 2, 3"}, "driver_box is '1, 2, 3'", "InputError"),
+    ({"driver_box": "100, 100, 80, 80"}, "not inside the picture of 110x120 px", "FaceError"),
+    ({"driver_box": "nan 1 50 50"}, "four finite numbers", "InputError"),
+    ({"driver_face": "biggest"}, "driver_face is 'biggest'; it must be one of: largest", "InputError"),
+    ({"missing_face": "invent"}, "'hold', 'interpolate' or 'stop'", "InputError"),
+])
+def test_refused_choices(pack, extract, changes, match, kind):
+    with refused(pack, match, kind):
+        extract(**changes)
+
+
+def test_without_a_detector_a_box_is_asked_for(pack, extract, monkeypatch, tmp_path):
+    folders = pack("nodes.host.folders")
+    monkeypatch.setattr(folders.folder_paths, "get_full_path", lambda folder, name: None)
+    with refused(pack, r"missing: looked for .*models.realportrait.*install\.py.*by hand", "WeightsError"):
+        extract(driver_box="")
+
+
+def test_several_portraits_animate_the_first(extract, caplog):
+    both = picture(2)
+    assert torch.equal(extract(portrait=both)[0].feature, extract(portrait=both[:1])[0].feature)
+    assert "batch of 2 pictures" in caplog.text
+
+
+def test_keypoints_of_another_vid2vid(pack, run_node, extract, weights, vid2vid):
+    keypoints = extract()[0]
+    tiny.vid2vid_file(pack, weights / "other.safetensors", num_kp=7)
+    other = run_node("RealPortraitLoadVid2Vid", weights="other.safetensors")[0]
+    with refused(pack, "5 points .* has 7"):
+        run_node(
+            "RealPortraitMotionMaps", vid2vid=other, keypoints=keypoints, mode="relative", pose_gain=1.0, expression_gain=1.0,
+            neutral_frame=0, framing="auto",
+        )
+
+
+def test_motion_settings_that_cannot_be(pack, motion_of):
+    with refused(pack, "mode"):
+        motion_of(2, mode="sideways")
+    with refused(pack, "neutral frame 2 .* 2 frames"):
+        motion_of(2, neutral_frame=2)
+    with refused(pack, "framing"):
+        motion_of(2, framing="round")
+    with refused(pack, "knows the 21 keypoints"):
+        motion_of(2, mode="absolute")
+
+
+def test_refused_by_the_sampler(pack, run_node, model, vae, motion_of):
+    motion = motion_of(2)
+    given = dict(model=model, vae=vae, portrait=picture(1), motion=motion, **SETTINGS)
+    with refused(pack, "portrait is 90x90 px; the motion was made for one of 150x160 px"):
+        run_node("RealPortraitSampler", **{**given, "portrait": picture(1, 90, 90)})
+    with refused(pack, "sampler_name is 'eular'"):
+        run_node("RealPortraitSampler", **{**given, "sampler_name": "eular"})
+    with refused(pack, "scheduler is 'none'"):
+        run_node("RealPortraitSampler", **{**given, "scheduler": "none"})
+
+    class PixelVAE:
+        def encode(self, pixels):
+            return pixels.movedim(-1, 1)
+
+    with refused(pack, r"makes a latent \(1, 3, 64, 64\).*needs \(1, 4, 8, 8\)"):
+        run_node("RealPortraitSampler", **{**given, "vae": PixelVAE()})
+
+
+def test_another_kind_of_model(pack, run_node, vae, motion_of):
+    """A MODEL socket takes any model of the host."""
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    class Bare(comfy.model_base.BaseModel):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+
+    patcher = comfy.model_patcher.ModelPatcher(Bare(), torch.device("cpu"), torch.device("cpu"))
+    with refused(pack, "This MODEL is a Bare, not RealPortrait"):
+        run_node("RealPortraitSampler", model=patcher, vae=vae, portrait=picture(1), motion=motion_of(1), **SETTINGS)
+
+
+def test_refused_continuations(pack, run_node, vae, motion_of):
+    motion = motion_of(18)
+    conditioning = {"vae": vae, "portrait": picture(1), "motion": motion, "frames": 16, "strength": 1.0}
+    positive, _, latent = run_node("RealPortraitConditioning", start_frame=0, **conditioning)
+    with refused(pack, "starts at frame 18 and the motion has 18 frames"):
+        run_node("RealPortraitConditioning", start_frame=18, **conditioning)
+
+    def go_on(**changes):
+        given = {"positive": positive, "previous": latent, "motion": motion, "start_frame": 15, "frames": 16, "overlap": 1}
+        return run_node("RealPortraitContinueClip", **{**given, **changes})
+
+    assert go_on()[2]["samples"].shape == (3, 4, 8, 8)
+    with refused(pack, "starts at frame 30 and the motion has 18 frames"):
+        go_on(start_frame=30)
+    with refused(pack, "All 3 frames of this clip are taken over"):
+        go_on(overlap=3)
+    with refused(pack, r"previous LATENT is \(16, 4, 9, 8\)"):
+        go_on(previous={"samples": torch.zeros(16, 4, 9, 8)})
+    with refused(pack, "2 frames cannot be taken over from a LATENT of 1"):
+        go_on(previous={"samples": torch.zeros(1, 4, 8, 8)}, overlap=2)
+    with refused(pack, "does not come from RealPortrait"):
+        go_on(positive=[[torch.zeros(1, 77, 768), {}]])
