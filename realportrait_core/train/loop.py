@@ -9,6 +9,8 @@ from typing import Callable
 import torch
 from torch import nn
 
+from .muon import Muon, between_features
+
 log = logging.getLogger(__name__)
 
 SAVE_EVERY = 120.0          # seconds between checkpoints
@@ -48,25 +50,26 @@ def fit(
     lr: float,
     decay: float = 0.998,
     warmup: int = 100,
-    weight_decay: float = 0.01,
-    betas: tuple[float, float] = (0.9, 0.98),
+    adam_only: tuple[str, ...] = (),
     on_save: Callable[[dict[str, torch.Tensor]], None] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train `model` for so many minutes of its own running time and return the averaged state.
 
+    Matrices between hidden features learn by Muon, the rest, and what begins with a name of `adam_only`, by Adam.
     `loss(step)` draws its own batch and returns the loss with scalars to log. The rate warms up, then falls linearly to 5 %
     over the budget. A run that was stopped goes on from `checkpoint`, with the minutes that are left.
     """
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas)
+    hidden, ends = [], []
+    for name, parameter in model.named_parameters():
+        (hidden if between_features(name, parameter) and not name.startswith(adam_only) else ends).append(parameter)
+    optimizers = [Muon(hidden, lr, weight_decay=0.01), torch.optim.AdamW(ends, lr, betas=(0.9, 0.98), weight_decay=0.0)]
     average = Average(model, decay)
     step, spent, skipped = 0, 0.0, 0
     if checkpoint.is_file():
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(optimizers, saved["optimizers"]):
+            optimizer.load_state_dict(state)
         average.state = saved["average"]
         step, spent, skipped = saved["step"], saved["spent"], saved["skipped"]
         torch.set_rng_state(saved["rng"])
@@ -74,7 +77,7 @@ def fit(
 
     def save() -> None:
         save_atomically({
-            "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state,
+            "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "average": average.state,
             "step": step, "spent": spent, "skipped": skipped, "rng": torch.get_rng_state(),
         }, checkpoint)
         if on_save is not None:
@@ -87,14 +90,15 @@ def fit(
         began = time.perf_counter()
         left = 1 - spent / (minutes * 60)
         rate = lr * min(1.0, (step + 1) / warmup) * max(0.05, left)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
         value, scalars = loss(step)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         value.backward()
-        norm = nn.utils.clip_grad_norm_([*matrices, *others], 1.0)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if torch.isfinite(norm):
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             average.update(model, step)
         else:
             skipped += 1

@@ -103,7 +103,7 @@ def train_motion(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: fl
         judge.load_state_dict(average)
         log.info("held out: %s", motion_error(judge.folded(), store, held))
 
-    average = fit(model, loss, checkpoint, minutes, lr, on_save=report)
+    average = fit(model, loss, checkpoint, minutes, lr, adam_only=("model.detector.fc_",), on_save=report)
     model.load_state_dict(average)
     return model.folded()
 
