@@ -14,8 +14,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".venv" / "comfyui")
-sys.path.insert(0, str(Path(__file__).parent))      # for tiny.py
 PACK = str(ROOT).replace(".", "_x_")        # the name under which the host imports a pack
+
+sys.path.insert(0, str(Path(__file__).parent))      # for `import tiny`
 
 
 @pytest.fixture(scope="session")

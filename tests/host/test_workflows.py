@@ -1,0 +1,135 @@
+"""The workflow files against the nodes' own descriptions. That they run is tested on the real server."""
+
+import asyncio
+import json
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+API = sorted((WORKFLOWS / "api").glob("*.json"))
+EXTRAS = ("nodes_video.py", "nodes_preview_any.py", "nodes_latent.py")
+PREVIEWS = {"PreviewImage", "PreviewAny"}           # only the browser's workflow has them
+NOTES = {"MarkdownNote"}
+
+
+@pytest.fixture(scope="module")
+def describe(host):
+    """describe("KSampler") -> ({input: [type, options]}, names of the optional ones, output types)."""
+    for name in EXTRAS:
+        file = Path(host.__file__).parent / "comfy_extras" / name
+        assert asyncio.run(host.load_custom_node(str(file), module_parent="comfy_extras"))
+
+    def run(class_type: str):
+        node = host.NODE_CLASS_MAPPINGS[class_type]
+        given, outputs = node.INPUT_TYPES(), list(node.RETURN_TYPES)
+        optional = given.get("optional", {})
+        entries = given["required"] | optional
+        return {name: (entry[0], (*entry, {})[1]) for name, entry in entries.items()}, set(optional), outputs
+
+    return run
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def is_widget(kind) -> bool:
+    return isinstance(kind, list) or kind in {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+
+
+@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_api_workflow_fits_the_nodes(path, describe):
+    workflow = read(path)
+    for node, entry in workflow.items():
+        described, optional, _ = describe(entry["class_type"])
+        assert entry["_meta"]["title"]
+        assert set(described) - optional <= set(entry["inputs"]) <= set(described), node
+        for name, value in entry["inputs"].items():
+            kind, options = described[name]
+            if isinstance(value, list):
+                source, slot = value
+                found = describe(workflow[source]["class_type"])[2][slot]
+                assert kind in (found, "*"), f"{node}.{name} wants {kind}, {source} gives {found}"
+            elif kind == "COMBO" and name not in ("weights", "file"):
+                assert value in options["options"], f"{node}.{name}"
+            elif kind in ("INT", "FLOAT"):
+                assert options.get("min", value) <= value <= options.get("max", value)
+
+
+@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_api_workflow_takes_what_the_readme_says(path):
+    """The files' names, the driver's frame rate and sound, the weights of the pack; and nothing but stock nodes beside ours."""
+    by_type = {}
+    for entry in read(path).values():
+        by_type.setdefault(entry["class_type"], []).append(entry["inputs"])
+    assert by_type["LoadImage"][0]["image"] == "portrait.png" and by_type["LoadVideo"][0]["file"] == "driving.mp4"
+    assert by_type["RealPortraitLoadModel"][0]["weights"] == "realportrait_mini.safetensors"
+    assert by_type["RealPortraitLoadVid2Vid"][0]["weights"] == "realportrait_mini_vid2vid.safetensors"
+    assert by_type["VAELoader"][0]["vae_name"] == "realportrait_mini_vae.safetensors"
+    components, = (node for node, entry in read(path).items() if entry["class_type"] == "GetVideoComponents")
+    assert by_type["CreateVideo"][0]["fps"] == [components, 2] and by_type["CreateVideo"][0]["audio"] == [components, 1]
+
+
+def test_the_browsers_workflow_is_the_api_workflow(describe):
+    """Widgets are told by their position, so a new or moved input would silently put values into others."""
+    workflow = read(WORKFLOWS / "animate_portrait.json")
+    links = {link[0]: link for link in workflow["links"]}
+    found = {}
+    for node in workflow["nodes"]:
+        if node["type"] in NOTES | PREVIEWS:
+            continue
+        described, _, _ = describe(node["type"])
+        sockets = {entry["name"]: entry for entry in node["inputs"]}
+        values = iter(node["widgets_values"])
+        inputs = {}
+        for name, (kind, options) in described.items():
+            if is_widget(kind):
+                inputs[name] = next(values)
+                if options.get("control_after_generate"):
+                    assert next(values) in ("fixed", "randomize", "increment", "decrement")
+                if options.get("image_upload") or options.get("video_upload"):
+                    assert next(values) == "image"
+            if sockets.get(name, {}).get("link"):
+                _, source, slot, _, _, _ = links[sockets[name]["link"]]
+                inputs[name] = [str(source), slot]
+        assert list(values) == [], node["type"]
+        found[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    expected = {
+        node: {"class_type": entry["class_type"], "inputs": entry["inputs"]}
+        for node, entry in read(WORKFLOWS / "api" / "animate_portrait.json").items()
+    }
+    assert found == expected
+
+
+def test_the_browsers_workflow_holds_together(describe):
+    """Both ends of every link name it, with the types of their sockets."""
+    workflow = read(WORKFLOWS / "animate_portrait.json")
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    assert len(nodes) == len(workflow["nodes"]) and max(nodes) == workflow["last_node_id"]
+    assert max(link[0] for link in workflow["links"]) == workflow["last_link_id"]
+    for link, source, slot, target, socket, kind in workflow["links"]:
+        output, given = nodes[source]["outputs"][slot], nodes[target]["inputs"][socket]
+        assert link in output["links"] and given["link"] == link
+        assert kind == output["type"] and given["type"] in (kind, "*")
+        assert describe(nodes[source]["type"])[2][slot] == kind
+    named = [n for node in nodes.values() for output in node["outputs"] for n in output["links"] or []]
+    assert sorted(named) == sorted(link[0] for link in workflow["links"])
+
+
+def test_the_browsers_workflow_can_be_read():
+    """No node lies on another, and every node lies in one group."""
+    workflow = read(WORKFLOWS / "animate_portrait.json")
+    title = 30                                      # px above a node's position
+    corners = [(*node["pos"], *node["size"]) for node in workflow["nodes"]]
+    boxes = [(x, y - title, x + width, y + height) for x, y, width, height in corners]
+    for a, b in combinations(boxes, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
+    for node, box in zip(workflow["nodes"], boxes):
+        around = [
+            group["title"] for group in workflow["groups"]
+            for x, y, w, h in [group["bounding"]]
+            if x <= box[0] and y <= box[1] and box[2] <= x + w and box[3] <= y + h
+        ]
+        assert len(around) == (0 if node["type"] in NOTES else 1), (node["type"], around)
