@@ -1,0 +1,249 @@
+"""The diffusion process against IDDPM's own numbers, and what every sampler owes to conditional frames."""
+
+import pytest
+import torch
+from golden import load
+from realportrait_core.diffusion.conditional import Known, known_head, training_mask
+from realportrait_core.diffusion.objective import diffusion_loss, noise_clip
+from realportrait_core.diffusion.sampling import (
+    ancestral_step, cpu_noise, ddim_step, denoised, sample_ancestral, sample_clip, sample_ddim,
+)
+from realportrait_core.diffusion.schedule import (
+    Schedule, learned_log_variance, linear_schedule, posterior_mean, q_sample, spread, target, to_epsilon, to_x0,
+)
+from realportrait_core.errors import InputError
+from torch import Tensor
+
+FULL = linear_schedule()
+NOBODY = torch.zeros(8, dtype=torch.bool)
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Tensor]:
+    return load("dit", "iddpm")[0]
+
+
+def same(a: Tensor, b: Tensor, room: float = 1e-6) -> bool:
+    assert a.shape == b.shape
+    return float((a - b).abs().max()) <= room * float(b.abs().max())
+
+
+def frames(x: Tensor) -> Tensor:
+    """(B, c, T, h, w) of the original -> (B T, c, h, w)."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def rounded(schedule: Schedule) -> Schedule:
+    """The original's tables are float32, in which 1 - abar_0 is off by 2e-4; here they are float64, and rounded to compare."""
+    return Schedule(schedule.betas.float(), schedule.timesteps)
+
+
+def stand_in(golden: dict[str, Tensor]):
+    """The small function that the original's numbers were made with, in place of a network."""
+    def denoise(z: Tensor, t: Tensor, conditional: Tensor) -> Tensor:
+        mixed = torch.einsum("oc,lchw->lohw", golden["fake.W"], z) + golden["fake.b"][:, None, None]
+        return torch.tanh(mixed + 0.1 * torch.sin(t / 100)[:, None, None, None])
+
+    return denoise
+
+
+# Parity
+
+def test_tables_are_iddpms(golden):
+    assert torch.equal(FULL.betas, golden["betas64"])
+    assert torch.equal(FULL.alphas_cumprod, golden["alphas_cumprod64"])
+    for steps in (8, 50, 100):
+        schedule = FULL.respaced(steps)
+        assert torch.equal(schedule.timesteps, golden[f"s{steps}.timestep_map"])
+        for name, table in (
+            ("betas", schedule.betas), ("alphas_cumprod", schedule.alphas_cumprod),
+            ("posterior_log_variance_clipped", rounded(schedule).posterior_log_variance),
+        ):
+            assert same(table.float(), golden[f"s{steps}.{name}"]), (steps, name)
+
+
+def test_forward_process_is_iddpms(golden):
+    t = golden["q.t"][:, None].expand(2, 4)
+    x_0, noise = golden["x0"].transpose(1, 2), golden["noise"].transpose(1, 2)
+    x_t = q_sample(rounded(FULL), x_0, t, noise)
+    assert same(x_t, golden["q.x_t"].transpose(1, 2))
+    assert same(posterior_mean(rounded(FULL), x_t, t, x_0), golden["q.post_mean"].transpose(1, 2))
+    assert same(rounded(FULL).posterior_log_variance[golden["q.t"]], golden["q.post_logvar"].flatten())
+
+
+@pytest.mark.parametrize("name", ["hi", "mid", "zero"])
+def test_steps_are_iddpms(golden, name):
+    of = {key.rpartition(".")[2]: golden[key] for key in golden if key.startswith(f"p50.{name}.")}
+    schedule, x, t = rounded(FULL.respaced(50)), frames(of["x"]), of["t"].repeat_interleave(4)
+    x_0, variance = denoised(stand_in(golden), schedule, x, t, "epsilon", NOBODY)
+    assert same(x_0, frames(of["pred_xstart"]))
+    assert same(posterior_mean(schedule, x, t, x_0), frames(of["mean"]))
+    assert same(learned_log_variance(schedule, t, variance), frames(of["log_variance"]))
+    assert same(ancestral_step(schedule, x, t, x_0, variance, frames(of["noise"])), frames(of["sample"]))
+    assert same(ddim_step(schedule, x, t, x_0), frames(of["ddim_eta0"]))
+    assert same(ddim_step(schedule, x, t, x_0, 1.0, frames(of["ddim_noise"])), frames(of["ddim_eta1"]))
+
+
+@pytest.mark.parametrize("index", [10, 25, 49])
+def test_steps_of_noised_frames_in_a_masked_clip_are_iddpms(golden, index):
+    """Where the original's mask is 1. Its conditional frames (0) are noised at the last step; ours come back untouched."""
+    schedule, t = rounded(FULL.respaced(50)), torch.full((8,), index)
+    x, noise, out = (frames(golden[f"pm50.m{index}.{name}"]) for name in ("x", "n2", "sample"))
+    x_0, variance = denoised(stand_in(golden), schedule, x, t, "epsilon", NOBODY)
+    noised = golden["pm50.mask"].flatten() == 1
+    assert same(ancestral_step(schedule, x, t, x_0, variance, noise)[noised], out[noised])
+
+
+def test_whole_loops_are_iddpms(golden):
+    schedule, start, told = rounded(FULL.respaced(50)), frames(golden["loop.z"]), []
+
+    def denoise(z, t, conditional):
+        told.append(float(t[0]))
+        return stand_in(golden)(z, t, conditional)
+
+    noises = iter(golden["loop.ancestral50.noises"])
+    out = sample_ancestral(denoise, start, schedule, "epsilon", lambda like: frames(next(noises)))
+    assert same(out, frames(golden["loop.ancestral50"]), 1e-5)
+    assert told == golden["loop.ancestral50.model_t"].tolist()
+    assert same(sample_ddim(denoise, start, schedule, "epsilon"), frames(golden["loop.ddim50"]), 1e-5)
+
+
+@pytest.mark.parametrize("name", ["a", "mask", "mask_t0", "t0"])
+def test_losses_are_iddpms(golden, name):
+    schedule, t = rounded(FULL), golden[f"loss.{name}.t"][:, None].expand(2, 4)
+    x_0, noise = golden["loss.x_start"].transpose(1, 2), golden["loss.noise"].transpose(1, 2)
+    mask = golden.get(f"loss.{name}.mask")
+    conditional = None if mask is None else ~mask
+    x_t = noise_clip(schedule, x_0, t, noise, conditional)
+    out = stand_in(golden)(x_t.flatten(0, 1), t.flatten().float(), NOBODY).unflatten(0, (2, 4))
+    simple = diffusion_loss(schedule, out[:, :, :4], x_0, x_t, t, noise, "epsilon", conditional)
+    assert same(simple, golden[f"loss.{name}.mse"])
+    whole = diffusion_loss(schedule, out, x_0, x_t, t, noise, "epsilon", conditional)
+    assert same(whole, golden[f"loss.{name}.loss"], 1e-5)
+    assert same(whole - simple, golden[f"loss.{name}.vb"], 1e-5)
+
+
+# The process
+
+def test_noise_is_nearly_pure_at_the_end():
+    abar = FULL.alphas_cumprod
+    sigma = ((1 - abar) / abar).sqrt()                                  # as samplers of the host count noise
+    assert abs(float(sigma[-1]) - 157.407) < 1e-3 and abs(float(sigma[0]) - 0.0100005) < 1e-7
+
+
+def test_timesteps_are_spread_evenly_with_both_ends():
+    assert spread(50).tolist() == [round(i * 999 / 49) for i in range(50)]
+    assert spread(1).tolist() == [999] and spread(2).tolist() == [0, 999] and spread(1000).tolist() == list(range(1000))
+    for steps in (0, -3, 1001):
+        with pytest.raises(InputError, match=f"{steps} sampling steps"):
+            spread(steps)
+
+
+def test_both_predictions_mean_the_same_picture():
+    torch.manual_seed(0)
+    x_0, noise, t = torch.randn(5, 4, 6, 6), torch.randn(5, 4, 6, 6), torch.tensor([10, 200, 500, 800, 950])
+    x_t = q_sample(FULL, x_0, t, noise)
+    for prediction in ("epsilon", "v"):
+        out = target(FULL, x_0, t, noise, prediction)
+        assert torch.allclose(to_x0(FULL, x_t, t, out, prediction), x_0, atol=1e-3)
+    assert torch.allclose(to_epsilon(FULL, x_t, t, x_0), noise, atol=1e-4)
+    abar = FULL.alphas_cumprod[500].float()
+    assert torch.allclose(target(FULL, x_0, t, noise, "v")[2], abar.sqrt() * noise[2] - (1 - abar).sqrt() * x_0[2])
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddim eta 1", "ancestral"])
+def test_a_denoiser_that_knows_the_picture_ends_on_it(prediction, sampler):
+    torch.manual_seed(0)
+    picture, schedule = torch.randn(3, 4, 6, 6), FULL.respaced(12)
+
+    def denoise(z, t, conditional):
+        return target(FULL, picture, t.long(), to_epsilon(FULL, z, t.long(), picture), prediction)
+
+    assert torch.allclose(run(sampler, denoise, torch.randn(3, 4, 6, 6), schedule, prediction), picture, atol=1e-3)
+
+
+def run(sampler: str, denoise, noise: Tensor, schedule: Schedule, prediction: str, known: Known | None = None, callback=None):
+    if sampler == "ancestral":
+        return sample_ancestral(denoise, noise, schedule, prediction, cpu_noise(5), known, callback)
+    eta = 1.0 if sampler == "ddim eta 1" else 0.0
+    return sample_ddim(denoise, noise, schedule, prediction, eta, cpu_noise(5), known, callback)
+
+
+# Conditional frames
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddim eta 1", "ancestral"])
+def test_conditional_frames_stay_bit_identical(golden, sampler, prediction):
+    """And the network always sees them clean, at t = 0, however wild its answer for them is."""
+    torch.manual_seed(0)
+    known = Known(100 * torch.randn(6, 4, 6, 6), torch.tensor([1, 0, 0, 1, 0, 1]).bool())
+    clean, steps = known.latents[known.mask], []
+
+    def denoise(z, t, conditional):
+        assert torch.equal(z[known.mask], clean) and not t[known.mask].any() and torch.equal(conditional, known.mask)
+        assert t[~known.mask].unique().tolist() == [FULL.respaced(7).timesteps[6 - len(steps)].item()]
+        return stand_in(golden)(z, t, conditional).index_fill(0, torch.tensor([0, 3]), float("nan"))
+
+    out = run(sampler, denoise, torch.randn(6, 4, 6, 6), FULL.respaced(7), prediction, known, steps.append)
+    assert torch.equal(out[known.mask], clean)
+    assert torch.isfinite(out).all() and steps == list(range(7))
+
+
+def test_clip_continues_from_known_frames(golden):
+    torch.manual_seed(0)
+    noise, head = torch.randn(5, 4, 6, 6), torch.randn(2, 4, 6, 6)
+    out = sample_clip(stand_in(golden), noise, FULL, 6, "v", head)
+    assert torch.equal(out[:2], head)
+    assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 6, "v")[2:], out[2:])     # this network looks at one frame only
+    for wrong in (torch.randn(5, 4, 6, 6), torch.randn(0, 4, 6, 6), torch.randn(1, 4, 6, 5)):
+        with pytest.raises(InputError, match=rf"Known latents \({len(wrong)}, .*1 to 4 frames"):
+            known_head(wrong, noise)
+
+
+def test_samplers_leave_their_inputs_alone(golden):
+    torch.manual_seed(0)
+    noise, known = torch.randn(4, 4, 6, 6), Known(torch.randn(4, 4, 6, 6), torch.tensor([1, 0, 0, 0]).bool())
+    before = noise.clone(), known.latents.clone(), known.mask.clone()
+    for sampler in ("ddim", "ancestral"):
+        run(sampler, stand_in(golden), noise, FULL.respaced(4), "epsilon", known)
+    assert all(torch.equal(a, b) for a, b in zip(before, (noise, known.latents, known.mask)))
+
+
+def test_a_seed_is_a_seed():
+    like = torch.zeros(2, 4, 6, 6)
+    a, b = cpu_noise(3), cpu_noise(3)
+    first, second = a(like), a(like)
+    assert torch.equal(first, b(like)) and torch.equal(second, b(like)) and not torch.equal(first, second)
+    assert not torch.equal(first, cpu_noise(4)(like))
+
+
+def test_noise_is_left_out_of_conditional_frames_in_training():
+    torch.manual_seed(0)
+    x_0, noise, conditional = torch.randn(2, 8, 4, 6, 6), torch.randn(2, 8, 4, 6, 6), training_mask(2, 8)
+    conditional[0, 0] = True
+    t = torch.full((2, 8), 600)
+    x_t = noise_clip(FULL, x_0, t, noise, conditional)
+    assert torch.equal(x_t[conditional], x_0[conditional])
+    assert torch.equal(x_t[~conditional], q_sample(FULL, x_0, t, noise)[~conditional])
+
+    out = torch.randn(2, 8, 4, 6, 6)
+    loss = diffusion_loss(FULL, out, x_0, x_t, t, noise, "v", conditional)
+    out[conditional] = 1e6                                              # what the network says there does not count
+    assert torch.equal(diffusion_loss(FULL, out, x_0, x_t, t, noise, "v", conditional), loss)
+
+
+def test_training_masks_are_heads_and_tails():
+    mask = training_mask(20_000, 16, torch.Generator().manual_seed(0))
+    inside = mask[:, 4:12]
+    assert not inside.any()                                             # at most L/4 at either end
+    first, last = mask[:, 0], mask[:, 15]
+    shares = {
+        "none": ~first & ~last, "first": first & ~last, "last": ~first & last, "both": first & last,
+    }
+    for name, share in (("none", 0.5), ("first", 0.2), ("last", 0.1), ("both", 0.2)):
+        assert abs(float(shares[name].float().mean()) - share) < 0.02, name
+    assert (mask[:, :4].int().diff(dim=1) <= 0).all() and (mask[:, 12:].int().diff(dim=1) >= 0).all()    # without holes
+    assert mask[:, 3].any() and mask[:, 12].any()
+    assert not training_mask(100, 1).any() and not training_mask(100, 2).any()
+    assert (~training_mask(100, 3)).any(dim=1).all()
