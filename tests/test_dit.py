@@ -404,6 +404,8 @@ def test_the_portraits_own_map_starts_silent():
     assert torch.equal(silent, plain.encode_reference(portrait, SHAPE).blocks[0][0])
     with pytest.raises(InputError, match="own motion map"):
         model.encode_reference(portrait, SHAPE)
+    with pytest.raises(InputError, match=r"\(3, 16, 48\) tokens, their latents \(2, 16, 48\)"):
+        model.encode_reference(portrait, SHAPE, some_maps(3))
 
 
 # Training
@@ -602,5 +604,7 @@ def test_shapes_that_do_not_fit_are_refused_with_numbers(tiny):
     refused("encoded for .*height=64.*height=96", z, t, ClipShape(96, 64, 3, 25), reference, control)
     with pytest.raises(InputError, match=r"\(2, 3, 4, 8, 8\)"):
         tiny.encode_reference(z, SHAPE)
+    with pytest.raises(InputError, match=r"\(3, 7, 8, 8\).*\(L, 6, height, width\)"):
+        tiny.encode_motion(some_maps(3, channels=7))
     with pytest.raises(InputError, match="64x0 px"):
         ClipShape(0, 64, 3, 25)

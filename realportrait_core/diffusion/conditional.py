@@ -27,7 +27,8 @@ def known_head(latents: Tensor, like: Tensor) -> Known:
     given, total = len(latents), len(like)
     if latents.shape[1:] != like.shape[1:] or not 1 <= given < total:
         raise InputError(
-            f"Known latents {tuple(latents.shape)} for a clip {tuple(like.shape)}: they must be 1 to {total - 1} frames of its size."
+            f"Known latents {tuple(latents.shape)} for a clip {tuple(like.shape)}: they must be 1 to {total - 1} frames "
+            "of its size."
         )
     mask = torch.arange(total, device=like.device) < given
     return Known(torch.cat([latents.to(like), torch.zeros_like(like[given:])]), mask)

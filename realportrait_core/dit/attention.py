@@ -76,7 +76,9 @@ class SpatialAttention(Attention):
 class TemporalAttention(Attention):
     """Among the tokens at one place of all frames."""
 
-    def __init__(self, hidden: int, heads: int, *, norm_last: bool, attention: AttentionFunction, operations, dtype=None, device=None):
+    def __init__(
+        self, hidden: int, heads: int, *, norm_last: bool, attention: AttentionFunction, operations, dtype=None, device=None
+    ):
         super().__init__(hidden, heads, attention=attention, operations=operations, dtype=dtype, device=device)
         self.norm_last = norm_last
 

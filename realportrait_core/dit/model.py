@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -106,7 +105,13 @@ class RealPortraitDiT(nn.Module):
         if self.cfg.reference_motion:
             if motion is None:
                 raise InputError("These weights also read the portrait's own motion map; none was given.")
-            x = x + self.reference_proj(self.motion_tokens(motion))
+            own = self.motion_tokens(motion)
+            if own.shape != x.shape:
+                raise InputError(
+                    f"The portraits' own maps make {tuple(own.shape)} tokens, their latents {tuple(x.shape)}: "
+                    "frames or sizes differ."
+                )
+            x = x + self.reference_proj(own)
         x = x.unsqueeze(1)                                                              # (B, 1, S, C)
         m = self.modulation(self.t_clean(x), *self.clip_vectors(shape, x.device, x.dtype))
         found = []

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..motion_map import MotionMaps, first_convolution
 
 
@@ -17,6 +18,12 @@ class MotionMapper(nn.Sequential):
 
     def forward(self, maps: MotionMaps | Tensor) -> Tensor:
         """Maps of L frames, lazy or dense (L, channels, H, W) -> (L, out, H / 8, W / 8)."""
+        given, wanted = (maps if isinstance(maps, Tensor) else maps.f).shape, self[0].in_channels
+        if len(given) != 4 or given[1] != wanted:
+            raise InputError(
+                f"The motion maps are {tuple(given)}; these weights read (L, {wanted}, height, width). Use the Face Vid2vid "
+                "that belongs to them."
+            )
         if isinstance(maps, Tensor):
             x = self[0](maps)
         else:
