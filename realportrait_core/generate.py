@@ -24,9 +24,9 @@ from .vid2vid.retarget import Mode, drive
 
 CHUNK = 8               # frames that go through M or W at once: memory stays the same for any driver
 # The square that MINI's training pictures are: its side in extents of the face, and where it lies.
-FACE_SHARE = 2.3        # side of the frame / extent of the face
-FACE_DROP = 0.06        # the frame's centre lies so much of its side below the face's
-CLOSE_ENOUGH = 0.7      # a picture that is at most 1 / 0.7 times too wide for its face is taken whole
+FACE_SHARE = 2.44       # side of the frame / extent of the face
+FACE_DROP = 0.02        # the frame's centre lies so much of its side below the face's
+CLOSE_ENOUGH = 0.76     # a picture at most 1 / 0.76 times too wide for its face is taken whole, as one in twenty of those
 KEYPOINT_PX = (CROP - CROP // 64) / 2       # crop px a unit of the keypoints' grid, whose ends are cell centres of 64
 
 Progress = Callable[[int, int], None]

@@ -54,9 +54,12 @@ def squared_error(out: torch.Tensor, target: torch.Tensor, conditional: torch.Te
 
 
 def train_frames(store: Store, maps: MapSet, cfg: Config, schedule: Schedule, checkpoint: Path, minutes: float,
-                 portraits: int = 6, targets: int = 3, lr: float = 2e-3) -> RealPortraitDiT:
-    """Stage 1."""
+                 portraits: int = 6, targets: int = 3, lr: float = 2e-3, compiled: bool = False) -> RealPortraitDiT:
+    """Stage 1. `compiled`: by torch.compile, which needs a C compiler and minutes, and pays in long runs."""
     dit = from_scratch(cfg.dit)
+    if compiled:
+        for block in [*dit.blocks, *dit.controlnet]:
+            block.compile()
     shape = ClipShape(cfg.image_size, cfg.image_size, cfg.clip_frames, cfg.fps)
 
     def loss(step: int):
