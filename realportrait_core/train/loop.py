@@ -51,7 +51,6 @@ def fit(
     decay: float = 0.998,
     warmup: int = 100,
     adam_only: tuple[str, ...] = (),
-    on_save: Callable[[dict[str, torch.Tensor]], None] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train `model` for so many minutes of its own running time and return the averaged state.
 
@@ -80,8 +79,6 @@ def fit(
             "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "average": average.state,
             "step": step, "spent": spent, "skipped": skipped, "rng": torch.get_rng_state(),
         }, checkpoint)
-        if on_save is not None:
-            on_save(average.state)
 
     sums: dict[str, float] = {}
     count, last_log, last_save = 0, spent, spent
@@ -116,3 +113,19 @@ def fit(
             last_save = spent
     save()
     return average.state
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, loss: Callable[[int], tuple[torch.Tensor, dict[str, float]]], batches: int = 24) -> None:
+    """Batch norms' statistics anew: averaged weights see other features than the weights whose statistics were averaged."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None                # the plain mean over all batches
+    model.train()
+    for step in range(batches):
+        loss(step)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    model.eval()

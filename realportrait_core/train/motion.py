@@ -10,7 +10,7 @@ from torch import nn
 from ..config import Vid2VidConfig
 from ..vid2vid.keypoints import transform
 from ..vid2vid.motion import MotionExtractor, pose_from_raw
-from .loop import fit
+from .loop import fit, recalibrate
 from .store import Store, crop_batch, jitter, to_unit
 from .truth import MOUTH_AND_EYES, pick
 
@@ -87,7 +87,7 @@ def motion_loss(model: Standardised, images: torch.Tensor, truth) -> tuple[torch
 
 def train_motion(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, batch: int = 32, lr: float = 1.5e-3,
                  holdout: int = 20) -> MotionExtractor:
-    """M on all clips but the last `holdout`, whose error is logged at every checkpoint."""
+    """M on all clips but the last `holdout`, whose error is logged at the end."""
     usable = torch.nonzero(store.found)
     held = usable[usable[:, 0] >= len(store.names) - holdout][::12]
     usable = usable[usable[:, 0] < len(store.names) - holdout]
@@ -98,14 +98,12 @@ def train_motion(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: fl
         images, (truth, _) = draw_faces(store, usable, batch, cfg.crop_size)
         return motion_loss(model, recolour(images), truth)
 
-    def report(average: dict[str, torch.Tensor]) -> None:
-        judge = Standardised(cfg, mean_face)
-        judge.load_state_dict(average)
-        log.info("held out: %s", motion_error(judge.folded(), store, held))
-
-    average = fit(model, loss, checkpoint, minutes, lr, adam_only=("model.detector.fc_",), on_save=report)
+    average = fit(model, loss, checkpoint, minutes, lr, adam_only=("model.detector.fc_",))
     model.load_state_dict(average)
-    return model.folded()
+    recalibrate(model, loss)
+    result = model.folded()
+    log.info("held out: %s", motion_error(result, store, held))
+    return result
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from ..vid2vid.appearance import AppearanceExtractor
 from ..vid2vid.generator import Generator
 from ..vid2vid.keypoints import transform
 from ..vid2vid.warp import WarpingNetwork
-from .loop import fit
+from .loop import fit, recalibrate
 from .store import Store, crop_batch, jitter, to_unit
 from .truth import pick
 
@@ -105,4 +105,5 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
 
     average = fit(model, loss, checkpoint, minutes, lr)
     model.load_state_dict(average)
+    recalibrate(model, loss)
     return model.eval()
