@@ -76,12 +76,12 @@ class SampleClips(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps", default=20, min=1, max=1000,
-                    tooltip="Denoising steps of each clip. The paper takes 50; 20 are close, fewer are smoother and less sharp.",
+                    tooltip="Denoising steps of each clip. The paper takes 50; fewer are faster, and smoother.",
                 ),
                 io.Combo.Input(
                     "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
                     tooltip="'euler' is DDIM, the deterministic sampler; 'euler_ancestral' is nearest to the paper's IDDPM; "
-                    "'dpmpp_2m' needs fewer steps.",
+                    "'dpmpp_2m' often needs fewer steps.",
                 ),
                 io.Combo.Input(
                     "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="normal",

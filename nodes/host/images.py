@@ -32,17 +32,17 @@ def rgb(images: torch.Tensor, what: str) -> torch.Tensor:
         raise InputError(f"The {what} is {width}x{height} px; both sides must be at least {SMALLEST} px.")
 
     images = images.float()
-    finite = torch.isfinite(images).flatten(1).all(1)
-    if not finite.all():
-        bad = (~finite).nonzero().flatten().tolist()
+    low, high = images.aminmax()                        # NaN where there is one
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        bad = [i for i, frame in enumerate(images) if not torch.isfinite(frame).all()]
         raise InputError(
             f"{len(bad)} of {frames} frames of the {what} hold NaN or infinite values, frame {bad[0]} first. "
             "An earlier node failed (often a VAE in half precision); look at its output."
         )
-    low, high = images.aminmax()
-    if low < -1e-3 or high > 1 + 1e-3:
-        log.warning("The %s has values from %.3g to %.3g; it is clamped to 0..1.", what, low, high)
-    images = images.clamp(0, 1)
+    if low < 0 or high > 1:                             # a long driver is not copied without need
+        if low < -1e-3 or high > 1 + 1e-3:
+            log.warning("The %s has values from %.3g to %.3g; it is clamped to 0..1.", what, low, high)
+        images = images.clamp(0, 1)
     if channels == 4:
         alpha = images[..., 3:]
         images = images[..., :3] * alpha + (1 - alpha)

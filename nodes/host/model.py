@@ -112,7 +112,7 @@ class HostDiT(RealPortraitDiT):
             self._options = {}
 
     def _reference(self, clip: Clip, x: torch.Tensor) -> Reference:
-        """K,V of the portrait: once for all steps and clips, again when the weights or the clip's shape change."""
+        """K,V of the portrait: once for all steps and clips, again when the weights or the picture's size change."""
         key = (clip.weights, clip.portrait_key, clip.shape, x.dtype, x.device)
         if clip.weights is None or key not in self.references:
             maps = clip.portrait_maps.to(x.device, x.dtype) if self.cfg.reference_motion else None
@@ -184,7 +184,8 @@ class RealPortraitModel(comfy.model_base.BaseModel):
             portrait=portrait,
             portrait_maps=portrait_maps,
             maps=maps,
-            shape=ClipShape(maps.height, maps.width, len(maps), cfg.fps),
+            # The length told is that of training, whatever this clip's: a portrait's K,V then serve clips of any length.
+            shape=ClipShape(maps.height, maps.width, cfg.clip_frames, cfg.fps),
             strength=given["rp_strength"],
             conditional=conditional,
             known=None if conditional is None else given["latent_image"],               # scaled by the host

@@ -86,6 +86,13 @@ def test_every_input_and_output_explains_itself(host, node_id):
     assert len(info["output_tooltips"]) == len(info["output"]) and all(info["output_tooltips"])
 
 
+@pytest.mark.parametrize("node_id", OURS)
+def test_every_node_has_a_help_page(host, node_id):
+    """The frontend asks for docs/<node id>.md below the pack's web folder; every input is explained there or in its tooltip."""
+    page = Path(host.EXTENSION_WEB_DIRS[Path(__file__).resolve().parents[2].name], "docs", f"{node_id}.md").read_text()
+    assert page.startswith(f"# {host.NODE_CLASS_MAPPINGS[node_id].GET_NODE_INFO_V1()['display_name']}")
+
+
 def test_the_pack_has_these_nodes_and_no_others(host):
     assert [name for name in host.NODE_CLASS_MAPPINGS if name.startswith("RealPortrait")] == OURS
 
@@ -129,6 +136,13 @@ def test_as_many_frames_out_as_in(run_node, model, vae, motion_of, frames):
     assert latent["samples"].shape == (frames, 4, 8, 8)
     assert torch.isfinite(latent["samples"]).all() and "noise_mask" not in latent
     assert vae.decode(latent["samples"]).shape == (frames, 64, 64, 3)
+
+
+def test_one_step_and_the_last_seed(run_node, model, vae, motion_of):
+    """The second clip's seed starts again at 0."""
+    given = {**SETTINGS, "seed": 2**64 - 1, "steps": 1}
+    latent = run_node("RealPortraitSampler", model=model, vae=vae, portrait=picture(1), motion=motion_of(17), **given)[0]
+    assert latent["samples"].shape == (17, 4, 8, 8) and torch.isfinite(latent["samples"]).all()
 
 
 def test_our_sampler_is_the_stock_sampler_clip_by_clip(host, run_node, model, vae, motion_of):
