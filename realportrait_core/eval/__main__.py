@@ -1,0 +1,100 @@
+"""python -m realportrait_core.eval self|cross --data DIR: how far the animation is from the truth."""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from ..dit.checkpoint import load_dit
+from ..diffusion.schedule import linear_schedule
+from ..errors import InputError, RealPortraitError, WeightsError
+from ..face.detect import MODEL_NAME, FaceDetector
+from ..vae import load_vae
+from ..vid2vid.checkpoint import load_vid2vid
+from . import protocol
+
+PACKAGE = Path(__file__).resolve().parents[1]
+WEIGHTS = PACKAGE / "weights"
+CASES = {"self": protocol.self_cases, "cross": protocol.cross_cases}
+
+
+def detector_places() -> list[Path]:
+    """Where YuNet may lie: the models of $COMFYUI_PATH, of the repository's own .venv, of the ComfyUI that holds this pack."""
+    root = PACKAGE.parent
+    models = [root / ".venv" / "base" / "models", root / ".venv" / "comfyui" / "models"]
+    if os.environ.get("COMFYUI_PATH"):
+        models.insert(0, Path(os.environ["COMFYUI_PATH"]) / "models")
+    if root.parent.name == "custom_nodes":
+        models.append(root.parent.parent / "models")
+    return [folder / "realportrait" / MODEL_NAME for folder in models]
+
+
+def find_detector() -> Path:
+    """The first of `detector_places` that is there. WeightsError where none is."""
+    for path in detector_places():
+        if path.is_file():
+            return path
+    looked = "; ".join(str(path) for path in detector_places())
+    raise WeightsError(
+        f"The face detector is missing; looked for {looked}. Run `python install.py --models-dir DIR` and give its file "
+        f"with --detector, or set COMFYUI_PATH to a ComfyUI in which install.py has run."
+    )
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m realportrait_core.eval", description=protocol.__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", choices=sorted(CASES))
+    parser.add_argument("--data", type=Path, required=True, help="folder of .mp4 clips in the form of heads256")
+    parser.add_argument("--limit", type=int, help="the first so many clips or pairs, by name; all by default")
+    parser.add_argument("--steps", type=int, default=20, help="of DDIM (%(default)s); PSNR rewards few, so compare at one number")
+    parser.add_argument("--json", type=Path, help="write every figure, those of each frame too")
+    parser.add_argument("--strip", type=Path, help="write a PNG of portrait, truth and results, to be looked at")
+    parser.add_argument("--vid2vid", type=Path, default=WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")
+    parser.add_argument("--dit", type=Path, default=WEIGHTS / "realportrait" / "realportrait_mini.safetensors")
+    parser.add_argument("--vae", type=Path, default=WEIGHTS / "vae" / "realportrait_mini_vae.safetensors")
+    parser.add_argument("--detector", type=Path, help=f"{MODEL_NAME}; by default where install.py puts it")
+    return parser.parse_args(argv)
+
+
+def evaluate(options: argparse.Namespace) -> dict:
+    """The report; files are written."""
+    began = time.perf_counter()
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit is {options.limit}; it must be at least 1.")
+    cases = CASES[options.mode](options.data)[:options.limit]
+    networks = protocol.Networks(
+        load_vid2vid(options.vid2vid), load_dit(options.dit), load_vae(options.vae),
+        FaceDetector(options.detector or find_detector()), linear_schedule(),
+    )
+    outcomes, left_out = protocol.run(networks, cases, options.steps)
+    report = {
+        "mode": options.mode, "data": str(options.data), "steps": options.steps, "seed": protocol.SEED,
+        "weights": {name: str(getattr(options, name)) for name in ("vid2vid", "dit", "vae")},
+        "scored": "frames 1 to the last; frame 0 is the portrait",
+        "clips_used": len(outcomes), "clips_total": len(cases), "left_out": left_out,
+    } | protocol.summary(outcomes)
+    report["seconds"] = time.perf_counter() - began
+    if options.json:
+        protocol.write_json(options.json, report)
+    if options.strip:
+        protocol.write_strip(options.strip, outcomes)
+    return report
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        report = evaluate(options)
+    except RealPortraitError as error:
+        logging.getLogger(__name__).error("%s", error)
+        return 1
+    sys.stdout.write(protocol.table(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
