@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..config import Config
+from ..config import DiTConfig
 from ..diffusion.conditional import training_mask
-from ..diffusion.schedule import Schedule, q_sample, target
+from ..diffusion.objective import diffusion_loss, noise_clip
+from ..diffusion.schedule import Schedule
 from ..dit.embed import ClipShape
 from ..dit.model import RealPortraitDiT
 from .loop import fit
@@ -25,7 +26,7 @@ ENDS = ("x_embedder", "t_embedder", "csize_embedder", "ar_embedder", "fl_embedde
 
 
 @torch.no_grad()
-def from_scratch(cfg) -> RealPortraitDiT:
+def from_scratch(cfg: DiTConfig) -> RealPortraitDiT:
     """Without public weights to protect, the control may speak from the first step."""
     dit = RealPortraitDiT(cfg).initialize()
     for layer in [dit.controlnet[0].before_proj, *(c.after_proj for c in dit.controlnet)]:
@@ -47,61 +48,58 @@ def latents_of(store: Store, clips: torch.Tensor, frames: torch.Tensor) -> torch
     return torch.stack(rows).float()
 
 
-def squared_error(out: torch.Tensor, target: torch.Tensor, conditional: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean over noised frames; out and target (B, L, 4, h, w)."""
-    error = (out[:, :, :target.shape[2]] - target).square().mean((2, 3, 4))             # (B, L)
-    return error.mean() if conditional is None else error[~conditional].mean()
+def batch_loss(dit: RealPortraitDiT, schedule: Schedule, store: Store, maps: MapSet, rows: torch.Tensor,
+               columns: torch.Tensor, together: bool) -> torch.Tensor:
+    """Loss of the driving frames `columns` (R, N) of R pairs `rows` of a clip and a portrait in it.
+
+    together: the N frames are one clip with one timestep, some of them conditional; else N independent frames.
+    """
+    cfg, size = dit.cfg, store.frames.shape[2]
+    shape = ClipShape(size, size, cfg.clip_frames, cfg.fps)
+    z_r = latents_of(store, maps.clips[rows], maps.portrait[rows][:, None])[:, 0]       # (R, 4, h, w)
+    z = latents_of(store, maps.clips[rows], maps.driving[rows[:, None], columns])       # (R, N, 4, h, w)
+    if together:
+        conditional = training_mask(*columns.shape)
+        t = stratified_times(len(rows), len(schedule))[:, None].expand(columns.shape)
+    else:
+        z, conditional = z.flatten(0, 1)[:, None], None                                 # (R N, 1, 4, h, w)
+        t = stratified_times(len(z), len(schedule))[:, None]
+    noise = torch.randn_like(z)
+    z_t = noise_clip(schedule, z, t, noise, conditional)
+
+    own = maps.maps(rows, torch.full((len(rows), 1), maps.driving.shape[1]), size) if cfg.reference_motion else None
+    reference = dit.encode_reference(z_r, shape, own)
+    control = dit.encode_motion(maps.maps(rows, columns, size))
+    told = t.float() if conditional is None else t.float().masked_fill(conditional, 0)
+    out = dit(z_t, told, shape, reference, control, conditional)
+    return diffusion_loss(schedule, out, z, z_t, t, noise, cfg.prediction, conditional).mean()
 
 
-def train_frames(store: Store, maps: MapSet, cfg: Config, schedule: Schedule, checkpoint: Path, minutes: float,
-                 portraits: int = 6, targets: int = 3, lr: float = 2e-3, compiled: bool = False) -> RealPortraitDiT:
-    """Stage 1. `compiled`: by torch.compile, which needs a C compiler and minutes, and pays in long runs."""
-    dit = from_scratch(cfg.dit)
-    if compiled:
-        for block in [*dit.blocks, *dit.controlnet]:
-            block.compile()
-    shape = ClipShape(cfg.image_size, cfg.image_size, cfg.clip_frames, cfg.fps)
+def train_frames(store: Store, maps: MapSet, cfg: DiTConfig, schedule: Schedule, checkpoint: Path, minutes: float,
+                 portraits: int = 6, targets: int = 3, lr: float = 2e-3) -> RealPortraitDiT:
+    """Stage 1: single frames, portrait and driving frames from one clip."""
+    dit = from_scratch(cfg)
 
     def loss(step: int):
         rows = torch.randint(len(maps.clips), (portraits,))
-        columns = torch.stack([torch.randperm(maps.driving.shape[1])[:targets] for _ in rows])     # (B, N)
-        z_r = latents_of(store, maps.clips[rows], maps.portrait[rows][:, None])[:, 0]
-        z = latents_of(store, maps.clips[rows], maps.driving[rows[:, None], columns]).flatten(0, 1)[:, None]
-        t = stratified_times(len(z), len(schedule))[:, None]                            # (B N, 1)
-        noise = torch.randn_like(z)
-        own = maps.maps(rows, torch.full((portraits, 1), maps.driving.shape[1]), cfg.image_size)
-        reference = dit.encode_reference(z_r, shape, own if cfg.dit.reference_motion else None)
-        control = dit.encode_motion(maps.maps(rows, columns, cfg.image_size))
-        out = dit(q_sample(schedule, z, t, noise), t.float(), shape, reference, control)
-        return squared_error(out, target(schedule, z, t, noise, cfg.dit.prediction)), {}
+        columns = torch.rand(portraits, maps.driving.shape[1]).argsort(1)[:, :targets]
+        return batch_loss(dit, schedule, store, maps, rows, columns, together=False), {}
 
     average = fit(dit, loss, checkpoint, minutes, lr, decay=0.995, adam_only=ENDS)
     dit.load_state_dict(average)
     return dit.eval()
 
 
-def train_clips(store: Store, maps: MapSet, cfg: Config, schedule: Schedule, dit: RealPortraitDiT, checkpoint: Path,
-                minutes: float, lr: float = 6e-4) -> RealPortraitDiT:
-    """Stage 2, from the weights of stage 1; one clip a step."""
-    shape = ClipShape(cfg.image_size, cfg.image_size, cfg.clip_frames, cfg.fps)
-    length, count = cfg.clip_frames, maps.driving.shape[1]
-    dit.train()
+def train_clips(store: Store, maps: MapSet, schedule: Schedule, dit: RealPortraitDiT, checkpoint: Path, minutes: float,
+                lr: float = 6e-4) -> RealPortraitDiT:
+    """Stage 2, from the weights of stage 1: L consecutive frames, one clip a step."""
+    length = dit.cfg.clip_frames
 
     def loss(step: int):
         row = torch.randint(len(maps.clips), (1,))
-        start = int(torch.randint(0, count - length + 1, ()))
+        start = int(torch.randint(0, maps.driving.shape[1] - length + 1, ()))
         columns = torch.arange(start, start + length)[None]                             # (1, L)
-        z_r = latents_of(store, maps.clips[row], maps.portrait[row][:, None])[:, 0]
-        z = latents_of(store, maps.clips[row], maps.driving[row[:, None], columns])     # (1, L, 4, h, w)
-        conditional = training_mask(1, length)
-        t = stratified_times(1, len(schedule)).expand(1, length)
-        noise = torch.randn_like(z)
-        noised = torch.where(conditional[..., None, None, None], z, q_sample(schedule, z, t, noise))
-        own = maps.maps(row, torch.full((1, 1), count), cfg.image_size)
-        reference = dit.encode_reference(z_r, shape, own if cfg.dit.reference_motion else None)
-        control = dit.encode_motion(maps.maps(row, columns, cfg.image_size))
-        out = dit(noised, torch.where(conditional, 0, t).float(), shape, reference, control, conditional)
-        return squared_error(out, target(schedule, z, t, noise, cfg.dit.prediction), conditional), {}
+        return batch_loss(dit, schedule, store, maps, row, columns, together=True), {}
 
     average = fit(dit, loss, checkpoint, minutes, lr, decay=0.98, warmup=20, adam_only=ENDS)
     dit.load_state_dict(average)
