@@ -80,11 +80,12 @@ class ExtractKeypoints(io.ComfyNode):
         if portrait_box is None or driver_box is None:
             detector = FaceDetector(folders.detector_path(MODEL_NAME))
 
-        progress = Progress(2 * len(driver))            # every frame is looked at twice: face, then keypoints
+        frames = len(driver)
+        progress = Progress(frames)                     # half a frame for its face, half for its keypoints
         points = portrait_points(portrait[0], detector, whose_portrait, portrait_box)
-        found = track(driver, detector, whose_driver, missing_face, driver_box, lambda done, total: progress.to(done))
+        found = track(driver, detector, whose_driver, missing_face, driver_box, lambda done, total: progress.to(done // 2))
         keypoints = extract_keypoints(
-            loaded(vid2vid), portrait, driver, points, found, callback=lambda done, total: progress.to(len(driver) + done)
+            loaded(vid2vid), portrait, driver, points, found, callback=lambda done, total: progress.to((frames + done) // 2)
         )
         if not found.present.all():
             log.warning("%s", found.report)

@@ -41,7 +41,7 @@ def test_a_face_lost_where_that_shall_stop(fails):
 
 def test_several_faces_where_only_one_is_wanted(fails):
     def only_one(inputs):
-        inputs["RealPortraitExtractKeypoints"].update(face="the only one")
+        inputs["RealPortraitExtractKeypoints"].update(portrait_face="the only one")
 
     assert contains(fails(portrait="two_faces.png", change=only_one), "2 faces")
 

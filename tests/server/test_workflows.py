@@ -74,6 +74,13 @@ def test_stock_ksampler(run):
     assert len(jpeg_sizes(done)) >= 3
 
 
+def test_stock_ksampler_and_continue_clip(run):
+    """Two clips: the second starts with the last latent of the first."""
+    _, queued, path = run("animate_portrait_continued", frames=18, steps=1)
+    assert sum(entry["class_type"] == "KSampler" for entry in queued.values()) == 2
+    assert probe(path)["frames"] == 18
+
+
 def test_sound_is_kept_as_long_as_the_picture(run):
     _, _, path = run(driving="with_sound.mp4", steps=1)
     found = probe(path)
