@@ -156,8 +156,8 @@ class ComfyClient:
 
 
 def rejection(told: dict) -> tuple[str, str]:
-    """The text and the node of a workflow that the host did not accept."""
-    for node, found in told.get("node_errors", {}).items():
-        for error in found["errors"]:
-            return f"{error['message']}: {error['details']}", node
-    return told.get("error", {}).get("message", str(told)), ""
+    """What is wrong with a workflow that the host did not accept, and at which node first."""
+    wrong = [(node, error) for node, found in told.get("node_errors", {}).items() for error in found["errors"]]
+    if not wrong:
+        return told.get("error", {}).get("message", str(told)), ""
+    return "; ".join(f"{error['message']}: {error['details']}" for _, error in wrong), wrong[0][0]

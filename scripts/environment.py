@@ -57,7 +57,7 @@ def prepare(comfyui: str | Path | None = None) -> Environment:
     python = make_venv()
     host = find_host(python, comfyui)
     changed = install_packages(python, host)
-    run_install_script(python)
+    run_install_script(python, host)
     if changed:
         say(f"The environment is ready after {time.monotonic() - started:.0f} s: {python}, ComfyUI {host}")
     return Environment(python, host)
@@ -216,10 +216,10 @@ def reachable(url: str) -> bool:
         return False
 
 
-def run_install_script(python: Path) -> None:
-    """install.py, as ComfyUI-Manager runs it after an install: in the pack's folder, told where ComfyUI keeps its models."""
+def run_install_script(python: Path, host: Path) -> None:
+    """install.py, as ComfyUI-Manager runs it after an install: in the pack's folder, told where ComfyUI and its models are."""
     BASE.mkdir(exist_ok=True)
-    told = dict(os.environ, COMFYUI_PATH=str(BASE), COMFYUI_FOLDERS_BASE_PATH=str(BASE))
+    told = dict(os.environ, COMFYUI_PATH=str(host), COMFYUI_FOLDERS_BASE_PATH=str(BASE))
     done = subprocess.run([python, "-s", "install.py"], cwd=ROOT, env=told, capture_output=True, text=True, errors="replace")
     if done.returncode:
         say(f"{done.stdout}{done.stderr}".strip())
