@@ -80,8 +80,8 @@ def fit(
             "step": step, "spent": spent, "skipped": skipped, "rng": torch.get_rng_state(),
         }, checkpoint)
 
-    sums: dict[str, float] = {}
-    count, last_log, last_save = 0, spent, spent
+    sums: dict[str, tuple[float, int]] = {}
+    last_log = last_save = spent
     model.train()
     while spent < minutes * 60:
         began = time.perf_counter()
@@ -102,12 +102,12 @@ def fit(
         step += 1
         spent += time.perf_counter() - began
         for name, scalar in (scalars | {"loss": value.item(), "norm": norm.item()}).items():
-            sums[name] = sums.get(name, 0.0) + scalar
-        count += 1
+            total, count = sums.get(name, (0.0, 0))
+            sums[name] = (total + scalar, count + 1)
         if spent - last_log >= LOG_EVERY:
-            means = "  ".join(f"{name} {total / count:.4f}" for name, total in sums.items())
+            means = "  ".join(f"{name} {total / count:.4f}" for name, (total, count) in sums.items())
             log.info("step %d  %.1f/%.1f min  lr %.2e  %s  skipped %d", step, spent / 60, minutes, rate, means, skipped)
-            sums, count, last_log = {}, 0, spent
+            sums, last_log = {}, spent
         if spent - last_save >= SAVE_EVERY:
             save()
             last_save = spent
