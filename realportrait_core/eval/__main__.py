@@ -2,45 +2,21 @@
 
 import argparse
 import logging
-import os
 import sys
 import time
 from pathlib import Path
 
-from ..dit.checkpoint import load_dit
 from ..diffusion.schedule import linear_schedule
-from ..errors import InputError, RealPortraitError, WeightsError
+from ..dit.checkpoint import load_dit
+from ..errors import InputError, RealPortraitError
 from ..face.detect import MODEL_NAME, FaceDetector
+from ..face.find import find_detector
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
 from . import protocol
 
-PACKAGE = Path(__file__).resolve().parents[1]
-WEIGHTS = PACKAGE / "weights"
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 CASES = {"self": protocol.self_cases, "cross": protocol.cross_cases}
-
-
-def detector_places() -> list[Path]:
-    """Where YuNet may lie: the models of $COMFYUI_PATH, of the repository's own .venv, of the ComfyUI that holds this pack."""
-    root = PACKAGE.parent
-    models = [root / ".venv" / "base" / "models", root / ".venv" / "comfyui" / "models"]
-    if os.environ.get("COMFYUI_PATH"):
-        models.insert(0, Path(os.environ["COMFYUI_PATH"]) / "models")
-    if root.parent.name == "custom_nodes":
-        models.append(root.parent.parent / "models")
-    return [folder / "realportrait" / MODEL_NAME for folder in models]
-
-
-def find_detector() -> Path:
-    """The first of `detector_places` that is there. WeightsError where none is."""
-    for path in detector_places():
-        if path.is_file():
-            return path
-    looked = "; ".join(str(path) for path in detector_places())
-    raise WeightsError(
-        f"The face detector is missing; looked for {looked}. Run `python install.py --models-dir DIR` and give its file "
-        f"with --detector, or set COMFYUI_PATH to a ComfyUI in which install.py has run."
-    )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -1,0 +1,230 @@
+"""Metrics against closed forms and kornia; the protocol on two clips, with tiny networks and with the bundled ones."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import yunet
+from realportrait_core.config import DiTConfig, Vid2VidConfig
+from realportrait_core.dit.checkpoint import save_dit
+from realportrait_core.dit.model import RealPortraitDiT
+from realportrait_core.errors import InputError
+from realportrait_core.eval import __main__ as command
+from realportrait_core.eval import protocol
+from realportrait_core.eval.metrics import keypoint_error, psnr, seen_keypoints, ssim
+from realportrait_core.face.crop import rescale
+from realportrait_core.generate import Motion
+from realportrait_core.motion_map import MotionMaps
+from realportrait_core.vae import TinyVAE, save_vae
+from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid.checkpoint import save_vid2vid
+from realportrait_core.vid2vid.motion import MotionExtractor
+
+CLIPS = yunet.ROOT / "tests" / "data"
+WEIGHTS = yunet.ROOT / "realportrait_core" / "weights"
+BUNDLED = [WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors",
+           WEIGHTS / "realportrait" / "realportrait_mini.safetensors", WEIGHTS / "vae" / "realportrait_mini_vae.safetensors"]
+
+VID2VID = Vid2VidConfig(
+    crop_size=32, num_kp=5, appearance_width=4, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
+    motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=2,
+    mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+)
+DIT = DiTConfig(hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=64,
+                prediction="v", motion_channels=6, motion_widths=(8, 8), reference_motion=True, fps=12.5)
+
+
+def pictures(seed: int, size: int = 40) -> torch.Tensor:
+    """(3, 3, size, size) with structure on several scales."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(3, 3, 5, 5, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1)
+    return (0.8 * smooth + 0.2 * torch.rand(3, 3, size, size, generator=generator)).clamp(0, 1)
+
+
+# Metrics
+
+
+@pytest.mark.parametrize("step", [0.5, 0.1, 0.003])
+def test_psnr_of_a_constant_error(step):
+    truth = torch.full((2, 3, 16, 16), 0.4)
+    expected = torch.tensor([-20 * math.log10(step), 100.0])
+    torch.testing.assert_close(psnr(torch.stack([truth[0] + step, truth[1]]), truth), expected, atol=1e-3, rtol=0)
+
+
+def test_ssim_of_flat_pictures():
+    """Without structure only the brightness term is left: (2 a b + C1) / (a^2 + b^2 + C1)."""
+    a, b = 0.2, 0.7
+    found = ssim(torch.full((1, 3, 20, 20), a), torch.full((1, 3, 20, 20), b))
+    assert found.item() == pytest.approx((2 * a * b + 1e-4) / (a * a + b * b + 1e-4), abs=1e-4)
+
+
+def test_ssim_equals_kornia():
+    metrics = pytest.importorskip("kornia.metrics")
+    a, b = pictures(0), pictures(1)
+    expected = metrics.ssim(a, b, 11, padding="valid").mean((1, 2, 3))
+    torch.testing.assert_close(ssim(a, b), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ssim(a, a), torch.ones(3))
+
+
+def test_keypoint_error_is_the_mean_distance():
+    truth = torch.rand(2, 7, 2)
+    moved = truth.clone()
+    moved[0] += torch.tensor([3.0, 4.0])
+    moved[1, 0, 0] += 7.0
+    torch.testing.assert_close(keypoint_error(moved, truth), torch.tensor([5.0, 1.0]))
+
+
+def test_keypoints_are_measured_in_px_of_the_frame():
+    """M with nothing but biases sees the same points in every crop; a crop of 100 px makes a unit 50 px."""
+    motion = MotionExtractor(VID2VID).eval()
+    for head in (motion.detector.fc_kp, motion.detector.fc_exp, motion.detector.fc_scale, motion.detector.fc_t,
+                 motion.detector.fc_pitch, motion.detector.fc_yaw, motion.detector.fc_roll):
+        torch.nn.init.zeros_(head.weight)
+    points = motion.detector.fc_kp.bias.detach().view(1, 5, 3)
+    crop = rescale(512 / 100)
+    with torch.inference_mode():
+        found = seen_keypoints(motion, torch.rand(2, 3, 120, 110), crop)
+    torch.testing.assert_close(found, 50 * points[..., :2].expand(2, 5, 2), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_metrics_refuse_what_cannot_be_compared(metric):
+    with pytest.raises(InputError, match=r"\(2, 3, 20, 20\)"):
+        metric(torch.rand(2, 3, 20, 20), torch.rand(2, 3, 20, 21))
+    broken = torch.rand(1, 3, 20, 20)
+    broken[0, 0, 0, :2] = torch.nan
+    with pytest.raises(InputError, match="2 of the result's 1200 values"):
+        metric(broken, torch.rand(1, 3, 20, 20))
+
+
+def test_ssim_refuses_pictures_smaller_than_its_window():
+    with pytest.raises(InputError, match="11x11"):
+        ssim(torch.rand(1, 3, 10, 20), torch.rand(1, 3, 10, 20))
+
+
+# Face Vid2vid's row
+
+
+def test_the_painted_face_fades_into_the_portrait():
+    """Where the crop is the whole frame, pasting is a plain blend."""
+    torch.manual_seed(0)
+    vid2vid = FaceVid2Vid(VID2VID).eval()
+    size = VID2VID.crop_size
+    to_crop = rescale(512 / size).expand(9, 3, 3)
+    face = torch.tensor([[2 / size, 0, -1.0], [0, 2 / size, -1.0]], dtype=torch.float64).expand(9, 2, 3)
+    maps = MotionMaps(torch.randn(9, 6, 8, 8), to_crop, face, size, size)
+    motion = Motion(maps, maps[0], torch.eye(3, dtype=torch.float64), (size, size))
+    portrait, soft = torch.rand(1, 3, size, size), protocol.soft_square(size)
+    with torch.inference_mode():
+        painted, drawn = protocol.paint(vid2vid, portrait, motion), vid2vid.generator(maps.f)
+    torch.testing.assert_close(painted, soft * drawn + (1 - soft) * portrait, atol=1e-5, rtol=0)
+    assert soft[0, 0, size // 2, size // 2] == 1 and soft.max() == 1
+    assert soft[0, 0, 0].max() < 0.06 and torch.equal(soft, soft.mT) and torch.equal(soft, soft.flip(2))
+
+
+# Data
+
+
+def test_pairs_of_the_same_motion(tmp_path):
+    for name in ("800000", "800001", "800002", "810001", "810002", "810007", "notes"):
+        (tmp_path / f"{name}.mp4").touch()
+    assert [case.name for case in protocol.cross_cases(tmp_path)] == ["800001->810001", "800002->810002"]
+    assert len(protocol.self_cases(tmp_path)) == 7
+
+
+def test_folders_without_clips_are_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no .mp4"):
+        protocol.self_cases(tmp_path)
+    (tmp_path / "800000.mp4").touch()
+    with pytest.raises(InputError, match="no pair"):
+        protocol.cross_cases(tmp_path)
+    pytest.importorskip("av")
+    with pytest.raises(InputError, match="cannot be read as a video"):
+        protocol.read_clip(tmp_path / "800000.mp4")
+
+
+# Whole runs
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> list[str]:
+    """Options that name files of tiny networks, and the detector's."""
+    pytest.importorskip("cv2")
+    pytest.importorskip("av")
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    save_vid2vid(folder / "vid2vid.safetensors", FaceVid2Vid(VID2VID))
+    save_dit(folder / "dit.safetensors", RealPortraitDiT(DIT).initialize())
+    save_vae(folder / "vae.safetensors", TinyVAE((4, 4, 4, 4)))
+    files = {name: str(folder / f"{name}.safetensors") for name in ("vid2vid", "dit", "vae")}
+    return [item for name, path in files.items() for item in (f"--{name}", path)] + ["--detector", str(yunet.onnx())]
+
+
+def write_black(path: Path) -> None:
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("mpeg4", rate=12)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(3):
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        video.mux(stream.encode())
+
+
+def test_self_leaves_out_what_has_no_face_and_says_so(tiny, tmp_path, capsys):
+    data = tmp_path / "data"
+    data.mkdir()
+    write_black(data / "000000.mp4")
+    (data / "800000.mp4").symlink_to(CLIPS / "800000.mp4")
+    files = ["--json", str(tmp_path / "out" / "report.json"), "--strip", str(tmp_path / "out" / "strip.png")]
+    assert command.main(["self", "--data", str(data), "--steps", "1", *files, *tiny]) == 0
+    printed = capsys.readouterr().out
+    assert "1 used / 2 total" in printed and "Left out 000000: No face" in printed
+
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["clips_used"] == 1 and report["clips_total"] == 2 and report["frames_scored"] == 23
+    assert list(report["rows"]) == ["static portrait", "VAE round trip", "Face Vid2vid", "RealPortrait"]
+    clip = report["clips"][0]
+    assert all(len(values) == 23 for metrics in clip["frames_from_1"].values() for values in metrics.values())
+    frames = protocol.read_clip(CLIPS / "800000.mp4").movedim(-1, 1).float() / 255
+    small = torch.nn.functional.avg_pool2d(frames, 4)
+    expected = psnr(small[:1].expand(23, -1, -1, -1), small[1:]).mean().item()
+    # Truth and portrait are brought to the DiT's 64 px alike.
+    assert report["rows"]["static portrait"]["psnr_db"] == pytest.approx(expected, abs=0.05)
+    assert f"{expected:.1f}" in printed
+
+    import cv2
+    strip = cv2.imread(str(tmp_path / "out" / "strip.png"))
+    assert strip.shape == (64 + 6, 13 * 64, 3)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.json", "strip.png"]
+
+
+def test_errors_end_as_one_sentence(tiny, tmp_path, capsys, caplog):
+    assert command.main(["self", "--data", str(tmp_path), *tiny]) == 1
+    assert command.main(["self", "--data", str(CLIPS), *tiny, "--dit", str(tmp_path / "none.safetensors")]) == 1
+    assert command.main(["cross", "--data", str(CLIPS), "--limit", "0", *tiny]) == 1
+    assert capsys.readouterr().out == ""
+    assert [record.levelname for record in caplog.records].count("ERROR") == 3
+
+
+def test_the_bundled_weights_beat_the_static_portrait(tmp_path):
+    """The motion of 800000 on the first frame of 810000, another identity; 2 steps."""
+    missing = [path.name for path in BUNDLED if not path.is_file()]
+    if missing:
+        pytest.skip(f"the bundled weights are not all there: {', '.join(missing)}")
+    pytest.importorskip("cv2")
+    pytest.importorskip("av")
+    report = tmp_path / "report.json"
+    options = ["cross", "--data", str(CLIPS), "--steps", "2", "--json", str(report), "--detector", str(yunet.onnx())]
+    assert command.main(options) == 0
+    rows = json.loads(report.read_text())["rows"]
+    assert rows["VAE round trip"]["psnr_db"] > 27
+    for row in ("Face Vid2vid", "RealPortrait"):
+        assert rows[row]["psnr_db"] > rows["static portrait"]["psnr_db"] + 1
+        assert rows[row]["keypoint_error_px"] < 0.5 * rows["static portrait"]["keypoint_error_px"]
