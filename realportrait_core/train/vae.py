@@ -1,14 +1,12 @@
 """Trains the bundled tiny VAE from scratch, with TAESD as the teacher of the latent space.
 
-    python -m realportrait_core.train vae --data ../shared/data/heads256 --teacher ../shared/taesd --minutes 25 \
-        --out realportrait_core/weights/vae/realportrait_mini_vae.safetensors
+    python -m realportrait_core.train vae --data ../shared/data/heads256 --teacher ../shared/taesd --minutes 25
 
 The decoder learns to turn the teacher's latents into the frames they came from, the encoder to produce the teacher's
 latents. After `JOINT_FROM` of the time the encoder also answers for the picture, and the decoder sees latents of both, so that
 either VAE can be swapped for the other. No weight of the teacher is copied.
 """
 
-import argparse
 import logging
 import math
 import time
@@ -261,18 +259,3 @@ def train_vae(data: Path, teacher: Path, out: Path, minutes: float = 25.0, batch
     resume.unlink(missing_ok=True)
     log.info("done after %d steps, %.0f s: %s", step, spent, figures)
     return figures
-
-
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m realportrait_core.train vae", description=train_vae.__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/ of .mp4 clips")
-    parser.add_argument("--teacher", type=Path, required=True, help="folder with taesd_encoder and taesd_decoder .safetensors")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=25.0)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--side", type=int, default=12, help="of the training crops, in px of the latent")
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--per-clip", type=int, default=1, help="frames of every training clip")
-    parser.add_argument("--cache", type=Path, default=None, help="folder for the teacher's latents")
-    arguments = parser.parse_args(argv)
-    train_vae(**vars(arguments))

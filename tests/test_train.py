@@ -1,0 +1,464 @@
+"""Training in toy sizes on the two clips of tests/data: the truth M is taught, the loop, every stage, the files at the end."""
+
+import itertools
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import yunet
+from realportrait_core.config import Config, DiTConfig, Vid2VidConfig
+from realportrait_core.checkpoint import save
+from realportrait_core.diffusion.schedule import linear_schedule
+from realportrait_core.dit.checkpoint import load_dit, save_dit
+from realportrait_core.dit.embed import ClipShape
+from realportrait_core.errors import InputError
+from realportrait_core.face.crop import rescale
+from realportrait_core.face.detect import FaceDetector
+from realportrait_core.train import __main__ as command
+from realportrait_core.train import loop, prepare, recipe
+from realportrait_core.train.dit import from_scratch, stratified_times, train_clips, train_frames
+from realportrait_core.train.loop import fit, recalibrate
+from realportrait_core.train.maps import MapSet, load_maps, make_maps, save_maps
+from realportrait_core.train.motion import train_motion
+from realportrait_core.train.muon import between_features, orthogonal
+from realportrait_core.train.store import Store, jitter, open_store, to_unit
+from realportrait_core.train.truth import NUM_KP, SURFACE, angles, keypoints, load_heads, pick
+from realportrait_core.train.warp import train_renderer
+from realportrait_core.vae import TinyVAE
+from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid.checkpoint import load_vid2vid
+from realportrait_core.vid2vid.keypoints import rotation_matrix, transform
+from realportrait_core.vid2vid.motion import MotionExtractor
+
+CLIPS = yunet.ROOT / "tests" / "data"
+NAMES = ("800000", "810000")
+TOY = Config(
+    vid2vid=Vid2VidConfig(
+        crop_size=32, num_kp=NUM_KP, appearance_width=4, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
+        motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=1,
+        mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+    ),
+    dit=DiTConfig(
+        hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=256,
+        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), reference_motion=True, fps=12.5,
+    ),
+    image_size=256,
+)
+
+
+class Stopped(Exception):
+    """The machine went down."""
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """A clock by which every step takes a second, so that `fit` for n / 60 minutes takes n steps; each is saved."""
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    monkeypatch.setattr(loop, "SAVE_EVERY", 1.0)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """What `prepare` makes; the points are the projected truth, so that no detector is needed."""
+    pytest.importorskip("av")
+    folder = tmp_path_factory.mktemp("cache")
+    prepare.decode_clips(CLIPS, folder)
+    points = []
+    for name in NAMES:
+        with np.load(CLIPS / f"{name}.npz") as file:
+            eyes, surface = file["eyes2d"].astype(np.float32), file["verts2d"].astype(np.float32)
+        points.append(np.concatenate([eyes[:, ::-1], surface[:, [0, 95, 59]]], 1) - 0.5)
+    np.save(folder / "points.npy", np.stack(points))
+    torch.manual_seed(0)
+    prepare.encode_frames(folder, TinyVAE((4, 4, 4, 4)), [(clip, frame) for clip in (0, 1) for frame in range(6)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(cache) -> Store:
+    return open_store(cache, CLIPS)
+
+
+@pytest.fixture(scope="module")
+def vid2vid() -> FaceVid2Vid:
+    torch.manual_seed(0)
+    return FaceVid2Vid(TOY.vid2vid).eval()
+
+
+@pytest.fixture(scope="module")
+def stills(store, vid2vid) -> MapSet:
+    return make_maps(store, vid2vid, [0, 1], [0], [0, 2, 4])
+
+
+@pytest.fixture(scope="module")
+def sequences(store, vid2vid) -> MapSet:
+    return make_maps(store, vid2vid, [1], [0], [0, 1, 2, 3, 4])
+
+
+# Truth
+
+
+@pytest.fixture(scope="module")
+def crops() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Clip, frame and a shifted, zoomed, rolled crop of it."""
+    torch.manual_seed(0)
+    clips, frames = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 13, 5, 17, 23])
+    return clips, frames, to_unit(jitter(rescale(2.0).expand(5, 3, 3), scale=0.2, shift=0.1, degrees=40.0))
+
+
+def test_keypoints_of_the_truth_lie_on_the_rendered_head(crops):
+    """x = s (x_c R + delta) + t gives the surface points and the eyes where the file has them."""
+    heads, names = load_heads(CLIPS)
+    assert names == list(NAMES)
+    clips, frames, frame_to_unit = crops
+    pose, _ = pick(heads, clips, frames, frame_to_unit)
+    found = transform(pose)
+    torch.testing.assert_close(found, pose.scale[:, :, None] * (pose.canonical @ pose.rotation + pose.expression)
+                               + pose.translation[:, None])
+    torch.testing.assert_close(found, keypoints(pose))
+    for i, (clip, frame) in enumerate(zip(clips.tolist(), frames.tolist())):
+        with np.load(CLIPS / f"{names[clip]}.npz") as file:
+            pixels = torch.from_numpy(file["verts2d"][frame, list(SURFACE)].astype(np.float32)) - 0.5
+            eyes = torch.from_numpy(file["eyes2d"][frame].astype(np.float32)) - 0.5
+        expected = pixels @ frame_to_unit[i, :, :2].T + frame_to_unit[i, :, 2]
+        torch.testing.assert_close(found[i, :len(SURFACE), :2], expected, atol=2e-5, rtol=0)
+        near = found[i, len(SURFACE):, :2] - (eyes @ frame_to_unit[i, :, :2].T + frame_to_unit[i, :, 2]).repeat(2, 1)
+        assert near.norm(dim=-1).max() < 0.1            # iris and lid are within an eye's radius of its centre
+
+
+def test_depth_of_the_truth_is_that_of_the_head(crops):
+    """s times the surface point's depth about the head's origin; nearer the camera is smaller."""
+    heads, _ = load_heads(CLIPS)
+    clips, frames, frame_to_unit = crops
+    pose, everywhere = pick(heads, clips, frames, frame_to_unit)
+    torch.testing.assert_close(transform(pose)[:, :len(SURFACE), 2], everywhere[:, list(SURFACE), 2], atol=1e-5, rtol=0)
+    nose, ears = 0, (75, 21)
+    assert (everywhere[:, nose, 2] < everywhere[:, list(ears), 2].amin(1)).all()
+
+
+def test_rotation_of_the_truth_is_a_rotation_with_its_angles(crops):
+    heads, _ = load_heads(CLIPS)
+    pose, _ = pick(heads, *crops)
+    torch.testing.assert_close(pose.rotation @ pose.rotation.mT, torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0)
+    assert (torch.linalg.det(pose.rotation) > 0).all()
+    torch.testing.assert_close(rotation_matrix(*angles(pose.rotation)), pose.rotation, atol=1e-5, rtol=0)
+
+
+def test_a_rolled_crop_rolls_the_pose_and_nothing_else():
+    heads, _ = load_heads(CLIPS)
+    clips, frames = torch.tensor([0, 1]), torch.tensor([3, 9])
+    straight = to_unit(rescale(2.0).expand(2, 3, 3))
+    turn = torch.tensor([[0.8, -0.6], [0.6, 0.8]])
+    plain, _ = pick(heads, clips, frames, straight)
+    rolled, _ = pick(heads, clips, frames, turn @ straight)
+    torch.testing.assert_close(rolled.scale, plain.scale, atol=1e-5, rtol=0)
+    torch.testing.assert_close(rolled.canonical, plain.canonical)
+    torch.testing.assert_close(transform(rolled)[..., :2], transform(plain)[..., :2] @ turn.T, atol=2e-5, rtol=0)
+    torch.testing.assert_close(rolled.rotation[:, :, 2], plain.rotation[:, :, 2])
+
+
+# Arrays
+
+
+def test_decoded_frames_are_the_video_and_are_not_decoded_twice(cache):
+    av = pytest.importorskip("av")
+    path = cache / "frames.npy"
+    before = path.stat().st_mtime_ns
+    frames = prepare.decode_clips(CLIPS, cache)
+    assert frames.shape == (2, 24, 256, 256, 3) and path.stat().st_mtime_ns == before
+    with av.open(str(CLIPS / "810000.mp4")) as video:
+        last = list(video.decode(video=0))[-1].to_ndarray(format="rgb24")
+    assert np.array_equal(frames[1, -1], last)
+    with pytest.raises(InputError, match="holds 2 clips and 1 are asked for"):
+        prepare.decode_clips(CLIPS, cache, limit=1)
+    with pytest.raises(InputError, match="no .mp4"):
+        prepare.decode_clips(cache, cache)
+
+
+def test_points_are_missing_where_there_is_no_face_and_a_stopped_run_goes_on(cache, tmp_path):
+    pytest.importorskip("cv2")
+    faces = np.load(cache / "frames.npy", mmap_mode="r")[:, :2].copy()
+    faces[1, 1] = 0
+    np.save(tmp_path / "frames.npy", faces)
+    begun = np.full((2, 2, 5, 2), np.inf, np.float32)
+    begun[0] = 7.0                                      # as if a run had been stopped after the first clip
+    np.save(tmp_path / "points.partial.npy", begun)
+    points = prepare.find_points(tmp_path, FaceDetector(yunet.onnx()))
+    assert (points[0] == 7).all() and np.isnan(points[1, 1]).all()
+    truth = np.load(cache / "points.npy")[1, 0]
+    assert np.abs(points[1, 0] - truth).mean() < 10     # an eyeball's centre is not where the eye is seen
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.npy", "points.npy"]
+
+
+def test_latents_of_the_chosen_frames_only(cache):
+    torch.manual_seed(0)
+    vae = TinyVAE((4, 4, 4, 4)).eval()
+    latents, frames = np.load(cache / "latents.npy"), np.load(cache / "frames.npy", mmap_mode="r")
+    assert latents.shape == (2, 24, 4, 32, 32) and latents[:, :6].any((2, 3, 4)).all() and not latents[:, 6:].any()
+    with torch.inference_mode():
+        expected = vae.encode(torch.from_numpy(frames[1, 3].copy()).permute(2, 0, 1)[None] / 255)
+    torch.testing.assert_close(torch.from_numpy(latents[1, 3]).float()[None], expected, atol=2e-3, rtol=2e-3)
+
+
+# The loop
+
+
+def regression(seed: int = 0) -> tuple[nn.Module, object]:
+    torch.manual_seed(seed)
+    model, truth = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 16)), torch.randn(16, 16) / 4
+
+    def loss(step: int):
+        x = torch.randn(64, 16)
+        return (model(x) - torch.tanh(x @ truth)).square().mean(), {}
+
+    return model, loss
+
+
+def test_the_loop_learns(seconds, tmp_path):
+    model, loss = regression()
+    before = loss(0)[0].item()
+    model.load_state_dict(fit(model, loss, tmp_path / "run.ckpt", minutes=2.5, lr=1e-2, decay=0.9, warmup=10))
+    assert loss(0)[0].item() < 0.3 * before
+
+
+def test_steps_that_are_not_finite_are_skipped(seconds, tmp_path):
+    model, loss = regression()
+    seen = []
+
+    def poisoned(step: int):
+        seen.append([parameter.detach().clone() for parameter in model.parameters()])
+        value, scalars = loss(step)
+        return value * (math.inf if step == 1 else math.nan if step == 2 else 1.0), scalars
+
+    average = fit(model, poisoned, tmp_path / "run.ckpt", minutes=5 / 60, lr=1e-2)
+    same = [all(torch.equal(a, b) for a, b in zip(before, after)) for before, after in itertools.pairwise(seen)]
+    assert same == [False, True, True, False]
+    assert all(torch.isfinite(value).all() for value in average.values())
+    assert torch.load(tmp_path / "run.ckpt", weights_only=True)["skipped"] == 2
+
+
+def test_a_stopped_run_ends_as_one_that_was_not(seconds, tmp_path):
+    def run(name: str, stop_at: int | None):
+        model, loss = regression()
+
+        def stopping(step: int):
+            if step == stop_at:
+                raise Stopped
+            return loss(step)
+
+        return fit(model, stopping, tmp_path / name, minutes=8 / 60, lr=1e-2)
+
+    whole = run("whole.ckpt", None)
+    with pytest.raises(Stopped):
+        run("stopped.ckpt", 5)
+    torch.rand(100)                                     # the state of the random numbers comes with the checkpoint
+    resumed = run("stopped.ckpt", None)
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert torch.load(tmp_path / "stopped.ckpt", weights_only=True)["step"] == 8
+
+
+def test_recalibrated_batch_norms_hold_the_mean_over_the_batches():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(3)
+    batches = torch.randn(6, 32, 3) * 2 + 5
+    recalibrate(norm, lambda step: (norm(batches[step]).sum(), {}), batches=6)
+    torch.testing.assert_close(norm.running_mean, batches.mean((0, 1)))
+    torch.testing.assert_close(norm.running_var, batches.var(1).mean(0))
+    assert norm.momentum == 0.1 and not norm.training
+
+
+def test_muon_evens_out_singular_values():
+    torch.manual_seed(0)
+    for shape in ((2, 24, 40), (2, 40, 24)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape) @ torch.diag(torch.linspace(0.3, 3, shape[-1]))))
+        assert values.min() > 0.3 and values.max() < 1.4
+    assert between_features("fc.weight", torch.empty(16, 16)) and not between_features("fc.weight", torch.empty(16, 4, 3, 3))
+
+
+def test_times_are_spread_evenly():
+    torch.manual_seed(0)
+    times = stratified_times(10, 1000)
+    assert sorted((times // 100).tolist()) == list(range(10))
+
+
+# Stages
+
+
+def trained(state: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> list[str]:
+    """Names of the weights that have moved; all must be finite."""
+    assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
+    return [name for name in start if start[name].is_floating_point() and not torch.equal(start[name], state[name])]
+
+
+def test_motion_learns_from_the_truth(store, seconds, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    torch.manual_seed(0)
+    model = train_motion(store, TOY.vid2vid, tmp_path / "motion.ckpt", 3 / 60, batch=4, holdout=1)
+    assert isinstance(model, MotionExtractor) and "held out" in caplog.text
+    torch.manual_seed(0)
+    start = MotionExtractor(TOY.vid2vid).state_dict()
+    assert len(trained(model.state_dict(), start)) > 0.9 * len(start)
+
+
+def test_folded_motion_is_an_ordinary_extractor(store):
+    """Standardising the features and folding that into the heads are one function."""
+    from realportrait_core.train.motion import Standardised
+
+    torch.manual_seed(0)
+    model = Standardised(TOY.vid2vid, store.heads.canonical.mean(0)).train()
+    images = torch.rand(6, 3, 32, 32)
+    model.raw(images)
+    model.eval()
+    with torch.inference_mode():
+        for name, value in model.folded().raw(images).items():
+            torch.testing.assert_close(value, model.raw(images)[name], atol=1e-4, rtol=1e-3)
+
+
+def test_the_renderer_trains(store, seconds, tmp_path):
+    torch.manual_seed(0)
+    model = train_renderer(store, TOY.vid2vid, tmp_path / "renderer.ckpt", 2 / 60, faces=2, drivers=2, holdout=1)
+    torch.manual_seed(0)
+    start = type(model)(TOY.vid2vid).state_dict()
+    moved = trained(model.state_dict(), start)
+    for part in ("appearance.", "warping.", "generator."):
+        assert any(name.startswith(part) for name in moved)
+    # With its M beside it, the state is that of a FaceVid2Vid.
+    assert set(FaceVid2Vid(TOY.vid2vid).state_dict()) - set(start) == {
+        f"motion.{name}" for name in MotionExtractor(TOY.vid2vid).state_dict()}
+
+
+def test_maps_of_the_portrait_itself_are_its_own(stills, tmp_path):
+    """The neutral frame is the portrait, so the driver's change in it is none."""
+    assert stills.f.shape == (2, 4, 6, 8, 8) and stills.driving.tolist() == [[0, 2, 4]] * 2
+    torch.testing.assert_close(stills.f[:, 0].float(), stills.f[:, 3].float(), atol=2e-3, rtol=2e-3)
+    assert not torch.equal(stills.f[:, 1], stills.f[:, 3])
+    picked = stills.maps(torch.tensor([1, 0]), torch.tensor([[2, 3], [0, 1]]), 256)
+    assert torch.equal(picked.f[1], stills.f[1, 3].float()) and torch.equal(picked.face[2], stills.face[0, 0])
+    save_maps(stills, tmp_path / "a.npz")
+    twice = load_maps([tmp_path / "a.npz"] * 2)
+    assert torch.equal(twice.f, torch.cat([stills.f, stills.f])) and len(twice.clips) == 4
+
+
+def test_stage_one_resumes_exactly(store, stills, seconds, tmp_path, monkeypatch):
+    schedule = linear_schedule()
+
+    def run(name: str):
+        torch.manual_seed(0)
+        return train_frames(store, stills, TOY.dit, schedule, tmp_path / name, 4 / 60, portraits=2, targets=2).state_dict()
+
+    whole = run("whole.ckpt")
+    kept = loop.save_atomically
+
+    def save_and_stop(value, path):
+        kept(value, path)
+        if value["step"] == 2:
+            raise Stopped
+
+    monkeypatch.setattr(loop, "save_atomically", save_and_stop)
+    with pytest.raises(Stopped):
+        run("stopped.ckpt")
+    monkeypatch.setattr(loop, "save_atomically", kept)
+    resumed = run("stopped.ckpt")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+    torch.manual_seed(0)
+    start = from_scratch(TOY.dit).state_dict()
+    moved = trained(whole, start)
+    for part in ("motion_net.", "reference_proj.", "controlnet.0.after_proj", "blocks.1.attn", "final_layer"):
+        assert any(name.startswith(part) for name in moved), part
+
+
+def test_stage_two_goes_on_from_stage_one(store, sequences, seconds, tmp_path):
+    torch.manual_seed(0)
+    dit = from_scratch(TOY.dit)
+    start = {name: value.clone() for name, value in dit.state_dict().items()}
+    result = train_clips(store, sequences, linear_schedule(), dit, tmp_path / "clips.ckpt", 2 / 60)
+    assert any("attn_temp" in name for name in trained(result.state_dict(), start))
+    drift = (result.state_dict()["blocks.0.attn.qkv.weight"] - start["blocks.0.attn.qkv.weight"]).abs().max()
+    assert drift < 0.01                                 # a fresh network would be far from these weights
+
+
+# The recipe
+
+
+def test_export_writes_what_users_load(store, vid2vid, sequences, tmp_path):
+    run = recipe.Run(CLIPS, tmp_path / "cache", tmp_path / "out", tmp_path, cfg=TOY)
+    recipe.export(run)
+    assert not run.out.exists()                         # nothing is trained yet
+    state = vid2vid.state_dict()
+    save(run.cache / "motion.safetensors", vid2vid.motion.state_dict(), {})
+    save(run.cache / "renderer.safetensors", {name: state[name] for name in state if not name.startswith("motion.")}, {})
+    torch.manual_seed(1)
+    first, last = from_scratch(TOY.dit), from_scratch(TOY.dit)
+    save_dit(run.cache / "frames.safetensors", first, torch.float32)
+    save_dit(run.cache / "clips.safetensors", last, torch.float32)
+    recipe.export(run)
+
+    loaded = load_vid2vid(run.out / recipe.VID2VID_FILE)
+    assert loaded.cfg == TOY.vid2vid
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, state[name].half().to(value.dtype) if value.is_floating_point() else state[name])
+    dit = load_dit(run.out / recipe.DIT_FILE)
+    assert dit.cfg == TOY.dit
+    assert torch.equal(dit.state_dict()["blocks.0.attn.qkv.weight"], last.blocks[0].attn.qkv.weight.half().float())
+    with torch.inference_mode():
+        shape = ClipShape(256, 256, 4, 12.5)
+        own = sequences.maps(torch.tensor([0]), torch.tensor([[5]]), 256)
+        reference = dit.encode_reference(torch.randn(1, 4, 32, 32), shape, own)
+        control = dit.encode_motion(sequences.maps(torch.tensor([0]), torch.arange(4)[None], 256))
+        out = dit(torch.randn(1, 4, 4, 32, 32), torch.full((1, 4), 500.0), shape, reference, control)
+    assert out.shape == (1, 4, 4, 32, 32) and torch.isfinite(out).all()
+
+
+def test_the_whole_recipe_in_toy_size(cache, seconds, tmp_path, monkeypatch, caplog):
+    """Every step after the VAE, each for a second; a second run finds everything in place."""
+    caplog.set_level(logging.INFO)
+    folder, data = tmp_path / "cache", tmp_path / "data"
+    folder.mkdir()
+    data.mkdir()
+    (data / "train").symlink_to(CLIPS)
+    for name in ("frames.npy", "points.npy"):
+        (folder / name).symlink_to(cache / name)
+    monkeypatch.setattr(recipe, "HELD_OUT", 1)
+    run = recipe.Run(data, folder, tmp_path / "out", tmp_path, cfg=replace(TOY, dit=replace(TOY.dit, clip_frames=3)))
+    from realportrait_core.vae import save_vae
+    save_vae(run.out / recipe.VAE_FILE, TinyVAE((4, 4, 4, 4)))
+    recipe.mini(run, minutes=0.1 / 60)
+    latents = np.load(folder / "latents.npy", mmap_mode="r")
+    assert latents[:, [0, 1, 2, 5, 10, 15, 20]].any((2, 3, 4)).all() and not latents[:, 3].any()
+    files = sorted(run.out.rglob("*.safetensors"))
+    assert sorted(file.relative_to(run.out) for file in files) == sorted([recipe.DIT_FILE, recipe.VID2VID_FILE, recipe.VAE_FILE])
+    assert sorted(path.name for path in (folder / "maps").iterdir()) == ["clips_0.npz", "frames_0.npz", "frames_10.npz"]
+
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
+    assert len(before) == 4
+    recipe.mini(run, minutes=0.1 / 60)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
+    assert caplog.text.count("skipped") >= 7
+
+
+def test_steps_out_of_order_end_as_one_sentence(cache, tmp_path, caplog):
+    options = ["--data", str(tmp_path), "--cache", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    assert command.main(["motion", *options, "--minutes", "1"]) == 1
+    assert "realportrait_core.train prepare" in caplog.text
+    assert command.main(["prepare", *options]) == 1
+    assert "holds no .mp4 clip" in caplog.text
+    run = recipe.Run(tmp_path, cache, tmp_path / "out", tmp_path, cfg=TOY)
+    (tmp_path / "train").symlink_to(CLIPS)
+    with pytest.raises(InputError, match="There are 2 training clips; 20 are held out"):
+        recipe.motion(run, 1.0)
+    with pytest.raises(InputError, match="run the step `maps` first"):
+        recipe.frames(run, 1.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shares_are_the_whole_budget():
+    assert sum(recipe.SHARES.values()) == pytest.approx(1.0)
+    assert command.parse(["frames", "--data", "x"]).minutes == pytest.approx(60.0)
