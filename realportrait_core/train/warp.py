@@ -23,6 +23,7 @@ from .truth import pick
 
 log = logging.getLogger(__name__)
 
+FLOW_FIRST = 240            # steps of which every second one teaches the flow alone
 KEYPOINT_NOISE = 0.008      # crop units: M's own error, so that W gets used to it
 
 
@@ -117,7 +118,7 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
         compressed = model.warping.compress(f_r).repeat_interleave(drivers, 0)
         warped = model.warping(f_r.repeat_interleave(drivers, 0), x_d, x_s, compressed)
         flow = flow_loss(warped.deformation, surface_d, surface_r.repeat_interleave(drivers, 0))
-        if step % 2:                    # G is half of the cost; W learns from the flow alone just as well
+        if step < FLOW_FIRST and step % 2:      # G is half of the cost, and W must be right before G can be
             return 2 * flow, {"flow": flow.item()}
         image = model.generator(warped.out)
         picture = pyramid_loss(image, target, weight)
