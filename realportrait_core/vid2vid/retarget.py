@@ -2,7 +2,7 @@
 
 relative        the driver's change since its neutral frame, added to the portrait: starts on the portrait.
 absolute        the driver's pose, and its expression where LivePortrait's 21 keypoints carry one.
-paper-absolute  the driver's whole motion on the portrait's canonical keypoints (LivePortrait Eq. 2): what training sees.
+paper-absolute  the driver's whole motion on the portrait's canonical keypoints (LivePortrait Eq. 2).
 """
 
 from dataclasses import dataclass
