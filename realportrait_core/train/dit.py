@@ -76,7 +76,7 @@ def batch_loss(dit: RealPortraitDiT, schedule: Schedule, store: Store, maps: Map
 
 
 def train_frames(store: Store, maps: MapSet, cfg: DiTConfig, schedule: Schedule, checkpoint: Path, minutes: float,
-                 portraits: int = 6, targets: int = 3, lr: float = 2e-3) -> RealPortraitDiT:
+                 portraits: int = 6, targets: int = 3, lr: float = 1.5e-3) -> RealPortraitDiT:
     """Stage 1: single frames, portrait and driving frames from one clip."""
     dit = from_scratch(cfg)
 
