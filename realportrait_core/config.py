@@ -110,7 +110,7 @@ MINI = Config(
         generator_blocks=2, generator_out=16, spade_hidden=16, upscale=1,
     ),
     dit=DiTConfig(
-        hidden=240, depth=8, heads=3, control_depth=3, learned_sigma=False, qk_norm_legacy=False,
+        hidden=240, depth=6, heads=3, control_depth=2, learned_sigma=False, qk_norm_legacy=False,
         input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(32, 32), reference_motion=True,
     ),
     image_size=256,
