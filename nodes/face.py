@@ -87,9 +87,15 @@ class ExtractKeypoints(io.ComfyNode):
         keypoints = extract_keypoints(
             loaded(vid2vid), portrait, driver, points, found, callback=lambda done, total: progress.to((frames + done) // 2)
         )
-        if not found.present.all():
-            log.warning("%s", found.report)
-        return io.NodeOutput(keypoints, preview(keypoints, portrait, driver), found.report)
+        report = found.report
+        if len(driver) == 1:
+            report += (
+                " The driver has 1 frame: in the mode 'relative' it is its own neutral frame and nothing moves. Choose "
+                "'paper-absolute' in Motion Position Maps, or give a video."
+            )
+        if len(driver) == 1 or not found.present.all():
+            log.warning("%s", report)
+        return io.NodeOutput(keypoints, preview(keypoints, portrait, driver), report)
 
 
 def preview(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torch.Tensor:

@@ -322,6 +322,11 @@ def test_several_portraits_animate_the_first(extract, caplog):
     assert "batch of 2 pictures" in caplog.text
 
 
+def test_a_driver_of_one_frame_is_told_what_helps(extract):
+    assert "paper-absolute" in extract(driver=picture(1, 120, 110))[2]
+    assert "paper-absolute" not in extract()[2]
+
+
 def test_keypoints_of_another_vid2vid(pack, run_node, extract, weights, vid2vid):
     keypoints = extract()[0]
     tiny.vid2vid_file(pack, weights / "other.safetensors", num_kp=7)
