@@ -41,8 +41,8 @@ class MakeMotionMaps(io.ComfyNode):
                 io.Combo.Input(
                     "mode", options=MODES, default="relative",
                     tooltip="'relative' adds the driver's change since its neutral frame to the portrait: best between two "
-                    "people, and what the networks were trained with. 'absolute' takes the driver's pose as it is, and the expression "
-                    "where LivePortrait's 21 keypoints allow it. 'paper-absolute' takes the driver's whole motion.",
+                    "people, and what the networks were trained with. 'absolute' takes the driver's pose as it is, and the "
+                    "expression where LivePortrait's 21 keypoints allow it. 'paper-absolute' takes the driver's whole motion.",
                 ),
                 io.Float.Input("pose_gain", **gain, tooltip="Turns, size, place: 0 keeps the portrait's, 1 is the driver's."),
                 io.Float.Input("expression_gain", **gain, tooltip="The expression: 0 keeps the portrait's, 1 is the driver's."),
