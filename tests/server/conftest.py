@@ -1,6 +1,7 @@
 """A real ComfyUI server with this pack alone, and small media, for the whole test session."""
 
 import json
+import signal
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +31,7 @@ def server(host_sources, bad_weights):
     from environment import Environment
     from headless import HeadlessComfyUI
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)       # as Ctrl+C: the server goes with the tests
     models = {f"realportrait/{name}": file for name, file in bad_weights.items()}
     with HeadlessComfyUI(Environment(Path(sys.executable), host_sources), models) as running:
         yield running
