@@ -8,7 +8,6 @@ either VAE can be swapped for the other. No weight of the teacher is copied.
 """
 
 import logging
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..vae import DOWN, LATENT_CHANNELS, TinyVAE, load_taesd, load_vae, save_vae
+from .muon import Muon
 
 log = logging.getLogger(__name__)
 
@@ -135,43 +135,6 @@ def evaluate(vae: TinyVAE, pairs: Pairs, batch: int = 4) -> dict[str, float]:
 
 
 # Optimiser
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal, for the hidden convolutions (Jordan 2024), scaled to Adam's rms (Liu 2025)."""
-
-    def __init__(self, weights: list[Tensor], lr: float, momentum: float = 0.95):
-        super().__init__(weights, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = {}
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    by_shape.setdefault(weight.shape, []).append(weight)
-            for shape, weights in by_shape.items():
-                updates = []
-                for weight in weights:
-                    state = self.state[weight]
-                    buffer = state.setdefault("momentum", torch.zeros_like(weight))
-                    buffer.lerp_(weight.grad, 1 - group["momentum"])
-                    updates.append(weight.grad.lerp(buffer, group["momentum"]).flatten(1))
-                update = orthogonal(torch.stack(updates))                   # (n, out, in*9)
-                scale = 0.2 * math.sqrt(max(update.shape[1:]))
-                for weight, change in zip(weights, update):
-                    weight.sub_(change.view(shape), alpha=group["lr"] * scale)
-
-
-def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The nearest orthogonal matrices, roughly: a quintic Newton-Schulz iteration. (n,a,b) with a <= b or not."""
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x.mT if tall else x
 
 
 def optimizers(vae: TinyVAE, lr: float) -> list[torch.optim.Optimizer]:
