@@ -116,6 +116,7 @@ def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: M
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, dict(metadata))
+        temporary.chmod(0o644)              # safetensors writes for its owner alone
         os.replace(temporary, path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} could not be written: {error}.") from error
