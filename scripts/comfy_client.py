@@ -151,7 +151,8 @@ class ComfyClient:
             async with session.request(method, self.url + path, **body) as answer:
                 content = await answer.read()
                 if answer.status >= 400:
-                    raise ClientError(f"{method} {path} was answered with {answer.status}: {content[:300].decode(errors='replace')}")
+                    said = content[:300].decode(errors="replace")
+                    raise ClientError(f"{method} {path} was answered with {answer.status}: {said}")
                 return content
 
 

@@ -26,7 +26,7 @@ def arguments() -> argparse.Namespace:
         epilog="Exit code: 0 the video is there; 1 the workflow failed; 2 wrong arguments; 3 no environment or no server.",
     )
     parser.add_argument("--portrait", type=existing(), default=ROOT / "assets" / "portrait.png", help="picture of a face")
-    parser.add_argument("--driving", type=existing(), default=ROOT / "assets" / "driving.mp4", help="video of a face; its sound is kept")
+    parser.add_argument("--driving", type=existing(), default=ROOT / "assets" / "driving.mp4", help="video of a face, sound kept")
     parser.add_argument("--out", type=mp4, default=ROOT / "output" / "realportrait.mp4", help="where the video goes (.mp4)")
     parser.add_argument("--frames", type=positive, help="use only so many frames of the driving video")
     parser.add_argument("--steps", type=positive, help="denoising steps per clip, instead of the workflow's")
@@ -178,7 +178,8 @@ def report(path: Path, seconds: float) -> None:
         picture = video.streams.video[0]
         frames = sum(1 for _ in video.decode(picture))
         sound = "with the driver's sound" if video.streams.audio else "silent"
-        what = f"{frames} frames, {picture.width}x{picture.height}, {float(picture.average_rate):g} fps, {picture.codec.name}, {sound}"
+        size, fps = f"{picture.width}x{picture.height}", f"{float(picture.average_rate):g} fps"
+        what = f"{frames} frames, {size}, {fps}, {picture.codec.name}, {sound}"
     clips = clip_count(frames)
     print(f"\n{path}\n{what}\n{clips} clips, {seconds / clips:.1f} s per clip", flush=True)
 

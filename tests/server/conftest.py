@@ -103,7 +103,7 @@ def write_video(path: Path, frames: list[np.ndarray], sound: bool = False) -> No
 
 @pytest.fixture
 def workflow(media):
-    """Makes an API workflow with small settings: workflow("animate_portrait", portrait=..., driving=..., frames=..., steps=...)."""
+    """Makes an API workflow with small settings: workflow("animate_portrait", driving="with_sound.mp4", steps=1)."""
     import demo
 
     def make(name="animate_portrait", portrait="portrait.png", driving="driving.mp4", frames=None, steps=2, seed=1) -> dict:

@@ -115,7 +115,8 @@ def test_every_node_explains_itself(client):
 
 
 def test_the_bundled_vae_is_in_the_stock_loader(client):
-    assert "realportrait_mini_vae.safetensors" in client.get("/object_info/VAELoader")["VAELoader"]["input"]["required"]["vae_name"][0]
+    inputs = client.get("/object_info/VAELoader")["VAELoader"]["input"]["required"]
+    assert "realportrait_mini_vae.safetensors" in inputs["vae_name"][0]
 
 
 def test_the_workflow_is_offered_as_a_template(client):
