@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..vid2vid.keypoints import Pose, place
+from ..vid2vid.keypoints import Pose
 
 # Surface points of heads256: nose, forehead (2), bridge, upper lip, lower lip, left and right of the lips, below the lips,
 # chin, inner brows (left, right), outer brows, below the eyes, above the eyes, cheeks, before the ears, jaw.
@@ -39,7 +39,6 @@ class Heads:
     rotation: torch.Tensor      # (N, T, 3, 3) of the head in the picture, for row vectors
     surface: torch.Tensor       # (N, T, 128, 2) px, integer pixel centres
     relative: torch.Tensor      # (N, T, 128, 3) surface points about the head's origin, crop units at s = 1
-    canonical_surface: torch.Tensor     # (N, 128, 3)
     eyes: torch.Tensor          # (N, T, 2, 2) px
     eye_offsets: torch.Tensor   # (N, T, 4, 3) iris and lid from their eyeball's centre, in the picture's axes, at s = 1
 
@@ -79,7 +78,7 @@ def read_head(path: Path) -> tuple[np.ndarray, ...]:
     # Where the template's origin has gone.
     middle = moved[:, rigid].mean(1, keepdims=True) - ((rest[rigid].mean(0) - ORIGIN) @ turn)[:, None]
     relative = (moved - middle) * UNIT @ flip                                           # (T, 128, 3)
-    return points_rest, flip @ turn @ flip, surface, relative, (rest - ORIGIN) * UNIT @ flip, eyes, offsets
+    return points_rest, flip @ turn @ flip, surface, relative, eyes, offsets
 
 
 def load_heads(folder: str | Path, limit: int | None = None) -> tuple[Heads, list[str]]:
@@ -119,18 +118,13 @@ def pick(heads: Heads, clips: torch.Tensor, frames: torch.Tensor, frame_to_unit:
     x_c = heads.canonical[clips]
     at_rest = x_c @ rotation
     flat = (torch.cat([surface[:, list(SURFACE)], eyes], 1) - t[:, None]) / s[:, None, None]
-    # In depth the eyes keep their canonical place and add their offset's change.
-    iris_lid_depth = at_rest[:, -4:, 2:]
-    depth = torch.cat([relative[:, list(SURFACE), 2:], iris_lid_depth], 1)
+    # In depth irises and lids stay at their canonical place: their delta has no z.
+    depth = torch.cat([relative[:, list(SURFACE), 2:], at_rest[:, -4:, 2:]], 1)
     delta = torch.cat([flat, depth], -1) - at_rest
     pitch, yaw, roll = angles(rotation)
     pose = Pose(x_c, rotation, pitch, yaw, roll, delta, s[:, None], torch.cat([t, torch.zeros(len(t), 1)], 1))
     everywhere = torch.cat([surface, s[:, None, None] * relative[..., 2:]], -1)
     return pose, everywhere
-
-
-def keypoints(pose: Pose) -> torch.Tensor:
-    return place(pose.canonical, pose.rotation, pose.expression, pose.scale, pose.translation)
 
 
 def angles(rotation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..vae import DOWN, LATENT_CHANNELS, TinyVAE, load_taesd, load_vae, save_vae
+from .loop import save_atomically
 from .muon import Muon
 
 log = logging.getLogger(__name__)
@@ -211,9 +212,8 @@ def train_vae(data: Path, teacher: Path, out: Path, minutes: float = 25.0, batch
             log.info("step %d, %.0f s: picture %.4f, latent %.4f", step, spent, *mean.tolist())
         if spent - saved > CHECKPOINT_SECONDS:
             saved = spent
-            out.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({"vae": vae.state_dict(), "optims": [optim.state_dict() for optim in optims],
-                        "generator": generator.get_state(), "step": step, "spent": spent}, resume)
+            save_atomically({"vae": vae.state_dict(), "optims": [optim.state_dict() for optim in optims],
+                             "generator": generator.get_state(), "step": step, "spent": spent}, resume)
             log.info("step %d, %.0f s: %s", step, spent, evaluate(vae, brief))
             last = time.monotonic()          # validation is not training time
 
