@@ -164,9 +164,8 @@ def export(run: Run) -> None:
     parts = {"motion": run.cache / "motion.safetensors", "renderer": run.cache / "renderer.safetensors"}
     if all(path.is_file() for path in parts.values()):
         network = FaceVid2Vid(run.cfg.vid2vid)
-        network.motion.load_state_dict(read_safetensors(parts["motion"])[0])
-        painted, _ = read_safetensors(parts["renderer"])
-        network.load_state_dict(painted | {f"motion.{key}": value for key, value in network.motion.state_dict().items()})
+        (moving, _), (painting, _) = (read_safetensors(parts[name]) for name in ("motion", "renderer"))
+        network.load_state_dict(painting | {f"motion.{key}": value for key, value in moving.items()})
         save_vid2vid(run.out / VID2VID_FILE, network)
         log.info("wrote %s", run.out / VID2VID_FILE)
     stages = [path for path in (run.cache / "clips.safetensors", run.cache / "frames.safetensors") if path.is_file()]

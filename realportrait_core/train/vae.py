@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..vae import DOWN, LATENT_CHANNELS, TinyVAE, load_taesd, load_vae, save_vae
 from .loop import save_atomically
 from .muon import Muon
+from .prepare import read_frames
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +44,15 @@ class Pairs:
 # Data
 
 
-def read_frames(data: Path, split: str, per_clip: int, seed: int = 0) -> Tensor:
+def sample_frames(data: Path, split: str, per_clip: int, seed: int = 0) -> Tensor:
     """`per_clip` different frames of every clip -> (N,3,H,W) uint8, channels_last. InputError where there are no clips."""
-    import av
-
     clips = sorted((data / split).glob("*.mp4"))
     if not clips:
         raise InputError(f"There are no .mp4 clips in {data / split}.")
     rng = np.random.default_rng(seed)
     frames = []
     for clip in clips:
-        with av.open(str(clip)) as video:
-            pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+        pictures = read_frames(clip)                                        # (T,H,W,3)
         chosen = rng.permutation(len(pictures))[:per_clip]
         frames += [pictures[i] for i in chosen]
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)           # (N,3,H,W)
@@ -72,7 +70,7 @@ def encode_all(vae: TinyVAE, frames: Tensor, batch: int = 4) -> Tensor:
 
 def teacher_pairs(data: Path, teacher: TinyVAE, split: str, per_clip: int, cache: Path | None = None) -> Pairs:
     """Frames with the teacher's latents, which are kept in the `cache` folder when there is one."""
-    frames = read_frames(data, split, per_clip)
+    frames = sample_frames(data, split, per_clip)
     stored = cache / f"vae_latents_{split}_{per_clip}.pt" if cache else None
     if stored is not None and stored.is_file():
         return Pairs(frames, torch.load(stored, weights_only=True))
