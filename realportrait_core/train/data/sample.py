@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ...checkpoint import read_safetensors, save
-from ...errors import CheckpointError, InputError
+from ...errors import InputError
 from ...generate import Keypoints
 from ...vid2vid.keypoints import Pose
 
@@ -76,10 +76,10 @@ def save_sample(path: Path, sample: Sample, note: dict[str, str]) -> None:
 
 
 def load_sample(path: Path) -> Sample:
-    """Raises CheckpointError where the file is not a whole sample."""
+    """Raises InputError where the file is not a whole sample."""
     tensors, metadata = read_safetensors(path)
     missing = [name for name in TENSORS if name not in tensors]
     if missing or metadata.get("kind") not in KINDS:
-        raise CheckpointError(f"{path} is not a training sample: {', '.join(missing) or 'its kind'} is missing.")
+        raise InputError(f"{path} is not a training sample: {', '.join(missing) or 'its kind'} is missing.")
     poses = {role: Pose(*(tensors[f"{role}.{field.name}"] for field in fields(Pose))) for role in ("poses", "portrait_poses")}
     return Sample(metadata["kind"], int(metadata["size"]), **{name: tensors[name] for name in TENSORS}, **poses)
