@@ -181,15 +181,30 @@ def motion_maps(
             callback(min(start + CHUNK, len(x_d)), len(x_d))
     own = vid2vid.warping(feature, x_s.to(device), x_s.to(device), compressed).out.half().cpu()
 
+    place = place_maps(keypoints, x_d, size, framing)
+    maps = MotionMaps(torch.cat(parts), place.frame_to_crop.expand(len(x_d), 3, 3), place.face, size, size)
+    portrait_maps = MotionMaps(own, place.frame_to_crop[None], place.portrait_face[None], size, size)
+    return Motion(maps, portrait_maps, place.portrait_to_frame, keypoints.portrait_size)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the maps of L frames lie on the frame, apart from what is in them."""
+
+    portrait_to_frame: torch.Tensor     # (3, 3) float64, portrait px -> frame px
+    frame_to_crop: torch.Tensor         # (3, 3) float64, frame px -> crop px
+    face: torch.Tensor                  # (L, 2, 3) frame px -> unit disc
+    portrait_face: torch.Tensor         # (2, 3)
+
+
+def place_maps(keypoints: Keypoints, x_d: torch.Tensor, size: int, framing: str) -> Place:
+    """x_d (L, K, 3) in the portrait's crop: the driver's facial mask moves by as much as x_d lies beside its own keypoints."""
     portrait_to_frame = frame_square(keypoints.portrait_points, *keypoints.portrait_size, size, framing)
     frame_to_crop = keypoints.portrait_crop @ torch.linalg.inv(portrait_to_frame)       # (3, 3)
-    # The driver's facial mask, moved by as much as the driven keypoints lie beside the driver's own.
     shift = KEYPOINT_PX * (x_d - transform(keypoints.driver))[..., :2].mean(1).double()  # (L, 2)
     face = carry_ellipse(face_ellipse(keypoints.driver_points), keypoints.driver_crop, frame_to_crop, shift)
-    own_face = face_ellipse(keypoints.portrait_points) @ torch.linalg.inv(portrait_to_frame)
-    maps = MotionMaps(torch.cat(parts), frame_to_crop.expand(len(x_d), 3, 3), face, size, size)
-    portrait_maps = MotionMaps(own, frame_to_crop[None], own_face[None], size, size)
-    return Motion(maps, portrait_maps, portrait_to_frame, keypoints.portrait_size)
+    portrait_face = face_ellipse(keypoints.portrait_points) @ torch.linalg.inv(portrait_to_frame)
+    return Place(portrait_to_frame, frame_to_crop, face, portrait_face)
 
 
 def frame_portrait(portrait: torch.Tensor, motion: Motion) -> torch.Tensor:

@@ -1,24 +1,33 @@
 """Backbone, control and motion mapper together, in the paper's two stages; Face Vid2vid and VAE stay frozen.
 
-Stage 1: single frames, portrait and driving frames from one clip. Stage 2: clips of L frames whose first and last frames
-are sometimes known: no noise, t = 0, no loss.
+Stage 1: single frames, portrait and driving frames from one clip or from one picture. Stage 2: clips of L frames whose first
+and last frames are sometimes known: no noise, t = 0, no loss.
 """
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.distributed.fsdp as fsdp
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint as recompute
 
 from ..config import DiTConfig
-from ..diffusion.conditional import training_mask
 from ..diffusion.objective import diffusion_loss, noise_clip
 from ..diffusion.schedule import Schedule
 from ..dit.embed import ClipShape
 from ..dit.model import RealPortraitDiT
-from .loop import fit
-from .maps import MapSet
-from .store import Store
+from ..errors import InputError
+from ..motion_map import MotionMaps
+from ..vid2vid.warp import WarpingNetwork
+from .batch import Batch, Index, batches, maps_of
+from .loop import Budget, fit
+from .report import Report
+from .stages import Stage
+from .world import ALONE, World
 
 log = logging.getLogger(__name__)
 
@@ -36,71 +45,104 @@ def from_scratch(cfg: DiTConfig) -> RealPortraitDiT:
     return dit
 
 
-def stratified_times(count: int, steps: int) -> torch.Tensor:
-    """`count` timesteps spread evenly over 0 .. steps - 1, shuffled: less noise in the loss than independent draws."""
-    places = (torch.arange(count) + torch.rand(count)) / count
-    return (places[torch.randperm(count)] * steps).long().clamp(max=steps - 1)
+class Objective(nn.Module):
+    """The loss as one forward pass, which is what DDP and FSDP wrap."""
+
+    def __init__(self, dit: RealPortraitDiT, schedule: Schedule, precision: torch.dtype):
+        super().__init__()
+        self.dit, self.schedule, self.precision = dit, schedule, precision
+
+    def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
+        """The mean loss of the batch's clips."""
+        cfg = self.dit.cfg
+        shape = ClipShape(batch.size, batch.size, cfg.clip_frames, cfg.fps)
+        single = batch.z.shape[1] == 1
+        conditional = None if single else batch.conditional
+        z_t = noise_clip(self.schedule, batch.z, batch.t, batch.noise, conditional)
+        t = batch.t.float() if single else batch.t.float().masked_fill(conditional, 0)
+        with torch.autocast(batch.z.device.type, self.precision, enabled=self.precision != torch.float32):
+            reference = self.dit.encode_reference(batch.z_r, shape, own if cfg.reference_motion else None)
+            control = self.dit.encode_motion(maps)
+            out = self.dit(z_t, t, shape, reference, control, conditional)
+        return diffusion_loss(
+            self.schedule, out.float(), batch.z, z_t, batch.t, batch.noise, cfg.prediction, conditional
+        ).mean()
 
 
-def latents_of(store: Store, clips: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """(B,) clips, (B, N) frames -> (B, N, 4, h, w)."""
-    rows = [torch.from_numpy(store.latents[clip][picked]) for clip, picked in zip(clips.tolist(), frames.numpy())]
-    return torch.stack(rows).float()
+def recompute_blocks(dit: RealPortraitDiT) -> None:
+    """Activation checkpointing: each block's forward pass runs again in the backward pass, and keeps only its input."""
+    for block in (*dit.blocks, *dit.controlnet):
+        block.forward = partial(recompute, block.forward, use_reentrant=False)
 
 
-def batch_loss(dit: RealPortraitDiT, schedule: Schedule, store: Store, maps: MapSet, rows: torch.Tensor,
-               columns: torch.Tensor, together: bool) -> torch.Tensor:
-    """Loss of the driving frames `columns` (R, N) of R pairs `rows` of a clip and a portrait in it.
+def spread(objective: Objective, world: World, shard: bool) -> nn.Module:
+    """DDP, or FSDP2 with one shard of every block in each process."""
+    if world.size == 1:
+        return objective
+    if not shard:
+        # Stage 1 never asks the temporal mask of conditional frames, so some weights may be without a gradient.
+        return DistributedDataParallel(objective, find_unused_parameters=True)
+    for block in objective.dit.blocks:
+        fsdp.fully_shard(block)
+        for method in ("encode", "key_value"):          # the portrait's way through the same weights
+            fsdp.register_fsdp_forward_method(block, method)
+    for block in objective.dit.controlnet:
+        fsdp.fully_shard(block)
+    return fsdp.fully_shard(objective)
 
-    together: the N frames are one clip with one timestep, some of them conditional; else N independent frames.
+
+def train_stage(
+    dit: RealPortraitDiT,
+    stage: Stage,
+    index: Index,
+    warping: WarpingNetwork,
+    schedule: Schedule,
+    checkpoint: Path,
+    budget: Budget,
+    seed: int = 0,
+    world: World = ALONE,
+    precision: torch.dtype = torch.float32,
+    recomputed: bool = False,
+    shard: bool = False,
+    report: Report | None = None,
+    strip: Callable[[RealPortraitDiT, int], None] | None = None,
+) -> RealPortraitDiT:
+    """One stage from the weights of `dit`; returns them averaged. A stopped run goes on from `checkpoint`.
+
+    Every process draws its share of a stage's portraits. strip(dit, step) may draw what the averaged weights make.
     """
-    cfg, size = dit.cfg, store.frames.shape[2]
-    shape = ClipShape(size, size, cfg.clip_frames, cfg.fps)
-    z_r = latents_of(store, maps.clips[rows], maps.portrait[rows][:, None])[:, 0]       # (R, 4, h, w)
-    z = latents_of(store, maps.clips[rows], maps.driving[rows[:, None], columns])       # (R, N, 4, h, w)
-    if together:
-        conditional = training_mask(*columns.shape)
-        t = stratified_times(len(rows), len(schedule))[:, None].expand(columns.shape)
-    else:
-        z, conditional = z.flatten(0, 1)[:, None], None                                 # (R N, 1, 4, h, w)
-        t = stratified_times(len(z), len(schedule))[:, None]
-    noise = torch.randn_like(z)
-    z_t = noise_clip(schedule, z, t, noise, conditional)
-
-    own = maps.maps(rows, torch.full((len(rows), 1), maps.driving.shape[1]), size) if cfg.reference_motion else None
-    reference = dit.encode_reference(z_r, shape, own)
-    control = dit.encode_motion(maps.maps(rows, columns, size))
-    told = t.float() if conditional is None else t.float().masked_fill(conditional, 0)
-    out = dit(z_t, told, shape, reference, control, conditional)
-    return diffusion_loss(schedule, out, z, z_t, t, noise, cfg.prediction, conditional).mean()
-
-
-def train_frames(store: Store, maps: MapSet, cfg: DiTConfig, schedule: Schedule, checkpoint: Path, minutes: float,
-                 portraits: int = 6, targets: int = 3, lr: float = 1.5e-3) -> RealPortraitDiT:
-    """Stage 1: single frames, portrait and driving frames from one clip."""
-    dit = from_scratch(cfg)
+    uneven = [shape for shape in stage.shapes if shape.portraits % world.size]
+    if uneven:
+        raise InputError(f"{uneven[0].portraits} portraits a step cannot be split evenly among {world.size} processes.")
+    if shard and stage.muon:
+        raise InputError("Muon needs whole matrices and FSDP splits them: train with AdamW, or without --shard.")
+    for shape in stage.shapes:
+        index.usable(shape)
+    if recomputed:
+        recompute_blocks(dit)
+    objective = Objective(dit.to(world.device), schedule, precision)
+    spread_out = spread(objective, world, shard)
+    warping = warping.to(world.device).eval()
+    source, expected = None, -1
 
     def loss(step: int):
-        rows = torch.randint(len(maps.clips), (portraits,))
-        columns = torch.rand(portraits, maps.driving.shape[1]).argsort(1)[:, :targets]
-        return batch_loss(dit, schedule, store, maps, rows, columns, together=False), {}
+        nonlocal source, expected
+        if step != expected:                                                            # the first step, or a resumed one
+            source = batches(index, stage, seed, step, len(schedule), world.rank, world.size)
+        batch, expected = next(source).to(world.device), step + 1
+        value = spread_out(batch, *maps_of(warping, batch))
+        return value, {"frames": float(batch.z.shape[0] * batch.z.shape[1] * world.size)}
 
-    average = fit(dit, loss, checkpoint, minutes, lr, decay=0.995, adam_only=ENDS)
-    dit.load_state_dict(average)
-    return dit.eval()
+    average = fit(
+        dit, loss, checkpoint, budget, stage.lr, decay=stage.average, warmup=stage.warmup,
+        adam_only=ENDS if stage.muon else None, world=world, report=report,
+        strip=None if strip is None else lambda state, step: strip(averaged(dit, state), step),
+    )
+    return averaged(dit, average)
 
 
-def train_clips(store: Store, maps: MapSet, schedule: Schedule, dit: RealPortraitDiT, checkpoint: Path, minutes: float,
-                lr: float = 6e-4) -> RealPortraitDiT:
-    """Stage 2, from the weights of stage 1: L consecutive frames, one clip a step."""
-    length = dit.cfg.clip_frames
-
-    def loss(step: int):
-        row = torch.randint(len(maps.clips), (1,))
-        start = int(torch.randint(0, maps.driving.shape[1] - length + 1, ()))
-        columns = torch.arange(start, start + length)[None]                             # (1, L)
-        return batch_loss(dit, schedule, store, maps, row, columns, together=True), {}
-
-    average = fit(dit, loss, checkpoint, minutes, lr, decay=0.98, warmup=20, adam_only=ENDS)
-    dit.load_state_dict(average)
-    return dit.eval()
+def averaged(dit: RealPortraitDiT, state: dict[str, torch.Tensor]) -> RealPortraitDiT:
+    """A network of its own, on the CPU, with the averaged weights."""
+    result = RealPortraitDiT(dit.cfg)
+    result.load_state_dict({name: value.cpu() for name, value in state.items()})
+    return result.eval()

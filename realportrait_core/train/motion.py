@@ -10,7 +10,7 @@ from torch import nn
 from ..config import Vid2VidConfig
 from ..vid2vid.keypoints import transform
 from ..vid2vid.motion import MotionExtractor, pose_from_raw
-from .loop import fit, recalibrate
+from .loop import Budget, fit, recalibrate
 from .store import Store, crop_batch, jitter, to_unit
 from .truth import MOUTH_AND_EYES, pick
 
@@ -98,7 +98,7 @@ def train_motion(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: fl
         images, (truth, _) = draw_faces(store, usable, batch, cfg.crop_size)
         return motion_loss(model, recolour(images), truth)
 
-    average = fit(model, loss, checkpoint, minutes, lr, adam_only=("model.detector.fc_",))
+    average = fit(model, loss, checkpoint, Budget(minutes=minutes), lr, adam_only=("model.detector.fc_",))
     model.load_state_dict(average)
     recalibrate(model, loss)
     result = model.folded()

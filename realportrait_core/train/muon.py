@@ -24,7 +24,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(weights, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self):
+    def step(self, closure: None = None):       # as torch.distributed.checkpoint calls it
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = {}
             for weight in group["params"]:

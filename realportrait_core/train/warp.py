@@ -17,7 +17,7 @@ from ..vid2vid.appearance import AppearanceExtractor
 from ..vid2vid.generator import Generator
 from ..vid2vid.keypoints import transform
 from ..vid2vid.warp import WarpingNetwork
-from .loop import fit, recalibrate
+from .loop import Budget, fit, recalibrate
 from .store import Store, crop_batch, jitter, to_unit
 from .truth import pick
 
@@ -125,7 +125,7 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
         psnr = -10 * torch.log10(((image - target).square() * inside).sum() / (3 * inside.sum()))
         return picture + 2 * flow, {"picture": picture.item(), "flow": flow.item(), "psnr": psnr.item()}
 
-    average = fit(model, loss, checkpoint, minutes, lr)
+    average = fit(model, loss, checkpoint, Budget(minutes=minutes), lr)
     model.load_state_dict(average)
     recalibrate(model, loss)
     return model.eval()

@@ -69,9 +69,9 @@ class Sample:
 
 def save_sample(path: Path, sample: Sample, note: dict[str, str]) -> None:
     """One safetensors file; `note` (source, measured numbers, fingerprints) goes into its metadata."""
-    tensors = {name: getattr(sample, name).contiguous() for name in TENSORS}
+    tensors = {name: getattr(sample, name).clone() for name in TENSORS}
     for role in ("poses", "portrait_poses"):
-        tensors |= {f"{role}.{field.name}": getattr(getattr(sample, role), field.name).contiguous() for field in fields(Pose)}
+        tensors |= {f"{role}.{field.name}": getattr(getattr(sample, role), field.name).clone() for field in fields(Pose)}
     save(path, tensors, {"kind": sample.kind, "size": str(sample.size)} | note)
 
 

@@ -1,0 +1,149 @@
+"""A stage of the DiT's training as a command: files in, weights out.
+
+    python -m realportrait_core.train frames --samples DIR --preset paper --vid2vid FILE --init STDIT2 --out stage1.safetensors
+    torchrun --nproc-per-node 8 -m realportrait_core.train clips --samples DIR ... --init stage1.safetensors --out mine.safetensors
+"""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import read_header, sniff
+from ..config import MINI, PAPER, Config
+from ..diffusion.schedule import linear_schedule
+from ..dit.checkpoint import load_dit, save_dit, start_from_stdit2
+from ..dit.model import RealPortraitDiT
+from ..errors import InputError
+from ..vae import TinyVAE, load_vae
+from ..vid2vid.checkpoint import load_vid2vid
+from .batch import Index, batches, maps_of, read_index
+from .dit import Objective, from_scratch, train_stage
+from .loop import Budget
+from .report import Report, clock, memory
+from .stages import STAGES, Stage
+from .strip import draw_strip, save_picture
+from .world import World, enter, leave
+
+log = logging.getLogger(__name__)
+
+CONFIGS = {"paper": PAPER, "mini": MINI}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PROBES = 2          # steps that are timed for the estimate
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """Where a stage reads and writes, and where it departs from its preset."""
+
+    samples: Path
+    vid2vid: Path               # the weights that the samples were made with
+    out: Path
+    preset: str = "paper"
+    init: Path | None = None    # RealPortrait weights, or the public STDiT2; None: from scratch
+    checkpoint: Path | None = None  # None: beside `out`
+    steps: int | None = None    # None and no minutes: the preset's
+    minutes: float | None = None
+    portraits: int | None = None    # a step, over all processes
+    lr: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str | None = None    # None: bf16 on a GPU, fp32 on a CPU
+    recompute: bool = False     # activation checkpointing
+    shard: bool = False         # FSDP2 instead of DDP
+    board: Path | None = None   # TensorBoard's files and sample strips
+    vae: Path | None = None     # decodes the sample strips
+
+    def stage(self, number: int) -> Stage:
+        stage = STAGES[self.preset][number]
+        if self.portraits is not None:
+            stage = replace(stage, shapes=tuple(replace(shape, portraits=self.portraits) for shape in stage.shapes))
+        return replace(stage, lr=self.lr or stage.lr)
+
+    def budget(self, stage: Stage) -> Budget:
+        if self.minutes is not None:
+            return Budget(minutes=self.minutes) if self.steps is None else Budget(self.steps, self.minutes)
+        return Budget(steps=self.steps or stage.steps)
+
+
+def start(cfg: Config, init: Path | None) -> RealPortraitDiT:
+    """RealPortrait weights go on; those of STDiT2 become the backbone; nothing is a start from scratch."""
+    if init is None:
+        return from_scratch(cfg.dit)
+    if sniff(read_header(init).shapes) == "stdit2":
+        dit = RealPortraitDiT(cfg.dit)
+        start_from_stdit2(dit, init)
+        return dit
+    dit = load_dit(init).requires_grad_(True)
+    if dit.cfg != cfg.dit:
+        raise InputError(f"{init} is a network of another size or kind than the preset: {dit.cfg} against {cfg.dit}.")
+    return dit
+
+
+def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
+    """Trains stage `number` (0: frames, 1: clips) and writes its averaged weights, fp16, to `run.out`."""
+    cfg, stage = cfg or CONFIGS[run.preset], run.stage(number)
+    index = read_index(run.samples, cfg.image_size)
+    vid2vid = load_vid2vid(run.vid2vid)
+    if vid2vid.cfg != cfg.vid2vid:
+        raise InputError(f"{run.vid2vid} is of other sizes than the preset's Face Vid2vid: {vid2vid.cfg} against {cfg.vid2vid}.")
+    vae = None if run.vae is None else load_vae(run.vae)
+    torch.manual_seed(run.seed)
+    dit = start(cfg, run.init)
+    world = enter(run.device)
+    try:
+        precision = PRECISIONS[run.precision or ("bf16" if world.device.type == "cuda" else "fp32")]
+        if world.first:
+            estimate(dit, stage, run.budget(stage), index, vid2vid.warping, world, precision)
+        dit = train_stage(
+            dit, stage, index, vid2vid.warping, linear_schedule(), run.checkpoint or run.out.with_suffix(".ckpt"),
+            run.budget(stage), run.seed, world, precision, run.recompute, run.shard,
+            report := Report(world, run.board), strips(run, stage, index, vid2vid, vae, report),
+        )
+        if world.first:
+            save_dit(run.out, dit)
+            log.info("wrote %s", run.out)
+    finally:
+        leave(world)
+    return run.out
+
+
+def strips(run: StageRun, stage: Stage, index: Index, vid2vid, vae: TinyVAE | None, report: Report):
+    """A function that draws what the averaged weights make of the first usable sample; None without a folder or a VAE."""
+    if run.board is None or vae is None:
+        return None
+
+    def draw(dit: RealPortraitDiT, step: int) -> None:
+        picture = draw_strip(dit, index, stage, vid2vid.warping, vae)
+        save_picture(run.board / f"strip_{step:06d}.png", picture)
+        report.picture("strip", picture, step)
+
+    return draw
+
+
+def estimate(dit: RealPortraitDiT, stage: Stage, budget: Budget, index: Index, warping, world: World,
+             precision: torch.dtype) -> None:
+    """What the training will take, from a few trial steps that change nothing."""
+    dit, warping = dit.to(world.device), warping.to(world.device)
+    objective = Objective(dit, linear_schedule(), precision)
+    source = batches(index, stage, seed=0, first=0, timesteps=1000, rank=0, size=world.size)
+    trial = [next(source) for _ in range(PROBES * len(stage.shapes))]
+    times = []
+    for batch in trial:
+        began = time.perf_counter()
+        batch = batch.to(world.device)
+        objective(batch, *maps_of(warping, batch)).backward()
+        if world.device.type == "cuda":
+            torch.cuda.synchronize(world.device)
+        times.append(time.perf_counter() - began)
+    took = sum(times[len(stage.shapes):]) / len(times[len(stage.shapes):])              # the first round warms up
+    dit.zero_grad(set_to_none=True)
+    number = sum(parameter.numel() for parameter in dit.parameters())
+    total = 60 * budget.minutes if budget.steps is None else took * budget.steps
+    log.info(
+        "%d samples (%d videos, %d pictures); %.1f M parameters; about %.2f s a step, %s: %s in all; peak of memory %s before "
+        "the optimizer's state", len(index.paths), int(index.video.sum()), int((~index.video).sum()), number / 1e6, took,
+        f"{budget.steps} steps" if budget.steps else f"about {int(total / took)} steps", clock(total), memory(world.device),
+    )

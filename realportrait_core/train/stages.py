@@ -1,0 +1,53 @@
+"""The paper's two stages as numbers: what a step draws, how many steps, at what rate."""
+
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one step draws: portraits, and for each of them clips that share its reference.
+
+    frames == 1 makes the clips single frames, which images can give too; longer clips come from videos alone.
+    """
+
+    portraits: int
+    clips: int = 1
+    frames: int = 1
+    stride: int = 1             # frames of the sample from one frame of the clip to the next
+
+    def __post_init__(self):
+        if min(self.portraits, self.clips, self.frames, self.stride) < 1:
+            raise InputError(f"{self}: each must be at least 1.")
+
+    @property
+    def reach(self) -> int:
+        """Frames that a sample must have."""
+        return (self.frames - 1) * self.stride + 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Step i draws by shapes[i % len(shapes)]; portraits are those of all processes together."""
+
+    shapes: tuple[Shape, ...]
+    steps: int
+    lr: float
+    warmup: int                 # steps
+    average: float              # decay of the exponential moving average of the weights
+    muon: bool = False          # Muon for matrices between features; else AdamW for everything
+
+
+# "In the first stage, the batch size is 32, and in the second stage, the batch size is 4. The first stage is trained for 20K
+# steps, and the second stage is trained for 30K steps" (Training and inference). Rate and average are not stated.
+PAPER_FRAMES = Stage((Shape(32),), steps=20_000, lr=1e-4, warmup=1000, average=0.9999)
+PAPER_CLIPS = Stage((Shape(4, frames=16),), steps=30_000, lr=2e-5, warmup=500, average=0.9999)
+
+# Small networks on few cores: three driving frames pay for one reference, and in stage 2 clips in slow motion, of many
+# identities, alternate with clips of 16 consecutive frames.
+MINI_FRAMES = Stage((Shape(6, clips=3),), steps=3000, lr=1.5e-3, warmup=100, average=0.995, muon=True)
+MINI_CLIPS = Stage(
+    (Shape(4, frames=5, stride=4), Shape(1, frames=16)), steps=2500, lr=1.2e-3, warmup=30, average=0.995, muon=True
+)
+STAGES = {"paper": (PAPER_FRAMES, PAPER_CLIPS), "mini": (MINI_FRAMES, MINI_CLIPS)}

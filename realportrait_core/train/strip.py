@@ -1,0 +1,58 @@
+"""What the network makes of training samples, as a picture to look at while it learns."""
+
+from pathlib import Path
+
+import torch
+
+from ..diffusion.sampling import sample_clip
+from ..diffusion.schedule import linear_schedule
+from ..dit.embed import ClipShape
+from ..dit.model import RealPortraitDiT
+from ..vae import TinyVAE
+from ..vid2vid.warp import WarpingNetwork
+from .batch import Index, Item, load, maps_of
+from .stages import Stage
+
+SHOWN = 3           # samples, a row each
+COLUMNS = 4         # frames of a clip
+STEPS = 10          # of the sampler
+
+
+@torch.inference_mode()
+def draw_strip(dit: RealPortraitDiT, index: Index, stage: Stage, warping: WarpingNetwork, vae: TinyVAE) -> torch.Tensor:
+    """Rows: portrait, truth and result of some frames of one sample each. (H, W, 3) uint8."""
+    shape = max(stage.shapes, key=lambda shape: shape.frames)
+    usable = index.usable(shape).tolist()
+    device = next(warping.parameters()).device
+    rows = []
+    for sample in usable[::max(1, len(usable) // SHOWN)][:SHOWN]:
+        rows.append(torch.cat(draw_row(dit, index, sample, shape.frames, device, warping, vae), 1))
+    return torch.cat(rows)
+
+
+def draw_row(dit, index: Index, sample: int, length: int, device, warping: WarpingNetwork, vae: TinyVAE) -> list[torch.Tensor]:
+    frames = torch.arange(length)[None] + (0 if index.video[sample] and length > 1 else 1)
+    item = Item(sample, 0, frames, torch.zeros(1, dtype=torch.long), torch.zeros(1, length, dtype=torch.bool), seed=0)
+    batch = load(index, [item]).to(device)
+    maps, own = maps_of(warping, batch)
+    shape = ClipShape(batch.size, batch.size, dit.cfg.clip_frames, dit.cfg.fps)
+    dit = dit.to(device)
+    reference = dit.encode_reference(batch.z_r, shape, own if dit.cfg.reference_motion else None)
+    control = dit.encode_motion(maps)
+
+    def denoise(z, t, conditional):
+        return dit(z[None], t[None], shape, reference, control, conditional[None])[0]
+
+    z = sample_clip(denoise, batch.noise[0], linear_schedule(), STEPS, dit.cfg.prediction)
+    chosen = torch.linspace(0, length - 1, min(COLUMNS, length)).round().long()
+    latents = torch.cat([batch.z_r, batch.z[0, chosen], z[chosen]]).cpu()
+    pictures = (vae.decode(latents) * 255).round().byte().movedim(1, -1)    # (1 + 2 n, H, W, 3)
+    return list(pictures)
+
+
+def save_picture(path: Path, picture: torch.Tensor) -> None:
+    """picture (H, W, 3) uint8 as a PNG."""
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", picture.numpy()[..., ::-1])[1].tobytes())

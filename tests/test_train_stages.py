@@ -1,0 +1,395 @@
+"""The paper's two stages on toy samples: what a step draws, resume, several processes, a full disk, the command."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import yunet
+from realportrait_core.checkpoint import save
+from realportrait_core.config import Config, DiTConfig, Vid2VidConfig
+from realportrait_core.diffusion.schedule import linear_schedule
+from realportrait_core.dit.checkpoint import load_dit
+from realportrait_core.errors import InputError
+from realportrait_core.generate import motion_maps
+from realportrait_core.train import loop
+from realportrait_core.train.batch import batches, collate, draw, load, load_item, maps_of, read_index
+from realportrait_core.train.data.sample import Sample, load_sample, save_sample
+from realportrait_core.train.dit import Objective, from_scratch, train_stage
+from realportrait_core.train.loop import Budget, save_atomically
+from realportrait_core.train.stages import PAPER_CLIPS, PAPER_FRAMES, Shape, Stage
+from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix
+
+TOY = Config(
+    vid2vid=Vid2VidConfig(
+        crop_size=32, num_kp=5, appearance_width=4, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
+        motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=1,
+        mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+    ),
+    dit=DiTConfig(
+        hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=64,
+        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), reference_motion=True, fps=12.5,
+    ),
+    image_size=64,
+)
+FRAMES = Stage((Shape(2, clips=2),), steps=6, lr=3e-3, warmup=2, average=0.9)
+CLIPS = Stage((Shape(2, frames=4), Shape(4, frames=2, stride=3)), steps=6, lr=3e-3, warmup=2, average=0.9)
+
+
+def poses(count: int) -> Pose:
+    pitch, yaw, roll = 10 * torch.randn(3, count)
+    return Pose(torch.randn(count, 5, 3) / 4, rotation_matrix(pitch, yaw, roll), pitch, yaw, roll,
+                torch.randn(count, 5, 3) / 50, torch.full((count, 1), 1.1), torch.randn(count, 3) / 50)
+
+
+def sample(kind: str, frames: int, portraits: list[int], seed: int) -> Sample:
+    torch.manual_seed(seed)
+    points = torch.tensor([[22.0, 26], [42, 26], [32, 34], [25, 42], [39, 42]]) + torch.randn(frames, 5, 2)
+    crop = torch.diag(torch.tensor([8.0, 8.0, 1.0], dtype=torch.float64))
+    latents = torch.tensor([1.0, -1.0, 0.5, -0.5])[:, None, None] + 0.3 * torch.randn(frames, 4, 8, 8)
+    return Sample(kind, 64, latents.half(), torch.tensor(portraits),
+                  torch.randn(len(portraits), 4, 2, 8, 8).half(), poses(len(portraits)),
+                  crop.expand(len(portraits), 3, 3), poses(frames), points, crop)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    made = tmp_path_factory.mktemp("samples")
+    for i in range(3):
+        save_sample(made / "videos" / f"clip {i}.safetensors", sample("video", 9 + i, [0, 5], i), {})
+    save_sample(made / "pictures" / "ü.safetensors", sample("image", 2, [0], 7), {})
+    return made
+
+
+@pytest.fixture(scope="module")
+def index(folder):
+    return read_index(folder, 64)
+
+
+@pytest.fixture(scope="module")
+def vid2vid() -> FaceVid2Vid:
+    torch.manual_seed(0)
+    return FaceVid2Vid(TOY.vid2vid).eval()
+
+
+# What a step draws
+
+
+def test_the_paper_is_the_preset():
+    assert PAPER_FRAMES.shapes == (Shape(32),) and PAPER_FRAMES.steps == 20_000
+    assert PAPER_CLIPS.shapes == (Shape(4, frames=16),) and PAPER_CLIPS.steps == 30_000
+
+
+def test_single_frames_come_from_everything_and_never_copy_a_picture(index):
+    stage = replace(FRAMES, shapes=(Shape(8, clips=3),))
+    seen = set()
+    for step in range(40):
+        for item in draw(index, stage, 0, step, 1000):
+            assert item.frames.shape == (3, 1) and not item.conditional.any()
+            seen.add(item.sample)
+            if index.video[item.sample]:
+                assert len(set(item.frames.flatten().tolist())) == 3
+            else:
+                assert item.frames.eq(1).all() and item.portrait == 0
+    assert seen == set(range(4))
+
+
+def test_clips_are_consecutive_and_from_videos(index):
+    starts = set()
+    for step in range(60):
+        shape = CLIPS.shapes[step % 2]
+        items = draw(index, CLIPS, 1, step, 1000)
+        assert len(items) == shape.portraits
+        for item in items:
+            assert index.video[item.sample] and item.frames.shape == (1, shape.frames)
+            assert item.frames.diff(dim=1).eq(shape.stride).all()
+            assert 0 <= item.frames.min() and item.frames.max() < index.frames[item.sample]
+            starts.add(int(item.frames[0, 0]))
+    assert len(starts) > 5
+
+
+def test_masks_of_a_stage_hide_heads_and_tails_only(index):
+    stage = replace(CLIPS, shapes=(Shape(8, frames=4),))
+    kinds = {(): 0, (0,): 0, (3,): 0, (0, 3): 0}
+    for step in range(150):
+        for item in draw(index, stage, 2, step, 1000):
+            kinds[tuple(torch.nonzero(item.conditional[0])[:, 0].tolist())] += 1
+    share = {kind: count / sum(kinds.values()) for kind, count in kinds.items()}
+    for kind, expected in {(): 0.5, (0,): 0.2, (3,): 0.1, (0, 3): 0.2}.items():
+        assert abs(share[kind] - expected) < 0.05
+
+
+def test_times_of_a_step_are_spread_evenly(index):
+    stage = replace(FRAMES, shapes=(Shape(5, clips=2),))
+    times = torch.cat([item.t for item in draw(index, stage, 0, 3, 1000)])
+    assert sorted((times // 100).tolist()) == list(range(10))
+
+
+def test_processes_draw_together_what_one_would(index):
+    whole = next(batches(index, CLIPS, 0, 1, 1000, rank=0, size=1))
+    halves = [next(batches(index, CLIPS, 0, 1, 1000, rank=rank, size=2)) for rank in (0, 1)]
+    for name in ("z_r", "z", "noise", "t", "face"):
+        joined = torch.stack([getattr(half, name) for half in halves], 1).flatten(0, 1)
+        assert torch.equal(joined, getattr(whole, name))
+
+
+def test_steps_differ_and_seeds_differ(index):
+    def noise(seed, step):
+        return load(index, draw(index, FRAMES, seed, step, 1000)).noise
+
+    assert torch.equal(noise(0, 4), noise(0, 4))
+    assert not torch.equal(noise(0, 4), noise(0, 5)) and not torch.equal(noise(0, 4), noise(1, 4))
+
+
+def test_maps_of_a_batch_are_those_that_users_get(index, vid2vid):
+    """generate.motion_maps on the same keypoints, one portrait at a time."""
+    items = draw(index, CLIPS, 0, 0, 1000)
+    maps, own = maps_of(vid2vid.warping, load(index, items))
+    driven = iter(range(len(maps)))
+    for i, item in enumerate(items):
+        kept = load_sample(index.paths[item.sample])
+        with torch.inference_mode():
+            motion = motion_maps(vid2vid, kept.keypoints(item.portrait, item.frames[0]), size=64, framing="whole")
+        for frame in range(item.frames.shape[1]):
+            here = next(driven)
+            torch.testing.assert_close(maps.f[here].half(), motion.maps.f[1 + frame], atol=2e-3, rtol=2e-3)
+            torch.testing.assert_close(maps.face[here].double(), motion.maps.face[1 + frame], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(own.f[i].half(), motion.portrait_maps.f[0], atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(own.frame_to_crop[i].double(), motion.portrait_maps.frame_to_crop[0], atol=1e-4, rtol=1e-4)
+
+
+# The loss
+
+
+def test_conditional_frames_are_clean_and_do_not_count(index, vid2vid):
+    torch.manual_seed(0)
+    objective = Objective(from_scratch(TOY.dit), linear_schedule(), torch.float32)
+    torch.nn.init.normal_(objective.dit.final_layer.linear.weight, std=0.1)
+    batch = load(index, draw(index, CLIPS, 0, 0, 1000))
+    maps = maps_of(vid2vid.warping, batch)
+    known = torch.zeros_like(batch.conditional)
+    known[:, 0] = True
+    batch = replace(batch, conditional=known)
+    value = objective(batch, *maps)
+    other = batch.noise.clone()
+    other[:, 0] += 1
+    assert torch.equal(objective(replace(batch, noise=other), *maps), value)
+    later = batch.t.clone()
+    later[:, 0] = 0
+    assert torch.equal(objective(replace(batch, t=later), *maps), value)
+    other[:, 1] += 1
+    assert not torch.equal(objective(replace(batch, noise=other), *maps), value)
+
+
+def test_recomputed_blocks_give_the_same_gradients(index, vid2vid):
+    from realportrait_core.train.dit import recompute_blocks
+
+    batch = load(index, draw(index, CLIPS, 0, 0, 1000))
+    maps = maps_of(vid2vid.warping, batch)
+
+    def gradients(recomputed: bool):
+        torch.manual_seed(0)
+        objective = Objective(from_scratch(TOY.dit), linear_schedule(), torch.float32)
+        torch.nn.init.normal_(objective.dit.final_layer.linear.weight, std=0.1)
+        if recomputed:
+            recompute_blocks(objective.dit)
+        objective(batch, *maps).backward()
+        return {name: value.grad for name, value in objective.named_parameters() if value.grad is not None}
+
+    plain, again = gradients(False), gradients(True)
+    assert plain.keys() == again.keys() and len(plain) > 50
+    for name, value in plain.items():
+        torch.testing.assert_close(again[name], value, msg=name)
+
+
+def test_bf16_is_close_to_fp32(index, vid2vid):
+    torch.manual_seed(0)
+    dit = from_scratch(TOY.dit)
+    torch.nn.init.normal_(dit.final_layer.linear.weight, std=0.1)
+    batch = load(index, draw(index, CLIPS, 0, 0, 1000))
+    maps = maps_of(vid2vid.warping, batch)
+    full, half = (Objective(dit, linear_schedule(), dtype)(batch, *maps) for dtype in (torch.float32, torch.bfloat16))
+    assert half.dtype == torch.float32 and full != half
+    torch.testing.assert_close(half, full, rtol=0.03, atol=0)
+
+
+# The loop
+
+
+def run(index, vid2vid, checkpoint: Path, stage: Stage = CLIPS, steps: int = 6, **options) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    dit = from_scratch(TOY.dit)
+    return train_stage(dit, stage, index, vid2vid.warping, linear_schedule(), checkpoint, Budget(steps), **options).state_dict()
+
+
+def losses(log_text: str) -> list[float]:
+    return [float(line.split("loss ")[1].split()[0]) for line in log_text.splitlines() if "  loss " in line]
+
+
+def test_a_stage_learns(index, vid2vid, tmp_path):
+    torch.manual_seed(0)
+    start = from_scratch(TOY.dit)
+    trained = from_scratch(TOY.dit)
+    stage = replace(FRAMES, steps=40, average=0.5)
+    trained.load_state_dict(run(index, vid2vid, tmp_path / "a.ckpt", stage, steps=40))
+    held_out = [load(index, draw(index, stage, 99, step, 1000)) for step in range(6)]
+    with torch.no_grad():
+        before, after = (
+            sum(Objective(dit, linear_schedule(), torch.float32)(batch, *maps_of(vid2vid.warping, batch)) for batch in held_out)
+            for dit in (start, trained)
+        )
+    assert after < 0.9 * before
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(index, vid2vid, tmp_path, monkeypatch, caplog, muon):
+    """/dev/full refuses every byte, as a full disk does; the run goes on and only the last save must succeed."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    path = tmp_path / "a.ckpt"
+    stage = replace(CLIPS, muon=muon)
+    whole = run(index, vid2vid, tmp_path / "whole.ckpt", stage)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    kept, opened = torch.save, []
+
+    def filling(value, file):
+        opened.append(value["step"])
+        with open("/dev/full", "wb") as full:
+            kept(value, full if value["step"] in (3, 4) else file)
+
+    monkeypatch.setattr(torch, "save", filling)
+    caplog.set_level(logging.WARNING)
+    assert all(torch.equal(value, whole[name]) for name, value in run(index, vid2vid, path, stage).items())
+    assert opened == [1, 2, 3, 4, 5, 6, 6] and caplog.text.count("what was there before is kept") == 2
+    assert torch.load(path, weights_only=True)["step"] == 6 and not list(tmp_path.glob("*.partial"))
+
+    with pytest.raises(InputError, match="could not be written"):
+        with open("/dev/full", "wb"):
+            save_atomically({"step": 3, "x": torch.zeros(10**6)}, path)
+    assert torch.load(path, weights_only=True)["step"] == 6
+
+
+def test_a_damaged_checkpoint_is_named(index, vid2vid, tmp_path):
+    (tmp_path / "a.ckpt").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="a.ckpt is no training checkpoint"):
+        run(index, vid2vid, tmp_path / "a.ckpt")
+
+
+def test_what_cannot_be_trained_is_refused(index, vid2vid, tmp_path):
+    for stage, message in (
+        (replace(CLIPS, shapes=(Shape(1, frames=16),)), "the longest of 4 samples has 11"),
+        (replace(CLIPS, shapes=(Shape(1, frames=4, stride=4),)), "takes a video of 13 frames"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(index, vid2vid, tmp_path / "a.ckpt", stage)
+    with pytest.raises(InputError, match="Muon needs whole matrices"):
+        run(index, vid2vid, tmp_path / "a.ckpt", replace(CLIPS, muon=True), shard=True)
+    with pytest.raises(InputError, match="frames of 64 px; the network is trained at 256 px"):
+        read_index(index.paths[0].parent, 256)
+    with pytest.raises(InputError, match="no training sample"):
+        read_index(tmp_path, 64)
+    for wrong in ({}, {"steps": 3, "minutes": 2.0}, {"steps": 0}, {"minutes": -1.0}):
+        with pytest.raises(InputError, match="so many steps or so many minutes"):
+            Budget(**wrong)
+
+
+# Other processes
+
+
+PROGRAM = """
+import json, logging, os, sys, torch
+sys.path.insert(0, {tests!r}); import conftest
+import test_train_stages as toy
+from pathlib import Path
+from dataclasses import replace
+from realportrait_core.train import loop
+from realportrait_core.train.report import Report
+from realportrait_core.train.world import enter, leave
+torch.set_num_threads(1)
+loop.SAVE_EVERY = 0.0
+world = enter("cpu")
+index = toy.read_index(Path({samples!r}), 64)
+torch.manual_seed(0)
+vid2vid = toy.FaceVid2Vid(toy.TOY.vid2vid).eval()
+
+class Telling(Report):
+    def step(self, step, spent, scalars):
+        super().step(step, spent, scalars)
+        if self.world.first:
+            with open({out!r}, "a") as file:
+                file.write(json.dumps([step, scalars["loss"]]) + chr(10))
+
+stage = replace(toy.CLIPS, muon={muon})
+state = toy.run(index, vid2vid, Path({checkpoint!r}), stage, {steps}, world=world, shard={shard}, report=Telling(world))
+leave(world)
+"""
+
+
+def program(tmp_path: Path, folder: Path, name: str, steps: int = 6, muon: bool = False, shard: bool = False) -> list[str]:
+    text = PROGRAM.format(tests=str(yunet.ROOT / "tests"), samples=str(folder), out=str(tmp_path / f"{name}.jsonl"), muon=muon,
+                          checkpoint=str(tmp_path / f"{name}.ckpt"), steps=steps, shard=shard)
+    (tmp_path / f"{name}.py").write_text(text)
+    return [str(tmp_path / f"{name}.py")]
+
+
+def told(path: Path) -> list[tuple[int, float]]:
+    return [tuple(json.loads(line)) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
+
+
+def test_killed_at_any_moment_a_run_ends_as_one_that_was_not(folder, tmp_path):
+    """SIGKILL three times, wherever it is then; losses and checkpoint equal those of one that ran through."""
+    steps = 60
+    subprocess.run([sys.executable, *program(tmp_path, folder, "whole", steps, muon=True)], check=True, env=environment())
+    whole = told(tmp_path / "whole.jsonl")
+    assert [step for step, _ in whole] == list(range(1, steps + 1))
+    command, reached = [sys.executable, *program(tmp_path, folder, "killed", steps, muon=True)], 0
+    for kill_after in (4, 15, 30):
+        process = subprocess.Popen(command, env=environment())
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None and reached < kill_after:
+            time.sleep(0.01)
+            reached = max((step for step, _ in told(tmp_path / "killed.jsonl")[:-1]), default=0)
+        assert process.poll() is None, "it ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, env=environment())
+    assert len(told(tmp_path / "killed.jsonl")) >= steps
+    assert dict(told(tmp_path / "killed.jsonl")) == dict(whole)
+    for step, value in told(tmp_path / "killed.jsonl"):
+        assert value == dict(whole)[step]
+    ends = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in ("whole", "killed")]
+    for part in ("model", "average"):
+        assert all(torch.equal(value, ends[1][part][name]) for name, value in ends[0][part].items())
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["ddp", "fsdp2"])
+def test_two_processes_give_the_losses_of_one(folder, tmp_path, shard):
+    subprocess.run([sys.executable, *program(tmp_path, folder, "one")], check=True, env=environment())
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    half = [*torchrun, *program(tmp_path, folder, "two", shard=shard)]
+    done = subprocess.run(half, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, two = told(tmp_path / "one.jsonl"), told(tmp_path / "two.jsonl")
+    assert [step for step, _ in two] == [1, 2, 3, 4, 5, 6]
+    for (_, expected), (_, value) in zip(one, two):
+        assert abs(value - expected) < 1e-3 * expected
+    alone, together = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in ("one", "two"))
+    assert alone["average"].keys() == together["average"].keys()
+    for name, value in alone["average"].items():
+        torch.testing.assert_close(together["average"][name], value, atol=2e-3, rtol=0)
+    # What two wrote, one can go on with.
+    subprocess.run([sys.executable, *program(tmp_path, folder, "two", steps=8)], check=True, env=environment())
+    assert told(tmp_path / "two.jsonl")[-1][0] == 8
