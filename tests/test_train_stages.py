@@ -326,7 +326,7 @@ class Telling(Report):
         super().step(step, spent, scalars)
         if self.world.first:
             with open({out!r}, "a") as file:
-                file.write(json.dumps([step, scalars["loss"]]) + chr(10))
+                file.write(json.dumps([step, scalars["loss"], scalars["norm"]]) + chr(10))
 
 stage = replace(toy.CLIPS, muon={muon})
 state = toy.run(index, vid2vid, Path({checkpoint!r}), stage, {steps}, world=world, shard={shard}, report=Telling(world))
@@ -342,7 +342,7 @@ def program(tmp_path: Path, folder: Path, name: str, steps: int = 6, muon: bool 
 
 
 def told(path: Path) -> list[tuple[int, float]]:
-    return [tuple(json.loads(line)) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [tuple(json.loads(line)[:2]) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def environment() -> dict[str, str]:

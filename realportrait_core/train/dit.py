@@ -76,7 +76,7 @@ def recompute_blocks(dit: RealPortraitDiT) -> None:
 
 
 def spread(objective: Objective, world: World, shard: bool) -> nn.Module:
-    """DDP, or FSDP2 with one shard of every block in each process."""
+    """DDP, or FSDP2 with one shard of every weight in each process."""
     if world.size == 1:
         return objective
     if not shard:
@@ -86,8 +86,8 @@ def spread(objective: Objective, world: World, shard: bool) -> nn.Module:
         fsdp.fully_shard(block)
         for method in ("encode", "key_value"):          # the portrait's way through the same weights
             fsdp.register_fsdp_forward_method(block, method)
-    for block in objective.dit.controlnet:
-        fsdp.fully_shard(block)
+    for control in objective.dit.controlnet:
+        fsdp.fully_shard(control.copied_block)          # its projections are also called from outside: the root's
     return fsdp.fully_shard(objective)
 
 

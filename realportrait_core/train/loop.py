@@ -171,8 +171,8 @@ def fit(
         rate = lr * min(1.0, (step + 1) / warmup) * max(LOWEST_RATE, 1 - budget.spent(step, spent))
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
+        model.zero_grad(set_to_none=True)               # before the forward pass: FSDP swaps the weights in it
         value, scalars = loss(step)
-        model.zero_grad(set_to_none=True)
         value.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
