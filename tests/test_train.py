@@ -15,17 +15,15 @@ from torch import nn
 import yunet
 from realportrait_core.config import Config, DiTConfig, Vid2VidConfig
 from realportrait_core.checkpoint import save
-from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit, save_dit
-from realportrait_core.dit.embed import ClipShape
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import rescale
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.train import __main__ as command
 from realportrait_core.train import loop, prepare, recipe
-from realportrait_core.train.dit import from_scratch, stratified_times, train_clips, train_frames
-from realportrait_core.train.loop import fit, recalibrate
-from realportrait_core.train.maps import MapSet, load_maps, make_maps, save_maps
+from realportrait_core.train.dit import from_scratch
+from realportrait_core.train.data.sample import load_sample
+from realportrait_core.train.loop import Budget, fit, recalibrate
 from realportrait_core.train.motion import train_motion
 from realportrait_core.train.muon import between_features, orthogonal
 from realportrait_core.train.store import Store, jitter, open_store, to_unit
@@ -76,8 +74,6 @@ def cache(tmp_path_factory) -> Path:
             eyes, surface = file["eyes2d"].astype(np.float32), file["verts2d"].astype(np.float32)
         points.append(np.concatenate([eyes[:, ::-1], surface[:, [0, 95, 59]]], 1) - 0.5)
     np.save(folder / "points.npy", np.stack(points))
-    torch.manual_seed(0)
-    prepare.encode_frames(folder, TinyVAE((4, 4, 4, 4)), [(clip, frame) for clip in (0, 1) for frame in range(6)])
     return folder
 
 
@@ -90,16 +86,6 @@ def store(cache) -> Store:
 def vid2vid() -> FaceVid2Vid:
     torch.manual_seed(0)
     return FaceVid2Vid(TOY.vid2vid).eval()
-
-
-@pytest.fixture(scope="module")
-def stills(store, vid2vid) -> MapSet:
-    return make_maps(store, vid2vid, [0, 1], [0], [0, 2, 4])
-
-
-@pytest.fixture(scope="module")
-def sequences(store, vid2vid) -> MapSet:
-    return make_maps(store, vid2vid, [1], [0], [0, 1, 2, 3, 4])
 
 
 # Truth
@@ -196,16 +182,6 @@ def test_points_are_missing_where_there_is_no_face_and_a_stopped_run_goes_on(cac
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.npy", "points.npy"]
 
 
-def test_latents_of_the_chosen_frames_only(cache):
-    torch.manual_seed(0)
-    vae = TinyVAE((4, 4, 4, 4)).eval()
-    latents, frames = np.load(cache / "latents.npy"), np.load(cache / "frames.npy", mmap_mode="r")
-    assert latents.shape == (2, 24, 4, 32, 32) and latents[:, :6].any((2, 3, 4)).all() and not latents[:, 6:].any()
-    with torch.inference_mode():
-        expected = vae.encode(torch.from_numpy(frames[1, 3].copy()).permute(2, 0, 1)[None] / 255)
-    torch.testing.assert_close(torch.from_numpy(latents[1, 3]).float()[None], expected, atol=2e-3, rtol=2e-3)
-
-
 # The loop
 
 
@@ -223,7 +199,7 @@ def regression(seed: int = 0) -> tuple[nn.Module, object]:
 def test_the_loop_learns(seconds, tmp_path):
     model, loss = regression()
     before = loss(0)[0].item()
-    model.load_state_dict(fit(model, loss, tmp_path / "run.ckpt", minutes=2.5, lr=1e-2, decay=0.9, warmup=10))
+    model.load_state_dict(fit(model, loss, tmp_path / "run.ckpt", budget=Budget(minutes=2.5), lr=1e-2, decay=0.9, warmup=10))
     assert loss(0)[0].item() < 0.3 * before
 
 
@@ -236,7 +212,7 @@ def test_steps_that_are_not_finite_are_skipped(seconds, tmp_path):
         value, scalars = loss(step)
         return value * (math.inf if step == 1 else math.nan if step == 2 else 1.0), scalars
 
-    average = fit(model, poisoned, tmp_path / "run.ckpt", minutes=5 / 60, lr=1e-2)
+    average = fit(model, poisoned, tmp_path / "run.ckpt", budget=Budget(minutes=5 / 60), lr=1e-2)
     same = [all(torch.equal(a, b) for a, b in zip(before, after)) for before, after in itertools.pairwise(seen)]
     assert same == [False, True, True, False]
     assert all(torch.isfinite(value).all() for value in average.values())
@@ -252,7 +228,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(seconds, tmp_path):
                 raise Stopped
             return loss(step)
 
-        return fit(model, stopping, tmp_path / name, minutes=8 / 60, lr=1e-2)
+        return fit(model, stopping, tmp_path / name, budget=Budget(minutes=8 / 60), lr=1e-2)
 
     whole = run("whole.ckpt", None)
     with pytest.raises(Stopped):
@@ -279,12 +255,6 @@ def test_muon_evens_out_singular_values():
         values = torch.linalg.svdvals(orthogonal(torch.randn(shape) @ torch.diag(torch.linspace(0.3, 3, shape[-1]))))
         assert values.min() > 0.3 and values.max() < 1.4
     assert between_features("fc.weight", torch.empty(16, 16)) and not between_features("fc.weight", torch.empty(16, 4, 3, 3))
-
-
-def test_times_are_spread_evenly():
-    torch.manual_seed(0)
-    times = stratified_times(10, 1000)
-    assert sorted((times // 100).tolist()) == list(range(10))
 
 
 # Stages
@@ -333,61 +303,10 @@ def test_the_renderer_trains(store, seconds, tmp_path):
         f"motion.{name}" for name in MotionExtractor(TOY.vid2vid).state_dict()}
 
 
-def test_maps_of_the_portrait_itself_are_its_own(stills, tmp_path):
-    """The neutral frame is the portrait, so the driver's change in it is none."""
-    assert stills.f.shape == (2, 4, 6, 8, 8) and stills.driving.tolist() == [[0, 2, 4]] * 2
-    torch.testing.assert_close(stills.f[:, 0].float(), stills.f[:, 3].float(), atol=2e-3, rtol=2e-3)
-    assert not torch.equal(stills.f[:, 1], stills.f[:, 3])
-    picked = stills.maps(torch.tensor([1, 0]), torch.tensor([[2, 3], [0, 1]]), 256)
-    assert torch.equal(picked.f[1], stills.f[1, 3].float()) and torch.equal(picked.face[2], stills.face[0, 0])
-    save_maps(stills, tmp_path / "a.npz")
-    twice = load_maps([tmp_path / "a.npz"] * 2)
-    assert torch.equal(twice.f, torch.cat([stills.f, stills.f])) and len(twice.clips) == 4
-
-
-def test_stage_one_resumes_exactly(store, stills, seconds, tmp_path, monkeypatch):
-    schedule = linear_schedule()
-
-    def run(name: str):
-        torch.manual_seed(0)
-        return train_frames(store, stills, TOY.dit, schedule, tmp_path / name, 4 / 60, portraits=2, targets=2).state_dict()
-
-    whole = run("whole.ckpt")
-    kept = loop.save_atomically
-
-    def save_and_stop(value, path):
-        kept(value, path)
-        if value["step"] == 2:
-            raise Stopped
-
-    monkeypatch.setattr(loop, "save_atomically", save_and_stop)
-    with pytest.raises(Stopped):
-        run("stopped.ckpt")
-    monkeypatch.setattr(loop, "save_atomically", kept)
-    resumed = run("stopped.ckpt")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-
-    torch.manual_seed(0)
-    start = from_scratch(TOY.dit).state_dict()
-    moved = trained(whole, start)
-    for part in ("motion_net.", "reference_proj.", "controlnet.0.after_proj", "blocks.1.attn", "final_layer"):
-        assert any(name.startswith(part) for name in moved), part
-
-
-def test_stage_two_goes_on_from_stage_one(store, sequences, seconds, tmp_path):
-    torch.manual_seed(0)
-    dit = from_scratch(TOY.dit)
-    start = {name: value.clone() for name, value in dit.state_dict().items()}
-    result = train_clips(store, sequences, linear_schedule(), dit, tmp_path / "clips.ckpt", 2 / 60)
-    assert any("attn_temp" in name for name in trained(result.state_dict(), start))
-    drift = (result.state_dict()["blocks.0.attn.qkv.weight"] - start["blocks.0.attn.qkv.weight"]).abs().max()
-    assert drift < 0.01                                 # a fresh network would be far from these weights
-
-
 # The recipe
 
 
-def test_export_writes_what_users_load(store, vid2vid, sequences, tmp_path):
+def test_export_writes_what_users_load(vid2vid, tmp_path):
     run = recipe.Run(CLIPS, tmp_path / "cache", tmp_path / "out", tmp_path, cfg=TOY)
     recipe.export(run)
     assert not run.out.exists()                         # nothing is trained yet
@@ -407,13 +326,6 @@ def test_export_writes_what_users_load(store, vid2vid, sequences, tmp_path):
     dit = load_dit(run.out / recipe.DIT_FILE)
     assert dit.cfg == TOY.dit
     assert torch.equal(dit.state_dict()["blocks.0.attn.qkv.weight"], last.blocks[0].attn.qkv.weight.half().float())
-    with torch.inference_mode():
-        shape = ClipShape(256, 256, 4, 12.5)
-        own = sequences.maps(torch.tensor([0]), torch.tensor([[5]]), 256)
-        reference = dit.encode_reference(torch.randn(1, 4, 32, 32), shape, own)
-        control = dit.encode_motion(sequences.maps(torch.tensor([0]), torch.arange(4)[None], 256))
-        out = dit(torch.randn(1, 4, 4, 32, 32), torch.full((1, 4), 500.0), shape, reference, control)
-    assert out.shape == (1, 4, 4, 32, 32) and torch.isfinite(out).all()
 
 
 def test_the_whole_recipe_in_toy_size(cache, seconds, tmp_path, monkeypatch, caplog):
@@ -430,17 +342,18 @@ def test_the_whole_recipe_in_toy_size(cache, seconds, tmp_path, monkeypatch, cap
     from realportrait_core.vae import save_vae
     save_vae(run.out / recipe.VAE_FILE, TinyVAE((4, 4, 4, 4)))
     recipe.mini(run, minutes=0.1 / 60)
-    latents = np.load(folder / "latents.npy", mmap_mode="r")
-    assert latents[:, [0, 1, 2, 5, 10, 15, 20]].any((2, 3, 4)).all() and not latents[:, 3].any()
+    for name in NAMES:
+        made = load_sample(folder / "samples" / f"{name}.safetensors")
+        assert made.latents.shape == (24, 4, 32, 32) and made.portraits.tolist() == [0, 12, 23]
     files = sorted(run.out.rglob("*.safetensors"))
     assert sorted(file.relative_to(run.out) for file in files) == sorted([recipe.DIT_FILE, recipe.VID2VID_FILE, recipe.VAE_FILE])
-    assert sorted(path.name for path in (folder / "maps").iterdir()) == ["clips_0.npz", "frames_0.npz", "frames_10.npz"]
+    assert list((folder / "clips").glob("strip_*.png"))
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
     assert len(before) == 4
     recipe.mini(run, minutes=0.1 / 60)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
-    assert caplog.text.count("skipped") >= 7
+    assert caplog.text.count("is there: skipped") >= 5
 
 
 def test_steps_out_of_order_end_as_one_sentence(cache, tmp_path, caplog):
@@ -453,11 +366,11 @@ def test_steps_out_of_order_end_as_one_sentence(cache, tmp_path, caplog):
     (tmp_path / "train").symlink_to(CLIPS)
     with pytest.raises(InputError, match="There are 2 training clips; 20 are held out"):
         recipe.motion(run, 1.0)
-    with pytest.raises(InputError, match="run the step `maps` first"):
+    with pytest.raises(InputError, match="holds no training sample"):
         recipe.frames(run, 1.0)
     assert not (tmp_path / "out").exists()
 
 
 def test_shares_are_the_whole_budget():
     assert sum(recipe.SHARES.values()) == pytest.approx(1.0)
-    assert command.parse(["frames", "--data", "x"]).minutes == pytest.approx(60.0)
+    assert command.parse(["renderer", "--data", "x"]).minutes == pytest.approx(150 * recipe.SHARES["renderer"])

@@ -1,50 +1,99 @@
-"""python -m realportrait_core.train STEP --data DIR: the bundled weights, step by step or as a whole (mini)."""
+"""python -m realportrait_core.train COMMAND: the paper's two stages on samples of your own (frames, clips), and the bundled
+weights, step by step or as a whole (mini)."""
 
 import argparse
 import logging
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from ..errors import RealPortraitError
-from . import recipe
+from . import recipe, stage
 
 MINUTES = 150.0         # of the whole recipe; a single step takes its share of them
-TRAININGS = {"vae": recipe.vae, "motion": recipe.motion, "renderer": recipe.renderer, "frames": recipe.frames,
-             "clips": recipe.clips, "mini": recipe.mini}
-CHORES = {"prepare": recipe.prepare_faces, "latents": recipe.prepare_latents, "maps": recipe.maps, "export": recipe.export}
-ORDER = ("mini", "prepare", "vae", "motion", "renderer", "latents", "maps", "frames", "clips", "export")
+TRAININGS = {"vae": recipe.vae, "motion": recipe.motion, "renderer": recipe.renderer, "mini": recipe.mini}
+CHORES = {"prepare": recipe.prepare_faces, "samples": recipe.samples, "export": recipe.export}
+STAGES = {"frames": 0, "clips": 1}
+HELP = {"frames": "Stage 1 of the DiT on samples: single frames, of videos and pictures.",
+        "clips": "Stage 2 of the DiT on samples: clips of L frames, from the weights of stage 1."}
+ORDER = ("frames", "clips", "mini", "prepare", "vae", "motion", "renderer", "samples", "export")
+
+
+def stage_options() -> argparse.ArgumentParser:
+    """Samples in, weights out."""
+    options = argparse.ArgumentParser(add_help=False)
+    add = options.add_argument
+    add("--samples", type=Path, required=True, help="folder that `python -m realportrait_core.train.data` wrote")
+    add("--vid2vid", type=Path, required=True, help="Face Vid2vid, the file that the samples were made with")
+    add("--out", type=Path, required=True, help="the trained weights, .safetensors; put them into models/realportrait")
+    add("--preset", choices=sorted(stage.CONFIGS), default="paper", help="sizes of the network, batch, steps (%(default)s)")
+    add("--init", type=Path, help="RealPortrait weights to go on from, or the public STDiT2; else from scratch")
+    add("--checkpoint", type=Path, help="where a stopped run goes on from; beside --out by default")
+    length = options.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="the preset's by default")
+    length.add_argument("--minutes", type=float, help="instead of steps, in one process")
+    add("--batch", type=float, default=1.0, help="factor on the preset's portraits a step, over all processes (%(default)s)")
+    add("--lr", type=float, help="highest learning rate; the preset's by default")
+    add("--seed", type=int, default=0)
+    add("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
+    add("--precision", choices=sorted(stage.PRECISIONS), help="bf16 on a CUDA GPU and fp32 elsewhere by default")
+    add("--recompute", action="store_true", help="activation checkpointing: less memory, a third more time")
+    add("--shard", action="store_true", help="FSDP2 instead of DDP, where torchrun started several processes")
+    add("--board", type=Path, help="folder for TensorBoard's files and sample strips")
+    add("--vae", type=Path, help="tiny VAE in SD1.5's latent space, to draw the sample strips with")
+    return options
+
+
+def recipe_options() -> argparse.ArgumentParser:
+    """heads256 in, the pack's files out."""
+    options = argparse.ArgumentParser(add_help=False)
+    add = options.add_argument
+    add("--data", type=Path, required=True, help="folder with train/ and val/ of heads256")
+    add("--cache", type=Path, default=Path("runs/cache"),
+        help="arrays, samples, checkpoints (%(default)s); a stopped step goes on from here")
+    add("--out", type=Path, default=Path("runs/weights"), help="where the pack's files are written (%(default)s)")
+    add("--seed", type=int, default=0)
+    add("--limit", type=int, help="the first so many training clips only")
+    add("--detector", type=Path, help="YuNet's file; by default where install.py puts it")
+    add("--teacher", type=Path, default=Path("../shared/taesd"),
+        help="folder with taesd_encoder and taesd_decoder .safetensors (%(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
+    return options
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--data", type=Path, required=True, help="folder with train/ and val/ of heads256")
-    common.add_argument("--cache", type=Path, default=Path("runs/cache"),
-                        help="arrays, maps, checkpoints (%(default)s); a stopped step goes on from here")
-    common.add_argument("--out", type=Path, default=Path("runs/weights"), help="where the pack's files are written (%(default)s)")
-    common.add_argument("--seed", type=int, default=0)
-    common.add_argument("--limit", type=int, help="the first so many training clips only")
-    common.add_argument("--detector", type=Path, help="YuNet's file; by default where install.py puts it")
-    common.add_argument("--teacher", type=Path, default=Path("../shared/taesd"),
-                        help="folder with taesd_encoder and taesd_decoder .safetensors (%(default)s)")
-    parser = argparse.ArgumentParser(prog="python -m realportrait_core.train", description=recipe.__doc__)
-    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    parser = argparse.ArgumentParser(prog="python -m realportrait_core.train", description=__doc__)
+    steps = parser.add_subparsers(dest="step", required=True, metavar="COMMAND")
+    of_stage, of_recipe = stage_options(), recipe_options()
     for name in ORDER:
+        if name in STAGES:
+            steps.add_parser(name, parents=[of_stage], help=HELP[name], description=HELP[name])
+            continue
         function = TRAININGS.get(name) or CHORES[name]
-        step = steps.add_parser(name, parents=[common], help=function.__doc__, description=function.__doc__)
+        step = steps.add_parser(name, parents=[of_recipe], help=function.__doc__, description=function.__doc__)
         if name in TRAININGS:
             step.add_argument("--minutes", type=float, default=MINUTES * recipe.SHARES.get(name, 1.0), help="%(default)s")
     return parser.parse_args(argv)
 
 
+def run(options: argparse.Namespace) -> None:
+    given = vars(options)
+    if options.step in STAGES:
+        wanted = {entry.name: given[entry.name] for entry in fields(stage.StageRun)}
+        stage.run_stage(stage.StageRun(**wanted), STAGES[options.step])
+        return
+    wanted = {entry.name: given[entry.name] for entry in fields(recipe.Run) if entry.name in given}
+    if options.step in TRAININGS:
+        TRAININGS[options.step](recipe.Run(**wanted), options.minutes)
+    else:
+        CHORES[options.step](recipe.Run(**wanted))
+
+
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    run = recipe.Run(options.data, options.cache, options.out, options.teacher, options.detector, options.seed, options.limit)
     try:
-        if options.step in TRAININGS:
-            TRAININGS[options.step](run, options.minutes)
-        else:
-            CHORES[options.step](run)
+        run(options)
     except RealPortraitError as error:
         logging.getLogger(__name__).error("%s", error)
         return 1

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..config import Vid2VidConfig
-from ..vid2vid.keypoints import transform
+from ..vid2vid.keypoints import Pose, transform
 from ..vid2vid.motion import MotionExtractor, pose_from_raw
 from .loop import Budget, fit, recalibrate
 from .store import Store, crop_batch, jitter, to_unit
@@ -16,25 +16,31 @@ from .truth import MOUTH_AND_EYES, pick
 
 log = logging.getLogger(__name__)
 
+CPU = torch.device("cpu")
+
 
 def recolour(images: torch.Tensor) -> torch.Tensor:
     """Brightness, contrast and tint drawn per picture: M must not depend on them."""
     batch = len(images)
-    gain = 1 + 0.25 * (torch.rand(batch, 3, 1, 1) - 0.5) + 0.5 * (torch.rand(batch, 1, 1, 1) - 0.5)
-    offset = 0.2 * (torch.rand(batch, 1, 1, 1) - 0.5)
-    grey = (torch.rand(batch, 1, 1, 1) < 0.1).float()
+
+    def draw(channels: int) -> torch.Tensor:            # on the CPU, whose random state the checkpoint holds
+        return torch.rand(batch, channels, 1, 1).to(images)
+
+    gain = 1 + 0.25 * (draw(3) - 0.5) + 0.5 * (draw(1) - 0.5)
+    offset, grey = 0.2 * (draw(1) - 0.5), (draw(1) < 0.1).float()
     images = torch.lerp(images, images.mean(1, keepdim=True).expand_as(images), grey)
     return ((images - 0.5) * gain + 0.5 + offset).clamp(0, 1)
 
 
-def draw_faces(store: Store, usable: torch.Tensor, batch: int, size: int) -> tuple[torch.Tensor, tuple]:
+def draw_faces(store: Store, usable: torch.Tensor, batch: int, size: int, device: torch.device) -> tuple[torch.Tensor, Pose]:
     """Random faces in jittered portrait or clip crops: pictures (B, 3, size, size) and their truth."""
     chosen = usable[torch.randint(len(usable), (batch,))]
     clips, frames = chosen.unbind(1)
     of_clip = (torch.rand(batch) < 0.5)[:, None, None]
     crops = torch.where(of_clip, store.clip_crops[clips], store.portrait_crops[clips, frames])
     crops = jitter(crops, scale=0.1, shift=0.04, degrees=6.0)
-    return crop_batch(store.images(clips, frames), crops, size), pick(store.heads, clips, frames, to_unit(crops))
+    images = crop_batch(store.images(clips, frames).to(device), crops, size)
+    return images, pick(store.heads, clips, frames, to_unit(crops))[0].to(device)
 
 
 class Standardised(nn.Module):
@@ -69,9 +75,9 @@ class Standardised(nn.Module):
         return model.eval()
 
 
-def motion_loss(model: Standardised, images: torch.Tensor, truth) -> tuple[torch.Tensor, dict[str, float]]:
+def motion_loss(model: Standardised, images: torch.Tensor, truth: Pose) -> tuple[torch.Tensor, dict[str, float]]:
     pose = pose_from_raw(model.raw(images))
-    weight = torch.ones(pose.canonical.shape[1])
+    weight = images.new_ones(pose.canonical.shape[1])
     weight[list(MOUTH_AND_EYES)] = 2.0
     weight = (weight / weight.mean())[:, None]
     points = (weight * (transform(pose) - transform(truth)).abs()).mean()
@@ -86,22 +92,22 @@ def motion_loss(model: Standardised, images: torch.Tensor, truth) -> tuple[torch
 
 
 def train_motion(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, batch: int = 32, lr: float = 1.5e-3,
-                 holdout: int = 20) -> MotionExtractor:
+                 holdout: int = 20, device: torch.device = CPU) -> MotionExtractor:
     """M on all clips but the last `holdout`, whose error is logged at the end."""
     usable = torch.nonzero(store.found)
     held = usable[usable[:, 0] >= len(store.names) - holdout][::12]
     usable = usable[usable[:, 0] < len(store.names) - holdout]
     mean_face = store.heads.canonical.mean(0)
-    model = Standardised(cfg, mean_face)
+    model = Standardised(cfg, mean_face).to(device)
 
     def loss(step: int):
-        images, (truth, _) = draw_faces(store, usable, batch, cfg.crop_size)
+        images, truth = draw_faces(store, usable, batch, cfg.crop_size, device)
         return motion_loss(model, recolour(images), truth)
 
     average = fit(model, loss, checkpoint, Budget(minutes=minutes), lr, adam_only=("model.detector.fc_",))
     model.load_state_dict(average)
     recalibrate(model, loss)
-    result = model.folded()
+    result = model.cpu().folded()
     log.info("held out: %s", motion_error(result, store, held))
     return result
 

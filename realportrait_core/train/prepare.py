@@ -1,4 +1,4 @@
-"""What training reads instead of videos: decoded frames, face points and latents, as arrays that store.py opens.
+"""What training reads instead of videos: decoded frames and face points, as arrays that store.py opens.
 
 Each array appears under its name when it is complete; what is there is not made again, and a stopped run goes on.
 """
@@ -8,15 +8,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..errors import InputError
 from ..face.detect import FaceDetector
-from ..vae import DOWN, LATENT_CHANNELS, TinyVAE
 
 log = logging.getLogger(__name__)
 
-ENCODED_AT_ONCE = 8
 LOG_EVERY = 50          # clips
 
 
@@ -75,34 +72,6 @@ def find_points(cache: Path, detector: FaceDetector) -> np.ndarray:
     np.save(partial, points)
     os.replace(partial, path)
     return points
-
-
-@torch.inference_mode()
-def encode_frames(cache: Path, vae: TinyVAE, chosen: list[tuple[int, int]]) -> np.ndarray:
-    """latents.npy (N, T, 4, H/8, W/8) float16 for the (clip, frame) pairs of `chosen`; all zero elsewhere.
-
-    Pairs that have a latent keep it: delete the file to encode by another VAE.
-    """
-    frames = np.load(cache / "frames.npy", mmap_mode="r")
-    path = cache / "latents.npy"
-    if path.is_file():
-        checked(path, len(frames))
-        latents = np.lib.format.open_memmap(path, "r+")
-    else:
-        count, length, height, width, _ = frames.shape
-        shape = (count, length, LATENT_CHANNELS, height // DOWN, width // DOWN)
-        latents = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    missing = [(i, t) for i, t in dict.fromkeys(chosen) if not latents[i, t].any()]
-    vae = vae.eval().to(memory_format=torch.channels_last)
-    for start in range(0, len(missing), ENCODED_AT_ONCE):
-        clips, times = np.array(missing[start:start + ENCODED_AT_ONCE]).T
-        pictures = torch.from_numpy(frames[clips, times]).permute(0, 3, 1, 2)           # channels last in memory, as it lies
-        latents[clips, times] = vae.encode(pictures.float() / 255).half().numpy()
-        if start // ENCODED_AT_ONCE % LOG_EVERY == 0:
-            log.info("encoded %d of %d frames", start, len(missing))
-            latents.flush()
-    latents.flush()
-    return latents
 
 
 def checked(path: Path, clips: int) -> np.ndarray:

@@ -1,11 +1,10 @@
 """How the bundled MINI weights are made: every step of it in order, on a budget of minutes.
 
-Steps read and write one cache: arrays (prepare.py), motion maps, a checkpoint of each network from which a stopped run goes on,
+Steps read and write one cache: arrays (prepare.py), samples, a checkpoint of each network from which a stopped run goes on,
 and its result. A step whose result is there is skipped. Finished files of the pack go to another folder, `out`.
 """
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import torch
 
 from ..checkpoint import read_safetensors, save
 from ..config import MINI, Config
-from ..diffusion.schedule import linear_schedule
 from ..dit.checkpoint import load_dit, save_dit
 from ..errors import InputError
 from ..face.detect import FaceDetector
@@ -22,9 +20,10 @@ from ..vae import load_vae
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from . import prepare
-from .dit import train_clips, train_frames
-from .maps import load_maps, make_maps, save_maps
+from .data.frozen import freeze_segment
+from .data.sample import save_sample
 from .motion import train_motion
+from .stage import StageRun, run_stage
 from .store import Store, open_store
 from .vae import train_vae
 from .warp import train_renderer
@@ -32,14 +31,14 @@ from .warp import train_renderer
 log = logging.getLogger(__name__)
 
 # Shares of the minutes, by step. What has no share takes what it needs: on two cores about 2 minutes for the frames, 5 for
-# the points, 8 for the latents and 10 for the maps of 993 clips.
-SHARES = {"vae": 0.17, "motion": 0.16, "renderer": 0.17, "frames": 0.4, "clips": 0.1}
+# the points and 25 for the samples of 993 clips.
+SHARES = {"vae": 0.15, "motion": 0.13, "renderer": 0.14, "frames": 0.23, "clips": 0.35}
 SEEDS = {"vae": 0, "motion": 0, "renderer": 1, "frames": 2, "clips": 3}     # added to the run's seed
-
-STILLS = (0, 5, 10, 15, 20)     # frames of a clip that stage 1 draws from ...
-PORTRAITS = (0, 10, 20)         # ... and its portrait: the first of these for clips 0, 3, 6 ..., the second for 1, 4, 7 ...
-WHOLE_CLIPS = 120               # so many clips serve stage 2, with their first L frames
-WHOLE_PORTRAIT = 0
+PORTRAITS = 3                   # frames of a clip that can be its portrait: the first, the middle, the last
+GPU_BATCH = 16.0                # times the portraits of a step that suits two cores: a GPU would wait for its next launch
+GPU_VAE = {"batch": 32, "side": 16, "per_clip": 4}
+GPU_MOTION = {"batch": 256}
+GPU_RENDERER = {"faces": 12, "drivers": 4}
 HELD_OUT = 20                   # clips at the end that M and W never see; their error is logged
 
 VAE_FILE = Path("vae") / "realportrait_mini_vae.safetensors"
@@ -58,7 +57,11 @@ class Run:
     detector: Path | None = None    # YuNet's file; None: where install.py puts it
     seed: int = 0
     limit: int | None = None    # of the training clips
+    device: str = "auto"
     cfg: Config = MINI
+
+    def place(self) -> torch.device:
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device)
 
     def store(self) -> Store:
         return open_store(self.cache, self.data / "train", self.limit)
@@ -76,14 +79,6 @@ def prepare_faces(run: Run) -> None:
         prepare.find_points(run.cache, FaceDetector(run.detector or find_detector()))
 
 
-def prepare_latents(run: Run) -> None:
-    """Encodes the frames that the DiT learns from, by the VAE of `out`."""
-    store = run.store()
-    stills = [(clip, frame) for frame in STILLS for clip in range(len(store.names))]
-    whole = [(clip, frame) for clip in range(len(store.names))[:WHOLE_CLIPS] for frame in range(run.cfg.clip_frames)]
-    prepare.encode_frames(run.cache, load_vae(run.out / VAE_FILE), stills + whole)
-
-
 # Networks
 
 def vae(run: Run, minutes: float) -> None:
@@ -92,7 +87,8 @@ def vae(run: Run, minutes: float) -> None:
     if skipped(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    train_vae(run.data, run.teacher, path, minutes, cache=run.cache, seed=run.seed + SEEDS["vae"])
+    size = GPU_VAE if run.place().type == "cuda" else {}
+    train_vae(run.data, run.teacher, path, minutes, cache=run.cache, seed=run.seed + SEEDS["vae"], device=run.place(), **size)
 
 
 def motion(run: Run, minutes: float) -> None:
@@ -101,7 +97,9 @@ def motion(run: Run, minutes: float) -> None:
     if skipped(path):
         return
     run.sow("motion")
-    network = train_motion(enough(run.store()), run.cfg.vid2vid, run.cache / "motion.ckpt", minutes, holdout=HELD_OUT)
+    size = GPU_MOTION if run.place().type == "cuda" else {}
+    network = train_motion(enough(run.store()), run.cfg.vid2vid, run.cache / "motion.ckpt", minutes, holdout=HELD_OUT,
+                           device=run.place(), **size)
     save(path, network.state_dict(), {})
 
 
@@ -111,52 +109,48 @@ def renderer(run: Run, minutes: float) -> None:
     if skipped(path):
         return
     run.sow("renderer")
-    network = train_renderer(enough(run.store()), run.cfg.vid2vid, run.cache / "renderer.ckpt", minutes, holdout=HELD_OUT)
+    size = GPU_RENDERER if run.place().type == "cuda" else {}
+    network = train_renderer(enough(run.store()), run.cfg.vid2vid, run.cache / "renderer.ckpt", minutes, holdout=HELD_OUT,
+                             device=run.place(), **size)
     save(path, network.state_dict(), {})
 
 
-def maps(run: Run) -> None:
-    """Motion maps of the training clips, by the Face Vid2vid that users get (fp16)."""
+def samples(run: Run) -> None:
+    """What the DiT learns from: latents, keypoints and features of the training clips, by the files that users get (fp16)."""
     export(run)
-    vid2vid, store = load_vid2vid(run.out / VID2VID_FILE), run.store()
-    length = run.cfg.clip_frames
-    groups = [(f"frames_{portrait}", range(k, len(store.names), len(PORTRAITS)), portrait, list(STILLS))
-              for k, portrait in enumerate(PORTRAITS)]
-    groups.append((f"clips_{WHOLE_PORTRAIT}", range(len(store.names))[:WHOLE_CLIPS], WHOLE_PORTRAIT, list(range(length))))
-    for name, clips, portrait, driving in groups:
-        path = run.cache / "maps" / f"{name}.npz"
-        if skipped(path):
+    vid2vid, vae = load_vid2vid(run.out / VID2VID_FILE).to(run.place()), load_vae(run.out / VAE_FILE).to(run.place())
+    store = run.store()
+    for done, name in enumerate(store.names):
+        path = run.cache / "samples" / f"{name}.safetensors"
+        if path.is_file():
             continue
-        usable = [clip for clip in clips if bool(store.found[clip, [portrait, *driving]].all())]
-        if not usable:
-            log.warning("%s: a face is missing in every clip", name)
+        if not bool(store.found[done].all()):
+            log.warning("%s is left out: no face in %d of its frames", name, int((~store.found[done]).sum()))
             continue
-        partial = path.with_name(f".{path.name}")
-        save_maps(make_maps(store, vid2vid, usable, [portrait], driving), partial)
-        os.replace(partial, path)
+        frames = torch.from_numpy(store.frames[done].copy()).float() / 255
+        save_sample(path, freeze_segment(vid2vid, vae, frames, store.points[done], store.found[done], PORTRAITS), {"source": name})
+        if done % 50 == 0:
+            log.info("samples: %d of %d clips", done, len(store.names))
 
 
 def frames(run: Run, minutes: float) -> None:
     """Stage 1 of the DiT: single frames."""
     path = run.cache / "frames.safetensors"
-    if skipped(path):
-        return
-    run.sow("frames")
-    learned = load_maps(maps_of(run, "frames"))
-    dit = train_frames(run.store(), learned, run.cfg.dit, linear_schedule(), run.cache / "frames.ckpt", minutes)
-    save_dit(path, dit, torch.float32)
+    if not skipped(path):
+        run_stage(stage_run(run, "frames", minutes, path), 0, run.cfg)
 
 
 def clips(run: Run, minutes: float) -> None:
     """Stage 2 of the DiT: clips of L frames, from the weights of stage 1."""
     path = run.cache / "clips.safetensors"
-    if skipped(path):
-        return
-    run.sow("clips")
-    learned = load_maps(maps_of(run, "clips"))
-    dit = load_dit(run.cache / "frames.safetensors").requires_grad_(True)
-    dit = train_clips(run.store(), learned, linear_schedule(), dit, run.cache / "clips.ckpt", minutes)
-    save_dit(path, dit, torch.float32)
+    if not skipped(path):
+        run_stage(stage_run(run, "clips", minutes, path, run.cache / "frames.safetensors"), 1, run.cfg)
+
+
+def stage_run(run: Run, step: str, minutes: float, out: Path, init: Path | None = None) -> StageRun:
+    batch = GPU_BATCH if run.place().type == "cuda" else 1.0
+    return StageRun(run.cache / "samples", run.out / VID2VID_FILE, out, "mini", init, minutes=minutes, device=run.device,
+                    batch=batch, seed=run.seed + SEEDS[step], board=run.cache / step, vae=run.out / VAE_FILE)
 
 
 def export(run: Run) -> None:
@@ -180,8 +174,7 @@ def mini(run: Run, minutes: float) -> None:
     vae(run, minutes * SHARES["vae"])
     motion(run, minutes * SHARES["motion"])
     renderer(run, minutes * SHARES["renderer"])
-    prepare_latents(run)
-    maps(run)
+    samples(run)
     frames(run, minutes * SHARES["frames"])
     clips(run, minutes * SHARES["clips"])
     export(run)
@@ -197,10 +190,3 @@ def enough(store: Store) -> Store:
     if len(store.names) <= HELD_OUT:
         raise InputError(f"There are {len(store.names)} training clips; {HELD_OUT} are held out, so more than that are needed.")
     return store
-
-
-def maps_of(run: Run, stage: str) -> list[Path]:
-    paths = sorted((run.cache / "maps").glob(f"{stage}_*.npz"))
-    if not paths:
-        raise InputError(f"{run.cache / 'maps'} holds no {stage}_*.npz: run the step `maps` first.")
-    return paths

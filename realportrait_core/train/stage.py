@@ -1,7 +1,7 @@
 """A stage of the DiT's training as a command: files in, weights out.
 
-    python -m realportrait_core.train frames --samples DIR --preset paper --vid2vid FILE --init STDIT2 --out stage1.safetensors
-    torchrun --nproc-per-node 8 -m realportrait_core.train clips --samples DIR ... --init stage1.safetensors --out mine.safetensors
+    python -m realportrait_core.train frames --samples DIR --vid2vid FILE --init STDIT2 --out stage1.safetensors
+    torchrun --nproc-per-node 4 -m realportrait_core.train clips --samples DIR --vid2vid FILE --init stage1.safetensors --out F
 """
 
 import logging
@@ -46,7 +46,7 @@ class StageRun:
     checkpoint: Path | None = None  # None: beside `out`
     steps: int | None = None    # None and no minutes: the preset's
     minutes: float | None = None
-    portraits: int | None = None    # a step, over all processes
+    batch: float = 1.0          # factor on the preset's portraits a step
     lr: float | None = None
     seed: int = 0
     device: str = "auto"
@@ -58,9 +58,8 @@ class StageRun:
 
     def stage(self, number: int) -> Stage:
         stage = STAGES[self.preset][number]
-        if self.portraits is not None:
-            stage = replace(stage, shapes=tuple(replace(shape, portraits=self.portraits) for shape in stage.shapes))
-        return replace(stage, lr=self.lr or stage.lr)
+        shapes = tuple(replace(shape, portraits=round(self.batch * shape.portraits)) for shape in stage.shapes)
+        return replace(stage, shapes=shapes, lr=self.lr or stage.lr)
 
     def budget(self, stage: Stage) -> Budget:
         if self.minutes is not None:

@@ -1,4 +1,4 @@
-"""The training set as arrays on disk: decoded frames, detected points, latents, and what heads256 knows of each head."""
+"""The training set as arrays on disk: decoded frames, detected points, and what heads256 knows of each head."""
 
 import logging
 from dataclasses import dataclass
@@ -26,7 +26,6 @@ class Store:
     portrait_crops: torch.Tensor    # (N, T, 3, 3) float64, frame px -> crop px, NaN where no face was found
     clip_crops: torch.Tensor    # (N, 3, 3) float64
     alpha: np.ndarray           # (N, T, 64, 64) bool, foreground at quarter size
-    latents: np.ndarray | None  # (N, T, 4, S/8, S/8) float16, memory-mapped; all zero where not encoded
 
     @property
     def found(self) -> torch.Tensor:
@@ -50,7 +49,6 @@ def open_store(cache: str | Path, data: str | Path, limit: int | None = None) ->
     heads, names = load_heads(data, limit)
     if len(frames) != len(names):
         raise InputError(f"{cache} holds {len(frames)} clips, {data} holds {len(names)}: run `prepare` again.")
-    latents = np.load(cache / "latents.npy", mmap_mode="r")[:limit] if (cache / "latents.npy").is_file() else None
     found = torch.isfinite(points).all(-1).all(-1)                                      # (N, T)
     portrait = torch.full((*found.shape, 3, 3), torch.nan, dtype=torch.float64)
     portrait[found] = points_to_crop(points[found])
@@ -58,7 +56,7 @@ def open_store(cache: str | Path, data: str | Path, limit: int | None = None) ->
     for i in torch.nonzero(found.any(1))[:, 0].tolist():
         clip[i] = clip_crop(points[i, found[i]])
     alpha = np.stack([read_alpha(Path(data) / f"{name}.npz") for name in names])
-    return Store(names, frames, points, heads, portrait, clip, alpha, latents)
+    return Store(names, frames, points, heads, portrait, clip, alpha)
 
 
 def read_alpha(path: Path) -> np.ndarray:

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..generate import device_of
 from ..vae import DOWN, LATENT_CHANNELS, TinyVAE, load_taesd, load_vae, save_vae
 from .loop import save_atomically
+from .motion import CPU
 from .muon import Muon
 from .prepare import read_frames
 
@@ -65,7 +67,8 @@ def to_unit(frames: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def encode_all(vae: TinyVAE, frames: Tensor, batch: int = 4) -> Tensor:
-    return torch.cat([vae.encode(to_unit(chunk)) for chunk in frames.split(batch)])
+    device = device_of(vae)
+    return torch.cat([vae.encode(to_unit(chunk.to(device))).cpu() for chunk in frames.split(batch)])
 
 
 def teacher_pairs(data: Path, teacher: TinyVAE, split: str, per_clip: int, cache: Path | None = None) -> Pairs:
@@ -117,9 +120,9 @@ def psnr(picture: Tensor, frame: Tensor) -> Tensor:
 @torch.inference_mode()
 def evaluate(vae: TinyVAE, pairs: Pairs, batch: int = 4) -> dict[str, float]:
     """dB of the round trip and of decoded teacher latents; error of the latents relative to their spread."""
-    round_trip, decoded, latent_error = [], [], 0.0
+    round_trip, decoded, latent_error, device = [], [], 0.0, device_of(vae)
     for frames, latents in zip(pairs.frames.split(batch), pairs.latents.split(batch)):
-        frames = to_unit(frames)
+        frames, latents = to_unit(frames.to(device)), latents.to(device)
         own = vae.encode(frames)
         round_trip.append(psnr(vae.decode(own), frames))
         decoded.append(psnr(vae.decode(latents), frames))
@@ -162,7 +165,7 @@ def losses(vae: TinyVAE, frames: Tensor, latents: Tensor, joint: bool) -> tuple[
 
 
 def train_vae(data: Path, teacher: Path, out: Path, minutes: float = 25.0, batch: int = 4, side: int = 12, lr: float = 2e-3,
-              per_clip: int = 1, cache: Path | None = None, seed: int = 0) -> dict[str, float]:
+              per_clip: int = 1, cache: Path | None = None, seed: int = 0, device: torch.device = CPU) -> dict[str, float]:
     """Trains for `minutes` and writes `out`; resumes from `out` with the suffix .resume. Returns the validation figures.
 
     `side`: of the crops, in px of the latent. `per_clip`: frames of every training clip. `cache`: folder for the teacher's
@@ -170,19 +173,19 @@ def train_vae(data: Path, teacher: Path, out: Path, minutes: float = 25.0, batch
     """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    taesd = load_taesd(teacher).to(memory_format=torch.channels_last)
+    taesd = load_taesd(teacher).to(device, memory_format=torch.channels_last)
     train = teacher_pairs(data, taesd, "train", per_clip, cache)
     val = teacher_pairs(data, taesd, "val", 2, cache)
     brief = Pairs(val.frames[::6], val.latents[::6])
     log.info("%d frames to learn from, %d to validate with", len(train.frames), len(val.frames))
 
-    vae = TinyVAE(WIDTHS).to(memory_format=torch.channels_last)
+    vae = TinyVAE(WIDTHS).to(device, memory_format=torch.channels_last)
     optims = optimizers(vae, lr)
     base = [optim.param_groups[0]["lr"] for optim in optims]
     step, spent = 0, 0.0
     resume = out.with_suffix(".resume")
     if resume.is_file():
-        kept = torch.load(resume, weights_only=True)
+        kept = torch.load(resume, map_location="cpu", weights_only=True)
         vae.load_state_dict(kept["vae"])
         for optim, state in zip(optims, kept["optims"]):
             optim.load_state_dict(state)
@@ -194,7 +197,7 @@ def train_vae(data: Path, teacher: Path, out: Path, minutes: float = 25.0, batch
         done = spent / (60 * minutes)
         for optim, rate in zip(optims, base):
             optim.param_groups[0]["lr"] = rate * schedule(step, done)
-        frames, latents = random_crops(train, batch, side, generator)
+        frames, latents = (crop.to(device) for crop in random_crops(train, batch, side, generator))
         picture, latent = losses(vae, frames, latents, joint=done > JOINT_FROM)
         for optim in optims:
             optim.zero_grad(set_to_none=True)
@@ -215,7 +218,7 @@ def train_vae(data: Path, teacher: Path, out: Path, minutes: float = 25.0, batch
             log.info("step %d, %.0f s: %s", step, spent, evaluate(vae, brief))
             last = time.monotonic()          # validation is not training time
 
-    save_vae(out, vae)
+    save_vae(out, vae.cpu())
     figures = evaluate(load_vae(out).to(memory_format=torch.channels_last), val)
     resume.unlink(missing_ok=True)
     log.info("done after %d steps, %.0f s: %s", step, spent, figures)

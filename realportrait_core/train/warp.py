@@ -18,6 +18,7 @@ from ..vid2vid.generator import Generator
 from ..vid2vid.keypoints import transform
 from ..vid2vid.warp import WarpingNetwork
 from .loop import Budget, fit, recalibrate
+from .motion import CPU
 from .store import Store, crop_batch, jitter, to_unit
 from .truth import pick
 
@@ -92,10 +93,10 @@ def foreground(store: Store, clips: torch.Tensor, frames: torch.Tensor) -> torch
 
 
 def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, faces: int = 2, drivers: int = 3,
-                   lr: float = 4e-3, holdout: int = 20) -> Renderer:
+                   lr: float = 4e-3, holdout: int = 20, device: torch.device = CPU) -> Renderer:
     usable = torch.nonzero(store.found.all(1))[:, 0]
     usable = usable[usable < len(store.names) - holdout]
-    model = Renderer(cfg)
+    model = Renderer(cfg).to(device)
     size = cfg.crop_size * cfg.upscale
 
     def loss(step: int):
@@ -105,19 +106,19 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
         clips_d, driving = clips.repeat_interleave(drivers), driving.flatten()
         crops_d = jitter(store.clip_crops[clips_d], 0.05, 0.02, 0.0)
         pose_d, surface_d = pick(store.heads, clips_d, driving, to_unit(crops_d))
-        images_d = store.images(clips_d, driving)
+        images_d = store.images(clips_d, driving).to(device)
         target = crop_batch(images_d, crops_d, size)
-        alpha = foreground(store, clips_d, driving)
+        alpha = foreground(store, clips_d, driving).to(device)
         inside = crop_batch(torch.ones_like(images_d[:, :1]), crops_d, size)
         weight = inside * (0.3 + 0.7 * crop_batch(alpha, crops_d, size))
 
-        f_r = model.appearance(crop_batch(store.images(clips, portrait), crops_r, cfg.crop_size))
+        f_r = model.appearance(crop_batch(store.images(clips, portrait).to(device), crops_r, cfg.crop_size))
         x_s, x_d = transform(pose_r), transform(pose_d)
-        x_s = (x_s + KEYPOINT_NOISE * torch.randn_like(x_s)).repeat_interleave(drivers, 0)
-        x_d = x_d + KEYPOINT_NOISE * torch.randn_like(x_d)
+        x_s = (x_s + KEYPOINT_NOISE * torch.randn_like(x_s)).repeat_interleave(drivers, 0).to(device)
+        x_d = (x_d + KEYPOINT_NOISE * torch.randn_like(x_d)).to(device)
         compressed = model.warping.compress(f_r).repeat_interleave(drivers, 0)
         warped = model.warping(f_r.repeat_interleave(drivers, 0), x_d, x_s, compressed)
-        flow = flow_loss(warped.deformation, surface_d, surface_r.repeat_interleave(drivers, 0))
+        flow = flow_loss(warped.deformation, surface_d.to(device), surface_r.repeat_interleave(drivers, 0).to(device))
         if step < FLOW_FIRST and step % 2:      # G is half of the cost, and W must be right before G can be
             return 2 * flow, {"flow": flow.item()}
         image = model.generator(warped.out)
@@ -128,4 +129,4 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
     average = fit(model, loss, checkpoint, Budget(minutes=minutes), lr)
     model.load_state_dict(average)
     recalibrate(model, loss)
-    return model.eval()
+    return model.cpu().eval()

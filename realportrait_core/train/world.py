@@ -41,7 +41,8 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 def enter(device: str) -> World:
     """The world that torchrun's environment describes, or ours alone. "auto" takes a GPU where there is one."""
-    size, rank, local = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
+    told = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0}
+    size, rank, local = (int(os.environ.get(name, default)) for name, default in told.items())
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("There is no CUDA device here: use --device cpu.")
