@@ -14,13 +14,16 @@ from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError
 from realportrait_core.eval import __main__ as command
 from realportrait_core.eval import protocol
-from realportrait_core.eval.metrics import keypoint_error, psnr, seen_keypoints, ssim
+from realportrait_core.eval.metrics import (
+    feature_error, keypoint_error, outside_error, psnr, rotation_error, seen_faces, ssim,
+)
 from realportrait_core.face.crop import rescale
 from realportrait_core.generate import Motion
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.vae import TinyVAE, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import save_vid2vid
+from realportrait_core.vid2vid.keypoints import rotation_matrix
 from realportrait_core.vid2vid.motion import MotionExtractor
 
 CLIPS = yunet.ROOT / "tests" / "data"
@@ -87,8 +90,41 @@ def test_keypoints_are_measured_in_px_of_the_frame():
     points = motion.detector.fc_kp.bias.detach().view(1, 5, 3)
     crop = rescale(512 / 100)
     with torch.inference_mode():
-        found = seen_keypoints(motion, torch.rand(2, 3, 120, 110), crop)
+        found, rotation = seen_faces(motion, torch.rand(2, 3, 120, 110), crop)
     torch.testing.assert_close(found, 50 * points[..., :2].expand(2, 5, 2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3).expand(2, 3, 3), atol=1e-5, rtol=0)
+
+
+def test_rotation_error_is_the_angle_between_the_heads():
+    angle = torch.tensor([0.0, 5.0, 30.0])
+    none = torch.zeros(3)
+    turned = rotation_matrix(none, angle, none)
+    torch.testing.assert_close(rotation_error(turned, torch.eye(3).expand(3, 3, 3)), angle, atol=0.05, rtol=0)
+    both, rolled = (rotation_matrix(pitch, none, torch.full((3,), 20.0)) for pitch in (angle, none))
+    torch.testing.assert_close(rotation_error(both, rolled), angle, atol=0.05, rtol=0)
+
+
+def test_errors_of_a_part_do_not_see_the_rest():
+    truth, chosen = torch.rand(2, 21, 2), [11, 20]
+    moved = truth.clone()
+    moved[:, 0] += 9                                    # neither eye nor mouth
+    moved[1, chosen] += torch.tensor([3.0, 4.0])
+    torch.testing.assert_close(feature_error(moved, truth), torch.tensor([0.0, 10 / 11]))
+    with pytest.raises(InputError, match="Of 5 keypoints"):
+        feature_error(truth[:, :5], truth[:, :5])
+
+    pictures = torch.rand(2, 3, 20, 20) / 2
+    face = torch.zeros(2, 20, 20, dtype=torch.bool)
+    face[:, 5:15, 5:15] = True
+    result = pictures + 0.25 * face[:, None]
+    result[1, :, 0] += 0.1                              # 20 of the 300 px outside
+    torch.testing.assert_close(outside_error(result, pictures, face), torch.tensor([0.0, 25.5 * 20 / 300]))
+
+
+def test_a_clip_is_played_forth_and_back():
+    frames = torch.arange(4)
+    assert protocol.forth_and_back(frames, 12).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1]
+    assert protocol.forth_and_back(frames, None) is frames
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
@@ -199,10 +235,24 @@ def test_self_leaves_out_what_has_no_face_and_says_so(tiny, tmp_path, capsys):
     assert report["rows"]["static portrait"]["psnr_db"] == pytest.approx(expected, abs=0.05)
     assert f"{expected:.1f}" in printed
 
+    assert [clip["frames"] for clip in report["clips_in_a_row"]] == [[1, 15], [16, 23]]
+    ours = clip["frames_from_1"]["RealPortrait"]["psnr_db"]
+    assert report["clips_in_a_row"][1]["psnr_db"] == pytest.approx(sum(ours[15:]) / 8)
+
     import cv2
     strip = cv2.imread(str(tmp_path / "out" / "strip.png"))
     assert strip.shape == (64 + 6, 13 * 64, 3)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.json", "strip.png"]
+
+
+def test_continued_runs_three_clips(tiny, tmp_path, capsys):
+    options = ["continued", "--data", str(CLIPS), "--limit", "1", "--steps", "1", "--json", str(tmp_path / "a.json"), *tiny]
+    assert command.main(options) == 0
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert [clip["frames"] for clip in report["clips_in_a_row"]] == [[1, 15], [16, 30], [31, 45]]
+    assert report["frames_scored"] == 45 and "frames  31-45" in capsys.readouterr().out
+    still = report["clips"][0]["frames_from_1"]["static portrait"]["psnr_db"]
+    assert still[44] == still[0] and still[24] == still[20]         # 45 is frame 1 again, 25 is frame 21
 
 
 def test_errors_end_as_one_sentence(tiny, tmp_path, capsys, caplog):

@@ -1,4 +1,4 @@
-"""python -m realportrait_core.eval self|cross --data DIR: how far the animation is from the truth."""
+"""python -m realportrait_core.eval self|cross|continued --data DIR: how far the animation is from the truth."""
 
 import argparse
 import logging
@@ -16,7 +16,7 @@ from ..vid2vid.checkpoint import load_vid2vid
 from . import protocol
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
-CASES = {"self": protocol.self_cases, "cross": protocol.cross_cases}
+CASES = {"self": protocol.self_cases, "cross": protocol.cross_cases, "continued": protocol.continued_cases}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -51,7 +51,7 @@ def evaluate(options: argparse.Namespace) -> dict:
         "weights": {name: str(getattr(options, name)) for name in ("vid2vid", "dit", "vae")},
         "scored": "frames 1 to the last; frame 0 is the portrait",
         "clips_used": len(outcomes), "clips_total": len(cases), "left_out": left_out,
-    } | protocol.summary(outcomes)
+    } | protocol.summary(outcomes, networks.dit.cfg.clip_frames)
     report["seconds"] = time.perf_counter() - began
     if options.json:
         protocol.write_json(options.json, report)

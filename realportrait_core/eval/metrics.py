@@ -1,4 +1,4 @@
-"""How far a result is from the truth: PSNR, SSIM, and where M sees the keypoints."""
+"""How far a result is from the truth: PSNR, SSIM, and what M sees of keypoints and head."""
 
 from math import prod
 
@@ -15,6 +15,11 @@ from ..vid2vid.motion import MotionExtractor
 SAME = 1e-10            # mean squared error below which two pictures count as equal: PSNR ends at 100 dB
 WINDOW, SIGMA = 11, 1.5     # px, SSIM's Gaussian (Wang, Bovik, Sheikh, Simoncelli 2004)
 C1, C2 = 0.01**2, 0.03**2   # for pictures in [0, 1]
+# Keypoints around eyes and mouth, by K: those of LivePortrait, and those of the bundled weights.
+EYES_AND_MOUTH = {
+    21: (6, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20),
+    26: (4, 5, 6, 7, 8, 9, 14, 15, 16, 17, 22, 23, 24, 25),
+}
 KEYPOINT_PX = CROP / 2      # crop px a unit of the keypoints, -1 to 1 between the crop's outer edges
 
 
@@ -53,14 +58,41 @@ def ssim(result: Tensor, truth: Tensor) -> Tensor:
     return (likeness * structure).mean((1, 2, 3))
 
 
-def seen_keypoints(motion: MotionExtractor, frames: Tensor, frame_to_crop: Tensor) -> Tensor:
-    """Where M sees the keypoints (L, K, 2), in px of the frame; frames (L, 3, H, W), one crop (3, 3) for all of them."""
+def seen_faces(motion: MotionExtractor, frames: Tensor, frame_to_crop: Tensor) -> tuple[Tensor, Tensor]:
+    """What M sees: keypoints (L, K, 2) in px of the frame, and head rotations (L, 3, 3).
+
+    frames (L, 3, H, W), one crop (3, 3) for all of them.
+    """
     size = motion.cfg.crop_size
-    found = [transform(motion(sample_crop(chunk, frame_to_crop, size)))[..., :2] for chunk in frames.split(CHUNK)]
+    poses = [motion(sample_crop(chunk, frame_to_crop, size)) for chunk in frames.split(CHUNK)]
     crop_px = float(torch.linalg.det(frame_to_crop[:2, :2]).sqrt())                     # crop px a px of the frame
-    return torch.cat(found) * (KEYPOINT_PX / crop_px)       # without the crop's corner, which is the same for all
+    points = torch.cat([transform(pose)[..., :2] for pose in poses])
+    # Without the crop's corner, which is the same for all.
+    return points * (KEYPOINT_PX / crop_px), torch.cat([pose.rotation for pose in poses])
 
 
 def keypoint_error(result: Tensor, truth: Tensor) -> Tensor:
     """Mean distance of the keypoints of each frame (L,), px; both (L, K, 2)."""
     return torch.linalg.vector_norm(result - truth, dim=-1).mean(1)
+
+
+def feature_error(result: Tensor, truth: Tensor) -> Tensor:
+    """keypoint_error of the points around eyes and mouth. InputError where it is not known which these are."""
+    if result.shape[1] not in EYES_AND_MOUTH:
+        known = " or ".join(str(count) for count in EYES_AND_MOUTH)
+        raise InputError(f"Of {result.shape[1]} keypoints it is not known which lie around eyes and mouth, of {known} it is.")
+    chosen = list(EYES_AND_MOUTH[result.shape[1]])
+    return keypoint_error(result[:, chosen], truth[:, chosen])
+
+
+def rotation_error(result: Tensor, truth: Tensor) -> Tensor:
+    """The angle between two head rotations of each frame (L,), degrees; both (L, 3, 3)."""
+    trace = (result.mT @ truth).diagonal(dim1=1, dim2=2).sum(-1)
+    return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
+
+
+def outside_error(result: Tensor, truth: Tensor, face: Tensor) -> Tensor:
+    """Mean absolute error of each frame (L,) outside its facial mask (L, H, W), in 1/255: hair, shoulders, background."""
+    check_pair(result, truth)
+    outside = (~face)[:, None]
+    return 255 * ((result - truth).abs() * outside).sum((1, 2, 3)) / (3 * outside.sum((1, 2, 3)))

@@ -3,6 +3,7 @@
 self    the clip's first frame is the portrait; the clip is the driver and the truth.
 cross   the driver is clip 800000+i; the portrait is the first frame of clip 810000+i, another identity that performs the
         same motion, and the truth is the rest of that clip.
+continued  as self, but the clip is played forth and back until CONTINUED frames, three clips of the network, are driven.
 Frame 0 is the portrait, so frames 1 to the last are scored. A clip's figure is the mean of its frames, a row's that of its clips.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..clips import plan
 from ..diffusion.schedule import Schedule
 from ..dit.model import RealPortraitDiT
 from ..errors import FaceError, InputError
@@ -28,14 +30,16 @@ from ..generate import (
 )
 from ..vae import TinyVAE
 from ..vid2vid import FaceVid2Vid
-from .metrics import keypoint_error, psnr, seen_keypoints, ssim
+from .metrics import (
+    EYES_AND_MOUTH, feature_error, keypoint_error, outside_error, psnr, rotation_error, seen_faces, ssim,
+)
 
 log = logging.getLogger(__name__)
 
 SEED = 0
 DRIVERS, OTHERS = 800000, 810000        # clip OTHERS + i performs the motion of clip DRIVERS + i
 STATIC, ROUND_TRIP, FACE_VID2VID, REALPORTRAIT = "static portrait", "VAE round trip", "Face Vid2vid", "RealPortrait"
-METRICS = ("psnr_db", "ssim", "keypoint_error_px")
+CONTINUED = 46          # frames of three clips of 16, each of which starts with the last one of the clip before
 SOFT_BORDER = 1 / 8     # of the crop's side, over which G's picture fades into the portrait
 SHOWN = 4               # frames of a clip in the strip
 
@@ -58,6 +62,7 @@ class Case:
     name: str
     driver: Path
     truth: Path
+    frames: int | None = None   # so many, forth and back; None: those that the clip has
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Outcome:
 
     name: str
     scores: dict[str, dict[str, list[float]]]   # row -> metric -> one figure for every frame from 1
+    colours: dict[str, list[list[float]]]       # row -> mean error of red, green, blue for every frame
     pictures: dict[str, Tensor]     # "portrait" (1, S, S, 3) and "truth", rows (SHOWN, S, S, 3); uint8
     faces: str                      # what the tracker said of the driver
     sampling_seconds: float         # of RealPortrait's latents
@@ -79,6 +85,11 @@ def self_cases(folder: Path) -> list[Case]:
     if not clips:
         raise InputError(f"{folder} holds no .mp4 clip.")
     return [Case(clip.stem, clip, clip) for clip in clips]
+
+
+def continued_cases(folder: Path) -> list[Case]:
+    """As self_cases, long enough for three clips in a row."""
+    return [Case(case.name, case.driver, case.truth, CONTINUED) for case in self_cases(folder)]
 
 
 def cross_cases(folder: Path) -> list[Case]:
@@ -102,6 +113,15 @@ def read_clip(path: Path) -> Tensor:
     if len(frames) < 2:
         raise InputError(f"{path} has {len(frames)} frames; frame 0 is the portrait, so at least 2 are needed.")
     return torch.stack(frames)
+
+
+def forth_and_back(frames: Tensor, count: int | None) -> Tensor:
+    """0, 1, ..., n - 1, n - 2, ..., 1, 0, 1, ...: `count` frames of it; None: as they are."""
+    if count is None:
+        return frames
+    there = list(range(len(frames)))
+    round_trip = there + there[-2:0:-1]
+    return frames[[round_trip[i % len(round_trip)] for i in range(count)]]
 
 
 # Rows
@@ -137,7 +157,7 @@ def encode(vae: TinyVAE, pictures: Tensor) -> Tensor:
 @torch.inference_mode()
 def run_case(networks: Networks, case: Case, steps: int) -> Outcome:
     """Animate and score one case. FaceError where a face is missing, InputError where the clips do not belong together."""
-    driver, truth = read_clip(case.driver), read_clip(case.truth)
+    driver, truth = (forth_and_back(read_clip(path), case.frames) for path in (case.driver, case.truth))
     if len(driver) != len(truth):
         raise InputError(f"{case.name}: the driver has {len(driver)} frames and the truth {len(truth)}.")
     portrait = truth[:1].float() / 255                                                  # (1, H, W, 3)
@@ -163,24 +183,36 @@ def run_case(networks: Networks, case: Case, steps: int) -> Outcome:
     rows[REALPORTRAIT] = decode(networks.vae, latents)
 
     crop = clip_crop(true_track.points) @ torch.linalg.inv(motion.portrait_to_frame)    # frame px -> crop px
-    scores = score(networks.vid2vid, rows, pictures, crop)
+    scores = score(networks.vid2vid, rows, pictures, crop, motion.maps.mask())
+    colours = {row: (result - pictures).mean((2, 3)).tolist() for row, result in rows.items()}
     last = len(truth) - 1
     shown = [max(1, round(last * (k + 1) / SHOWN)) for k in range(SHOWN)]
     kept = {"portrait": to_bytes(framed), "truth": to_bytes(pictures[shown])}
     kept |= {row: to_bytes(result[shown]) for row, result in rows.items() if row in (FACE_VID2VID, REALPORTRAIT)}
-    return Outcome(case.name, scores, kept, followed.report, seconds)
+    return Outcome(case.name, scores, colours, kept, followed.report, seconds)
 
 
-def score(vid2vid: FaceVid2Vid, rows: dict[str, Tensor], truth: Tensor, crop: Tensor) -> dict[str, dict[str, list[float]]]:
-    """Frames 1 to the last of every row (L, 3, S, S) against the truth; crop (3, 3) is the truth's own, frame px -> crop px."""
-    truth = truth[1:]
-    true_points = seen_keypoints(vid2vid.motion, truth, crop)
+def score(vid2vid: FaceVid2Vid, rows: dict[str, Tensor], truth: Tensor, crop: Tensor, face: Tensor) -> dict[str, dict]:
+    """Frames 1 to the last of every row (L, 3, S, S) against the truth: row -> metric -> figures.
+
+    crop (3, 3) is the truth's own, frame px -> crop px; face (L, S, S) is what `outside` leaves out.
+    """
+    truth, face = truth[1:], face[1:]
+    true_points, true_rotation = seen_faces(vid2vid.motion, truth, crop)
     scores = {}
     for row, result in rows.items():
         result = result[1:]
-        figures = (psnr(result, truth), ssim(result, truth),
-                   keypoint_error(seen_keypoints(vid2vid.motion, result, crop), true_points))
-        scores[row] = {name: values.tolist() for name, values in zip(METRICS, figures)}
+        points, rotation = seen_faces(vid2vid.motion, result, crop)
+        figures = {
+            "psnr_db": psnr(result, truth),
+            "ssim": ssim(result, truth),
+            "keypoint_error_px": keypoint_error(points, true_points),
+            "rotation_error_deg": rotation_error(rotation, true_rotation),
+            "outside_error_255": outside_error(result, truth, face),
+        }
+        if points.shape[1] in EYES_AND_MOUTH:
+            figures["eyes_mouth_error_px"] = feature_error(points, true_points)
+        scores[row] = {name: values.tolist() for name, values in figures.items()}
     return scores
 
 
@@ -213,7 +245,23 @@ def mean(values: Iterable[float]) -> float:
     return sum(values) / len(values)
 
 
-def summary(outcomes: list[Outcome]) -> dict:
+def clips_in_a_row(outcomes: list[Outcome], clip_frames: int) -> list[dict]:
+    """RealPortrait clip by clip as the network makes them: PSNR, and the mean error of red, green and blue in 1/255."""
+    frames = len(outcomes[0].colours[REALPORTRAIT])
+    figures = []
+    for clip in plan(frames, clip_frames):
+        new = range(max(1, clip.start + clip.conditional), clip.stop)                   # frame 0 is the portrait
+        figures.append({
+            "frames": [new.start, new.stop - 1],
+            "psnr_db": mean(outcome.scores[REALPORTRAIT]["psnr_db"][i - 1] for outcome in outcomes for i in new),
+            "colour_error_255": [
+                255 * mean(outcome.colours[REALPORTRAIT][i][colour] for outcome in outcomes for i in new) for colour in range(3)
+            ],
+        })
+    return figures
+
+
+def summary(outcomes: list[Outcome], clip_frames: int) -> dict:
     """Every figure of a run. InputError where no case could be scored."""
     if not outcomes:
         raise InputError("No clip could be scored: see the log for the reason of each.")
@@ -223,7 +271,8 @@ def summary(outcomes: list[Outcome]) -> dict:
         "frames_from_1": outcome.scores,
     } for outcome in outcomes]
     rows = {
-        row: {name: mean(clip["rows"][row][name] for clip in clips) for name in METRICS} for row in outcomes[0].scores
+        row: {name: mean(clip["rows"][row][name] for clip in clips) for name in metrics}
+        for row, metrics in outcomes[0].scores.items()
     }
     for figures in rows.values():
         figures["over_static_db"] = figures["psnr_db"] - rows[STATIC]["psnr_db"]
@@ -235,6 +284,7 @@ def summary(outcomes: list[Outcome]) -> dict:
     worst = min(clips, key=lambda clip: clip["rows"][REALPORTRAIT]["psnr_db"])
     return {
         "rows": rows,
+        "clips_in_a_row": clips_in_a_row(outcomes, clip_frames),
         "frames_scored": len(better),
         "frames_better_than_static_percent": 100 * mean(better),
         "worst_clip": {
@@ -253,13 +303,23 @@ def table(report: dict) -> str:
         f"{report['mode']} on {report['data']}: {report['clips_used']} used / {report['clips_total']} total clips",
         f"Scored: {report['frames_scored']} frames, 1 to the last of a clip (0 is the portrait); {report['steps']} DDIM steps.",
         "",
-        f"{'':16}{'PSNR dB':>9}{'over static':>13}{'SSIM':>8}{'keypoints px':>14}",
+        f"{'':16}{'PSNR dB':>9}{'over static':>13}{'SSIM':>8}{'keypoints px':>14}{'eyes, mouth':>13}{'head deg':>10}"
+        f"{'outside':>9}",
     ]
     for row, figures in report["rows"].items():
         over = "" if row == STATIC else f"{figures['over_static_db']:+.2f}"
-        lines.append(f"{row:16}{figures['psnr_db']:9.2f}{over:>13}{figures['ssim']:8.4f}{figures['keypoint_error_px']:14.2f}")
+        features = f"{figures['eyes_mouth_error_px']:.2f}" if "eyes_mouth_error_px" in figures else ""
+        lines.append(
+            f"{row:16}{figures['psnr_db']:9.2f}{over:>13}{figures['ssim']:8.4f}{figures['keypoint_error_px']:14.2f}"
+            f"{features:>13}{figures['rotation_error_deg']:10.2f}{figures['outside_error_255']:9.2f}"
+        )
     if FACE_VID2VID not in report["rows"]:
         lines.append(f"{FACE_VID2VID:16}    these weights have no generator G")
+    lines += ["", "Clips in a row:    PSNR dB    red   green    blue (mean error, 1/255)"]
+    for clip in report["clips_in_a_row"]:
+        first, last = clip["frames"]
+        colours = "".join(f"{error:+8.2f}" for error in clip["colour_error_255"])
+        lines.append(f"frames {first:3}-{last:<3}{clip['psnr_db']:12.2f}{colours}")
     worst = report["worst_clip"]
     lines += [
         "",
