@@ -31,7 +31,8 @@ FAILED, INTERRUPTED = 1, 130
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m realportrait_core.train.data", description=__doc__,
-        epilog="Exit codes: 0 samples are there, 1 they are not and the last line says why, 130 stopped; the same command goes on.")
+        epilog="Exit codes: 0 samples are there; 1 they are not, and the last line says why; 130 stopped, the same command goes on.",
+    )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", type=Path,
                         help="folder with videos and images, at any depth; a video; an image; a tar shard of webdataset")
     parser.add_argument("--out", type=Path, required=True, help="folder of the samples and of report.json")
@@ -68,7 +69,8 @@ class Clock:
         self.logged = now
         (began, at_first) = self.seen[0]
         left = (now - began) * (total - done) / max(1, done - at_first)
-        log.info("%.1f of %.1f MB (%.0f %%), %.0f min left: %s", done / 1e6, total / 1e6, 100 * done / max(1, total), left / 60, name)
+        share = 100 * done / max(1, total)
+        log.info("%.1f of %.1f MB (%.0f %%), %.0f min left: %s", done / 1e6, total / 1e6, share, left / 60, name)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -79,7 +81,8 @@ def run(options: argparse.Namespace) -> int:
     device = torch.device(options.device)
     report = prepare_samples(
         options.sources, options.out, load_vid2vid(options.weights).to(device), load_vae(options.vae).to(device),
-        FaceDetector(options.detector or find_detector()), cfg, filters, options.portraits, options.crops, options.rebuild, Clock(),
+        FaceDetector(options.detector or find_detector()), cfg, filters, options.portraits, options.crops, options.rebuild,
+        callback=Clock(),
     )
     log.info("%s\nthe whole report: %s", report.table(), options.out / REPORT)
     if not report.kept("video") and not report.kept("image"):

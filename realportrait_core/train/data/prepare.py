@@ -248,7 +248,11 @@ def video_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
         elif not refused:
             refused = NOT_HELD
         if not refused:
-            pictures, points, seen = look_at(read_segment(frames, position, piece), piece, square, cfg.image_size)
+            try:
+                pictures, points, seen = look_at(read_segment(frames, position, piece), piece, square, cfg.image_size)
+            except InputError as error:
+                yield Dropped("damaged file", str(error), piece.time, len(piece), measured)
+                return
             position = piece.start + len(piece)
             measured |= seen
             refused = preparation.filters.refuse(measured)
@@ -265,12 +269,17 @@ def video_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
 def look_at(
     frames: Iterator, segment: Segment, square: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
-    """A segment's frames (T, S, S, 3) in [0, 1] and points (T, 5, 2) px in them, and what its pictures measure."""
+    """A segment's frames (T, S, S, 3) in [0, 1] and points (T, 5, 2) px in them, and what its pictures measure.
+
+    Raises InputError where the file gives fewer frames than at its first reading.
+    """
     motion = BackgroundMotion(square, size, *segment.size)
     pictures = []
     for frame, points in zip(frames, segment.points):
         motion.look(frame.picture, points, frame.fresh)
         pictures.append(sample_frame(to_batch(frame.picture), square, size)[0].movedim(0, -1))
+    if len(pictures) != len(segment):
+        raise InputError(f"the second reading gave {len(pictures)} frames of {len(segment)}: the file has changed meanwhile")
     pictures, points = torch.stack(pictures), place(segment.points, square)
     return pictures, points, {"background": motion.value(), **light(pictures, points)}
 
