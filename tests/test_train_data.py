@@ -21,7 +21,7 @@ from realportrait_core.checkpoint import read_header
 from realportrait_core.config import MINI, PAPER
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import face_square
-from realportrait_core.face.detect import FaceDetector
+from realportrait_core.face.detect import Face, FaceDetector
 from realportrait_core.face.track import FaceTrack, track
 from realportrait_core.generate import KEYPOINT_PX, driven_keypoints, extract_keypoints, frame_square, motion_maps, sample_frame
 from realportrait_core.train.data import __main__ as command
@@ -32,7 +32,9 @@ from realportrait_core.train.data.images import random_crop
 from realportrait_core.train.data.prepare import place, prepare_samples, to_batch
 from realportrait_core.train.data.report import JOURNAL, REPORT
 from realportrait_core.train.data.sample import TENSORS, load_sample
-from realportrait_core.train.data.segments import find_segments, read_frames
+from realportrait_core.train.data.segments import (
+    LONGEST, Block, Segment, cut_run, find_segments, read_frames, segment_square,
+)
 from realportrait_core.train.data.sources import File, list_files, open_sources
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
@@ -427,6 +429,40 @@ def test_what_comes_before_the_damage_is_used(tmp_path, detector):
     path.write_bytes(data[:len(data) * 3 // 4])
     pieces = list(find_segments(source_of(path), detector, 12.5, 8))
     assert len(pieces[0]) >= 12 and pieces[-1].reason == "damaged file" and path.name in pieces[-1].detail
+
+
+def test_tracks_and_parts():
+    """150 frames: the face is away for 3 frames, which are filled in, and for 8, which end the segment."""
+    at = [torch.tensor([[0.0, 0.0], [40.0, 0.0], [20.0, 25.0], [4.0, 45.0], [36.0, 45.0]]) + 100 + i for i in range(150)]
+    faces = [Face(torch.tensor([80.0, 80.0, 80.0, 90.0]), points, 0.9) for points in at]
+    faces[20:23], faces[132:140] = [None] * 3, [None] * 8
+    block = Block([i / 12.5 for i in range(150)], [True] * 150, [(400, 400)] * 150, [0])
+    *whole, short = cut_run(block, faces, 0, 150, 1000, 12.5, 16)
+    assert [(part.start, len(part)) for part in whole] == [(1000, 44), (1044, 44), (1088, 44)]
+    assert (short.reason, short.frames, short.time) == ("too short", 10, 140 / 12.5)
+    assert whole[0].present.logical_not().nonzero()[:, 0].tolist() == [20, 21, 22]
+    torch.testing.assert_close(whole[0].points, torch.stack(at[:44]), rtol=0, atol=1e-3)
+    assert len(whole[0]) <= LONGEST
+    (nothing,) = cut_run(block, faces, 132, 140, 0, 12.5, 16)
+    assert (nothing.reason, nothing.frames) == ("no face", 8)
+
+
+def test_square_holds_the_face_wherever_it_goes():
+    points = torch.tensor([[0.0, 0.0], [40.0, 0.0], [20.0, 25.0], [4.0, 45.0], [36.0, 45.0]])
+
+    def square(shifts, size=(400, 700)):
+        at = torch.stack([points + torch.tensor(shift) for shift in shifts])
+        segment = Segment(0, 0.0, size, [None] * len(at), [True] * len(at), at)
+        return segment_square(segment, 256), at
+
+    near, _ = square([(100.0, 150.0), (110.0, 150.0)])
+    far, at = square([(100.0, 150.0), (330.0, 150.0)])
+    out, _ = square([(100.0, 150.0), (600.0, 150.0)])
+    assert float(near[0, 0]) > float(far[0, 0]) == 256 / 400 and out is None
+    faces = face_square(at, scale=1.0, vy=0.0)
+    for sign in (-1, 1):
+        corner = place(faces.center + sign * faces.size[:, None] / 2, far)
+        assert -0.5 <= float(corner.min()) and float(corner.max()) <= 255.5
 
 
 # Going on, and not

@@ -31,7 +31,7 @@ FAILED, INTERRUPTED = 1, 130
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m realportrait_core.train.data", description=__doc__,
-        epilog="Exit codes: 0 samples are there; 1 they are not, and the last line says why; 130 stopped, the same command goes on.",
+        epilog="Exit codes: 0 samples are there; 1 not, and the last line says why; 130 stopped, and the same command goes on.",
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", type=Path,
                         help="folder with videos and images, at any depth; a video; an image; a tar shard of webdataset")

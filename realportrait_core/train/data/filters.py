@@ -54,7 +54,7 @@ class Filters:
         "picture: camera motion counts, a passer-by does not. Maps say nothing of it, so it would be learnt as noise")
     face_light: float = limit(
         0.1, "low lighting", True, "",
-        "least mean luma of the face, 0 to 1. Dark skin in ordinary light has 0.15 and more: raise it with care")
+        "least mean luma of the face, 0 to 1. It measures skin as much as light: a higher bound leaves out dark skin first")
     frame_light: float = limit(0.05, "low lighting", True, "", "least mean luma of the whole square, 0 to 1")
     repeated: float = limit(
         0.1, "low frame rate", False, "of the frames",

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import shutil
-import time
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -148,6 +148,10 @@ def check(vid2vid: FaceVid2Vid, cfg: Config, portraits: int, crops: int) -> None
             f"This Face Vid2vid makes maps of {vid2vid.cfg.warped_channels} channels and the preset's transformer reads "
             f"{cfg.dit.motion_channels}: they do not belong together."
         )
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"PyAV reads the videos and cannot be imported ({error}): `{sys.executable} -m pip install av`.") from error
     if portraits < 1 or crops < 0:
         raise InputError(f"A clip needs at least 1 portrait and an image at least 0 crops; these are {portraits} and {crops}.")
 

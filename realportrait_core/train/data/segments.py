@@ -107,9 +107,9 @@ def decode(source: Source) -> Iterator[Shown]:
     """Every frame that the file shows. Raises InputError as read_frames."""
     import av
 
-    kind, before, broken = container(source), None, False
+    before, broken = None, False
     try:
-        with source.open() as stream, av.open(stream, format=kind) as video:
+        with source.open() as stream, av.open(stream, format=container(source)) as video:
             if not video.streams.video or video.streams.video[0].codec_context is None:    # PyAV #2344: else it crashes
                 raise InputError(f"{source.name} has no video that can be decoded.")
             track = video.streams.video[0]
