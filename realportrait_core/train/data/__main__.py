@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ...config import MINI, PAPER
-from ...errors import RealPortraitError
+from ...errors import InputError, RealPortraitError
 from ...face.detect import FaceDetector
 from ...face.find import find_detector
 from ...vae import load_vae
@@ -40,14 +40,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vae", type=Path, required=True, help="TinyVAE or TAESD (.safetensors)")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="mini", help="sizes and frame rate (%(default)s)")
     parser.add_argument("--detector", type=Path, help="YuNet's file; by default where install.py puts it")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of the networks (%(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu",
+                        help="of the networks (%(default)s)")
     parser.add_argument("--portraits", type=int, default=3, help="frames of a clip that can be its portrait (%(default)s)")
     parser.add_argument("--crops", type=int, default=1, help="random crops of an image (%(default)s)")
     parser.add_argument("--rebuild", action="store_true", help="delete the samples of earlier runs in --out and make them anew")
     thresholds = parser.add_argument_group("thresholds: what is beyond one is left out, and reported")
     for entry in fields(Filters):
         default = "0.3 of the preset's picture" if entry.name == "face_side" else f"{entry.default:g}"
-        thresholds.add_argument(f"--{entry.name.replace('_', '-')}", type=float, metavar=entry.metadata["unit"] or "0..1",
+        thresholds.add_argument(f"--{entry.name.replace('_', '-')}", type=float, metavar="NUMBER",
                                 help=f"{entry.metadata['help']} ({default})".replace("%", "%%"))
     return parser.parse_args(argv)
 
@@ -78,6 +79,8 @@ def run(options: argparse.Namespace) -> int:
     cfg = PRESETS[options.preset]
     named = {entry.name: getattr(options, entry.name) for entry in fields(Filters)}
     filters = Filters.for_size(cfg.image_size, {name: value for name, value in named.items() if value is not None})
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("PyTorch finds no CUDA device here: leave out --device, or install a PyTorch with CUDA.")
     device = torch.device(options.device)
     report = prepare_samples(
         options.sources, options.out, load_vid2vid(options.weights).to(device), load_vae(options.vae).to(device),
