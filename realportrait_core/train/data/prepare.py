@@ -151,7 +151,7 @@ def check(vid2vid: FaceVid2Vid, cfg: Config, portraits: int, crops: int) -> None
     try:
         import av  # noqa: F401
     except ImportError as error:
-        raise InputError(f"PyAV, which reads videos, cannot be imported ({error}): `{sys.executable} -m pip install av`.") from error
+        raise InputError(f"PyAV, for videos, cannot be imported ({error}): `{sys.executable} -m pip install av`.") from error
     if portraits < 1 or crops < 0:
         raise InputError(f"A clip needs at least 1 portrait and an image at least 0 crops; these are {portraits} and {crops}.")
 
