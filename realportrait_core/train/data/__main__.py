@@ -1,0 +1,111 @@
+"""python -m realportrait_core.train.data SOURCE... --out DIR: a folder of videos and images becomes training samples."""
+
+import argparse
+import logging
+import sys
+import time
+from collections import deque
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from ...config import MINI, PAPER
+from ...errors import InputError, RealPortraitError
+from ...face.detect import FaceDetector
+from ...face.find import find_detector
+from ...vae import load_vae
+from ...vid2vid.checkpoint import load_vid2vid
+from .filters import Filters
+from .prepare import prepare_samples
+from .report import REPORT
+
+log = logging.getLogger(__name__)
+
+PRESETS = {"mini": MINI, "paper": PAPER}
+LOG_EVERY = 10.0        # s
+WINDOW = 300.0          # s, of which the speed is that the time left is told by
+FAILED, INTERRUPTED = 1, 130
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m realportrait_core.train.data", description=__doc__,
+        epilog="Exit codes: 0 samples are there; 1 not, and the last line says why; 130 stopped, and the same command goes on.",
+    )
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", type=Path,
+                        help="folder with videos and images, at any depth; a video; an image; a tar shard of webdataset")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the samples and of report.json")
+    parser.add_argument("--weights", type=Path, required=True, help="Face Vid2vid, whose maps the transformer will be trained on")
+    parser.add_argument("--vae", type=Path, required=True, help="TinyVAE or TAESD (.safetensors)")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="mini", help="sizes and frame rate (%(default)s)")
+    parser.add_argument("--detector", type=Path, help="YuNet's file; by default where install.py puts it")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu",
+                        help="of the networks (%(default)s)")
+    parser.add_argument("--portraits", type=int, default=3, help="frames of a clip that can be its portrait (%(default)s)")
+    parser.add_argument("--crops", type=int, default=1, help="random crops of an image (%(default)s)")
+    parser.add_argument("--rebuild", action="store_true", help="delete the samples of earlier runs in --out and make them anew")
+    thresholds = parser.add_argument_group("thresholds: what is beyond one is left out, and reported")
+    for entry in fields(Filters):
+        default = "0.3 of the preset's picture" if entry.name == "face_side" else f"{entry.default:g}"
+        thresholds.add_argument(f"--{entry.name.replace('_', '-')}", type=float, metavar="NUMBER",
+                                help=f"{entry.metadata['help']} ({default})".replace("%", "%%"))
+    return parser.parse_args(argv)
+
+
+class Clock:
+    """Logs how far it is, and how long it will take at the speed of the last minutes."""
+
+    def __init__(self):
+        self.seen = deque([(time.monotonic(), 0)])
+        self.logged = self.seen[0][0]
+
+    def __call__(self, done: int, total: int, name: str) -> None:
+        now = time.monotonic()
+        self.seen.append((now, done))
+        while len(self.seen) > 2 and now - self.seen[0][0] > WINDOW:
+            self.seen.popleft()
+        if now - self.logged < LOG_EVERY:
+            return
+        self.logged = now
+        (began, at_first) = self.seen[0]
+        left = (now - began) * (total - done) / max(1, done - at_first)
+        share = 100 * done / max(1, total)
+        log.info("%.1f of %.1f MB (%.0f %%), %.0f min left: %s", done / 1e6, total / 1e6, share, left / 60, name)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Samples, and the report in the log. The exit code."""
+    cfg = PRESETS[options.preset]
+    named = {entry.name: getattr(options, entry.name) for entry in fields(Filters)}
+    filters = Filters.for_size(cfg.image_size, {name: value for name, value in named.items() if value is not None})
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("PyTorch finds no CUDA device here: leave out --device, or install a PyTorch with CUDA.")
+    device = torch.device(options.device)
+    report = prepare_samples(
+        options.sources, options.out, load_vid2vid(options.weights).to(device), load_vae(options.vae).to(device),
+        FaceDetector(options.detector or find_detector()), cfg, filters, options.portraits, options.crops, options.rebuild,
+        callback=Clock(),
+    )
+    log.info("%s\nthe whole report: %s", report.table(), options.out / REPORT)
+    if not report.kept("video") and not report.kept("image"):
+        log.error("No sample was made: everything was left out. Loosen a threshold, or give other sources.")
+        return FAILED
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        return run(options)
+    except RealPortraitError as error:
+        log.error("%s", error)
+        return FAILED
+    except KeyboardInterrupt:
+        log.error("Stopped. What is done is kept: the same command goes on from there.")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

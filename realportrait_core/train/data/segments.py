@@ -1,0 +1,280 @@
+"""From a video to segments in which one face is followed: frames by their timestamps, cuts, tracks, a square that stays.
+
+A video is read twice, at the same pace: once by the detector, which finds the segments, once for the pictures of those. So
+memory does not depend on its length.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from math import ceil
+
+import numpy as np
+import torch
+
+from ...errors import InputError
+from ...face.crop import face_square
+from ...face.detect import Face, FaceDetector
+from ...face.track import MAX_GAP, fill, follow, smooth
+from ...generate import frame_square
+from .sources import Source
+
+LONGEST = 64            # frames of a segment: four clips of L = 16, of which training picks any
+BLOCK = 1024            # frames whose faces are held at once; a segment ends with its block
+LONGEST_HOLD = 0.2      # s for which a frame may stand until the next one; after that a new run begins
+HDR = {16: "PQ", 18: "HLG"}     # transfer functions that an 8-bit picture shows washed out
+
+ISO_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
+EBML = b"\x1a\x45\xdf\xa3"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of the resampled video."""
+
+    picture: np.ndarray         # (H, W, 3) uint8 RGB, upright
+    time: float                 # s, in the file
+    fresh: bool                 # not the picture of the frame before once more
+    joined: bool                # follows on the frame before; False at the start, after a gap and where the size changes
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame as the file has it."""
+
+    frame: object               # av.VideoFrame
+    ratio: float                # width of a pixel / its height
+    time: float                 # s
+    anew: bool                  # the one before is damaged or of another size
+
+
+@dataclass(frozen=True)
+class Segment:
+    """T frames, from number `start` of the resampled video on, in which one face is followed."""
+
+    start: int
+    time: float                 # s, in the file
+    size: tuple[int, int]       # height, width of the pictures, px
+    faces: list[Face | None]
+    fresh: list[bool]
+    points: torch.Tensor        # (T, 5, 2) px, smoothed; filled in where the face is missing
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    @property
+    def present(self) -> torch.Tensor:
+        """(T,) bool, whether the face was found."""
+        return torch.tensor([face is not None for face in self.faces])
+
+
+@dataclass(frozen=True)
+class Scrap:
+    """Frames of which no segment can be made."""
+
+    reason: str
+    detail: str
+    time: float                 # s, in the file
+    frames: int
+
+
+# Frames by their timestamps
+
+def container(source: Source) -> str:
+    """FFmpeg's name for what the first bytes say. Left to guess, it would also open a playlist, which names other files."""
+    with source.open() as stream:
+        start = stream.read(12)
+    if start[:4] == EBML:
+        return "matroska"
+    if start[4:8] in ISO_BOXES:
+        return "mp4"
+    raise InputError(f"{source.name} is not a video: its content is neither MP4 or MOV nor MKV or WebM.")
+
+
+def read_frames(source: Source, fps: float) -> Iterator[Frame]:
+    """The video at `fps`: every 1 / fps s the frame that is nearest in time.
+
+    Raises InputError where the file is no video, is damaged from here on, or is HDR; frames may have come before it.
+    """
+    picture = None
+    for shown, time, fresh, joined in resample(decode(source), fps):
+        if fresh:
+            picture = upright(shown)
+        yield Frame(picture, time, fresh, joined)
+
+
+def decode(source: Source) -> Iterator[Shown]:
+    """Every frame that the file shows. Raises InputError as read_frames."""
+    import av
+
+    before, broken = None, False
+    try:
+        with source.open() as stream, av.open(stream, format=container(source)) as video:
+            if not video.streams.video or video.streams.video[0].codec_context is None:    # PyAV #2344: else it crashes
+                raise InputError(f"{source.name} has no video that can be decoded.")
+            track = video.streams.video[0]
+            rate, ratio = track.average_rate, float(track.sample_aspect_ratio or 1)
+            for i, frame in enumerate(video.decode(track)):
+                if frame.is_corrupt:
+                    broken = True
+                    continue
+                if frame.time is None and not rate:
+                    raise InputError(f"{source.name} says neither when its frames are shown nor how many a second there are.")
+                if int(frame.color_trc) in HDR:
+                    raise InputError(f"{source.name} is HDR ({HDR[int(frame.color_trc)]}): convert it to 8-bit BT.709 first.")
+                size = frame.width, frame.height, frame.rotation
+                yield Shown(frame, ratio, float(i / rate if frame.time is None else frame.time),
+                            broken or before not in (None, size))
+                before, broken = size, False
+    except InputError:
+        raise
+    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
+        raise InputError(f"{source.name} cannot be read as a video ({error}).") from error
+
+
+def resample(frames: Iterable[Shown], fps: float) -> Iterator[tuple[Shown, float, bool, bool]]:
+    """Frames at any times -> (frame, time, fresh, joined) every 1 / fps s, the nearest in time; as in Frame.
+
+    Frames that go back in time are left out. After a gap of more than LONGEST_HOLD s, and of 1.5 frames, time starts anew.
+    """
+    gap, rest = max(LONGEST_HOLD, 1.5 / fps), 1e-3 / fps
+    before, last, start, n = None, None, 0.0, 0
+
+    def shown_until(end: float) -> Iterator[tuple[Shown, float, bool, bool]]:
+        nonlocal last, n
+        while start + n / fps < end:
+            yield before, start + n / fps, before is not last, n > 0
+            last, n = before, n + 1
+
+    for shown in frames:
+        if before is None:
+            start = shown.time
+        elif shown.time <= before.time:
+            continue
+        elif shown.anew or shown.time - before.time > gap:
+            yield from shown_until(before.time + rest)
+            start, n = shown.time, 0
+        else:
+            yield from shown_until((before.time + shown.time) / 2)
+        before = shown
+    if before is not None:
+        yield from shown_until(before.time + rest)
+
+
+def upright(shown: Shown) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, with square pixels and turned as the file says."""
+    frame, width = shown.frame, max(1, round(shown.frame.width * shown.ratio))
+    picture = frame.to_ndarray(format="rgb24") if width == frame.width else frame.reformat(
+        width=width, format="rgb24", interpolation="BICUBIC").to_ndarray()
+    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90) % 4))      # counterclockwise, both
+
+
+# Segments
+
+def find_segments(source: Source, detector: FaceDetector, fps: float, shortest: int) -> Iterator[Segment | Scrap]:
+    """Segments of `shortest` to LONGEST frames in which one face is followed, and what is left of the video, in order.
+
+    A file that is damaged, or no video at all, ends with a Scrap that says so: nothing is raised.
+    """
+    frames, begun = read_frames(source, fps), 0
+    while True:
+        block = Block([], [], [], [])
+        faces, _, cuts = follow(block.watch(islice(frames, BLOCK)), detector, "largest", None)
+        if begun == 0 and not faces and not block.problem:
+            block.problem.append(f"{source.name} has no frames.")
+        edges = sorted({0, len(faces), *cuts, *block.starts})
+        for first, last in zip(edges, edges[1:]):
+            yield from cut_run(block, faces, first, last, begun, fps, shortest)
+        if block.problem:
+            yield Scrap("damaged file" if begun or faces else "unreadable file", block.problem[0],
+                        block.times[-1] if block.times else 0.0, 0)
+        begun += len(faces)
+        if len(faces) < BLOCK:
+            return
+
+
+@dataclass(frozen=True)
+class Block:
+    """What remains of frames that have passed by."""
+
+    times: list[float]
+    fresh: list[bool]
+    sizes: list[tuple[int, int]]
+    starts: list[int]           # frames at which a run begins, counted from the block's first
+    problem: list[str] = field(default_factory=list)    # why no more came: one sentence, or none
+
+    def watch(self, frames: Iterable[Frame]) -> Iterator[np.ndarray]:
+        """The pictures. An error ends them."""
+        try:
+            for frame in frames:
+                if not frame.joined:
+                    self.starts.append(len(self.times))
+                self.times.append(frame.time)
+                self.fresh.append(frame.fresh)
+                self.sizes.append(frame.picture.shape[:2])
+                yield frame.picture
+        except InputError as error:
+            self.problem.append(str(error))
+
+
+def cut_run(
+    block: Block, faces: list[Face | None], first: int, last: int, begun: int, fps: float, shortest: int
+) -> Iterator[Segment | Scrap]:
+    """Frames first .. last - 1, between two cuts: parts with a face, none missing it for more than MAX_GAP frames."""
+    seen = [i for i in range(first, last) if faces[i] is not None]
+    if not seen:
+        yield Scrap("no face", f"no face in {last - first} frames", block.times[first], last - first)
+        return
+    tracks = [[seen[0], seen[0] + 1]]
+    for i in seen[1:]:
+        if i - tracks[-1][1] > MAX_GAP:
+            tracks.append([i, i + 1])
+        tracks[-1][1] = i + 1
+    for start, stop in tracks:
+        length = stop - start
+        if length < shortest:
+            detail = f"{length} frames ({length / fps:.2f} s) with one face, at least {shortest} are needed"
+            yield Scrap("too short", detail, block.times[start], length)
+            continue
+        parts = ceil(length / LONGEST)
+        bounds = [start + length * i // parts for i in range(parts + 1)]
+        for a, b in zip(bounds, bounds[1:]):
+            present = torch.tensor([face is not None for face in faces[a:b]])
+            points = torch.full((b - a, 5, 2), torch.nan)
+            points[present] = torch.stack([face.points for face in faces[a:b] if face is not None])
+            yield Segment(begun + a, block.times[a], block.sizes[a], faces[a:b], block.fresh[a:b],
+                          smooth(fill(points, present, "interpolate")))
+
+
+def read_segment(frames: Iterator[Frame], position: int, segment: Segment) -> Iterator[Frame]:
+    """The segment's frames, from a second reading that stands at frame `position` of the video, not behind the segment."""
+    return islice(frames, segment.start - position, segment.start - position + len(segment))
+
+
+def segment_square(segment: Segment, size: int) -> torch.Tensor | None:
+    """(3, 3) float64, picture px -> px of a size x size frame: one square that holds the face in every frame, or None.
+
+    generate.frame_square around all places where the face is: "auto", as a user's portrait is framed, or the whole
+    picture's shorter side where the face moves more than that shows.
+    """
+    low, high = boxes(segment.points)
+    middle = (low.amin(0) + high.amax(0)) / 2
+    mean = segment.points.double().mean(0)
+    points = mean + middle - face_square(mean, scale=1.0, vy=0.0).center
+    for framing in ("auto", "whole"):
+        square = frame_square(points, *segment.size, size, framing)
+        if holds(square, segment.points, size):
+            return square
+    return None
+
+
+def boxes(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The face's upright box, corner to corner, from points (T, 5, 2): twice (T, 2) px."""
+    faces = face_square(points, scale=1.0, vy=0.0)
+    return faces.center - faces.size[:, None] / 2, faces.center + faces.size[:, None] / 2
+
+
+def holds(square: torch.Tensor, points: torch.Tensor, size: int) -> bool:
+    """Whether a frame of `size` px, picture px -> frame px (3, 3), shows the faces of points (T, 5, 2) px in full."""
+    corners = torch.cat(boxes(points)) @ square[:2, :2].T + square[:2, 2]
+    return float(corners.min()) >= -0.5 and float(corners.max()) <= size - 0.5

@@ -1,0 +1,627 @@
+"""A folder of videos and images becomes training samples: the real detector, the bundled MINI weights, clips made here."""
+
+import io
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import fields, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import yunet
+from realportrait_core.checkpoint import read_header
+from realportrait_core.config import MINI, PAPER
+from realportrait_core.errors import InputError
+from realportrait_core.face.crop import face_square
+from realportrait_core.face.detect import Face, FaceDetector
+from realportrait_core.face.track import FaceTrack, track
+from realportrait_core.generate import KEYPOINT_PX, driven_keypoints, extract_keypoints, frame_square, motion_maps, sample_frame
+from realportrait_core.train.data import __main__ as command
+from realportrait_core.train.data import prepare
+from realportrait_core.train.data.filters import BackgroundMotion, Filters, light, plausible
+from realportrait_core.train.data.frozen import freeze_crop, freeze_segment
+from realportrait_core.train.data.images import random_crop
+from realportrait_core.train.data.prepare import place, prepare_samples, to_batch
+from realportrait_core.train.data.report import JOURNAL, REPORT
+from realportrait_core.train.data.sample import TENSORS, load_sample
+from realportrait_core.train.data.segments import (
+    LONGEST, Block, Segment, cut_run, find_segments, read_frames, segment_square,
+)
+from realportrait_core.train.data.sources import File, list_files, open_sources
+from realportrait_core.vae import load_vae
+from realportrait_core.vid2vid.checkpoint import load_vid2vid
+from realportrait_core.vid2vid.keypoints import transform
+
+av, cv2 = pytest.importorskip("av"), pytest.importorskip("cv2")
+
+CLIPS = yunet.ROOT / "tests" / "data"
+ASSETS = yunet.ROOT / "assets"
+WEIGHTS = yunet.ROOT / "realportrait_core" / "weights"
+VID2VID = WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"
+VAE = WEIGHTS / "vae" / "realportrait_mini_vae.safetensors"
+FILTERS = Filters.for_size(MINI.image_size, {})
+CLIP = replace(MINI, dit=replace(MINI.dit, clip_frames=8))      # clips of 8 frames suffice, and take a third of the time
+
+
+def frames_of(path: Path, count: int | None = None) -> np.ndarray:
+    with av.open(str(path)) as video:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)][:count])
+
+
+def write(path, frames, fps: float = 12.5, times=None, rotation: int = 0, options=None, **codec) -> Path:
+    """An H.264 video; times in s for a rate that varies."""
+    with av.open(str(path), "w", options=options or {}) as video:
+        stream = video.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "18", "preset": "ultrafast"}
+        for name, value in codec.items():
+            setattr(stream.codec_context, name, value)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for i, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = round(1000 * times[i]), Fraction(1, 1000)
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode())
+    return path
+
+
+def texture(height: int, width: int) -> np.ndarray:
+    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8), (0, 0), 2)
+    return cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)
+
+
+def before_texture(step: float, count: int) -> np.ndarray:
+    """The head of tests/data before a wall that the camera passes by at `step` px a frame."""
+    heads, wall = frames_of(CLIPS / "800000.mp4", count), texture(300, 900)
+    with np.load(CLIPS / "800000.npz") as file:
+        alphas = file["alpha"].astype(np.float32)
+    made = []
+    for i, head in enumerate(heads):
+        alpha = cv2.resize(alphas[i], (256, 256))[..., None]
+        seen = cv2.warpAffine(wall, np.float32([[1, 0, -step * i], [0, 1, 0]]), (256, 256))
+        made.append((seen * (1 - alpha) + head * alpha).astype(np.uint8))
+    return np.stack(made)
+
+
+def source_of(path: Path):
+    return next(open_sources([File(path.name, path, path.stat().st_size)], pytest.fail))
+
+
+def said(report, name: str) -> list[str]:
+    """The reasons for which pieces of a source were left out."""
+    return [piece.reason for entry in report.entries if entry.name == name for piece in entry.dropped]
+
+
+def files_of(report, name: str) -> list[str]:
+    return [kept.file for entry in report.entries if entry.name == name for kept in entry.kept]
+
+
+def same(a: Path, b: Path) -> bool:
+    """Whether two samples hold the same bits; the order of the metadata in the file is safetensors' own."""
+    one, other = load_sample(a), load_sample(b)
+    poses = all(torch.equal(getattr(getattr(one, role), field.name), getattr(getattr(other, role), field.name))
+                for role in ("poses", "portrait_poses") for field in fields(one.poses))
+    return poses and all(torch.equal(getattr(one, name), getattr(other, name)) for name in TENSORS) and (
+        read_header(a).metadata == read_header(b).metadata)
+
+
+@pytest.fixture(scope="module")
+def detector() -> FaceDetector:
+    return FaceDetector(yunet.onnx())
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return load_vid2vid(VID2VID), load_vae(VAE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """What a user's folder may hold."""
+    root = tmp_path_factory.mktemp("mine")
+    driving = frames_of(ASSETS / "driving.mp4")
+    still = driving[3]
+    write(root / "good.mp4", driving[:10])
+    shutil.copy(ASSETS / "portrait.png", root / "portrait.png")
+    write(root / "small.mp4", [cv2.resize(frame, (96, 96), interpolation=cv2.INTER_AREA) for frame in driving[:8]])
+    write(root / "dark.mp4", driving[:8] // 12)
+    write(root / "pan.mp4", before_texture(4.0, 8))
+    write(root / "wall.mp4", np.stack([np.roll(texture(256, 256), i, 0) for i in range(8)]))
+    other = frames_of(CLIPS / "810000.mp4", 8)
+    write(root / "cut.mp4", np.concatenate([driving[:9], 255 - other[:3], other]))
+    write(root / "one frame.mp4", driving[:1])
+    (root / "text.mp4").write_text("#EXTM3U\nhttp://localhost/other.ts\n")
+    whole = (root / "good.mp4").read_bytes()
+    (root / "cut short.mp4").write_bytes(whole[:len(whole) // 2])
+    (root / "notes.txt").write_text("not a source")
+    deep = root / "día ☃" / "deep er"
+    deep.mkdir(parents=True)
+    write(deep / "good.mp4", driving[10:18])                    # another video of the same name
+    shutil.copy(root / "good.mp4", deep / "copy of good.mp4")
+    cv2.imwrite(str(deep / "naïve face.jpg"), np.ascontiguousarray(still[..., ::-1]))
+    jpeg = (deep / "naïve face.jpg").read_bytes()
+    (deep / "half.jpg").write_bytes(jpeg[:len(jpeg) // 2])
+    (deep / "page.png").write_bytes(b"<html>")
+    (deep / "loop").symlink_to(root, target_is_directory=True)
+    (deep / "gone.mp4").symlink_to(root / "nowhere.mp4")
+    return root
+
+
+@pytest.fixture(scope="module")
+def prepared(folder, detector, networks, tmp_path_factory):
+    out = tmp_path_factory.mktemp("samples")
+    return out, prepare_samples([folder], out, *networks, detector, CLIP, FILTERS)
+
+
+# The folder as a whole
+
+def test_good_videos_and_images_become_samples(folder, prepared):
+    out, report = prepared
+    name = folder.name
+    deep = f"{name}/día ☃/deep er"
+    for video, frames in ((f"{name}/good.mp4", 10), (f"{deep}/good.mp4", 8)):
+        (file,) = files_of(report, video)
+        sample = load_sample(out / file)
+        assert (sample.kind, sample.size, len(sample), len(sample.portraits)) == ("video", 256, frames, 3)
+        assert sample.latents.shape == (frames, 4, 32, 32) and sample.latents.dtype == sample.f.dtype == torch.float16
+        assert read_header(out / file).metadata["source"] == video
+    for picture in (f"{name}/portrait.png", f"{deep}/naïve face.jpg"):
+        sample = load_sample(out / files_of(report, picture)[0])
+        assert (sample.kind, len(sample), sample.portraits.tolist()) == ("image", 2, [0])
+    assert sorted(path.name for path in out.glob("*.safetensors")) == sorted(
+        kept.file for kind in ("video", "image") for kept in report.kept(kind))
+    assert all(path.name.isascii() for path in out.iterdir())
+    assert not list(out.glob(".*"))
+
+
+def test_everything_else_is_named_with_its_reason(folder, prepared):
+    _, report = prepared
+    name = folder.name
+    deep = f"{name}/día ☃/deep er"
+    expected = {
+        "small.mp4": "low resolution", "dark.mp4": "low lighting", "pan.mp4": "moving background", "wall.mp4": "no face",
+        "one frame.mp4": "too short", "text.mp4": "unreadable file", "cut short.mp4": "unreadable file",
+        "día ☃/deep er/half.jpg": "unreadable file", "día ☃/deep er/page.png": "unreadable file",
+        "día ☃/deep er/gone.mp4": "unreadable file",
+    }
+    assert {key: said(report, f"{name}/{key}") for key in expected} == {key: [reason] for key, reason in expected.items()}
+    # Of two files of the same content the second is left out; in order of names that is the one at the top.
+    assert said(report, f"{deep}/copy of good.mp4") == ["duplicate"] or said(report, f"{name}/good.mp4") == ["duplicate"]
+    assert len(report.entries) == 16                            # the link back to the top did not bring anything twice
+
+
+def test_measured_numbers_are_in_report_and_sample(prepared):
+    out, report = prepared
+    written = json.loads((out / REPORT).read_text(encoding="utf-8"))
+    assert written["summary"] == report.summary()
+    assert written["summary"]["left_out"]["unreadable file"] == 5
+    assert written["summary"]["clips_kept"] == len(report.kept("video")) == 4
+    assert written["summary"]["hours_kept"] == pytest.approx(sum(kept.frames for kept in report.kept("video")) / 12.5 / 3600)
+    for entry in report.entries:
+        for kept in entry.kept:
+            measured = json.loads(read_header(out / kept.file).metadata["measured"])
+            assert measured == kept.measured and FILTERS.refuse(measured) is None
+        for piece in entry.dropped:
+            assert FILTERS.refuse(piece.measured) == ((piece.reason, piece.detail) if piece.measured else None)
+    table = report.table()
+    assert all(entry.name in table for entry in report.entries if entry.dropped)
+
+
+def test_a_cut_ends_a_segment(folder, prepared):
+    out, report = prepared
+    (entry,) = [entry for entry in report.entries if entry.name.endswith("/cut.mp4")]
+    assert [(kept.frames, round(kept.time * 12.5)) for kept in entry.kept] == [(9, 0), (8, 12)]
+    assert [(piece.reason, round(piece.time * 12.5)) for piece in entry.dropped] in ([("no face", 9)], [("too short", 9)])
+
+
+# What is cached is what is live
+
+def test_maps_from_a_sample_are_those_of_the_live_path(networks, folder, detector, prepared):
+    """The same frames through generate.py, f_r in fp32: only its rounding to fp16 lies between."""
+    vid2vid, vae = networks
+    out, report = prepared
+    sample = load_sample(out / files_of(report, f"{folder.name}/día ☃/deep er/good.mp4")[0])
+    pictures = torch.from_numpy(frames_of(folder / "día ☃" / "deep er" / "good.mp4")).float() / 255
+    points = track(pictures, detector).points
+    assert torch.equal(points, sample.points)
+    with torch.inference_mode():
+        assert torch.equal(vae.encode(pictures.movedim(-1, 1)).half(), sample.latents)
+        for portrait in (0, 2):
+            own = int(sample.portraits[portrait])
+            live = extract_keypoints(
+                vid2vid, pictures[own:own + 1], pictures, points[own], FaceTrack(points, torch.ones(8, dtype=torch.bool), ""))
+            cached = sample.keypoints(portrait, torch.arange(8))
+            for field in fields(live.driver):
+                assert torch.equal(getattr(cached.driver, field.name)[1:], getattr(live.driver, field.name))
+                assert torch.equal(getattr(cached.portrait, field.name), getattr(live.portrait, field.name))
+            assert torch.equal(cached.feature, live.feature.half().float())
+        some = torch.tensor([1, 6])
+        found = motion_maps(vid2vid, sample.keypoints(2, some), size=256, framing="whole", neutral=0).maps[1:]
+        exact = motion_maps(vid2vid, live, size=256, framing="whole", neutral=own).maps[some]
+        assert torch.equal(found.frame_to_crop, exact.frame_to_crop)
+        torch.testing.assert_close(found.face, exact.face, rtol=0, atol=1e-9)
+        deviation, scale = (found.f.float() - exact.f.float()).abs(), float(exact.f.float().std())
+        assert float(deviation.mean()) < 1e-3 * scale and float(deviation.max()) < 0.02 * scale
+
+
+# Images and their crops
+
+def crop_case(index: int):
+    """A rendered head, its truth in px, the five points, and a crop of the picture as a user's image gives it."""
+    clip = ("800000", "810000")[index % 2]
+    picture = frames_of(CLIPS / f"{clip}.mp4")[0]
+    face = max(FaceDetector(yunet.onnx()).detect(picture), key=lambda face: face.area)
+    square = frame_square(face.points, 256, 256, 256, "auto")
+    forward = random_crop(square, face.points, 256, 1.45, f"case {index}")
+    crop = forward @ torch.linalg.inv(square)
+    frames = torch.cat([sample_frame(to_batch(picture), way, 256) for way in (square, forward)]).movedim(1, -1)
+    points = torch.stack([place(face.points, way) for way in (square, forward)])
+    with np.load(CLIPS / f"{clip}.npz") as file:
+        surface = torch.from_numpy(file["verts2d"][0].astype(np.float64)) - 0.5
+    return frames, points, crop, surface @ forward[:2, :2].T + forward[:2, 2]
+
+
+def test_driven_keypoints_lie_on_the_face_of_the_crop(networks):
+    """Relative motion from the picture to its crop puts the portrait's keypoints where the crop shows them: the moved own
+    ones to 1 % of the frame, and the surface points they stand for as well as M finds those in the picture itself."""
+    from realportrait_core.train.truth import SURFACE
+
+    vid2vid, vae = networks
+    for index in range(4):
+        frames, points, crop, truth = crop_case(index)
+        assert 1 / 0.95 <= float(crop[0, 0]) <= 1 / 0.7 + 1e-9
+        sample = freeze_crop(vid2vid, vae, frames, points, crop)
+        keypoints = sample.keypoints(0, torch.tensor([1]))
+        to_frame = torch.linalg.inv(keypoints.portrait_crop)
+
+        def in_frame(x: torch.Tensor) -> torch.Tensor:
+            return place((KEYPOINT_PX * x[..., :2] + (512 - 1) / 2), to_frame).double()
+
+        driven = in_frame(driven_keypoints(keypoints, "relative", 1.0, 1.0, 0)[1])
+        own = in_frame(transform(keypoints.portrait)[0])
+        off = (driven - place(own, crop).double()).norm(dim=-1)
+        assert float(off.mean()) < 2.56, f"{index}: {off.mean():.2f} px"
+        here = (driven[:len(SURFACE)] - truth[list(SURFACE)]).norm(dim=-1).mean()
+        before = torch.linalg.inv(crop)
+        there = (own[:len(SURFACE)] - place(truth[list(SURFACE)], before).double()).norm(dim=-1).mean()
+        assert float(here) < float(crop[0, 0]) * float(there) + 2.0, f"{index}: {here:.2f} px against {there:.2f} px"
+
+        motion = motion_maps(vid2vid, keypoints, size=256, framing="whole", neutral=0)
+        inside = motion.maps.mask()[1]
+        place_of = inside.nonzero().double().mean(0).flip(0)                        # x, y
+        wanted = face_square(points[1], scale=1.0, vy=0.0)
+        assert float((place_of - wanted.center).norm()) < 0.1 * float(wanted.size)
+        still = motion.maps.mask()[0]
+        assert inside.sum() > 1.05 * still.sum()                                    # nearer, so larger
+
+
+def test_crop_keeps_the_face_and_repeats_itself():
+    points = torch.tensor([[110.0, 120.0], [150.0, 121.0], [130.0, 145.0], [114.0, 165.0], [146.0, 166.0]])
+    square = frame_square(points, 300, 400, 256, "whole")
+    crops = [random_crop(square, points, 256, 1.4, f"picture {i}") for i in range(50)]
+    face = face_square(points, scale=1.4, vy=-0.1)
+    inner = torch.tensor([[-0.5, -0.5], [255.5, 255.5]])
+    for crop in crops:
+        for sign in (-1, 1):
+            corner = place(face.center + sign * face.size / 2, crop)
+            assert -0.51 < float(corner.min()) and float(corner.max()) < 255.51
+        seen = place(inner, square @ torch.linalg.inv(crop))                        # in the portrait's frame
+        assert float(seen.min()) >= -0.51 and float(seen.max()) <= 255.51
+    zooms = torch.stack([crop[0, 0] / square[0, 0] for crop in crops])
+    assert float(zooms.min()) < 1.12 and float(zooms.max()) > 1.35
+    assert torch.equal(crops[7], random_crop(square, points, 256, 1.4, "picture 7"))
+    assert len({tuple(crop.flatten().tolist()) for crop in crops}) == 50
+    assert random_crop(square, points, 256, 0.85, "picture 7") is None                # it would have to be enlarged
+    assert random_crop(square, (points - 130) * 2.5 + 150, 256, 1.4, "picture 7") is None     # the face fills the picture
+
+
+# Filters
+
+def test_background_motion_is_that_of_the_camera(detector):
+    """The head moves by up to some px a frame throughout; only the wall behind it counts."""
+    for step in (0.0, 0.5, 2.0, 6.0):
+        frames = before_texture(step, 8)
+        points = track(frames, detector).points
+        motion = BackgroundMotion(torch.eye(3, dtype=torch.float64), 256, 256, 256)
+        for frame, at in zip(frames, points):
+            motion.look(frame, at, True)
+        assert len(motion.steps) >= 6
+        assert motion.value() == pytest.approx(step, abs=0.1)
+        # The same in units of a frame twice as large, seen through a square of half the picture's side.
+        zoomed = BackgroundMotion(torch.diag(torch.tensor([4.0, 4.0, 1.0], dtype=torch.float64)), 512, 256, 256)
+        for frame, at in zip(frames[:3], points):
+            zoomed.look(frame, at, True)
+        assert zoomed.value() == pytest.approx(4 * step, abs=0.4)
+
+
+def test_light_and_shape_of_a_face():
+    points = torch.tensor([[100.0, 100.0], [140.0, 100.0], [120.0, 125.0], [104.0, 145.0], [136.0, 145.0]])
+    frame = torch.full((1, 256, 256, 3), 0.2)
+    frame[:, 60:180, 60:180] = 0.6
+    measured = light(frame, points[None])
+    assert measured["face_light"] == pytest.approx(0.6, abs=0.03)
+    assert measured["frame_light"] == pytest.approx(0.2 + 0.4 * (120 / 256) ** 2, abs=1e-3)
+    assert plausible(points)
+    for wrong in ([1, 0, 2, 3, 4], [0, 1, 2, 4, 3]):            # eyes, then mouth corners, swapped
+        assert not plausible(points[wrong])
+    lost = points.clone()
+    lost[2] = torch.tensor([120.0, 190.0])                      # the nose below the mouth
+    assert not plausible(lost)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Filters)])
+def test_each_threshold_decides(name):
+    least = Filters.__dataclass_fields__[name].metadata["least"]
+    bound = getattr(FILTERS, name)
+    assert FILTERS.refuse({name: bound}) is None
+    reason, sentence = FILTERS.refuse({name: bound * (0.9 if least else 1.1)})
+    assert name in sentence and f"{bound:g}" in sentence and reason
+    with pytest.raises(InputError, match=name):
+        replace(FILTERS, **{name: float("nan")})
+
+
+# Frames by their timestamps
+
+def grey_ramp(values) -> list[np.ndarray]:
+    return [np.full((64, 64, 3), value, np.uint8) for value in values]
+
+
+@pytest.mark.parametrize("fps", [25, 30, 60, 24000 / 1001])
+def test_any_frame_rate_becomes_the_configs(tmp_path, fps):
+    """Brightness tells the time, so it must be right at every frame to half a frame of the source."""
+    count = round(2 * fps)
+    path = write(tmp_path / "ramp.mp4", grey_ramp(40 + 160 * i / count for i in range(count)), fps)
+    frames = list(read_frames(source_of(path), 12.5))
+    assert len(frames) == pytest.approx(25, abs=1)
+    assert [frame.time for frame in frames] == pytest.approx([i / 12.5 for i in range(len(frames))], abs=1e-3)
+    shown = [(float(frame.picture.mean()) - 40) / 160 * count / fps for frame in frames]
+    assert shown == pytest.approx([frame.time for frame in frames], abs=0.5 / fps + 0.03)
+    assert all(frame.fresh for frame in frames) and [frame.joined for frame in frames] == [False] + [True] * (len(frames) - 1)
+
+
+def test_variable_rate_gaps_and_too_few_frames(tmp_path):
+    times = np.cumsum([0.0, *np.random.default_rng(0).uniform(0.02, 0.06, 40)])
+    times = np.concatenate([times, times[-1] + 5 + np.arange(10) / 25])     # a pause of 5 s
+    path = write(tmp_path / "rate.mp4", grey_ramp(40 + 30 * time for time in np.minimum(times, 5)), 25, times)
+    frames = list(read_frames(source_of(path), 12.5))
+    starts = [i for i, frame in enumerate(frames) if not frame.joined]
+    assert len(starts) == 2 and frames[starts[1]].time == pytest.approx(times[41], abs=2e-3)
+    before = frames[:starts[1]]
+    shown = [(float(frame.picture.mean()) - 40) / 30 for frame in before]
+    assert shown == pytest.approx([frame.time for frame in before], abs=0.1)
+    assert len(frames) < 1.05 * (times[40] + 0.4) * 12.5 + 2                # the pause is not filled with 60 copies
+    slow = list(read_frames(source_of(write(tmp_path / "slow.mp4", grey_ramp(range(40, 90, 5)), 10)), 25))
+    assert sum(frame.fresh for frame in slow) == 10 and len(slow) == pytest.approx(23, abs=1)
+
+
+def test_turned_squeezed_and_hdr_videos(tmp_path):
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32, :48] = 255                                     # white at the top left, as it is stored
+    corner = {0: (0, 0), 90: (1, 0), 180: (1, 1), -90: (0, 1)}  # row, column of it once it is turned counterclockwise
+    for rotation, (row, column) in corner.items():
+        path = write(tmp_path / f"{rotation}.mov", [picture] * 3, rotation=rotation)
+        shown = next(read_frames(source_of(path), 12.5)).picture
+        assert shown.shape[:2] == ((96, 64) if rotation in (90, -90) else (64, 96))
+        quarters = shown.reshape(2, shown.shape[0] // 2, 2, shown.shape[1] // 2, 3).mean((1, 3, 4))
+        assert np.unravel_index(quarters.argmax(), (2, 2)) == (row, column)
+    wide = write(tmp_path / "wide.mkv", [picture] * 3, sample_aspect_ratio=Fraction(2, 1))
+    assert next(read_frames(source_of(wide), 12.5)).picture.shape == (64, 192, 3)
+    with pytest.raises(InputError, match="HDR"):
+        next(read_frames(source_of(write(tmp_path / "hdr.mp4", [picture] * 3, color_trc=16)), 12.5))
+
+
+def test_what_comes_before_the_damage_is_used(tmp_path, detector):
+    """A file with its index at the front that breaks off."""
+    path = write(tmp_path / "front.mp4", frames_of(ASSETS / "driving.mp4"), options={"movflags": "faststart"})
+    data = path.read_bytes()
+    path.write_bytes(data[:len(data) * 3 // 4])
+    pieces = list(find_segments(source_of(path), detector, 12.5, 8))
+    assert len(pieces[0]) >= 12 and pieces[-1].reason == "damaged file" and path.name in pieces[-1].detail
+
+
+def test_tracks_and_parts():
+    """150 frames: the face is away for 3 frames, which are filled in, and for 8, which end the segment."""
+    at = [torch.tensor([[0.0, 0.0], [40.0, 0.0], [20.0, 25.0], [4.0, 45.0], [36.0, 45.0]]) + 100 + i for i in range(150)]
+    faces = [Face(torch.tensor([80.0, 80.0, 80.0, 90.0]), points, 0.9) for points in at]
+    faces[20:23], faces[132:140] = [None] * 3, [None] * 8
+    block = Block([i / 12.5 for i in range(150)], [True] * 150, [(400, 400)] * 150, [0])
+    *whole, short = cut_run(block, faces, 0, 150, 1000, 12.5, 16)
+    assert [(part.start, len(part)) for part in whole] == [(1000, 44), (1044, 44), (1088, 44)]
+    assert (short.reason, short.frames, short.time) == ("too short", 10, 140 / 12.5)
+    assert whole[0].present.logical_not().nonzero()[:, 0].tolist() == [20, 21, 22]
+    torch.testing.assert_close(whole[0].points, torch.stack(at[:44]), rtol=0, atol=1e-3)
+    assert len(whole[0]) <= LONGEST
+    (nothing,) = cut_run(block, faces, 132, 140, 0, 12.5, 16)
+    assert (nothing.reason, nothing.frames) == ("no face", 8)
+
+
+def test_square_holds_the_face_wherever_it_goes():
+    points = torch.tensor([[0.0, 0.0], [40.0, 0.0], [20.0, 25.0], [4.0, 45.0], [36.0, 45.0]])
+
+    def square(shifts, size=(400, 700)):
+        at = torch.stack([points + torch.tensor(shift) for shift in shifts])
+        segment = Segment(0, 0.0, size, [None] * len(at), [True] * len(at), at)
+        return segment_square(segment, 256), at
+
+    near, _ = square([(100.0, 150.0), (110.0, 150.0)])
+    far, at = square([(100.0, 150.0), (330.0, 150.0)])
+    out, _ = square([(100.0, 150.0), (600.0, 150.0)])
+    assert float(near[0, 0]) > float(far[0, 0]) == 256 / 400 and out is None
+    faces = face_square(at, scale=1.0, vy=0.0)
+    for sign in (-1, 1):
+        corner = place(faces.center + sign * faces.size[:, None] / 2, far)
+        assert -0.5 <= float(corner.min()) and float(corner.max()) <= 255.5
+
+
+# Going on, and not
+
+def test_a_killed_run_goes_on_and_makes_the_same(folder, prepared, detector, networks, tmp_path, monkeypatch):
+    done, report = prepared
+    out = tmp_path / "killed"
+
+    class Killed(BaseException):
+        """The machine went down."""
+
+    written = []
+
+    def save_and_die(path, sample, note):
+        if len(written) == 2:
+            path.with_name(f".{path.name}.1.part").write_bytes(b"half")
+            raise Killed
+        written.append(path)
+        prepare_save(path, sample, note)
+
+    prepare_save = prepare.save_sample
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "save_sample", save_and_die)
+        with pytest.raises(Killed):
+            prepare_samples([folder], out, *networks, detector, CLIP, FILTERS)
+    with (out / JOURNAL).open("a") as file:
+        file.write('{"name": "half a li')                       # a line that was being written
+    times = {path: path.stat().st_mtime_ns for path in written}
+    again = prepare_samples([folder], out, *networks, detector, CLIP, FILTERS)
+    assert {path: path.stat().st_mtime_ns for path in written} == times             # not made again
+    assert again.summary() == report.summary() | {"reused": again.reused} and again.reused >= 1
+    names = sorted(path.name for path in out.iterdir())
+    assert names == sorted(path.name for path in done.iterdir())
+    assert all(same(out / name, done / name) for name in names if name.endswith(".safetensors"))
+
+
+def test_a_finished_run_is_not_repeated_and_a_lost_sample_is(folder, prepared, networks, tmp_path):
+    out = shutil.copytree(prepared[0], tmp_path / "copy")
+    gone = files_of(prepared[1], f"{folder.name}/portrait.png")[0]
+    (out / gone).unlink()
+
+    class Asked(FaceDetector):
+        asked = 0
+
+        def detect(self, image):
+            Asked.asked += 1
+            return super().detect(image)
+
+    again = prepare_samples([folder], out, *networks, Asked(yunet.onnx()), CLIP, FILTERS)
+    assert Asked.asked == 1 and same(out / gone, prepared[0] / gone)
+    fewer = prepare_samples([folder / "portrait.png"], out, *networks, Asked(yunet.onnx()), CLIP, FILTERS)
+    assert len(fewer.entries) == 1 and len(fewer.strangers) == again.reused
+    assert fewer.summary()["images_kept"] == 1 and fewer.reused == 1
+
+
+def test_other_weights_or_settings_are_refused_or_rebuilt(folder, prepared, detector, networks, tmp_path):
+    out = shutil.copytree(prepared[0], tmp_path / "copy")
+    vid2vid, vae = networks
+    mine = out / "mine.safetensors"
+    shutil.copy(next(out.glob("*.safetensors")), mine)
+    one = [folder / "portrait.png"]
+    with pytest.raises(InputError, match=r"face_side 76.8 \(now 90.0\)"):
+        prepare_samples(one, out, vid2vid, vae, detector, CLIP, replace(FILTERS, face_side=90.0))
+    other = load_vae(VAE)
+    with torch.no_grad():
+        next(other.parameters())[0, 0, 0, 0] += 1e-3
+    with pytest.raises(InputError, match="other weights.*--rebuild"):
+        prepare_samples(one, out, vid2vid, other, detector, CLIP, FILTERS)
+    report = prepare_samples(one, out, vid2vid, other, detector, CLIP, FILTERS, rebuild=True)
+    (file,) = files_of(report, "portrait.png")
+    assert {path.name for path in out.glob("*.safetensors")} == {file, mine.name}
+    (before,) = files_of(prepared[1], f"{folder.name}/portrait.png")
+    assert not torch.equal(load_sample(out / file).latents, load_sample(prepared[0] / before).latents)
+    with pytest.raises(InputError, match="channels"):
+        prepare_samples(one, out, vid2vid, vae, detector, PAPER, FILTERS)
+
+
+FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)                   # so that a write beyond the limit fails, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+from realportrait_core.train.data.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_command_on_a_full_disk_then_with_room(folder, tmp_path):
+    """The command in a process of its own: no sample fits, then all does."""
+    out = tmp_path / "out"
+    arguments = [str(folder / "portrait.png"), "--out", str(out), "--weights", str(VID2VID), "--vae", str(VAE),
+                 "--detector", str(yunet.onnx()), "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(yunet.ROOT)}
+    full = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert full.returncode == 1, full.stderr
+    assert "Traceback" not in full.stderr and "Free some space" in full.stderr and str(out) in full.stderr
+    assert [path.name for path in out.iterdir()] == [JOURNAL]
+    assert command.main(arguments) == 0
+    assert len(list(out.glob("*.safetensors"))) == 1 and (out / REPORT).is_file()
+
+
+def test_command_says_what_is_wrong(tmp_path, folder, caplog):
+    caplog.set_level(logging.INFO)
+    common = ["--out", str(tmp_path / "out"), "--weights", str(VID2VID), "--vae", str(VAE), "--detector", str(yunet.onnx())]
+    assert command.main([str(tmp_path / "nothing"), *common]) == 1
+    assert "neither a folder nor a file" in caplog.text
+    (tmp_path / "empty").mkdir()
+    assert command.main([str(tmp_path / "empty"), *common]) == 1
+    assert "no video, image or tar shard" in caplog.text
+    assert command.main([str(folder / "portrait.png"), "--face-side", "1000", *common]) == 1
+    assert "low resolution: face_side" in caplog.text and "No sample was made" in caplog.text
+
+
+def test_fingerprint_of_a_long_file_sees_size_and_ends(tmp_path):
+    path, seen = tmp_path / "long.mp4", set()
+    for size, last in ((70 << 20, b"a"), (70 << 20, b"b"), ((70 << 20) + 1, b"b")):
+        with path.open("wb") as file:
+            file.truncate(size - 1)
+            file.seek(size - 1)
+            file.write(last)
+        seen.add(source_of(path).fingerprint)
+    assert len(seen) == 3
+
+
+# Shards
+
+def test_shard_without_the_package_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.tar").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    monkeypatch.setitem(sys.modules, "webdataset.tariterators", None)
+    with pytest.raises(InputError, match="-m pip install webdataset"):
+        list_files([tmp_path], pytest.fail)
+
+
+def test_shards(tmp_path, folder, prepared, detector, networks):
+    """Members become what the same files in a folder do; what is pickled is left alone; a shard may break off."""
+    pytest.importorskip("webdataset")
+    picture = (folder / "portrait.png").read_bytes()
+    poison = b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."    # what pickle would run
+
+    def shard(name: str, members: dict[str, bytes]) -> Path:
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for member, data in members.items():
+                entry = tarfile.TarInfo(member)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+        return tmp_path / name
+
+    still = cv2.imencode(".png", frames_of(ASSETS / "driving.mp4")[0][..., ::-1])[1].tobytes()
+    first = shard("000.tar", {"a.b.PNG": picture, "a.b.json": b"{}", "c.pkl": poison, "c.pyd": poison, "d.jpg": poison})
+    second = shard("001.tar", {"a.b.png": still, "sub/a.b.png": picture, "last.mp4": bytes(50_000)})
+    second.write_bytes(second.read_bytes()[:-40_000])           # in the midst of last.mp4
+    out = tmp_path / "out"
+    report = prepare_samples([first, second], out, *networks, detector, CLIP, FILTERS)
+    (one,), (two,) = files_of(report, "000.tar/a.b.PNG"), files_of(report, "001.tar/a.b.png")
+    assert one != two and len(list(out.glob("*.safetensors"))) == 2
+    assert said(report, "000.tar/d.jpg") == ["unreadable file"] and said(report, "001.tar/sub/a.b.png") == ["duplicate"]
+    assert said(report, "001.tar") == ["unreadable file"] and len(report.entries) == 5
+    assert not (tmp_path / "ran").exists()
+    (folder_file,) = files_of(prepared[1], f"{folder.name}/portrait.png")
+    assert torch.equal(load_sample(out / one).f, load_sample(prepared[0] / folder_file).f)
+    again = prepare_samples([first, second], out, *networks, detector, CLIP, FILTERS)
+    assert again.reused == 3
