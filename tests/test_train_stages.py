@@ -14,19 +14,21 @@ import pytest
 import torch
 
 import yunet
-from realportrait_core.checkpoint import save
-from realportrait_core.config import Config, DiTConfig, Vid2VidConfig
+from realportrait_core.config import MINI, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import InputError
 from realportrait_core.generate import motion_maps
+from realportrait_core.train import __main__ as train_command
 from realportrait_core.train import loop
-from realportrait_core.train.batch import batches, collate, draw, load, load_item, maps_of, read_index
+from realportrait_core.train.batch import batches, draw, load, maps_of, read_index
+from realportrait_core.train.data import __main__ as prepare_command
 from realportrait_core.train.data.sample import Sample, load_sample, save_sample
 from realportrait_core.train.dit import Objective, from_scratch, train_stage
 from realportrait_core.train.loop import Budget, save_atomically
 from realportrait_core.train.stages import PAPER_CLIPS, PAPER_FRAMES, Shape, Stage
 from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid.checkpoint import save_vid2vid
 from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix
 
 TOY = Config(
@@ -311,6 +313,7 @@ sys.path.insert(0, {tests!r}); import conftest
 import test_train_stages as toy
 from pathlib import Path
 from dataclasses import replace
+from realportrait_core.train import __main__ as train_command
 from realportrait_core.train import loop
 from realportrait_core.train.report import Report
 from realportrait_core.train.world import enter, leave
@@ -393,3 +396,38 @@ def test_two_processes_give_the_losses_of_one(folder, tmp_path, shard):
     # What two wrote, one can go on with.
     subprocess.run([sys.executable, *program(tmp_path, folder, "two", steps=8)], check=True, env=environment())
     assert told(tmp_path / "two.jsonl")[-1][0] == 8
+
+
+# From a folder of videos to weights
+
+
+def test_a_folder_of_videos_becomes_weights(tmp_path, capsys, caplog):
+    """The README's way, each command once, in MINI's size and two steps a stage."""
+    pytest.importorskip("av")
+    bundled = yunet.ROOT / "realportrait_core" / "weights"
+    vid2vid, vae = (str(bundled / name) for name in ("realportrait/realportrait_mini_vid2vid.safetensors",
+                                                     "vae/realportrait_mini_vae.safetensors"))
+    videos = tmp_path / "my videos"
+    videos.mkdir()
+    for name in ("800000.mp4", "810000.mp4"):
+        (videos / name).symlink_to(yunet.ROOT / "tests" / "data" / name)
+    (videos / "portrait.png").symlink_to(yunet.ROOT / "assets" / "portrait.png")
+    samples = str(tmp_path / "samples")
+    assert prepare_command.main([str(videos), "--out", samples, "--weights", vid2vid, "--vae", vae, "--preset", "mini",
+                                 "--detector", str(yunet.onnx())]) == 0
+    caplog.set_level(logging.INFO)
+    common = ["--samples", samples, "--vid2vid", vid2vid, "--preset", "mini", "--steps", "2", "--batch", "0.25"]
+    stage_1, mine = str(tmp_path / "stage1.safetensors"), str(tmp_path / "mine.safetensors")
+    assert train_command.main(["frames", *common, "--out", stage_1, "--board", str(tmp_path / "board"), "--vae", vae]) == 0
+    assert "3 samples (2 videos, 1 pictures)" in caplog.text and "s a step, 2 steps" in caplog.text
+    assert train_command.main(["clips", *common, "--out", mine, "--init", stage_1]) == 0
+    dit = load_dit(mine)
+    assert dit.cfg == MINI.dit and any(
+        not torch.equal(value, load_dit(stage_1).state_dict()[name]) for name, value in dit.state_dict().items())
+
+    shuffled = FaceVid2Vid(MINI.vid2vid)
+    save_vid2vid(tmp_path / "other.safetensors", shuffled)
+    common[3] = str(tmp_path / "other.safetensors")
+    assert train_command.main(["frames", *common, "--out", stage_1]) == 1
+    assert "were made with another Face Vid2vid" in caplog.text
+    assert train_command.main(["clips", *common, "--init", vid2vid, "--out", mine]) == 1

@@ -38,6 +38,7 @@ class Index:
     portraits: torch.Tensor     # (N,) P of each
     video: torch.Tensor         # (N,) bool
     size: int                   # px, side of every frame
+    vid2vid: str                # fingerprint of the Face Vid2vid that they were made with
 
     def usable(self, shape: Shape) -> torch.Tensor:
         """Numbers of the samples that can give such clips. InputError where there is none."""
@@ -58,16 +59,19 @@ def read_index(folder: Path, size: int) -> Index:
     paths = tuple(sorted(path for path in folder.rglob("*.safetensors") if not path.name.startswith(".")))
     if not paths:
         raise InputError(f"{folder} holds no training sample: make them with `python -m realportrait_core.train.data`.")
-    rows = []
+    rows, made_with = [], set()
     for path in paths:
         header = read_header(path)
         if header.metadata.get("kind") not in KINDS or "latents" not in header.shapes:
             raise InputError(f"{path} is not a training sample.")
         if header.metadata["size"] != str(size):
             raise InputError(f"{path} has frames of {header.metadata['size']} px; the network is trained at {size} px.")
+        made_with.add(header.metadata.get("vid2vid", ""))
         rows.append((header.shapes["latents"][0], header.shapes["f"][0], header.metadata["kind"] == "video"))
+    if len(made_with) > 1:
+        raise InputError(f"The samples in {folder} were made with {len(made_with)} different Face Vid2vid; they must be of one.")
     frames, portraits, video = (torch.tensor(column) for column in zip(*rows))
-    return Index(paths, frames, portraits, video.bool(), size)
+    return Index(paths, frames, portraits, video.bool(), size, made_with.pop())
 
 
 # What a step draws

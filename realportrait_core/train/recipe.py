@@ -21,6 +21,7 @@ from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from . import prepare
 from .data.frozen import freeze_segment
+from .data.prepare import weights_fingerprint
 from .data.sample import save_sample
 from .motion import train_motion
 from .stage import StageRun, run_stage
@@ -119,7 +120,7 @@ def samples(run: Run) -> None:
     """What the DiT learns from: latents, keypoints and features of the training clips, by the files that users get (fp16)."""
     export(run)
     vid2vid, vae = load_vid2vid(run.out / VID2VID_FILE).to(run.place()), load_vae(run.out / VAE_FILE).to(run.place())
-    store = run.store()
+    store, note = run.store(), {"vid2vid": weights_fingerprint(vid2vid)}
     for done, name in enumerate(store.names):
         path = run.cache / "samples" / f"{name}.safetensors"
         if path.is_file():
@@ -128,7 +129,8 @@ def samples(run: Run) -> None:
             log.warning("%s is left out: no face in %d of its frames", name, int((~store.found[done]).sum()))
             continue
         frames = torch.from_numpy(store.frames[done].copy()).float() / 255
-        save_sample(path, freeze_segment(vid2vid, vae, frames, store.points[done], store.found[done], PORTRAITS), {"source": name})
+        sample = freeze_segment(vid2vid, vae, frames, store.points[done], store.found[done], PORTRAITS)
+        save_sample(path, sample, note | {"source": name})
         if done % 50 == 0:
             log.info("samples: %d of %d clips", done, len(store.names))
 

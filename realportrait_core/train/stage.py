@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..vae import TinyVAE, load_vae
 from ..vid2vid.checkpoint import load_vid2vid
 from .batch import Index, batches, maps_of, read_index
+from .data.prepare import weights_fingerprint
 from .dit import Objective, from_scratch, train_stage
 from .loop import Budget
 from .report import Report, clock, memory
@@ -58,7 +59,7 @@ class StageRun:
 
     def stage(self, number: int) -> Stage:
         stage = STAGES[self.preset][number]
-        shapes = tuple(replace(shape, portraits=round(self.batch * shape.portraits)) for shape in stage.shapes)
+        shapes = tuple(replace(shape, portraits=max(1, round(self.batch * shape.portraits))) for shape in stage.shapes)
         return replace(stage, shapes=shapes, lr=self.lr or stage.lr)
 
     def budget(self, stage: Stage) -> Budget:
@@ -88,6 +89,11 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
     vid2vid = load_vid2vid(run.vid2vid)
     if vid2vid.cfg != cfg.vid2vid:
         raise InputError(f"{run.vid2vid} is of other sizes than the preset's Face Vid2vid: {vid2vid.cfg} against {cfg.vid2vid}.")
+    if index.vid2vid != weights_fingerprint(vid2vid):
+        raise InputError(
+            f"The samples in {run.samples} were made with another Face Vid2vid than {run.vid2vid}: their keypoints would not fit "
+            "its W. Give the file that they were made with, or make them anew."
+        )
     vae = None if run.vae is None else load_vae(run.vae)
     torch.manual_seed(run.seed)
     dit = start(cfg, run.init)

@@ -115,7 +115,8 @@ def prepare_samples(
     try:
         out.mkdir(parents=True, exist_ok=True)
         journal, before = open_journal(out, header, rebuild)
-        marks = {"weights": header["weights"], "settings": hashlib.sha256(json.dumps(settings).encode()).hexdigest()}
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+        marks = {"weights": header["weights"], "vid2vid": weights_fingerprint(vid2vid), "settings": digest}
         preparation = Preparation(out, vid2vid, vae, detector, cfg, filters, portraits, crops, marks)
         entries: dict[str, Entry] = {}
         twins: list[Entry] = []

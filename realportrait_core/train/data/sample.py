@@ -38,11 +38,14 @@ class Sample:
 
     def __post_init__(self):
         frames, kept = len(self.latents), len(self.portraits)
-        sizes = {"f": len(self.f), "portrait_poses": len(self.portrait_poses), "portrait_crops": len(self.portrait_crops)}
-        wrong = [f"{name} {size}" for name, size in sizes.items() if size != kept]
-        wrong += [f"{name} {size}" for name, size in {"poses": len(self.poses), "points": len(self.points)}.items() if size != frames]
+        expected = {"f": kept, "portrait_poses": kept, "portrait_crops": kept, "poses": frames, "points": frames}
+        wrong = [f"{name} has {len(getattr(self, name))}, not {count}" for name, count in expected.items()
+                 if len(getattr(self, name)) != count]
         if self.kind not in KINDS or wrong or not kept or int(self.portraits.max()) >= frames:
-            raise InputError(f"A sample of {frames} frames and {kept} portraits, kind {self.kind!r}, does not fit: {', '.join(wrong)}.")
+            raise InputError(
+                f"A sample of kind {self.kind!r} with {frames} frames and the portraits {self.portraits.tolist()} does not fit: "
+                f"{'; '.join(wrong)}."
+            )
 
     def __len__(self) -> int:
         return len(self.latents)
