@@ -13,7 +13,7 @@ from .hair import STYLES
 from .identity import Identity, sample_identity
 from .looks import LOOKS
 from .motion import Motion, sample_motion
-from .render import Heads, choose_camera, render
+from .renderer import Heads, choose_camera, render
 from .rig import Rig, load_rig, save_rig
 
 __all__ = ["LOOKS", "STYLES", "Camera", "Clip", "Heads", "Identity", "Motion", "Rig", "choose_camera", "fresh_clips", "load_rig", "render",

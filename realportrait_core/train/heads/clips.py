@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ...errors import InputError
 from .identity import sample_identity
 from .motion import sample_motion
-from .render import Heads, choose_camera, render
+from .renderer import Heads, choose_camera, render
 from .rig import Rig
 
 log = logging.getLogger(__name__)

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 
 import torch
 
-from .hair import STYLES, Surface, extras, shell
+from .hair import STYLES, Surface, extras, scalp, shell
 from .identity import Identity, neutral_shape
 from .motion import Motion, rotations
 from .camera import rotate
-from .paint import (CLOTH, COLLAR, EYE, FLAT, FRAMES, HAIR, HAT, LASHES, RINGS, TAIL, TEETH, TONGUE, beard_depth, flat_uv, paint, skin_uv,
-                    to_atlas)
+from .paint import (CLOTH, COLLAR, EYE, FLAT, FRAMES, HAIR, HAT, LASHES, RINGS, SIZE, TAIL, TEETH, TONGUE, beard_depth, flat_uv, paint,
+                    skin_uv, to_atlas)
 from .noise import step
-from .rig import CHART_RECTS, EYE as EYE_PART, LASH, LOWER_TEETH, SKIN, TONGUE as TONGUE_PART, UPPER_TEETH, Rig
+from .rig import CHART_RECTS, HEAD, EYE as EYE_PART, LASH, LOWER_TEETH, SKIN, TONGUE as TONGUE_PART, UPPER_TEETH, Rig
 from .wear import clothe, collar, earrings, glasses, hat
 
 FACE_LABEL, HAIR_LABEL, CLOTHES_LABEL, EYE_LABEL, MOUTH_LABEL, WORN_LABEL = range(1, 7)
 ARMS_DOWN = 0.62            # radians: the base mesh holds its arms out
 BODY_SHARE = 0.3            # of the head's translation that the body takes
 HANGS_FROM, HANGS_TO = 6.6, 5.0     # dm: hair above follows the head, below the body
+UNDER_HAIR = 0.30           # radians inside the hairline from which on no scalp is drawn under a shell
+TEETH_SHOW = 0.022         # dm by which the teeth are nearer to each other than the base mesh has them
 LID_STRENGTH = (0.85, 1.6)  # of the blink, by how wide an identity's eyes are open
 
 
@@ -31,12 +33,13 @@ class Figure:
     units: torch.Tensor         # (52, W * 3) face units of the rig's W vertices, those of this identity
     weld: torch.Tensor          # (C,)
     faces: torch.Tensor         # (F, 3) into corners
-    around: torch.Tensor        # (G, K) triangles about each vertex, F where there are fewer
+    around: tuple[torch.Tensor, torch.Tensor]   # triangles about each vertex: see triangles_around
     uv: torch.Tensor            # (C, 2) texels
     keep: torch.Tensor          # (C,)
     two_sided: torch.Tensor     # (F,) bool
     shades: torch.Tensor        # (F,) bool: casts shadows
     label: torch.Tensor         # (F,)
+    patch: torch.Tensor         # (F,) which smooth surface with one chart a triangle is of
     atlas: torch.Tensor         # (texels, CHANNELS)
     atlas_width: int
     eyes: torch.Tensor          # (2, E) vertices of the eyeballs
@@ -54,14 +57,16 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
     clothes = identity.clothes
     cloth, hidden = clothe(rig, shape, normals, clothes)
 
-    covered = shape
+    covered = shape.clone()
+    for part, lower in ((UPPER_TEETH, TEETH_SHOW), (LOWER_TEETH, -TEETH_SHOW)):
+        covered[torch.unique(rig.weld[rig.faces[rig.part == part]]), 1] -= lower
     if identity.face.beard in ("full", "long", "goatee", "chin"):
         thick = {"full": 0.06, "long": 0.22, "goatee": 0.05, "chin": 0.07}[identity.face.beard]
         depth = step(0.0, 0.16, beard_depth(rig.vertices, identity.face.beard))
         skin = torch.zeros(len(shape), device=device)
         skin[torch.unique(rig.weld[rig.faces[(rig.part == SKIN) & (rig.chart <= 1)]])] = 1
         down = torch.tensor([0.0, -0.6, 0.25], device=device)
-        covered = shape + (normals + (down if identity.face.beard == "long" else 0)) * (thick * depth * skin)[:, None]
+        covered = covered + (normals + (down if identity.face.beard == "long" else 0)) * (thick * depth * skin)[:, None]
 
     # The rig's own corners: where they are in the atlas, and where they are cut.
     uv = torch.zeros(len(rig.weld), 2, device=device)
@@ -108,11 +113,16 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
     if clothes.earrings:
         pieces += [(piece, FLAT, WORN_LABEL, rigid(piece)) for piece in earrings(rig, shape)]
 
+    hairy = style.top >= 0.05 and not style.bald and clothes.hat not in ("scarf", "turban")
+    if hairy:                                                                           # nobody sees the scalp under a shell
+        hidden = hidden | (rig.part == SKIN) & (scalp(rig.vertices, style, identity.hair.hairline)[rig.weld[rig.faces]] > UNDER_HAIR).all(1) \
+            & (rig.chart == HEAD)
     arms = rig.arms
     rest, share, faces, welds, uvs, keeps = [lower_arms(covered, arms, rig)], [rig.head_share], [rig.faces[~hidden]], [rig.weld], [uv], [keep]
     parts = rig.part[~hidden]
     labels = torch.tensor([FACE_LABEL, EYE_LABEL, MOUTH_LABEL, MOUTH_LABEL, MOUTH_LABEL, EYE_LABEL], device=device)[parts]
-    label, two_sided, shades = [labels], [parts == LASH], [parts != LASH]
+    patch = [torch.where(parts == SKIN, rig.chart[~hidden], len(CHART_RECTS) + parts)]
+    label, two_sided, shades = [labels], [parts == LASH], [(parts != LASH) & (parts != EYE_PART)]
     welded, corners = len(shape), len(rig.weld)
     flat_colour = {FLAT: FRAMES}
     for surface, chart, name, on_head in pieces:
@@ -140,7 +150,8 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
         keeps.append(surface.keep)
         many = len(surface.faces)
         label.append(torch.full((many,), name, device=device))
-        two_sided.append(torch.ones(many, dtype=torch.bool, device=device))
+        patch.append(torch.full((many,), 100 + len(rest), device=device))
+        two_sided.append(torch.full((many,), chart != HAIR, device=device) | surface.open[surface.faces].any(1))
         shades.append(torch.full((many,), chart != FLAT, device=device))
         welded, corners = welded + count, corners + len(weld)
     faces, weld = torch.cat(faces), torch.cat(welds)
@@ -150,11 +161,10 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
     units[:, eyeballs] = 0
     units = units * lid_strength(rig, shape)
     moved = (shape[eyeballs] - rig.vertices[eyeballs]).mean(0)
-    from .paint import SIZE
     return Figure(
         rest=torch.cat(rest), head_share=torch.cat(share), units=units.reshape(len(units), -1), weld=weld, faces=faces,
         around=triangles_around(weld[faces], welded), uv=torch.cat(uvs), keep=torch.cat(keeps), two_sided=torch.cat(two_sided),
-        shades=torch.cat(shades), label=torch.cat(label), atlas=paint(rig, identity, strands, hair_columns(hair), scale),
+        shades=torch.cat(shades), label=torch.cat(label), patch=torch.cat(patch), atlas=paint(rig, identity, strands, hair_columns(hair), scale),
         atlas_width=round(SIZE[0] * scale), eyes=rig.eyes, pivot=rig.pivot + moved, bare=shape[rig.surface],
         bare_units=units[:, rig.surface].reshape(len(units), -1), bare_share=rig.head_share[rig.surface],
     )
@@ -205,26 +215,24 @@ def rotation_vectors(rotation: torch.Tensor) -> torch.Tensor:
     return axis * torch.where(angle > 1e-4, angle / (2 * angle.sin()).clamp_min(1e-9), 0.5)[:, None]
 
 
-def triangles_around(faces: torch.Tensor, vertices: int) -> torch.Tensor:
-    """(vertices, K) triangles at each vertex, K the most there are; filled up with len(faces)."""
+def triangles_around(faces: torch.Tensor, vertices: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The triangles at each vertex, one vertex after another (F * 3,); and where each vertex's begin (vertices,)."""
     owner, order = faces.reshape(-1).sort(stable=True)
     counts = torch.bincount(owner, minlength=vertices)
-    slot = torch.arange(len(owner), device=faces.device) - (counts.cumsum(0) - counts)[owner]
-    around = torch.full((vertices, int(counts.max())), len(faces), device=faces.device)
-    around[owner, slot] = order // 3
-    return around
+    return order // 3, counts.cumsum(0) - counts
 
 
-def vertex_normals(points: torch.Tensor, faces: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+def vertex_normals(points: torch.Tensor, faces: torch.Tensor, around: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Unit normals (T, V, 3) of points (T, V, 3): the sums of their triangles' normals, weighted by area."""
-    by_vertex = points.transpose(0, 1)                                                  # (V, T, 3)
-    a, b, c = (by_vertex[faces[:, i]] for i in range(3))
+    by_vertex = points.permute(1, 2, 0).reshape(points.shape[1], -1)                    # (V, 3 * T)
+    a, b, c = (by_vertex.index_select(0, faces[:, i]).unflatten(1, (3, -1)).unbind(1) for i in range(3))
+    a, b, c = (torch.stack(corner, 0) for corner in (a, b, c))                          # (3, F, T)
     ab, ac = b - a, c - a
-    normal = torch.stack([ab[..., 1] * ac[..., 2] - ab[..., 2] * ac[..., 1], ab[..., 2] * ac[..., 0] - ab[..., 0] * ac[..., 2],
-                          ab[..., 0] * ac[..., 1] - ab[..., 1] * ac[..., 0]], -1)     # (F, T, 3)
-    table = torch.cat([normal.flatten(1), torch.zeros_like(normal[:1]).flatten(1)])     # (F + 1, T * 3)
-    total = torch.nn.functional.embedding_bag(around, table, mode="sum").reshape(by_vertex.shape)
-    return torch.nn.functional.normalize(total, dim=-1).transpose(0, 1)
+    normal = torch.stack([ab[1] * ac[2] - ab[2] * ac[1], ab[2] * ac[0] - ab[0] * ac[2], ab[0] * ac[1] - ab[1] * ac[0]], 1)     # (F, 3, T)
+    triangles, starts = around
+    total = torch.nn.functional.embedding_bag(triangles, normal.flatten(1), starts, mode="sum").unflatten(1, (3, -1))   # (V, 3, T)
+    total = total / total.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return total.permute(2, 0, 1)
 
 
 def move(figure: Figure, motion: Motion) -> torch.Tensor:

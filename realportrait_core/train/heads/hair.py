@@ -12,12 +12,12 @@ import torch
 from .noise import noise, step
 from .rig import HEAD, SKIN, Rig
 
-COLUMNS, ROWS = 144, 56
+COLUMNS, ROWS = 112, 42
 CENTRE = (0.0, 7.35, 0.12)          # dm, of the template's skull
 LONGEST = 5.6                       # dm along a strand
 FALL = 96.0                         # degrees from the crown where long hair leaves the skull and hangs
 # The hairline: (degrees of azimuth, degrees from the crown). Temples, sideburns before the ears, over the ears, the nape.
-HAIRLINE = ((0, 50), (28, 51), (44, 56), (56, 72), (62, 98), (71, 102), (77, 86), (98, 84), (112, 98), (140, 120), (180, 125))
+HAIRLINE = ((0, 59), (26, 60), (42, 64), (54, 78), (60, 98), (71, 102), (77, 86), (98, 84), (112, 98), (140, 120), (180, 125))
 GRID = (36, 19)                     # samples of the skull's radius over azimuth and angle from the crown
 
 
@@ -51,26 +51,26 @@ CROWN, PART, BACK = (0.0, 0.9, -0.45), (1.0, 0.0, 0.0), (0.0, 0.25, 0.97)
 STYLES = {
     "bald": Style(0.5, 0.05, 0, 0, 0),
     "buzz": Style(1.2, 0.1, 0.03, 0.025, 0.03),
-    "crop": Style(1.6, 0.3, 0.16, 0.07, 0.10, front=0.12, ragged=0.10),
-    "crew": Style(1.4, 0.1, 0.14, 0.035, 0.06, quiff=0.06),
+    "crop": Style(1.6, 0.3, 0.12, 0.07, 0.10, front=0.12, ragged=0.10),
+    "crew": Style(1.4, 0.1, 0.08, 0.035, 0.05, quiff=0.05),
     "side part": Style(1.6, 0.2, 0.20, 0.08, 0.12, front=0.05, flow=PART),
     "slick back": Style(0.9, 0.3, 0.13, 0.07, 0.13, nape=0.2, flow=BACK),
     "quiff": Style(1.0, 0.2, 0.24, 0.05, 0.08, quiff=0.3, flow=BACK, under_hat=False),
-    "curly short": Style(1.0, 0.6, 0.32, 0.18, 0.26, front=0.1, sides=0.1, nape=0.2, curl=0.10, ragged=0.12),
-    "afro": Style(0.5, 0.6, 0.68, 0.58, 0.66, front=0.0, sides=0.25, nape=0.35, curl=0.07, ragged=0.05, under_hat=False),
+    "curly short": Style(1.0, 0.6, 0.32, 0.18, 0.26, front=0.1, sides=0.1, nape=0.2, curl=0.07, ragged=0.12),
+    "afro": Style(0.5, 0.6, 0.68, 0.58, 0.66, front=0.0, sides=0.25, nape=0.35, curl=0.05, ragged=0.05, under_hat=False),
     "mohawk": Style(0.25, 0.1, 0.03, 0.02, 0.03, ridge=0.5, flow=BACK, under_hat=False),
     "bowl": Style(0.4, 0.6, 0.22, 0.22, 0.22, front=0.42, temples=0.1, sides=0.45, nape=0.1, ragged=0.03),
     "receding": Style(0.8, 0.0, 0.06, 0.07, 0.10, front=-0.5, bald=0.0),
     "tonsure": Style(0.6, 0.0, 0.05, 0.09, 0.12, front=-0.9, bald=46.0),
     "pixie": Style(0.2, 0.9, 0.22, 0.10, 0.14, front=0.34, temples=0.08, sides=0.12, nape=0.05, ragged=0.14, flow=PART),
-    "bob": Style(0.1, 1.2, 0.18, 0.22, 0.22, temples=1.0, sides=1.15, nape=0.55, flow=PART, ragged=0.05, flare=0.06),
-    "bob with fringe": Style(0.0, 1.0, 0.18, 0.22, 0.22, front=0.42, temples=0.95, sides=1.05, nape=0.5, ragged=0.05, opening=52),
-    "shoulder": Style(0.15, 1.2, 0.14, 0.20, 0.22, temples=1.7, sides=1.9, nape=1.4, flow=PART, ragged=0.14, wave=0.04, flare=0.05),
-    "long straight": Style(0.15, 1.4, 0.12, 0.16, 0.18, temples=2.8, sides=3.0, nape=2.6, flow=PART, ragged=0.2),
-    "long wavy": Style(0.08, 1.4, 0.15, 0.22, 0.24, temples=2.4, sides=2.7, nape=2.4, flow=PART, wave=0.09, ragged=0.2, flare=0.1),
-    "long curly": Style(0.08, 1.2, 0.24, 0.34, 0.34, front=0.1, temples=1.9, sides=2.1, nape=1.9, curl=0.13, wave=0.05, ragged=0.2,
+    "bob": Style(0.1, 1.2, 0.16, 0.27, 0.27, temples=1.0, sides=1.15, nape=0.55, flow=PART, ragged=0.05, flare=0.06),
+    "bob with fringe": Style(0.0, 1.0, 0.16, 0.27, 0.27, front=0.42, temples=0.95, sides=1.05, nape=0.5, ragged=0.05, opening=52),
+    "shoulder": Style(0.15, 1.2, 0.14, 0.27, 0.28, temples=1.7, sides=1.9, nape=1.4, flow=PART, ragged=0.14, wave=0.04, flare=0.05),
+    "long straight": Style(0.15, 1.4, 0.12, 0.24, 0.26, temples=2.8, sides=3.0, nape=2.6, flow=PART, ragged=0.2, flare=0.05),
+    "long wavy": Style(0.08, 1.4, 0.15, 0.30, 0.32, temples=2.4, sides=2.7, nape=2.4, flow=PART, wave=0.09, ragged=0.2, flare=0.1),
+    "long curly": Style(0.08, 1.2, 0.24, 0.34, 0.34, front=0.1, temples=1.9, sides=2.1, nape=1.9, curl=0.09, wave=0.05, ragged=0.2,
                         flare=0.16),
-    "long with fringe": Style(0.0, 1.0, 0.14, 0.17, 0.18, front=0.42, temples=2.3, sides=2.6, nape=2.4, ragged=0.16, opening=52),
+    "long with fringe": Style(0.0, 1.0, 0.14, 0.25, 0.26, front=0.42, temples=2.3, sides=2.6, nape=2.4, ragged=0.16, opening=52),
     "ponytail": Style(0.1, 1.0, 0.07, 0.06, 0.08, flow=(0.0, 0.4, -0.92), extra="ponytail", under_hat=False),
     "bun": Style(0.15, 0.9, 0.07, 0.06, 0.08, flow=(0.0, 0.4, -0.92), extra="bun", under_hat=False),
     "topknot": Style(0.4, 0.5, 0.06, 0.03, 0.04, flow=(0.0, 1.0, 0.05), extra="topknot", under_hat=False),
@@ -88,6 +88,7 @@ class Surface:
     faces: torch.Tensor         # (F, 3)
     uv: torch.Tensor            # (V, 2) in 0..1 of its chart
     keep: torch.Tensor          # (V,)
+    open: torch.Tensor          # (V,) bool: its inside can be seen
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def hairline_angle(azimuth: torch.Tensor, receding: float) -> torch.Tensor:
     return torch.deg2rad(curve(azimuth, HAIRLINE) - back)
 
 
-def scalp(rig: Rig, points: torch.Tensor, style: Style, receding: float) -> torch.Tensor:
+def scalp(points: torch.Tensor, style: Style, receding: float) -> torch.Tensor:
     """How far inside the hairline (radians) points (..., 3) of the template are: what is painted in the hair's colour."""
     azimuth, angle = heading(points, torch.tensor(CENTRE, device=points.device))
     front = max(-style.front, 0.0) * 57.0
@@ -192,13 +193,17 @@ def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch
         thickness = thickness * (1 - 0.6 * step(0.10, 0.0, offset) * step(1.5, 0.9, on_skull) * (outward[..., 2] > -0.3))
 
     left = ends - length                                                                # (A, R) dm to the tip
-    lumps = noise(outward + 0.35 * torch.stack([torch.zeros_like(hanging), hanging, torch.zeros_like(hanging)], -1), 1.1, hair.noise)
+    lumps = noise(outward - 0.8 * torch.stack([torch.zeros_like(hanging), hanging, torch.zeros_like(hanging)], -1), 1.0, hair.noise)
     clumps = noise(torch.stack([azimuth.sin(), azimuth.cos(), 0.15 * length], -1), 1.6, hair.noise)
-    thickness = thickness * (1 + 0.18 * lumps[..., 0].clamp(-2, 2)) + style.curl * lumps[..., 1].clamp(-1.5, 1.5) * step(0.0, 0.3, left)
+    thickness = thickness + (0.18 * thickness).clamp_max(0.035) * lumps[..., 0].clamp(-2, 2) + style.curl * lumps[..., 1].clamp(-1.5, 1.5) * step(0.0, 0.3, left)
     # Thin toward a hairline on the skin, so that no gap opens there; hanging tips keep some body.
     on_skin = step(0.25, 0.0, hanging) * step(0.25, 0.05, ends - head_length(head, azimuth[:, :1], hair, style))
-    thickness = thickness * (1 - on_skin * step(0.35, 0.0, left)) + 0.02
+    thickness = thickness * (1 - on_skin * step(0.6, 0.0, left)) + 0.02
     tips = 1 - 0.4 * step(0.5, 0.0, left) * (hanging > 0)
+    # Beside the face the shell starts close to the skin, so that one does not look under it.
+    degrees = torch.rad2deg(azimuth.abs())
+    border = step(style.opening - 26, style.opening - 4, degrees) * step(style.opening + 40, style.opening + 8, degrees)
+    tips = tips * (1 - 0.7 * border * step(0.3, 1.15, angle)) * (1 - 0.35 * azimuth.cos().clamp_min(0) * step(0.3, 1.2, angle))
     radius = head.at(azimuth, on_skull) + thickness.clamp_min(0.015) * tips
 
     place = head.centre + outward * radius[..., None]
@@ -226,8 +231,9 @@ def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch
 
     column, row = torch.meshgrid(torch.arange(COLUMNS + 1), torch.arange(ROWS + 1), indexing="ij")
     uv = torch.stack([column / COLUMNS, row / ROWS], -1).to(device)
-    return Surface(place.reshape(-1, 3), grid_faces(COLUMNS + 1, ROWS + 1, device), uv.reshape(-1, 2).float(), keep.reshape(-1)), \
-        strand.reshape(-1, 4)
+    opened = ((hanging > 0) | (left < 0.5) | (border > 0.05)).reshape(-1)
+    shell_faces = grid_faces(COLUMNS + 1, ROWS + 1, device)
+    return Surface(place.reshape(-1, 3), shell_faces, uv.reshape(-1, 2).float(), keep.reshape(-1), opened), strand.reshape(-1, 4)
 
 
 def head_length(head: Skull, azimuth: torch.Tensor, hair, style: Style) -> torch.Tensor:
@@ -253,6 +259,11 @@ def grid_faces(columns: int, rows: int, device: torch.device | str, closed: bool
     a, b = column * rows + row, (column + 1) % columns * rows + row
     quads = torch.stack([a, a + 1, b + 1, b], -1).reshape(-1, 4)
     return torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]).to(device)
+
+
+def uncut(place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Surface.keep and Surface.open (V,) of what is not cut; both sides are drawn."""
+    return torch.ones(len(place), device=place.device), torch.ones(len(place), dtype=torch.bool, device=place.device)
 
 
 def tube(path: np.ndarray, radius: np.ndarray, sides: int, closed: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -318,5 +329,5 @@ def extras(rig: Rig, shape: torch.Tensor, hair) -> list[Surface]:
         rows = len(path)
         column, row = torch.meshgrid(torch.arange(19), torch.arange(rows), indexing="ij")
         uv = torch.stack([column / 18, row / max(rows - 1, 1)], -1).reshape(-1, 2).float().to(device)
-        found.append(Surface(place, grid_faces(19, rows, device), uv, torch.ones(len(place), device=device)))
+        found.append(Surface(place, grid_faces(19, rows, device), uv, *uncut(place)))
     return found

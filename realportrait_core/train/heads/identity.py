@@ -265,7 +265,7 @@ def sample_light(rng: np.random.Generator) -> Light:
         key_direction=direction(side, height), key=key, softness=float(softness),
         fill_direction=direction(-np.sign(side) * rng.uniform(0.7, 1.4), rng.uniform(-0.2, 0.5)), fill=fill,
         rim_direction=direction(rim_side * rng.uniform(2.0, 2.7), rng.uniform(0.1, 0.8)), rim=rim,
-        sky=sky, ground=ground, exposure=float(rng.uniform(0.9, 1.15)),
+        sky=sky, ground=ground, exposure=float(rng.uniform(0.75, 1.0)),
     )
 
 

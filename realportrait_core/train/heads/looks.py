@@ -104,12 +104,13 @@ def pencil(layers: Layers) -> torch.Tensor:
 
 
 def charcoal(layers: Layers) -> torch.Tensor:
-    tone = smooth(grey(layers.picture), 1)
+    tone = grey(layers.picture)
     grain = layers.paper[:, :1] - 0.5
-    tone = ramp(tone + 0.28 * grain, 0.10, 0.72)
-    edges = ramp(smooth(outlines(layers), 1), 0.08, 0.6)
+    rubbed = ramp(smooth(tone, 1) + 0.16 * grain, 0.0, 0.85) ** 0.8
+    lines = ramp(gradient(tone) + 0.10 * grain, 0.05, 0.28)
+    edges = torch.maximum(ramp(smooth(outlines(layers), 1), 0.05, 0.5), lines)
     tint = torch.tensor([0.95, 0.93, 0.88], device=tone.device)[None, :, None, None]
-    return tint * (tone * 0.9 + 0.06) * (1 - 0.7 * edges)
+    return tint * (rubbed * 0.9 + 0.06) * (1 - 0.75 * edges)
 
 
 def watercolour(layers: Layers) -> torch.Tensor:

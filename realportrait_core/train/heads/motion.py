@@ -85,7 +85,7 @@ def sample_motion(seed: int, frames: int, fps: float) -> Motion:
 
     # Moods.
     for shape, weight in keyed(rng, time, EMOTIONS, 1.2, 0.35):
-        lopsided = rng.uniform(0.75, 1.25)
+        lopsided = rng.uniform(0.85, 1.15)
         for name, amount in shape.items():
             add(name, weight * amount, lopsided, 2 - lopsided)
 
@@ -104,7 +104,7 @@ def sample_motion(seed: int, frames: int, fps: float) -> Motion:
     for name in ("mouthLeft", "mouthRight", "jawLeft", "jawRight", "jawForward", "mouthLowerDownLeft", "mouthLowerDownRight",
                  "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneer", "mouthStretch", "mouthDimple", "mouthRollLower",
                  "mouthRollUpper", "mouthShrugUpper", "cheekPuff", "mouthSmileLeft", "mouthSmileRight"):
-        add(name, np.clip(drift(rng, time, 0.16, 0.2, 0.9) - 0.1, 0, 1))
+        add(name, np.clip(drift(rng, time, 0.13, 0.2, 0.9) - 0.1, 0, 1))
 
     # Gaze jumps from point to point, and often makes up for the head's turn.
     steady = rng.uniform(0, 0.6) * (rng.random() < 0.6)

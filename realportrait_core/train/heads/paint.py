@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .hair import STYLES, scalp
-from .identity import Identity, linear
+from .identity import Face, Identity, linear
 from .noise import noise, step
 from .raster import EMPTY, rasterize
 from .rig import CHART_RECTS, HEAD, MOUTH, SKIN, SOCKET, TORSO, Rig
@@ -23,8 +23,8 @@ RGB, SPECULAR, GLOSS, UNDER, HAIRY, CAVITY = slice(0, 3), 3, 4, 5, 6, 7
 # Charts: name -> (left, top, width, height) in texels for pictures of 256 px.
 CLOTH, EYE, TEETH, TONGUE, HAIR, TAIL, HAT, COLLAR, FLAT = range(SOCKET + 1, SOCKET + 10)
 LAYOUT = {
-    HEAD: (0, 0, 440, 832), TORSO: (444, 0, 320, 190), MOUTH: (770, 0, 64, 48), SOCKET: (770, 52, 40, 24), EYE: (770, 80, 96, 96),
-    CLOTH: (444, 194, 512, 304), HAIR: (444, 502, 512, 224), HAT: (444, 730, 256, 100), TAIL: (704, 730, 96, 100),
+    HEAD: (0, 0, 360, 684), TORSO: (444, 0, 240, 142), MOUTH: (770, 0, 64, 48), SOCKET: (770, 52, 40, 24), EYE: (770, 80, 96, 96),
+    CLOTH: (444, 194, 512, 304), HAIR: (444, 502, 384, 160), HAT: (444, 730, 256, 100), TAIL: (704, 730, 96, 100),
     TEETH: (804, 730, 96, 48), TONGUE: (804, 782, 24, 24), COLLAR: (870, 80, 86, 24), FLAT: (832, 782, 24, 8),
 }
 SIZE = (960, 832)       # width and height of the whole
@@ -185,17 +185,19 @@ def paint_skin(rig: Rig, identity: Identity, cover: Cover) -> torch.Tensor:
     def colour(value) -> torch.Tensor:
         return torch.as_tensor(np.asarray(value), dtype=torch.float32, device=device)
 
-    broad, fine = noise(points, 0.55, face.noise), noise(points, 3.0, face.noise)
+    fine = noise(points, 2.4, face.noise)
     x, y, z = points.unbind(1)
     side = x.abs()
-    skin = colour(face.skin) * (1 + 0.03 * broad[:, :1] + 0.035 * fine[:, :1])
+    skin = colour(face.skin) * (1 + 0.025 * fine[:, :1])
     red = (0.55 * blob(points, 0.42, 6.93, 0.24) + 0.55 * blob(points, 0, 6.93, 0.15) + 0.3 * blob(points, 0, 6.25, 0.2)).clamp(0, 1)
     red = torch.maximum(red, 0.35 * (rig_ear(rig, cover)))
     skin = mix(skin, skin * colour((1.08, 0.74, 0.72)), red * face.flush * (0.9 - 0.5 * face.dark))
     skin = mix(skin, skin * colour((0.72, 0.62, 0.66)), 0.35 * blob(points, 0.31, 7.16, 0.13) + 0.30 * blob(points, 0.16, 7.27, 0.09))
     skin = mix(skin, skin * 0.72, age_lines(points, face.age))
     if face.freckles:
-        spots = step(1.1, 1.7, noise(points, 5.5, face.noise)[:, 1]) * (blob(points, 0.25, 7.0, 0.42)).clamp(0, 1)
+        spots = blob(points, 0.25, 7.0, 0.42)
+        near = (spots > 0.02).nonzero()[:, 0]
+        spots[near] *= step(1.1, 1.7, noise(points[near], 5.5, face.noise)[:, 1])
         skin = mix(skin, skin * colour((0.62, 0.45, 0.36)), spots * face.freckles)
     mole = step(0.03, 0.02, ((x - float(face.mole[0])) ** 2 + (y - float(face.mole[1])) ** 2).sqrt()) * (z > 0.7)
     skin = mix(skin, colour((0.06, 0.03, 0.02)), 0.8 * mole)
@@ -210,17 +212,18 @@ def paint_skin(rig: Rig, identity: Identity, cover: Cover) -> torch.Tensor:
     skin = mix(skin, skin * 0.22, 0.65 * line * lids)
 
     hair = colour(identity.hair.colour)
-    brows = eyebrows(points, face, fine)
+    brows = eyebrows(points, face)
     skin = mix(skin, (hair * 0.55 + 0.003).expand_as(skin), brows)
     beard = beard_cover(points, face.beard, fine) * (1 - lips)
     strength = 0.45 if face.beard == "stubble" else 0.92
-    grain = (0.8 + 0.25 * noise(points, 6.0, face.noise)[:, :1]).clamp(0.3, 1.3)
+    grain = (0.8 + 0.25 * fine[:, 1:2]).clamp(0.3, 1.3)
     skin = mix(skin, hair * 0.7 * grain + 0.002, beard * strength)
     hairy = beard * (face.beard != "stubble")
     style = STYLES[identity.hair.style]
     if style.top:
-        inside = scalp(rig, points, style, identity.hair.hairline)
-        ragged = 0.025 * noise(points * colour((2.6, 0.6, 2.6)), 1.6, identity.hair.noise)[:, 0].clamp(-2, 2)
+        inside = scalp(points, style, identity.hair.hairline)
+        ragged, edge = torch.zeros_like(inside), (inside.abs() < 0.12).nonzero()[:, 0]
+        ragged[edge] = 0.025 * noise(points[edge] * colour((2.6, 0.6, 2.6)), 1.6, identity.hair.noise)[:, 0].clamp(-2, 2)
         strength = 0.72 if style.top < 0.04 and not style.ridge else 0.96
         on_scalp = step(-0.015, 0.045, inside + ragged) * ((side < 0.97) & (cover.chart == HEAD)) * (1 - step(0.3, 0.7, rig_ear(rig, cover)))
         skin = mix(skin, hair * (0.85 + 0.12 * fine[:, 1:2]), on_scalp * strength)
@@ -263,15 +266,17 @@ def age_lines(points: torch.Tensor, age: float) -> torch.Tensor:
     return strength * (0.75 * fold + 0.55 * forehead + 0.55 * crow + 0.5 * bags).clamp(0, 1) * (z > 0.6)
 
 
-def eyebrows(points: torch.Tensor, face, fine: torch.Tensor) -> torch.Tensor:
+def eyebrows(points: torch.Tensor, face: Face) -> torch.Tensor:
     thickness, height, arch, strength = face.brow
     x, y, z = points.unbind(1)
     side = x.abs()
     middle = height + arch * torch.sin((side - 0.10).clamp(0, 0.5) * 4.6) - 0.12 * (side - 0.42).clamp(0, 1)
     half = thickness * (1.15 - 0.9 * ((side - 0.12) / 0.45).clamp(0, 1))
     cover = step(1.1, 0.5, (y - middle).abs() / half.clamp_min(0.012)) * step(0.08, 0.15, side) * step(0.60, 0.52, side) * (z > 0.8)
-    hairs = noise(torch.stack([side * 3 + y * 2.0, y, z], 1), 3.2, face.noise)[:, 0]
-    return (cover * (strength + 0.22 * hairs)).clamp(0, 0.97)
+    inside = (cover > 0).nonzero()[:, 0]
+    hairs = noise(torch.stack([side * 2 + y * 1.4, y, z], 1)[inside], 5.0, face.noise)[:, 0]
+    cover[inside] *= strength + 0.10 * hairs
+    return cover.clamp(0, 0.97)
 
 
 def beard_cover(points: torch.Tensor, kind: str, fine: torch.Tensor) -> torch.Tensor:
@@ -304,9 +309,10 @@ def paint_cloth(points: torch.Tensor, identity: Identity) -> torch.Tensor:
     """(M, CHANNELS) of template points (M, 3)."""
     clothes, device = identity.clothes, points.device
     first, second, third = torch.as_tensor(clothes.colours, dtype=torch.float32, device=device)
-    cloth = first + (second - first) * pattern(points, clothes)[0][:, None]
-    cloth = cloth + (third - cloth) * pattern(points, clothes)[1][:, None]
-    weave = noise(points, 3.2, clothes.scale)[:, :1]
+    seconds, thirds = pattern(points, clothes)
+    cloth = first + (second - first) * seconds[:, None]
+    cloth = cloth + (third - cloth) * thirds[:, None]
+    weave = torch.sin(points @ torch.tensor([[70.0], [95.0], [60.0]], device=device))
     inside = neckline(points, clothes.neckline)
     x, y, z = points.unbind(1)
     if clothes.neckline == "jacket":                                                    # a shirt and a tie in a deep V
@@ -397,7 +403,8 @@ def hair_texels(across: torch.Tensor, along: torch.Tensor, identity: Identity) -
     lumps = STYLES[hair.style].curl * 8
     place = across + torch.stack([0.06 * along, 0.10 * along * (1 + lumps), 0 * along], -1)
     coarse, fine = noise(place, 1.5, hair.noise), noise(place, 5.5, hair.noise)
-    light = 1 + hair.streaks * (0.75 * coarse[..., 0] + 0.75 * fine[..., 0]) + 0.08 * fine[..., 1]
+    contrast = hair.streaks + (0.25 if lumps else 0.0)
+    light = 1 + contrast * (0.75 * coarse[..., 0] + 0.75 * fine[..., 0]) + 0.08 * fine[..., 1]
     tint = 1 + 0.10 * coarse[..., 1:2] * torch.tensor([1.0, 0.2, -0.6], device=across.device)
     return texel(colour * light.clamp(0.25, 2.2)[..., None] * tint, specular=0.12, gloss=30, hairy=1.0)
 

@@ -18,70 +18,91 @@ def rasterize(points: torch.Tensor, faces: torch.Tensor, two_sided: torch.Tensor
     faces (F, 3); two_sided (F,) bool: others are seen only where their corners run counter-clockwise in the picture's y-up view.
     keep (V,): triangles are cut along the line where this, interpolated, is 0; the negative side is left out.
     """
-    frames, count = len(points), len(faces)
-    a, b, c = (points[:, faces[:, i]] for i in range(3))                                # (T, F, 3) each
-    area = (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (b[..., 1] - a[..., 1])
-    y = torch.stack([a[..., 1], b[..., 1], c[..., 1]])                                  # (3, T, F)
-    x = torch.stack([a[..., 0], b[..., 0], c[..., 0]])
-    top, bottom = first_centre(y.amin(0)).clamp(0, height), first_centre(y.amax(0)).clamp(0, height)
-    left, right = first_centre(x.amin(0)).clamp(0, width), first_centre(x.amax(0)).clamp(0, width)
-    nearest = torch.minimum(torch.minimum(a[..., 2], b[..., 2]), c[..., 2])
-    seen = (bottom > top) & (right > left) & ((area < 0) | (two_sided & (area > 0))) & (nearest > FARTHEST)
-    if keep is not None:
-        seen &= (keep[faces] >= 0).any(1)
-    frame, face = seen.nonzero(as_tuple=True)                                           # (K,)
-    corners = torch.stack([a[frame, face], b[frame, face], c[frame, face]])             # (3, K, 3)
-    area, top, bottom = area[frame, face], top[frame, face], bottom[frame, face]
+    frames = len(points)
+    buffer = torch.full((frames * height * width,), EMPTY, device=points.device)
+    if keep is None:
+        groups = [(torch.arange(len(faces), device=points.device), None)]
+    else:                                                                               # only triangles on the line need the cut
+        kept = keep[faces] >= 0
+        groups = [(kept.all(1).nonzero()[:, 0], None), ((kept.any(1) & ~kept.all(1)).nonzero()[:, 0], keep)]
+    for chosen, cut in groups:
+        pixel, packed = fragments(points, faces, two_sided, height, width, chosen, cut)
+        buffer.scatter_reduce_(0, pixel, packed, "amax")
+    shape = (frames, height, width)
+    depth = torch.where(buffer >= 0, buffer >> 32, 0).int().view(torch.float32)
+    return torch.where(buffer >= 0, buffer & 0xFFFFFFFF, EMPTY).reshape(shape), depth.reshape(shape)
 
-    # Planes over the picture: the inverse distance is affine in it.
-    slope_x, slope_y = slopes(corners, area, corners[..., 2])                           # (K,)
-    planes = [corners[0, :, 2], slope_x, slope_y]
+
+def fragments(points: torch.Tensor, faces: torch.Tensor, two_sided: torch.Tensor, height: int, width: int, chosen: torch.Tensor,
+              keep: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """All pixels (P,) that the chosen triangles cover, and (P,) the bits of the inverse distance above the triangle's number."""
+    a, b, c = (points.index_select(1, faces[chosen, i]) for i in range(3))              # (T, F, 3) each
+    area = (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (b[..., 1] - a[..., 1])
+    lowest, highest = torch.minimum(torch.minimum(a, b), c), torch.maximum(torch.maximum(a, b), c)
+    right, bottom, _ = first_centre(highest).unbind(-1)
+    left, top, _ = first_centre(lowest).unbind(-1)
+    seen = (bottom > top) & (right > left) & (bottom > 0) & (top < height) & (right > 0) & (left < width)
+    seen &= ((area < 0) | (two_sided[chosen] & (area > 0))) & (lowest[..., 2] > FARTHEST)
+    index = seen.reshape(-1).nonzero()[:, 0]                                            # (K,)
+    frame, face = index // len(chosen), chosen[index % len(chosen)]
+    corners = torch.stack([corner.reshape(-1, 3).index_select(0, index) for corner in (a, b, c)])       # (3, K, 3)
+    area = area.reshape(-1)[index]
+    top = top.reshape(-1)[index].clamp(0, height)
+    lines = (bottom.reshape(-1)[index].clamp(0, height) - top).long()
+
+    # What a scanline needs of its triangle. The inverse distance is affine in the picture.
+    low, mid, high = by_height(corners)
+    columns = [low[:, 0], low[:, 1], slope(low, high), mid[:, 0], mid[:, 1], slope(low, mid), slope(mid, high),
+               corners[0, :, 0], corners[0, :, 1], corners[0, :, 2], *slopes(corners, area, corners[..., 2])]
     if keep is not None:
         values = keep[faces[face]].T                                                    # (3, K)
-        planes += [values[0], *slopes(corners, area, values)]
+        columns += [values[0], *slopes(corners, area, values)]
+    table = torch.stack([*columns, top], 1)
 
-    # One row of the table for each scanline of each triangle.
-    order = corners[..., 1].argsort(0)
-    low, mid, high = (corners.gather(0, order[i][None, :, None].expand(1, -1, 3))[0] for i in range(3))
-    lines = (bottom - top).long()
-    owner = torch.repeat_interleave(torch.arange(len(lines), device=points.device), lines)      # (R,)
-    line = torch.arange(len(owner), device=points.device) - (lines.cumsum(0) - lines)[owner] + top.long()[owner]
+    # One row for each scanline of each triangle.
+    owner = torch.repeat_interleave(lines)                                              # (R,)
+    first = lines.cumsum(0) - lines
+    row = table.index_select(0, owner)
+    low_x, low_y, long, mid_x, mid_y, upper, lower, origin_x, origin_y, inverse, along, across, *cut, top = row.unbind(1)
+    line = torch.arange(len(owner), device=points.device) - first.index_select(0, owner) + top.long()
     centre = line + 0.5
-    edges = torch.cat([low[:, :2], slope(low, high)[:, None], mid[:, :2], slope(low, mid)[:, None], slope(mid, high)[:, None]], 1)
-    low_x, low_y, long, mid_x, mid_y, upper, lower = edges[owner].unbind(1)
     one = low_x + (centre - low_y) * long
     other = torch.where(centre < mid_y, low_x + (centre - low_y) * upper, mid_x + (centre - mid_y) * lower)
     start = first_centre(torch.minimum(one, other)).clamp(0, width)
     lengths = (first_centre(torch.maximum(one, other)).clamp(0, width) - start).clamp_min(0).long()
-    some = lengths > 0
-    owner, line, centre, start, lengths = owner[some], line[some], centre[some], start[some], lengths[some]
+    down, right = centre - origin_y, start + 0.5 - origin_x
+    planes = [inverse + right * along + down * across, along]
+    if keep is not None:
+        planes += [cut[0] + right * cut[1] + down * cut[2], cut[1]]
+    triangle = torch.stack([frame, face], 1).index_select(0, owner)
+    base = (triangle[:, 0] * height + line) * width + start.long()
+    first = lengths.cumsum(0) - lengths
 
     # One row for each covered pixel.
-    origin_x, origin_y = corners[0, :, 0][owner], corners[0, :, 1][owner]
-    across, down = start + 0.5 - origin_x, centre - origin_y
-    columns = []
-    for value, along_x, along_y in zip(planes[::3], planes[1::3], planes[2::3]):
-        along = along_x[owner]
-        columns += [value[owner] + across * along + down * along_y[owner], along]
-    table = torch.stack(columns, 1)                                                     # (R', 2 or 4)
-    base = (frame[owner] * height + line) * width + start.long()
-    span = torch.repeat_interleave(torch.arange(len(lengths), device=points.device), lengths)   # (P,)
-    first = lengths.cumsum(0) - lengths
-    step = torch.arange(len(span), device=points.device) - first[span]
-    row = table[span]
-    steps = step.float()
-    inverse = row[:, 0] + steps * row[:, 1]
-    pixel = base[span] + step
-    packed = face[owner][span]
-    if keep is not None:
-        inside = row[:, 2] + steps * row[:, 3] >= 0
-        inverse, pixel, packed = inverse[inside], pixel[inside], packed[inside]
+    span = torch.repeat_interleave(lengths)                                             # (P,)
+    whole = torch.stack([base - first, first, triangle[:, 1]], 1).index_select(0, span)
+    row = torch.stack(planes, 1).index_select(0, span)
+    place = torch.arange(len(span), device=points.device)
+    steps = (place - whole[:, 1]).float()
+    inverse = torch.addcmul(row[:, 0], steps, row[:, 1]).clamp_min(FARTHEST)
     # The bits of a positive float order as the float does; the triangle's number breaks ties.
-    packed |= inverse.clamp_min(FARTHEST).view(torch.int32).long() << 32
-    buffer = torch.full((frames * height * width,), EMPTY, device=points.device).scatter_reduce_(0, pixel, packed, "amax")
-    shape = (frames, height, width)
-    depth = torch.where(buffer >= 0, buffer >> 32, 0).int().view(torch.float32)
-    return torch.where(buffer >= 0, buffer & 0xFFFFFFFF, EMPTY).reshape(shape), depth.reshape(shape)
+    packed = (inverse.view(torch.int32).long() << 32) | whole[:, 2]
+    if keep is not None:
+        packed = torch.where(row[:, 2] + steps * row[:, 3] >= 0, packed, EMPTY)
+    return whole[:, 0] + place, packed
+
+
+def by_height(corners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The corners (3, K, 3) of each triangle from the picture's top to its bottom, (K, 3) each."""
+    a, b, c = corners
+    a, b = swap(a, b)
+    b, c = swap(b, c)
+    return *swap(a, b), c
+
+
+def swap(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    later = (a[:, 1] > b[:, 1])[:, None]
+    return torch.where(later, b, a), torch.where(later, a, b)
 
 
 def first_centre(edge: torch.Tensor) -> torch.Tensor:

@@ -5,11 +5,10 @@ import torch.nn.functional as F
 
 from .figure import EYE_LABEL, HAIR_LABEL, Figure
 from .identity import Light
-from .noise import step
 from .paint import CAVITY, GLOSS, HAIRY, RGB, SPECULAR, UNDER
 from .raster import rasterize
 
-SHADOW_SIZE = 192           # px of the shadow map
+SHADOW_SIZE = 160           # px of the shadow map
 SHADOW_REACH = 1.5          # its width over the frame's
 SHADOW_BIAS = (0.07, 0.15)  # dm: no shadow below, full shadow above
 SHADOW_FAR = 30.0           # dm
@@ -25,68 +24,77 @@ def shadow_maps(figure: Figure, points: torch.Tensor, toward: torch.Tensor, fram
     x, y, z = (points @ axes.T).unbind(-1)
     flat = torch.stack([SHADOW_SIZE / 2 + scale * x, SHADOW_SIZE / 2 - scale * y, SHADOW_FAR + z], -1)
     faces = figure.faces[figure.shades]
-    both = torch.ones(len(faces), dtype=torch.bool, device=points.device)
-    return rasterize(flat, faces, both, SHADOW_SIZE, SHADOW_SIZE, figure.keep)[1], axes
+    one_sided = torch.zeros(len(faces), dtype=torch.bool, device=points.device)         # what faces the light casts the shadow
+    return rasterize(flat, faces, one_sided, SHADOW_SIZE, SHADOW_SIZE, figure.keep)[1], axes
 
 
 def lit(maps: torch.Tensor, axes: torch.Tensor, place: torch.Tensor, frame_of: torch.Tensor, frame: float, softness: float) -> torch.Tensor:
-    """How much of the key light reaches samples (N,) at place (N, 3) of frames (N,)."""
+    """How much of the key light reaches samples (N,) at place (3, N) of frames (N,)."""
     scale = SHADOW_SIZE / (frame * SHADOW_REACH)
-    x, y, z = (place @ axes.T).unbind(-1)
+    x, y, z = (dot(place, axis.tolist()) for axis in axes)
     column, row, depth = SHADOW_SIZE / 2 + scale * x, SHADOW_SIZE / 2 - scale * y, SHADOW_FAR + z
     table, start = maps.reshape(-1), frame_of * SHADOW_SIZE ** 2
     spread, total = 0.9 + 2.2 * softness, 0
     for across, down in TAPS:
-        c, r = (column + across * spread).long(), (row + down * spread).long()
-        index = start + r.clamp(0, SHADOW_SIZE - 1) * SHADOW_SIZE + c.clamp(0, SHADOW_SIZE - 1)
-        total = total + step(SHADOW_BIAS[1], SHADOW_BIAS[0], table[index] - depth)
-    return total / len(TAPS)
+        c, r = ((value + shift * spread).long().clamp(0, SHADOW_SIZE - 1) for value, shift in ((column, across), (row, down)))
+        nearer = table.index_select(0, start + r * SHADOW_SIZE + c) - depth
+        total = total + ((nearer - SHADOW_BIAS[0]) / (SHADOW_BIAS[1] - SHADOW_BIAS[0])).clamp(0, 1)
+    return 1 - total / len(TAPS) * (1 - 0.35 * softness)
+
+
+def dot(vectors: torch.Tensor, other) -> torch.Tensor:
+    """(N,) of vectors (3, N) with three numbers or (3, N)."""
+    return vectors[0] * other[0] + vectors[1] * other[1] + vectors[2] * other[2]
+
+
+def unit(vectors: torch.Tensor, least: float = 1e-9) -> torch.Tensor:
+    """(3, N) of length 1; shorter where they were shorter than `least`."""
+    return vectors / dot(vectors, vectors).sqrt().clamp_min(least)
 
 
 def shade(texels: torch.Tensor, normal: torch.Tensor, place: torch.Tensor, label: torch.Tensor, reached: torch.Tensor,
           openness: torch.Tensor, light: Light, distance: float) -> torch.Tensor:
-    """Linear light (N, 3) of samples.
+    """Linear light (3, N) of samples.
 
-    texels (N, CHANNELS); normal, place (N, 3) in view axes; label (N,); reached (N,) of the key light; openness (N,) of the mouth.
+    texels (CHANNELS, N); normal, place (3, N) in view axes; label (N,); reached (N,) of the key light; openness (N,) of the mouth.
     """
     def constant(value) -> torch.Tensor:
-        return torch.as_tensor(value, dtype=torch.float32, device=texels.device)
+        return torch.as_tensor(value, dtype=torch.float32, device=texels.device)[:, None]
 
-    view = F.normalize(constant([0.0, 0.0, distance]) - place, dim=1)
-    facing = (normal * view).sum(1)
+    view = unit(constant([0.0, 0.0, distance]) - place)
+    facing = dot(normal, view)
     inward = facing < 0                                                                 # the far side of hair or cloth
-    normal = torch.where(inward[:, None], -normal, normal)
-    facing = facing.abs()
-    albedo = texels[:, RGB] * torch.where(inward, 0.45, 1.0)[:, None]
-    under, hairy, cavity = texels[:, UNDER], texels[:, HAIRY], texels[:, CAVITY]
-    shine = hairy * (label == HAIR_LABEL)
+    normal = torch.where(inward, -normal, normal)
+    albedo = texels[RGB] * torch.where(inward, 0.45, 1.0)
+    under, hairy, cavity = texels[UNDER], texels[HAIRY], texels[CAVITY]
     eye = label == EYE_LABEL
     reached = torch.where(eye, 0.5 + 0.5 * reached, reached)
 
     # Diffuse: light wraps round a soft lamp's terminator, and goes redder under the skin.
-    key_direction = constant(light.key_direction)
-    lambert = normal @ key_direction
-    wrap = 0.05 + 0.25 * light.softness + under[:, None] * constant([0.32, 0.16, 0.12])
-    key = ((lambert[:, None] + wrap) / (1 + wrap)).clamp_min(0) * reached[:, None] * constant(light.key)
-    fill = ((normal @ constant(light.fill_direction) + 0.3) / 1.3).clamp_min(0)[:, None] * constant(light.fill)
-    up = 0.5 + 0.5 * normal[:, 1:2]
-    ambient = constant(light.sky) * up + constant(light.ground) * (1 - up)
+    toward = light.key_direction.tolist()
+    lambert = dot(normal, toward)
+    wrap = 0.05 + 0.25 * light.softness + under * constant([0.32, 0.16, 0.12])
+    received = ((lambert + wrap) / (1 + wrap)).clamp_min(0) * reached * constant(light.key)
+    if light.fill.any():
+        received = received + ((dot(normal, light.fill_direction.tolist()) + 0.3) / 1.3).clamp_min(0) * constant(light.fill)
+    up = 0.5 + 0.5 * normal[1]
+    received = received + constant(light.ground) + up * constant(light.sky - light.ground)
     dim = 1 - cavity * (1 - openness)
-    diffuse = albedo * (key + fill + ambient) * dim[:, None]
 
     # Highlights of the key light; on hair across the strands, which run down the head.
-    half = F.normalize(view + key_direction, dim=1)
-    peak = (normal * half).sum(1).clamp_min(0)
-    gloss = texels[:, GLOSS] * 256
-    plain = texels[:, SPECULAR] * 0.7 * torch.exp(gloss * torch.log(peak.clamp_min(1e-4)))
-    along = constant([0.0, 1.0, 0.0]) - normal * normal[:, 1:2]
-    along = along / along.norm(dim=1, keepdim=True).clamp_min(0.15)
-    across = (1 - (along * half).sum(1) ** 2).clamp_min(0) ** 18
-    band = 0.12 * across * (lambert + 0.3).clamp(0, 1) * (0.4 + texels[:, RGB].mean(1) * 2)
-    highlight = torch.where(shine > 0.5, band, plain) * (0.25 + 0.75 * reached) * torch.where(inward, 0.2, 1.0) * dim
-    glow = (1 - facing).clamp(0, 1) ** 3 * ((normal @ constant(light.rim_direction)) * 0.7 + 0.5).clamp(0, 1)
-    rim = (glow * (1 - cavity))[:, None] * constant(light.rim) * (0.25 + albedo)
-    return (diffuse + highlight[:, None] * constant(light.key) + rim * (1 - 0.8 * eye.float())[:, None]) * light.exposure
+    half = unit(view + constant(light.key_direction))
+    peak = dot(normal, half).clamp_min(1e-4)
+    plain = texels[SPECULAR] * 0.7 * torch.exp(texels[GLOSS] * 256 * torch.log(peak))
+    along = unit(constant([0.0, 1.0, 0.0]) - normal * normal[1], 0.15)
+    across = (1 - dot(along, half).square()).clamp_min(0) ** 18
+    band = 0.12 * across * (lambert + 0.3).clamp(0, 1) * (0.12 + texels[RGB].mean(0) * 2)
+    highlight = torch.where((label == HAIR_LABEL) & (hairy > 0.5), band, plain)
+    highlight = highlight * (0.25 + 0.75 * reached) * torch.where(inward, 0.2, 1.0)
+    colour = (albedo * received + highlight * constant(light.key)) * dim
+    if light.rim.any():
+        glow = (1 - facing.abs()).clamp(0, 1) ** 3 * (dot(normal, light.rim_direction.tolist()) * 0.7 + 0.5).clamp(0, 1)
+        colour = colour + glow * (1 - cavity) * torch.where(eye, 0.2, 1.0) * constant(light.rim) * (0.25 + albedo)
+    return colour * light.exposure
 
 
 def tone(linear: torch.Tensor) -> torch.Tensor:

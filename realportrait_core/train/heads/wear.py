@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .hair import Skull, Surface, curve, directions, grid_faces, skull, tube
+from .hair import Skull, Surface, curve, directions, grid_faces, skull, tube, uncut
 from .noise import noise, step
 from .rig import SKIN, TORSO, Rig
 
@@ -34,6 +34,8 @@ def neckline(points: torch.Tensor, cut: str) -> torch.Tensor:
         opening = 1 - (x / width).clamp(0, 1) ** (2 if cut in ("scoop", "tank") else 1)
         edge = edge - depth * opening * step(0.15, 0.5, z)
     inside = edge - y
+    if cut != "tank":                                                                   # shoulders are covered, whatever their height
+        inside = torch.maximum(inside, (x - (1.35 if cut == "boat" else max(0.80, width * (depth > 0) + 0.05))) * 0.9)
     if cut == "tank":                                                                   # bare arms and shoulders
         inside = torch.minimum(inside, (1.15 - x) * 0.9)
     return inside
@@ -62,7 +64,7 @@ def clothe(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, clothes) -> tup
 
     corners, faces = torch.unique(rig.faces[on], return_inverse=True)
     at = rig.weld[corners]
-    return Cloth(corners, Surface(relaxed[at], faces, rig.uv[corners], inside[at])), hidden
+    return Cloth(corners, Surface(relaxed[at], faces, rig.uv[corners], inside[at], inside[at] < 0.3)), hidden
 
 
 def collar(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
@@ -99,7 +101,7 @@ def collar(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
         keep = open_front
     place = torch.stack([middle[0] + azimuth.sin()[:, None] * out, up.expand_as(out), middle[2] + azimuth.cos()[:, None] * out], -1)
     uv = torch.stack([azimuth[:, None].expand_as(out) / 6.4 + 0.5, s.expand_as(out)], -1)
-    return [Surface(place.reshape(-1, 3), grid_faces(columns, rows, device), uv.reshape(-1, 2), keep.reshape(-1).contiguous())]
+    return [cut(place.reshape(-1, 3), grid_faces(columns, rows, device), uv.reshape(-1, 2), keep.reshape(-1))]
 
 
 def dome(head: Skull, edge: torch.Tensor, thickness: torch.Tensor, lift: float = 0.0) -> Surface:
@@ -114,7 +116,8 @@ def dome(head: Skull, edge: torch.Tensor, thickness: torch.Tensor, lift: float =
     place = place + torch.stack([torch.zeros_like(angle), lift * (1 - s ** 2) * torch.ones_like(angle), torch.zeros_like(angle)], -1)
     uv = torch.stack([azimuth / (2 * torch.pi) + 0.5, s.expand_as(azimuth)], -1)
     faces = grid_faces(columns, rows, device)
-    return Surface(place.reshape(-1, 3), faces, uv.reshape(-1, 2), torch.ones(columns * rows, device=device))
+    place = place.reshape(-1, 3)
+    return Surface(place, faces, uv.reshape(-1, 2), *uncut(place))
 
 
 def hat(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
@@ -143,7 +146,7 @@ def hat(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
     if kind == "headband":
         low = torch.deg2rad(curve(azimuth, ((0, 57), (90, 68), (180, 92))))
         band = dome(head, low, flat + 0.04 * torch.sin(torch.pi * ((s - 0.72) / 0.28).clamp(0, 1)) + 0.06)
-        return [Surface(band.vertices, band.faces, band.uv, (s - 0.72).reshape(-1).contiguous())]
+        return [cut(band.vertices, band.faces, band.uv, (s - 0.72).reshape(-1))]
     # A scarf: over the head, closed under the chin, hanging to the shoulders.
     rows = 44
     long = torch.linspace(0, 3.3, rows, device=device)[None].expand(columns, -1)
@@ -163,7 +166,7 @@ def hat(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
     opening = ((template[..., 0] / 0.70) ** 2 + ((template[..., 1] + 0.40) / 1.02) ** 2).sqrt() - 1
     keep = torch.where(template[..., 2] > 0.1, opening, 1.0)
     uv = torch.stack([around / (2 * torch.pi) + 0.5, long / 3.3], -1)
-    return [Surface(place.reshape(-1, 3), grid_faces(columns, rows, device), uv.reshape(-1, 2), keep.reshape(-1).contiguous())]
+    return [cut(place.reshape(-1, 3), grid_faces(columns, rows, device), uv.reshape(-1, 2), keep.reshape(-1))]
 
 
 def brim(head: Skull, edge: torch.Tensor, thickness: float, reach: float, width: float, droop: float) -> Surface:
@@ -180,7 +183,7 @@ def brim(head: Skull, edge: torch.Tensor, thickness: float, reach: float, width:
     place = torch.stack([place[..., 0], place[..., 1] + sag, place[..., 2]], -1)
     keep = torch.where(wide > 0.02, 1.0, -1.0)
     uv = torch.stack([azimuth / (2 * torch.pi) + 0.5, 0.8 + 0.19 * t], -1)
-    return Surface(place.reshape(-1, 3), grid_faces(columns, rows, edge.device), uv.reshape(-1, 2), keep.reshape(-1).contiguous())
+    return cut(place.reshape(-1, 3), grid_faces(columns, rows, edge.device), uv.reshape(-1, 2), keep.reshape(-1))
 
 
 def glasses(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
@@ -228,7 +231,12 @@ def earrings(rig: Rig, shape: torch.Tensor) -> list[Surface]:
     return found
 
 
+def cut(vertices: torch.Tensor, faces: torch.Tensor, uv: torch.Tensor, keep: torch.Tensor) -> Surface:
+    """A surface whose inside can be seen."""
+    return Surface(vertices, faces, uv, keep.contiguous(), uncut(vertices)[1])
+
+
 def plain(vertices: np.ndarray, faces: torch.Tensor, device: torch.device | str) -> Surface:
     """A surface of one colour."""
     place = torch.from_numpy(vertices).float().to(device)
-    return Surface(place, faces, torch.full((len(place), 2), 0.5, device=device), torch.ones(len(place), device=device))
+    return Surface(place, faces, torch.full((len(place), 2), 0.5, device=device), *uncut(place))

@@ -15,13 +15,16 @@ from .identity import BACKGROUND, Identity, generator
 from .looks import Layers, draw
 from .motion import INDEX, Motion, rotations
 from .paint import HAIRY, RGB
-from .raster import rasterize
+from .raster import EMPTY, rasterize
 from .rig import Rig
 from .scene import background
 from .shade import lit, shade, shadow_maps, tone
 
 SAMPLES = 2             # samples along each side of a pixel
-CHUNK = 4               # frames at once, of 256 px
+CHUNK = 2               # frames at once on a CPU, of 256 px: more do not fit its caches
+CHUNK_GPU = 16
+SMOOTH = 0.06           # dm of depth within which samples of one surface are shaded together
+BEYOND = (-0.6, 1.6)    # barycentric coordinates of such a group's middle
 OPENED_BY = {"jawOpen": 3.0, "mouthFunnel": 1.5, "mouthUpperUpLeft": 1.5, "mouthLowerDownLeft": 1.5, "mouthSmileLeft": 0.5}
 CLOSED = 0.15           # light that reaches a closed mouth's inside
 EVERY = 7               # of the head's vertices that must stay in the frame, one in so many
@@ -82,7 +85,7 @@ def render(rig: Rig, identity: Identity, motion: Motion, camera: Camera, size: i
     rig, motion = rig.to(device) if rig.vertices.device != torch.device(device) else rig, motion.to(device)
     figure = build_figure(rig, identity, float(np.clip(size / 256, 0.5, 2.0)))
     behind = torch.from_numpy(background(identity, size)).to(device)
-    chunk = max(1, round(CHUNK * (256 / size) ** 2))
+    chunk = max(1, round((CHUNK if behind.device.type == "cpu" else CHUNK_GPU) * (256 / size) ** 2))
     parts = [draw_frames(figure, identity, motion[start:start + chunk], camera, behind, size) for start in range(0, len(motion), chunk)]
     pixels, alpha, segments = (torch.cat(part) for part in zip(*parts))
     points = camera.view(surface_points(figure, motion))
@@ -101,31 +104,21 @@ def draw_frames(figure: Figure, identity: Identity, motion: Motion, camera: Came
     normals = vertex_normals(points, figure.weld[figure.faces], figure.around)
     points = points[:, figure.weld]                                                     # (T, C, 3)
     flat = camera.project(points, side)
-    hit, _ = rasterize(flat, figure.faces, figure.two_sided, side, side, figure.keep)   # (T, 2S, 2S)
-    samples = hit.reshape(frames, size, SAMPLES, size, SAMPLES).transpose(2, 3).reshape(frames * size * size, SAMPLES ** 2)
-    shown = (samples >= 0).any(1).nonzero()[:, 0]                                       # (P,)
-    samples = samples[shown]                                                            # (P, 4)
-
-    # One fragment for each triangle of a pixel, at the middle of its samples.
-    same = samples[:, :, None] == samples[:, None, :]                                   # (P, 4, 4)
-    first = ~(same & torch.ones(4, 4, dtype=torch.bool, device=device).tril(-1)).any(2) & (samples >= 0)
-    pixel, sample = first.nonzero(as_tuple=True)                                        # (N,)
-    members = same[pixel, sample].float()                                               # (N, 4)
-    count = members.sum(1)
-    offsets = (torch.arange(SAMPLES, device=device) + 0.5) / SAMPLES
-    inside = torch.stack([offsets.repeat(SAMPLES), offsets.repeat_interleave(SAMPLES)], 1)      # (4, 2) of x, y
-    middle = members @ inside / count[:, None]                                          # (N, 2)
-    place = shown[pixel]                                                                # (N,) pixel of the batch
+    hit, inverse = rasterize(flat, figure.faces, figure.two_sided, side, side, figure.keep)     # (T, 2S, 2S)
+    shown = F.max_pool2d(inverse[:, None], SAMPLES).reshape(-1).nonzero()[:, 0]         # (P,)
+    seen, nearness = (torch.stack([layer[:, i // SAMPLES::SAMPLES, i % SAMPLES::SAMPLES].reshape(-1).index_select(0, shown)
+                                   for i in range(SAMPLES ** 2)]) for layer in (hit, inverse))  # (4, P)
+    pixel, sample, count, middle = distinct(figure, seen, nearness)                     # (N,)
+    place = shown[pixel]                                                                # of the batch
     frame_of, within = place // size ** 2, place % size ** 2
-    at = torch.stack([within % size, within // size], 1) + middle
-    face = samples[pixel, sample]
-    normal, where, texels = attributes(figure, flat, normals, points, face, frame_of, at * SAMPLES)
+    face = seen[sample, pixel]
+    at_x, at_y = (within % size + middle[0]) * SAMPLES, (within // size + middle[1]) * SAMPLES
+    normal, where, texels = attributes(figure, flat, normals, points, face, frame_of, at_x, at_y)
 
     light = identity.light
     toward = torch.as_tensor(light.key_direction, dtype=torch.float32, device=device)
     maps, axes = shadow_maps(figure, points, toward, camera.frame)
     reached = lit(maps, axes, where, frame_of, camera.frame, light.softness)
-    reached = 1 - (1 - reached) * (1 - 0.35 * light.softness)
     label = figure.label[face]
     colour = shade(texels, normal, where, label, reached, openness(motion)[frame_of], light, camera.distance)
 
@@ -133,12 +126,12 @@ def draw_frames(figure: Figure, identity: Identity, motion: Motion, camera: Came
     share = count / SAMPLES ** 2
     layers = [colour]
     if identity.look != "photo":
-        layers += [texels[:, RGB], normal, where[:, 2:] + 10.0]
-    layers = torch.cat([*layers, torch.ones_like(share[:, None])], 1) * share[:, None]
+        layers += [texels[RGB], normal, where[2:] + 10.0]
+    layers = (torch.cat([*layers, torch.ones_like(share[None])]) * share).T.contiguous()        # (N, 4 or 11)
     total = torch.zeros(frames * size * size, layers.shape[1], device=device).index_add_(0, place, layers)
     alpha = total[:, -1:]
     picture = total[:, :3] + behind.reshape(-1, 3).repeat(frames, 1) * (1 - alpha)
-    label = torch.where((texels[:, HAIRY] > 0.5) & (label == 1), HAIR_LABEL, label)
+    label = torch.where((texels[HAIRY] > 0.5) & (label == 1), HAIR_LABEL, label)
     votes = torch.zeros(frames * size * size, dtype=torch.long, device=device)
     votes.scatter_reduce_(0, place, count.long() * 16 + label, "amax")
     segments = torch.where(alpha[:, 0] >= 0.5, votes % 16, 0).reshape(frames, size, size)
@@ -154,39 +147,61 @@ def draw_frames(figure: Figure, identity: Identity, motion: Motion, camera: Came
     return pixels.contiguous(), alpha.reshape(frames, size, size).clamp(0, 1), segments.to(torch.uint8)
 
 
+def distinct(figure: Figure, seen: torch.Tensor, nearness: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What of pixels is to be shaded: samples of one pixel on one smooth surface and close in depth are shaded together.
+
+    seen (4, P): the samples' triangles, EMPTY for none; nearness (4, P): their inverse distances.
+    Returns pixel (N,), the sample whose triangle stands for its group (N,), the group's samples (N,), their middle x, y (2, N) in 0..1.
+    """
+    many = SAMPLES ** 2
+    offsets = [((i % SAMPLES + 0.5) / SAMPLES, (i // SAMPLES + 0.5) / SAMPLES) for i in range(many)]
+    patch = torch.where(seen >= 0, figure.patch[seen], EMPTY)
+    distance = 1 / nearness.clamp_min(1e-6)
+    free = [patch[i] >= 0 for i in range(many)]                                         # in no group yet
+    leads, sums = [], []
+    for i in range(many):
+        lead = free[i]
+        total = torch.stack([torch.ones_like(distance[i]), torch.full_like(distance[i], offsets[i][0]),
+                             torch.full_like(distance[i], offsets[i][1])])              # (3, P)
+        for j in range(i + 1, many):
+            joins = lead & free[j] & (patch[j] == patch[i]) & ((distance[j] - distance[i]).abs() < SMOOTH)
+            free[j] = free[j] & ~joins
+            total += joins.float() * torch.tensor([[1.0], [offsets[j][0]], [offsets[j][1]]], device=seen.device)
+        leads.append(lead)
+        sums.append(total)
+    index = torch.cat(leads).nonzero()[:, 0]
+    count, x, y = torch.cat(sums, 1).index_select(1, index)
+    return index % seen.shape[1], index // seen.shape[1], count, torch.stack([x, y]) / count
+
+
 def attributes(figure: Figure, flat: torch.Tensor, normals: torch.Tensor, points: torch.Tensor, face: torch.Tensor,
-               frame_of: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Normal (N, 3), place (N, 3) and texels (N, CHANNELS) of fragments of triangles (N,) of frames (N,) at samples' px (N, 2)."""
-    corners = figure.faces[face]                                                        # (N, 3)
-    count = len(figure.weld)
-    rows = corners + (frame_of * count)[:, None]
-    table = torch.cat([flat[..., :2], flat[..., 2:]], -1).reshape(-1, 3)
-    a, b, c = (table[rows[:, i]] for i in range(3))                                     # (N, 3)
-    at = at - a[:, :2]
-    ab, ac = b[:, :2] - a[:, :2], c[:, :2] - a[:, :2]
-    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
-    second = (at[:, 0] * ac[:, 1] - at[:, 1] * ac[:, 0]) / area
-    third = (ab[:, 0] * at[:, 1] - ab[:, 1] * at[:, 0]) / area
-    weights = torch.stack([1 - second - third, second, third], 1).clamp_min(0) * torch.stack([a[:, 2], b[:, 2], c[:, 2]], 1)
+               frame_of: torch.Tensor, at_x: torch.Tensor, at_y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Normal (3, N), place (3, N) and texels (CHANNELS, N) of fragments of triangles (N,) of frames (N,), at samples' px (N,), (N,)."""
+    rows = figure.faces.index_select(0, face) + (frame_of * len(figure.weld))[:, None]  # (N, 3)
+    table = flat.reshape(-1, 3)
+    (ax, ay, aw), (bx, by, bw), (cx, cy, cw) = (table.index_select(0, rows[:, i]).T.contiguous() for i in range(3))
+    bx, by, cx, cy, at_x, at_y = bx - ax, by - ay, cx - ax, cy - ay, at_x - ax, at_y - ay
+    area = bx * cy - by * cx
+    # A group's middle may lie a little beyond the triangle that stands for it.
+    second, third = (((at_x * cy - at_y * cx) / area).clamp(*BEYOND), ((bx * at_y - by * at_x) / area).clamp(*BEYOND))
+    weights = torch.stack([(1 - second - third) * aw, second * bw, third * cw], 1)
     weights = weights / weights.sum(1, keepdim=True)                                    # perspective-correct
     known = torch.cat([normals[:, figure.weld], points, figure.uv.expand(len(points), -1, -1)], -1).reshape(-1, 8)
-    values = F.embedding_bag(rows, known, mode="sum", per_sample_weights=weights)       # (N, 8)
-    normal, where, uv = values[:, :3], values[:, 3:6], values[:, 6:]
-    return F.normalize(normal, dim=1), where, look_up(figure, uv)
+    values = F.embedding_bag(rows, known, mode="sum", per_sample_weights=weights).T.contiguous()        # (8, N)
+    normal, where, uv = values[:3], values[3:6], values[6:]
+    return normal / normal.norm(dim=0).clamp_min(1e-9), where, look_up(figure, uv)
 
 
 def look_up(figure: Figure, uv: torch.Tensor) -> torch.Tensor:
-    """The atlas at texels uv (N, 2), bilinear: (N, CHANNELS)."""
+    """The atlas at texels uv (2, N), bilinear: (CHANNELS, N)."""
     height = len(figure.atlas) // figure.atlas_width
     corner = (uv - 0.5).floor()
-    part = uv - 0.5 - corner
-    column, row = corner.long().unbind(1)
-    column, row = column.clamp(0, figure.atlas_width - 2), row.clamp(0, height - 2)
-    index = row * figure.atlas_width + column
+    u, v = uv - 0.5 - corner
+    column, row = corner.long()
+    index = row.clamp(0, height - 2) * figure.atlas_width + column.clamp(0, figure.atlas_width - 2)
     index = torch.stack([index, index + 1, index + figure.atlas_width, index + figure.atlas_width + 1], 1)
-    u, v = part.unbind(1)
     weights = torch.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], 1)
-    return F.embedding_bag(index, figure.atlas, mode="sum", per_sample_weights=weights)
+    return F.embedding_bag(index, figure.atlas, mode="sum", per_sample_weights=weights).T.contiguous()
 
 
 def openness(motion: Motion) -> torch.Tensor:
