@@ -19,9 +19,10 @@ from .wear import clothe, collar, earrings, glasses, hat
 
 FACE_LABEL, HAIR_LABEL, CLOTHES_LABEL, EYE_LABEL, MOUTH_LABEL, WORN_LABEL = range(1, 7)
 ARMS_DOWN = 0.62            # radians: the base mesh holds its arms out
+JOINT_REACH = 0.8           # dm about a joint within which the skin says where the joint is
 BODY_SHARE = 0.3            # of the head's translation that the body takes
 HANGS_FROM, HANGS_TO = 6.6, 5.0     # dm: hair above follows the head, below the body
-UNDER_HAIR = 0.30           # radians inside the hairline from which on no scalp is drawn under a shell
+UNDER_HAIR = 0.50           # radians inside the hairline from which on no scalp is drawn under a shell
 TEETH_SHOW = 0.022         # dm by which the teeth are nearer to each other than the base mesh has them
 LID_STRENGTH = (0.85, 1.6)  # of the blink, by how wide an identity's eyes are open
 
@@ -30,7 +31,7 @@ LID_STRENGTH = (0.85, 1.6)  # of the blink, by how wide an identity's eyes are o
 class Figure:
     rest: torch.Tensor          # (G, 3) dm
     head_share: torch.Tensor    # (G,)
-    units: torch.Tensor         # (52, W * 3) face units of the rig's W vertices, those of this identity
+    units: torch.Tensor         # (52, W * 3) float64, face units of the rig's W vertices as this identity makes them
     weld: torch.Tensor          # (C,)
     faces: torch.Tensor         # (F, 3) into corners
     around: tuple[torch.Tensor, torch.Tensor]   # triangles about each vertex: see triangles_around
@@ -45,7 +46,7 @@ class Figure:
     eyes: torch.Tensor          # (2, E) vertices of the eyeballs
     pivot: torch.Tensor         # (3,)
     bare: torch.Tensor          # (128, 3) the surface points at rest
-    bare_units: torch.Tensor    # (52, 128 * 3)
+    bare_units: torch.Tensor    # (52, 128 * 3) float64
     bare_share: torch.Tensor    # (128,)
 
 
@@ -100,8 +101,10 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
     def rigid(surface: Surface) -> torch.Tensor:
         return torch.ones(len(surface.vertices), device=device)
 
+    lower = (shape[rig.eyes] - rig.vertices[rig.eyes])[..., 1].mean()                   # than the template's, of this head
+
     def hanging(surface: Surface) -> torch.Tensor:
-        return ((surface.vertices[:, 1] - HANGS_TO) / (HANGS_FROM - HANGS_TO)).clamp(0, 1)
+        return ((surface.vertices[:, 1] - lower - HANGS_TO) / (HANGS_FROM - HANGS_TO)).clamp(0, 1)
 
     pieces.append((cloth.surface, CLOTH, CLOTHES_LABEL, rig.head_share[rig.weld[cloth.corners]]))
     pieces += [(piece, COLLAR, CLOTHES_LABEL, 0.25 * rigid(piece)) for piece in collar(rig, shape, clothes)]
@@ -118,7 +121,8 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
         hidden = hidden | (rig.part == SKIN) & (scalp(rig.vertices, style, identity.hair.hairline)[rig.weld[rig.faces]] > UNDER_HAIR).all(1) \
             & (rig.chart == HEAD)
     arms = rig.arms
-    rest, share, faces, welds, uvs, keeps = [lower_arms(covered, arms, rig)], [rig.head_share], [rig.faces[~hidden]], [rig.weld], [uv], [keep]
+    shoulders = torch.stack([moved_joint(rig, shape, joint) for joint in rig.shoulders])
+    rest, share, faces, welds, uvs, keeps = [lower_arms(covered, arms, shoulders)], [rig.head_share], [rig.faces[~hidden]], [rig.weld], [uv], [keep]
     parts = rig.part[~hidden]
     labels = torch.tensor([FACE_LABEL, EYE_LABEL, MOUTH_LABEL, MOUTH_LABEL, MOUTH_LABEL, EYE_LABEL], device=device)[parts]
     patch = [torch.where(parts == SKIN, rig.chart[~hidden], len(CHART_RECTS) + parts)]
@@ -136,7 +140,7 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
         if chart == CLOTH:
             swing = torch.zeros(2, count, device=device)
             swing[:, weld] = arms[:, rig.weld[cloth.corners]]
-            place = lower_arms(place, swing, rig)
+            place = lower_arms(place, swing, shoulders)
         if chart == FLAT:
             ring = surface.vertices[:, 2].max() < 0.8
             flat = flat_uv(RINGS if ring else flat_colour[FLAT], len(weld), device)
@@ -156,16 +160,14 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
         welded, corners = welded + count, corners + len(weld)
     faces, weld = torch.cat(faces), torch.cat(welds)
 
-    eyeballs = rig.eyes.reshape(-1)
     units = rig.units.clone()
-    units[:, eyeballs] = 0
-    units = units * lid_strength(rig, shape)
-    moved = (shape[eyeballs] - rig.vertices[eyeballs]).mean(0)
+    units[:, rig.eyes.reshape(-1)] = 0
+    units = (units * lid_strength(rig, shape)).double()
     return Figure(
         rest=torch.cat(rest), head_share=torch.cat(share), units=units.reshape(len(units), -1), weld=weld, faces=faces,
         around=triangles_around(weld[faces], welded), uv=torch.cat(uvs), keep=torch.cat(keeps), two_sided=torch.cat(two_sided),
         shades=torch.cat(shades), label=torch.cat(label), patch=torch.cat(patch), atlas=paint(rig, identity, strands, hair_columns(hair), scale),
-        atlas_width=round(SIZE[0] * scale), eyes=rig.eyes, pivot=rig.pivot + moved, bare=shape[rig.surface],
+        atlas_width=round(SIZE[0] * scale), eyes=rig.eyes, pivot=moved_joint(rig, shape, rig.pivot), bare=shape[rig.surface],
         bare_units=units[:, rig.surface].reshape(len(units), -1), bare_share=rig.head_share[rig.surface],
     )
 
@@ -190,9 +192,15 @@ def lid_strength(rig: Rig, shape: torch.Tensor) -> torch.Tensor:
     return factor
 
 
-def lower_arms(points: torch.Tensor, arms: torch.Tensor, rig: Rig) -> torch.Tensor:
-    """points (N, 3) with arms of weights (2, N) turned down at the shoulders."""
-    for weight, shoulder, sign in zip(arms, rig.shoulders, (-1, 1)):
+def moved_joint(rig: Rig, shape: torch.Tensor, joint: torch.Tensor) -> torch.Tensor:
+    """Where a joint (3,) of the template is in an identity: moved as the skin about it."""
+    near = (rig.vertices - joint).norm(dim=1) < JOINT_REACH
+    return joint + (shape[near] - rig.vertices[near]).mean(0)
+
+
+def lower_arms(points: torch.Tensor, arms: torch.Tensor, shoulders: torch.Tensor) -> torch.Tensor:
+    """points (N, 3) with arms of weights (2, N) turned down at the shoulders (2, 3)."""
+    for weight, shoulder, sign in zip(arms, shoulders, (-1, 1)):
         turn = torch.zeros_like(points)
         turn[:, 2] = sign * ARMS_DOWN * weight
         points = turn_by(points - shoulder, turn) + shoulder
@@ -231,7 +239,7 @@ def vertex_normals(points: torch.Tensor, faces: torch.Tensor, around: tuple[torc
     normal = torch.stack([ab[1] * ac[2] - ab[2] * ac[1], ab[2] * ac[0] - ab[0] * ac[2], ab[0] * ac[1] - ab[1] * ac[0]], 1)     # (F, 3, T)
     triangles, starts = around
     total = torch.nn.functional.embedding_bag(triangles, normal.flatten(1), starts, mode="sum").unflatten(1, (3, -1))   # (V, 3, T)
-    total = total / total.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    total = total / total.square().sum(1, keepdim=True).sqrt().clamp_min(1e-12)
     return total.permute(2, 0, 1)
 
 
@@ -248,9 +256,9 @@ def move(figure: Figure, motion: Motion) -> torch.Tensor:
 
 
 def express(motion: Motion, units: torch.Tensor) -> torch.Tensor:
-    """Displacements (T, V, 3) of face units (52, V * 3)."""
+    """Displacements (T, V, 3) of face units (52, V * 3), float64."""
     # In double precision and rounded, so that a frame does not depend on the frames beside it.
-    moved = motion.expression.double() @ units.double()
+    moved = motion.expression.double() @ units
     return ((moved * 2 ** 20).round() / 2 ** 20).float().reshape(len(motion), -1, 3)
 
 

@@ -93,36 +93,33 @@ class Surface:
 
 @dataclass(frozen=True)
 class Skull:
-    """The radius of a head about its centre, as a table over azimuth and angle from the crown."""
+    """A head's surface about its centre, as tables over azimuth and angle from the crown: the template's, and how far it moved."""
 
-    centre: torch.Tensor        # (3,) dm
-    radius: torch.Tensor        # (1, 1, GRID[1], GRID[0] + 1)
+    centre: torch.Tensor        # (3,) dm, of the template
+    table: torch.Tensor         # (1, 4, GRID[1], GRID[0] + 1): radius; displacement of this identity
 
-    def at(self, azimuth: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-        """dm, for azimuth and angle from the crown in radians."""
-        x = azimuth / torch.pi                                                          # -1..1
-        y = (angle / torch.pi * 2 - 1).clamp(-1, 1)
-        grid = torch.stack([x, y], -1).reshape(1, -1, 1, 2)
-        field = torch.nn.functional.grid_sample(self.radius, grid, align_corners=True, padding_mode="border")
-        return field.reshape(azimuth.shape)
+    def place(self, azimuth: torch.Tensor, angle: torch.Tensor, thickness: torch.Tensor | float) -> torch.Tensor:
+        """Points (..., 3), dm, `thickness` above the skin, for the template's azimuth and angle from the crown in radians."""
+        grid = torch.stack([azimuth / torch.pi, (angle / torch.pi * 2 - 1).clamp(-1, 1)], -1).reshape(1, -1, 1, 2)
+        field = torch.nn.functional.grid_sample(self.table, grid, align_corners=True, padding_mode="border")[0, :, :, 0]
+        radius, shift = field[0].reshape(azimuth.shape), field[1:].T.reshape(*azimuth.shape, 3)
+        return self.centre + directions(azimuth, angle) * (radius + thickness)[..., None] + shift
 
 
 def skull(rig: Rig, shape: torch.Tensor) -> Skull:
     """Of an identity's neutral shape (W, 3)."""
     device = shape.device
     skin = torch.unique(rig.weld[rig.faces[(rig.part == SKIN) & (rig.chart == HEAD)]])
-    skin = skin[(rig.ears[skin] < 0.3) & (rig.vertices[skin, 1] > 6.2)]
-    eyeballs = rig.eyes.reshape(-1)
-    centre = torch.tensor(CENTRE, device=device) + (shape[eyeballs] - rig.vertices[eyeballs]).mean(0)
-    away = shape[skin] - centre
-    radius = away.norm(dim=1)
-    heading = away / radius[:, None]
+    skin = skin[(rig.ears[skin] < 0.3) & (rig.vertices[skin, 1] > 6.2)][::2]
+    centre = torch.tensor(CENTRE, device=device)
+    away = rig.vertices[skin] - centre
+    radius = away.norm(dim=1, keepdim=True)
     azimuth = torch.linspace(-torch.pi, torch.pi, GRID[0] + 1, device=device)
     angle = torch.linspace(0, torch.pi, GRID[1], device=device)
     looking = directions(azimuth[None].expand(GRID[1], -1), angle[:, None].expand(-1, GRID[0] + 1))
-    near = torch.exp((looking.reshape(-1, 3) @ heading.T - 1) * 90)                     # (cells, S), about 6 degrees wide
-    table = (near @ radius) / near.sum(1).clamp_min(1e-20)
-    return Skull(centre, table.reshape(1, 1, GRID[1], GRID[0] + 1))
+    near = torch.exp((looking.reshape(-1, 3) @ (away / radius).T - 1) * 90)             # (cells, S), about 6 degrees wide
+    table = near @ torch.cat([radius, shape[skin] - rig.vertices[skin]], 1) / near.sum(1, keepdim=True).clamp_min(1e-20)
+    return Skull(centre, table.T.reshape(1, 4, GRID[1], GRID[0] + 1))
 
 
 def directions(azimuth: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
@@ -166,7 +163,7 @@ def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch
     style, device = STYLES[hair.style], shape.device
     head = skull(rig, shape)
     azimuth = torch.linspace(-torch.pi, torch.pi, COLUMNS + 1, device=device)[:, None].expand(-1, ROWS + 1)     # (A, R)
-    ends = strand_ends(head, style, hair, azimuth[:, :1])                               # (A, 1) dm
+    ends = strand_ends(style, hair, azimuth[:, :1])                               # (A, 1) dm
     longest = float(ends.max()) + 0.25
     # Rows are denser where the hair lies on the skull.
     length = torch.linspace(0, 1, ROWS + 1, device=device)[None] ** 1.2 * longest
@@ -197,16 +194,15 @@ def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch
     clumps = noise(torch.stack([azimuth.sin(), azimuth.cos(), 0.15 * length], -1), 1.6, hair.noise)
     thickness = thickness + (0.18 * thickness).clamp_max(0.035) * lumps[..., 0].clamp(-2, 2) + style.curl * lumps[..., 1].clamp(-1.5, 1.5) * step(0.0, 0.3, left)
     # Thin toward a hairline on the skin, so that no gap opens there; hanging tips keep some body.
-    on_skin = step(0.25, 0.0, hanging) * step(0.25, 0.05, ends - head_length(head, azimuth[:, :1], hair, style))
+    on_skin = step(0.25, 0.0, hanging) * step(0.25, 0.05, ends - head_length(azimuth[:, :1], hair))
     thickness = thickness * (1 - on_skin * step(0.6, 0.0, left)) + 0.02
     tips = 1 - 0.4 * step(0.5, 0.0, left) * (hanging > 0)
     # Beside the face the shell starts close to the skin, so that one does not look under it.
     degrees = torch.rad2deg(azimuth.abs())
     border = step(style.opening - 26, style.opening - 4, degrees) * step(style.opening + 40, style.opening + 8, degrees)
     tips = tips * (1 - 0.7 * border * step(0.3, 1.15, angle)) * (1 - 0.35 * azimuth.cos().clamp_min(0) * step(0.3, 1.2, angle))
-    radius = head.at(azimuth, on_skull) + thickness.clamp_min(0.015) * tips
 
-    place = head.centre + outward * radius[..., None]
+    place = head.place(azimuth, on_skull, thickness.clamp_min(0.015) * tips)
     drop = torch.zeros_like(place)
     drop[..., 1] = -hanging
     level = torch.stack([azimuth.sin(), torch.zeros_like(azimuth), azimuth.cos()], -1)
@@ -236,15 +232,15 @@ def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch
     return Surface(place.reshape(-1, 3), shell_faces, uv.reshape(-1, 2).float(), keep.reshape(-1), opened), strand.reshape(-1, 4)
 
 
-def head_length(head: Skull, azimuth: torch.Tensor, hair, style: Style) -> torch.Tensor:
+def head_length(azimuth: torch.Tensor, hair) -> torch.Tensor:
     """dm from the crown to the hairline."""
     return hairline_angle(azimuth, hair.hairline) * 1.02
 
 
-def strand_ends(head: Skull, style: Style, hair, azimuth: torch.Tensor) -> torch.Tensor:
+def strand_ends(style: Style, hair, azimuth: torch.Tensor) -> torch.Tensor:
     """dm from the crown to the tips, over azimuth."""
     degrees = torch.rad2deg(azimuth.abs())
-    edge = head_length(head, azimuth, hair, style)
+    edge = head_length(azimuth, hair)
     fringe = style.front * (1 + (0.35 * torch.sign(torch.tensor(hair.part)) * torch.sin(azimuth) if style.flow == PART else 0.0))
     beyond = torch.where(degrees < style.opening, fringe * step(style.opening + 4, style.opening - 16, degrees), 0.0)
     knots = ((style.opening, style.temples), (style.opening + 14, style.temples), (92, style.sides), (125, style.nape), (180, style.nape))
@@ -290,7 +286,7 @@ def extras(rig: Rig, shape: torch.Tensor, hair) -> list[Surface]:
 
     def on_head(azimuth: float, angle: float) -> np.ndarray:
         turn = torch.tensor([[np.radians(azimuth)], [np.radians(angle)]], device=device, dtype=torch.float32)
-        return (head.centre + directions(turn[0], turn[1])[0] * head.at(turn[0], turn[1])).cpu().numpy()
+        return head.place(turn[0], turn[1], 0.0)[0].cpu().numpy()
 
     paths, size = [], hair.volume
     if style.extra in ("bun", "topknot"):
@@ -318,7 +314,7 @@ def extras(rig: Rig, shape: torch.Tensor, hair) -> list[Surface]:
     for path, width, ball in paths:
         if ball:
             t = np.linspace(0.02, 0.98, 16)
-            out = path - head.centre.cpu().numpy()
+            out = path - on_head(0.0, 0.0) + (0.0, 1.0, 0.0)
             out /= np.linalg.norm(out)
             middle = path + out * ball * 0.75
             path, width = middle + out * (np.cos(np.pi * t) * ball)[:, None], np.sin(np.pi * t) * ball

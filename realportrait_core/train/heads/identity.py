@@ -152,7 +152,7 @@ def sample_face(rig: Rig, rng: np.random.Generator, paint: np.random.Generator) 
     return Face(
         macros=macros, locals=local, age=age, female=female, skin=skin * (1 + paint.normal(0, 0.04, 3)), dark=dark,
         flush=float(paint.uniform(0.2, 1.0)), freckles=float((paint.random() < 0.2) * (dark < 0.4) * paint.uniform(0.4, 1.0)),
-        mole=paint.uniform((-0.6, 6.3), (0.6, 7.7)) if paint.random() < 0.25 else np.array([9.0, 9.0]),
+        mole=paint.uniform((-0.42, 6.4), (0.42, 7.7)) if paint.random() < 0.25 else np.array([9.0, 9.0]),
         iris=pick(paint, IRIS_COLOURS, brown), lips=lips, lipstick=float(paint.uniform(0.3, 1.0) if made_up else paint.uniform(0.5, 0.9)),
         shadow=hsv(paint.random(), paint.uniform(0.2, 0.8), paint.uniform(0.2, 0.6)),
         shadow_strength=float(made_up * (paint.random() < 0.4) * paint.uniform(0.3, 0.8)),
@@ -242,7 +242,7 @@ def sample_light(rng: np.random.Generator) -> Light:
     def direction(side: float, height: float) -> np.ndarray:
         return np.array([np.sin(side) * np.cos(height), np.sin(height), np.cos(side) * np.cos(height)])
 
-    kind = str(rng.choice(["soft", "hard", "side", "coloured", "backlit"], p=[0.34, 0.22, 0.16, 0.14, 0.14]))
+    kind = str(rng.choice(["soft", "hard", "side", "coloured", "backlit"], p=[0.36, 0.22, 0.16, 0.12, 0.14]))
     warm = rng.normal(0, 0.07)
     tint = np.array([1 + warm, 1.0, 1 - warm])
     key = tint * rng.uniform(0.8, 1.25)
@@ -257,7 +257,7 @@ def sample_light(rng: np.random.Generator) -> Light:
         side = float(rng.choice([-1, 1])) * rng.uniform(1.1, 1.6)
     elif kind == "coloured":
         hue = rng.random()
-        key, fill = key * (0.35 + 0.65 * hsv(hue, 0.6, 1.0)) * 1.25, hsv(hue + rng.uniform(0.3, 0.7), 0.8, 1.0) * rng.uniform(0.3, 0.7)
+        key, fill = key * (0.6 + 0.4 * hsv(hue, 0.5, 1.0)) * 1.15, hsv(hue + rng.uniform(0.3, 0.7), 0.7, 1.0) * rng.uniform(0.2, 0.5)
     elif kind == "backlit":
         rim, key = np.array([1.0, 0.93, 0.85]) * rng.uniform(0.9, 1.8), key * 0.75
     rim_side = float(rng.choice([-1, 1]))

@@ -81,8 +81,9 @@ def comic(layers: Layers) -> torch.Tensor:
     size = layers.picture.shape[-1]
     line = torch.arange(size, device=layers.picture.device) * (256 / size)
     dots = torch.sin((line[None] + line[:, None]) * 1.1) * torch.sin((line[None] - line[:, None]) * 1.1)
-    levels = torch.round(smooth(layers.picture, 1) * 5) / 5
-    vivid = grey(levels) + 1.35 * (levels - grey(levels))
+    flat = smooth(layers.picture, 1)
+    levels = flat + (torch.round(grey(flat) * 6) / 6 - grey(flat))
+    vivid = grey(levels) + 1.25 * (levels - grey(levels))
     light = lightness(layers)
     shade = ramp(0.75 - light, 0.0, 0.5) * (layers.segment > 0)
     ink = torch.maximum(ramp(outlines(layers), 0.2, 0.5), (dots > 1 - 1.5 * shade).float() * (shade > 0.02) * 0.6)

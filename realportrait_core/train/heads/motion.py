@@ -17,9 +17,10 @@ MAX_YAW, MAX_PITCH, MAX_ROLL = 48.0, 24.0, 20.0         # degrees
 MAX_GAZE = (28.0, 16.0)                                 # degrees sideways, up and down
 # Mouth shapes of speech: coefficients at full strength.
 VISEMES = (
-    {"jawOpen": 0.85},
-    {"jawOpen": 0.5, "mouthStretch": 0.4, "mouthSmile": 0.2, "mouthLowerDown": 0.4},
-    {"jawOpen": 0.45, "mouthFunnel": 0.8},
+    {"jawOpen": 1.0},
+    {"jawOpen": 0.75, "mouthUpperUp": 0.3},
+    {"jawOpen": 0.6, "mouthStretch": 0.4, "mouthSmile": 0.2, "mouthLowerDown": 0.4},
+    {"jawOpen": 0.6, "mouthFunnel": 0.8},
     {"jawOpen": 0.15, "mouthPucker": 0.9},
     {"mouthPress": 0.6, "mouthRollLower": 0.4, "mouthRollUpper": 0.3},
     {"jawOpen": 0.15, "mouthRollLower": 0.7, "mouthUpperUp": 0.3},
@@ -90,8 +91,8 @@ def sample_motion(seed: int, frames: int, fps: float) -> Motion:
             add(name, weight * amount, lopsided, 2 - lopsided)
 
     # Speech, in phrases.
-    talks = rng.random() < 0.75
-    phrase = np.clip(0.6 + drift(rng, time, 0.6, 0.15, 0.5), 0, 1) * rng.uniform(0.6, 1.0) * talks
+    talks = rng.random() < 0.85
+    phrase = np.clip(0.9 + drift(rng, time, 0.6, 0.15, 0.5), 0, 1) * rng.uniform(0.75, 1.15) * talks
     for shape, weight in keyed(rng, time, VISEMES, 0.16, 0.10):
         for name, amount in shape.items():
             add(name, weight * amount * phrase)

@@ -188,7 +188,7 @@ def paint_skin(rig: Rig, identity: Identity, cover: Cover) -> torch.Tensor:
     fine = noise(points, 2.4, face.noise)
     x, y, z = points.unbind(1)
     side = x.abs()
-    skin = colour(face.skin) * (1 + 0.025 * fine[:, :1])
+    skin = colour(face.skin) * (1 + 0.018 * fine[:, :1])
     red = (0.55 * blob(points, 0.42, 6.93, 0.24) + 0.55 * blob(points, 0, 6.93, 0.15) + 0.3 * blob(points, 0, 6.25, 0.2)).clamp(0, 1)
     red = torch.maximum(red, 0.35 * (rig_ear(rig, cover)))
     skin = mix(skin, skin * colour((1.08, 0.74, 0.72)), red * face.flush * (0.9 - 0.5 * face.dark))
@@ -199,7 +199,7 @@ def paint_skin(rig: Rig, identity: Identity, cover: Cover) -> torch.Tensor:
         near = (spots > 0.02).nonzero()[:, 0]
         spots[near] *= step(1.1, 1.7, noise(points[near], 5.5, face.noise)[:, 1])
         skin = mix(skin, skin * colour((0.62, 0.45, 0.36)), spots * face.freckles)
-    mole = step(0.03, 0.02, ((x - float(face.mole[0])) ** 2 + (y - float(face.mole[1])) ** 2).sqrt()) * (z > 0.7)
+    mole = step(0.03, 0.02, ((x - float(face.mole[0])) ** 2 + (y - float(face.mole[1])) ** 2).sqrt()) * (z > 1.0)
     skin = mix(skin, colour((0.06, 0.03, 0.02)), 0.8 * mole)
     # Lips, darker where they meet; lids with a line along the lashes.
     lips = step(0.25, 0.75, cover.lips)

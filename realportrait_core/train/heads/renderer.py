@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from .camera import Camera, keep_inside, sample_camera
-from .figure import Figure, HAIR_LABEL, build_figure, eye_centres, move, surface_points, vertex_normals
-from .identity import BACKGROUND, Identity, generator
+from .figure import HAIR_LABEL, Figure, build_figure, carry, express, eye_centres, move, moved_joint, surface_points, vertex_normals
+from .identity import BACKGROUND, Identity, generator, neutral_shape
 from .looks import Layers, draw
 from .motion import INDEX, Motion, rotations
 from .paint import HAIRY, RGB
 from .raster import EMPTY, rasterize
 from .rig import Rig
 from .scene import background
-from .shade import lit, shade, shadow_maps, tone
+from .shade import lit, shade, shadow_maps, tone, unit
 
 SAMPLES = 2             # samples along each side of a pixel
 CHUNK = 2               # frames at once on a CPU, of 256 px: more do not fit its caches
@@ -55,8 +55,6 @@ class Heads:
 
 def choose_camera(rig: Rig, identity: Identity, motion: Motion, seed: int | None = None) -> Camera:
     """A framing that keeps the whole face inside for the whole motion. seed: another framing than the identity's own."""
-    from .identity import neutral_shape
-
     shape = neutral_shape(rig, identity.face)
     eyes = shape[rig.eyes].mean((0, 1))
     head = torch.unique(rig.weld[rig.faces[rig.chart == 1]])
@@ -66,17 +64,12 @@ def choose_camera(rig: Rig, identity: Identity, motion: Motion, seed: int | None
 
 def head_extent(rig: Rig, identity: Identity, motion: Motion) -> torch.Tensor:
     """Points (T, V, 3) in body axes of the moving head: the surface points and some of the skull's."""
-    from .figure import carry, express
-    from .identity import neutral_shape
-
     motion = motion.to(rig.vertices.device)
     shape = neutral_shape(rig, identity.face)
     skull = torch.unique(rig.weld[rig.faces[rig.chart == 1]])
     chosen = torch.cat([rig.surface, skull[rig.vertices[skull, 1] > 6.1][::EVERY]])
-    eyeballs = rig.eyes.reshape(-1)
-    pivot = rig.pivot + (shape[eyeballs] - rig.vertices[eyeballs]).mean(0)
-    moved = shape[chosen] + express(motion, rig.units[:, chosen].reshape(len(rig.units), -1))
-    return carry(moved, rig.head_share[chosen], pivot, motion)
+    moved = shape[chosen] + express(motion, rig.units[:, chosen].reshape(len(rig.units), -1).double())
+    return carry(moved, rig.head_share[chosen], moved_joint(rig, shape, rig.pivot), motion)
 
 
 @torch.no_grad()
@@ -189,7 +182,7 @@ def attributes(figure: Figure, flat: torch.Tensor, normals: torch.Tensor, points
     known = torch.cat([normals[:, figure.weld], points, figure.uv.expand(len(points), -1, -1)], -1).reshape(-1, 8)
     values = F.embedding_bag(rows, known, mode="sum", per_sample_weights=weights).T.contiguous()        # (8, N)
     normal, where, uv = values[:3], values[3:6], values[6:]
-    return normal / normal.norm(dim=0).clamp_min(1e-9), where, look_up(figure, uv)
+    return unit(normal), where, look_up(figure, uv)
 
 
 def look_up(figure: Figure, uv: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .hair import Skull, Surface, curve, directions, grid_faces, skull, tube, uncut
+from .hair import Skull, Surface, curve, grid_faces, skull, tube, uncut
 from .noise import noise, step
 from .rig import SKIN, TORSO, Rig
 
@@ -16,7 +16,7 @@ DOME = (97, 22)         # columns and rows of a hat
 # height in front, height behind, depth of the opening in front, its half width, dm; turned-down collar or hood
 CUTS = {"crew": (5.52, 5.86, 0.0, 1.0), "v": (5.66, 5.88, 1.0, 0.6), "scoop": (5.58, 5.80, 0.6, 0.95), "turtle": (6.02, 6.12, 0.0, 1.0),
         "boat": (5.42, 5.62, 0.0, 1.0), "shirt": (5.74, 5.95, 0.75, 0.32), "jacket": (5.74, 5.95, 0.25, 0.25),
-        "hoodie": (5.60, 5.90, 0.0, 1.0), "tank": (5.50, 5.70, 0.55, 0.8)}
+        "hoodie": (5.60, 5.90, 0.0, 1.0), "tank": (5.95, 6.00, 0.95, 0.75)}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def neckline(points: torch.Tensor, cut: str) -> torch.Tensor:
     if cut != "tank":                                                                   # shoulders are covered, whatever their height
         inside = torch.maximum(inside, (x - (1.35 if cut == "boat" else max(0.80, width * (depth > 0) + 0.05))) * 0.9)
     if cut == "tank":                                                                   # bare arms and shoulders
-        inside = torch.minimum(inside, (1.15 - x) * 0.9)
+        inside = torch.minimum(torch.minimum(inside, (1.12 - x) * 0.9), (x - 0.66).clamp_min(0) + 5.5 - y)
     return inside
 
 
@@ -84,10 +84,10 @@ def collar(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
     near = torch.exp((torch.cos(azimuth[:, None] - around[None]) - 1) * 40)
     radius = (near @ (ring - middle)[:, [0, 2]].norm(dim=1)) / near.sum(1)
     height = (near @ ring[:, 1]) / near.sum(1)
-    radius = radius + (0.06 if kind != "hoodie" else 0.12)
+    radius = radius + (0.06 if kind != "hoodie" else 0.08)
     s = torch.linspace(0, 1, rows, device=device)[None]
     if kind == "hoodie":                                                                # a roll that is thickest behind
-        thick = 0.10 + 0.26 * ((1 - azimuth.cos()) / 2)[:, None]
+        thick = (0.08 + 0.20 * ((1 - azimuth.cos()) / 2)[:, None]) * radius.mean() / 0.75
         turn = (s - 0.25) * 4.6
         out = radius[:, None] + thick * (1 - torch.cos(turn)) * 0.9
         up = height[:, None] - 0.08 + thick * torch.sin(turn) * 1.1
@@ -111,8 +111,7 @@ def dome(head: Skull, edge: torch.Tensor, thickness: torch.Tensor, lift: float =
     azimuth = torch.linspace(-torch.pi, torch.pi, columns, device=device)[:, None].expand(-1, rows)
     s = torch.linspace(0, 1, rows, device=device)[None]
     angle = s * edge[:, None]
-    outward = directions(azimuth, angle)
-    place = head.centre + outward * (head.at(azimuth, angle) + thickness)[..., None]
+    place = head.place(azimuth, angle, thickness)
     place = place + torch.stack([torch.zeros_like(angle), lift * (1 - s ** 2) * torch.ones_like(angle), torch.zeros_like(angle)], -1)
     uv = torch.stack([azimuth / (2 * torch.pi) + 0.5, s.expand_as(azimuth)], -1)
     faces = grid_faces(columns, rows, device)
@@ -153,8 +152,7 @@ def hat(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
     around = azimuth[:, None].expand(-1, rows)
     angle = (long / 1.02).clamp_max(1.62)
     down = (long - 1.62 * 1.02).clamp_min(0)
-    outward = directions(around, angle)
-    place = head.centre + outward * (head.at(around, angle) + 0.10)[..., None]
+    place = head.place(around, angle, 0.10)
     folds = noise(torch.stack([around.sin(), around.cos(), down * 0.3], -1), 1.2, 0.7)[..., 0].clamp(-2, 2)
     # Under the chin it draws in to the neck, lower down it lies on shoulders and chest.
     front = around.cos().clamp_min(0)
@@ -162,7 +160,7 @@ def hat(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
     pull = -0.42 * torch.exp(-((down - 1.15) / 0.45) ** 2) * (0.35 + 0.65 * front) + 0.35 * step(1.2, 1.9, down) + 0.05 * folds * step(0.2, 1, down)
     place = place + level * pull[..., None]
     place = torch.stack([place[..., 0], place[..., 1] - down, place[..., 2]], -1)
-    template = place - head.centre
+    template = place - head.place(azimuth[:1] * 0, azimuth[:1] * 0, 0.0) + torch.tensor([0.0, 1.1, 0.05], device=device)
     opening = ((template[..., 0] / 0.70) ** 2 + ((template[..., 1] + 0.40) / 1.02) ** 2).sqrt() - 1
     keep = torch.where(template[..., 2] > 0.1, opening, 1.0)
     uv = torch.stack([around / (2 * torch.pi) + 0.5, long / 3.3], -1)
@@ -174,9 +172,9 @@ def brim(head: Skull, edge: torch.Tensor, thickness: float, reach: float, width:
     columns, rows = len(edge), 8
     azimuth = torch.linspace(-torch.pi, torch.pi, columns, device=edge.device)[:, None].expand(-1, rows)
     angle = edge[:, None].expand(-1, rows)
-    root = head.centre + directions(azimuth, angle) * (head.at(azimuth, angle) + thickness)[..., None]
+    root = head.place(azimuth, angle, thickness)
     t = torch.linspace(0, 1, rows, device=edge.device)[None].expand(columns, -1)
-    wide = width * (1.0 if reach >= 180 else (1 - (torch.rad2deg(azimuth.abs()) / reach).clamp(0, 1) ** 2.5))
+    wide = width * (torch.ones_like(t) if reach >= 180 else 1 - (torch.rad2deg(azimuth.abs()) / reach).clamp(0, 1) ** 2.5)
     level = torch.stack([azimuth.sin() * 0.9, torch.zeros_like(azimuth), azimuth.cos()], -1)
     place = root + level * (wide * t)[..., None]
     sag = droop * t + (0.10 * (azimuth.sin() ** 2) * t if reach >= 180 else -0.12 * azimuth.sin() ** 2 * t)
