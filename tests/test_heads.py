@@ -14,8 +14,19 @@ import torch
 
 from realportrait_core.errors import InputError
 from realportrait_core.train import truth
-from realportrait_core.train.heads import (LOOKS, STYLES, choose_camera, fresh_clips, load_rig, render, render_clip, sample_identity,
-                                           sample_motion, save_rig, write_folder)
+from realportrait_core.train.heads import (
+    LOOKS,
+    STYLES,
+    choose_camera,
+    fresh_clips,
+    load_rig,
+    render,
+    render_clip,
+    sample_identity,
+    sample_motion,
+    save_rig,
+    write_folder,
+)
 from realportrait_core.train.heads.clips import arrays, motion_of
 from realportrait_core.train.heads.figure import build_figure, move
 from realportrait_core.train.heads.motion import ARKIT, rotations
@@ -203,20 +214,32 @@ def test_truth_accepts_a_written_clip_and_its_equation_is_exact(rig, tmp_path):
     clips, frames = torch.tensor([0, 1, 1]), torch.tensor([0, 2, 3])
     to_unit = torch.tensor([[2 / 128, 0.0, -1.0], [0.0, 2 / 128, -1.0]]).expand(3, 2, 3)
     pose, _ = truth.pick(heads, clips, frames, to_unit)
-    keypoints = pose.s[:, :, None] * (pose.x_c @ pose.rotation + pose.delta) + pose.t[:, None]
+    keypoints = pose.scale[:, :, None] * (pose.canonical @ pose.rotation + pose.expression) + pose.translation[:, None]
     surface = heads.surface[clips, frames][:, list(truth.SURFACE)] * (2 / 128) - 1
     torch.testing.assert_close(keypoints[:, :len(truth.SURFACE), :2], surface, atol=1e-4, rtol=0)
-    assert pose.delta[:, :len(truth.SURFACE)].abs().mean() < 0.1                    # the rotation explains the most of it
+    assert pose.expression[:, :len(truth.SURFACE)].abs().mean() < 0.1                    # the rotation explains the most of it
 
 
 def test_a_written_clip_has_the_arrays_of_heads256(rig):
     stored = arrays(render_clip(rig, 2, 2, frames=3, size=SMALL).heads)
     shapes = {name: (array.shape, array.dtype.str[1:]) for name, array in stored.items()}
     assert shapes == {
-        "verts2d": ((3, 128, 2), "f2"), "verts3d": ((3, 128, 3), "f2"), "neutral3d": ((128, 3), "f4"), "template3d": ((128, 3), "f4"),
-        "R": ((3, 3, 3), "f4"), "pose": ((3, 3), "f4"), "expr": ((3, 52), "f2"), "gaze": ((3, 2), "f4"), "trans": ((3, 3), "f4"),
-        "fov": ((), "f4"), "frame": ((), "f4"), "center": ((3,), "f4"), "camyaw": ((), "f4"), "bodyyaw": ((), "f4"),
-        "eyes2d": ((3, 2, 2), "f4"), "alpha": ((3, 64, 64), "b1"),
+        "verts2d": ((3, 128, 2), "f2"),
+        "verts3d": ((3, 128, 3), "f2"),
+        "neutral3d": ((128, 3), "f4"),
+        "template3d": ((128, 3), "f4"),
+        "R": ((3, 3, 3), "f4"),
+        "pose": ((3, 3), "f4"),
+        "expr": ((3, 52), "f2"),
+        "gaze": ((3, 2), "f4"),
+        "trans": ((3, 3), "f4"),
+        "fov": ((), "f4"),
+        "frame": ((), "f4"),
+        "center": ((3,), "f4"),
+        "camyaw": ((), "f4"),
+        "bodyyaw": ((), "f4"),
+        "eyes2d": ((3, 2, 2), "f4"),
+        "alpha": ((3, 64, 64), "b1"),
     }
 
 
@@ -244,6 +267,7 @@ def test_the_head_turns_as_its_pose_says(rig):
 def test_every_hair_style_is_finite_and_another(rig):
     assert len(STYLES) >= 16
     identity, motion = sample_identity(rig, 3), sample_motion(3, 1, 12.5)
+    motion = replace(motion, pose=torch.tensor([[0.2, 0.8, 0.0]]))                      # what is behind the head shows from aside
     identity = replace(identity, look="photo", clothes=replace(identity.clothes, hat=""))
     camera, pictures = choose_camera(rig, identity, motion), []
     for style in STYLES:

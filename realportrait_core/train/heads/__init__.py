@@ -16,5 +16,22 @@ from .motion import Motion, sample_motion
 from .renderer import Heads, choose_camera, render
 from .rig import Rig, load_rig, save_rig
 
-__all__ = ["LOOKS", "STYLES", "Camera", "Clip", "Heads", "Identity", "Motion", "Rig", "choose_camera", "fresh_clips", "load_rig", "render",
-           "render_clip", "sample_identity", "sample_motion", "save_rig", "write_folder"]
+__all__ = [
+    "LOOKS",
+    "STYLES",
+    "Camera",
+    "Clip",
+    "Heads",
+    "Identity",
+    "Motion",
+    "Rig",
+    "choose_camera",
+    "fresh_clips",
+    "load_rig",
+    "render",
+    "render_clip",
+    "sample_identity",
+    "sample_motion",
+    "save_rig",
+    "write_folder",
+]

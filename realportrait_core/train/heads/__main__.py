@@ -65,7 +65,9 @@ def write_sheet(rig, options: argparse.Namespace) -> None:
     rows = []
     step = options.frames / options.fps / options.columns
     for seed in options.seeds:
-        clip = clips.render_clip(rig, seed, clips.motion_of(seed), options.columns, 1 / step, options.size, options.device, options.look)
+        clip = clips.render_clip(
+            rig, seed, clips.motion_of(seed), options.columns, 1 / step, options.size, options.device, options.look
+        )
         pictures = (clip.heads.pixels.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
         rows.append(np.hstack(list(pictures)))
     options.sheet.parent.mkdir(parents=True, exist_ok=True)

@@ -38,11 +38,13 @@ class Camera:
         """View axes (..., 3) -> pixels x, y (..., 2) of a square picture and the inverse distance, as (..., 3)."""
         inverse = 1 / (self.distance - points[..., 2])
         focal = 0.5 * size / float(np.tan(np.radians(self.fov) / 2))
-        return torch.stack([size / 2 + focal * points[..., 0] * inverse, size / 2 - focal * points[..., 1] * inverse, inverse], -1)
+        return torch.stack(
+            [size / 2 + focal * points[..., 0] * inverse, size / 2 - focal * points[..., 1] * inverse, inverse], -1
+        )
 
 
 def rotate(points: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-    """rotation (..., 3, 3) for column vectors, times points (..., 3). Written out, so that no sum depends on the batch's shape."""
+    """rotation (..., 3, 3) for column vectors, times points (..., 3). Written out: no sum may depend on the batch's shape."""
     x, y, z = points.unbind(-1)
     rows = [rotation[..., i, 0] * x + rotation[..., i, 1] * y + rotation[..., i, 2] * z for i in range(3)]
     return torch.stack(rows, -1)

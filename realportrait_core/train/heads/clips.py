@@ -1,4 +1,4 @@
-"""Clips from seeds: as a folder of NNNNNN.mp4 and NNNNNN.npz in heads256's format, or one after another for training on the fly."""
+"""Clips from seeds: a folder of NNNNNN.mp4 and NNNNNN.npz in heads256's format, or one after another for training on the fly."""
 
 import logging
 import os
@@ -48,9 +48,16 @@ def render_clip(rig: Rig, seed: int, motion_seed: int, frames: int = FRAMES, fps
     return Clip(seed, motion_seed, render(rig, identity, motion, choose_camera(rig, identity, motion), size, device))
 
 
-def fresh_clips(rig: Rig, first_seed: int, frames: int = FRAMES, fps: float = FPS, size: int = SIZE, device: torch.device | str = "cpu",
-                cross: float = 0.0) -> Iterator[Clip]:
-    """Endless clips of the seeds from first_seed on. cross: how often a clip is followed by another identity in the same motion."""
+def fresh_clips(
+    rig: Rig,
+    first_seed: int,
+    frames: int = FRAMES,
+    fps: float = FPS,
+    size: int = SIZE,
+    device: torch.device | str = "cpu",
+    cross: float = 0.0,
+) -> Iterator[Clip]:
+    """Endless clips of the seeds from first_seed on. cross: how often another identity follows in the same motion."""
     seed = first_seed
     while True:
         yield render_clip(rig, seed, seed, frames, fps, size, device)
@@ -89,11 +96,21 @@ def arrays(heads: Heads) -> dict[str, np.ndarray]:
         return values.cpu().numpy().astype(kind)
 
     return {
-        "verts2d": array(heads.points2d, half), "verts3d": array(heads.points3d, half), "neutral3d": array(heads.neutral3d, whole),
-        "template3d": array(heads.template3d, whole), "R": array(heads.rotation, whole), "pose": array(heads.pose, whole),
-        "expr": array(heads.expression, half), "gaze": array(heads.gaze, whole), "trans": array(heads.translation, whole),
-        "fov": whole(camera.fov), "frame": whole(camera.frame), "center": np.array(camera.center, whole),
-        "camyaw": whole(camera.yaw), "bodyyaw": whole(camera.body_yaw), "eyes2d": array(heads.eyes2d, whole),
+        "verts2d": array(heads.points2d, half),
+        "verts3d": array(heads.points3d, half),
+        "neutral3d": array(heads.neutral3d, whole),
+        "template3d": array(heads.template3d, whole),
+        "R": array(heads.rotation, whole),
+        "pose": array(heads.pose, whole),
+        "expr": array(heads.expression, half),
+        "gaze": array(heads.gaze, whole),
+        "trans": array(heads.translation, whole),
+        "fov": whole(camera.fov),
+        "frame": whole(camera.frame),
+        "center": np.array(camera.center, whole),
+        "camyaw": whole(camera.yaw),
+        "bodyyaw": whole(camera.body_yaw),
+        "eyes2d": array(heads.eyes2d, whole),
         "alpha": (coverage > 0.5).cpu().numpy(),
     }
 

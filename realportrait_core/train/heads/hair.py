@@ -65,11 +65,16 @@ STYLES = {
     "pixie": Style(0.2, 0.9, 0.22, 0.10, 0.14, front=0.34, temples=0.08, sides=0.12, nape=0.05, ragged=0.14, flow=PART),
     "bob": Style(0.1, 1.2, 0.16, 0.27, 0.27, temples=1.0, sides=1.15, nape=0.55, flow=PART, ragged=0.05, flare=0.06),
     "bob with fringe": Style(0.0, 1.0, 0.16, 0.27, 0.27, front=0.42, temples=0.95, sides=1.05, nape=0.5, ragged=0.05, opening=52),
-    "shoulder": Style(0.15, 1.2, 0.14, 0.27, 0.28, temples=1.7, sides=1.9, nape=1.4, flow=PART, ragged=0.14, wave=0.04, flare=0.05),
+    "shoulder": Style(
+        0.15, 1.2, 0.14, 0.27, 0.28, temples=1.7, sides=1.9, nape=1.4, flow=PART, ragged=0.14, wave=0.04, flare=0.05
+    ),
     "long straight": Style(0.15, 1.4, 0.12, 0.24, 0.26, temples=2.8, sides=3.0, nape=2.6, flow=PART, ragged=0.2, flare=0.05),
-    "long wavy": Style(0.08, 1.4, 0.15, 0.30, 0.32, temples=2.4, sides=2.7, nape=2.4, flow=PART, wave=0.09, ragged=0.2, flare=0.1),
-    "long curly": Style(0.08, 1.2, 0.24, 0.34, 0.34, front=0.1, temples=1.9, sides=2.1, nape=1.9, curl=0.09, wave=0.05, ragged=0.2,
-                        flare=0.16),
+    "long wavy": Style(
+        0.08, 1.4, 0.15, 0.30, 0.32, temples=2.4, sides=2.7, nape=2.4, flow=PART, wave=0.09, ragged=0.2, flare=0.1
+    ),
+    "long curly": Style(
+        0.08, 1.2, 0.24, 0.34, 0.34, front=0.1, temples=1.9, sides=2.1, nape=1.9, curl=0.09, wave=0.05, ragged=0.2, flare=0.16
+    ),
     "long with fringe": Style(0.0, 1.0, 0.14, 0.25, 0.26, front=0.42, temples=2.3, sides=2.6, nape=2.4, ragged=0.16, opening=52),
     "ponytail": Style(0.1, 1.0, 0.07, 0.06, 0.08, flow=(0.0, 0.4, -0.92), extra="ponytail", under_hat=False),
     "bun": Style(0.15, 0.9, 0.07, 0.06, 0.08, flow=(0.0, 0.4, -0.92), extra="bun", under_hat=False),
@@ -93,7 +98,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Skull:
-    """A head's surface about its centre, as tables over azimuth and angle from the crown: the template's, and how far it moved."""
+    """A head's surface as tables over azimuth and angle from the crown: the template's, and how far an identity's is from it."""
 
     centre: torch.Tensor        # (3,) dm, of the template
     table: torch.Tensor         # (1, 4, GRID[1], GRID[0] + 1): radius; displacement of this identity
@@ -159,7 +164,7 @@ def scalp(points: torch.Tensor, style: Style, receding: float) -> torch.Tensor:
 
 
 def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch.Tensor]:
-    """The hair of an identity; and what its texture needs of each vertex: strand direction and length (V, 4)."""
+    """The hair of an identity; and for its texture the direction and length of the strands, (columns, rows, 4)."""
     style, device = STYLES[hair.style], shape.device
     head = skull(rig, shape)
     azimuth = torch.linspace(-torch.pi, torch.pi, COLUMNS + 1, device=device)[:, None].expand(-1, ROWS + 1)     # (A, R)
@@ -177,7 +182,9 @@ def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch
     side = azimuth.sin().abs() ** 2
     back = (-azimuth.cos()).clamp_min(0)
     low = step(0.7, 1.5, on_skull)
-    thickness = style.top * (1 - low) + low * (style.side * side + style.back * back + 0.5 * (style.side + style.top) * (1 - side) * (1 - back))
+    thickness = style.top * (1 - low) + low * (
+        style.side * side + style.back * back + 0.5 * (style.side + style.top) * (1 - side) * (1 - back)
+    )
     thickness = thickness + style.quiff * torch.exp(-((on_skull - 0.65) / 0.3) ** 2) * azimuth.cos().clamp_min(0) ** 2
     thickness = thickness * hair.volume
     if hat:
@@ -189,10 +196,16 @@ def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch
         offset = (outward[..., 0] * 1.0 - (0.0 if style.temples else hair.part)).abs()
         thickness = thickness * (1 - 0.6 * step(0.10, 0.0, offset) * step(1.5, 0.9, on_skull) * (outward[..., 2] > -0.3))
 
-    left = ends - length                                                                # (A, R) dm to the tip
-    lumps = noise(outward - 0.8 * torch.stack([torch.zeros_like(hanging), hanging, torch.zeros_like(hanging)], -1), 1.0, hair.noise)
+    left = ends - length  # (A, R) dm to the tip
+    lumps = noise(
+        outward - 0.8 * torch.stack([torch.zeros_like(hanging), hanging, torch.zeros_like(hanging)], -1), 1.0, hair.noise
+    )
     clumps = noise(torch.stack([azimuth.sin(), azimuth.cos(), 0.15 * length], -1), 1.6, hair.noise)
-    thickness = thickness + (0.18 * thickness).clamp_max(0.035) * lumps[..., 0].clamp(-2, 2) + style.curl * lumps[..., 1].clamp(-1.5, 1.5) * step(0.0, 0.3, left)
+    thickness = (
+        thickness
+        + (0.18 * thickness).clamp_max(0.035) * lumps[..., 0].clamp(-2, 2)
+        + style.curl * lumps[..., 1].clamp(-1.5, 1.5) * step(0.0, 0.3, left)
+    )
     # Thin toward a hairline on the skin, so that no gap opens there; hanging tips keep some body.
     on_skin = step(0.25, 0.0, hanging) * step(0.25, 0.05, ends - head_length(azimuth[:, :1], hair))
     thickness = thickness * (1 - on_skin * step(0.6, 0.0, left)) + 0.02
@@ -215,7 +228,9 @@ def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch
     place[..., 0] = place[..., 0] * (1 - 0.08 * beside)
     place[..., 2] = place[..., 2] - 0.10 * beside
 
-    ragged = style.ragged * (0.6 * clumps[..., 2] + 0.5 * noise(torch.stack([azimuth.sin(), azimuth.cos(), azimuth * 0], -1), 5.0, hair.noise)[..., 0])
+    ring = torch.stack([azimuth.sin(), azimuth.cos(), torch.zeros_like(azimuth)], -1)[:, 0]     # the same all along a strand
+    uneven = 0.6 * noise(ring, 1.6, hair.noise)[:, 2] + 0.5 * noise(ring, 5.0, hair.noise)[:, 0]
+    ragged = style.ragged * uneven[:, None]
     keep = left + ragged
     if style.bald:
         keep = torch.minimum(keep, (angle - np.radians(style.bald) * (azimuth.cos() * 0.5 + 0.6)) * 1.0 + 0.4 * ragged)
@@ -227,9 +242,9 @@ def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch
 
     column, row = torch.meshgrid(torch.arange(COLUMNS + 1), torch.arange(ROWS + 1), indexing="ij")
     uv = torch.stack([column / COLUMNS, row / ROWS], -1).to(device)
-    opened = ((hanging > 0) | (left < 0.5) | (border > 0.05)).reshape(-1)
+    opened = ((hanging > 0) | (left < 0.5) | (border > 0.05) | (thickness > 0.3)).reshape(-1)
     shell_faces = grid_faces(COLUMNS + 1, ROWS + 1, device)
-    return Surface(place.reshape(-1, 3), shell_faces, uv.reshape(-1, 2).float(), keep.reshape(-1), opened), strand.reshape(-1, 4)
+    return Surface(place.reshape(-1, 3), shell_faces, uv.reshape(-1, 2).float(), keep.reshape(-1), opened), strand
 
 
 def head_length(azimuth: torch.Tensor, hair) -> torch.Tensor:
@@ -243,7 +258,13 @@ def strand_ends(style: Style, hair, azimuth: torch.Tensor) -> torch.Tensor:
     edge = head_length(azimuth, hair)
     fringe = style.front * (1 + (0.35 * torch.sign(torch.tensor(hair.part)) * torch.sin(azimuth) if style.flow == PART else 0.0))
     beyond = torch.where(degrees < style.opening, fringe * step(style.opening + 4, style.opening - 16, degrees), 0.0)
-    knots = ((style.opening, style.temples), (style.opening + 14, style.temples), (92, style.sides), (125, style.nape), (180, style.nape))
+    knots = (
+        (style.opening, style.temples),
+        (style.opening + 14, style.temples),
+        (92, style.sides),
+        (125, style.nape),
+        (180, style.nape),
+    )
     hang = curve(azimuth, knots) * (hair.length if style.sides > 0.4 else 1.0)
     opened = step(style.opening - 3, style.opening + 3, degrees)
     return edge + beyond * (1 - opened) + hang * opened
@@ -306,7 +327,9 @@ def extras(rig: Rig, shape: torch.Tensor, hair) -> list[Surface]:
             root, long = on_head(side * (110.0 if low else 95.0), 92.0 if low else 62.0), rng.uniform(1.3, 2.3)
             t = np.linspace(0, 1, 40)[:, None]
             away = side * (0.10 if low else 0.42) * np.sin(2.0 * t)
-            path = root + np.concatenate([away, (0.0 if low else 0.15) * np.sin(np.pi * t) - long * t ** 1.3, 0.22 * t if low else 0.12 * t], 1)
+            path = root + np.concatenate(
+                [away, (0.0 if low else 0.15) * np.sin(np.pi * t) - long * t**1.3, 0.22 * t if low else 0.12 * t], 1
+            )
             body = np.sin(np.pi * np.clip(t[:, 0] * 0.84 + 0.12, 0, 1)) ** 0.6
             width = 0.13 * size * body * (1 + 0.25 * np.abs(np.sin(long * 9 * t[:, 0]))) if low else 0.22 * size * body
             paths.append((path, width, 0.0))

@@ -137,7 +137,11 @@ def pick(rng: np.random.Generator, codes: tuple[str, ...], weights: list[float])
 
 def sample_face(rig: Rig, rng: np.random.Generator, paint: np.random.Generator) -> Face:
     female = float(rng.beta(0.35, 0.35))
-    age = float(rng.choice([rng.uniform(9, 16), rng.uniform(17, 35), rng.uniform(35, 60), rng.uniform(60, 85)], p=[0.12, 0.46, 0.26, 0.16]))
+    age = float(
+        rng.choice(
+            [rng.uniform(9, 16), rng.uniform(17, 35), rng.uniform(35, 60), rng.uniform(60, 85)], p=[0.12, 0.46, 0.26, 0.16]
+        )
+    )
     ancestry = rng.dirichlet([0.45, 0.45, 0.45])
     macros = macro_weights(rig, female, age, ancestry, rng.normal(0, 0.5), rng.normal(0, 0.65))
     local = local_weights(rig, rng)
@@ -150,14 +154,26 @@ def sample_face(rig: Rig, rng: np.random.Generator, paint: np.random.Generator) 
     lips = skin * (0.85, 0.52, 0.52) if not made_up else linear(str(paint.choice(LIP_COLOURS))) * (1 - 0.45 * dark)
     grown = female < 0.5 and age > 18
     return Face(
-        macros=macros, locals=local, age=age, female=female, skin=skin * (1 + paint.normal(0, 0.04, 3)), dark=dark,
-        flush=float(paint.uniform(0.2, 1.0)), freckles=float((paint.random() < 0.2) * (dark < 0.4) * paint.uniform(0.4, 1.0)),
+        macros=macros,
+        locals=local,
+        age=age,
+        female=female,
+        skin=skin * (1 + paint.normal(0, 0.04, 3)),
+        dark=dark,
+        flush=float(paint.uniform(0.2, 1.0)),
+        freckles=float((paint.random() < 0.2) * (dark < 0.4) * paint.uniform(0.4, 1.0)),
         mole=paint.uniform((-0.42, 6.4), (0.42, 7.7)) if paint.random() < 0.25 else np.array([9.0, 9.0]),
-        iris=pick(paint, IRIS_COLOURS, brown), lips=lips, lipstick=float(paint.uniform(0.3, 1.0) if made_up else paint.uniform(0.5, 0.9)),
+        iris=pick(paint, IRIS_COLOURS, brown),
+        lips=lips,
+        lipstick=float(paint.uniform(0.3, 1.0) if made_up else paint.uniform(0.5, 0.9)),
         shadow=hsv(paint.random(), paint.uniform(0.2, 0.8), paint.uniform(0.2, 0.6)),
         shadow_strength=float(made_up * (paint.random() < 0.4) * paint.uniform(0.3, 0.8)),
-        brow=(float(paint.uniform(0.028, 0.05) if female > 0.5 else paint.uniform(0.04, 0.075)), float(paint.normal(7.475, 0.015)),
-              float(paint.uniform(0, 0.04)), float(paint.uniform(0.55, 0.95))),
+        brow=(
+            float(paint.uniform(0.028, 0.05) if female > 0.5 else paint.uniform(0.04, 0.075)),
+            float(paint.normal(7.475, 0.015)),
+            float(paint.uniform(0, 0.04)),
+            float(paint.uniform(0.55, 0.95)),
+        ),
         lashes=float(paint.uniform(0.5, 0.9) if female > 0.5 else paint.uniform(0.3, 0.5)),
         beard=str(paint.choice(BEARDS, p=[0.3, 0.12, 0.14, 0.1, 0.24, 0.1])) if grown and paint.random() < 0.5 else "",
         noise=float(paint.uniform(0, 2)),
@@ -215,26 +231,40 @@ def sample_hair(face: Face, clothes: Clothes, rng: np.random.Generator) -> Hair:
     if face.age > 58:
         likely[9:11] += 12
     return Hair(
-        style=str(rng.choice(names, p=weights / weights.sum())), colour=pick(rng, HAIR_COLOURS, list(likely)) * rng.uniform(0.8, 1.25),
-        streaks=float(rng.uniform(0.15, 0.4)), hairline=float(rng.normal(0, 2.5) + max(face.age - 40, 0) * 0.12 * (face.female < 0.5)),
-        part=float(rng.choice([-1, 1]) * rng.uniform(0.15, 0.45)), volume=float(rng.uniform(0.75, 1.3)),
-        length=float(rng.uniform(0.88, 1.15)), noise=float(rng.uniform(0, 2)),
+        style=str(rng.choice(names, p=weights / weights.sum())),
+        colour=pick(rng, HAIR_COLOURS, list(likely)) * rng.uniform(0.8, 1.25),
+        streaks=float(rng.uniform(0.15, 0.4)),
+        hairline=float(rng.normal(0, 2.5) + max(face.age - 40, 0) * 0.12 * (face.female < 0.5)),
+        part=float(rng.choice([-1, 1]) * rng.uniform(0.15, 0.45)),
+        volume=float(rng.uniform(0.75, 1.3)),
+        length=float(rng.uniform(0.88, 1.15)),
+        noise=float(rng.uniform(0, 2)),
     )
 
 
 def sample_clothes(face: Face, rng: np.random.Generator) -> Clothes:
     first = hsv(rng.random(), rng.beta(1.3, 2), rng.beta(2.2, 1.6))
-    second = np.clip(first * rng.uniform(0.2, 0.7) + 0.02, 0, 1) if rng.random() < 0.5 else hsv(rng.random(), rng.beta(1.3, 2), rng.uniform(0.3, 1))
+    second = (
+        np.clip(first * rng.uniform(0.2, 0.7) + 0.02, 0, 1)
+        if rng.random() < 0.5
+        else hsv(rng.random(), rng.beta(1.3, 2), rng.uniform(0.3, 1))
+    )
     colours = np.stack([first, second, hsv(rng.random(), rng.beta(1.2, 3), rng.uniform(0.5, 1))])
     hat = hsv(rng.random(), rng.beta(1.3, 1.6), rng.uniform(0.15, 0.95))
     metal = linear("8c8478") if rng.random() < 0.3 else hsv(rng.random(), rng.uniform(0, 0.6), rng.uniform(0.05, 0.5))
     wears_hat = rng.random() < 0.16
     return Clothes(
-        neckline=str(rng.choice(NECKLINES)), pattern=str(rng.choice(PATTERNS)) if rng.random() < 0.75 else "plain", colours=colours,
-        scale=float(rng.uniform(0.75, 1.4)), loose=float(rng.uniform(0.05, 0.11)), hat=str(rng.choice(HATS)) if wears_hat else "",
+        neckline=str(rng.choice(NECKLINES)),
+        pattern=str(rng.choice(PATTERNS)) if rng.random() < 0.75 else "plain",
+        colours=colours,
+        scale=float(rng.uniform(0.75, 1.4)),
+        loose=float(rng.uniform(0.05, 0.11)),
+        hat=str(rng.choice(HATS)) if wears_hat else "",
         hat_colours=np.stack([hat, np.clip(hat * rng.uniform(0.2, 1.8), 0, 1)]),
-        glasses=str(rng.choice(GLASSES)) if rng.random() < 0.24 else "", glasses_colour=metal,
-        glasses_size=float(rng.uniform(0.9, 1.15)), earrings=bool(face.female > 0.5 and rng.random() < 0.25),
+        glasses=str(rng.choice(GLASSES)) if rng.random() < 0.24 else "",
+        glasses_colour=metal,
+        glasses_size=float(rng.uniform(0.9, 1.15)),
+        earrings=bool(face.female > 0.5 and rng.random() < 0.25),
     )
 
 
@@ -257,7 +287,10 @@ def sample_light(rng: np.random.Generator) -> Light:
         side = float(rng.choice([-1, 1])) * rng.uniform(1.1, 1.6)
     elif kind == "coloured":
         hue = rng.random()
-        key, fill = key * (0.6 + 0.4 * hsv(hue, 0.5, 1.0)) * 1.15, hsv(hue + rng.uniform(0.3, 0.7), 0.7, 1.0) * rng.uniform(0.2, 0.5)
+        key, fill = (
+            key * (0.6 + 0.4 * hsv(hue, 0.5, 1.0)) * 1.15,
+            hsv(hue + rng.uniform(0.3, 0.7), 0.7, 1.0) * rng.uniform(0.2, 0.5),
+        )
     elif kind == "backlit":
         rim, key = np.array([1.0, 0.93, 0.85]) * rng.uniform(0.9, 1.8), key * 0.75
     rim_side = float(rng.choice([-1, 1]))

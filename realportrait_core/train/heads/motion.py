@@ -1,4 +1,4 @@
-"""Motion: what a head does, without whose head it is. Continuous functions of time, so that any frame rate samples the same act."""
+"""Motion: what a head does, whosever it is. Continuous functions of time, so that any frame rate samples the same act."""
 
 from dataclasses import dataclass, fields
 
@@ -42,7 +42,8 @@ EMOTIONS = (
     {"mouthLeft": 0.7, "mouthDimple": 0.5},
     {"mouthRight": 0.7, "browOuterUp": 0.4},
     {"tongueOut": 0.9, "jawOpen": 0.55},
-    {}, {}, {},
+    {"mouthSmile": 0.9, "cheekSquint": 0.4, "browOuterUp": 0.3},
+    {}, {},
 )
 
 
@@ -85,7 +86,7 @@ def sample_motion(seed: int, frames: int, fps: float) -> Motion:
     roll = soft_limit(drift(rng, time, 6 * liveliness, 0.12, 0.6), MAX_ROLL)
 
     # Moods.
-    for shape, weight in keyed(rng, time, EMOTIONS, 1.2, 0.35):
+    for shape, weight in keyed(rng, time, EMOTIONS, 0.8, 0.3):
         lopsided = rng.uniform(0.85, 1.15)
         for name, amount in shape.items():
             add(name, weight * amount, lopsided, 2 - lopsided)
@@ -109,7 +110,9 @@ def sample_motion(seed: int, frames: int, fps: float) -> Motion:
 
     # Gaze jumps from point to point, and often makes up for the head's turn.
     steady = rng.uniform(0, 0.6) * (rng.random() < 0.6)
-    look = np.stack([soft_limit(jumps(rng, time, 11) - steady * yaw, MAX_GAZE[0]), soft_limit(jumps(rng, time, 6), MAX_GAZE[1])], 1)
+    look = np.stack(
+        [soft_limit(jumps(rng, time, 11) - steady * yaw, MAX_GAZE[0]), soft_limit(jumps(rng, time, 6), MAX_GAZE[1])], 1
+    )
 
     # Blinks close both lids; now and then one of them winks. Half-closed eyes go with a gaze downward.
     lids = np.zeros((2, frames))

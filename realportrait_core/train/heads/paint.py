@@ -58,7 +58,10 @@ def to_atlas(uv: torch.Tensor, chart: int, scale: float) -> torch.Tensor:
 def skin_uv(rig: Rig, corners: torch.Tensor, chart: int) -> torch.Tensor:
     """The base mesh's UV of corners (K,) as 0..1 of a chart's rectangle."""
     left, low, right, high = CHART_RECTS[chart]
-    start, size = torch.tensor([left, 1 - high], device=corners.device), torch.tensor([right - left, high - low], device=corners.device)
+    start, size = (
+        torch.tensor([left, 1 - high], device=corners.device),
+        torch.tensor([right - left, high - low], device=corners.device),
+    )
     return (rig.uv[corners] - start) / size
 
 
@@ -67,7 +70,9 @@ def cover_chart(rig: Rig, chart: int, target: int, scale: float) -> tuple[torch.
     faces = rig.faces[(rig.part == SKIN) & (rig.chart == chart)]
     left, top, width, height = rect(target, scale)
     uv = skin_uv(rig, torch.arange(len(rig.weld), device=rig.uv.device), chart)
-    flat = torch.cat([uv * torch.tensor([width - 1, height - 1], device=uv.device) + 0.5, torch.ones_like(uv[:, :1])], 1)   # (C, 3)
+    flat = torch.cat(
+        [uv * torch.tensor([width - 1, height - 1], device=uv.device) + 0.5, torch.ones_like(uv[:, :1])], 1
+    )  # (C, 3)
     both = torch.ones(len(faces), dtype=torch.bool, device=uv.device)
     hit = rasterize(flat[None], faces, both, height, width)[0][0]
     for _ in range(DILATIONS):
@@ -114,8 +119,8 @@ def cloth_cover(rig: Rig, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     return cover_chart(rig, TORSO, CLOTH, scale)[:2]
 
 
-def paint(rig: Rig, identity: Identity, strands: torch.Tensor, columns: int, scale: float) -> torch.Tensor:
-    """The atlas (height * width, CHANNELS) of an identity. strands (V, 4): what hair.shell says of its grid of `columns`."""
+def paint(rig: Rig, identity: Identity, strands: torch.Tensor, scale: float) -> torch.Tensor:
+    """The atlas (height * width, CHANNELS) of an identity. strands (columns, rows, 4): see hair.shell."""
     device = rig.vertices.device
     width, height = (round(side * scale) for side in SIZE)
     atlas = torch.zeros(height * width, CHANNELS, device=device)
@@ -136,14 +141,22 @@ def paint(rig: Rig, identity: Identity, strands: torch.Tensor, columns: int, sca
 
     put(EYE, paint_eye(*grid(EYE), identity.face.iris, identity.face.noise))
     put(TEETH, paint_teeth(*grid(TEETH), identity.face.age))
-    put(TONGUE, texel(grid(TONGUE)[0].new_tensor([0.46, 0.12, 0.12]).expand(*grid(TONGUE)[0].shape, 3), specular=0.25, gloss=40, cavity=1.0))
-    put(HAIR, paint_strands(strands, columns, grid(HAIR), identity))
+    put(
+        TONGUE,
+        texel(
+            grid(TONGUE)[0].new_tensor([0.46, 0.12, 0.12]).expand(*grid(TONGUE)[0].shape, 3), specular=0.25, gloss=40, cavity=1.0
+        ),
+    )
+    put(HAIR, paint_strands(strands, grid(HAIR), identity))
     u, v = grid(TAIL)
     around = torch.stack([(u * 2 * torch.pi).sin(), (u * 2 * torch.pi).cos(), torch.zeros_like(u)], -1)
     put(TAIL, hair_texels(around, v, identity))
     put(HAT, paint_hat(*grid(HAT), identity))
     u, v = grid(COLLAR)
-    put(COLLAR, texel(torch.tensor(identity.clothes.colours[0], device=device).float() * (1 - 0.25 * step(0.85, 1.0, v))[..., None]))
+    put(
+        COLLAR,
+        texel(torch.tensor(identity.clothes.colours[0], device=device).float() * (1 - 0.25 * step(0.85, 1.0, v))[..., None]),
+    )
     flat = torch.zeros(*grid(FLAT)[0].shape, CHANNELS, device=device)
     third = flat.shape[1] // 3
     colours = (linear("1c1512"), identity.clothes.glasses_colour, linear("d8b45a"))
@@ -189,10 +202,14 @@ def paint_skin(rig: Rig, identity: Identity, cover: Cover) -> torch.Tensor:
     x, y, z = points.unbind(1)
     side = x.abs()
     skin = colour(face.skin) * (1 + 0.018 * fine[:, :1])
-    red = (0.55 * blob(points, 0.42, 6.93, 0.24) + 0.55 * blob(points, 0, 6.93, 0.15) + 0.3 * blob(points, 0, 6.25, 0.2)).clamp(0, 1)
+    red = (0.55 * blob(points, 0.42, 6.93, 0.24) + 0.55 * blob(points, 0, 6.93, 0.15) + 0.3 * blob(points, 0, 6.25, 0.2)).clamp(
+        0, 1
+    )
     red = torch.maximum(red, 0.35 * (rig_ear(rig, cover)))
     skin = mix(skin, skin * colour((1.08, 0.74, 0.72)), red * face.flush * (0.9 - 0.5 * face.dark))
-    skin = mix(skin, skin * colour((0.72, 0.62, 0.66)), 0.35 * blob(points, 0.31, 7.16, 0.13) + 0.30 * blob(points, 0.16, 7.27, 0.09))
+    skin = mix(
+        skin, skin * colour((0.72, 0.62, 0.66)), 0.35 * blob(points, 0.31, 7.16, 0.13) + 0.30 * blob(points, 0.16, 7.27, 0.09)
+    )
     skin = mix(skin, skin * 0.72, age_lines(points, face.age))
     if face.freckles:
         spots = blob(points, 0.25, 7.0, 0.42)
@@ -203,7 +220,9 @@ def paint_skin(rig: Rig, identity: Identity, cover: Cover) -> torch.Tensor:
     skin = mix(skin, colour((0.06, 0.03, 0.02)), 0.8 * mole)
     # Lips, darker where they meet; lids with a line along the lashes.
     lips = step(0.25, 0.75, cover.lips)
-    skin = mix(skin, mix(skin * colour((0.9, 0.6, 0.6)), colour(face.lips).expand_as(skin), torch.full_like(lips, face.lipstick)), lips)
+    skin = mix(
+        skin, mix(skin * colour((0.9, 0.6, 0.6)), colour(face.lips).expand_as(skin), torch.full_like(lips, face.lipstick)), lips
+    )
     skin = mix(skin, skin * 0.55, lips * torch.exp(-((y - 6.695) / 0.02) ** 2) * 0.5)
     lids = cover.lids * (y > 7.2)
     skin = mix(skin, colour(face.shadow) * 0.5 + 0.4 * skin, blob(points, 0.32, 7.36, 0.14) * face.shadow_strength)
@@ -225,7 +244,11 @@ def paint_skin(rig: Rig, identity: Identity, cover: Cover) -> torch.Tensor:
         ragged, edge = torch.zeros_like(inside), (inside.abs() < 0.12).nonzero()[:, 0]
         ragged[edge] = 0.025 * noise(points[edge] * colour((2.6, 0.6, 2.6)), 1.6, identity.hair.noise)[:, 0].clamp(-2, 2)
         strength = 0.72 if style.top < 0.04 and not style.ridge else 0.96
-        on_scalp = step(-0.015, 0.045, inside + ragged) * ((side < 0.97) & (cover.chart == HEAD)) * (1 - step(0.3, 0.7, rig_ear(rig, cover)))
+        on_scalp = (
+            step(-0.015, 0.045, inside + ragged)
+            * ((side < 0.97) & (cover.chart == HEAD))
+            * (1 - step(0.3, 0.7, rig_ear(rig, cover)))
+        )
         skin = mix(skin, hair * (0.85 + 0.12 * fine[:, 1:2]), on_scalp * strength)
         hairy = torch.maximum(hairy, on_scalp * strength)
 
@@ -260,8 +283,17 @@ def age_lines(points: torch.Tensor, age: float) -> torch.Tensor:
     x, y, z = points.unbind(1)
     side, strength = x.abs(), float(np.clip((age - 25) / 45, 0, 1))
     fold = torch.exp(-((side - (0.22 + 0.42 * (6.95 - y))) / 0.022) ** 2) * step(6.95, 6.88, y) * step(6.55, 6.68, y)
-    forehead = torch.exp(-(torch.sin((y + 0.06 * torch.cos(x * 3)) * 33) - 1) ** 2 / 0.05) * step(7.58, 7.64, y) * step(7.98, 7.86, y) * step(0.5, 0.3, side)
-    crow = torch.exp(-(torch.sin(torch.atan2(y - 7.26, side - 0.36) * 9) - 1) ** 2 / 0.08) * torch.exp(-((side - 0.60) / 0.08) ** 2) * step(0.16, 0.10, (y - 7.25).abs())
+    forehead = (
+        torch.exp(-((torch.sin((y + 0.06 * torch.cos(x * 3)) * 33) - 1) ** 2) / 0.05)
+        * step(7.58, 7.64, y)
+        * step(7.98, 7.86, y)
+        * step(0.5, 0.3, side)
+    )
+    crow = (
+        torch.exp(-((torch.sin(torch.atan2(y - 7.26, side - 0.36) * 9) - 1) ** 2) / 0.08)
+        * torch.exp(-(((side - 0.60) / 0.08) ** 2))
+        * step(0.16, 0.10, (y - 7.25).abs())
+    )
     bags = torch.exp(-((y - (7.10 - 0.10 * torch.cos((side - 0.31) * 6))) / 0.014) ** 2) * step(0.2, 0.12, (side - 0.31).abs())
     return strength * (0.75 * fold + 0.55 * forehead + 0.55 * crow + 0.5 * bags).clamp(0, 1) * (z > 0.6)
 
@@ -272,7 +304,9 @@ def eyebrows(points: torch.Tensor, face: Face) -> torch.Tensor:
     side = x.abs()
     middle = height + arch * torch.sin((side - 0.10).clamp(0, 0.5) * 4.6) - 0.12 * (side - 0.42).clamp(0, 1)
     half = thickness * (1.15 - 0.9 * ((side - 0.12) / 0.45).clamp(0, 1))
-    cover = step(1.1, 0.5, (y - middle).abs() / half.clamp_min(0.012)) * step(0.08, 0.15, side) * step(0.60, 0.52, side) * (z > 0.8)
+    cover = (
+        step(1.1, 0.5, (y - middle).abs() / half.clamp_min(0.012)) * step(0.08, 0.15, side) * step(0.60, 0.52, side) * (z > 0.8)
+    )
     inside = (cover > 0).nonzero()[:, 0]
     hairs = noise(torch.stack([side * 2 + y * 1.4, y, z], 1)[inside], 5.0, face.noise)[:, 0]
     cover[inside] *= strength + 0.10 * hairs
@@ -331,7 +365,7 @@ def paint_cloth(points: torch.Tensor, identity: Identity) -> torch.Tensor:
         cords = step(0.03, 0.02, (x.abs() - 0.22).abs()) * (z > 0.3) * (y > 4.7)
         cloth = mix(cloth, (0.85 * third + 0.1).expand_as(cloth), cords)
     hem = step(0.11, 0.09, inside) * (clothes.neckline not in ("shirt", "jacket"))
-    cloth = cloth * (1 + 0.06 * weave) * (1 - 0.3 * hem * (0.7 + 0.3 * torch.sin(x * 60)))[:, None]
+    cloth = cloth * (1 + 0.02 * weave) * (1 - 0.3 * hem * (0.7 + 0.3 * torch.sin(x * 60)))[:, None]
     return texel(cloth, specular=0.03, gloss=10)
 
 
@@ -351,7 +385,9 @@ def pattern(points: torch.Tensor, clothes) -> tuple[torch.Tensor, torch.Tensor]:
     if kind == "checks":
         return (bands(x * 14, 0.0) - bands(y * 14, 0.0)).abs(), none
     if kind == "tartan":
-        return 0.5 * bands(x * 11, 0.3) + 0.5 * bands(y * 11, 0.3), torch.maximum(bands(x * 11 + 2, 0.93), bands(y * 11 + 2, 0.93))
+        return 0.5 * bands(x * 11, 0.3) + 0.5 * bands(y * 11, 0.3), torch.maximum(
+            bands(x * 11 + 2, 0.93), bands(y * 11 + 2, 0.93)
+        )
     if kind == "dots":
         return step(0.35, 0.27, (((x * 4) % 1 - 0.5) ** 2 + ((y * 4 + 0.5 * torch.floor(x * 4)) % 1 - 0.5) ** 2).sqrt()), none
     if kind == "floral":
@@ -409,10 +445,10 @@ def hair_texels(across: torch.Tensor, along: torch.Tensor, identity: Identity) -
     return texel(colour * light.clamp(0.25, 2.2)[..., None] * tint, specular=0.12, gloss=30, hairy=1.0)
 
 
-def paint_strands(strands: torch.Tensor, columns: int, grid: tuple[torch.Tensor, torch.Tensor], identity: Identity) -> torch.Tensor:
+def paint_strands(strands: torch.Tensor, grid: tuple[torch.Tensor, torch.Tensor], identity: Identity) -> torch.Tensor:
     """(H, W, CHANNELS) of the hair's shell: its strands' directions interpolated over the chart."""
     u, v = grid
-    table = strands.reshape(columns, -1, 4).permute(2, 1, 0)[None]                      # (1, 4, rows, columns)
+    table = strands.permute(2, 1, 0)[None]                      # (1, 4, rows, columns)
     field = F.grid_sample(table, torch.stack([u * 2 - 1, v * 2 - 1], -1)[None], align_corners=True)[0].permute(1, 2, 0)
     return hair_texels(field[..., :3], field[..., 3], identity)
 
@@ -429,6 +465,10 @@ def paint_hat(u: torch.Tensor, v: torch.Tensor, identity: Identity) -> torch.Ten
     elif clothes.hat == "brim":
         share = step(0.60, 0.62, v) * step(0.80, 0.78, v)
     elif clothes.hat in ("turban", "scarf", "headband"):
-        share = 0.5 * step(0.2, 0.9, torch.sin(v * 40 + around[..., 1] * 4)) if clothes.hat == "turban" else step(0.6, 0.9, noise(around, 1.2, clothes.scale)[..., 0])
+        share = (
+            0.5 * step(0.2, 0.9, torch.sin(v * 40 + around[..., 1] * 4))
+            if clothes.hat == "turban"
+            else step(0.6, 0.9, noise(around, 1.2, clothes.scale)[..., 0])
+        )
     colour = first + (second - first) * share[..., None]
     return texel(colour * (1 + 0.07 * noise(around, 4.0)[..., :1]), specular=0.03, gloss=10)

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from .camera import Camera, keep_inside, sample_camera
-from .figure import HAIR_LABEL, Figure, build_figure, carry, express, eye_centres, move, moved_joint, surface_points, vertex_normals
+from .deform import carry, express, moved_joint, vertex_normals
+from .figure import Figure, build_figure, eye_centres, move, surface_points
 from .identity import BACKGROUND, Identity, generator, neutral_shape
+from .labels import FACE_LABEL, HAIR_LABEL
 from .looks import Layers, draw
 from .motion import INDEX, Motion, rotations
 from .paint import HAIRY, RGB
@@ -35,8 +37,8 @@ class Heads:
     """T frames of a head and all that is known of them. Pixels: x right, y down; view axes: dm, y up, z toward the camera."""
 
     pixels: torch.Tensor        # (T, 3, S, S) in 0..1
-    alpha: torch.Tensor         # (T, S, S) coverage of the foreground, 0..1
-    segments: torch.Tensor      # (T, S, S) uint8: 0 background, 1 face and neck, 2 hair, 3 clothes, 4 eyes, 5 mouth, 6 hat, glasses
+    alpha: torch.Tensor  # (T, S, S) coverage of the foreground, 0..1
+    segments: torch.Tensor  # (T, S, S) uint8: 0 background, 1 face and neck, 2 hair, 3 clothes, 4 eyes, 5 mouth, 6 hat, glasses
     points2d: torch.Tensor      # (T, 128, 2) px
     points3d: torch.Tensor      # (T, 128, 3) view axes
     neutral3d: torch.Tensor     # (128, 3) dm, this identity at rest
@@ -73,13 +75,18 @@ def head_extent(rig: Rig, identity: Identity, motion: Motion) -> torch.Tensor:
 
 
 @torch.no_grad()
-def render(rig: Rig, identity: Identity, motion: Motion, camera: Camera, size: int = 256, device: torch.device | str = "cpu") -> Heads:
+def render(
+    rig: Rig, identity: Identity, motion: Motion, camera: Camera, size: int = 256, device: torch.device | str = "cpu"
+) -> Heads:
     """All frames of a motion. A frame does not depend on which others are rendered with it."""
     rig, motion = rig.to(device) if rig.vertices.device != torch.device(device) else rig, motion.to(device)
     figure = build_figure(rig, identity, float(np.clip(size / 256, 0.5, 2.0)))
     behind = torch.from_numpy(background(identity, size)).to(device)
     chunk = max(1, round((CHUNK if behind.device.type == "cpu" else CHUNK_GPU) * (256 / size) ** 2))
-    parts = [draw_frames(figure, identity, motion[start:start + chunk], camera, behind, size) for start in range(0, len(motion), chunk)]
+    parts = [
+        draw_frames(figure, identity, motion[start : start + chunk], camera, behind, size)
+        for start in range(0, len(motion), chunk)
+    ]
     pixels, alpha, segments = (torch.cat(part) for part in zip(*parts))
     points = camera.view(surface_points(figure, motion))
     return Heads(
@@ -90,7 +97,9 @@ def render(rig: Rig, identity: Identity, motion: Motion, camera: Camera, size: i
     )
 
 
-def draw_frames(figure: Figure, identity: Identity, motion: Motion, camera: Camera, behind: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
+def draw_frames(
+    figure: Figure, identity: Identity, motion: Motion, camera: Camera, behind: torch.Tensor, size: int
+) -> tuple[torch.Tensor, ...]:
     """Pixels (T, 3, S, S), alpha (T, S, S), segments (T, S, S) of a few frames."""
     frames, side, device = len(motion), size * SAMPLES, behind.device
     points = camera.view(move(figure, motion))                                          # (T, G, 3)
@@ -124,7 +133,7 @@ def draw_frames(figure: Figure, identity: Identity, motion: Motion, camera: Came
     total = torch.zeros(frames * size * size, layers.shape[1], device=device).index_add_(0, place, layers)
     alpha = total[:, -1:]
     picture = total[:, :3] + behind.reshape(-1, 3).repeat(frames, 1) * (1 - alpha)
-    label = torch.where((texels[HAIRY] > 0.5) & (label == 1), HAIR_LABEL, label)
+    label = torch.where((texels[HAIRY] > 0.5) & (label == FACE_LABEL), HAIR_LABEL, label)
     votes = torch.zeros(frames * size * size, dtype=torch.long, device=device)
     votes.scatter_reduce_(0, place, count.long() * 16 + label, "amax")
     segments = torch.where(alpha[:, 0] >= 0.5, votes % 16, 0).reshape(frames, size, size)
@@ -135,7 +144,9 @@ def draw_frames(figure: Figure, identity: Identity, motion: Motion, camera: Came
     pixels = tone(image(picture))
     if identity.look != "photo":
         albedo = tone(image(total[:, 3:6] + behind.reshape(-1, 3).repeat(frames, 1) * (1 - alpha)))
-        stack = Layers(pixels, albedo, image(total[:, 6:9]), image(total[:, 9:10]), segments[:, None], paper(identity, size).to(device))
+        stack = Layers(
+            pixels, albedo, image(total[:, 6:9]), image(total[:, 9:10]), segments[:, None], paper(identity, size).to(device)
+        )
         pixels = draw(identity.look, stack)
     return pixels.contiguous(), alpha.reshape(frames, size, size).clamp(0, 1), segments.to(torch.uint8)
 
@@ -144,7 +155,8 @@ def distinct(figure: Figure, seen: torch.Tensor, nearness: torch.Tensor) -> tupl
     """What of pixels is to be shaded: samples of one pixel on one smooth surface and close in depth are shaded together.
 
     seen (4, P): the samples' triangles, EMPTY for none; nearness (4, P): their inverse distances.
-    Returns pixel (N,), the sample whose triangle stands for its group (N,), the group's samples (N,), their middle x, y (2, N) in 0..1.
+    Returns the pixel (N,), the sample whose triangle stands for its group (N,), how many samples the group has (N,), and the
+    middle x, y (2, N) of those in 0..1.
     """
     many = SAMPLES ** 2
     offsets = [((i % SAMPLES + 0.5) / SAMPLES, (i // SAMPLES + 0.5) / SAMPLES) for i in range(many)]
@@ -169,7 +181,7 @@ def distinct(figure: Figure, seen: torch.Tensor, nearness: torch.Tensor) -> tupl
 
 def attributes(figure: Figure, flat: torch.Tensor, normals: torch.Tensor, points: torch.Tensor, face: torch.Tensor,
                frame_of: torch.Tensor, at_x: torch.Tensor, at_y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Normal (3, N), place (3, N) and texels (CHANNELS, N) of fragments of triangles (N,) of frames (N,), at samples' px (N,), (N,)."""
+    """Normal (3, N), place (3, N) and texels (CHANNELS, N) of triangles (N,) of frames (N,) at samples' px (N,), (N,)."""
     rows = figure.faces.index_select(0, face) + (frame_of * len(figure.weld))[:, None]  # (N, 3)
     table = flat.reshape(-1, 3)
     (ax, ay, aw), (bx, by, bw), (cx, cy, cw) = (table.index_select(0, rows[:, i]).T.contiguous() for i in range(3))

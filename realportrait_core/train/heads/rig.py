@@ -24,7 +24,12 @@ SKIN, EYE, UPPER_TEETH, LOWER_TEETH, TONGUE, LASH = range(6)        # of a trian
 GROUPS = {"body": SKIN, "helper-l-eye": EYE, "helper-r-eye": EYE, "helper-upper-teeth": UPPER_TEETH,
           "helper-lower-teeth": LOWER_TEETH, "helper-tongue": TONGUE, "helper-l-eyelashes-2": LASH, "helper-r-eyelashes-2": LASH}
 TORSO, HEAD, MOUTH, SOCKET = range(4)                               # UV charts of the skin
-CHART_RECTS = ((0.060, 0.598, 0.700, 0.978), (0.638, 0.146, 0.997, 0.821), (0.752, 0.008, 0.930, 0.140), (0.008, 0.543, 0.155, 0.637))
+CHART_RECTS = (
+    (0.060, 0.598, 0.700, 0.978),
+    (0.638, 0.146, 0.997, 0.821),
+    (0.752, 0.008, 0.930, 0.140),
+    (0.008, 0.543, 0.155, 0.637),
+)
 LOWEST, WIDEST = 2.6, 3.4                                           # dm: nothing below or beside is kept
 REGIONS = ("head", "mouth", "nose", "eyes", "chin", "cheek", "ears", "forehead", "eyebrows", "neck", "asym")
 NECK_SHARE = {"neck01": 0.25, "neck02": 0.5, "neck03": 0.75}        # how much of the head's turn these bones take
@@ -32,13 +37,15 @@ TORSO_BONES = ("spine", "clavicle", "shoulder", "upperarm", "lowerarm", "wrist",
                "pelvis", "upperleg", "lowerleg", "foot", "toe")
 ARM_BONES = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
 # Vertices of base.obj that heads256 calls its 128 surface points, in its order.
-SURFACE = (297, 5367, 821, 12038, 7677, 5098, 7725, 5548, 7026, 11969, 917, 7589, 5278, 1292, 7532, 7705, 684, 11774, 5399, 798, 7574,
-           5333, 7003, 5245, 7359, 5391, 749, 5199, 11976, 975, 7013, 12001, 484, 7502, 7643, 8031, 644, 5569, 11819, 825, 5240, 128,
-           7496, 7393, 7530, 3745, 5291, 5327, 7430, 12146, 7675, 7686, 618, 5552, 4890, 964, 6918, 236, 10365, 7134, 933, 12053, 5449,
-           7399, 662, 629, 7020, 927, 636, 7459, 11842, 770, 689, 11792, 981, 11681, 7673, 911, 6999, 696, 1003, 5230, 7615, 5422, 7385,
-           5237, 5205, 7388, 7406, 11786, 5061, 11862, 7568, 5231, 11840, 5145, 1276, 10384, 12131, 11881, 11977, 978, 59, 925, 7468,
-           6879, 7581, 1306, 11844, 7453, 589, 7966, 5160, 5420, 754, 817, 11761, 10417, 655, 990, 7537, 963, 7682, 7626, 7413, 7679,
-           669, 7396)
+SURFACE = (
+    297, 5367, 821, 12038, 7677, 5098, 7725, 5548, 7026, 11969, 917, 7589, 5278, 1292, 7532, 7705, 684, 11774, 5399, 798,
+    7574, 5333, 7003, 5245, 7359, 5391, 749, 5199, 11976, 975, 7013, 12001, 484, 7502, 7643, 8031, 644, 5569, 11819, 825,
+    5240, 128, 7496, 7393, 7530, 3745, 5291, 5327, 7430, 12146, 7675, 7686, 618, 5552, 4890, 964, 6918, 236, 10365, 7134,
+    933, 12053, 5449, 7399, 662, 629, 7020, 927, 636, 7459, 11842, 770, 689, 11792, 981, 11681, 7673, 911, 6999, 696, 1003,
+    5230, 7615, 5422, 7385, 5237, 5205, 7388, 7406, 11786, 5061, 11862, 7568, 5231, 11840, 5145, 1276, 10384, 12131, 11881,
+    11977, 978, 59, 925, 7468, 6879, 7581, 1306, 11844, 7453, 589, 7966, 5160, 5420, 754, 817, 11761, 10417, 655, 990, 7537,
+    963, 7682, 7626, 7413, 7679, 669, 7396,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +160,10 @@ def build_rig(wheel: Wheel) -> Rig:
     if len(unit_names) != 52:
         raise InputError(f"{wheel.path} holds {len(unit_names)} face units; 52 are needed.")
 
-    groups = {name: np.unique(mesh.faces[mesh.groups == name]) for name in (*GROUPS, "joint-neck", "joint-l-shoulder", "joint-r-shoulder")}
+    groups = {
+        name: np.unique(mesh.faces[mesh.groups == name])
+        for name in (*GROUPS, "joint-neck", "joint-l-shoulder", "joint-r-shoulder")
+    }
     head_share, arms = skinning(wheel, mesh.vertices)
     for name in GROUPS:
         if name != "body":

@@ -95,7 +95,14 @@ def room(rng: np.random.Generator, size: int) -> np.ndarray:
             y, x = top + 0.2 * shelf, left
             while x < left + 0.36:
                 wide = rng.uniform(0.012, 0.03)
-                box(picture, x, y - rng.uniform(0.09, 0.15), x + wide, y, hsv(rng.random(), rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.9)))
+                box(
+                    picture,
+                    x,
+                    y - rng.uniform(0.09, 0.15),
+                    x + wide,
+                    y,
+                    hsv(rng.random(), rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.9)),
+                )
                 x += wide
             box(picture, left, y, left + 0.36, y + 0.015, colours[3] * 0.3)
     return blur(picture, rng.uniform(0.003, 0.02))
@@ -112,13 +119,23 @@ def window(rng: np.random.Generator, size: int) -> np.ndarray:
     for i in range(panes_x):
         for j in range(panes_y):
             a, b = left + wide * i / panes_x, top + (bottom - top) * j / panes_y
-            box(picture, a + 0.015, b + 0.015, a + wide / panes_x - 0.015, b + (bottom - top) / panes_y - 0.015, sky * (1 - 0.15 * j))
+            box(
+                picture,
+                a + 0.015,
+                b + 0.015,
+                a + wide / panes_x - 0.015,
+                b + (bottom - top) / panes_y - 0.015,
+                sky * (1 - 0.15 * j),
+            )
     return blur(picture, rng.uniform(0.004, 0.03))
 
 
 def outdoors(rng: np.random.Generator, size: int) -> np.ndarray:
     x, y = axes(size)
-    sky, haze = hsv(rng.uniform(0.53, 0.62), rng.uniform(0.1, 0.6), rng.uniform(0.7, 1.0)), hsv(rng.uniform(0.05, 0.15), 0.2, 0.95)
+    sky, haze = (
+        hsv(rng.uniform(0.53, 0.62), rng.uniform(0.1, 0.6), rng.uniform(0.7, 1.0)),
+        hsv(rng.uniform(0.05, 0.15), 0.2, 0.95),
+    )
     t = np.clip(y / 0.6, 0, 1)[..., None]
     picture = sky * (1 - t) + haze * t
     clouds = np.clip(field(rng, size, (3, 6, 12, 24)) - 0.5, 0, 1)[..., None] * 0.6
@@ -135,7 +152,10 @@ def outdoors(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def skyline(rng: np.random.Generator, size: int) -> np.ndarray:
     night = rng.random() < 0.5
-    top, low = hsv(rng.uniform(0.55, 0.75), rng.uniform(0.3, 0.7), 0.25 if night else 0.8), hsv(rng.uniform(0.0, 0.12), 0.5, 0.6 if night else 0.95)
+    top, low = (
+        hsv(rng.uniform(0.55, 0.75), rng.uniform(0.3, 0.7), 0.25 if night else 0.8),
+        hsv(rng.uniform(0.0, 0.12), 0.5, 0.6 if night else 0.95),
+    )
     picture = (top + (low - top) * axes(size)[1][..., None]).astype(np.float32)
     left = -0.05
     while left < 1:

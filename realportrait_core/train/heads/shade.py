@@ -1,10 +1,11 @@
-"""Light on the visible samples: a key light with a shadow map, a fill, a rim, sky and ground; skin, hair and eyes shine differently."""
+"""Light on the visible samples: a key light with a shadow map, a fill, a rim, sky and ground. Skin, hair and eyes differ."""
 
 import torch
 import torch.nn.functional as F
 
-from .figure import EYE_LABEL, HAIR_LABEL, Figure
+from .figure import Figure
 from .identity import Light
+from .labels import EYE_LABEL, HAIR_LABEL
 from .paint import CAVITY, GLOSS, HAIRY, RGB, SPECULAR, UNDER
 from .raster import rasterize
 
@@ -28,7 +29,9 @@ def shadow_maps(figure: Figure, points: torch.Tensor, toward: torch.Tensor, fram
     return rasterize(flat, faces, one_sided, SHADOW_SIZE, SHADOW_SIZE, figure.keep)[1], axes
 
 
-def lit(maps: torch.Tensor, axes: torch.Tensor, place: torch.Tensor, frame_of: torch.Tensor, frame: float, softness: float) -> torch.Tensor:
+def lit(
+    maps: torch.Tensor, axes: torch.Tensor, place: torch.Tensor, frame_of: torch.Tensor, frame: float, softness: float
+) -> torch.Tensor:
     """How much of the key light reaches samples (N,) at place (3, N) of frames (N,)."""
     scale = SHADOW_SIZE / (frame * SHADOW_REACH)
     x, y, z = (dot(place, axis.tolist()) for axis in axes)
@@ -56,7 +59,8 @@ def shade(texels: torch.Tensor, normal: torch.Tensor, place: torch.Tensor, label
           openness: torch.Tensor, light: Light, distance: float) -> torch.Tensor:
     """Linear light (3, N) of samples.
 
-    texels (CHANNELS, N); normal, place (3, N) in view axes; label (N,); reached (N,) of the key light; openness (N,) of the mouth.
+    texels (CHANNELS, N); normal, place (3, N) in view axes; label (N,); reached (N,) by the key light; openness (N,) of the
+    mouth.
     """
     def constant(value) -> torch.Tensor:
         return torch.as_tensor(value, dtype=torch.float32, device=texels.device)[:, None]

@@ -89,7 +89,9 @@ class Wheel:
                     faces.append([corner[0] for corner in triangle])
                     corners.append([corner[-1] for corner in triangle])
                     groups.append(group)
-        return Mesh(np.array(vertices, np.float32), np.array(uv, np.float32), np.array(faces), np.array(corners), np.array(groups))
+        return Mesh(
+            np.array(vertices, np.float32), np.array(uv, np.float32), np.array(faces), np.array(corners), np.array(groups)
+        )
 
     def target(self, name: str, count: int) -> np.ndarray:
         """A shape target as displacements (count, 3) dm."""

@@ -14,9 +14,17 @@ OVERLAP = 0.30          # dm above it that the cloth's triangles reach, to be cu
 SMOOTHINGS = 10
 DOME = (97, 22)         # columns and rows of a hat
 # height in front, height behind, depth of the opening in front, its half width, dm; turned-down collar or hood
-CUTS = {"crew": (5.52, 5.86, 0.0, 1.0), "v": (5.66, 5.88, 1.0, 0.6), "scoop": (5.58, 5.80, 0.6, 0.95), "turtle": (6.02, 6.12, 0.0, 1.0),
-        "boat": (5.42, 5.62, 0.0, 1.0), "shirt": (5.74, 5.95, 0.75, 0.32), "jacket": (5.74, 5.95, 0.25, 0.25),
-        "hoodie": (5.60, 5.90, 0.0, 1.0), "tank": (5.95, 6.00, 0.95, 0.75)}
+CUTS = {
+    "crew": (5.52, 5.86, 0.0, 1.0),
+    "v": (5.66, 5.88, 1.0, 0.6),
+    "scoop": (5.58, 5.80, 0.6, 0.95),
+    "turtle": (6.02, 6.12, 0.0, 1.0),
+    "boat": (5.42, 5.62, 0.0, 1.0),
+    "shirt": (5.74, 5.95, 0.75, 0.32),
+    "jacket": (5.74, 5.95, 0.25, 0.25),
+    "hoodie": (5.60, 5.90, 0.0, 1.0),
+    "tank": (5.95, 6.00, 0.95, 0.75),
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ def neckline(points: torch.Tensor, cut: str) -> torch.Tensor:
         opening = 1 - (x / width).clamp(0, 1) ** (2 if cut in ("scoop", "tank") else 1)
         edge = edge - depth * opening * step(0.15, 0.5, z)
     inside = edge - y
-    if cut != "tank":                                                                   # shoulders are covered, whatever their height
+    if cut != "tank":  # shoulders are covered, whatever their height
         inside = torch.maximum(inside, (x - (1.35 if cut == "boat" else max(0.80, width * (depth > 0) + 0.05))) * 0.9)
     if cut == "tank":                                                                   # bare arms and shoulders
         inside = torch.minimum(torch.minimum(inside, (1.12 - x) * 0.9), (x - 0.66).clamp_min(0) + 5.5 - y)
@@ -52,7 +60,9 @@ def clothe(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, clothes) -> tup
     # Smoothed well inside, so that the cloth hangs over the body instead of showing it.
     edges = welded[on][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     ends, starts = torch.cat([edges, edges.flip(1)]).unbind(1)
-    degree = torch.zeros(len(shape), device=shape.device).index_add_(0, ends, torch.ones_like(ends, dtype=torch.float32)).clamp_min(1)
+    degree = (
+        torch.zeros(len(shape), device=shape.device).index_add_(0, ends, torch.ones_like(ends, dtype=torch.float32)).clamp_min(1)
+    )
     share = (0.75 * step(0.0, 0.5, inside))[:, None]
     relaxed = shape
     for _ in range(SMOOTHINGS):
@@ -99,7 +109,9 @@ def collar(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
         up = height[:, None] - 0.04 + rise * fold
         open_front = azimuth.abs()[:, None] - 0.20 - 0.25 * fold.clamp_min(0) + torch.where(s > 0.4, (s - 0.4) * 0.35, 0.0)
         keep = open_front
-    place = torch.stack([middle[0] + azimuth.sin()[:, None] * out, up.expand_as(out), middle[2] + azimuth.cos()[:, None] * out], -1)
+    place = torch.stack(
+        [middle[0] + azimuth.sin()[:, None] * out, up.expand_as(out), middle[2] + azimuth.cos()[:, None] * out], -1
+    )
     uv = torch.stack([azimuth[:, None].expand_as(out) / 6.4 + 0.5, s.expand_as(out)], -1)
     return [cut(place.reshape(-1, 3), grid_faces(columns, rows, device), uv.reshape(-1, 2), keep.reshape(-1))]
 
@@ -112,7 +124,9 @@ def dome(head: Skull, edge: torch.Tensor, thickness: torch.Tensor, lift: float =
     s = torch.linspace(0, 1, rows, device=device)[None]
     angle = s * edge[:, None]
     place = head.place(azimuth, angle, thickness)
-    place = place + torch.stack([torch.zeros_like(angle), lift * (1 - s ** 2) * torch.ones_like(angle), torch.zeros_like(angle)], -1)
+    place = place + torch.stack(
+        [torch.zeros_like(angle), lift * (1 - s**2) * torch.ones_like(angle), torch.zeros_like(angle)], -1
+    )
     uv = torch.stack([azimuth / (2 * torch.pi) + 0.5, s.expand_as(azimuth)], -1)
     faces = grid_faces(columns, rows, device)
     place = place.reshape(-1, 3)
@@ -157,7 +171,11 @@ def hat(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
     # Under the chin it draws in to the neck, lower down it lies on shoulders and chest.
     front = around.cos().clamp_min(0)
     level = torch.stack([around.sin(), torch.zeros_like(around), around.cos()], -1)
-    pull = -0.42 * torch.exp(-((down - 1.15) / 0.45) ** 2) * (0.35 + 0.65 * front) + 0.35 * step(1.2, 1.9, down) + 0.05 * folds * step(0.2, 1, down)
+    pull = (
+        -0.42 * torch.exp(-(((down - 1.15) / 0.45) ** 2)) * (0.35 + 0.65 * front)
+        + 0.35 * step(1.2, 1.9, down)
+        + 0.05 * folds * step(0.2, 1, down)
+    )
     place = place + level * pull[..., None]
     place = torch.stack([place[..., 0], place[..., 1] - down, place[..., 2]], -1)
     template = place - head.place(azimuth[:1] * 0, azimuth[:1] * 0, 0.0) + torch.tensor([0.0, 1.1, 0.05], device=device)
@@ -192,8 +210,13 @@ def glasses(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
     bridge = rig.vertices
     nose = (bridge[:, 0].abs() < 0.12) & ((bridge[:, 1] - 7.25).abs() < 0.1) & (bridge[:, 2] > 1.0)
     front = float(shape[nose, 2].max()) + 0.05
-    wide, high, power = {"round": (0.27, 0.25, 2.0), "square": (0.30, 0.19, 4.5), "oval": (0.29, 0.18, 2.2), "half": (0.29, 0.17, 3.0),
-                         "cat": (0.29, 0.19, 2.6)}[kind]
+    wide, high, power = {
+        "round": (0.27, 0.25, 2.0),
+        "square": (0.265, 0.18, 4.5),
+        "oval": (0.29, 0.18, 2.2),
+        "half": (0.29, 0.17, 3.0),
+        "cat": (0.29, 0.19, 2.6),
+    }[kind]
     wide, high = wide * clothes.glasses_size, high * clothes.glasses_size
     thin = 0.016 if kind in ("half", "oval") else 0.024
     turn = np.linspace(-0.2, np.pi + 0.2, 24) if kind == "half" else np.linspace(0, 2 * np.pi, 41)
@@ -206,10 +229,17 @@ def glasses(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
         ring = np.stack([eye[0] + side * 0.02 + wide * across, eye[1] - 0.03 + high * above + lift, front - 0.12 * outer ** 2], 1)
         pieces.append((ring, thin))
         hinge = np.array([eye[0] + side * (wide + 0.02), eye[1] + 0.04, front - 0.12])
-        pieces.append((np.stack([hinge, hinge + (side * 0.13, 0.0, -0.35), [side * (abs(eye[0]) + 0.52), eye[1] - 0.01, 0.28]]), 0.018))
+        pieces.append(
+            (np.stack([hinge, hinge + (side * 0.13, 0.0, -0.35), [side * (abs(eye[0]) + 0.52), eye[1] - 0.01, 0.28]]), 0.018)
+        )
     inner = [eye[0] - side * (wide - 0.03) for eye, side in zip(eyes, (1, -1))]
     middle = eyes.mean(0)
-    pieces.append((np.array([[inner[1], middle[1], front], [middle[0], middle[1] + 0.04, front + 0.03], [inner[0], middle[1], front]]), thin))
+    pieces.append(
+        (
+            np.array([[inner[1], middle[1], front], [middle[0], middle[1] + 0.04, front + 0.03], [inner[0], middle[1], front]]),
+            thin,
+        )
+    )
     found = []
     for path, radius in pieces:
         vertices, _ = tube(np.asarray(path, float), radius, 6)
