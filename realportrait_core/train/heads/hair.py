@@ -12,7 +12,7 @@ import torch
 from .noise import noise, step
 from .rig import HEAD, SKIN, Rig
 
-COLUMNS, ROWS = 112, 42
+COLUMNS, ROWS = 104, 38
 CENTRE = (0.0, 7.35, 0.12)          # dm, of the template's skull
 LONGEST = 5.6                       # dm along a strand
 FALL = 96.0                         # degrees from the crown where long hair leaves the skull and hangs

@@ -25,17 +25,23 @@ def rasterize(points: torch.Tensor, faces: torch.Tensor, two_sided: torch.Tensor
     else:                                                                               # only triangles on the line need the cut
         kept = keep[faces] >= 0
         groups = [(kept.all(1).nonzero()[:, 0], None), ((kept.any(1) & ~kept.all(1)).nonzero()[:, 0], keep)]
+    owners, number = [], 0
     for chosen, cut in groups:
-        pixel, packed = fragments(points, faces, two_sided, height, width, chosen, cut)
+        pixel, packed, owner = fragments(points, faces, two_sided, height, width, chosen, cut, number)
         buffer.scatter_reduce_(0, pixel, packed, "amax")
+        owners.append(owner)
+        number += len(owner)
+    owner = torch.cat([*owners, torch.full((1,), EMPTY, device=points.device)])
     shape = (frames, height, width)
     depth = torch.where(buffer >= 0, buffer >> 32, 0).int().view(torch.float32)
-    return torch.where(buffer >= 0, buffer & 0xFFFFFFFF, EMPTY).reshape(shape), depth.reshape(shape)
+    face = owner.index_select(0, torch.where(buffer >= 0, buffer & 0xFFFFFFFF, number))
+    return face.reshape(shape), depth.reshape(shape)
 
 
 def fragments(points: torch.Tensor, faces: torch.Tensor, two_sided: torch.Tensor, height: int, width: int, chosen: torch.Tensor,
-              keep: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """All pixels (P,) that the chosen triangles cover, and (P,) the bits of the inverse distance above the triangle's number."""
+              keep: torch.Tensor | None, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """All pixels (P,) that the chosen triangles cover; (P,) the bits of the inverse distance above a scanline's number, counted
+    from `number`; and the triangle of each scanline (R,)."""
     a, b, c = (points.index_select(1, faces[chosen, i]) for i in range(3))              # (T, F, 3) each
     area = (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (b[..., 1] - a[..., 1])
     lowest, highest = torch.minimum(torch.minimum(a, b), c), torch.maximum(torch.maximum(a, b), c)
@@ -62,8 +68,8 @@ def fragments(points: torch.Tensor, faces: torch.Tensor, two_sided: torch.Tensor
     # One row for each scanline of each triangle.
     owner = torch.repeat_interleave(lines)                                              # (R,)
     first = lines.cumsum(0) - lines
-    row = table.index_select(0, owner)
-    low_x, low_y, long, mid_x, mid_y, upper, lower, origin_x, origin_y, inverse, along, across, *cut, top = row.unbind(1)
+    row = table.index_select(0, owner).T.contiguous()                                   # (12 or more, R)
+    low_x, low_y, long, mid_x, mid_y, upper, lower, origin_x, origin_y, inverse, along, across, *cut, top = row
     line = torch.arange(len(owner), device=points.device) - first.index_select(0, owner) + top.long()
     centre = line + 0.5
     one = low_x + (centre - low_y) * long
@@ -74,22 +80,20 @@ def fragments(points: torch.Tensor, faces: torch.Tensor, two_sided: torch.Tensor
     planes = [inverse + right * along + down * across, along]
     if keep is not None:
         planes += [cut[0] + right * cut[1] + down * cut[2], cut[1]]
-    triangle = torch.stack([frame, face], 1).index_select(0, owner)
-    base = (triangle[:, 0] * height + line) * width + start.long()
+    base = (frame.index_select(0, owner) * height + line) * width + start.long()
     first = lengths.cumsum(0) - lengths
 
     # One row for each covered pixel.
     span = torch.repeat_interleave(lengths)                                             # (P,)
-    whole = torch.stack([base - first, first, triangle[:, 1]], 1).index_select(0, span)
     row = torch.stack(planes, 1).index_select(0, span)
-    place = torch.arange(len(span), device=points.device)
-    steps = (place - whole[:, 1]).float()
+    step = torch.arange(len(span), device=points.device) - first.index_select(0, span)
+    steps = step.float()
     inverse = torch.addcmul(row[:, 0], steps, row[:, 1]).clamp_min(FARTHEST)
-    # The bits of a positive float order as the float does; the triangle's number breaks ties.
-    packed = (inverse.view(torch.int32).long() << 32) | whole[:, 2]
+    # The bits of a positive float order as the float does; the scanline's number, which grows with the triangle's, breaks ties.
+    packed = (inverse.view(torch.int32).long() << 32) | (span + number)
     if keep is not None:
         packed = torch.where(row[:, 2] + steps * row[:, 3] >= 0, packed, EMPTY)
-    return whole[:, 0] + place, packed
+    return base.index_select(0, span) + step, packed, face.index_select(0, owner)
 
 
 def by_height(corners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
