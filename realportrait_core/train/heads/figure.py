@@ -77,12 +77,8 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
         # Vertices at one place (a grid's seam, a cloth's UV seam) are one, so that the shading does not show it.
         _, weld = torch.unique((surface.vertices * 2e3).round().long(), dim=0, return_inverse=True)
         count, many = int(weld.max()) + 1, len(surface.faces)
-
-        def by_vertex(values: torch.Tensor) -> torch.Tensor:
-            return torch.zeros(count, *values.shape[1:], device=device).index_copy(0, weld, values)
-
-        rest.append(lower_arms(by_vertex(surface.vertices), by_vertex(piece.arms).T, shoulders))
-        share.append(by_vertex(piece.head_share))
+        rest.append(lower_arms(welded_to(surface.vertices, weld, count), welded_to(piece.arms, weld, count).T, shoulders))
+        share.append(welded_to(piece.head_share, weld, count))
         welds.append(weld + vertices)
         faces.append(surface.faces + corners)
         uvs.append(to_atlas(surface.uv, piece.chart, scale))
@@ -118,6 +114,11 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
         bare_units=units[:, rig.surface].reshape(len(units), -1),
         bare_share=rig.head_share[rig.surface],
     )
+
+
+def welded_to(values: torch.Tensor, weld: torch.Tensor, count: int) -> torch.Tensor:
+    """values (V, ...) of vertices, as (count, ...) of the welded ones that weld (V,) says they are."""
+    return torch.zeros(count, *values.shape[1:], device=values.device).index_copy(0, weld, values)
 
 
 def grown(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, face: Face) -> torch.Tensor:

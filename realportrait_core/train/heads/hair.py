@@ -4,13 +4,19 @@ A column stands at an azimuth (0 in front, + to the subject's left); a strand's 
 shell is cut where the strands end, which also opens it over the face. Tails, buns and plaits are separate closed surfaces.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from .noise import noise, step
 from .rig import HEAD, SKIN, Rig
+
+if TYPE_CHECKING:
+    from .identity import Hair
 
 COLUMNS, ROWS = 104, 38
 CENTRE = (0.0, 7.35, 0.12)          # dm, of the template's skull
@@ -163,7 +169,7 @@ def scalp(points: torch.Tensor, style: Style, receding: float) -> torch.Tensor:
     return inside
 
 
-def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch.Tensor]:
+def shell(rig: Rig, shape: torch.Tensor, hair: Hair, hat: str) -> tuple[Surface, torch.Tensor]:
     """The hair of an identity; and for its texture the direction and length of the strands, (columns, rows, 4)."""
     style, device = STYLES[hair.style], shape.device
     head = skull(rig, shape)
@@ -247,16 +253,16 @@ def shell(rig: Rig, shape: torch.Tensor, hair, hat: str) -> tuple[Surface, torch
     return Surface(place.reshape(-1, 3), shell_faces, uv.reshape(-1, 2).float(), keep.reshape(-1), opened), strand
 
 
-def head_length(azimuth: torch.Tensor, hair) -> torch.Tensor:
+def head_length(azimuth: torch.Tensor, hair: Hair) -> torch.Tensor:
     """dm from the crown to the hairline."""
     return hairline_angle(azimuth, hair.hairline) * 1.02
 
 
-def strand_ends(style: Style, hair, azimuth: torch.Tensor) -> torch.Tensor:
+def strand_ends(style: Style, hair: Hair, azimuth: torch.Tensor) -> torch.Tensor:
     """dm from the crown to the tips, over azimuth."""
     degrees = torch.rad2deg(azimuth.abs())
     edge = head_length(azimuth, hair)
-    fringe = style.front * (1 + (0.35 * torch.sign(torch.tensor(hair.part)) * torch.sin(azimuth) if style.flow == PART else 0.0))
+    fringe = style.front * (1 + (0.35 * float(np.sign(hair.part)) * torch.sin(azimuth) if style.flow == PART else 0.0))
     beyond = torch.where(degrees < style.opening, fringe * step(style.opening + 4, style.opening - 16, degrees), 0.0)
     knots = (
         (style.opening, style.temples),
@@ -270,10 +276,10 @@ def strand_ends(style: Style, hair, azimuth: torch.Tensor) -> torch.Tensor:
     return edge + beyond * (1 - opened) + hang * opened
 
 
-def grid_faces(columns: int, rows: int, device: torch.device | str, closed: bool = False) -> torch.Tensor:
-    """Triangles of a grid of vertices [column, row], outside up; closed joins the last column to the first."""
-    column, row = torch.meshgrid(torch.arange(columns if closed else columns - 1), torch.arange(rows - 1), indexing="ij")
-    a, b = column * rows + row, (column + 1) % columns * rows + row
+def grid_faces(columns: int, rows: int, device: torch.device | str) -> torch.Tensor:
+    """Triangles (F, 3) of a grid of vertices [column, row], outside up."""
+    column, row = torch.meshgrid(torch.arange(columns - 1), torch.arange(rows - 1), indexing="ij")
+    a, b = column * rows + row, (column + 1) * rows + row
     quads = torch.stack([a, a + 1, b + 1, b], -1).reshape(-1, 4)
     return torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]).to(device)
 
@@ -283,9 +289,9 @@ def uncut(place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.ones(len(place), device=place.device), torch.ones(len(place), dtype=torch.bool, device=place.device)
 
 
-def tube(path: np.ndarray, radius: np.ndarray, sides: int, closed: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (N * sides, 3) and outward normals of a pipe along a path (N, 3); radius (N,) or one value."""
-    ahead = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
+def tube(path: np.ndarray, radius: np.ndarray | float, sides: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices ((sides + 1) * N, 3) and outward normals of a pipe along a path (N, 3); radius (N,) or one value."""
+    ahead = np.gradient(path, axis=0)
     ahead = ahead / np.linalg.norm(ahead, axis=1, keepdims=True)
     up = np.where(np.abs(ahead[:, 2:]) < 0.9, (0.0, 0.0, 1.0), (0.0, 1.0, 0.0))
     right = np.cross(ahead, up)
@@ -297,7 +303,7 @@ def tube(path: np.ndarray, radius: np.ndarray, sides: int, closed: bool = False)
     return (path + outward * radius[:, None]).reshape(-1, 3), outward.reshape(-1, 3)
 
 
-def extras(rig: Rig, shape: torch.Tensor, hair) -> list[Surface]:
+def extras(rig: Rig, shape: torch.Tensor, hair: Hair) -> list[Surface]:
     """Buns, tails and plaits."""
     style, device = STYLES[hair.style], shape.device
     if not style.extra:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .hair import STYLES, scalp
-from .identity import Face, Identity, linear
+from .identity import Clothes, Face, Identity, linear
 from .noise import noise, step
 from .raster import EMPTY, rasterize
 from .rig import CHART_RECTS, HEAD, MOUTH, SKIN, SOCKET, TORSO, Rig
@@ -369,7 +369,7 @@ def paint_cloth(points: torch.Tensor, identity: Identity) -> torch.Tensor:
     return texel(cloth, specular=0.03, gloss=10)
 
 
-def pattern(points: torch.Tensor, clothes) -> tuple[torch.Tensor, torch.Tensor]:
+def pattern(points: torch.Tensor, clothes: Clothes) -> tuple[torch.Tensor, torch.Tensor]:
     """Shares (M,) of the second and the third colour."""
     x, y, z = (points * clothes.scale).unbind(1)
     none = torch.zeros_like(x)

@@ -13,7 +13,7 @@ from .camera import Camera, keep_inside, sample_camera
 from .deform import carry, express, moved_joint, vertex_normals
 from .figure import Figure, build_figure, eye_centres, move, surface_points
 from .identity import BACKGROUND, Identity, generator, neutral_shape
-from .labels import FACE_LABEL, HAIR_LABEL
+from .labels import BACKGROUND_LABEL, FACE_LABEL, HAIR_LABEL
 from .looks import Layers, draw
 from .motion import INDEX, Motion, rotations
 from .paint import HAIRY, RGB
@@ -136,7 +136,7 @@ def draw_frames(
     label = torch.where((texels[HAIRY] > 0.5) & (label == FACE_LABEL), HAIR_LABEL, label)
     votes = torch.zeros(frames * size * size, dtype=torch.long, device=device)
     votes.scatter_reduce_(0, place, count.long() * 16 + label, "amax")
-    segments = torch.where(alpha[:, 0] >= 0.5, votes % 16, 0).reshape(frames, size, size)
+    segments = torch.where(alpha[:, 0] >= 0.5, votes % 16, BACKGROUND_LABEL).reshape(frames, size, size)
 
     def image(values: torch.Tensor) -> torch.Tensor:
         return values.reshape(frames, size, size, -1).permute(0, 3, 1, 2)

@@ -1,6 +1,9 @@
 """What is put on a head: clothes over the shoulders, hats, glasses, earrings. All as surfaces at rest, in dm."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,6 +11,9 @@ import torch
 from .hair import Skull, Surface, curve, grid_faces, skull, tube, uncut
 from .noise import noise, step
 from .rig import SKIN, TORSO, Rig
+
+if TYPE_CHECKING:
+    from .identity import Clothes
 
 HIDDEN = 0.14           # dm below a neckline from which on no skin is drawn
 OVERLAP = 0.30          # dm above it that the cloth's triangles reach, to be cut along the line
@@ -49,7 +55,7 @@ def neckline(points: torch.Tensor, cut: str) -> torch.Tensor:
     return inside
 
 
-def clothe(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, clothes) -> tuple[Cloth, torch.Tensor]:
+def clothe(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, clothes: Clothes) -> tuple[Cloth, torch.Tensor]:
     """The garment over a neutral shape (W, 3), and which of the rig's triangles (F,) it hides."""
     inside = neckline(rig.vertices, clothes.neckline)                                   # (W,)
     welded = rig.weld[rig.faces]                                                        # (F, 3)
@@ -77,7 +83,7 @@ def clothe(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, clothes) -> tup
     return Cloth(corners, Surface(relaxed[at], faces, rig.uv[corners], inside[at], inside[at] < 0.3)), hidden
 
 
-def collar(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
+def collar(rig: Rig, shape: torch.Tensor, clothes: Clothes) -> list[Surface]:
     """Shirt collars, lapel collars and hoods: strips about the neck."""
     kind = clothes.neckline
     if kind not in ("shirt", "jacket", "hoodie"):
@@ -133,7 +139,7 @@ def dome(head: Skull, edge: torch.Tensor, thickness: torch.Tensor, lift: float =
     return Surface(place, faces, uv.reshape(-1, 2), *uncut(place))
 
 
-def hat(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
+def hat(rig: Rig, shape: torch.Tensor, clothes: Clothes) -> list[Surface]:
     kind = clothes.hat
     if not kind:
         return []
@@ -202,7 +208,7 @@ def brim(head: Skull, edge: torch.Tensor, thickness: float, reach: float, width:
     return cut(place.reshape(-1, 3), grid_faces(columns, rows, edge.device), uv.reshape(-1, 2), keep.reshape(-1))
 
 
-def glasses(rig: Rig, shape: torch.Tensor, clothes) -> list[Surface]:
+def glasses(rig: Rig, shape: torch.Tensor, clothes: Clothes) -> list[Surface]:
     kind = clothes.glasses
     if not kind:
         return []
