@@ -21,7 +21,8 @@ from .rig import TONGUE as TONGUE_PART
 
 TEETH_SHOW = 0.022          # dm by which the teeth are nearer to each other than the base mesh has them
 LID_STRENGTH = (0.85, 1.6)  # of the blink, by how wide an identity's eyes are open
-BEARD_DEPTH = {"full": 0.06, "long": 0.22, "goatee": 0.05, "chin": 0.07}     # dm
+BEARD_DEPTH = {"full": 0.06, "long": 0.17, "goatee": 0.05, "chin": 0.07}     # dm
+MOUTH_HEIGHT, MOUTH_SIZE = 6.68, (0.38, 0.17)       # dm: an ellipse about the template's lips
 LABELS = (FACE_LABEL, EYE_LABEL, MOUTH_LABEL, MOUTH_LABEL, MOUTH_LABEL, EYE_LABEL)      # of the rig's parts
 
 
@@ -129,9 +130,13 @@ def grown(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, face: Face) -> t
     if face.beard in BEARD_DEPTH:
         outer = torch.zeros(len(shape), device=shape.device)
         outer[torch.unique(rig.weld[rig.faces[(rig.part == SKIN) & (rig.chart <= HEAD)]])] = 1
+        # The lips keep their place: only what is away from the mouth grows.
+        away = ((rig.vertices[:, 0] / MOUTH_SIZE[0]) ** 2 + ((rig.vertices[:, 1] - MOUTH_HEIGHT) / MOUTH_SIZE[1]) ** 2).sqrt()
+        outer = outer * step(1.0, 1.9, away)
         depth = BEARD_DEPTH[face.beard] * outer * step(0.0, 0.16, beard_depth(rig.vertices, face.beard))
         hangs = torch.tensor([0.0, -0.6, 0.25] if face.beard == "long" else [0.0, 0.0, 0.0], device=shape.device)
-        drawn = drawn + (normals + hangs) * depth[:, None]
+        lower = step(6.55, 6.30, rig.vertices[:, 1:2])                                  # only what is below the mouth hangs
+        drawn = drawn + (normals + hangs * lower) * depth[:, None]
     return drawn
 
 
