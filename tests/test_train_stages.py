@@ -20,13 +20,15 @@ from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import InputError
 from realportrait_core.generate import motion_maps
 from realportrait_core.train import __main__ as train_command
-from realportrait_core.train import loop
+from realportrait_core.train import curves, loop
 from realportrait_core.train.batch import batches, draw, load, maps_of, read_index
 from realportrait_core.train.data import __main__ as prepare_command
 from realportrait_core.train.data.sample import Sample, load_sample, save_sample
 from realportrait_core.train.dit import Objective, from_scratch, train_stage
 from realportrait_core.train.loop import Budget, save_atomically
+from realportrait_core.train.report import Report
 from realportrait_core.train.stages import PAPER_CLIPS, PAPER_FRAMES, Shape, Stage
+from realportrait_core.train.world import ALONE
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import save_vid2vid
 from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix
@@ -314,7 +316,7 @@ import test_train_stages as toy
 from pathlib import Path
 from dataclasses import replace
 from realportrait_core.train import __main__ as train_command
-from realportrait_core.train import loop
+from realportrait_core.train import curves, loop
 from realportrait_core.train.report import Report
 from realportrait_core.train.world import enter, leave
 torch.set_num_threads(1)
@@ -431,3 +433,35 @@ def test_a_folder_of_videos_becomes_weights(tmp_path, capsys, caplog):
     assert train_command.main(["frames", *common, "--out", stage_1]) == 1
     assert "were made with another Face Vid2vid" in caplog.text
     assert train_command.main(["clips", *common, "--init", vid2vid, "--out", mine]) == 1
+
+
+# What a training says of itself
+
+
+def test_a_table_of_a_resumed_run_counts_each_step_once(tmp_path):
+    rows = ["step,seconds,loss,norm,rate", "10,60,0.5,1,1", "20,120,0.4,1,1", "15,90,0.45,1,1", "20,150,0.3,1,1", ""]
+    (tmp_path / "training.csv").write_text("\n".join(rows))
+    assert curves.read_table(tmp_path / "training.csv") == ([1.0, 1.5, 2.5], [0.5, 0.45, 0.3])
+    assert curves.running_mean([1.0, 2.0, 3.0, 4.0], 2) == [1.0, 1.5, 2.5, 3.5]
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="other.csv is no table of a training"):
+        curves.read_table(tmp_path / "other.csv")
+
+
+def test_the_report_of_a_stage(index, vid2vid, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    run(index, vid2vid, tmp_path / "a.ckpt", report=Report(ALONE, tmp_path / "board"))
+    minutes, values = curves.read_table(tmp_path / "board" / "training.csv")
+    assert len(minutes) == 1 and 0.1 < values[0] < 3
+    assert "step 6  100 %, 0:00:00 left" in caplog.text and "frames/s" in caplog.text and "GiB" in caplog.text
+
+
+def test_curves_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "training.csv").write_text("step,seconds,loss,norm,rate\n10,60,0.5,1,1\n20,120,0.4,1,1\n")
+    rows = {"static portrait": {"psnr_db": 20.0}, "RealPortrait": {"psnr_db": 21.5}}
+    (tmp_path / "self.json").write_text(json.dumps({"rows": rows}))
+    options = [str(tmp_path / "training.csv"), "--out", str(tmp_path / "curves.png")]
+    assert curves.main([*options, "--eval", f"3:{tmp_path / 'self.json'}"]) == 0
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert curves.main([*options, "--eval", "x:none.json"]) == 1

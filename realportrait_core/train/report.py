@@ -1,5 +1,7 @@
-"""What a training says of itself: lines with ETA, throughput and memory, a progress bar on a terminal, TensorBoard's files."""
+"""What a training says of itself: lines with ETA, throughput and memory, a progress bar on a terminal, a table, TensorBoard's
+files."""
 
+import csv
 import logging
 import sys
 from pathlib import Path
@@ -14,17 +16,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TABLE = "training.csv"      # a row for each line of the log; a resumed run may repeat steps, of which the last row counts
+
 
 class Report:
-    """Of the first process; the others say nothing. With a folder, scalars and pictures go to TensorBoard too."""
+    """Of the first process; the others say nothing. With a folder, means go to its TABLE, scalars and pictures to TensorBoard."""
 
     def __init__(self, world: World, folder: Path | None = None):
         self.world = world
         self.sums: dict[str, tuple[float, int]] = {}
         self.frames = self.since = 0.0
-        self.bar = self.board = None
+        self.bar = self.board = self.table = None
         if world.first and folder is not None:
-            self.board = summary_writer(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.table, self.board = folder / TABLE, summary_writer(folder)
 
     def begin(self, budget: "Budget", step: int, spent: float) -> None:
         self.since = spent
@@ -57,6 +62,13 @@ class Report:
             log.info("step %d  %.0f %%, %s left  rate %.2e  %s  skipped %d%s  %s", step, 100 * gone,
                      clock(spent / gone - spent if gone else 0), means["rate"], extra, self.sums["skipped"][0] and
                      int(means["skipped"]), speed, memory(self.world.device))
+        if self.table is not None:
+            new = not self.table.is_file()
+            with self.table.open("a", newline="", encoding="utf-8") as file:
+                rows = csv.writer(file)
+                if new:
+                    rows.writerow(["step", "seconds", "loss", "norm", "rate"])
+                rows.writerow([step, round(spent, 1), *(f"{means[name]:.6g}" for name in ("loss", "norm", "rate"))])
         self.sums, self.frames, self.since = {}, 0.0, spent
 
     def picture(self, name: str, image: torch.Tensor, step: int) -> None:
@@ -65,6 +77,8 @@ class Report:
             self.board.add_image(name, image, step, dataformats="HWC")
 
     def end(self, budget: "Budget", step: int, spent: float) -> None:
+        if self.sums:
+            self.line(budget, step, spent)
         if self.bar is not None:
             self.bar.close()
         if self.board is not None:
