@@ -8,6 +8,7 @@ from .host import folders
 from .load import LoadModel, LoadVid2Vid
 from .motion import MakeMotionMaps
 from .sample import Conditioning, SampleClips
+from .video import LoadDrivingVideo
 
 folders.register()
 
@@ -16,4 +17,7 @@ class RealPortraitExtension(ComfyExtension):
     """What ComfyUI's loader asks for the list of nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadModel, LoadVid2Vid, ExtractKeypoints, MakeMotionMaps, Conditioning, SampleClips, ContinueClip]
+        return [
+            LoadModel, LoadVid2Vid, ExtractKeypoints, MakeMotionMaps, Conditioning, SampleClips, ContinueClip,
+            LoadDrivingVideo,
+        ]

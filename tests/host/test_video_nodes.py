@@ -1,0 +1,125 @@
+"""The nodes around the driving video and the result, in the host's process: loading, pasting back, looking inside."""
+
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+ALL = {"start": 0.0, "start_in": "seconds", "frames": 0, "stride": 1, "fps": 0.0, "longest_side": 0}
+SOCKET = "(the video input)"
+
+
+def refused(pack, match):
+    return pytest.raises(pack("realportrait_core.errors").InputError, match=match)
+
+
+# ---- Load Driving Video ----
+
+@pytest.fixture(scope="module")
+def clip(host) -> Path:
+    """24 frames of 256x256 px at 12.5 a second, in the input folder."""
+    import folder_paths
+
+    path = Path(folder_paths.get_input_directory(), "clip.mp4")
+    shutil.copy(ROOT / "tests" / "data" / "800000.mp4", path)
+    return path
+
+
+@pytest.fixture
+def load(run_node):
+    def run(file=SOCKET, **changes):
+        return run_node("RealPortraitLoadDrivingVideo", file=file, **{**ALL, **changes})
+
+    return run
+
+
+def test_a_file_of_the_input_folder(host, load, clip):
+    from comfy_api.latest import InputImpl
+
+    node = host.NODE_CLASS_MAPPINGS["RealPortraitLoadDrivingVideo"]
+    assert "clip.mp4" in node.INPUT_TYPES()["required"]["file"][1]["options"]
+    images, audio, fps, count = load("clip.mp4")
+    assert (images.shape, fps, count, audio) == ((24, 256, 256, 3), 12.5, 24, None)
+    video = InputImpl.VideoFromFile(str(clip))
+    assert torch.equal(images, video.get_components().images)           # what the stock node gives
+    some, _, fps, count = load(video=video, start=0.8, frames=3, stride=2, longest_side=64)
+    assert (some.shape, fps, count) == ((3, 64, 64, 3), 6.25, 3)
+    assert (some.mean((1, 2, 3)) - images[10:15:2].mean((1, 2, 3))).abs().max() < 5e-3
+
+
+def test_a_video_in_memory_and_as_bytes(pack, load, clip):
+    import io
+
+    from comfy_api.latest import InputImpl, Types
+
+    images = torch.rand(10, 32, 40, 3)
+    audio = {"waveform": torch.rand(1, 2, 1600), "sample_rate": 1600}
+    video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=Fraction(10)))
+    picked, sound, fps, count = load(video=video, start=4, start_in="frames", frames=3)
+    assert torch.equal(picked, images[4:7]) and (fps, count) == (10.0, 3)
+    assert torch.equal(sound["waveform"], audio["waveform"][..., 640:1120]) and sound["sample_rate"] == 1600
+    whole = load(video=InputImpl.VideoFromFile(io.BytesIO(clip.read_bytes())))
+    assert torch.equal(whole[0], load("clip.mp4")[0])
+
+
+@pytest.mark.parametrize("name", ["../../outside.mp4", "/etc/passwd", "no such.mp4", "", "clip.mp4 [output]"])
+def test_only_videos_of_the_input_folder_are_opened(host, pack, load, clip, name):
+    said = host.NODE_CLASS_MAPPINGS["RealPortraitLoadDrivingVideo"].validate_inputs(file=name)
+    assert isinstance(said, str) and "is not one of the 1 videos in" in said and "clip.mp4" in said
+    with refused(pack, "is not one of the"):
+        load(name)
+
+
+def test_what_the_loader_refuses(pack, load, clip, monkeypatch, tmp_path):
+    import comfy.model_management
+    from comfy_api.latest import InputImpl
+
+    with refused(pack, "choose a file of the input folder, or connect Load Video"):
+        load()
+    with refused(pack, r"starts at frame 50 \(4.00 s\) and clip.mp4 has 24 frames at 12.5 a second"):
+        load("clip.mp4", start=4.0)
+    with refused(pack, "start_in is 'hours'; it must be one of: seconds, frames"):
+        load("clip.mp4", start_in="hours")
+    shutil.copy(clip, tmp_path / "gone.mp4")
+    video = InputImpl.VideoFromFile(str(tmp_path / "gone.mp4"))
+    (tmp_path / "gone.mp4").unlink()
+    with refused(pack, "There is no file .*gone.mp4"):
+        load(video=video)
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: (1 << 30) + (1 << 20))
+    with refused(pack, "24 frames of 256x256 px of clip.mp4 take 0.0 GB"):
+        load("clip.mp4")
+
+
+def test_the_loader_runs_again_when_the_file_changes(host, clip):
+    import os
+
+    node = host.NODE_CLASS_MAPPINGS["RealPortraitLoadDrivingVideo"]
+    before = node.fingerprint_inputs(file="clip.mp4", **ALL)
+    assert before == node.fingerprint_inputs(file="clip.mp4", **ALL)
+    os.utime(clip, (1, 1))
+    assert before != node.fingerprint_inputs(file="clip.mp4", **ALL)
+    assert node.fingerprint_inputs(file=SOCKET, **ALL) is None
+
+
+def test_loading_reports_progress_and_is_cancelled(load, clip):
+    import comfy.model_management as management
+    import comfy.utils
+
+    ticks = []
+
+    def hook(value, total, preview, node_id=None):
+        ticks.append((value, total))
+        if value == 7:
+            management.interrupt_current_processing(True)
+
+    comfy.utils.set_progress_bar_global_hook(hook)
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            load("clip.mp4", start=1.0)
+        assert ticks == [(i, 24) for i in range(1, 8)]
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+        management.interrupt_current_processing(False)
