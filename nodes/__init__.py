@@ -7,6 +7,7 @@ from .face import ExtractKeypoints
 from .host import folders
 from .load import LoadModel, LoadVid2Vid
 from .motion import MakeMotionMaps
+from .paste import PasteBack
 from .sample import Conditioning, SampleClips
 from .video import LoadDrivingVideo
 
@@ -19,5 +20,5 @@ class RealPortraitExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadModel, LoadVid2Vid, ExtractKeypoints, MakeMotionMaps, Conditioning, SampleClips, ContinueClip,
-            LoadDrivingVideo,
+            LoadDrivingVideo, PasteBack,
         ]

@@ -23,6 +23,7 @@ ALLOWED = {
     "diffusion": BASE,
     "motion_map": BASE,
     "video": BASE,
+    "paste": BASE | {"face"},
     "vae": BASE | {"checkpoint"},
     "vid2vid": BASE | {"checkpoint"},
     "dit": BASE | {"checkpoint", "motion_map"},         # never vid2vid: a motion map is a tensor

@@ -123,3 +123,52 @@ def test_loading_reports_progress_and_is_cancelled(load, clip):
     finally:
         comfy.utils.set_progress_bar_global_hook(None)
         management.interrupt_current_processing(False)
+
+
+# ---- Paste Animation Back ----
+
+def motion_for(pack, height, width, size, corner, zoom):
+    generate, maps = pack("realportrait_core.generate"), pack("realportrait_core.motion_map")
+    nothing = maps.MotionMaps(torch.zeros(1, 1, 1, 1), torch.eye(3)[None], torch.zeros(1, 2, 3), size, size)
+    forward = torch.diag(torch.tensor([zoom, zoom, 1.0], dtype=torch.float64))
+    forward[:2, 2] = (0.5 - torch.tensor(corner, dtype=torch.float64)) * zoom - 0.5
+    return generate.Motion(nothing, nothing, forward, (height, width))
+
+
+def test_pasting_back_keeps_the_picture_outside(pack, run_node):
+    import comfy.utils
+
+    picture, frames = torch.rand(1, 90, 120, 3), torch.rand(20, 64, 64, 3)
+    motion = motion_for(pack, 90, 120, 64, (30.0, 10.0), 1.0)
+    kept, ticks = (picture.clone(), frames.clone()), []
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: ticks.append((value, total)))
+    try:
+        images, mask = run_node(
+            "RealPortraitPasteBack", picture=picture, frames=frames, motion=motion, feather=10.0, length="longest")
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+    assert ticks == [(8, 20), (16, 20), (20, 20)]
+    assert images.shape == (20, 90, 120, 3) and mask.shape == (1, 90, 120)
+    assert torch.equal(images[:, mask[0] == 0], picture.expand(20, -1, -1, -1)[:, mask[0] == 0])
+    assert torch.equal(images[:, 20:60, 40:80], frames[:, 10:50, 10:50])
+    assert torch.equal(picture, kept[0]) and torch.equal(frames, kept[1])
+    again, _ = run_node(
+        "RealPortraitPasteBack", picture=images, frames=frames[:5], motion=motion, feather=10.0, length="shortest",
+        mask=torch.zeros(1, 90, 120))
+    assert torch.equal(again, images[:5])
+
+
+def test_what_pasting_refuses(pack, run_node, monkeypatch):
+    import comfy.model_management
+
+    given = dict(
+        picture=torch.rand(1, 90, 120, 3), frames=torch.rand(2, 64, 64, 3), feather=8.0, length="longest",
+        motion=motion_for(pack, 90, 120, 64, (30.0, 10.0), 1.0),
+    )
+    with refused(pack, "picture is 120x80 px; the motion was made for one of 120x90 px"):
+        run_node("RealPortraitPasteBack", **{**given, "picture": torch.rand(1, 80, 120, 3)})
+    with refused(pack, "length is 'loop'; it must be one of: longest, shortest"):
+        run_node("RealPortraitPasteBack", **{**given, "length": "loop"})
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: 1 << 16)
+    with refused(pack, "2 frames of 120x90 px take 0.0 GB"):
+        run_node("RealPortraitPasteBack", **given)
