@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .continue_clip import ContinueClip
 from .face import ExtractKeypoints
 from .host import folders
+from .inspect import Inspect
 from .load import LoadModel, LoadVid2Vid
 from .motion import MakeMotionMaps
 from .paste import PasteBack
@@ -20,5 +21,5 @@ class RealPortraitExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadModel, LoadVid2Vid, ExtractKeypoints, MakeMotionMaps, Conditioning, SampleClips, ContinueClip,
-            LoadDrivingVideo, PasteBack,
+            LoadDrivingVideo, PasteBack, Inspect,
         ]

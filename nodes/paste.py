@@ -25,8 +25,8 @@ class PasteBack(io.ComfyNode):
             inputs=[
                 io.Image.Input(
                     "picture",
-                    tooltip="The portrait in full size, the same as for Extract Vid2vid Keypoints; or frames of that size, such as "
-                    "the result for another face.",
+                    tooltip="The portrait in full size, the same as for Extract Vid2vid Keypoints; or frames of that size, such "
+                    "as the result for another face.",
                 ),
                 io.Image.Input(
                     "frames", tooltip="The animated square frames, from VAE Decode; enlarged ones (2x, 4x) are welcome.",

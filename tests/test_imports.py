@@ -29,6 +29,7 @@ ALLOWED = {
     "dit": BASE | {"checkpoint", "motion_map"},         # never vid2vid: a motion map is a tensor
     "clips": BASE | NETWORKS,
     "generate": BASE | NETWORKS | {"clips"},
+    "inspect": BASE | NETWORKS | {"clips", "generate"},
     "train": BASE | NETWORKS | {"clips", "generate", "video"},
     "eval": BASE | NETWORKS | {"clips", "generate"},
 }

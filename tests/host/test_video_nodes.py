@@ -172,3 +172,39 @@ def test_what_pasting_refuses(pack, run_node, monkeypatch):
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: 1 << 16)
     with refused(pack, "2 frames of 120x90 px take 0.0 GB"):
         run_node("RealPortraitPasteBack", **given)
+
+
+# ---- Inspect RealPortrait ----
+
+@pytest.fixture(scope="module")
+def vid2vid(host, pack):
+    import folder_paths
+    import tiny
+
+    folder = Path(folder_paths.models_dir) / "realportrait"
+    folder.mkdir(exist_ok=True)
+    tiny.vid2vid_file(pack, folder / "tiny_for_video.safetensors")
+    return host.NODE_CLASS_MAPPINGS["RealPortraitLoadVid2Vid"].execute(weights="tiny_for_video.safetensors").result[0]
+
+
+def test_inspecting_a_run(pack, run_node, vid2vid):
+    generator = torch.Generator().manual_seed(3)
+    portrait, driver = torch.rand(1, 160, 150, 3, generator=generator), torch.rand(40, 120, 110, 3, generator=generator)
+    keypoints = run_node(
+        "RealPortraitExtractKeypoints", vid2vid=vid2vid, portrait=portrait, driver=driver, portrait_face="largest",
+        driver_face="largest", missing_face="hold", portrait_box="40, 40, 80, 90", driver_box="30 30 60 70")[0]
+    motion = run_node(
+        "RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, mode="relative", pose_gain=1.0, expression_gain=1.0,
+        neutral_frame=0, framing="auto")[0]
+    given = dict(keypoints=keypoints, motion=motion, portrait=portrait, driver=driver, most=3, clip_frames=16)
+    sheets, report = run_node("RealPortraitInspect", **given)
+    assert sheets.shape[0] == 3 and sheets.shape[3] == 3 and 0 <= sheets.min() and sheets.max() <= 1
+    assert report.startswith("Face found in 40 of 40 driver frames.") and "Connect the animated frames" in report
+    _, report = run_node("RealPortraitInspect", **given, frames=torch.rand(40, 64, 64, 3, generator=generator))
+    assert "portrait " in report and "31-39" in report and "Clip 2 against clip 0" in report
+    # And what was animated goes back into the portrait.
+    images, _ = run_node(
+        "RealPortraitPasteBack", picture=portrait, frames=torch.rand(2, 64, 64, 3), motion=motion, feather=8.0, length="longest")
+    assert images.shape == (2, 160, 150, 3)
+    with refused(pack, "of 40 driver frames, the driver has 39"):
+        run_node("RealPortraitInspect", **{**given, "driver": driver[:39]})
