@@ -65,6 +65,26 @@ def test_a_video_in_memory_and_as_bytes(pack, load, clip):
     assert torch.equal(whole[0], load("clip.mp4")[0])
 
 
+def test_a_video_that_a_newer_host_has_trimmed(load, clip):
+    """Its file is longer than it says, so its own frames are taken."""
+    from comfy_api.latest import InputImpl, Types
+
+    class Trimmed(InputImpl.VideoFromFile):
+        def as_trimmed(self):
+            raise AssertionError("not asked for")
+
+        def get_duration(self):
+            return 0.4
+
+        def get_components(self):
+            whole = super().get_components()
+            return Types.VideoComponents(images=whole.images[5:10], audio=None, frame_rate=whole.frame_rate)
+
+    whole = load("clip.mp4")[0]
+    assert torch.equal(load(video=Trimmed(str(clip)))[0], whole[5:10])
+    assert torch.equal(load(video=Trimmed(str(clip)), frames=2, stride=2)[0], whole[5:9:2])
+
+
 @pytest.mark.parametrize("name", ["../../outside.mp4", "/etc/passwd", "no such.mp4", "", "clip.mp4 [output]"])
 def test_only_videos_of_the_input_folder_are_opened(host, pack, load, clip, name):
     said = host.NODE_CLASS_MAPPINGS["RealPortraitLoadDrivingVideo"].validate_inputs(file=name)
