@@ -4,6 +4,8 @@ import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, TypeVar
 
@@ -15,6 +17,8 @@ from .errors import InputError
 
 HDR = {16: "PQ", 18: "HLG"}     # transfer functions that an 8-bit picture shows washed out
 FASTEST = 240.0         # frames a second above which a file's own rate is taken for a clock's, not a camera's
+SEARCHED = 5.0          # s; a range that starts later is looked for from the key frame before it
+MARGIN = 1.0            # s before it that are searched for, since a file's index may be coarse
 LOADED = 1 + 4          # bytes a colour value takes while frames are loaded: uint8, then float32
 
 ISO_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
@@ -139,8 +143,11 @@ def about(source: Readable) -> About:
     return About(next((rate for rate in rates if rate <= FASTEST), None), duration or None)
 
 
-def decode(source: Readable) -> Iterator[Shown]:
-    """Every frame that the file shows. Raises InputError where it is no video, or damaged from here on."""
+def decode(source: Readable, since: float | None = None) -> Iterator[Shown]:
+    """Every frame that the file shows, or those from the key frame before `since` s on, if its index is right.
+
+    Raises InputError where it is no video, or damaged from here on.
+    """
     import av
 
     before, broken = None, False
@@ -148,11 +155,13 @@ def decode(source: Readable) -> Iterator[Shown]:
         with source.open() as stream, av.open(stream, format=container(source)) as video:
             track = video_track(video, source)
             rate, ratio = track.average_rate, float(track.sample_aspect_ratio or 1)
+            if since is not None:
+                video.seek(round(since / track.time_base), stream=track)
             for i, frame in enumerate(video.decode(track)):
                 if frame.is_corrupt:
                     broken = True
                     continue
-                if frame.time is None and not rate:
+                if frame.time is None and not (rate and since is None):
                     raise InputError(f"{source.name} says neither when its frames are shown nor how many a second there are.")
                 size = frame.width, frame.height, frame.rotation
                 yield Shown(frame, ratio, float(i / rate if frame.time is None else frame.time),
@@ -162,6 +171,24 @@ def decode(source: Readable) -> Iterator[Shown]:
         raise
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         raise InputError(f"{source.name} cannot be read as a video ({error}).") from error
+
+
+def decode_near(source: Readable, seconds: float) -> tuple[Iterator[Shown], float | None]:
+    """Frames that begin at or before `seconds` after the first one, and the time of that first one in the file.
+
+    Where the file cannot be searched, all frames and None.
+    """
+    first = next(decode(source), None)
+    if first is None or container(source) not in ("mp4", "matroska"):
+        return decode(source), None
+    frames = decode(source, max(first.time, first.time + seconds - MARGIN))
+    try:
+        shown = next(frames, None)
+    except InputError:                                  # of the search: if the file is damaged, plain decoding will say so
+        shown = None
+    if shown is None or shown.time > first.time + seconds:
+        return decode(source), None
+    return chain([shown], frames), first.time
 
 
 def video_track(video, source: Readable):
@@ -205,12 +232,15 @@ class Timed(Protocol):
 T = TypeVar("T", bound=Timed)
 
 
-def resample(frames: Iterable[T], fps: float, longest_hold: float | None = None) -> Iterator[tuple[T, float, bool, bool]]:
+def resample(
+    frames: Iterable[T], fps: float, longest_hold: float | None = None, origin: float | None = None
+) -> Iterator[tuple[T, float, bool, bool]]:
     """Frames at any times -> (frame, time, fresh, joined) every 1 / fps s, the nearest in time.
 
-    fresh: not the frame of the one before once more; joined: follows on the one before. Frames that go back in time are
-    left out. After a gap of more than longest_hold s, and of 1.5 frames, and where a frame is `anew`, time starts anew;
-    with None it never does, and the frame before such a gap stands until its middle.
+    Time is counted from the first frame, or from `origin` s, at or before it. fresh: not the frame of the one before once
+    more; joined: follows on the one before. Frames that go back in time are left out. After a gap of more than longest_hold
+    s, and of 1.5 frames, and where a frame is `anew`, time starts anew; with None it never does, and the frame before such
+    a gap stands until its middle.
     """
     gap, rest = None if longest_hold is None else max(longest_hold, 1.5 / fps), 1e-3 / fps
     before, last, start, n = None, None, 0.0, 0
@@ -223,7 +253,7 @@ def resample(frames: Iterable[T], fps: float, longest_hold: float | None = None)
 
     for shown in frames:
         if before is None:
-            start = shown.time
+            start = shown.time if origin is None else origin + ceil((shown.time - origin) * fps - 1e-3) / fps
         elif shown.time <= before.time:
             continue
         elif gap is not None and (shown.anew or shown.time - before.time > gap):
@@ -237,14 +267,18 @@ def resample(frames: Iterable[T], fps: float, longest_hold: float | None = None)
 
 
 def chosen(
-    frames: Iterable[T], fps: float, selection: Selection, name: str, tick: Callable[[int], None]
+    frames: Iterable[T], fps: float, selection: Selection, name: str, tick: Callable[[int], None], origin: float | None = None
 ) -> Iterator[tuple[T, float]]:
     """The selection's frames with their times in the file. tick(n) before every frame of the timeline, chosen or not.
+
+    frames may begin anywhere before the range if `origin`, the time of the very first in s, is told.
 
     Raises InputError, with the numbers, where the range starts behind the last frame. Decoding ends with the range.
     """
     first, given, n = selection.first(fps), 0, 0
-    for n, (shown, time, _, _) in enumerate(resample(frames, fps), 1):
+    for shown, time, _, _ in resample(frames, fps, None, origin):
+        origin = time if origin is None else origin
+        n = round((time - origin) * fps) + 1
         tick(n)
         if n <= first or (n - 1 - first) % selection.stride:
             continue
@@ -266,7 +300,7 @@ def chosen(
 # Loading
 
 def load_video(source: Readable, selection: Selection, most: float | None = None, callback: Progress | None = None) -> Footage:
-    """The chosen frames of a file and their sound. Frames before and between them are decoded and dropped one by one.
+    """The chosen frames of a file and their sound. Frames before and between them are dropped one by one as they are decoded.
 
     most: bytes that loading may take. callback(done, total) at every frame of the timeline; what it raises ends the loading.
     Raises InputError where the file is no video or damaged, gives no frame rate, changes the size of its picture, where the
@@ -278,7 +312,10 @@ def load_video(source: Readable, selection: Selection, most: float | None = None
         raise InputError(f"{source.name} does not say how many frames a second it has. Set fps, to 25 for example.")
     progress = Ticks(selection, fps, said.duration, callback)
     pictures, times, before = [], [], None
-    for shown, time in chosen(decode(source), fps, selection, source.name, progress.frame):
+    ahead, frames, origin = selection.first(fps) / fps, decode(source), None
+    if ahead > SEARCHED:
+        frames, origin = decode_near(source, ahead)
+    for shown, time in chosen(frames, fps, selection, source.name, progress.frame, origin):
         if before is not shown:
             before, picture = shown, upright(shown, selection.longest_side)
             check_picture(pictures[0].shape if pictures else None, picture.shape, time, source.name)

@@ -132,6 +132,36 @@ def test_what_is_not_chosen_is_not_kept_and_not_decoded_behind_the_range(four_se
     assert made == pytest.approx([25 / 25, 27 / 25, 29 / 25], abs=2e-3) and max(seen) <= 31 / 25
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("varies", [False, True])
+def test_a_late_range_is_searched_for_and_is_the_same(tmp_path, monkeypatch, suffix, varies):
+    """40 s with a key frame every 2 s: at most 4 s are decoded before the range, and the frames are those of plain decoding."""
+    from realportrait_core import video
+
+    times = np.arange(400) / 10
+    if varies:
+        times = times + np.random.default_rng(1).uniform(0, 0.08, 400)
+    source = write(tmp_path / f"long.{suffix}", [grey(time / 10) for time in times], 10, times, gop_size=20)
+    seen, whole = [], video.decode
+    monkeypatch.setattr(video, "decode", lambda *given: (seen.append(shown.time) or shown for shown in whole(*given)))
+    for selection in (
+        Selection(start=30.03, frames=12, fps=12.5), Selection(start=247, start_in="frames", stride=3, frames=9, fps=10),
+    ):
+        seen.clear()
+        searched = load_video(source, selection)
+        assert min(seen[1:]) > selection.first(selection.fps) / selection.fps - 4 and len(seen) < 80
+        monkeypatch.setattr(video, "SEARCHED", 1e9)
+        plain = load_video(source, selection)
+        monkeypatch.setattr(video, "SEARCHED", 5.0)
+        assert searched.times == pytest.approx(plain.times, abs=1e-6) and torch.equal(searched.images, plain.images)
+    with pytest.raises(InputError, match=r"starts at frame 500 \(50.00 s\) and long.* has (399|400|401) frames at 10 a second"):
+        load_video(source, Selection(start=50.0, fps=10))
+    # An index that leads behind the range is not believed.
+    monkeypatch.setattr(video, "decode", lambda source, since=None: whole(source, None if since is None else since + 6))
+    again = load_video(source, selection)
+    assert again.times == pytest.approx(plain.times, abs=1e-6) and torch.equal(again.images, plain.images)
+
+
 def test_progress_and_cancel(four_seconds):
     ticks = []
     load_video(four_seconds, Selection(start=1.0, frames=5), callback=lambda done, total: ticks.append((done, total)))
