@@ -209,7 +209,8 @@ def crop_tile(
         cv2.line(tile, start, tip, (0, 0, 0), 4, cv2.LINE_AA, 4)
         cv2.line(tile, start, tip, color, 2, cv2.LINE_AA, 4)
         dot(tile, tip, 3, color)
-        at = tip[0] // 16 + 7, tip[1] // 16 + 4
+        wide = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)[0][0]
+        at = tip[0] // 16 + (7 if tip[0] >= start[0] else -wide - 7), tip[1] // 16 + 4     # outwards
         for ink, thickness in (((0, 0, 0), 3), (color, 1)):                             # a dark rim
             cv2.putText(tile, name, at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, ink, thickness, cv2.LINE_AA)
     return tile
