@@ -5,9 +5,12 @@ from comfy_api.latest import ComfyExtension, io
 from .continue_clip import ContinueClip
 from .face import ExtractKeypoints
 from .host import folders
+from .inspect import Inspect
 from .load import LoadModel, LoadVid2Vid
 from .motion import MakeMotionMaps
+from .paste import PasteBack
 from .sample import Conditioning, SampleClips
+from .video import LoadDrivingVideo
 
 folders.register()
 
@@ -16,4 +19,7 @@ class RealPortraitExtension(ComfyExtension):
     """What ComfyUI's loader asks for the list of nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadModel, LoadVid2Vid, ExtractKeypoints, MakeMotionMaps, Conditioning, SampleClips, ContinueClip]
+        return [
+            LoadModel, LoadVid2Vid, ExtractKeypoints, MakeMotionMaps, Conditioning, SampleClips, ContinueClip,
+            LoadDrivingVideo, PasteBack, Inspect,
+        ]

@@ -22,12 +22,15 @@ ALLOWED = {
     "face": BASE,
     "diffusion": BASE,
     "motion_map": BASE,
+    "video": BASE,
+    "paste": BASE | {"face"},
     "vae": BASE | {"checkpoint"},
     "vid2vid": BASE | {"checkpoint"},
     "dit": BASE | {"checkpoint", "motion_map"},         # never vid2vid: a motion map is a tensor
     "clips": BASE | NETWORKS,
     "generate": BASE | NETWORKS | {"clips"},
-    "train": BASE | NETWORKS | {"clips", "generate"},
+    "inspect": BASE | NETWORKS | {"clips", "generate"},
+    "train": BASE | NETWORKS | {"clips", "generate", "video"},
     "eval": BASE | NETWORKS | {"clips", "generate"},
 }
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server", "execution", "latent_preview"}

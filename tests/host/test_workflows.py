@@ -9,6 +9,7 @@ import pytest
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 API = sorted((WORKFLOWS / "api").glob("*.json"))
+TWO_FACES = WORKFLOWS / "api" / "animate_two_faces.json"
 EXTRAS = ("nodes_video.py", "nodes_preview_any.py", "nodes_latent.py")
 PREVIEWS = {"PreviewImage", "PreviewAny"}           # only the browser's workflow has them
 NOTES = {"MarkdownNote"}
@@ -58,7 +59,7 @@ def test_api_workflow_fits_the_nodes(path, describe):
                 assert options.get("min", value) <= value <= options.get("max", value)
 
 
-@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in API if path != TWO_FACES], ids=lambda path: path.stem)
 def test_api_workflow_takes_what_the_readme_says(path):
     """The files' names, the driver's frame rate and sound, the weights of the pack; and nothing but stock nodes beside ours."""
     by_type = {}
@@ -70,6 +71,28 @@ def test_api_workflow_takes_what_the_readme_says(path):
     assert by_type["VAELoader"][0]["vae_name"] == "realportrait_mini_vae.safetensors"
     components, = (node for node, entry in read(path).items() if entry["class_type"] == "GetVideoComponents")
     assert by_type["CreateVideo"][0]["fps"] == [components, 2] and by_type["CreateVideo"][0]["audio"] == [components, 1]
+
+
+def test_two_faces_move_by_two_drivers_at_one_rate():
+    """Each face by its own chain from the one picture; the second is pasted into the frames of the first."""
+    workflow = read(TWO_FACES)
+
+    def all_of(class_type):
+        return {node: entry["inputs"] for node, entry in workflow.items() if entry["class_type"] == class_type}
+
+    picture, = all_of("LoadImage")
+    loads = all_of("RealPortraitLoadDrivingVideo")
+    assert workflow[picture]["inputs"]["image"] == "two_faces.png" and len({given["fps"] for given in loads.values()}) == 1
+    assert {given["video"][0] for given in loads.values()} == set(all_of("LoadVideo"))
+    extracts = all_of("RealPortraitExtractKeypoints")
+    assert [given["portrait_face"] for given in extracts.values()] == ["1st from left", "2nd from left"]
+    assert {given["driver"][0] for given in extracts.values()} == set(loads)
+    (first, below), (_, above) = all_of("RealPortraitPasteBack").items()
+    assert below["picture"] == [picture, 0] and above["picture"] == [first, 0]
+    for pasted, extract in zip((below, above), extracts):
+        sampler = workflow[workflow[pasted["frames"][0]]["inputs"]["samples"][0]]["inputs"]
+        assert sampler["motion"] == pasted["motion"] and sampler["portrait"] == [picture, 0]
+        assert workflow[pasted["motion"][0]]["inputs"]["keypoints"] == [extract, 0]
 
 
 def test_the_browsers_workflow_is_the_api_workflow(describe):

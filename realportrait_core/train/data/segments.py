@@ -17,15 +17,12 @@ from ...face.crop import face_square
 from ...face.detect import Face, FaceDetector
 from ...face.track import MAX_GAP, fill, follow, smooth
 from ...generate import frame_square
+from ...video import HDR, Shown, decode, resample, upright
 from .sources import Source
 
 LONGEST = 64            # frames of a segment: four clips of L = 16, of which training picks any
 BLOCK = 1024            # frames whose faces are held at once; a segment ends with its block
 LONGEST_HOLD = 0.2      # s for which a frame may stand until the next one; after that a new run begins
-HDR = {16: "PQ", 18: "HLG"}     # transfer functions that an 8-bit picture shows washed out
-
-ISO_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
-EBML = b"\x1a\x45\xdf\xa3"
 
 
 @dataclass(frozen=True)
@@ -36,16 +33,6 @@ class Frame:
     time: float                 # s, in the file
     fresh: bool                 # not the picture of the frame before once more
     joined: bool                # follows on the frame before; False at the start, after a gap and where the size changes
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A frame as the file has it."""
-
-    frame: object               # av.VideoFrame
-    ratio: float                # width of a pixel / its height
-    time: float                 # s
-    anew: bool                  # the one before is damaged or of another size
 
 
 @dataclass(frozen=True)
@@ -80,93 +67,24 @@ class Scrap:
 
 # Frames by their timestamps
 
-def container(source: Source) -> str:
-    """FFmpeg's name for what the first bytes say. Left to guess, it would also open a playlist, which names other files."""
-    with source.open() as stream:
-        start = stream.read(12)
-    if start[:4] == EBML:
-        return "matroska"
-    if start[4:8] in ISO_BOXES:
-        return "mp4"
-    raise InputError(f"{source.name} is not a video: its content is neither MP4 or MOV nor MKV or WebM.")
-
-
 def read_frames(source: Source, fps: float) -> Iterator[Frame]:
     """The video at `fps`: every 1 / fps s the frame that is nearest in time.
 
     Raises InputError where the file is no video, is damaged from here on, or is HDR; frames may have come before it.
     """
     picture = None
-    for shown, time, fresh, joined in resample(decode(source), fps):
+    for shown, time, fresh, joined in resample(without_hdr(source), fps, LONGEST_HOLD):
         if fresh:
             picture = upright(shown)
         yield Frame(picture, time, fresh, joined)
 
 
-def decode(source: Source) -> Iterator[Shown]:
+def without_hdr(source: Source) -> Iterator[Shown]:
     """Every frame that the file shows. Raises InputError as read_frames."""
-    import av
-
-    before, broken = None, False
-    try:
-        with source.open() as stream, av.open(stream, format=container(source)) as video:
-            if not video.streams.video or video.streams.video[0].codec_context is None:    # PyAV #2344: else it crashes
-                raise InputError(f"{source.name} has no video that can be decoded.")
-            track = video.streams.video[0]
-            rate, ratio = track.average_rate, float(track.sample_aspect_ratio or 1)
-            for i, frame in enumerate(video.decode(track)):
-                if frame.is_corrupt:
-                    broken = True
-                    continue
-                if frame.time is None and not rate:
-                    raise InputError(f"{source.name} says neither when its frames are shown nor how many a second there are.")
-                if int(frame.color_trc) in HDR:
-                    raise InputError(f"{source.name} is HDR ({HDR[int(frame.color_trc)]}): convert it to 8-bit BT.709 first.")
-                size = frame.width, frame.height, frame.rotation
-                yield Shown(frame, ratio, float(i / rate if frame.time is None else frame.time),
-                            broken or before not in (None, size))
-                before, broken = size, False
-    except InputError:
-        raise
-    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
-        raise InputError(f"{source.name} cannot be read as a video ({error}).") from error
-
-
-def resample(frames: Iterable[Shown], fps: float) -> Iterator[tuple[Shown, float, bool, bool]]:
-    """Frames at any times -> (frame, time, fresh, joined) every 1 / fps s, the nearest in time; as in Frame.
-
-    Frames that go back in time are left out. After a gap of more than LONGEST_HOLD s, and of 1.5 frames, time starts anew.
-    """
-    gap, rest = max(LONGEST_HOLD, 1.5 / fps), 1e-3 / fps
-    before, last, start, n = None, None, 0.0, 0
-
-    def shown_until(end: float) -> Iterator[tuple[Shown, float, bool, bool]]:
-        nonlocal last, n
-        while start + n / fps < end:
-            yield before, start + n / fps, before is not last, n > 0
-            last, n = before, n + 1
-
-    for shown in frames:
-        if before is None:
-            start = shown.time
-        elif shown.time <= before.time:
-            continue
-        elif shown.anew or shown.time - before.time > gap:
-            yield from shown_until(before.time + rest)
-            start, n = shown.time, 0
-        else:
-            yield from shown_until((before.time + shown.time) / 2)
-        before = shown
-    if before is not None:
-        yield from shown_until(before.time + rest)
-
-
-def upright(shown: Shown) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, with square pixels and turned as the file says."""
-    frame, width = shown.frame, max(1, round(shown.frame.width * shown.ratio))
-    picture = frame.to_ndarray(format="rgb24") if width == frame.width else frame.reformat(
-        width=width, format="rgb24", interpolation="BICUBIC").to_ndarray()
-    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90) % 4))      # counterclockwise, both
+    for shown in decode(source):
+        if (transfer := int(shown.frame.color_trc)) in HDR:
+            raise InputError(f"{source.name} is HDR ({HDR[transfer]}): convert it to 8-bit BT.709 first.")
+        yield shown
 
 
 # Segments

@@ -1,0 +1,63 @@
+"""A look at every stage, for when the result is not what was expected."""
+
+from comfy_api.latest import io
+
+from ..realportrait_core.generate import frame_portrait
+from ..realportrait_core.inspect import drift, drift_table, inspect, look
+from .host import images
+from .host.draw import evenly
+from .host.run import Progress
+from .sockets import Keypoints, Motion
+
+
+class Inspect(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitInspect",
+            display_name="Inspect RealPortrait",
+            category="RealPortrait",
+            description="Shows what each stage made of each driver frame: crop, face points, keypoints, pose, warped feature, "
+            "motion position map; and in numbers how colours and sharpness drift from clip to clip.",
+            inputs=[
+                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints."),
+                Motion.Input("motion", tooltip="From Motion Position Maps, made from these keypoints."),
+                io.Image.Input("portrait", tooltip="The portrait that the keypoints are of."),
+                io.Image.Input("driver", tooltip="The driver that the keypoints are of."),
+                io.Int.Input(
+                    "most", default=32, min=2, max=10**4,
+                    tooltip="Longer clips show this many frames, evenly spaced, the first and the last among them.",
+                ),
+                io.Int.Input(
+                    "clip_frames", default=16, min=2, max=128,
+                    tooltip="Frames of a clip, for the table of drift: 16 with RealPortrait Sampler and the bundled weights.",
+                ),
+                io.Image.Input(
+                    "frames", optional=True,
+                    tooltip="The animated frames, from VAE Decode: they are shown too, and measured clip by clip.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="sheets", tooltip="Six pictures for each driver frame, on one sheet."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="Colour mean, deviation and sharpness of each clip, and how far the last is from the first.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, keypoints, motion, portrait, driver, most, clip_frames, frames=None) -> io.NodeOutput:
+        portrait, driver = images.portrait(portrait), images.rgb(driver, "driver")
+        frames = None if frames is None else images.rgb(frames, "frames")
+        chosen = evenly(len(driver), most)
+        progress = Progress(len(chosen))
+        sheets = inspect(keypoints, motion, driver, portrait, frames, chosen, lambda done, total: progress.to(done))
+        found = int(keypoints.present.sum())
+        report = f"Face found in {found} of {len(driver)} driver frames."
+        if frames is None:
+            report += "\nConnect the animated frames to measure their drift."
+        else:
+            own = look(frame_portrait(portrait, motion))
+            report += "\n" + drift_table(drift(frames, clip_frames), own)
+        return io.NodeOutput(sheets, report)

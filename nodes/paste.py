@@ -1,0 +1,85 @@
+"""The result at the portrait's own size: the animated square laid over the picture it was taken from."""
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+
+from ..realportrait_core.errors import InputError
+from ..realportrait_core.paste import frames_out, paste
+from .host import images
+from .host.run import Progress, one_of
+from .sockets import Motion
+
+LENGTHS = ["longest", "shortest"]
+
+
+class PasteBack(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitPasteBack",
+            display_name="Paste Animation Back",
+            category="RealPortrait",
+            description="Lays the animated square over the whole portrait, at its own size and with a soft edge. The result "
+            "can be the picture for the next face, so that several faces of one picture move.",
+            inputs=[
+                io.Image.Input(
+                    "picture",
+                    tooltip="The portrait in full size, the same as for Extract Vid2vid Keypoints; or frames of that size, such "
+                    "as the result for another face.",
+                ),
+                io.Image.Input(
+                    "frames", tooltip="The animated square frames, from VAE Decode; enlarged ones (2x, 4x) are welcome.",
+                ),
+                Motion.Input("motion", tooltip="The motion that these frames were made with: it knows where the square lies."),
+                io.Float.Input(
+                    "feather", default=8.0, min=0.0, max=50.0, step=0.5,
+                    tooltip="Width of the soft edge in percent of the square's side. Sides on the picture's border have none.",
+                ),
+                io.Combo.Input(
+                    "length", options=LENGTHS, default="longest",
+                    tooltip="If picture and frames have different numbers of frames: 'longest' holds the last frame of the "
+                    "shorter one, 'shortest' cuts the longer one. A single picture lasts as long as the frames.",
+                ),
+                io.Mask.Input(
+                    "mask", optional=True,
+                    tooltip="Where the animation is shown (white): a mask of the picture's size, or a square one for the "
+                    "animated square. The soft edge is applied as well.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The picture in which the face moves."),
+                io.Mask.Output(display_name="mask", tooltip="Where, and how strongly, the animation was laid over the picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, picture, frames, motion, feather, length, mask=None) -> io.NodeOutput:
+        picture, frames = images.rgb(picture, "picture"), images.rgb(frames, "frames")
+        one_of(LENGTHS, length, "length")
+        size, wanted = tuple(picture.shape[1:3]), tuple(motion.portrait_size)
+        if size != wanted:
+            raise InputError(
+                f"The picture is {size[1]}x{size[0]} px; the motion was made for one of {wanted[1]}x{wanted[0]} px. Connect the "
+                "portrait that went into Extract Vid2vid Keypoints, or frames of its size."
+            )
+        counts = [len(picture), len(frames), 1 if mask is None or mask.ndim < 3 else len(mask)]
+        total = frames_out(counts, length)
+        check_room(total, *size)
+        progress = Progress(total)
+        out, shown = paste(
+            picture, frames, motion.portrait_to_frame, motion.maps.height, feather / 100, mask, length,
+            lambda done, total: progress.to(done),
+        )
+        return io.NodeOutput(out, shown)
+
+
+def check_room(frames: int, height: int, width: int) -> None:
+    """Raises InputError where so many pictures do not fit into the free memory."""
+    need = frames * height * width * 3 * torch.float32.itemsize
+    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    if need > free:
+        raise InputError(
+            f"{frames} frames of {width}x{height} px take {need / 2**30:.1f} GB and {free / 2**30:.1f} GB are free. Animate "
+            "fewer frames at a time, or bring the portrait down to a smaller size before everything else."
+        )

@@ -1,0 +1,155 @@
+"""The driving video: the frames that are wanted, at the rate that is wanted, and no others in memory."""
+
+import os
+from pathlib import Path
+
+import comfy.model_management
+import folder_paths
+import torch
+from comfy_api.latest import InputImpl, io
+
+from ..realportrait_core.errors import InputError
+from ..realportrait_core.video import Footage, Selection, Sound, VideoFile, load_video, select_frames
+from .host import images
+from .host.folders import stamp
+from .host.run import Progress, one_of
+
+SOCKET = "(the video input)"
+UNITS = ["seconds", "frames"]
+SPARE = 1 << 30             # bytes of the free memory that are left to others
+
+
+def input_videos() -> list[str]:
+    """Videos that lie in the host's input folder."""
+    folder = folder_paths.get_input_directory()
+    files = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
+    gifs = [name for name in files if name.lower().endswith(".gif")]
+    return sorted({*folder_paths.filter_files_content_types(files, ["video"]), *gifs})
+
+
+def input_path(name: str) -> Path:
+    """The file of a name from `input_videos`. Raises InputError for any other name: nothing outside the folder is opened."""
+    names, folder = input_videos(), folder_paths.get_input_directory()
+    if name not in names:
+        raise InputError(
+            f"{name!r} is not one of the {len(names)} videos in {folder} ({', '.join(names[:5])}"
+            f"{', ...' if len(names) > 5 else ''}). Put it there and press R in the browser, or connect a Load Video node."
+        )
+    return Path(folder, name)
+
+
+class LoadDrivingVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitLoadDrivingVideo",
+            display_name="Load Driving Video",
+            category="RealPortrait",
+            description="Loads a part of a video as frames, at a rate of your choice, with the sound that belongs to it. Frames "
+            "that are not wanted take no memory, however long the video is.",
+            inputs=[
+                io.Combo.Input(
+                    "file", options=[SOCKET, *input_videos()], default=SOCKET,
+                    tooltip="A video of ComfyUI's input folder (mp4, mov, mkv, webm, avi, gif), or the video input. Load Video "
+                    "can upload one.",
+                ),
+                io.Float.Input(
+                    "start", default=0.0, min=0.0, max=10**6, step=0.01, round=0.0001,
+                    tooltip="Where the range starts, in seconds or in frames. Frames are counted from 0 at the rate of fps.",
+                ),
+                io.Combo.Input("start_in", options=UNITS, default="seconds", tooltip="What start is given in."),
+                io.Int.Input(
+                    "frames", default=0, min=0, max=10**6,
+                    tooltip="How many frames are loaded, fewer where the video ends. 0: all from the start on.",
+                ),
+                io.Int.Input(
+                    "stride", default=1, min=1, max=1000,
+                    tooltip="Of the frames at the rate of fps, every stride-th is loaded: the motion stays as fast if the result "
+                    "is saved at the fps that this node gives.",
+                ),
+                io.Float.Input(
+                    "fps", default=0.0, min=0.0, max=240.0, step=0.5, round=0.001,
+                    tooltip="Frames a second, the nearest in time being taken; 0 is the video's own average. The bundled weights "
+                    "were trained at 12.5.",
+                ),
+                io.Int.Input(
+                    "longest_side", default=0, min=0, max=8192, step=8,
+                    tooltip="Larger frames are brought down to so many pixels along their longer side. 0 leaves them as they "
+                    "are. The face should stay at least 256 px wide.",
+                ),
+                io.Video.Input("video", optional=True, tooltip="From Load Video, for example. Used where file says so."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The frames, upright."),
+                io.Audio.Output(display_name="audio", tooltip="The sound of these frames; nothing where the video has none."),
+                io.Float.Output(display_name="fps", tooltip="Frames a second of the images, for Create Video."),
+                io.Int.Output(display_name="count", tooltip="How many frames there are."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        try:
+            return file == SOCKET or bool(input_path(file))
+        except InputError as error:
+            return str(error)
+
+    @classmethod
+    def fingerprint_inputs(cls, file, start, start_in, frames, stride, fps, longest_side, video=None):
+        return None if file == SOCKET else stamp(input_path(file))
+
+    @classmethod
+    def execute(cls, file, start, start_in, frames, stride, fps, longest_side, video=None) -> io.NodeOutput:
+        one_of(UNITS, start_in, "start_in")
+        selection = Selection(start, start_in, frames, stride, fps, longest_side)
+        if file != SOCKET:
+            path = input_path(file)
+            footage = from_file(VideoFile(path.name, path), selection)
+        elif video is None:
+            raise InputError("No video: choose a file of the input folder, or connect Load Video to the video input.")
+        else:
+            source = stream_source(video)
+            footage = from_memory(video, selection) if source is None else from_file(source, selection)
+        audio = None
+        if footage.sound is not None:
+            audio = {"waveform": footage.sound.waveform, "sample_rate": footage.sound.rate}
+        return io.NodeOutput(footage.images, audio, footage.fps, len(footage.images))
+
+
+def stream_source(video) -> VideoFile | None:
+    """The file behind a VIDEO, or None for one whose frames lie in memory, or that is a part of its file."""
+    if not isinstance(video, InputImpl.VideoFromFile):
+        return None
+    content = video.get_stream_source()
+    if hasattr(video, "as_trimmed") and video.get_duration() != InputImpl.VideoFromFile(content).get_duration():
+        return None                                     # newer hosts cut a VIDEO without touching its file
+    if isinstance(content, str):
+        return VideoFile(Path(content).name, Path(content))
+    content.seek(0)
+    return VideoFile("the video", content.read())
+
+
+def from_file(source: VideoFile, selection: Selection) -> Footage:
+    if isinstance(source.content, Path) and not source.content.is_file():
+        raise InputError(f"There is no file {source.content}. Was it moved after Load Video was set?")
+    free = comfy.model_management.get_free_memory(torch.device("cpu")) - SPARE
+    return load_video(source, selection, free, on_node())
+
+
+def from_memory(video, selection: Selection) -> Footage:
+    parts = video.get_components()
+    sound = None if parts.audio is None else Sound(parts.audio["waveform"], parts.audio["sample_rate"])
+    return select_frames(images.rgb(parts.images, "video"), float(parts.frame_rate), sound, selection, on_node())
+
+
+def on_node():
+    """A callback (done, total) that moves the node's bar and ends in the host's interrupt."""
+    bar = None
+
+    def tick(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = Progress(total)
+        bar.to(done)
+
+    return tick

@@ -1,0 +1,230 @@
+"""The nodes around the driving video and the result, in the host's process: loading, pasting back, looking inside."""
+
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+ALL = {"start": 0.0, "start_in": "seconds", "frames": 0, "stride": 1, "fps": 0.0, "longest_side": 0}
+SOCKET = "(the video input)"
+
+
+def refused(pack, match):
+    return pytest.raises(pack("realportrait_core.errors").InputError, match=match)
+
+
+# ---- Load Driving Video ----
+
+@pytest.fixture(scope="module")
+def clip(host) -> Path:
+    """24 frames of 256x256 px at 12.5 a second, in the input folder."""
+    import folder_paths
+
+    path = Path(folder_paths.get_input_directory(), "clip.mp4")
+    shutil.copy(ROOT / "tests" / "data" / "800000.mp4", path)
+    return path
+
+
+@pytest.fixture
+def load(run_node):
+    def run(file=SOCKET, **changes):
+        return run_node("RealPortraitLoadDrivingVideo", file=file, **{**ALL, **changes})
+
+    return run
+
+
+def test_a_file_of_the_input_folder(host, load, clip):
+    from comfy_api.latest import InputImpl
+
+    node = host.NODE_CLASS_MAPPINGS["RealPortraitLoadDrivingVideo"]
+    assert "clip.mp4" in node.INPUT_TYPES()["required"]["file"][1]["options"]
+    images, audio, fps, count = load("clip.mp4")
+    assert (images.shape, fps, count, audio) == ((24, 256, 256, 3), 12.5, 24, None)
+    video = InputImpl.VideoFromFile(str(clip))
+    assert torch.equal(images, video.get_components().images)           # what the stock node gives
+    some, _, fps, count = load(video=video, start=0.8, frames=3, stride=2, longest_side=64)
+    assert (some.shape, fps, count) == ((3, 64, 64, 3), 6.25, 3)
+    assert (some.mean((1, 2, 3)) - images[10:15:2].mean((1, 2, 3))).abs().max() < 5e-3
+
+
+def test_a_video_in_memory_and_as_bytes(pack, load, clip):
+    import io
+
+    from comfy_api.latest import InputImpl, Types
+
+    images = torch.rand(10, 32, 40, 3)
+    audio = {"waveform": torch.rand(1, 2, 1600), "sample_rate": 1600}
+    video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=Fraction(10)))
+    picked, sound, fps, count = load(video=video, start=4, start_in="frames", frames=3)
+    assert torch.equal(picked, images[4:7]) and (fps, count) == (10.0, 3)
+    assert torch.equal(sound["waveform"], audio["waveform"][..., 640:1120]) and sound["sample_rate"] == 1600
+    whole = load(video=InputImpl.VideoFromFile(io.BytesIO(clip.read_bytes())))
+    assert torch.equal(whole[0], load("clip.mp4")[0])
+
+
+def test_a_video_that_a_newer_host_has_trimmed(load, clip):
+    """Its file is longer than it says, so its own frames are taken."""
+    from comfy_api.latest import InputImpl, Types
+
+    class Trimmed(InputImpl.VideoFromFile):
+        def as_trimmed(self):
+            raise AssertionError("not asked for")
+
+        def get_duration(self):
+            return 0.4
+
+        def get_components(self):
+            whole = super().get_components()
+            return Types.VideoComponents(images=whole.images[5:10], audio=None, frame_rate=whole.frame_rate)
+
+    whole = load("clip.mp4")[0]
+    assert torch.equal(load(video=Trimmed(str(clip)))[0], whole[5:10])
+    assert torch.equal(load(video=Trimmed(str(clip)), frames=2, stride=2)[0], whole[5:9:2])
+
+
+@pytest.mark.parametrize("name", ["../../outside.mp4", "/etc/passwd", "no such.mp4", "", "clip.mp4 [output]"])
+def test_only_videos_of_the_input_folder_are_opened(host, pack, load, clip, name):
+    said = host.NODE_CLASS_MAPPINGS["RealPortraitLoadDrivingVideo"].validate_inputs(file=name)
+    assert isinstance(said, str) and "is not one of the 1 videos in" in said and "clip.mp4" in said
+    with refused(pack, "is not one of the"):
+        load(name)
+
+
+def test_what_the_loader_refuses(pack, load, clip, monkeypatch, tmp_path):
+    import comfy.model_management
+    from comfy_api.latest import InputImpl
+
+    with refused(pack, "choose a file of the input folder, or connect Load Video"):
+        load()
+    with refused(pack, r"starts at frame 50 \(4.00 s\) and clip.mp4 has 24 frames at 12.5 a second"):
+        load("clip.mp4", start=4.0)
+    with refused(pack, "start_in is 'hours'; it must be one of: seconds, frames"):
+        load("clip.mp4", start_in="hours")
+    shutil.copy(clip, tmp_path / "gone.mp4")
+    video = InputImpl.VideoFromFile(str(tmp_path / "gone.mp4"))
+    (tmp_path / "gone.mp4").unlink()
+    with refused(pack, "There is no file .*gone.mp4"):
+        load(video=video)
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: (1 << 30) + (1 << 20))
+    with refused(pack, "24 frames of 256x256 px of clip.mp4 take 0.0 GB"):
+        load("clip.mp4")
+
+
+def test_the_loader_runs_again_when_the_file_changes(host, clip):
+    import os
+
+    node = host.NODE_CLASS_MAPPINGS["RealPortraitLoadDrivingVideo"]
+    before = node.fingerprint_inputs(file="clip.mp4", **ALL)
+    assert before == node.fingerprint_inputs(file="clip.mp4", **ALL)
+    os.utime(clip, (1, 1))
+    assert before != node.fingerprint_inputs(file="clip.mp4", **ALL)
+    assert node.fingerprint_inputs(file=SOCKET, **ALL) is None
+
+
+def test_loading_reports_progress_and_is_cancelled(load, clip):
+    import comfy.model_management as management
+    import comfy.utils
+
+    ticks = []
+
+    def hook(value, total, preview, node_id=None):
+        ticks.append((value, total))
+        if value == 7:
+            management.interrupt_current_processing(True)
+
+    comfy.utils.set_progress_bar_global_hook(hook)
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            load("clip.mp4", start=1.0)
+        assert ticks == [(i, 24) for i in range(1, 8)]
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+        management.interrupt_current_processing(False)
+
+
+# ---- Paste Animation Back ----
+
+def motion_for(pack, height, width, size, corner, zoom):
+    generate, maps = pack("realportrait_core.generate"), pack("realportrait_core.motion_map")
+    nothing = maps.MotionMaps(torch.zeros(1, 1, 1, 1), torch.eye(3)[None], torch.zeros(1, 2, 3), size, size)
+    forward = torch.diag(torch.tensor([zoom, zoom, 1.0], dtype=torch.float64))
+    forward[:2, 2] = (0.5 - torch.tensor(corner, dtype=torch.float64)) * zoom - 0.5
+    return generate.Motion(nothing, nothing, forward, (height, width))
+
+
+def test_pasting_back_keeps_the_picture_outside(pack, run_node):
+    import comfy.utils
+
+    picture, frames = torch.rand(1, 90, 120, 3), torch.rand(20, 64, 64, 3)
+    motion = motion_for(pack, 90, 120, 64, (30.0, 10.0), 1.0)
+    kept, ticks = (picture.clone(), frames.clone()), []
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: ticks.append((value, total)))
+    try:
+        images, mask = run_node(
+            "RealPortraitPasteBack", picture=picture, frames=frames, motion=motion, feather=10.0, length="longest")
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+    assert ticks == [(8, 20), (16, 20), (20, 20)]
+    assert images.shape == (20, 90, 120, 3) and mask.shape == (1, 90, 120)
+    assert torch.equal(images[:, mask[0] == 0], picture.expand(20, -1, -1, -1)[:, mask[0] == 0])
+    assert torch.equal(images[:, 20:60, 40:80], frames[:, 10:50, 10:50])
+    assert torch.equal(picture, kept[0]) and torch.equal(frames, kept[1])
+    again, _ = run_node(
+        "RealPortraitPasteBack", picture=images, frames=frames[:5], motion=motion, feather=10.0, length="shortest",
+        mask=torch.zeros(1, 90, 120))
+    assert torch.equal(again, images[:5])
+
+
+def test_what_pasting_refuses(pack, run_node, monkeypatch):
+    import comfy.model_management
+
+    given = dict(
+        picture=torch.rand(1, 90, 120, 3), frames=torch.rand(2, 64, 64, 3), feather=8.0, length="longest",
+        motion=motion_for(pack, 90, 120, 64, (30.0, 10.0), 1.0),
+    )
+    with refused(pack, "picture is 120x80 px; the motion was made for one of 120x90 px"):
+        run_node("RealPortraitPasteBack", **{**given, "picture": torch.rand(1, 80, 120, 3)})
+    with refused(pack, "length is 'loop'; it must be one of: longest, shortest"):
+        run_node("RealPortraitPasteBack", **{**given, "length": "loop"})
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: 1 << 16)
+    with refused(pack, "2 frames of 120x90 px take 0.0 GB"):
+        run_node("RealPortraitPasteBack", **given)
+
+
+# ---- Inspect RealPortrait ----
+
+@pytest.fixture(scope="module")
+def vid2vid(host, pack):
+    import folder_paths
+    import tiny
+
+    folder = Path(folder_paths.models_dir) / "realportrait"
+    folder.mkdir(exist_ok=True)
+    tiny.vid2vid_file(pack, folder / "tiny_for_video.safetensors")
+    return host.NODE_CLASS_MAPPINGS["RealPortraitLoadVid2Vid"].execute(weights="tiny_for_video.safetensors").result[0]
+
+
+def test_inspecting_a_run(pack, run_node, vid2vid):
+    generator = torch.Generator().manual_seed(3)
+    portrait, driver = torch.rand(1, 160, 150, 3, generator=generator), torch.rand(40, 120, 110, 3, generator=generator)
+    keypoints = run_node(
+        "RealPortraitExtractKeypoints", vid2vid=vid2vid, portrait=portrait, driver=driver, portrait_face="largest",
+        driver_face="largest", missing_face="hold", portrait_box="40, 40, 80, 90", driver_box="30 30 60 70")[0]
+    motion = run_node(
+        "RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, mode="relative", pose_gain=1.0, expression_gain=1.0,
+        neutral_frame=0, framing="auto")[0]
+    given = dict(keypoints=keypoints, motion=motion, portrait=portrait, driver=driver, most=3, clip_frames=16)
+    sheets, report = run_node("RealPortraitInspect", **given)
+    assert sheets.shape[0] == 3 and sheets.shape[3] == 3 and 0 <= sheets.min() and sheets.max() <= 1
+    assert report.startswith("Face found in 40 of 40 driver frames.") and "Connect the animated frames" in report
+    _, report = run_node("RealPortraitInspect", **given, frames=torch.rand(40, 64, 64, 3, generator=generator))
+    assert "portrait " in report and "31-39" in report and "Clip 2 against clip 0" in report
+    # And what was animated goes back into the portrait.
+    images, _ = run_node(
+        "RealPortraitPasteBack", picture=portrait, frames=torch.rand(2, 64, 64, 3), motion=motion, feather=8.0, length="longest")
+    assert images.shape == (2, 160, 150, 3)
+    with refused(pack, "of 40 driver frames, the driver has 39"):
+        run_node("RealPortraitInspect", **{**given, "driver": driver[:39]})
