@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import (
-    bundle_metadata, config_from_fields, load_strictly, read_bundle_metadata, read_safetensors, save, sniff, wrong_role,
+    METADATA_KEY, bundle_metadata, config_from_fields, load_strictly, read_bundle_metadata, read_safetensors, save, sniff, wrong_role,
 )
 from ..config import DiTConfig
 from ..errors import InputError, WeightsError
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 # Of STDiT2, what RealPortrait has no use for: the text. RoPE's table, rope.freqs, is computed anew.
 TEXT = ("y_embedder.", ".cross_attn.")
+# Of files that ComfyUI's own save nodes write.
+HOST_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+CONFIG_KEY = "realportrait_config"      # bytes of our metadata, which these nodes drop
 
 
 # Sizes from shapes
@@ -82,12 +85,21 @@ def dit_config_from_state(state: Mapping[str, Tensor], metadata: Mapping[str, st
 
 # Our files
 
+def without_host_traces(state: dict[str, Tensor], metadata: dict[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """State and metadata as we write them, of a file that ComfyUI's save nodes may have written."""
+    prefix = next((p for p in HOST_PREFIXES if any(key.startswith(p) for key in state)), "")
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if (stored := state.pop(CONFIG_KEY, None)) is not None:
+        metadata = {**metadata, METADATA_KEY: stored.numpy().tobytes().decode()}
+    return state, metadata
+
+
 def load_dit(path: str | os.PathLike) -> RealPortraitDiT:
-    """A RealPortrait DiT in float32 on the CPU, frozen, in eval mode.
+    """A RealPortrait DiT, saved by us or by ComfyUI, in float32 on the CPU, frozen, in eval mode.
 
     Raises WeightsError if the file is missing, damaged, incomplete, or something else.
     """
-    state, metadata = read_safetensors(path)
+    state, metadata = without_host_traces(*read_safetensors(path))
     if (role := sniff(state)) != "dit":
         raise wrong_role(path, role, "dit")
     try:
