@@ -53,8 +53,8 @@ def backbone_sizes(state: State) -> dict:
 def architecture(role: str, sizes: dict) -> str:
     """One line; empty for what is not ours."""
     if role in ("dit", "stdit2"):
-        control = f", half control of {sizes['control_depth']} blocks, motion mapper" if role == "dit" else ", text cross-attention"
-        return f"STDiT2: {sizes['depth']} blocks of width {sizes['hidden']}, {sizes['heads']} heads{control}"
+        rest = f"half control of {sizes['control_depth']} blocks, motion mapper" if role == "dit" else "text cross-attention"
+        return f"STDiT2: {sizes['depth']} blocks of width {sizes['hidden']}, {sizes['heads']} heads, {rest}"
     if role == "vid2vid":
         return f"F, M, W in LivePortrait's layout, K = {sizes['num_kp']} keypoints, crops of {sizes['crop_size']} px"
     return {

@@ -4,12 +4,16 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
 from ..checkpoint import bundle_metadata, save, sniff, wrong_role
 from ..config import PAPER, DiTConfig
 from ..dit.checkpoint import start_state
 from ..errors import WeightsError
 from ..licences import OPEN_SORA
 from .files import read_shards, refuse_existing
+
+SEED = 0        # of the motion mapper: the same file makes the same start
 
 
 def grouped(keys: Iterable[str]) -> list[str]:
@@ -38,6 +42,7 @@ def convert(source: Path, out: Path, cfg: DiTConfig = PAPER.dit) -> list[str]:
     if out.suffix.lower() != ".safetensors":
         raise WeightsError(f"{out} must end in .safetensors.")
     public = read_shards(source)
+    torch.manual_seed(SEED)
     if (role := sniff(public)) != "stdit2":
         raise wrong_role(source, role, "stdit2")
     try:
@@ -54,7 +59,8 @@ def convert(source: Path, out: Path, cfg: DiTConfig = PAPER.dit) -> list[str]:
     ):
         said += [f"{len(keys)} tensors {what}", *(f"    {key}" for key in grouped(keys))]
     return [
-        *said, f"qk_norm_legacy: {cfg.qk_norm_legacy} (no weight shows it; so the public weights were trained)",
-        f"Written: {out}, a start for training, `python -m realportrait_core.train frames --init {out}`; it animates only after it",
+        *said,
+        f"qk_norm_legacy: {cfg.qk_norm_legacy} (no weight shows it; so the public weights were trained)",
+        f"Written: {out}, a start for `python -m realportrait_core.train frames --init {out}`; it animates only after training",
         f"Licence: {OPEN_SORA}",
     ]

@@ -27,7 +27,8 @@ def read_pickled(path: Path) -> dict[str, torch.Tensor]:
     if not is_pickle(start):
         raise WeightsError(f"{path} is {foreign_format(start) or 'neither a .safetensors file nor one of torch.save'}.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:                   # not the path, whose ending would decide how it is read
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:      # of a damaged archive, a cut pickle and a forbidden class each a kind of its own
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(

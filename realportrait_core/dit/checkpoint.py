@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import (
-    METADATA_KEY, bundle_metadata, config_from_fields, load_strictly, read_bundle_metadata, read_safetensors, save, sniff, wrong_role,
+    METADATA_KEY, bundle_metadata, config_from_fields, load_strictly, read_bundle_metadata, read_safetensors, save, sniff,
+    wrong_role,
 )
 from ..config import DiTConfig
 from ..errors import InputError, WeightsError
