@@ -428,8 +428,8 @@ def test_a_start_file_holds_the_backbone_and_says_what_became_of_it(backbone, pu
     assert all(weights[f"motion_net.{i}.weight"].std() > 0.01 for i in (0, 2, 4))
     for line in (
         "kept as they are", "blocks.0-3.attn_temp.qkv.weight", "controlnet.0-1.copied_block.mlp.fc1.bias",
-        "controlnet.0.before_proj.weight", "controlnet.0-1.after_proj.bias", "motion_net.4.weight", "y_embedder.y_embedding", "blocks.0-3.cross_attn.proj.weight",
-        "rope.freqs", "qk_norm_legacy: True", OPEN_SORA,
+        "controlnet.0.before_proj.weight", "controlnet.0-1.after_proj.bias", "motion_net.4.weight", "y_embedder.y_embedding",
+        "blocks.0-3.cross_attn.proj.weight", "rope.freqs", "qk_norm_legacy: True", OPEN_SORA,
     ):
         assert line in said, line
     assert load_dit(out).cfg == SMALL
@@ -541,7 +541,8 @@ def test_inspect_measures_liveportraits_files(capsys, tiny, tmp_path):
         stored = sum(value.numel() for key, value in public_states(tiny)[part].items()
                      if not key.endswith(("running_mean", "running_var", "num_batches_tracked", "weight_u", "weight_v")))
         assert f"parameters    {stored:,}" in said
-    assert "num_kp 5, reshape_channel 4, reshape_depth 3" in inspected(capsys, tmp_path / "kijai" / "warping_module.safetensors")[1]
+    _, said = inspected(capsys, tmp_path / "kijai" / "warping_module.safetensors")
+    assert "num_kp 5, reshape_channel 4, reshape_depth 3" in said
     assert "upscale 2" in inspected(capsys, tmp_path / "kijai" / "spade_generator.safetensors")[1]
     _, said = inspected(capsys, tmp_path / "kijai" / f"{STITCHING}.safetensors")
     assert "stitching (30, 8, 17), lip (17, 8, 15), eye (18, 8, 8, 15)" in said and "animates without them" in said
@@ -650,7 +651,7 @@ def test_a_network_of_liveportrait_in_the_wrong_slot_is_named(tiny, tmp_path):
     for part, name in NAMES.items():
         path = tmp_path / "kijai" / f"{name}.safetensors"
         assert sniff(read_header(path).shapes) == part
-        with pytest.raises(WeightsError, match="looks like LivePortrait's .* this slot needs a RealPortrait diffusion transformer"):
+        with pytest.raises(WeightsError, match="looks like LivePortrait's .* slot needs a RealPortrait diffusion"):
             load_dit(path)
     with pytest.raises(WeightsError, match="stitching and retargeting MLPs; this slot needs a Face Vid2vid bundle"):
         load_vid2vid(tmp_path / "kijai" / f"{STITCHING}.safetensors")
