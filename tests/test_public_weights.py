@@ -365,6 +365,7 @@ def test_a_start_at_full_size(prefix):
     assert sorted(start.kept + start.copied + start.new) == sorted(own)
     assert sorted(start.kept + start.dropped) == sorted(shapes)
     assert set(start.dropped) == {key for key in shapes if is_text(key) or key == "rope.freqs"}
+    assert start.unknown == []
     assert len(start.copied) == 13 * 18 and all(".copied_block." in key for key in start.copied)
     assert len(start.new) == 6 + 2 + 13 * 2
 
@@ -456,6 +457,14 @@ def test_sharded_files_are_read_by_folder_or_index(backbone, published_file, tmp
     for i, source in enumerate((index, index.parent)):
         opensora.convert(source, tmp_path / f"{i}.safetensors", SMALL)
         assert same_file(tmp_path / f"{i}.safetensors", tmp_path / "whole.safetensors")        # the random part too
+
+
+def test_unknown_tensors_are_named_and_left_out(backbone, tmp_path):
+    more = {key: value.clone() for key, value in backbone.items()} | {"pos_embed": torch.ones(1)}
+    save_file(more, tmp_path / "more.safetensors")
+    said = opensora.convert(tmp_path / "more.safetensors", tmp_path / "out.safetensors", SMALL)
+    assert said[said.index("1 tensors of the file unknown and left out") + 1] == "    pos_embed"
+    assert "pos_embed" not in read_header(tmp_path / "out.safetensors").shapes
 
 
 def test_dtypes_stay_those_of_the_public_file(backbone, tmp_path):

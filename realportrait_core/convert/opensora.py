@@ -55,9 +55,11 @@ def convert(source: Path, out: Path, cfg: DiTConfig = PAPER.dit) -> list[str]:
         ("kept as they are", start.kept),
         ("copied from the backbone's first blocks into the control", start.copied),
         ("new: zero projections, and the motion mapper at random", start.new),
-        ("dropped: text, the table of RoPE (computed anew), and what is not known", start.dropped),
+        ("dropped: text, and the table of RoPE, which is computed anew", start.dropped),
+        ("of the file unknown and left out", start.unknown),
     ):
-        said += [f"{len(keys)} tensors {what}", *(f"    {key}" for key in grouped(keys))]
+        if keys:
+            said += [f"{len(keys)} tensors {what}", *(f"    {key}" for key in grouped(keys))]
     return [
         *said,
         f"qk_norm_legacy: {cfg.qk_norm_legacy} (no weight shows it; so the public weights were trained)",

@@ -22,8 +22,9 @@ from .motion_mapper import MotionMapper
 
 logger = logging.getLogger(__name__)
 
-# Of STDiT2, what RealPortrait has no use for: the text. RoPE's table, rope.freqs, is computed anew.
+# Of STDiT2, what RealPortrait has no use for: the text, and a table that is computed anew.
 TEXT = ("y_embedder.", ".cross_attn.")
+ROPE = "rope.freqs"
 # Of files that ComfyUI's own save nodes write.
 HOST_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 CONFIG_KEY = "realportrait_config"      # bytes of our metadata, which these nodes drop
@@ -127,7 +128,8 @@ class Start:
     kept: list[str]                 # as they are
     copied: list[str]               # blocks of the control, copies of the backbone's first ones
     new: list[str]                  # zeros, and the motion mapper at random
-    dropped: list[str]              # keys of the public file: text, the table of RoPE, and what is not known
+    dropped: list[str]              # of the public file: text, and the table of RoPE
+    unknown: list[str]              # of the public file too, and in no STDiT2 that we know
 
 
 def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
@@ -139,7 +141,9 @@ def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
     public = {key.removeprefix("module."): value for key, value in public.items()}
     bare = RealPortraitDiT(cfg, device="meta")
     wanted = bare.state_dict()
-    kept = {key: value for key, value in public.items() if key in wanted and not any(text in key for text in TEXT)}
+    kept = {key: value for key, value in public.items() if key in wanted}
+    left = [key for key in public if key not in wanted]
+    dropped = [key for key in left if key == ROPE or any(text in key for text in TEXT)]
     copied = {}
     for i in range(cfg.control_depth):
         prefix = f"blocks.{i}."
@@ -157,7 +161,7 @@ def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
     }
     state = kept | copied | new
     load_strictly(bare, state)
-    return Start(state, list(kept), list(copied), list(new), [key for key in public if key not in kept])
+    return Start(state, list(kept), list(copied), list(new), dropped, [key for key in left if key not in dropped])
 
 
 def read_stdit2(path: str | os.PathLike) -> dict[str, Tensor]:
