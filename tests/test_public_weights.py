@@ -286,6 +286,19 @@ def test_incomplete_stitching_is_refused():
         stitching_networks(stitching_part({key: value for key, value in flat.items() if "eye" not in key}))
 
 
+def test_shapes_that_make_no_sense_are_refused(capsys, tmp_path):
+    bad = {f"G_middle_0.conv_0.{name}": torch.ones(2, 3) for name in ("weight_orig", "weight_u", "weight_v", "bias")}
+    save_file(bad, tmp_path / "g.safetensors")
+    save_file({"retarget_shoulder_module.mlp.0.weight": torch.tensor(1.0)}, tmp_path / "s.safetensors")
+    with pytest.raises(WeightsError, match=r"weight_orig is \(2, 3\), and its u and v are \(2, 3\)"):
+        fuse_spectral_norm(bad)
+    with pytest.raises(WeightsError, match="The stitching network .* of another kind"):
+        load_stitching(tmp_path / "s.safetensors")
+    for name in ("g", "s"):
+        assert main(["inspect", str(tmp_path / f"{name}.safetensors")]) == 0
+        assert "nothing as it is" in capsys.readouterr().out
+
+
 # Open-Sora: the published keys and shapes
 
 # The state of STDiT-v2-stage3, C = 1152: key, shape of the weight; "w/b" stands for weight and bias.

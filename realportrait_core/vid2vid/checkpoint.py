@@ -160,6 +160,11 @@ def fuse_spectral_norm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
             if f"{base}_u" not in state or f"{base}_v" not in state:
                 raise WeightsError(f"The weights have {key} without its {base}_u and {base}_v.")
             u, v = state[f"{base}_u"].float(), state[f"{base}_v"].float()
+            if value.ndim < 2 or (u.shape, v.shape) != (value.shape[:1], value.flatten(1).shape[1:]):
+                raise WeightsError(
+                    f"{key} is {tuple(value.shape)}, and its u and v are {tuple(u.shape)} and {tuple(v.shape)}: they do not "
+                    "belong together."
+                )
             fused[base] = value.float() / torch.dot(u, value.float().flatten(1) @ v)
         elif not key.endswith((".weight_u", ".weight_v")):
             fused[key] = value
@@ -286,8 +291,8 @@ def stitching_networks(state: Mapping[str, torch.Tensor]) -> dict[str, KeypointM
         prefix = f"{group}_module."
         part = {key.removeprefix(prefix): value.float() for key, value in state.items() if key.startswith(prefix)}
         layers = [part[f"mlp.{2 * i}.weight"] for i in range(Shapes(part).count("mlp.{}.weight", step=2))]
-        if not layers:
-            raise WeightsError(f"The {name} network ({prefix}mlp.0.weight) is missing.")
+        if not layers or any(weight.ndim != 2 for weight in layers):
+            raise WeightsError(f"The {name} network ({prefix}mlp.0.weight) is missing, or of another kind.")
         network = KeypointMLP([layers[0].shape[-1], *(weight.shape[0] for weight in layers)])
         load_strictly(network, part)
         networks[name] = network.eval().requires_grad_(False)
