@@ -1,11 +1,17 @@
 """Load the two sets of weights: the diffusion transformer as an ordinary MODEL, and Face Vid2vid."""
 
 import comfy.model_patcher
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
-from ..realportrait_core.vid2vid.checkpoint import load_vid2vid
+from ..realportrait_core.licences import licence_line
+from ..realportrait_core.vid2vid.checkpoint import load_vid2vid, vid2vid_files
 from .host import folders, model, run
 from .sockets import Vid2Vid
+
+# The last output of each loader: new ones go to the end, where no saved link points.
+INFO = io.String.Output(
+    display_name="info", tooltip="What each file holds, and its licence: one line a file. Connect Preview Any to read it.",
+)
 
 
 class LoadModel(io.ComfyNode):
@@ -31,6 +37,7 @@ class LoadModel(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="For RealPortrait Sampler or a stock sampler."),
+                INFO,
             ],
         )
 
@@ -45,7 +52,10 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def execute(cls, weights: str, weight_dtype: str) -> io.NodeOutput:
         run.one_of(model.WEIGHT_DTYPES, weight_dtype, "weight_dtype")
-        return io.NodeOutput(model.load(folders.model_path(weights), weight_dtype))
+        path = folders.model_path(weights)
+        loaded = model.load(path, weight_dtype)
+        info = licence_line(path)
+        return io.NodeOutput(loaded, info, ui=ui.PreviewText(info))
 
 
 class LoadVid2Vid(io.ComfyNode):
@@ -64,7 +74,10 @@ class LoadVid2Vid(io.ComfyNode):
                     "weights were trained with.",
                 ),
             ],
-            outputs=[Vid2Vid.Output(display_name="vid2vid", tooltip="For Extract Vid2vid Keypoints and Motion Position Maps.")],
+            outputs=[
+                Vid2Vid.Output(display_name="vid2vid", tooltip="For Extract Vid2vid Keypoints and Motion Position Maps."),
+                INFO,
+            ],
         )
 
     @classmethod
@@ -77,6 +90,9 @@ class LoadVid2Vid(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights: str) -> io.NodeOutput:
-        network = load_vid2vid(folders.vid2vid_path(weights))
+        path = folders.vid2vid_path(weights)
+        network = load_vid2vid(path)
         load_device, offload_device = run.small_net_devices()
-        return io.NodeOutput(comfy.model_patcher.ModelPatcher(network, load_device=load_device, offload_device=offload_device))
+        patcher = comfy.model_patcher.ModelPatcher(network, load_device=load_device, offload_device=offload_device)
+        info = "\n".join(licence_line(file) for file in vid2vid_files(path).values())
+        return io.NodeOutput(patcher, info, ui=ui.PreviewText(info))

@@ -21,6 +21,7 @@ from .errors import WeightsError
 logger = logging.getLogger(__name__)
 
 METADATA_KEY = "realportrait"
+LICENCE_KEY = "modelspec.license"       # of the ModelSpec standard; other programs write and read it too
 VERSION = 1
 LONGEST_HEADER = 100_000_000    # bytes, the limit of the format
 LISTED = 5                      # names in a message
@@ -34,17 +35,30 @@ class Header:
 
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
+    dtypes: dict[str, str]          # as safetensors spells them: F16, BF16, ...
+
+
+def is_pickle(start: bytes) -> bool:
+    """Whether a file's first bytes are those of torch.save, in either of its forms, or of another pickle."""
+    return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
 
 
 def foreign_format(start: bytes) -> str | None:
     """What the first bytes of a file that is no safetensors file show it to be."""
-    if start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
+    if start[4:9] == b"\0\0\0\0{":
+        return None             # safetensors; the length before it may by chance begin like a pickle (640) or a page (15392)
+    if is_pickle(start):
         return ("a pickled PyTorch file (.pth, .ckpt or .pt), which could run code when opened; RealPortrait never opens "
-                "one. Use a .safetensors version of these weights")
+                "one in ComfyUI. Use a .safetensors version of these weights, or make one of LivePortrait's or Open-Sora's files "
+                "with `python -m realportrait_core.convert`")
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the weights. Fetch it with `git lfs pull` or download the file itself"
+    if start.startswith(b"GGUF"):
+        return "a GGUF file, as llama.cpp reads them. RealPortrait reads .safetensors"
     if start.lstrip()[:1] == b"<":
         return "a web page, not the weights. The download needs a direct link"
+    if start.lstrip()[:1] == b"{":
+        return "a JSON text, such as a config or the index of a sharded file, not the weights. Download these"
     return None
 
 
@@ -72,13 +86,14 @@ def read_header(path: str | os.PathLike) -> Header:
         entries = json.loads(text)
         metadata = entries.pop("__metadata__", {})
         shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
+        dtypes = {key: str(entry["dtype"]) for key, entry in entries.items()}
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
         expected = 8 + length + end
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not a safetensors file: its header cannot be read ({error}).") from error
     if size < expected:
         raise WeightsError(f"{path} is cut short: {size} bytes of {expected}. Download it again.")
-    return Header(shapes, metadata if isinstance(metadata, dict) else {})
+    return Header(shapes, metadata if isinstance(metadata, dict) else {}, dtypes)
 
 
 def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
@@ -127,9 +142,10 @@ def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: M
 
 # The config that travels with our own files
 
-def bundle_metadata(role: str, config) -> dict[str, str]:
-    """Metadata of a file of ours: its role ("vid2vid" or "dit") and the fields of its frozen config dataclass."""
-    return {METADATA_KEY: json.dumps({"role": role, "version": VERSION, "config": asdict(config)})}
+def bundle_metadata(role: str, config, licence: str | None = None) -> dict[str, str]:
+    """Metadata of a file of ours: its role ("vid2vid" or "dit"), the fields of its frozen config dataclass, its licence."""
+    metadata = {METADATA_KEY: json.dumps({"role": role, "version": VERSION, "config": asdict(config)})}
+    return metadata if licence is None else metadata | {LICENCE_KEY: licence}
 
 
 def read_bundle_metadata(metadata: Mapping[str, str], role: str) -> dict | None:
@@ -172,7 +188,10 @@ def config_from_fields(kind: type, values: Mapping):
 
 # role -> keys that only such a file has. A key counts with or without a prefix; the first role that fits is the one.
 SIGNATURES = {
-    "lora": ("lora_up.weight", "lora_A.weight", "lora_B.weight", "lora_down.weight", "lora.up.weight"),
+    "lora": (
+        "lora_up.weight", "lora_A.weight", "lora_B.weight", "lora_down.weight", "lora.up.weight", "hada_w1_a", "lokr_w1",
+    ),
+    "controlnet": ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"),
     "sd_checkpoint": ("model.diffusion_model.input_blocks.0.0.weight",),
     "sd_unet": ("input_blocks.0.0.weight", "down_blocks.0.resnets.0.time_emb_proj.weight"),
     "vae": ("taesd_decoder.1.weight", "taesd_encoder.0.weight"),
@@ -180,6 +199,7 @@ SIGNATURES = {
     "text_encoder": ("text_model.embeddings.token_embedding.weight",),
     "dit": ("motion_net.0.weight",),
     "stdit2": ("t_block_temp.1.weight",),
+    "stdit": ("blocks.0.attn_temp.qkv.weight", "spatial_blocks.0.attn.qkv.weight"),
     "pixart": ("blocks.0.cross_attn.q_linear.weight",),
     "stitching": ("retarget_shoulder_module.mlp.0.weight", "retarget_eye_module.mlp.0.weight"),
 }
@@ -190,9 +210,12 @@ VID2VID_PARTS = {
     "warping": "dense_motion_network.mask.weight",
     "generator": "G_middle_0.conv_0.bias",
 }
+# The unofficial face-vid2vid keeps F and W in one network, alone or in a checkpoint of all.
+ONE_SHOT_KEYS = {f"generator.{VID2VID_PARTS['appearance']}", f"generator.{VID2VID_PARTS['warping']}"}
 # role -> (what it is, where it belongs)
 DESCRIPTIONS = {
     "lora": ("a LoRA", "It belongs in models/loras and is loaded with Load LoRA"),
+    "controlnet": ("a Stable Diffusion ControlNet", "It belongs in models/controlnet and is loaded with Load ControlNet Model"),
     "sd_checkpoint": ("a Stable Diffusion checkpoint", "It belongs in models/checkpoints and is loaded with Load Checkpoint"),
     "sd_unet": ("a Stable Diffusion UNet", "It belongs in models/diffusion_models and is loaded with Load Diffusion Model"),
     "sd_vae": ("a Stable Diffusion VAE", "It belongs in models/vae and is loaded with Load VAE"),
@@ -200,6 +223,7 @@ DESCRIPTIONS = {
     "text_encoder": ("a text encoder", "RealPortrait reads no text"),
     "dit": ("a RealPortrait diffusion transformer", "It goes into the RealPortrait model slot"),
     "stdit2": ("an Open-Sora STDiT2 backbone without RealPortrait's control half", "It can start a training, not animate"),
+    "stdit": ("a transformer of Open-Sora 1.0 or 1.2", "RealPortrait starts from 1.1's, OpenSora-STDiT-v2-stage3"),
     "pixart": ("a PixArt transformer", "RealPortrait cannot use it"),
     "stitching": ("LivePortrait's stitching and retargeting MLPs", "RealPortrait animates without them"),
     "vid2vid": ("a Face Vid2vid bundle", "It goes into the Face Vid2vid slot"),
@@ -225,7 +249,7 @@ def sniff(keys: Iterable[str]) -> str:
         if any(key in signatures or key.endswith(endings) for key in keys):
             return role
     parts = [part for part, key in VID2VID_PARTS.items() if key in known]
-    if "appearance" in parts and "warping" in parts:
+    if {"appearance", "warping"} <= set(parts) or ONE_SHOT_KEYS <= known:
         return "one_shot_vid2vid"
     return parts[0] if parts else "unknown"
 

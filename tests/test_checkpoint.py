@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from golden import load, state
+from public import NAMES as PUBLIC_NAMES
+from public import TINY, with_spectral_norm
 from realportrait_core.checkpoint import (
     DESCRIPTIONS, METADATA_KEY, bundle_metadata, config_from_fields, read_header, read_safetensors, save, sniff,
 )
@@ -23,16 +25,7 @@ from realportrait_core.vid2vid.keypoints import transform
 from realportrait_core.vid2vid.stitching import retarget, stitch
 from safetensors.torch import save_file
 
-TINY = Vid2VidConfig(
-    crop_size=32, num_kp=5, appearance_width=4, reshape_channel=4, reshape_depth=3, appearance_resblocks=1,
-    motion_depths=(1, 1, 2, 1), motion_dims=(8, 8, 12, 8), dense_width=4, dense_max=8, dense_blocks=2, compress=2,
-    mask_kernel=3, warped_channels=6, generator_blocks=2, generator_out=4, spade_hidden=8, upscale=2,
-)
 PUBLIC = replace(TINY, crop_size=256)       # a public file says nothing of the crop
-PUBLIC_NAMES = {
-    "appearance": "appearance_feature_extractor", "motion": "motion_extractor", "warping": "warping_module",
-    "generator": "spade_generator",
-}
 
 
 def model_of(cfg: Vid2VidConfig) -> FaceVid2Vid:
@@ -60,21 +53,6 @@ def picture(model: FaceVid2Vid) -> torch.Tensor:
         model.appearance(portrait), transform(model.motion(driver)), transform(model.motion(portrait))
     )
     return model.generator(warped.out)
-
-
-def with_spectral_norm(weights: dict) -> dict:
-    """A generator's state as public files keep it: W = weight_orig / (u^T weight_orig v)."""
-    public = {}
-    for key, value in weights.items():
-        if "conv_" in key and "conv_img" not in key and key.endswith("weight"):
-            flat = value.flatten(1)
-            u = torch.nn.functional.normalize(flat.sum(1), dim=0)
-            v = torch.nn.functional.normalize(flat.T @ u, dim=0)
-            sigma = torch.dot(u, flat @ v)
-            public |= {f"{key}_orig": value * 3 / sigma, f"{key}_u": u, f"{key}_v": v}
-        else:
-            public[key] = value
-    return public
 
 
 def fused_scale(weights: dict) -> dict:

@@ -25,7 +25,7 @@ from ...realportrait_core.checkpoint import (
     METADATA_KEY, bundle_metadata, load_strictly, read_safetensors, sniff, wrong_role,
 )
 from ...realportrait_core.config import DiTConfig
-from ...realportrait_core.dit.checkpoint import dit_config_from_state
+from ...realportrait_core.dit.checkpoint import CONFIG_KEY, dit_config_from_state, without_host_traces
 from ...realportrait_core.dit.embed import ClipShape
 from ...realportrait_core.dit.model import RealPortraitDiT, Reference
 from ...realportrait_core.errors import InputError, WeightsError
@@ -40,8 +40,6 @@ WEIGHT_DTYPES = {
     "fp8_e4m3fn_fast": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
 }
-HOST_PREFIXES = ("model.diffusion_model.", "diffusion_model.")      # of files that the host's own save nodes write
-CONFIG_KEY = "realportrait_config"                                  # bytes of the file's metadata, where it can have none
 PORTRAITS_KEPT = 2                                                  # K,V of so many portraits stay with the model
 
 
@@ -274,17 +272,6 @@ def forget_portraits(patcher, unloaded: bool) -> None:
     """Portraits' K,V lie on the load device and go with the weights; the host also detaches a model to load it again."""
     if unloaded:
         patcher.model.diffusion_model.references.clear()
-
-
-def without_host_traces(
-    state: dict[str, torch.Tensor], metadata: dict[str, str]
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """State and metadata as we write them, of a file that the host's save nodes may have written."""
-    prefix = next((p for p in HOST_PREFIXES if any(key.startswith(p) for key in state)), "")
-    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if (stored := state.pop(CONFIG_KEY, None)) is not None:
-        metadata = {**metadata, METADATA_KEY: stored.numpy().tobytes().decode()}
-    return state, metadata
 
 
 def fitting_config(state: dict[str, torch.Tensor], metadata: dict[str, str], path: Path) -> DiTConfig:

@@ -6,23 +6,28 @@ Names are those of STDiT2 (hpcai-tech/OpenSora-STDiT-v2-stage3) and of PixArt-de
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..checkpoint import (
-    bundle_metadata, config_from_fields, load_strictly, read_bundle_metadata, read_safetensors, save, sniff, wrong_role,
+    METADATA_KEY, bundle_metadata, config_from_fields, load_strictly, read_bundle_metadata, read_safetensors, save, sniff,
+    wrong_role,
 )
 from ..config import DiTConfig
 from ..errors import InputError, WeightsError
 from .model import RealPortraitDiT
+from .motion_mapper import MotionMapper
 
 logger = logging.getLogger(__name__)
 
 # Of STDiT2, what RealPortrait has no use for: the text, and a table that is computed anew.
 TEXT = ("y_embedder.", ".cross_attn.")
 ROPE = "rope.freqs"
+# Of files that ComfyUI's own save nodes write.
+HOST_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+CONFIG_KEY = "realportrait_config"      # bytes of our metadata, which these nodes drop
 
 
 # Sizes from shapes
@@ -82,12 +87,21 @@ def dit_config_from_state(state: Mapping[str, Tensor], metadata: Mapping[str, st
 
 # Our files
 
+def without_host_traces(state: dict[str, Tensor], metadata: dict[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """State and metadata as we write them, of a file that ComfyUI's save nodes may have written."""
+    prefix = next((p for p in HOST_PREFIXES if any(key.startswith(p) for key in state)), "")
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if (stored := state.pop(CONFIG_KEY, None)) is not None:
+        metadata = {**metadata, METADATA_KEY: stored.numpy().tobytes().decode()}
+    return state, metadata
+
+
 def load_dit(path: str | os.PathLike) -> RealPortraitDiT:
-    """A RealPortrait DiT in float32 on the CPU, frozen, in eval mode.
+    """A RealPortrait DiT, saved by us or by ComfyUI, in float32 on the CPU, frozen, in eval mode.
 
     Raises WeightsError if the file is missing, damaged, incomplete, or something else.
     """
-    state, metadata = read_safetensors(path)
+    state, metadata = without_host_traces(*read_safetensors(path))
     if (role := sniff(state)) != "dit":
         raise wrong_role(path, role, "dit")
     try:
@@ -106,28 +120,64 @@ def save_dit(path: str | os.PathLike, model: RealPortraitDiT, dtype: torch.dtype
 
 # The public backbone
 
-@torch.no_grad()
-def start_from_stdit2(model: RealPortraitDiT, path: str | os.PathLike) -> None:
-    """Initialise `model` for the paper's training: STDiT2 in the backbone, copies of its first blocks in the control.
+@dataclass(frozen=True)
+class Start:
+    """What becomes of a public STDiT2: the state of a RealPortraitDiT, and where its keys come from."""
 
-    Everything else starts as `model.initialize()` says. The file's text path is left out.
-    Raises WeightsError if the file is not an STDiT2 of the model's size.
+    state: dict[str, Tensor]        # float tensors in the dtype of the public ones
+    kept: list[str]                 # as they are
+    copied: list[str]               # blocks of the control, copies of the backbone's first ones
+    new: list[str]                  # zeros, and the motion mapper at random
+    dropped: list[str]              # of the public file: text, and the table of RoPE
+    unknown: list[str]              # of the public file too, and in no STDiT2 that we know
+
+
+def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
+    """A start for the paper's training: STDiT2 in the backbone, copies of its first blocks in the control.
+
+    Before and after the control lie zero projections, so that at first it changes nothing. `public` may be on the meta
+    device. Raises WeightsError if it is not an STDiT2 of the size of `cfg`.
     """
+    public = {key.removeprefix("module."): value for key, value in public.items()}
+    bare = RealPortraitDiT(cfg, device="meta")
+    wanted = bare.state_dict()
+    kept = {key: value for key, value in public.items() if key in wanted}
+    left = [key for key in public if key not in wanted]
+    dropped = [key for key in left if key == ROPE or any(text in key for text in TEXT)]
+    copied = {}
+    for i in range(cfg.control_depth):
+        prefix = f"blocks.{i}."
+        copied |= {
+            f"controlnet.{i}.copied_block.{key.removeprefix(prefix)}": value.clone()
+            for key, value in kept.items() if key.startswith(prefix)
+        }
+    dtype = next((value.dtype for value in kept.values()), torch.float32)
+    mapper = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, operations=torch.nn)
+    mapper.initialize()
+    new = {f"motion_net.{key}": value.to(dtype) for key, value in mapper.state_dict().items()}
+    new |= {
+        key: torch.zeros(value.shape, dtype=dtype) for key, value in wanted.items()
+        if key.startswith("reference_proj.") or ".after_proj." in key or ".before_proj." in key
+    }
+    state = kept | copied | new
+    load_strictly(bare, state)
+    return Start(state, list(kept), list(copied), list(new), dropped, [key for key in left if key not in dropped])
+
+
+def read_stdit2(path: str | os.PathLike) -> dict[str, Tensor]:
+    """The state of Open-Sora's public backbone in one safetensors file. Raises WeightsError if it is something else."""
     state, _ = read_safetensors(path)
     if (role := sniff(state)) != "stdit2":
         raise wrong_role(path, role, "stdit2")
-    kept = {key: value.float() for key, value in state.items() if key != ROPE and not any(text in key for text in TEXT)}
-    logger.info("%s: %d of %d tensors taken over; the text path is left out.", path, len(kept), len(state))
-    model.initialize()
-    for i in range(len(model.controlnet)):
-        prefix = f"blocks.{i}."
-        block = {key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)}
-        kept |= {f"controlnet.{i}.copied_block.{key}": value for key, value in block.items()}
-    own = {
-        key: value for key, value in model.state_dict().items()
-        if key.startswith(("motion_net.", "reference_proj.")) or "after_proj" in key or "before_proj" in key
-    }
+    return state
+
+
+def start_from_stdit2(model: RealPortraitDiT, path: str | os.PathLike) -> None:
+    """Initialise `model` by start_state, in float32. Raises WeightsError if the file is not an STDiT2 of the model's size."""
+    public = read_stdit2(path)
     try:
-        load_strictly(model, own | kept)
+        start = start_state(public, model.cfg)
     except WeightsError as error:
         raise WeightsError(f"{path} is not an STDiT2 of this model's size. {error}") from error
+    logger.info("%s: %d of %d tensors taken over; the text path is left out.", path, len(start.kept), len(public))
+    load_strictly(model, {key: value.float() for key, value in start.state.items()})

@@ -244,10 +244,8 @@ class RealPortraitDiT(nn.Module):
         # Patch embedding: like the linear layer that it is.
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
         nn.init.zeros_(self.x_embedder.proj.bias)
-        # Motion mapper: Kaiming, so that the latent keeps the map's scale through two SiLU; not zero, before_proj already is.
-        for i in (0, 2, 4):
-            nn.init.kaiming_normal_(self.motion_net[i].weight, nonlinearity="relu")
-            nn.init.zeros_(self.motion_net[i].bias)
+        # Motion mapper: see there.
+        self.motion_net.initialize()
         # Embeddings of numbers, and what makes modulation of them: a small normal, as DiT.
         for embedder in (self.t_embedder, self.csize_embedder, self.ar_embedder, self.fl_embedder, self.fps_embedder):
             nn.init.normal_(embedder.mlp[0].weight, std=0.02)

@@ -1,5 +1,6 @@
 """The motion mapping network: a map of the frame's size -> a motion latent of the size of the frame's latent."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +16,13 @@ class MotionMapper(nn.Sequential):
             return operations.Conv2d(a, b, kernel_size=3, stride=2, padding=1, dtype=dtype, device=device)
 
         super().__init__(down(channels, widths[0]), nn.SiLU(), down(*widths), nn.SiLU(), down(widths[1], out))
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Kaiming, so that the latent keeps the map's scale through two SiLU; not zero, before_proj already is."""
+        for i in (0, 2, 4):
+            nn.init.kaiming_normal_(self[i].weight, nonlinearity="relu")
+            nn.init.zeros_(self[i].bias)
 
     def forward(self, maps: MotionMaps | Tensor) -> Tensor:
         """Maps of L frames, lazy or dense (L, channels, H, W) -> (L, out, H / 8, W / 8)."""

@@ -121,6 +121,37 @@ def test_only_offered_files_are_opened(host, pack, run_node, weights, name):
         run_node("RealPortraitLoadModel", weights=name, weight_dtype="default")
 
 
+def test_loaders_tell_the_licence_of_each_file(host, pack, run_node, weights, tmp_path):
+    """In a last output, so that links of older workflows still point where they did, and in the prompt's history."""
+    node = host.NODE_CLASS_MAPPINGS["RealPortraitLoadModel"]
+    assert tuple(node.RETURN_TYPES) == ("MODEL", "STRING") and tuple(node.RETURN_NAMES) == ("model", "info")
+    node = host.NODE_CLASS_MAPPINGS["RealPortraitLoadVid2Vid"]
+    assert tuple(node.RETURN_TYPES) == ("REALPORTRAIT_VID2VID", "STRING") and tuple(node.RETURN_NAMES) == ("vid2vid", "info")
+
+    info = run_node("RealPortraitLoadModel", weights="tiny_dit.safetensors", weight_dtype="default")[1]
+    assert info.startswith("tiny_dit.safetensors: a RealPortrait diffusion transformer. Licence: the file states none")
+    result = node.execute(weights="tiny_vid2vid.safetensors")
+    assert result.result[1].startswith("tiny_vid2vid.safetensors: a Face Vid2vid bundle. Licence: ")
+    assert result.ui.as_dict() == {"text": (result.result[1],)}
+    folders = pack("nodes.host.folders")
+    if (folders.WEIGHTS / "realportrait" / folders.BUNDLED_VID2VID).is_file():
+        assert "Licence: Apache-2.0" in run_node("RealPortraitLoadVid2Vid", weights=folders.BUNDLED_VID2VID)[1]
+
+
+def test_liveportraits_files_are_listed_with_their_licence(pack, run_node, weights):
+    """Chosen by any one of them; every file that was read has its line."""
+    core = pack("realportrait_core.vid2vid.checkpoint")
+    network = core.load_vid2vid(weights / "tiny_vid2vid.safetensors")
+    names = {"appearance": "f.safetensors", "motion": "m.safetensors", "warping": "w.safetensors"}
+    (weights / "lp").mkdir()
+    for part, name in names.items():
+        state = {key: value.clone() for key, value in getattr(network, part).state_dict().items()}
+        pack("realportrait_core.checkpoint").save(weights / "lp" / name, state, {})
+    lines = run_node("RealPortraitLoadVid2Vid", weights="lp/m.safetensors")[1].split("\n")
+    assert sorted(line.split(":")[0] for line in lines) == sorted(names.values())
+    assert all("Licence: MIT, where they are LivePortrait's own weights" in line for line in lines)
+
+
 def test_the_wrong_file_in_a_slot(pack, run_node, weights):
     with refused(pack, "looks like a Face Vid2vid bundle", "WeightsError"):
         run_node("RealPortraitLoadModel", weights="tiny_vid2vid.safetensors", weight_dtype="default")

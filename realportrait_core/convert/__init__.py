@@ -1,0 +1,4 @@
+"""Offline commands on weight files: public ones become .safetensors that RealPortrait loads, and any file is described.
+
+No node imports this. `pickled.py` is the one place outside training that opens a .pth, and only for plain tensors.
+"""
