@@ -27,6 +27,8 @@ ALLOWED = {
     "dit": BASE | {"checkpoint", "motion_map"},         # never vid2vid: a motion map is a tensor
     "clips": BASE | NETWORKS,
     "generate": BASE | NETWORKS | {"clips"},
+    "edit": BASE | NETWORKS | {"generate"},
+    "motion_file": BASE | NETWORKS | {"generate"},
     "train": BASE | NETWORKS | {"clips", "generate"},
     "eval": BASE | NETWORKS | {"clips", "generate"},
 }
