@@ -7,6 +7,7 @@ from .face import ExtractKeypoints
 from .host import folders
 from .load import LoadModel, LoadVid2Vid
 from .motion import EditMotion, MakeMotionMaps
+from .motion_file import LoadMotion, SaveMotion
 from .sample import Conditioning, SampleClips
 
 folders.register()
@@ -16,4 +17,7 @@ class RealPortraitExtension(ComfyExtension):
     """What ComfyUI's loader asks for the list of nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadModel, LoadVid2Vid, ExtractKeypoints, EditMotion, MakeMotionMaps, Conditioning, SampleClips, ContinueClip]
+        return [
+            LoadModel, LoadVid2Vid, ExtractKeypoints, EditMotion, MakeMotionMaps, Conditioning, SampleClips, ContinueClip,
+            SaveMotion, LoadMotion,
+        ]

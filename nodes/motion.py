@@ -173,8 +173,8 @@ def neutral_report(keypoints, neutral: int, chosen: bool) -> str:
     )
     if degrees > NOT_NEUTRAL:
         report += (
-            " That is far: the animation will be turned by as much. Choose a frame or a driver with the portrait's pose, or "
-            "the mode 'paper-absolute'."
+            " That is far: throughout the animation the portrait looks elsewhere than the driver does, by as much. Choose a "
+            "frame or a driver with the portrait's pose, or the mode 'paper-absolute'."
         )
         log.warning("%s", report)
     return report
