@@ -23,7 +23,6 @@ HEAD_SIZES = ["driven", "steady", "constant"]
 FRAME_CROPS = 2             # side of the animated frame / of the face crop: 512 and 256 px in the paper, 256 and 128 px in MINI
 CHOOSE = -1                 # neutral_frame: the node chooses
 NOT_NEUTRAL = 20.0          # degrees between the portrait's head and the neutral frame's that are worth a warning
-ADVANCED = {"advanced": True}   # the browser shows such inputs on request
 
 
 def check_weights(cfg: Vid2VidConfig, keypoints) -> None:
@@ -117,14 +116,14 @@ class MakeMotionMaps(io.ComfyNode):
                 io.Float.Input("eye_gain", **part, tooltip="Times expression_gain, around the eyes: blinks and gaze."),
                 io.Float.Input("mouth_gain", **part, tooltip="Times expression_gain, around the mouth: above 1 it opens wider."),
                 io.Float.Input(
-                    "rotation_gain", **part, extra_dict=ADVANCED, tooltip="Times pose_gain: how far the head turns and tilts.",
+                    "rotation_gain", **part, tooltip="Times pose_gain: how far the head turns and tilts.",
                 ),
                 io.Float.Input(
-                    "translation_gain", **part, extra_dict=ADVANCED,
+                    "translation_gain", **part,
                     tooltip="Times pose_gain: how far the head moves to the sides, up and down.",
                 ),
                 io.Float.Input(
-                    "scale_gain", **part, extra_dict=ADVANCED,
+                    "scale_gain", **part,
                     tooltip="Times pose_gain: how much the head grows and shrinks. 0 keeps the portrait's size.",
                 ),
                 io.Int.Input(
