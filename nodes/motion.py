@@ -128,7 +128,7 @@ class MakeMotionMaps(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "first_frame", default=0, min=0, max=10**6, optional=True,
-                    tooltip="The driver frame, counted from 0, with which the animation begins. The neutral frame may lie before.",
+                    tooltip="The driver frame, counted from 0, at which the animation begins. The neutral frame may lie before.",
                 ),
                 io.Int.Input(
                     "frames", default=0, min=0, max=10**6, optional=True,

@@ -118,7 +118,7 @@ def report(driver, file: str) -> str:
     """What the file holds; a warning where it is not known whether the weights fit."""
     frames, k = driver.motion.expression.shape[:2]
     height, width = driver.size
-    said = [f"{Path(file).name}: {frames} frames of {k} keypoints at {driver.fps:g} a second, of a driver of {width}x{height} px."]
+    said = [f"{Path(file).name}: {frames} frames of {k} keypoints at {driver.fps:g} a second, driver {width}x{height} px."]
     missing = int((~driver.present).sum())
     if missing:
         said.append(f"The face was missing in {missing} of them.")
@@ -126,7 +126,7 @@ def report(driver, file: str) -> str:
         said.append("It holds no face points: the facial mask goes where the portrait's face would.")
     if not driver.encoder:
         said.append(
-            f"It does not say which Face Vid2vid read it. Any other of {k} keypoints would take its expressions for others."
+            "It does not say which Face Vid2vid read it: if it was not this one, the expressions will be others."
         )
         log.warning("%s", said[-1])
     return " ".join(said)

@@ -109,6 +109,13 @@ def test_keypoints_without_partners_are_refused():
         partners(line)
 
 
+def test_a_lopsided_face_has_no_partners():
+    face = symmetric_face(21)[None].clone()
+    face[0, 0, 0] += 0.4
+    with pytest.raises(InputError, match="have no partner"):
+        partners(face)
+
+
 # Mirror
 
 def test_mirroring_twice_is_the_identity():
@@ -144,7 +151,8 @@ def test_a_mirrored_driver_moves_the_mirrored_portrait_as_in_a_mirror(mode):
 def test_mirrored_points_and_crop_are_those_of_the_mirrored_picture():
     given = keypoints(clip(3))
     mirrored = mirror_driver(given)
-    assert error(mirrored.driver_points[:, 0], torch.stack([299 - given.driver_points[:, 1, 0], given.driver_points[:, 1, 1]], -1)) == 0
+    x, y = given.driver_points[:, 1].unbind(-1)
+    assert error(mirrored.driver_points[:, 0], torch.stack([299 - x, y], -1)) == 0
     corner = torch.tensor([10.0, 20, 1], dtype=torch.float64)
     seen = given.driver_crop @ corner
     seen_mirrored = mirrored.driver_crop @ torch.tensor([289.0, 20, 1], dtype=torch.float64)
@@ -319,7 +327,8 @@ def test_the_portraits_turned_crop_does_not_mislead():
     """A portrait with its head on one side: in the picture the driver tilts as much, in the crop neither does."""
     driver = clip(8)
     spin = rotation_matrix(torch.zeros(1), torch.zeros(1), torch.tensor([30.0]))
-    given = keypoints(driver, portrait=replace(driver[5:6], rotation=driver.rotation[5:6] @ spin, expression=driver.expression[5:6] @ spin))
+    own = driver[5:6]
+    given = keypoints(driver, portrait=replace(own, rotation=own.rotation @ spin, expression=own.expression @ spin))
     turn = torch.eye(3, dtype=torch.float64)
     turn[:2, :2] = spin[0, :2, :2].T.double()
     given = replace(given, portrait_crop=turn @ given.portrait_crop)

@@ -72,7 +72,7 @@ def check_shapes(about: About, shapes: dict[str, tuple[int, ...]]) -> None:
     wanted = shapes_of(about.frames, about.keypoints)
     missing = [name for name in wanted if name not in shapes and name not in OPTIONAL]
     unknown = sorted(set(shapes) - set(wanted))
-    wrong = [f"{name} is {shapes[name]}, not {wanted[name]}" for name in wanted if name in shapes and shapes[name] != wanted[name]]
+    wrong = [f"{name} is {shapes[name]}, not {shape}" for name, shape in wanted.items() if shapes.get(name, shape) != shape]
     if missing or unknown or wrong:
         said = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(unknown[:5])} not known"] * bool(unknown) + wrong
         raise InputError(f"Its tensors are not those of {about.frames} frames of {about.keypoints} keypoints: {'; '.join(said)}.")

@@ -19,6 +19,8 @@ PAIRS = {
     26: ((6, 7), (10, 11), (12, 13), (14, 15), (16, 17), (18, 19), (20, 21), (22, 23), (24, 25)),
 }
 
+SYMMETRIC = 0.3         # of the face's radius: how far a keypoint may be from the mirror image of its partner
+
 
 def check_known(k: int, what: str) -> None:
     """InputError where it is not known which of k keypoints lie around eyes and mouth; `what` needs to know it."""
@@ -31,7 +33,7 @@ def partners(canonical: torch.Tensor) -> torch.Tensor:
     """(K,) int64, the keypoint whose place each one takes in a mirror; canonical (L, K, 3) is the face at rest.
 
     From PAIRS, or, for other numbers of keypoints, the nearest point in the mirror image about the face's middle.
-    Raises InputError where that is no pairing: keypoints that are not left-right symmetric.
+    Raises InputError where that is no pairing, or a bad one: keypoints that are not left-right symmetric.
     """
     k = canonical.shape[1]
     if k in PAIRS:
@@ -41,8 +43,9 @@ def partners(canonical: torch.Tensor) -> torch.Tensor:
         return partner
     rest = canonical.mean(0).cpu()
     rest = rest - rest.mean(0)
-    partner = torch.cdist(rest * rest.new_tensor((-1.0, 1.0, 1.0)), rest).argmin(1)
-    odd = (partner[partner] != torch.arange(k)).nonzero()[:, 0].tolist()
+    apart, partner = torch.cdist(rest * rest.new_tensor((-1.0, 1.0, 1.0)), rest).min(1)
+    far = apart > SYMMETRIC * rest.square().sum(1).mean().sqrt()
+    odd = (far | (partner[partner] != torch.arange(k))).nonzero()[:, 0].tolist()
     if odd:
         raise InputError(
             f"{len(odd)} of these {k} keypoints have no partner on the other side of the face ({odd[:5]}), so their motion "
