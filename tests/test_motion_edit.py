@@ -323,6 +323,16 @@ def test_a_frame_in_motion_a_lean_and_a_grimace_are_not_neutral():
     assert neutral_frame(rest, moved, torch.ones(9, dtype=torch.bool)) == 4         # 3 still lies beside a moving frame
 
 
+def test_a_turned_head_is_more_neutral_than_an_open_mouth():
+    rest = clip(1, seed=9)
+    driver = Pose(*(getattr(rest, f.name).repeat(8, *[1] * (getattr(rest, f.name).ndim - 1)) for f in fields(Pose)))
+    rotation, expression = driver.rotation.clone(), driver.expression.clone()
+    rotation[:4] = rotation[:4] @ rotation_matrix(*torch.tensor([[0.0], [15.0], [0.0]]))
+    expression[4:, [5, 8, 9], 1] += 0.1                 # lower lip and chin
+    moved = replace(driver, rotation=rotation, expression=expression)
+    assert neutral_frame(rest, moved, torch.ones(8, dtype=torch.bool)) < 4
+
+
 def test_the_portraits_turned_crop_does_not_mislead():
     """A portrait with its head on one side: in the picture the driver tilts as much, in the crop neither does."""
     driver = clip(8)
