@@ -7,7 +7,8 @@ from .face import ExtractKeypoints
 from .host import folders
 from .inspect import Inspect
 from .load import LoadModel, LoadVid2Vid
-from .motion import MakeMotionMaps
+from .motion import EditMotion, MakeMotionMaps
+from .motion_file import LoadMotion, SaveMotion
 from .paste import PasteBack
 from .sample import Conditioning, SampleClips
 from .video import LoadDrivingVideo
@@ -20,6 +21,6 @@ class RealPortraitExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
-            LoadModel, LoadVid2Vid, ExtractKeypoints, MakeMotionMaps, Conditioning, SampleClips, ContinueClip,
-            LoadDrivingVideo, PasteBack, Inspect,
+            LoadModel, LoadVid2Vid, ExtractKeypoints, EditMotion, MakeMotionMaps, Conditioning, SampleClips, ContinueClip,
+            LoadDrivingVideo, PasteBack, Inspect, SaveMotion, LoadMotion,
         ]

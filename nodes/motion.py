@@ -1,17 +1,28 @@
-"""From keypoints to motion position maps, which is what the diffusion model reads."""
+"""What the driver does, edited, and from keypoints to motion position maps, which is what the diffusion model reads."""
+
+import logging
 
 from comfy_api.latest import io
 
 from ..realportrait_core.config import Vid2VidConfig
+from ..realportrait_core.edit import Edit, edit_driver
 from ..realportrait_core.errors import InputError
-from ..realportrait_core.generate import motion_maps
+from ..realportrait_core.generate import find_neutral, frame_range, motion_maps, turned_upright
+from ..realportrait_core.vid2vid.edit import MOST_SMOOTH
+from ..realportrait_core.vid2vid.neutral import turned_away
+from ..realportrait_core.vid2vid.retarget import Gains
 from .host.draw import evenly, motion_picture
 from .host.run import Progress, loaded
 from .sockets import Keypoints, Motion, Vid2Vid
 
+log = logging.getLogger(__name__)
+
 MODES = ["relative", "absolute", "paper-absolute"]
 FRAMINGS = ["auto", "whole"]
+HEAD_SIZES = ["driven", "steady", "constant"]
 FRAME_CROPS = 2             # side of the animated frame / of the face crop: 512 and 256 px in the paper, 256 and 128 px in MINI
+CHOOSE = -1                 # neutral_frame: the node chooses
+NOT_NEUTRAL = 20.0          # degrees between the portrait's head and the neutral frame's that are worth a warning
 
 
 def check_weights(cfg: Vid2VidConfig, keypoints) -> None:
@@ -25,10 +36,56 @@ def check_weights(cfg: Vid2VidConfig, keypoints) -> None:
         )
 
 
+class EditMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        smooth = {"default": 0.0, "min": 0.0, "max": MOST_SMOOTH, "step": 0.5}
+        return io.Schema(
+            node_id="RealPortraitEditMotion",
+            display_name="Edit Motion",
+            category="RealPortrait",
+            description="Edits what the driver does: calms trembling, holds the size of the head, turns left into right. Goes "
+            "between Extract Vid2vid Keypoints and Motion Position Maps. With its defaults nothing changes.",
+            inputs=[
+                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from another Edit Motion."),
+                io.Combo.Input(
+                    "head_size", options=HEAD_SIZES, default="driven",
+                    tooltip="The size of the head: 'driven' as the driver's, 'steady' lets it change slowly only, which ends "
+                    "swelling and trembling, 'constant' holds it.",
+                ),
+                io.Float.Input(
+                    "smooth_head", **smooth,
+                    tooltip="Smooths turn, place and size of the head over so many frames to both sides. 0 is off, 1 to 3 calm "
+                    "a trembling head; more makes it float.",
+                ),
+                io.Float.Input(
+                    "smooth_expression", **smooth,
+                    tooltip="Smooths the expression over so many frames to both sides. 0 is off; above 1, lips and blinks "
+                    "become weak.",
+                ),
+                io.Float.Input(
+                    "smooth_track", **smooth,
+                    tooltip="Smooths the face points over so many frames: they say where the facial mask lies. 0 is off.",
+                ),
+                io.Boolean.Input(
+                    "mirror", default=False,
+                    tooltip="The motion in a mirror: a driver who turns to the left makes the portrait turn to the right.",
+                ),
+            ],
+            outputs=[Keypoints.Output(display_name="keypoints", tooltip="The keypoints with the edited motion.")],
+        )
+
+    @classmethod
+    def execute(cls, keypoints, head_size, smooth_head, smooth_expression, smooth_track, mirror) -> io.NodeOutput:
+        edit = Edit(head_size, smooth_head, smooth_expression, smooth_track, mirror)
+        return io.NodeOutput(edit_driver(keypoints, edit))
+
+
 class MakeMotionMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         gain = {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05}
+        part = {**gain, "optional": True}
         return io.Schema(
             node_id="RealPortraitMotionMaps",
             display_name="Motion Position Maps",
@@ -37,7 +94,7 @@ class MakeMotionMaps(io.ComfyNode):
             "that steers the diffusion model. Kept as a small recipe, whatever the length of the video.",
             inputs=[
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid, the same as for the keypoints."),
-                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints."),
+                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
                 io.Combo.Input(
                     "mode", options=MODES, default="relative",
                     tooltip="'relative' adds the driver's change since its neutral frame to the portrait: best between two "
@@ -47,28 +104,76 @@ class MakeMotionMaps(io.ComfyNode):
                 io.Float.Input("pose_gain", **gain, tooltip="Turns, size, place: 0 keeps the portrait's, 1 is the driver's."),
                 io.Float.Input("expression_gain", **gain, tooltip="The expression: 0 keeps the portrait's, 1 is the driver's."),
                 io.Int.Input(
-                    "neutral_frame", default=0, min=0, max=10**6,
-                    tooltip="For 'relative': the driver frame, counted from 0, that looks most like the portrait; a calm face "
-                    "seen from the front is best. Its motion counts as none.",
+                    "neutral_frame", default=CHOOSE, min=CHOOSE, max=10**6,
+                    tooltip="For 'relative': the driver frame, counted from 0, whose motion counts as none. -1 chooses the calm "
+                    "frame whose pose and expression are nearest the portrait's; the report names it.",
                 ),
                 io.Combo.Input(
                     "framing", options=FRAMINGS, default="auto",
                     tooltip="The square of the portrait that is animated: 'auto' comes closer where the face is small, as in "
                     "training; 'whole' takes as much of the picture as a square can.",
                 ),
+                io.Float.Input("eye_gain", **part, tooltip="Times expression_gain, around the eyes: blinks and gaze."),
+                io.Float.Input("mouth_gain", **part, tooltip="Times expression_gain, around the mouth: above 1 it opens wider."),
+                io.Float.Input(
+                    "rotation_gain", **part, tooltip="Times pose_gain: how far the head turns and tilts.",
+                ),
+                io.Float.Input(
+                    "translation_gain", **part,
+                    tooltip="Times pose_gain: how far the head moves to the sides, up and down.",
+                ),
+                io.Float.Input(
+                    "scale_gain", **part,
+                    tooltip="Times pose_gain: how much the head grows and shrinks. 0 keeps the portrait's size.",
+                ),
+                io.Int.Input(
+                    "first_frame", default=0, min=0, max=10**6, optional=True,
+                    tooltip="The driver frame, counted from 0, at which the animation begins. The neutral frame may lie before.",
+                ),
+                io.Int.Input(
+                    "frames", default=0, min=0, max=10**6, optional=True,
+                    tooltip="How many driver frames are animated, fewer where the driver ends. 0 takes all from first_frame on.",
+                ),
             ],
             outputs=[
-                Motion.Output(display_name="motion", tooltip="The motion of every driver frame."),
+                Motion.Output(display_name="motion", tooltip="The motion of every chosen driver frame."),
                 io.Image.Output(display_name="preview", tooltip="The maps in false colours, for at most 32 frames."),
+                io.String.Output(display_name="report", tooltip="Which frames are animated, and the neutral one."),
             ],
         )
 
     @classmethod
-    def execute(cls, vid2vid, keypoints, mode, pose_gain, expression_gain, neutral_frame, framing) -> io.NodeOutput:
-        progress, network = Progress(len(keypoints.driver)), loaded(vid2vid)
+    def execute(
+        cls, vid2vid, keypoints, mode, pose_gain, expression_gain, neutral_frame, framing, eye_gain=1.0, mouth_gain=1.0,
+        rotation_gain=1.0, translation_gain=1.0, scale_gain=1.0, first_frame=0, frames=0,
+    ) -> io.NodeOutput:
+        chosen = frame_range(keypoints, first_frame, frames)
+        progress, network = Progress(chosen.stop - chosen.start), loaded(vid2vid)
         check_weights(network.cfg, keypoints)
+        neutral = find_neutral(keypoints) if neutral_frame == CHOOSE else neutral_frame
         motion = motion_maps(
             network, keypoints, mode, pose_gain, expression_gain, size=FRAME_CROPS * network.cfg.crop_size, framing=framing,
-            neutral=neutral_frame, callback=lambda done, total: progress.to(done),
+            neutral=neutral, gains=Gains(rotation_gain, translation_gain, scale_gain, eye_gain, mouth_gain), frames=chosen,
+            callback=lambda done, total: progress.to(done),
         )
-        return io.NodeOutput(motion, motion_picture(motion.maps[evenly(len(motion.maps))]))
+        report = f"Frames {chosen.start} to {chosen.stop - 1} of the driver's {len(keypoints.driver)}."
+        if mode == "relative":
+            report += " " + neutral_report(keypoints, neutral, neutral_frame == CHOOSE)
+        return io.NodeOutput(motion, motion_picture(motion.maps[evenly(len(motion.maps))]), report)
+
+
+def neutral_report(keypoints, neutral: int, chosen: bool) -> str:
+    """Which frame is the neutral one, and how far its head is turned from the portrait's; a warning where that is far."""
+    still = turned_upright(keypoints.driver[neutral:neutral + 1], keypoints.portrait_crop)
+    degrees = float(turned_away(keypoints.portrait, still)[0])
+    report = (
+        f"The neutral frame is {neutral}, chosen {'automatically' if chosen else 'by hand'}; its head is turned "
+        f"{degrees:.0f} degrees away from the portrait's."
+    )
+    if degrees > NOT_NEUTRAL:
+        report += (
+            " That is far: throughout the animation the portrait looks elsewhere than the driver does, by as much. Choose a "
+            "frame or a driver with the portrait's pose, or the mode 'paper-absolute'."
+        )
+        log.warning("%s", report)
+    return report

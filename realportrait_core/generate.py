@@ -19,8 +19,11 @@ from .face.crop import CROP, carry_ellipse, clip_crop, face_ellipse, face_square
 from .face.track import FaceTrack
 from .motion_map import MotionMaps
 from .vid2vid import FaceVid2Vid
-from .vid2vid.keypoints import Pose, cat, transform
-from .vid2vid.retarget import Mode, drive
+from .vid2vid.checkpoint import motion_fingerprint
+from .vid2vid.keypoints import Pose, cat, rotation_angles, transform
+from .vid2vid.neutral import neutral_frame
+from .vid2vid.retarget import FULL, Gains, Mode, drive
+from .vid2vid.retarget import Motion as PoseMotion
 
 CHUNK = 8               # frames that go through M or W at once: memory stays the same for any driver
 # The square that MINI's training pictures are: its side in extents of the face, and where it lies.
@@ -28,6 +31,7 @@ FACE_SHARE = 2.44       # side of the frame / extent of the face
 FACE_DROP = 0.02        # the frame's centre lies so much of its side below the face's
 CLOSE_ENOUGH = 0.76     # a picture at most 1 / 0.76 times too wide for its face is taken whole, as one in twenty of those
 KEYPOINT_PX = (CROP - CROP // 64) / 2       # crop px a unit of the keypoints' grid, whose ends are cell centres of 64
+KEYPOINT_MIDDLE = (CROP - 1) / 2            # crop px of the keypoints' 0
 
 Progress = Callable[[int, int], None]
 
@@ -45,6 +49,25 @@ class Keypoints:
     driver_points: torch.Tensor     # (L, 5, 2) px
     present: torch.Tensor       # (L,) bool, whether the driver's face was found
     portrait_size: tuple[int, int]  # height, width in px
+    driver_size: tuple[int, int]    # height, width in px
+    encoder: str = ""           # motion_fingerprint of the M that read the poses; empty where it is not known
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What a driver does in L frames, without a portrait: what a motion file keeps."""
+
+    motion: PoseMotion              # L frames, in the driver's one crop
+    canonical: torch.Tensor | None  # (L, K, 3); None where only the motion is known, as in LivePortrait's templates
+    points: torch.Tensor | None     # (L, 5, 2) px, or None
+    crop: torch.Tensor              # (3, 3) float64, driver px -> crop px
+    present: torch.Tensor           # (L,) bool, whether the driver's face was found
+    size: tuple[int, int]           # height, width in px
+    fps: float                      # frames a second
+    encoder: str                    # motion_fingerprint of the M that read it; empty where it is not known
+
+    def __len__(self) -> int:
+        return len(self.motion.rotation)
 
 
 @dataclass(frozen=True)
@@ -61,6 +84,11 @@ def device_of(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
+def crop_faces(vid2vid: FaceVid2Vid, pictures: torch.Tensor, forward: torch.Tensor) -> torch.Tensor:
+    """The faces of pictures (L, H, W, 3), as F and M read them: (L, 3, size, size) on the networks' device."""
+    return sample_crop(pictures.movedim(-1, 1).to(device_of(vid2vid), torch.float32), forward, vid2vid.cfg.crop_size)
+
+
 def extract_keypoints(
     vid2vid: FaceVid2Vid,
     portrait: torch.Tensor,
@@ -75,16 +103,11 @@ def extract_keypoints(
     """
     if len(driver) != len(track.points):
         raise InputError(f"The driver has {len(driver)} frames, its face track {len(track.points)}.")
-    device, size = device_of(vid2vid), vid2vid.cfg.crop_size
     portrait_crop, driver_crop = points_to_crop(portrait_points), clip_crop(track.points)
-
-    def crop(pictures: torch.Tensor, forward: torch.Tensor) -> torch.Tensor:
-        return sample_crop(pictures.movedim(-1, 1).to(device, torch.float32), forward, size)
-
-    face = crop(portrait, portrait_crop)
+    face = crop_faces(vid2vid, portrait, portrait_crop)
     poses = []
     for start in range(0, len(driver), CHUNK):
-        poses.append(vid2vid.motion(crop(driver[start:start + CHUNK], driver_crop)).to("cpu"))
+        poses.append(vid2vid.motion(crop_faces(vid2vid, driver[start:start + CHUNK], driver_crop)).to("cpu"))
         if callback is not None:
             callback(min(start + CHUNK, len(driver)), len(driver))
     return Keypoints(
@@ -97,7 +120,87 @@ def extract_keypoints(
         driver_points=track.points,
         present=track.present,
         portrait_size=tuple(portrait.shape[1:3]),
+        driver_size=tuple(driver.shape[1:3]),
+        encoder=motion_fingerprint(vid2vid),
     )
+
+
+def driver_of(keypoints: Keypoints, fps: float) -> Driver:
+    """The driver's side of the keypoints."""
+    pose = keypoints.driver
+    return Driver(
+        motion=PoseMotion(pose.rotation, pose.expression, pose.scale, pose.translation),
+        canonical=pose.canonical,
+        points=keypoints.driver_points,
+        crop=keypoints.driver_crop,
+        present=keypoints.present,
+        size=keypoints.driver_size,
+        fps=fps,
+        encoder=keypoints.encoder,
+    )
+
+
+def join_driver(vid2vid: FaceVid2Vid, portrait: torch.Tensor, portrait_points: torch.Tensor, driver: Driver) -> Keypoints:
+    """portrait (1, H, W, 3) in [0, 1], its face points (5, 2), and a driver that was read before -> Keypoints.
+
+    Where the driver's canonical keypoints or face points are not known, the portrait's stand for them. Raises InputError
+    for a driver of another number of keypoints, or one that another M has read: its expressions mean something else.
+    """
+    own, k = motion_fingerprint(vid2vid), driver.motion.expression.shape[1]
+    if k != vid2vid.cfg.num_kp:
+        raise InputError(
+            f"The motion has {k} keypoints and this Face Vid2vid {vid2vid.cfg.num_kp}: the motion was read by other weights. "
+            "Load those, or extract the keypoints again from the driver's frames."
+        )
+    if driver.encoder and driver.encoder != own:
+        raise InputError(
+            f"The motion was read by other Face Vid2vid weights (fingerprint {driver.encoder}, these are {own}): its expressions "
+            "would mean something else here. Load those weights, or extract the keypoints again from the driver's frames."
+        )
+    portrait_crop = points_to_crop(portrait_points)
+    face = crop_faces(vid2vid, portrait, portrait_crop)
+    pose, motion = vid2vid.motion(face).to("cpu"), driver.motion
+    canonical = pose.canonical.expand(len(driver), k, 3) if driver.canonical is None else driver.canonical
+    poses = Pose(
+        canonical, motion.rotation, *rotation_angles(motion.rotation), motion.expression, motion.scale, motion.translation
+    )
+    points = driver.points
+    if points is None:
+        points = points_by_poses(pose, poses, portrait_points, portrait_crop, driver.crop)
+    return Keypoints(
+        portrait=pose,
+        driver=poses,
+        feature=vid2vid.appearance(face).cpu(),
+        portrait_crop=portrait_crop,
+        driver_crop=driver.crop,
+        portrait_points=portrait_points,
+        driver_points=points,
+        present=driver.present,
+        portrait_size=tuple(portrait.shape[1:3]),
+        driver_size=driver.size,
+        encoder=own,
+    )
+
+
+def points_by_poses(
+    portrait: Pose, driver: Pose, portrait_points: torch.Tensor, portrait_crop: torch.Tensor, driver_crop: torch.Tensor
+) -> torch.Tensor:
+    """Where the driver's five points would be (L, 5, 2) px, if its head were the portrait's.
+
+    The portrait's points go along by the turn in the plane, the size and the shift that take its keypoints nearest to
+    the driver's.
+    """
+    def plane(x: torch.Tensor) -> torch.Tensor:                                         # (..., 2) as complex numbers
+        return torch.view_as_complex(x[..., :2].double().contiguous())
+
+    still, moved = plane(transform(portrait)), plane(transform(driver))                 # (1, K), (L, K)
+    middle, shifted = still.mean(1, keepdim=True), moved.mean(1, keepdim=True)
+    turn = ((still - middle).conj() * (moved - shifted)).sum(1, keepdim=True) / (still - middle).abs().square().sum()
+    points = torch.cat([portrait_points.double(), portrait_points.new_ones(5, 1).double()], 1) @ portrait_crop[:2].T
+    points = plane((points - KEYPOINT_MIDDLE) / KEYPOINT_PX)                            # (5,)
+    points = torch.view_as_real(shifted + turn * (points - middle)) * KEYPOINT_PX + KEYPOINT_MIDDLE     # (L, 5, 2)
+    back = torch.linalg.inv(driver_crop)
+    return (points @ back[:2, :2].T + back[:2, 2]).float()
 
 
 def frame_square(points: torch.Tensor, height: int, width: int, size: int, framing: str) -> torch.Tensor:
@@ -120,37 +223,69 @@ def frame_square(points: torch.Tensor, height: int, width: int, size: int, frami
     return forward
 
 
-def seen_by_portrait(driver: Pose, neutral: Pose, portrait: Pose, portrait_crop: torch.Tensor) -> tuple[Pose, Pose]:
-    """The driver's poses and its neutral one as the portrait's crop would show them.
+def turned_upright(pose: Pose, portrait_crop: torch.Tensor) -> Pose:
+    """A driver's poses as the portrait's crop would show them, which is turned upright with the face where the driver's is not.
 
-    The portrait's crop is turned upright with the face, the driver's is not: x Q = s (x_c R Q + delta Q) + t Q. And a step
-    to the side is measured in heads: t times the ratio of the two scales.
+    x Q = s (x_c R Q + delta Q) + t Q.
     """
     linear = portrait_crop[:2, :2]
     roll = torch.eye(3, dtype=torch.float64)
     roll[:2, :2] = (linear / torch.linalg.det(linear).sqrt()).T
-    roll = roll.to(driver.rotation)
+    roll = roll.to(pose.rotation)
+    return replace(
+        pose, rotation=pose.rotation @ roll, expression=pose.expression @ roll, translation=pose.translation @ roll
+    )
+
+
+def seen_by_portrait(driver: Pose, neutral: Pose, portrait: Pose, portrait_crop: torch.Tensor) -> tuple[Pose, Pose]:
+    """The driver's poses and its neutral one as the portrait's crop would show them.
+
+    They are turned upright with it, and a step to the side is measured in heads: t times the ratio of the two scales.
+    """
     heads = portrait.scale / neutral.scale                                              # (1, 1)
 
-    def turned(pose: Pose) -> Pose:
-        return replace(pose, rotation=pose.rotation @ roll, expression=pose.expression @ roll,
-                       translation=heads * (pose.translation @ roll))
+    def seen(pose: Pose) -> Pose:
+        pose = turned_upright(pose, portrait_crop)
+        return replace(pose, translation=heads * pose.translation)
 
-    return turned(driver), turned(neutral)
+    return seen(driver), seen(neutral)
+
+
+def find_neutral(keypoints: Keypoints) -> int:
+    """The driver's frame, from 0, that is calm and nearest to the portrait in pose and expression."""
+    return neutral_frame(keypoints.portrait, turned_upright(keypoints.driver, keypoints.portrait_crop), keypoints.present)
 
 
 def driven_keypoints(
-    keypoints: Keypoints, mode: Mode, pose_gain: float, expression_gain: float, neutral: int
+    keypoints: Keypoints, mode: Mode, pose_gain: float, expression_gain: float, neutral: int, gains: Gains = FULL,
+    frames: slice = slice(None),
 ) -> torch.Tensor:
-    """x_d (L, K, 3) in the portrait's crop."""
+    """x_d (L, K, 3) in the portrait's crop, of the chosen frames; the neutral one is counted among all of the driver's."""
     if not 0 <= neutral < len(keypoints.driver):
         raise InputError(f"The neutral frame {neutral} is not among the driver's {len(keypoints.driver)} frames.")
-    still = keypoints.driver[neutral:neutral + 1]
+    driver, still = keypoints.driver[frames], keypoints.driver[neutral:neutral + 1]
     if mode == "relative":
-        driver, still = seen_by_portrait(keypoints.driver, still, keypoints.portrait, keypoints.portrait_crop)
-    else:
-        driver = keypoints.driver
-    return drive(keypoints.portrait, driver, still, mode, pose_gain, expression_gain)
+        driver, still = seen_by_portrait(driver, still, keypoints.portrait, keypoints.portrait_crop)
+    return drive(keypoints.portrait, driver, still, mode, pose_gain, expression_gain, gains)
+
+
+def frame_range(keypoints: Keypoints, first: int, count: int) -> slice:
+    """The driver's frames from `first` on, at most `count` of them, 0 for all. InputError where none is left."""
+    total = len(keypoints.driver)
+    if not 0 <= first < total or count < 0:
+        raise InputError(
+            f"The range of {count} frames from frame {first} is not within the driver's {total} frames (0 to {total - 1}). "
+            "Choose an earlier first frame; a count of 0 takes all that follow."
+        )
+    return slice(first, min(first + count, total) if count else total)
+
+
+def cut(keypoints: Keypoints, frames: slice) -> Keypoints:
+    """The keypoints of some of the driver's frames."""
+    return replace(
+        keypoints, driver=keypoints.driver[frames], driver_points=keypoints.driver_points[frames],
+        present=keypoints.present[frames],
+    )
 
 
 def motion_maps(
@@ -162,15 +297,18 @@ def motion_maps(
     size: int = 256,
     framing: str = "auto",
     neutral: int = 0,
+    gains: Gains = FULL,
+    frames: slice = slice(None),
     callback: Progress | None = None,
 ) -> Motion:
-    """The maps of every driver frame on a size x size px frame of the portrait; f is kept in fp16 on the CPU.
+    """The maps of the chosen driver frames on a size x size px frame of the portrait; f is kept in fp16 on the CPU.
 
     The maps lie where the portrait's crop lies: the driver's motion is in x_d. callback(done, total) after each chunk.
     """
     device = device_of(vid2vid)
     x_s = transform(keypoints.portrait)
-    x_d = driven_keypoints(keypoints, mode, pose_gain, expression_gain, neutral)
+    x_d = driven_keypoints(keypoints, mode, pose_gain, expression_gain, neutral, gains, frames)
+    keypoints = cut(keypoints, frames)
     feature = keypoints.feature.to(device)
     compressed = vid2vid.warping.compress(feature)
     parts = []

@@ -31,6 +31,8 @@ ALLOWED = {
     "clips": BASE | NETWORKS,
     "generate": BASE | NETWORKS | {"clips"},
     "inspect": BASE | NETWORKS | {"clips", "generate"},
+    "edit": BASE | NETWORKS | {"generate"},
+    "motion_file": BASE | NETWORKS | {"generate"},
     "train": BASE | NETWORKS | {"clips", "generate", "video"},
     "eval": BASE | NETWORKS | {"clips", "generate"},
     "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit"},

@@ -27,12 +27,12 @@ from realportrait_core.train.loop import Budget, fit, recalibrate
 from realportrait_core.train.motion import train_motion
 from realportrait_core.train.muon import between_features, orthogonal
 from realportrait_core.train.store import Store, jitter, open_store, to_unit
-from realportrait_core.train.truth import NUM_KP, SURFACE, angles, load_heads, pick
+from realportrait_core.train.truth import NUM_KP, SURFACE, load_heads, pick
 from realportrait_core.train.warp import train_renderer
 from realportrait_core.vae import TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
-from realportrait_core.vid2vid.keypoints import rotation_matrix, transform
+from realportrait_core.vid2vid.keypoints import rotation_angles, rotation_matrix, transform
 from realportrait_core.vid2vid.motion import MotionExtractor
 
 CLIPS = yunet.ROOT / "tests" / "data"
@@ -133,7 +133,7 @@ def test_rotation_of_the_truth_is_a_rotation_with_its_angles(crops):
     pose, _ = pick(heads, *crops)
     torch.testing.assert_close(pose.rotation @ pose.rotation.mT, torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0)
     assert (torch.linalg.det(pose.rotation) > 0).all()
-    torch.testing.assert_close(rotation_matrix(*angles(pose.rotation)), pose.rotation, atol=1e-5, rtol=0)
+    torch.testing.assert_close(rotation_matrix(*rotation_angles(pose.rotation)), pose.rotation, atol=1e-5, rtol=0)
 
 
 def test_a_rolled_crop_rolls_the_pose_and_nothing_else():

@@ -1,4 +1,4 @@
-"""Where weights are looked up, and which file names are accepted.
+"""Where weights and motion files are looked up, and which file names are accepted.
 
 `models/realportrait/` is the pack's own folder; the weights that come with the pack are listed before everything else.
 A name from a widget is used only when it is one of the names offered: nothing outside these folders can be opened.
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import folder_paths
 
-from ...realportrait_core.errors import WeightsError
+from ...realportrait_core.errors import InputError, RealPortraitError, WeightsError
 
 FOLDER = "realportrait"
 WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 
+SUFFIX = ".safetensors"
 BUNDLED_MODEL = "realportrait_mini.safetensors"
 BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
 
@@ -53,11 +54,40 @@ def detector_path(name: str) -> Path:
     return Path(found) if found else Path(folder_paths.get_folder_paths(FOLDER)[0]) / name
 
 
+def motion_names() -> list[str]:
+    """Names that Load RealPortrait Motion offers: the .safetensors files of the input folder."""
+    folder = Path(folder_paths.get_input_directory())
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() == SUFFIX and path.is_file())
+
+
+def motion_path(name: str) -> Path:
+    """The file of a name from `motion_names`. Raises InputError for any other."""
+    folder, names = Path(folder_paths.get_input_directory()), motion_names()
+    if name not in names:
+        raise InputError(
+            f"{name!r} is not one of the {len(names)} {SUFFIX} files in {folder}. Copy a motion file there, from the output "
+            "folder where Save RealPortrait Motion puts it, and press R in the browser."
+        )
+    return folder / name
+
+
+def new_output(prefix: str) -> tuple[Path, str]:
+    """A new file below the output folder and its name there, by the host's rules. InputError for a prefix that leads out."""
+    try:
+        folder, name, number, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    except Exception as error:                          # the host raises nothing more special
+        raise InputError(f"{prefix!r} cannot begin the name of a file below the output folder: {error}") from error
+    file = f"{name}_{number:05}_{SUFFIX}"
+    return Path(folder) / file, (Path(subfolder) / file).as_posix()
+
+
 def problem(check, name: str) -> bool | str:
-    """For validate_inputs: True, or the sentence of the WeightsError that `check(name)` raises."""
+    """For validate_inputs: True, or the sentence of the RealPortraitError that `check(name)` raises."""
     try:
         check(name)
-    except WeightsError as error:
+    except RealPortraitError as error:
         return str(error)
     return True
 
@@ -70,7 +100,7 @@ def stamp(path: Path) -> tuple[str, int, int]:
 
 def _names(folders: tuple[str, ...], first: str, but: str) -> list[str]:
     found = {name: None for folder in folders for name in folder_paths.get_filename_list(folder)}   # an ordered set
-    names = [name for name in found if name.lower().endswith(".safetensors") and name not in (first, but)]
+    names = [name for name in found if name.lower().endswith(SUFFIX) and name not in (first, but)]
     return [first, *names] if first in found else names
 
 

@@ -11,15 +11,11 @@ from ..face.crop import CROP, sample_crop
 from ..generate import CHUNK
 from ..vid2vid.keypoints import transform
 from ..vid2vid.motion import MotionExtractor
+from ..vid2vid.regions import EYES_AND_MOUTH, check_known
 
 SAME = 1e-10            # mean squared error below which two pictures count as equal: PSNR ends at 100 dB
 WINDOW, SIGMA = 11, 1.5     # px, SSIM's Gaussian (Wang, Bovik, Sheikh, Simoncelli 2004)
 C1, C2 = 0.01**2, 0.03**2   # for pictures in [0, 1]
-# Keypoints around eyes and mouth, by K: those of LivePortrait, and those of the bundled weights.
-EYES_AND_MOUTH = {
-    21: (6, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20),
-    26: (4, 5, 6, 7, 8, 9, 14, 15, 16, 17, 22, 23, 24, 25),
-}
 KEYPOINT_PX = CROP / 2      # crop px a unit of the keypoints, -1 to 1 between the crop's outer edges
 
 
@@ -78,9 +74,7 @@ def keypoint_error(result: Tensor, truth: Tensor) -> Tensor:
 
 def feature_error(result: Tensor, truth: Tensor) -> Tensor:
     """keypoint_error of the points around eyes and mouth. InputError where it is not known which these are."""
-    if result.shape[1] not in EYES_AND_MOUTH:
-        known = " or ".join(str(count) for count in EYES_AND_MOUTH)
-        raise InputError(f"Of {result.shape[1]} keypoints it is not known which lie around eyes and mouth, of {known} it is.")
+    check_known(result.shape[1], "the error of the face's features")
     chosen = list(EYES_AND_MOUTH[result.shape[1]])
     return keypoint_error(result[:, chosen], truth[:, chosen])
 

@@ -30,9 +30,8 @@ from ..generate import (
 )
 from ..vae import TinyVAE
 from ..vid2vid import FaceVid2Vid
-from .metrics import (
-    EYES_AND_MOUTH, feature_error, keypoint_error, outside_error, psnr, rotation_error, seen_faces, ssim,
-)
+from ..vid2vid.regions import EYES_AND_MOUTH
+from .metrics import feature_error, keypoint_error, outside_error, psnr, rotation_error, seen_faces, ssim
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..vid2vid.keypoints import Pose
+from ..vid2vid.keypoints import Pose, rotation_angles
+from ..vid2vid.regions import EYES_AND_MOUTH
 
 # Surface points of heads256: nose, forehead (2), bridge, upper lip, lower lip, left and right of the lips, below the lips,
 # chin, inner brows (left, right), outer brows, below the eyes, above the eyes, cheeks, before the ears, jaw.
 SURFACE = (0, 117, 125, 41, 110, 32, 59, 95, 109, 46, 22, 57, 78, 45, 56, 54, 105, 102, 75, 21, 58, 10)
 NUM_KP = len(SURFACE) + 4               # and iris left, iris right, lid left, lid right
-MOUTH_AND_EYES = (4, 5, 6, 7, 8, 9, 14, 15, 16, 17, 22, 23, 24, 25)
+MOUTH_AND_EYES = EYES_AND_MOUTH[NUM_KP]
 # Points that expressions and the neck hardly move: they define the head's rotation.
 RIGID = (0, 117, 66, 23, 125, 4, 74, 49, 7, 94, 93, 41, 30, 70, 15, 53, 81, 27, 85, 108, 100, 98, 92, 101, 122)
 
@@ -121,16 +122,7 @@ def pick(heads: Heads, clips: torch.Tensor, frames: torch.Tensor, frame_to_unit:
     # In depth irises and lids stay at their canonical place: their delta has no z.
     depth = torch.cat([relative[:, list(SURFACE), 2:], at_rest[:, -4:, 2:]], 1)
     delta = torch.cat([flat, depth], -1) - at_rest
-    pitch, yaw, roll = angles(rotation)
+    pitch, yaw, roll = rotation_angles(rotation)
     pose = Pose(x_c, rotation, pitch, yaw, roll, delta, s[:, None], torch.cat([t, torch.zeros(len(t), 1)], 1))
     everywhere = torch.cat([surface, s[:, None, None] * relative[..., 2:]], -1)
     return pose, everywhere
-
-
-def angles(rotation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """pitch, yaw, roll in degrees (B,) of R = (Rz Ry Rx)^T (B, 3, 3)."""
-    m = rotation.transpose(1, 2)                                                        # Rz Ry Rx
-    yaw = torch.asin((-m[:, 2, 0]).clamp(-1, 1))
-    pitch = torch.atan2(m[:, 2, 1], m[:, 2, 2])
-    roll = torch.atan2(m[:, 1, 0], m[:, 0, 0])
-    return tuple(torch.rad2deg(angle) for angle in (pitch, yaw, roll))

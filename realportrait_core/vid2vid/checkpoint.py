@@ -6,6 +6,7 @@ LivePortrait's files (the safetensors of Kijai/LivePortrait_safetensors) are fla
 off the shapes, so variants with another number of keypoints load too. Its .pth files are for `convert` (convert/).
 """
 
+import hashlib
 import math
 import os
 import re
@@ -273,6 +274,15 @@ def load_vid2vid(path: str | os.PathLike) -> FaceVid2Vid:
         return build(state, metadata)
     except WeightsError as error:
         raise WeightsError(f"{path} cannot be used as Face Vid2vid. {error}") from error
+
+
+def motion_fingerprint(model: FaceVid2Vid) -> str:
+    """16 hexadecimal digits of M's weights, to tell whose motion a file holds. Files in fp16 and fp32 have the same."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.motion.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().half().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_vid2vid(path: str | os.PathLike, model: FaceVid2Vid, dtype: torch.dtype = torch.float16) -> None:

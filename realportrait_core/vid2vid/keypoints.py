@@ -61,6 +61,15 @@ def rotation_matrix(pitch: torch.Tensor, yaw: torch.Tensor, roll: torch.Tensor) 
     return torch.stack(rows, -2)                                # (B, 3, 3)
 
 
+def rotation_angles(rotation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """pitch, yaw, roll in degrees (B,) of R (B, 3, 3): what `rotation_matrix` takes."""
+    m = rotation.mT                                                                     # Rz Ry Rx
+    yaw = torch.asin((-m[:, 2, 0]).clamp(-1, 1))
+    pitch = torch.atan2(m[:, 2, 1], m[:, 2, 2])
+    roll = torch.atan2(m[:, 1, 0], m[:, 0, 0])
+    return torch.rad2deg(pitch), torch.rad2deg(yaw), torch.rad2deg(roll)
+
+
 def place(
     canonical: torch.Tensor, rotation: torch.Tensor, expression: torch.Tensor,
     scale: torch.Tensor, translation: torch.Tensor,

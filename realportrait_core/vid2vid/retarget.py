@@ -12,6 +12,7 @@ import torch
 
 from ..errors import InputError
 from .keypoints import Pose, place
+from .regions import EYES, MOUTH, check_known
 
 Mode = Literal["relative", "absolute", "paper-absolute"]
 LIVEPORTRAIT_KEYPOINTS = 21
@@ -28,6 +29,20 @@ class Motion:
     expression: torch.Tensor    # (L, K, 3)
     scale: torch.Tensor         # (L, 1)
     translation: torch.Tensor   # (L, 3)
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What the gain of the pose and the gain of the expression are multiplied with, part by part."""
+
+    rotation: float = 1.0
+    translation: float = 1.0
+    scale: float = 1.0
+    eyes: float = 1.0           # at the keypoints around the eyes
+    mouth: float = 1.0          # at those around the mouth
+
+
+FULL = Gains()
 
 
 def expression_region(device: torch.device) -> torch.Tensor:
@@ -78,20 +93,29 @@ def rotation_power(rotation: torch.Tensor, exponent: float) -> torch.Tensor:
     return identity + torch.sin(angle) * axis + (1 - torch.cos(angle)) * (axis @ axis)
 
 
-def scale_pose_change(motion: Motion, portrait: Pose, gain: float) -> Motion:
-    """Rotation angle, log-scale and translation at `gain` times their distance from the portrait's."""
+def scale_pose_change(motion: Motion, portrait: Pose, rotation: float, translation: float, scale: float) -> Motion:
+    """Rotation angle, translation and log-scale at so many times their distance from the portrait's."""
     turn = motion.rotation @ portrait.rotation.mT
     return Motion(
-        rotation=rotation_power(turn, gain) @ portrait.rotation,
+        rotation=rotation_power(turn, rotation) @ portrait.rotation,
         expression=motion.expression,
-        scale=portrait.scale * (motion.scale / portrait.scale).clamp_min(1e-6) ** gain,
-        translation=portrait.translation + gain * (motion.translation - portrait.translation),
+        scale=portrait.scale * (motion.scale / portrait.scale).clamp_min(1e-6) ** scale,
+        translation=portrait.translation + translation * (motion.translation - portrait.translation),
     )
 
 
-def scale_expression_change(motion: Motion, portrait: Pose, gain: float) -> Motion:
+def scale_expression_change(motion: Motion, portrait: Pose, gain: float, eyes: float = 1.0, mouth: float = 1.0) -> Motion:
+    """The expression at `gain` times its distance from the portrait's, around eyes and mouth times their own.
+
+    Raises InputError for these where it is not known which keypoints lie there.
+    """
     change = motion.expression - portrait.expression
-    return Motion(motion.rotation, portrait.expression + gain * change, motion.scale, motion.translation)
+    gains = torch.full_like(change[0, :, :1], gain)                                     # (K, 1)
+    for keypoints, own in ((EYES, eyes), (MOUTH, mouth)):
+        if own != 1.0:
+            check_known(len(gains), "a gain of the eyes or the mouth")
+            gains[list(keypoints[len(gains)])] *= own
+    return Motion(motion.rotation, portrait.expression + gains * change, motion.scale, motion.translation)
 
 
 def check(portrait: Pose, driver: Pose, neutral: Pose) -> None:
@@ -114,13 +138,15 @@ def drive(
     mode: Mode = "relative",
     pose_gain: float = 1.0,
     expression_gain: float = 1.0,
+    gains: Gains = FULL,
 ) -> torch.Tensor:
     """x_d (L, K, 3): the portrait's keypoints under the driver's motion.
 
     `portrait` and `neutral` hold one pose, `driver` L. `neutral` is the driver's frame that looks most like the
     portrait; only `relative` reads it. The gains scale what the driver changes on the portrait, 0 keeping the
-    portrait's own pose or expression.
-    Raises InputError on a wrong count of poses or keypoints, or an unknown mode.
+    portrait's own pose or expression: `pose_gain` all of the pose and `expression_gain` all of the expression, and
+    `gains` their parts.
+    Raises InputError on a wrong count of poses or keypoints, an unknown mode, or a part that these keypoints do not have.
     """
     check(portrait, driver, neutral)
     if mode == "relative":
@@ -131,8 +157,9 @@ def drive(
         motion = paper_absolute(driver)
     else:
         raise InputError(f"The mode is {mode!r}; it must be 'relative', 'absolute' or 'paper-absolute'.")
-    if pose_gain != 1.0:
-        motion = scale_pose_change(motion, portrait, pose_gain)
-    if expression_gain != 1.0:
-        motion = scale_expression_change(motion, portrait, expression_gain)
+    pose = [pose_gain * gain for gain in (gains.rotation, gains.translation, gains.scale)]
+    if pose != [1.0, 1.0, 1.0]:
+        motion = scale_pose_change(motion, portrait, *pose)
+    if (expression_gain, gains.eyes, gains.mouth) != (1.0, 1.0, 1.0):
+        motion = scale_expression_change(motion, portrait, expression_gain, gains.eyes, gains.mouth)
     return place(portrait.canonical, motion.rotation, motion.expression, motion.scale, motion.translation)

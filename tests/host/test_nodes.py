@@ -7,9 +7,10 @@ import tiny
 import torch
 
 OURS = [
-    "RealPortraitLoadModel", "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints", "RealPortraitMotionMaps",
-    "RealPortraitConditioning", "RealPortraitSampler", "RealPortraitContinueClip",
+    "RealPortraitLoadModel", "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints", "RealPortraitEditMotion",
+    "RealPortraitMotionMaps", "RealPortraitConditioning", "RealPortraitSampler", "RealPortraitContinueClip",
     "RealPortraitLoadDrivingVideo", "RealPortraitPasteBack", "RealPortraitInspect",
+    "RealPortraitSaveMotion", "RealPortraitLoadMotion",
 ]
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
 SETTINGS = {"seed": 5, "steps": 2, "sampler_name": "euler", "scheduler": "normal", "strength": 1.0}
@@ -215,7 +216,7 @@ def test_previews(extract, run_node, vid2vid):
     keypoints, preview, report = extract(driver=picture(40, 120, 110))
     assert preview.shape == (32, 384, 768, 3) and 0 <= preview.min() and preview.max() <= 1
     assert "40 frames" in report
-    _, maps = run_node(
+    _, maps, _ = run_node(
         "RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, mode="relative", pose_gain=1.0, expression_gain=1.0,
         neutral_frame=0, framing="whole",
     )

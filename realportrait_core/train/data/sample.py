@@ -67,6 +67,7 @@ class Sample:
             driver_points=self.points[chosen],
             present=torch.ones(len(chosen), dtype=torch.bool),
             portrait_size=(self.size, self.size),
+            driver_size=(self.size, self.size),
         )
 
 

@@ -1,0 +1,132 @@
+"""Motion files: what a driver does, saved once and put onto other portraits later."""
+
+import logging
+from pathlib import Path
+
+import torch
+from comfy_api.latest import io
+
+from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
+from ..realportrait_core.face.track import portrait_points
+from ..realportrait_core.generate import driver_of, join_driver
+from ..realportrait_core.motion_file import load_motion, save_motion
+from .face import BOX_TIP, FACES
+from .host import folders, images
+from .host.draw import evenly, tile
+from .host.run import loaded, one_of
+from .sockets import Keypoints, Vid2Vid
+
+log = logging.getLogger(__name__)
+
+
+class SaveMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitSaveMotion",
+            display_name="Save RealPortrait Motion",
+            category="RealPortrait",
+            description="Saves what the driver does, edits included, to ComfyUI's output folder: 0.7 KB a frame with the bundled "
+            "networks, and nothing of the portrait. Copy the file to the input folder to load it.",
+            inputs=[
+                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
+                io.Float.Input(
+                    "fps", default=25.0, min=0.01, max=1000.0, step=0.01,
+                    tooltip="The driver's frames a second, to be had from Get Video Components. It is only written down.",
+                ),
+                io.String.Input(
+                    "filename_prefix", default="motion/RealPortrait",
+                    tooltip="Folder and beginning of the file's name, below the output folder. A number is added; no file is "
+                    "overwritten.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="file", tooltip="The file's name below the output folder.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, keypoints, fps, filename_prefix) -> io.NodeOutput:
+        path, name = folders.new_output(filename_prefix)
+        save_motion(path, driver_of(keypoints, fps))
+        return io.NodeOutput(name)
+
+
+class LoadMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitLoadMotion",
+            display_name="Load RealPortrait Motion",
+            category="RealPortrait",
+            description="Puts the motion of a file onto a portrait: stands in the place of Extract Vid2vid Keypoints where there "
+            "is no driving video at hand.",
+            inputs=[
+                Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid: the weights that the motion was read with."),
+                io.Image.Input("portrait", tooltip="The picture to animate, of any size."),
+                io.Combo.Input(
+                    "file", options=folders.motion_names(),
+                    tooltip="A motion file (.safetensors) in ComfyUI's input folder: of Save RealPortrait Motion, or converted "
+                    "from a template of LivePortrait.",
+                ),
+                io.Combo.Input(
+                    "portrait_face", options=list(FACES), default="largest",
+                    tooltip="Which face of the portrait is animated. 'the only one' refuses a portrait with several.",
+                ),
+                io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),
+            ],
+            outputs=[
+                Keypoints.Output(display_name="keypoints", tooltip="Poses of the portrait and of every frame of the motion."),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="The portrait with crop and points, and where the driver's face was, for at most 32 frames.",
+                ),
+                io.Float.Output(display_name="fps", tooltip="The motion's frames a second, for Create Video."),
+                io.String.Output(display_name="report", tooltip="What the file holds, and what is to be known of it."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        return folders.problem(lambda name: load_motion(folders.motion_path(name)), file)
+
+    @classmethod
+    def fingerprint_inputs(cls, file, portrait_face, vid2vid=None, portrait=None, portrait_box=""):
+        return folders.stamp(folders.motion_path(file))
+
+    @classmethod
+    def execute(cls, vid2vid, portrait, file, portrait_face, portrait_box="") -> io.NodeOutput:
+        driver = load_motion(folders.motion_path(file))
+        portrait, box = images.portrait(portrait), images.box(portrait_box, "portrait_box")
+        whose = FACES[one_of(FACES, portrait_face, "portrait_face")]
+        detector = FaceDetector(folders.detector_path(MODEL_NAME)) if box is None else None
+        points = portrait_points(portrait[0], detector, whose, box)
+        keypoints = join_driver(loaded(vid2vid), portrait, points, driver)
+        return io.NodeOutput(keypoints, preview(keypoints, portrait), driver.fps, report(driver, file))
+
+
+def preview(keypoints, portrait: torch.Tensor) -> torch.Tensor:
+    """Portrait beside the driver's points on black, (n, SIDE, 2 SIDE, 3)."""
+    left, black = tile(portrait[0], keypoints.portrait_crop, keypoints.portrait_points), torch.zeros(*keypoints.driver_size, 3)
+    rows = [
+        torch.cat([left, tile(black, keypoints.driver_crop, keypoints.driver_points[i], bool(keypoints.present[i]))], 1)
+        for i in evenly(len(keypoints.driver))
+    ]
+    return torch.stack(rows)
+
+
+def report(driver, file: str) -> str:
+    """What the file holds; a warning where it is not known whether the weights fit."""
+    frames, k = driver.motion.expression.shape[:2]
+    height, width = driver.size
+    said = [f"{Path(file).name}: {frames} frames of {k} keypoints at {driver.fps:g} a second, driver {width}x{height} px."]
+    missing = int((~driver.present).sum())
+    if missing:
+        said.append(f"The face was missing in {missing} of them.")
+    if driver.points is None:
+        said.append("It holds no face points: the facial mask goes where the portrait's face would.")
+    if not driver.encoder:
+        said.append(
+            "It does not say which Face Vid2vid read it: if it was not this one, the expressions will be others."
+        )
+        log.warning("%s", said[-1])
+    return " ".join(said)

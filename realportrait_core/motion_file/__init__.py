@@ -1,0 +1,146 @@
+"""Motion files: what a driver does, in safetensors, to be put onto any portrait later.
+
+    rotation (L, 3, 3)   expression (L, K, 3)   scale (L, 1)   translation (L, 3)   float32, x = s (x_c R + delta) + t
+    present (L,) bool    crop (3, 3) float64, driver px -> crop px of 512
+    canonical (L, K, 3)  points (L, 5, 2) px    float32, both may be left out: the portrait's stand for them then
+
+The metadata entry "realportrait" is JSON: role "motion", version 1, and as config the fields of `About`.
+"""
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import bundle_metadata, config_from_fields, read_bundle_metadata, read_header, read_safetensors, save
+from ..errors import InputError, WeightsError
+from ..generate import Driver
+from ..vid2vid.retarget import Motion
+
+ROLE = "motion"
+OPTIONAL = ("canonical", "points")
+FINGERPRINT = re.compile("([0-9a-f]{16})?")
+ROUNDING = 1e-2         # by which a rotation of fp16 may fail to be one
+
+
+@dataclass(frozen=True)
+class About:
+    """What a motion file says of itself."""
+
+    frames: int
+    keypoints: int          # K
+    fps: float
+    height: int             # px of the driver
+    width: int
+    encoder: str            # fingerprint of the M that read it; empty where it is not known
+
+
+def shapes_of(frames: int, k: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a file."""
+    return {
+        "rotation": (frames, 3, 3), "expression": (frames, k, 3), "scale": (frames, 1), "translation": (frames, 3),
+        "present": (frames,), "crop": (3, 3), "canonical": (frames, k, 3), "points": (frames, 5, 2),
+    }
+
+
+def tensors_of(driver: Driver) -> dict[str, torch.Tensor]:
+    """The file's tensors by name, without those that are not known."""
+    tensors = {
+        "rotation": driver.motion.rotation.float(), "expression": driver.motion.expression.float(),
+        "scale": driver.motion.scale.float(), "translation": driver.motion.translation.float(),
+        "present": driver.present.bool(), "crop": driver.crop.double(),
+        "canonical": driver.canonical if driver.canonical is None else driver.canonical.float(),
+        "points": driver.points if driver.points is None else driver.points.float(),
+    }
+    return {name: value for name, value in tensors.items() if value is not None}
+
+
+def check_shapes(about: About, shapes: dict[str, tuple[int, ...]]) -> None:
+    """InputError unless these are the tensors of a motion of so many frames and keypoints."""
+    if min(about.frames, about.keypoints, about.height, about.width) < 1:
+        raise InputError(
+            f"It says that it has {about.frames} frames, {about.keypoints} keypoints and a driver of {about.width}x"
+            f"{about.height} px; none of these can be below 1."
+        )
+    if not (math.isfinite(about.fps) and about.fps > 0):
+        raise InputError(f"Its frame rate is {about.fps}; it must be a number above 0.")
+    if not FINGERPRINT.fullmatch(about.encoder):
+        raise InputError("Its fingerprint of the Face Vid2vid must be 16 hexadecimal digits, or empty where it is not known.")
+    wanted = shapes_of(about.frames, about.keypoints)
+    missing = [name for name in wanted if name not in shapes and name not in OPTIONAL]
+    unknown = sorted(set(shapes) - set(wanted))
+    wrong = [f"{name} is {shapes[name]}, not {shape}" for name, shape in wanted.items() if shapes.get(name, shape) != shape]
+    if missing or unknown or wrong:
+        said = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(unknown[:5])} not known"] * bool(unknown) + wrong
+        raise InputError(f"Its tensors are not those of {about.frames} frames of {about.keypoints} keypoints: {'; '.join(said)}.")
+
+
+def check_values(tensors: dict[str, torch.Tensor]) -> None:
+    """InputError unless all numbers are finite, rotations rotate, and scales and the crop are above 0."""
+    for name, value in tensors.items():
+        if (value.dtype == torch.bool) != (name == "present") or not (value.is_floating_point() or value.dtype == torch.bool):
+            raise InputError(f"Its {name} is of the type {value.dtype}.")
+        bad = value.numel() - int(torch.isfinite(value).sum())
+        if bad:
+            raise InputError(f"{bad} of the {value.numel()} values of its {name} are not finite numbers.")
+    rotation = tensors["rotation"].double()
+    off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64)).abs().amax((1, 2))
+    bad = (off > ROUNDING) | (torch.linalg.det(rotation) < 0)
+    if bad.any():
+        raise InputError(f"{int(bad.sum())} of its {len(bad)} rotations are none, that of frame {int(bad.nonzero()[0])} first.")
+    if not (tensors["scale"] > 0).all():
+        raise InputError(f"Its smallest scale is {float(tensors['scale'].min()):g}; all must be above 0.")
+    if not float(torch.linalg.det(tensors["crop"][:2, :2])) > 0 or tensors["crop"][2].tolist() != [0.0, 0.0, 1.0]:
+        raise InputError("Its crop is no affine that can be turned back.")
+
+
+def check_driver(driver: Driver) -> About:
+    """What a file says of this driver. Raises InputError where it is not a motion that could be read back."""
+    k = driver.motion.expression.shape[1] if driver.motion.expression.ndim == 3 else 0
+    about = About(len(driver), k, float(driver.fps), *(int(side) for side in driver.size), driver.encoder)
+    tensors = tensors_of(driver)
+    check_shapes(about, {name: tuple(value.shape) for name, value in tensors.items()})
+    check_values(tensors)
+    return about
+
+
+def save_motion(path: str | os.PathLike, driver: Driver) -> None:
+    """Writes a motion file, whole or not at all. InputError for a motion that is none, or where it cannot be written."""
+    try:
+        about = check_driver(driver)
+        save(path, tensors_of(driver), bundle_metadata(ROLE, about))
+    except WeightsError as error:
+        raise InputError(f"The motion was not saved. {error}") from error
+    except InputError as error:
+        raise InputError(f"This motion cannot be saved. {error}") from error
+
+
+def load_motion(path: str | os.PathLike) -> Driver:
+    """Reads a motion file; all that it says is checked, its header before its numbers. Raises InputError."""
+    try:
+        header = read_header(path)
+        values = read_bundle_metadata(header.metadata, ROLE)
+        if values is None:
+            raise InputError(
+                "It does not say that it is one. Save RealPortrait Motion writes motion files; `python -m "
+                "realportrait_core.motion_file convert` makes them of LivePortrait's templates."
+            )
+        about = config_from_fields(About, values)
+        check_shapes(about, header.shapes)
+        tensors, _ = read_safetensors(path)
+        check_values(tensors)
+    except (WeightsError, InputError, TypeError) as error:
+        raise InputError(f"{Path(path).name} cannot be used as a motion file. {error}") from error
+    return Driver(
+        motion=Motion(*(tensors[name].float() for name in ("rotation", "expression", "scale", "translation"))),
+        canonical=tensors["canonical"].float() if "canonical" in tensors else None,
+        points=tensors["points"].float() if "points" in tensors else None,
+        crop=tensors["crop"].double(),
+        present=tensors["present"],
+        size=(about.height, about.width),
+        fps=float(about.fps),
+        encoder=about.encoder,
+    )
