@@ -36,7 +36,7 @@ def made():
     portrait_crop, driver_crop = points_to_crop(FACE), clip_crop(points)
     keypoints = Keypoints(
         poses([0.0]), poses([-30.0, 0.0, 30.0, 0.0, 10.0]), torch.zeros(1, 2, 2, 8, 8), portrait_crop, driver_crop, FACE, points,
-        torch.tensor([True, True, True, False, True]), (HEIGHT, WIDTH),
+        torch.tensor([True, True, True, False, True]), (HEIGHT, WIDTH), (TALL, WIDE),
     )
     forward = frame_square(FACE, HEIGHT, WIDTH, SIZE, "whole")
     back = torch.linalg.inv(forward)
