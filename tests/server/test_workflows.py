@@ -103,13 +103,15 @@ def test_every_node_explains_itself(client):
     ours = {name: node for name, node in client.get("/object_info").items() if name.startswith("RealPortrait")}
     assert {
         "RealPortraitLoadModel", "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints", "RealPortraitMotionMaps",
-        "RealPortraitConditioning", "RealPortraitSampler", "RealPortraitContinueClip",
+        "RealPortraitConditioning", "RealPortraitSampler", "RealPortraitContinueClip", "RealPortraitEditMotion",
+        "RealPortraitSaveMotion", "RealPortraitLoadMotion", "RealPortraitLoadDrivingVideo", "RealPortraitPasteBack",
+        "RealPortraitInspect",
     } <= ours.keys()
     for name, node in ours.items():
         assert node["category"] == "RealPortrait", name
         assert node["description"], name
-        for inputs in node["input"].values():
-            for given, (_, options) in inputs.items():
+        for group in ("required", "optional"):              # hidden ones are the host's own
+            for given, (_, options) in node["input"].get(group, {}).items():
                 assert options.get("tooltip"), f"{name}.{given}"
         assert all(node["output_tooltips"]), name
 
