@@ -115,3 +115,5 @@ MINI = Config(
     ),
     image_size=256,
 )
+
+PRESETS = {"mini": MINI, "paper": PAPER}

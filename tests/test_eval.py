@@ -15,7 +15,7 @@ from realportrait_core.errors import InputError
 from realportrait_core.eval import __main__ as command
 from realportrait_core.eval import protocol
 from realportrait_core.eval.metrics import (
-    feature_error, keypoint_error, outside_error, psnr, rotation_error, seen_faces, ssim,
+    feature_error, keypoint_error, outside_error, psnr, seen_faces, ssim,
 )
 from realportrait_core.face.crop import rescale
 from realportrait_core.generate import Motion
@@ -23,7 +23,7 @@ from realportrait_core.motion_map import MotionMaps
 from realportrait_core.vae import TinyVAE, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import save_vid2vid
-from realportrait_core.vid2vid.keypoints import rotation_matrix
+from realportrait_core.vid2vid.keypoints import angle_between, rotation_matrix
 from realportrait_core.vid2vid.motion import MotionExtractor
 
 CLIPS = yunet.ROOT / "tests" / "data"
@@ -99,9 +99,9 @@ def test_rotation_error_is_the_angle_between_the_heads():
     angle = torch.tensor([0.0, 5.0, 30.0])
     none = torch.zeros(3)
     turned = rotation_matrix(none, angle, none)
-    torch.testing.assert_close(rotation_error(turned, torch.eye(3).expand(3, 3, 3)), angle, atol=0.05, rtol=0)
+    torch.testing.assert_close(angle_between(turned, torch.eye(3).expand(3, 3, 3)), angle, atol=0.05, rtol=0)
     both, rolled = (rotation_matrix(pitch, none, torch.full((3,), 20.0)) for pitch in (angle, none))
-    torch.testing.assert_close(rotation_error(both, rolled), angle, atol=0.05, rtol=0)
+    torch.testing.assert_close(angle_between(both, rolled), angle, atol=0.05, rtol=0)
 
 
 def test_errors_of_a_part_do_not_see_the_rest():

@@ -39,6 +39,7 @@ from realportrait_core.train.data.sources import File, list_files, open_sources
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
 from realportrait_core.vid2vid.keypoints import transform
+from videos import write
 
 av, cv2 = pytest.importorskip("av"), pytest.importorskip("cv2")
 
@@ -54,27 +55,6 @@ CLIP = replace(MINI, dit=replace(MINI.dit, clip_frames=8))      # clips of 8 fra
 def frames_of(path: Path, count: int | None = None) -> np.ndarray:
     with av.open(str(path)) as video:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)][:count])
-
-
-def write(path, frames, fps: float = 12.5, times=None, rotation: int = 0, options=None, **codec) -> Path:
-    """An H.264 video; times in s for a rate that varies."""
-    with av.open(str(path), "w", options=options or {}) as video:
-        stream = video.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.options = "yuv420p", {"crf": "18", "preset": "ultrafast"}
-        for name, value in codec.items():
-            setattr(stream.codec_context, name, value)
-        if rotation:
-            stream.set_display_rotation(rotation)
-        if times is not None:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        for i, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            if times is not None:
-                frame.pts, frame.time_base = round(1000 * times[i]), Fraction(1, 1000)
-            video.mux(stream.encode(frame))
-        video.mux(stream.encode())
-    return path
 
 
 def texture(height: int, width: int) -> np.ndarray:

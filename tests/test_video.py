@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import videos
 from realportrait_core.errors import InputError
 from realportrait_core.video import Selection, Sound, VideoFile, about, load_video, read_sound, select_frames
+from videos import RATE
 
 av = pytest.importorskip("av")
 
-RATE = 16000                # of the sound
 SLOPE = 52                  # grey levels a second
 
 
@@ -21,31 +22,8 @@ def grey(time: float) -> np.ndarray:
 
 
 def write(path: Path, pictures, fps=25, times=None, rotation=0, seconds=0.0, **codec) -> VideoFile:
-    """An H.264 video; times in s for a rate that varies; seconds of a sound whose sample at time t is t / 100."""
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt, stream.options = "yuv420p", {"crf": "10", "preset": "ultrafast"}
-        for name, value in codec.items():
-            setattr(stream.codec_context, name, value)
-        if rotation:
-            stream.set_display_rotation(rotation)
-        if times is not None:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        ramp = video.add_stream("pcm_s16le" if path.suffix == ".mkv" else "aac", rate=RATE, layout="mono") if seconds else None
-        for i, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            if times is not None:
-                frame.pts, frame.time_base = round(1000 * times[i]), Fraction(1, 1000)
-            video.mux(stream.encode(frame))
-        video.mux(stream.encode(None))
-        if ramp:
-            wave = np.arange(int(RATE * seconds)) / RATE / 100
-            samples = av.AudioFrame.from_ndarray(np.int16(wave * 32767)[None], format="s16", layout="mono")
-            samples.sample_rate = RATE
-            video.mux(ramp.encode(samples))
-            video.mux(ramp.encode(None))
-    return VideoFile(path.name, path)
+    """Grey levels must survive the codec."""
+    return VideoFile(path.name, videos.write(path, pictures, fps, times, rotation, crf=10, seconds=seconds, **codec))
 
 
 def shown_times(images: torch.Tensor) -> list[float]:

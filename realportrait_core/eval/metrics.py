@@ -79,12 +79,6 @@ def feature_error(result: Tensor, truth: Tensor) -> Tensor:
     return keypoint_error(result[:, chosen], truth[:, chosen])
 
 
-def rotation_error(result: Tensor, truth: Tensor) -> Tensor:
-    """The angle between two head rotations of each frame (L,), degrees; both (L, 3, 3)."""
-    trace = (result.mT @ truth).diagonal(dim1=1, dim2=2).sum(-1)
-    return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
-
-
 def outside_error(result: Tensor, truth: Tensor, face: Tensor) -> Tensor:
     """Mean absolute error of each frame (L,) outside its facial mask (L, H, W), in 1/255: hair, shoulders, background."""
     check_pair(result, truth)

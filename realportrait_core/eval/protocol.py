@@ -30,8 +30,9 @@ from ..generate import (
 )
 from ..vae import TinyVAE
 from ..vid2vid import FaceVid2Vid
+from ..vid2vid.keypoints import angle_between
 from ..vid2vid.regions import EYES_AND_MOUTH
-from .metrics import feature_error, keypoint_error, outside_error, psnr, rotation_error, seen_faces, ssim
+from .metrics import feature_error, keypoint_error, outside_error, psnr, seen_faces, ssim
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ def score(vid2vid: FaceVid2Vid, rows: dict[str, Tensor], truth: Tensor, crop: Te
             "psnr_db": psnr(result, truth),
             "ssim": ssim(result, truth),
             "keypoint_error_px": keypoint_error(points, true_points),
-            "rotation_error_deg": rotation_error(rotation, true_rotation),
+            "rotation_error_deg": angle_between(rotation, true_rotation),
             "outside_error_255": outside_error(result, truth, face),
         }
         if points.shape[1] in EYES_AND_MOUTH:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from ..config import PRESETS
 from ..errors import RealPortraitError
 from . import recipe, stage
 from .heads import __main__ as heads
@@ -28,7 +29,7 @@ def stage_options() -> argparse.ArgumentParser:
     add("--samples", type=Path, required=True, help="folder that `python -m realportrait_core.train.data` wrote")
     add("--vid2vid", type=Path, required=True, help="Face Vid2vid, the file that the samples were made with")
     add("--out", type=Path, required=True, help="the trained weights, .safetensors; put them into models/realportrait")
-    add("--preset", choices=sorted(stage.CONFIGS), default="paper", help="sizes of the network, batch, steps (%(default)s)")
+    add("--preset", choices=sorted(PRESETS), default="paper", help="sizes of the network, batch, steps (%(default)s)")
     add("--init", type=Path, help="RealPortrait weights to go on from, or the public STDiT2; else from scratch")
     add("--checkpoint", type=Path, help="where a stopped run goes on from; beside --out by default")
     length = options.add_mutually_exclusive_group()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..config import Vid2VidConfig
-from ..vid2vid.keypoints import Pose, transform
+from ..vid2vid.keypoints import Pose, angle_between, transform
 from ..vid2vid.motion import MotionExtractor, pose_from_raw
 from .loop import Budget, fit, recalibrate
 from .store import Store, crop_batch, jitter, to_unit
@@ -120,7 +120,6 @@ def motion_error(model: MotionExtractor, store: Store, chosen: torch.Tensor) -> 
     truth, _ = pick(store.heads, clips, frames, to_unit(crops))
     pose = model(crop_batch(store.images(clips, frames), crops, model.cfg.crop_size))
     apart = torch.linalg.vector_norm((transform(pose) - transform(truth))[..., :2], dim=-1) * model.cfg.crop_size / 2
-    cosine = ((pose.rotation.transpose(1, 2) @ truth.rotation).diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2
     return {"keypoints_px": round(float(apart.mean()), 3),
             "mouth_eyes_px": round(float(apart[:, list(MOUTH_AND_EYES)].mean()), 3),
-            "rotation_deg": round(float(torch.rad2deg(torch.acos(cosine.clamp(-1, 1))).mean()), 3)}
+            "rotation_deg": round(float(angle_between(pose.rotation, truth.rotation).mean()), 3)}

@@ -30,6 +30,7 @@ from .stage import StageRun, run_stage
 from .store import Store, open_store
 from .vae import train_vae
 from .warp import train_renderer
+from .world import device_named
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Run:
     cfg: Config = MINI
 
     def place(self) -> torch.device:
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device)
+        return device_named(self.device)
 
     def store(self) -> Store:
         return open_store(self.cache, self.data / "train", self.limit)

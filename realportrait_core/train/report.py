@@ -26,6 +26,7 @@ class Report:
         self.world = world
         self.sums: dict[str, tuple[float, int]] = {}
         self.frames = self.since = 0.0
+        self.skipped = 0                # steps, since the start
         self.bar = self.board = self.table = None
         if world.first and folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +46,7 @@ class Report:
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = (total + value, count + 1)
         self.frames += scalars.get("frames", 0.0)
+        self.skipped = int(scalars["skipped"])
         if self.board is not None:
             for name, value in scalars.items():
                 self.board.add_scalar(f"train/{name}", value, step)
@@ -59,9 +61,9 @@ class Report:
         if self.world.first and self.bar is None:
             extra = "  ".join(f"{name} {value:.4f}" for name, value in means.items() if name not in ("rate", "skipped", "frames"))
             speed = f"  {self.frames / seconds:.1f} frames/s" if self.frames and seconds else ""
-            log.info("step %d  %.0f %%, %s left  rate %.2e  %s  skipped %d%s  %s", step, 100 * gone,
-                     clock(spent / gone - spent if gone else 0), means["rate"], extra, self.sums["skipped"][0] and
-                     int(means["skipped"]), speed, memory(self.world.device))
+            left = clock(spent / gone - spent if gone else 0)
+            log.info("step %d  %.0f %%, %s left  rate %.2e  %s  skipped %d%s  %s", step, 100 * gone, left, means["rate"], extra,
+                     self.skipped, speed, memory(self.world.device))
         if self.table is not None:
             new = not self.table.is_file()
             with self.table.open("a", newline="", encoding="utf-8") as file:

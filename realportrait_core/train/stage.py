@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoint import read_header, sniff
-from ..config import MINI, PAPER, Config
+from ..config import PRESETS, Config
 from ..diffusion.schedule import linear_schedule
 from ..dit.checkpoint import load_dit, save_dit, start_from_stdit2
 from ..dit.model import RealPortraitDiT
@@ -30,7 +30,6 @@ from .world import World, enter, leave
 
 log = logging.getLogger(__name__)
 
-CONFIGS = {"paper": PAPER, "mini": MINI}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PROBES = 2          # steps that are timed for the estimate
 
@@ -84,7 +83,7 @@ def start(cfg: Config, init: Path | None) -> RealPortraitDiT:
 
 def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
     """Trains stage `number` (0: frames, 1: clips) and writes its averaged weights, fp16, to `run.out`."""
-    cfg, stage = cfg or CONFIGS[run.preset], run.stage(number)
+    cfg, stage = cfg or PRESETS[run.preset], run.stage(number)
     index = read_index(run.samples, cfg.image_size)
     vid2vid = load_vid2vid(run.vid2vid)
     if vid2vid.cfg != cfg.vid2vid:

@@ -39,19 +39,24 @@ class World:
 ALONE = World(0, 1, torch.device("cpu"))
 
 
+def device_named(name: str) -> torch.device:
+    """"auto" takes a GPU where there is one. InputError for a CUDA device where there is none."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("There is no CUDA device here: use --device cpu.")
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
 def enter(device: str) -> World:
-    """The world that torchrun's environment describes, or ours alone. "auto" takes a GPU where there is one."""
+    """The world that torchrun's environment describes, or ours alone."""
     told = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0}
     size, rank, local = (int(os.environ.get(name, default)) for name, default in told.items())
-    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if kind.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("There is no CUDA device here: use --device cpu.")
-    if kind == "cuda" and size > 1:
-        torch.cuda.set_device(local)
-        kind = f"cuda:{local}"
+    place = device_named(device)
     if size > 1:
-        dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo")
-    return World(rank, size, torch.device(kind))
+        if place.type == "cuda" and place.index is None:
+            place = torch.device("cuda", local)
+            torch.cuda.set_device(place)
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    return World(rank, size, place)
 
 
 def leave(world: World) -> None:

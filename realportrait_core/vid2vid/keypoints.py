@@ -70,6 +70,12 @@ def rotation_angles(rotation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor,
     return torch.rad2deg(pitch), torch.rad2deg(yaw), torch.rad2deg(roll)
 
 
+def angle_between(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The angle between two rotations, degrees (B,); both (B, 3, 3)."""
+    trace = (a.mT @ b).diagonal(dim1=1, dim2=2).sum(-1)
+    return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
+
+
 def place(
     canonical: torch.Tensor, rotation: torch.Tensor, expression: torch.Tensor,
     scale: torch.Tensor, translation: torch.Tensor,

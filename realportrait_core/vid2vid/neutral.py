@@ -2,7 +2,7 @@
 
 import torch
 
-from .keypoints import Pose
+from .keypoints import Pose, angle_between
 from .regions import EYES_AND_MOUTH
 
 # What counts how much beside the distance that a turn of the head moves its keypoints by, which is 0.06 at 11 degrees.
@@ -12,8 +12,7 @@ CALM = 1.0              # frames: so much of what changes in a frame
 
 def turned_away(portrait: Pose, driver: Pose) -> torch.Tensor:
     """The angle between the portrait's head and the driver's, degrees (L,)."""
-    trace = (driver.rotation.mT @ portrait.rotation).diagonal(dim1=1, dim2=2).sum(-1)
-    return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
+    return angle_between(driver.rotation, portrait.rotation)
 
 
 def unlike(portrait: Pose, driver: Pose) -> torch.Tensor:

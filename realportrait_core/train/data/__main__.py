@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ...config import MINI, PAPER
+from ...config import PRESETS
 from ...errors import InputError, RealPortraitError
 from ...face.detect import FaceDetector
 from ...face.find import find_detector
@@ -22,7 +22,6 @@ from .report import REPORT
 
 log = logging.getLogger(__name__)
 
-PRESETS = {"mini": MINI, "paper": PAPER}
 LOG_EVERY = 10.0        # s
 WINDOW = 300.0          # s, of which the speed is that the time left is told by
 FAILED, INTERRUPTED = 1, 130
