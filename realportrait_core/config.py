@@ -28,6 +28,7 @@ class Vid2VidConfig:
     compress: int = 4                   # channels of the feature the dense motion net looks at
     mask_kernel: int = 7
     warped_channels: int = 256          # of f_{r->d}, the motion position map
+    first_order: bool = False           # what surrounds a keypoint turns with the head; the public networks only shift it
     # G, generator
     generator_blocks: int = 6
     generator_out: int = 64             # channels before the picture
@@ -70,6 +71,7 @@ class DiTConfig:
     # motion mapper: 3 convolutions with a stride of 2
     motion_channels: int = 256          # of f_{r->d}
     motion_widths: tuple[int, int] = (64, 32)
+    motion_latent: int = 4              # channels out. As many as the latent's: embedded as it is; else by an embedder of its own
     reference_motion: bool = False      # the portrait's own map on the portrait's tokens (not in the paper)
 
     def __post_init__(self):
@@ -77,6 +79,8 @@ class DiTConfig:
             raise InputError(f"hidden {self.hidden} must be a multiple of heads {self.heads} and of 12.")
         if not 0 <= self.control_depth < self.depth:
             raise InputError(f"control_depth {self.control_depth} must be below depth {self.depth}.")
+        if self.motion_latent < 1:
+            raise InputError(f"motion_latent is {self.motion_latent}; the motion mapper gives at least 1 channel.")
         if self.prediction not in ("epsilon", "v"):
             raise InputError(f"prediction is {self.prediction!r}; it must be 'epsilon' or 'v'.")
 
@@ -107,11 +111,13 @@ MINI = Config(
         crop_size=128, num_kp=26, appearance_width=32, reshape_channel=32, reshape_depth=4, appearance_resblocks=2,
         motion_depths=(1, 2, 6, 2), motion_dims=(32, 64, 160, 320),
         dense_width=16, dense_max=128, dense_blocks=3, compress=1, mask_kernel=3, warped_channels=32,
+        first_order=True,
         generator_blocks=2, generator_out=16, spade_hidden=16, upscale=1,
     ),
     dit=DiTConfig(
         hidden=240, depth=6, heads=3, control_depth=2, learned_sigma=False, qk_norm_legacy=False,
-        input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(32, 32), reference_motion=True,
+        input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(32, 32), motion_latent=16,
+        reference_motion=True,
     ),
     image_size=256,
 )

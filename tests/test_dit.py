@@ -422,7 +422,7 @@ def test_initialised_network_says_zero_and_its_control_nothing():
 
 
 def test_every_weight_learns():
-    model = random_model(replace(TINY, reference_motion=True)).requires_grad_(True)
+    model = random_model(replace(TINY, motion_latent=6, reference_motion=True)).requires_grad_(True)
     clip = some_clip(model)
     reference = model.encode_reference(clip.portrait, SHAPE, some_maps(2))
     out = model(clip.z, clip.t, SHAPE, reference, clip.control, clip.conditional)
@@ -501,8 +501,10 @@ def expected_shapes(cfg: DiTConfig) -> dict[str, tuple[int, ...]]:
         block(f"controlnet.{i}.copied_block")
         linear(f"controlnet.{i}.after_proj", C, C)
     linear("controlnet.0.before_proj", C, C)
-    for layer, out, channels in ((0, w1, cfg.motion_channels), (2, w2, w1), (4, 4, w2)):
+    for layer, out, channels in ((0, w1, cfg.motion_channels), (2, w2, w1), (4, cfg.motion_latent, w2)):
         linear(f"motion_net.{layer}", out, channels, 3, 3)
+    if cfg.motion_latent != 4:
+        linear("motion_embedder.proj", C, cfg.motion_latent, 1, 2, 2)
     if cfg.reference_motion:
         linear("reference_proj", C, C)
     return shapes

@@ -37,7 +37,7 @@ VID2VID = Vid2VidConfig(
     mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
 )
 DIT = DiTConfig(hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=64,
-                prediction="v", motion_channels=6, motion_widths=(8, 8), reference_motion=True, fps=12.5)
+                prediction="v", motion_channels=6, motion_widths=(8, 8), motion_latent=6, reference_motion=True, fps=12.5)
 
 
 def pictures(seed: int, size: int = 40) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from realportrait_core.vid2vid.checkpoint import fuse_spectral_norm
 from realportrait_core.vid2vid.generator import Generator
 from realportrait_core.vid2vid.keypoints import transform
 from realportrait_core.vid2vid.motion import MotionExtractor
-from realportrait_core.vid2vid.warp import WarpingNetwork, coordinate_grid, gaussians
+from realportrait_core.vid2vid.warp import WarpingNetwork, coordinate_grid, gaussians, head_turn
 
 ROOM = 5        # times the float32 error of the original itself, as its JSON records it
 F_SMALL = Vid2VidConfig(
@@ -182,6 +183,50 @@ def test_one_common_shift_moves_no_further_than_the_shift(tiny):
     share = (deformation - coordinate_grid(TINY.reshape_depth, 8, 8, x_s.device)) / -shift
     assert share.min() > 0 and share.max() < 1
     assert error(share[..., :2], share[..., 1:]) < 1e-5
+
+
+# Where a keypoint's surroundings turn with the head
+
+@pytest.fixture(scope="module")
+def turning() -> FaceVid2Vid:
+    torch.manual_seed(0)
+    return FaceVid2Vid(replace(TINY, first_order=True)).eval().requires_grad_(False)
+
+
+def turns(n: int, seed: int) -> torch.Tensor:
+    """Rotations (n, 3, 3)."""
+    q, _ = torch.linalg.qr(torch.randn(n, 3, 3, generator=torch.Generator().manual_seed(seed)).double())
+    return (q * torch.linalg.det(q)[:, None, None]).float()
+
+
+def test_head_turn_finds_rotation_and_zoom():
+    x, turn = points(5, 1), turns(5, 2)
+    zoom = torch.tensor([0.5, 0.8, 1.0, 1.3, 2.0])[:, None, None]
+    assert error(head_turn(x, zoom * x @ turn + 0.3), zoom * turn) < 1e-5
+
+
+def test_head_turn_never_mirrors():
+    x = points(4, 1)
+    mirrored = x * torch.tensor([-1.0, 1.0, 1.0])
+    assert (torch.linalg.det(head_turn(x, mirrored)) > 0).all()
+
+
+def test_a_rigid_motion_is_followed_everywhere_that_is_not_background(turning):
+    """All keypoints then agree, so a cell lies between staying and the head's own motion, by one share for x, y and z."""
+    f_r, x_d, turn = turning.appearance(faces(1, 0)), 0.5 * points(1, 1), turns(1, 3)
+    shift = torch.tensor([0.2, -0.1, 0.05])
+    deformation = turning.warping(f_r, x_d, 0.9 * x_d @ turn + shift).deformation[0]
+    grid = coordinate_grid(TINY.reshape_depth, 8, 8, x_d.device, centred=True)
+    whole = 0.9 * grid @ turn[0] + shift - grid
+    share = ((deformation - grid) * whole).sum(-1, keepdim=True) / whole.square().sum(-1, keepdim=True)
+    assert 0 < share.min() and share.max() < 1
+    assert error(deformation - grid, share * whole) < 1e-5
+
+
+def test_centred_the_identity_samples_the_feature_itself(turning):
+    f_r, x = turning.appearance(faces(1, 0)), points(1, 1)
+    deformation = turning.warping(f_r, x, x).deformation
+    assert error(F.grid_sample(f_r, deformation, align_corners=False), f_r) < 1e-4
 
 
 def literal_warp(w: WarpingNetwork, f_r: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor):

@@ -44,7 +44,7 @@ def sizes_of(role: str, state: State, metadata: Mapping[str, str]) -> dict:
 
 def backbone_sizes(state: State) -> dict:
     """Of an STDiT2: dit_sizes without what only RealPortrait has."""
-    motion = {"motion_net.0.weight": torch.empty(1, 1), "motion_net.2.weight": torch.empty(1)}
+    motion = {f"motion_net.{i}.weight": torch.empty(1, 1) for i in (0, 2, 4)}
     found = dit_sizes({key.removeprefix("module."): value for key, value in state.items()} | motion)
     kept = ("hidden", "depth", "heads", "mlp_ratio", "in_channels", "patch", "learned_sigma")
     return {name: found[name] for name in kept}

@@ -17,6 +17,7 @@ from ..checkpoint import (
 )
 from ..config import DiTConfig
 from ..errors import InputError, WeightsError
+from .embed import PatchEmbed
 from .model import RealPortraitDiT
 from .motion_mapper import MotionMapper
 
@@ -59,6 +60,7 @@ def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
         "learned_sigma": size("final_layer.linear.weight", 0) == 2 * patch**2 * in_channels,
         "motion_channels": size("motion_net.0.weight", 1),
         "motion_widths": (size("motion_net.0.weight", 0), size("motion_net.2.weight", 0)),
+        "motion_latent": size("motion_net.4.weight", 0),
         "reference_motion": "reference_proj.weight" in state,
     }
 
@@ -152,9 +154,13 @@ def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
             for key, value in kept.items() if key.startswith(prefix)
         }
     dtype = next((value.dtype for value in kept.values()), torch.float32)
-    mapper = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, operations=torch.nn)
+    mapper = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.motion_latent, operations=torch.nn)
     mapper.initialize()
     new = {f"motion_net.{key}": value.to(dtype) for key, value in mapper.state_dict().items()}
+    if cfg.motion_latent != cfg.in_channels:
+        embedder = PatchEmbed(cfg.motion_latent, cfg.patch, cfg.hidden, operations=torch.nn)
+        embedder.initialize()
+        new |= {f"motion_embedder.{key}": value.to(dtype) for key, value in embedder.state_dict().items()}
     new |= {
         key: torch.zeros(value.shape, dtype=dtype) for key, value in wanted.items()
         if key.startswith("reference_proj.") or ".after_proj." in key or ".before_proj." in key

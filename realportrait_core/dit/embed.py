@@ -85,6 +85,12 @@ class PatchEmbed(nn.Module):
         size = (1, patch, patch)
         self.proj = operations.Conv3d(channels, hidden, kernel_size=size, stride=size, dtype=dtype, device=device)
 
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Like the linear layer that it is."""
+        nn.init.xavier_uniform_(self.proj.weight.flatten(1))
+        nn.init.zeros_(self.proj.bias)
+
     def grid(self, h: int, w: int) -> tuple[int, int]:
         """Rows and columns of tokens."""
         return -(-h // self.patch), -(-w // self.patch)

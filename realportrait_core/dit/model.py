@@ -88,7 +88,9 @@ class RealPortraitDiT(nn.Module):
         self.controlnet = nn.ModuleList(
             ControlBlock(block(), C, first=i == 0, **made) for i in range(cfg.control_depth)
         )
-        self.motion_net = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, **made)
+        self.motion_net = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.motion_latent, **made)
+        if cfg.motion_latent != cfg.in_channels:
+            self.motion_embedder = PatchEmbed(cfg.motion_latent, cfg.patch, C, **made)
         if cfg.reference_motion:
             self.reference_proj = operations.Linear(C, C, dtype=dtype, device=device)
 
@@ -165,17 +167,19 @@ class RealPortraitDiT(nn.Module):
 
     # ---- their parts ----
 
-    def embed(self, z: Tensor, height: int, width: int) -> Tensor:
+    def embed(self, z: Tensor, height: int, width: int, embedder: PatchEmbed | None = None) -> Tensor:
         """Latents (..., 4, h, w) of a picture of height x width px -> tokens with positions (..., S, C)."""
-        rows, columns = self.x_embedder.grid(*z.shape[-2:])
+        embedder = embedder or self.x_embedder
+        rows, columns = embedder.grid(*z.shape[-2:])
         place = positions(rows, columns, self.cfg.hidden, height, width, self.cfg.input_sq_size, z.device)
-        tokens = self.x_embedder(z)
+        tokens = embedder(z)
         return tokens + place.to(tokens)
 
     def motion_tokens(self, maps: MotionMaps | Tensor) -> Tensor:
         """Maps of F frames -> tokens (F, S, C)."""
         height, width = maps.shape[-2:] if isinstance(maps, Tensor) else (maps.height, maps.width)
-        return self.embed(self.motion_net(maps), height, width)
+        own = None if self.cfg.motion_latent == self.cfg.in_channels else self.motion_embedder
+        return self.embed(self.motion_net(maps), height, width, own)
 
     def t_clean(self, like: Tensor) -> Tensor:
         """The time of what carries no noise, the portrait and conditional frames: t = 0, embedded (1, 1, C)."""
@@ -241,9 +245,10 @@ class RealPortraitDiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        # Patch embedding: like the linear layer that it is.
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
-        nn.init.zeros_(self.x_embedder.proj.bias)
+        # Patch embeddings: like the linear layers that they are.
+        for module in self.modules():
+            if isinstance(module, PatchEmbed):
+                module.initialize()
         # Motion mapper: see there.
         self.motion_net.initialize()
         # Embeddings of numbers, and what makes modulation of them: a small normal, as DiT.

@@ -31,7 +31,9 @@ from .world import ALONE, World
 
 log = logging.getLogger(__name__)
 
-ENDS = ("x_embedder", "t_embedder", "csize_embedder", "ar_embedder", "fl_embedder", "fps_embedder", "final_layer")
+ENDS = (
+    "x_embedder", "motion_embedder", "t_embedder", "csize_embedder", "ar_embedder", "fl_embedder", "fps_embedder", "final_layer",
+)
 
 
 @torch.no_grad()

@@ -27,26 +27,38 @@ class Warped:
     deformation: torch.Tensor   # (B, D, h, w, 3) where in f_r each cell comes from: x, y, z in [-1, 1]
 
 
-def axis(n: int, device: torch.device) -> torch.Tensor:
-    """n coordinates from -1 to 1, both ends included."""
-    return torch.linspace(-1.0, 1.0, n, device=device)
+def axis(n: int, device: torch.device, centred: bool = False) -> torch.Tensor:
+    """n coordinates between -1 and 1: from end to end, or where grid_sample has the centres of n cells."""
+    reach = 1 - 1 / n if centred else 1.0
+    return torch.linspace(-reach, reach, n, device=device)
 
 
-def coordinate_grid(depth: int, height: int, width: int, device: torch.device) -> torch.Tensor:
-    """The identity (D, h, w, 3) in x, y, z order. grid_sample below runs with align_corners=False, so this identity
-    is a zoom by n/(n-1), as in the networks the public weights were trained with."""
-    z, y, x = torch.meshgrid(axis(depth, device), axis(height, device), axis(width, device), indexing="ij")
+def coordinate_grid(depth: int, height: int, width: int, device: torch.device, centred: bool = False) -> torch.Tensor:
+    """The identity (D, h, w, 3) in x, y, z order. grid_sample below runs with align_corners=False, so from end to end this
+    identity is a zoom by n/(n-1), as in the networks the public weights were trained with; centred it is exact."""
+    z, y, x = torch.meshgrid(*(axis(n, device, centred) for n in (depth, height, width)), indexing="ij")
     return torch.stack((x, y, z), -1)
 
 
-def gaussians(points: torch.Tensor, depth: int, height: int, width: int) -> torch.Tensor:
+def gaussians(points: torch.Tensor, depth: int, height: int, width: int, centred: bool = False) -> torch.Tensor:
     """exp(-|grid - x|^2 / 2 var) around (B, K, 3) points: (B, K, D, h, w), as a product of three 1-D exponentials."""
     def along(coordinate: torch.Tensor, n: int) -> torch.Tensor:
-        return torch.exp(-0.5 / HEATMAP_VARIANCE * (axis(n, points.device) - coordinate[..., None]) ** 2)
+        return torch.exp(-0.5 / HEATMAP_VARIANCE * (axis(n, points.device, centred) - coordinate[..., None]) ** 2)
 
     x, y, z = points.unbind(-1)
     plane = along(y, height)[..., :, None] * along(x, width)[..., None, :]             # (B, K, h, w)
     return along(z, depth)[..., None, None] * plane[:, :, None]                        # (B, K, D, h, w)
+
+
+def head_turn(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
+    """Rotation and zoom (B, 3, 3), for row vectors, that take the keypoints x_d closest to x_s (B, K, 3): Umeyama 1991."""
+    # Nine numbers a frame, in double precision: Metal has none, and a GPU is no faster at them.
+    d, s = ((x - x.mean(1, keepdim=True)).double().cpu() for x in (x_d, x_s))
+    u, stretch, vt = torch.linalg.svd(d.transpose(1, 2) @ s)
+    sign = torch.ones_like(stretch)
+    sign[:, 2] = torch.linalg.det(u @ vt).sign()                                       # no mirror images
+    zoom = (stretch * sign).sum(1) / d.square().sum((1, 2)).clamp_min(1e-12)
+    return (zoom[:, None, None] * (u * sign[:, None]) @ vt).to(x_d)
 
 
 def halve(x: torch.Tensor) -> torch.Tensor:
@@ -87,6 +99,7 @@ class DenseMotion(nn.Module):
 
     def __init__(self, cfg: Vid2VidConfig):
         super().__init__()
+        self.first_order = cfg.first_order
         motions = cfg.num_kp + 1
         self.hourglass = Hourglass(cfg, motions * (1 + cfg.compress))
         kernel = dict(kernel_size=cfg.mask_kernel, padding=cfg.mask_kernel // 2)
@@ -100,22 +113,29 @@ class DenseMotion(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, c, D, h, w), (B, K, 3), (B, K, 3) -> deformation (B, D, h, w, 3), occlusion (B, 1, h, w)."""
         depth, height, width = compressed.shape[2:]
-        grid = coordinate_grid(depth, height, width, x_d.device)                       # (D, h, w, 3)
+        grid = coordinate_grid(depth, height, width, x_d.device, self.first_order)    # (D, h, w, 3)
 
-        # Sparse motions: the background stays, keypoint k shifts everything by x_s,k - x_d,k.
-        shifts = F.pad(x_s - x_d, (0, 0, 1, 0))                                        # (B, K+1, 3)
-        motions = grid + shifts[:, :, None, None, None]                                # (B, K+1, D, h, w, 3)
+        # Sparse motions: the background stays, and around keypoint k, p moves to x_s,k + J (p - x_d,k). J is the identity in
+        # the public networks; Wang et al. 2021 have J = R_s R_d^-1, which K keypoints tell by themselves.
+        turn = head_turn(x_d, x_s) if self.first_order else None
+        turned = grid.expand(len(x_d), -1, -1, -1, -1) if turn is None else torch.einsum("dhwi,bij->bdhwj", grid, turn)
+        shifts = x_s - (x_d if turn is None else x_d @ turn)                           # (B, K, 3)
+        moved = turned[:, None] + shifts[:, :, None, None, None]                       # (B, K, D, h, w, 3)
+        motions = torch.cat((grid.expand(len(x_d), 1, -1, -1, -1, -1), moved), 1)      # (B, K+1, D, h, w, 3)
         # The K+1 grids stacked along the depth sample one copy of the feature.
         sampled = F.grid_sample(compressed.float(), motions.flatten(1, 2), align_corners=False)
         deformed = rearrange(sampled, "b c (k d) h w -> b k c d h w", d=depth)
-        heat = gaussians(x_d, depth, height, width) - gaussians(x_s, depth, height, width)
+        here, there = (gaussians(x, depth, height, width, self.first_order) for x in (x_d, x_s))
+        heat = here - there
         heat = F.pad(heat, (0, 0, 0, 0, 0, 0, 1, 0))[:, :, None]                       # (B, K+1, 1, D, h, w)
         candidates = torch.cat((heat, deformed), 2).flatten(1, 2)                      # (B, (K+1)(1+c), D, h, w)
 
         features = self.hourglass(candidates.to(compressed.dtype))
         mask = self.mask(features).float().softmax(1)                                  # (B, K+1, D, h, w)
-        # sum_k mask_k (grid + shift_k) = grid + sum_k mask_k shift_k, since the mask sums to one.
-        deformation = grid + torch.einsum("bkdhw,bkx->bdhwx", mask, shifts)
+        # sum_k mask_k (turned + shift_k), and the background where it is: the mask sums to one.
+        deformation = grid + torch.einsum("bkdhw,bkx->bdhwx", mask[:, 1:], shifts)
+        if turn is not None:
+            deformation = deformation + (1 - mask[:, 0, ..., None]) * (turned - grid)
         occlusion = torch.sigmoid(self.occlusion(features.flatten(1, 2)))              # (B, 1, h, w)
         return deformation, occlusion
 
