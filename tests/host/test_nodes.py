@@ -1,6 +1,7 @@
 """The nodes one after the other, in the host's process, on tiny random networks: shapes, rules, refusals, cancelling."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -10,7 +11,7 @@ OURS = [
     "RealPortraitLoadModel", "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints", "RealPortraitEditMotion",
     "RealPortraitMotionMaps", "RealPortraitConditioning", "RealPortraitSampler", "RealPortraitContinueClip",
     "RealPortraitLoadDrivingVideo", "RealPortraitPasteBack", "RealPortraitInspect",
-    "RealPortraitSaveMotion", "RealPortraitLoadMotion",
+    "RealPortraitSaveMotion", "RealPortraitLoadMotion", "RealPortraitSigmas", "RealPortraitIDDPMSampler",
 ]
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
 SETTINGS = {"seed": 5, "steps": 2, "sampler_name": "euler", "scheduler": "normal", "strength": 1.0}
@@ -83,7 +84,7 @@ def test_every_input_and_output_explains_itself(host, node_id):
     info = host.NODE_CLASS_MAPPINGS[node_id].GET_NODE_INFO_V1()
     assert info["category"] == "RealPortrait" and info["description"] and info["display_name"]
     inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
-    assert inputs
+    assert inputs or node_id == "RealPortraitIDDPMSampler"
     assert [name for name, (_, options) in inputs.items() if not options.get("tooltip")] == []
     assert len(info["output_tooltips"]) == len(info["output"]) and all(info["output_tooltips"])
 
@@ -404,6 +405,7 @@ def test_another_kind_of_model(pack, run_node, vae, motion_of):
     """A MODEL socket takes any model of the host."""
     import comfy.model_base
     import comfy.model_patcher
+    import comfy.samplers
     import comfy.supported_models
 
     class Bare(comfy.model_base.BaseModel):
@@ -413,6 +415,12 @@ def test_another_kind_of_model(pack, run_node, vae, motion_of):
     patcher = comfy.model_patcher.ModelPatcher(Bare(), torch.device("cpu"), torch.device("cpu"))
     with refused(pack, "This MODEL is a Bare, not RealPortrait"):
         run_node("RealPortraitSampler", model=patcher, vae=vae, portrait=picture(1), motion=motion_of(1), **SETTINGS)
+    with refused(pack, "This MODEL is a Bare, not RealPortrait"):
+        run_node("RealPortraitSigmas", model=patcher, steps=2)
+    sampler, = run_node("RealPortraitIDDPMSampler")
+    guided = SimpleNamespace(inner_model=comfy.samplers.CFGGuider(patcher))
+    with refused(pack, "This MODEL is a Bare, not RealPortrait"):
+        sampler.sampler_function(guided, torch.zeros(1, 4, 8, 8), torch.tensor([1.0, 0.0]), extra_args={})
 
 
 def test_refused_continuations(pack, run_node, vae, motion_of):
