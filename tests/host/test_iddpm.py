@@ -10,7 +10,11 @@ KNOWN = torch.tensor([True, False, False, True])
 
 @pytest.fixture
 def load(pack, tmp_path):
-    return lambda **changes: pack("nodes.host.model").load(tiny.dit_file(pack, tmp_path / "dit.safetensors", **changes), "default")
+    """load(prediction="epsilon", ...) -> the MODEL of tiny weights."""
+    def run(**changes):
+        return pack("nodes.host.model").load(tiny.dit_file(pack, tmp_path / "dit.safetensors", **changes), "default")
+
+    return run
 
 
 @pytest.fixture
@@ -35,7 +39,11 @@ def custom(host, pack, maps):
 
 @pytest.fixture
 def paper(run_node):
-    return lambda model, steps: (run_node("RealPortraitIDDPMSampler")[0], run_node("RealPortraitSigmas", model=model, steps=steps)[0])
+    """paper(model, steps) -> SAMPLER, SIGMAS."""
+    def run(model, steps):
+        return *run_node("RealPortraitIDDPMSampler"), *run_node("RealPortraitSigmas", model=model, steps=steps)
+
+    return run
 
 
 def clip(known=None):

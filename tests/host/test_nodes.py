@@ -1,11 +1,13 @@
 """The nodes one after the other, in the host's process, on tiny random networks: shapes, rules, refusals, cancelling."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+import yunet
 
 OURS = [
     "RealPortraitLoadModel", "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints", "RealPortraitEditMotion",
@@ -341,7 +343,7 @@ def test_refused_drivers(pack, extract, driver, match):
     ({"driver_box": "100, 100, 80, 80"}, "not inside the picture of 110x120 px", "FaceError"),
     ({"driver_box": "nan 1 50 50"}, "four finite numbers", "InputError"),
     ({"driver_face": "biggest"}, "driver_face is 'biggest'; it must be one of: largest", "InputError"),
-    ({"missing_face": "invent"}, "'hold', 'interpolate' or 'stop'", "InputError"),
+    ({"missing_face": "invent"}, "'hold', 'interpolate', 'fade' or 'stop'", "InputError"),
 ])
 def test_refused_choices(pack, extract, changes, match, kind):
     with refused(pack, match, kind):
@@ -353,6 +355,35 @@ def test_without_a_detector_a_box_is_asked_for(pack, extract, monkeypatch, tmp_p
     monkeypatch.setattr(folders.folder_paths, "get_full_path", lambda folder, name: None)
     with refused(pack, r"missing: looked for .*models.realportrait.*install\.py.*by hand", "WeightsError"):
         extract(driver_box="")
+
+
+def rendered(name, frames):
+    """The first frames of a rendered head of tests/data, (frames, 256, 256, 3)."""
+    av = pytest.importorskip("av")
+    with av.open(str(Path(__file__).resolve().parents[1] / "data" / f"{name}.mp4")) as video:
+        decoded = (torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0))
+        return torch.stack([frame for frame, _ in zip(decoded, range(frames))]) / 255
+
+
+def test_a_cut_is_warned_of_and_a_missing_face_fades(pack, run_node, vid2vid, extract, monkeypatch, caplog):
+    """With the real detector: one head at the left, another at the right on white, then nobody."""
+    detector = str(yunet.onnx())
+    monkeypatch.setattr(pack("nodes.host.folders").folder_paths, "get_full_path", lambda folder, name: detector)
+    left = torch.nn.functional.pad(rendered(800000, 3), (0, 0, 0, 256))
+    right = torch.nn.functional.pad(rendered(810000, 3), (0, 0, 256, 0), value=1.0)
+    driver = torch.cat([left, right, torch.zeros(6, 256, 512, 3)])
+    keypoints, _, report = extract(driver=driver, driver_box="", missing_face="fade")
+    assert "A cut or a jump at frame 3: a new track starts there." in report and report in caplog.text
+    assert "Missing in frames 6-11: the motion fades out." in report
+    assert keypoints.cuts == (3,) and keypoints.shown.tolist() == pytest.approx([1] * 6 + [0.8, 0.6, 0.4, 0.2, 0, 0])
+
+    given = {"mode": "relative", "pose_gain": 1.0, "expression_gain": 1.0, "neutral_frame": 0, "framing": "auto"}
+    faded, held = (
+        run_node("RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=of, **given)[0].maps.f.float()
+        for of in (keypoints, replace(keypoints, shown=None))
+    )
+    assert torch.equal(faded[:6], held[:6]) and not faded[10:].any() and held[10:].any()
+    assert torch.allclose(faded[7], 0.6 * held[7], atol=1e-3 * float(held[7].abs().max()))
 
 
 def test_several_portraits_animate_the_first(extract, caplog):

@@ -1,4 +1,4 @@
-"""RealPortrait under the host's own nodes: every sampler and scheduler, advanced and custom sampling, LoRA, caches, compilation."""
+"""RealPortrait under the host's own nodes: every sampler and scheduler, advanced and custom sampling, LoRA, caches, compile."""
 
 import logging
 from pathlib import Path
