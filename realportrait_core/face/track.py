@@ -129,10 +129,11 @@ def track(
 
 
 def fading(present: torch.Tensor) -> torch.Tensor:
-    """1 where the face is present (L,) bool, and below, down to 0, with the distance from there: (L,) float32."""
-    frame = torch.arange(len(present))
-    away = (frame[:, None] - frame[present]).abs().amin(1)
-    return (1 - away / (FADE + 1)).clamp(min=0)
+    """1 where the face is present (L,) bool, and less with each frame away from there, down to 0: (L,) float32."""
+    shown = present.float()[None]
+    for _ in range(FADE):
+        shown = torch.maximum(shown, F.max_pool1d(shown, 3, stride=1, padding=1) - 1 / (FADE + 1))
+    return shown[0]
 
 
 def follow(frames, detector, choice, callback) -> tuple[list[Face | None], list[int], list[int], list[int]]:
