@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .continue_clip import ContinueClip
 from .face import ExtractKeypoints
 from .host import folders
+from .iddpm import IDDPMSampler, IDDPMSigmas
 from .inspect import Inspect
 from .load import LoadModel, LoadVid2Vid
 from .motion import EditMotion, MakeMotionMaps
@@ -22,5 +23,5 @@ class RealPortraitExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadModel, LoadVid2Vid, ExtractKeypoints, EditMotion, MakeMotionMaps, Conditioning, SampleClips, ContinueClip,
-            LoadDrivingVideo, PasteBack, Inspect, SaveMotion, LoadMotion,
+            LoadDrivingVideo, PasteBack, Inspect, SaveMotion, LoadMotion, IDDPMSigmas, IDDPMSampler,
         ]

@@ -51,9 +51,9 @@ class ExtractKeypoints(io.ComfyNode):
                     tooltip="Which face of the driver is followed, chosen at its first frame. 'the only one' refuses several.",
                 ),
                 io.Combo.Input(
-                    "missing_face", options=["hold", "interpolate", "stop"], default="hold",
+                    "missing_face", options=["hold", "interpolate", "fade", "stop"], default="hold",
                     tooltip="Where the driver's face is not found: 'hold' the last place, 'interpolate' between the neighbours, "
-                    "or 'stop' with an error that names the frames.",
+                    "let the motion 'fade' to none within a few frames, or 'stop' with an error that names the frames.",
                 ),
                 io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),
                 io.String.Input("driver_box", default="", optional=True, tooltip=BOX_TIP + " One box for all frames."),
@@ -93,7 +93,7 @@ class ExtractKeypoints(io.ComfyNode):
                 " The driver has 1 frame: in the mode 'relative' it is its own neutral frame and nothing moves. Choose "
                 "'paper-absolute' in Motion Position Maps, or give a video."
             )
-        if len(driver) == 1 or not found.present.all():
+        if len(driver) == 1 or found.cuts or not found.present.all():
             log.warning("%s", report)
         return io.NodeOutput(keypoints, preview(keypoints, portrait, driver), report)
 

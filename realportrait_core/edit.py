@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .face.crop import CROP
-from .generate import Keypoints
+from .generate import Keypoints, one_shot
 from .vid2vid.edit import HeadSize, hold_size, mirror, smooth_expression, smooth_head, smoothed
 from .vid2vid.regions import partners
 
@@ -24,7 +24,9 @@ class Edit:
 
 
 def edit_driver(keypoints: Keypoints, edit: Edit) -> Keypoints:
-    """The keypoints with the driver's side edited; the portrait's stays. InputError for a value that cannot be."""
+    """The keypoints with the driver's side edited, as one shot; the portrait's stays. InputError for a value that cannot be."""
+    if edit != Edit():
+        keypoints = one_shot(keypoints)
     poses = hold_size(keypoints.driver, edit.head_size)
     poses = smooth_expression(smooth_head(poses, edit.smooth_head), edit.smooth_expression)
     points = smoothed(keypoints.driver_points, edit.smooth_track, "The smoothing of the track")

@@ -24,6 +24,7 @@ from .vid2vid.keypoints import Pose, cat, rotation_angles, transform
 from .vid2vid.neutral import neutral_frame
 from .vid2vid.retarget import FULL, Gains, Mode, drive
 from .vid2vid.retarget import Motion as PoseMotion
+from .vid2vid.shots import as_one_shot
 
 CHUNK = 8               # frames that go through M or W at once: memory stays the same for any driver
 # The square that MINI's training pictures are: its side in extents of the face, and where it lies.
@@ -51,6 +52,8 @@ class Keypoints:
     portrait_size: tuple[int, int]  # height, width in px
     driver_size: tuple[int, int]    # height, width in px
     encoder: str = ""           # motion_fingerprint of the M that read the poses; empty where it is not known
+    cuts: tuple[int, ...] = ()  # frames before which the driver is cut to another shot of the face
+    shown: torch.Tensor | None = None   # (L,) how much of the motion is shown, 0 .. 1; None: all of it
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,26 @@ def extract_keypoints(
         portrait_size=tuple(portrait.shape[1:3]),
         driver_size=tuple(driver.shape[1:3]),
         encoder=motion_fingerprint(vid2vid),
+        cuts=track.cuts,
+        shown=track.shown,
     )
 
 
+def one_shot(keypoints: Keypoints) -> Keypoints:
+    """The keypoints as if the driver had not been cut: its poses go on across each cut, its face points with them."""
+    if not keypoints.cuts:
+        return keypoints
+    before, after = keypoints.driver, as_one_shot(keypoints.driver, keypoints.cuts)
+    crop, back = keypoints.driver_crop, torch.linalg.inv(keypoints.driver_crop)
+    x = (keypoints.driver_points.double() @ crop[:2, :2].T + crop[:2, 2] - KEYPOINT_MIDDLE) / KEYPOINT_PX       # (L, 5, 2)
+    x = (after.scale / before.scale)[:, None] * (x - before.translation[:, None, :2]) + after.translation[:, None, :2]
+    points = (x * KEYPOINT_PX + KEYPOINT_MIDDLE) @ back[:2, :2].T + back[:2, 2]
+    return replace(keypoints, driver=after, driver_points=points.float(), cuts=())
+
+
 def driver_of(keypoints: Keypoints, fps: float) -> Driver:
-    """The driver's side of the keypoints."""
+    """The driver's side of the keypoints, as one shot."""
+    keypoints = one_shot(keypoints)
     pose = keypoints.driver
     return Driver(
         motion=PoseMotion(pose.rotation, pose.expression, pose.scale, pose.translation),
@@ -253,7 +271,8 @@ def seen_by_portrait(driver: Pose, neutral: Pose, portrait: Pose, portrait_crop:
 
 def find_neutral(keypoints: Keypoints) -> int:
     """The driver's frame, from 0, that is calm and nearest to the portrait in pose and expression."""
-    return neutral_frame(keypoints.portrait, turned_upright(keypoints.driver, keypoints.portrait_crop), keypoints.present)
+    driver = one_shot(keypoints).driver
+    return neutral_frame(keypoints.portrait, turned_upright(driver, keypoints.portrait_crop), keypoints.present)
 
 
 def driven_keypoints(
@@ -281,10 +300,12 @@ def frame_range(keypoints: Keypoints, first: int, count: int) -> slice:
 
 
 def cut(keypoints: Keypoints, frames: slice) -> Keypoints:
-    """The keypoints of some of the driver's frames."""
+    """The keypoints of some of the driver's frames, a slice without gaps."""
+    start, stop, _ = frames.indices(len(keypoints.driver))
     return replace(
         keypoints, driver=keypoints.driver[frames], driver_points=keypoints.driver_points[frames],
-        present=keypoints.present[frames],
+        present=keypoints.present[frames], shown=None if keypoints.shown is None else keypoints.shown[frames],
+        cuts=tuple(frame - start for frame in keypoints.cuts if start < frame < stop),
     )
 
 
@@ -303,18 +324,23 @@ def motion_maps(
 ) -> Motion:
     """The maps of the chosen driver frames on a size x size px frame of the portrait; f is kept in fp16 on the CPU.
 
-    The maps lie where the portrait's crop lies: the driver's motion is in x_d. callback(done, total) after each chunk.
+    The maps lie where the portrait's crop lies: the driver's motion is in x_d. `relative` counts a driver that is cut as
+    one shot. callback(done, total) after each chunk.
     """
     device = device_of(vid2vid)
+    if mode == "relative":
+        keypoints = one_shot(keypoints)
     x_s = transform(keypoints.portrait)
     x_d = driven_keypoints(keypoints, mode, pose_gain, expression_gain, neutral, gains, frames)
     keypoints = cut(keypoints, frames)
+    shown = torch.ones(len(x_d)) if keypoints.shown is None else keypoints.shown
     feature = keypoints.feature.to(device)
     compressed = vid2vid.warping.compress(feature)
     parts = []
     for start in range(0, len(x_d), CHUNK):
         x = x_d[start:start + CHUNK].to(device)
-        parts.append(vid2vid.warping(feature, x, x_s.to(device), compressed).out.half().cpu())
+        out = vid2vid.warping(feature, x, x_s.to(device), compressed).out
+        parts.append((out * shown[start:start + CHUNK, None, None, None].to(out)).half().cpu())
         if callback is not None:
             callback(min(start + CHUNK, len(x_d)), len(x_d))
     own = vid2vid.warping(feature, x_s.to(device), x_s.to(device), compressed).out.half().cpu()

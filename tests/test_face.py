@@ -10,7 +10,7 @@ import yunet
 from realportrait_core.errors import FaceError, InputError, WeightsError
 from realportrait_core.face.crop import face_square
 from realportrait_core.face.detect import Face, FaceDetector
-from realportrait_core.face.track import NOMINAL, fill, portrait_points, ranges, smooth, track
+from realportrait_core.face.track import NOMINAL, fading, fill, portrait_points, ranges, smooth, track
 
 DATA = yunet.ROOT / "tests" / "data"
 
@@ -194,13 +194,19 @@ def test_missing_frames_are_filled_and_named(detector, gone):
     frames = clip(800000)[:12].clone()
     frames[gone] = 0
     kept = [i for i in range(12) if i not in gone]
-    for policy in ("hold", "interpolate"):
+    for policy in ("hold", "interpolate", "fade"):
         followed = track(frames, detector, on_missing=policy)
+        assert (followed.shown is None) == (policy != "fade")
         assert followed.present.nonzero()[:, 0].tolist() == kept
         assert torch.isfinite(followed.points).all() and followed.points.shape == (12, 5, 2)
         assert f"Missing in {ranges(gone)}" in followed.report
     with pytest.raises(FaceError, match=f"missing in {len(gone)} of the driver's 12 frames: {ranges(gone)} "):
         track(frames, detector, on_missing="stop")
+
+
+def test_fading():
+    present = torch.tensor([False] * 2 + [True] * 2 + [False] * 9 + [True])
+    assert fading(present).tolist() == pytest.approx([0.6, 0.8, 1, 1, 0.8, 0.6, 0.4, 0.2, 0, 0.2, 0.4, 0.6, 0.8, 1])
 
 
 def test_fill():
@@ -242,8 +248,17 @@ def test_a_cut_starts_a_new_track_and_is_not_smoothed_over(detector):
     right = 255 - right                                     # the second scene is bright where the first was dark
     followed = track(torch.cat([left, right]), detector)
     assert "A cut or a jump at frame 6" in followed.report and bool(followed.present.all())
+    assert followed.cuts == (6,)
     truth = torch.cat([eyes(800000)[:6], eyes(810000)[:6] + torch.tensor([256.0, 0.0])])
     assert float((followed.points[:, :2] - truth).norm(dim=-1).max()) < 15
+
+
+def test_a_flash_of_light_is_no_other_shot(detector):
+    """The picture changes as at a cut, the face stays where it is: there is no jump to make up for."""
+    frames = clip(800000)[:6].clone()
+    frames[3:] = 255 - (255 - frames[3:]) // 3
+    followed = track(frames, detector)
+    assert "A cut or a jump at frame 3" in followed.report and followed.cuts == ()
 
 
 def test_another_face_is_not_taken_for_the_missing_one(detector):
@@ -280,7 +295,7 @@ def test_what_is_no_clip_is_refused(detector, frames, message):
 
 def test_bad_policy_and_boxes_are_refused():
     frames = torch.zeros(3, 64, 64, 3)
-    with pytest.raises(InputError, match="'drop'.*'hold', 'interpolate' or 'stop'"):
+    with pytest.raises(InputError, match="'drop'.*'hold', 'interpolate', 'fade' or 'stop'"):
         track(frames, None, on_missing="drop")
     with pytest.raises(InputError, match=r"\(4,\) or \(3, 4\).*\(2, 4\)"):
         track(frames, None, boxes=torch.ones(2, 4))

@@ -11,17 +11,18 @@ from PIL import Image
 from realportrait_core.edit import Edit, edit_driver, mirror_driver
 from realportrait_core.errors import InputError
 from realportrait_core.generate import (
-    Keypoints, cut, driven_keypoints, driver_of, extract_keypoints, find_neutral, frame_range, join_driver, motion_maps,
-    place_maps,
+    KEYPOINT_MIDDLE, KEYPOINT_PX, Keypoints, cut, driven_keypoints, driver_of, extract_keypoints, find_neutral, frame_range,
+    join_driver, motion_maps, one_shot, place_maps,
 )
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.track import portrait_points, track
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
-from realportrait_core.vid2vid.edit import hold_size, mirror, nearest_rotation, smooth_expression, smooth_head
-from realportrait_core.vid2vid.keypoints import Pose, rotation_angles, rotation_matrix, transform
+from realportrait_core.vid2vid.edit import hold_size, mirror, nearest_rotation, smooth_expression, smooth_head, turned
+from realportrait_core.vid2vid.keypoints import Pose, angle_between, cat, rotation_angles, rotation_matrix, transform
 from realportrait_core.vid2vid.neutral import neutral_frame, turned_away, unlike
 from realportrait_core.vid2vid.regions import EYES, EYES_AND_MOUTH, MOUTH, PAIRS, partners
 from realportrait_core.vid2vid.retarget import Gains, drive
+from realportrait_core.vid2vid.shots import EASE, as_one_shot
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "realportrait_core" / "weights" / "realportrait" / "realportrait_mini_vid2vid.safetensors"
@@ -75,6 +76,74 @@ def keypoints(driver: Pose, portrait: Pose | None = None, seed: int = 2) -> Keyp
 def trembling(x: torch.Tensor) -> float:
     """The mean second difference along the frames."""
     return float(x.diff(dim=0).diff(dim=0).abs().mean())
+
+
+# Cuts
+
+def in_two_shots(half: Pose) -> Pose:
+    """The same motion twice, the second time filmed from half as far and beside."""
+    both = cat([half, replace(half, scale=2 * half.scale, translation=2 * half.translation + torch.tensor([0.4, -0.3, 0.0]))])
+    return turned(both, torch.cat([half.rotation, half.rotation @ rotation_matrix(*torch.tensor([[0.0], [25.0], [5.0]]))]))
+
+
+def test_a_cut_is_no_motion():
+    """The first frame after it is the last one before; within EASE frames the new shot moves on its own, in the first's frame."""
+    half = clip(2 * EASE)
+    joined, cut_at = as_one_shot(in_two_shots(half), (2 * EASE,)), 2 * EASE
+    before, at = joined[cut_at - 1:cut_at], joined[cut_at:cut_at + 1]
+    for name in ("rotation", "scale", "translation", "expression"):
+        assert error(getattr(joined[:cut_at], name), getattr(half, name)) < 1e-6
+        assert error(getattr(at, name), getattr(before, name)) < 1e-5
+    later = slice(cut_at + EASE, None)
+    assert error(joined[later].scale, half[EASE:].scale) < 1e-5
+    assert error(joined[later].translation, half[EASE:].translation) < 1e-5
+    assert error(joined[later].expression, half[EASE:].expression) < 1e-6
+    assert error(joined[later].rotation, in_two_shots(half)[later].rotation) < 1e-5
+    angles = torch.stack(rotation_angles(joined.rotation))
+    assert error(torch.stack([joined.pitch, joined.yaw, joined.roll]), angles) == 0
+    rest = joined.rotation[cut_at:cut_at + EASE] @ in_two_shots(half).rotation[cut_at:cut_at + EASE].mT
+    degrees = angle_between(rest, torch.eye(3))
+    assert error(degrees, degrees[0] * (1 - torch.arange(EASE) / EASE)) < 0.1 and degrees[0] > 5
+
+
+def test_a_driver_without_cuts_stays_as_it_is():
+    given = keypoints(clip(5))
+    assert one_shot(given) is given
+
+
+def test_many_short_shots():
+    """Of one or two frames: finite, and none jumps."""
+    joined = as_one_shot(clip(6), (1, 2, 4))
+    x = transform(joined)
+    assert torch.isfinite(x).all()
+    for frame in (1, 2, 4):
+        assert error(x[frame], x[frame - 1]) < 1e-5
+
+
+def test_the_face_points_go_along_with_the_shot():
+    """So the facial mask lies on the face, and is of its size."""
+    half = replace(clip(EASE, swing=0.2), rotation=torch.eye(3).expand(EASE, 3, 3))
+    given = keypoints(cat([half, replace(half, scale=2 * half.scale, translation=2 * half.translation + 0.3)]))
+    crop = given.driver_crop
+    eye = ((transform(given.driver)[:, :5, :2] * KEYPOINT_PX + KEYPOINT_MIDDLE).double() - crop[:2, 2]) / crop[0, 0]
+    joined = one_shot(replace(given, driver_points=eye.float(), cuts=(EASE,)))
+    wanted = ((transform(joined.driver)[:, :5, :2] * KEYPOINT_PX + KEYPOINT_MIDDLE).double() - crop[:2, 2]) / crop[0, 0]
+    eased = slice(EASE, 2 * EASE)           # where the expression is still the other shot's
+    assert joined.cuts == () and error(joined.driver_points[:EASE].double(), wanted[:EASE]) < 1e-2
+    off = (joined.driver_points[eased].double() - wanted[eased]).norm(dim=-1).mean()
+    assert off < 0.2 * (eye[eased] - wanted[eased]).norm(dim=-1).mean()
+
+
+def test_relative_motion_goes_on_across_a_cut():
+    """And a part of the driver keeps the cuts that lie in it."""
+    given = replace(keypoints(in_two_shots(clip(10))), cuts=(10,))
+    x = driven_keypoints(one_shot(given), "relative", 1.0, 1.0, 0)
+    raw = driven_keypoints(given, "relative", 1.0, 1.0, 0)
+    assert error(x[10], x[9]) < 1e-5 and error(raw[10], raw[9]) > 0.3
+    assert cut(given, slice(4, 12)).cuts == (6,) and cut(given, slice(10, None)).cuts == cut(given, slice(10)).cuts == ()
+    assert edit_driver(given, Edit()).cuts == (10,)
+    assert edit_driver(given, Edit(smooth_track=1.0)).cuts == ()
+    assert error(driver_of(given, 25.0).motion.scale, one_shot(given).driver.scale) == 0
 
 
 # Regions and partners

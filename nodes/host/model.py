@@ -61,6 +61,13 @@ class Clip:
     control: torch.Tensor | None = None     # (L, S, C), filled in at the first step
 
 
+@dataclass(eq=False)
+class LearnedVariance:
+    """Under transformer_options["rp_variance"], where a sampler that reads the learned variance is handed it."""
+
+    value: torch.Tensor | None = None       # (L, 4, h, w), -1 .. 1, of the last call for the positive; None: not learned
+
+
 def content_key(portrait: torch.Tensor, maps: MotionMaps | None) -> bytes:
     """Equal for equal portraits, whichever node made them."""
     digest = hashlib.blake2b(portrait.float().cpu().numpy().tobytes())
@@ -105,6 +112,9 @@ class HostDiT(RealPortraitDiT):
                 x[None], timestep[None], rp_clip.shape, reference, rp_clip.control,
                 None if frames is None else frames[None], rp_clip.strength,
             )
+            asked = transformer_options.get("rp_variance")
+            if asked is not None and self.cfg.learned_sigma and 0 in transformer_options["cond_or_uncond"]:
+                asked.value = out[0, :, x.shape[1]:]
             return out[0, :, :x.shape[1]]               # without the learned variance, which no stock sampler reads
         finally:
             self._options = {}

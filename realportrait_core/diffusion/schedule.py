@@ -42,14 +42,18 @@ class Schedule:
     def respaced(self, steps: int) -> "Schedule":
         """The process that visits only `steps` of the timesteps, spread evenly from the first to the last."""
         chosen = spread(steps, len(self))
-        abar = self.alphas_cumprod[chosen]
-        before = torch.cat([abar.new_ones(1), abar[:-1]])
-        return Schedule(1 - abar / before, self.timesteps[chosen])
+        return visiting(self.alphas_cumprod[chosen], self.timesteps[chosen])
 
 
 def linear_schedule(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> Schedule:
     """beta_t linear in t, as DDPM, PixArt and Open-Sora 1.1."""
     return Schedule(torch.linspace(start, end, steps, dtype=torch.float64), torch.arange(steps))
+
+
+def visiting(abar: Tensor, timesteps: Tensor) -> Schedule:
+    """The process of these abar (T,), falling, float64; timesteps (T,) int64 are what the network is told at them."""
+    before = torch.cat([abar.new_ones(1), abar[:-1]])
+    return Schedule(1 - abar / before, timesteps)
 
 
 def spread(steps: int, total: int = 1000) -> Tensor:

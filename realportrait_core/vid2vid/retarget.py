@@ -82,8 +82,11 @@ def paper_absolute(driver: Pose) -> Motion:
     return Motion(driver.rotation, driver.expression, driver.scale, driver.translation)
 
 
-def rotation_power(rotation: torch.Tensor, exponent: float) -> torch.Tensor:
-    """The turn `rotation` (L, 3, 3), below 180 degrees, with its angle times `exponent` about the same axis (Rodrigues)."""
+def rotation_power(rotation: torch.Tensor, exponent: float | torch.Tensor) -> torch.Tensor:
+    """The turn `rotation` (L, 3, 3), below 180 degrees, with its angle times `exponent` about the same axis (Rodrigues).
+
+    The exponent is a number, or (L, 1, 1).
+    """
     skew = (rotation - rotation.mT) / 2                                                # sin(angle) [axis]x
     sine = torch.stack((skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]), -1).norm(dim=-1)
     cosine = (rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2

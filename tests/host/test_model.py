@@ -151,17 +151,6 @@ def test_a_partial_mask_is_ordinary_inpainting(model, clip):
     assert torch.allclose(found[0, :, :, :3], latent[0, :, :, :3], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("sampler, scheduler", [
-    ("euler_ancestral", "simple"), ("dpmpp_2m", "karras"), ("ddim", "ddim_uniform"), ("uni_pc", "normal"), ("dpm_fast", "beta"),
-])
-def test_stock_samplers(model, clip, sampler, scheduler):
-    positive, negative, _ = clip
-    latent, mask = known_frames([0])
-    found = sample(model, positive, negative, latent=latent, mask=mask, sampler=sampler, scheduler=scheduler)
-    assert torch.isfinite(found).all()
-    assert torch.equal(found[0], latent[0])
-
-
 def test_same_seed_same_frames(model, clip):
     positive, negative, _ = clip
     assert torch.equal(sample(model, positive, negative), sample(model, positive, negative))

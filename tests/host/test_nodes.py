@@ -1,16 +1,19 @@
 """The nodes one after the other, in the host's process, on tiny random networks: shapes, rules, refusals, cancelling."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+import yunet
 
 OURS = [
     "RealPortraitLoadModel", "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints", "RealPortraitEditMotion",
     "RealPortraitMotionMaps", "RealPortraitConditioning", "RealPortraitSampler", "RealPortraitContinueClip",
     "RealPortraitLoadDrivingVideo", "RealPortraitPasteBack", "RealPortraitInspect",
-    "RealPortraitSaveMotion", "RealPortraitLoadMotion",
+    "RealPortraitSaveMotion", "RealPortraitLoadMotion", "RealPortraitSigmas", "RealPortraitIDDPMSampler",
 ]
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
 SETTINGS = {"seed": 5, "steps": 2, "sampler_name": "euler", "scheduler": "normal", "strength": 1.0}
@@ -83,7 +86,7 @@ def test_every_input_and_output_explains_itself(host, node_id):
     info = host.NODE_CLASS_MAPPINGS[node_id].GET_NODE_INFO_V1()
     assert info["category"] == "RealPortrait" and info["description"] and info["display_name"]
     inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
-    assert inputs
+    assert inputs or node_id == "RealPortraitIDDPMSampler"
     assert [name for name, (_, options) in inputs.items() if not options.get("tooltip")] == []
     assert len(info["output_tooltips"]) == len(info["output"]) and all(info["output_tooltips"])
 
@@ -178,21 +181,26 @@ def test_one_step_and_the_last_seed(run_node, model, vae, motion_of):
     assert latent["samples"].shape == (17, 4, 8, 8) and torch.isfinite(latent["samples"]).all()
 
 
-def test_our_sampler_is_the_stock_sampler_clip_by_clip(host, run_node, model, vae, motion_of):
-    """31 frames are two whole clips: KSampler with Conditioning, then with Continue Clip, gives the same latents."""
+@pytest.mark.parametrize("sampler", ["euler", "uni_pc", "dpm_fast"])
+def test_our_sampler_is_the_stock_sampler_clip_by_clip(host, run_node, model, vae, motion_of, sampler):
+    """31 frames are two whole clips: KSampler with Conditioning, then with Continue Clip, gives the same latents.
+
+    Also under samplers that let known frames drift by themselves.
+    """
     motion, portrait = motion_of(31), picture(1)
-    ours = run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **SETTINGS)[0]["samples"]
+    given = {**SETTINGS, "sampler_name": sampler}
+    ours = run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **given)[0]["samples"]
 
     stock = host.NODE_CLASS_MAPPINGS["KSampler"]().sample
     positive, negative, latent = run_node(
         "RealPortraitConditioning", vae=vae, portrait=portrait, motion=motion, start_frame=0, frames=16, strength=1.0
     )
-    first, = stock(model, 5, 2, 1.0, "euler", "normal", positive, negative, latent)
+    first, = stock(model, 5, 2, 1.0, sampler, "normal", positive, negative, latent)
     positive, negative, latent = run_node(
         "RealPortraitContinueClip", positive=positive, previous=first, motion=motion, start_frame=15, frames=16, overlap=1
     )
     assert torch.equal(latent["samples"][0], first["samples"][-1]) and not latent["noise_mask"][0].any()
-    second, = stock(model, 6, 2, 1.0, "euler", "normal", positive, negative, latent)
+    second, = stock(model, 6, 2, 1.0, sampler, "normal", positive, negative, latent)
     assert torch.equal(second["samples"][0], first["samples"][-1])
     joined = torch.cat([first["samples"], second["samples"][1:]])
     assert torch.equal(joined, ours)
@@ -335,7 +343,7 @@ def test_refused_drivers(pack, extract, driver, match):
     ({"driver_box": "100, 100, 80, 80"}, "not inside the picture of 110x120 px", "FaceError"),
     ({"driver_box": "nan 1 50 50"}, "four finite numbers", "InputError"),
     ({"driver_face": "biggest"}, "driver_face is 'biggest'; it must be one of: largest", "InputError"),
-    ({"missing_face": "invent"}, "'hold', 'interpolate' or 'stop'", "InputError"),
+    ({"missing_face": "invent"}, "'hold', 'interpolate', 'fade' or 'stop'", "InputError"),
 ])
 def test_refused_choices(pack, extract, changes, match, kind):
     with refused(pack, match, kind):
@@ -347,6 +355,35 @@ def test_without_a_detector_a_box_is_asked_for(pack, extract, monkeypatch, tmp_p
     monkeypatch.setattr(folders.folder_paths, "get_full_path", lambda folder, name: None)
     with refused(pack, r"missing: looked for .*models.realportrait.*install\.py.*by hand", "WeightsError"):
         extract(driver_box="")
+
+
+def rendered(name, frames):
+    """The first frames of a rendered head of tests/data, (frames, 256, 256, 3)."""
+    av = pytest.importorskip("av")
+    with av.open(str(Path(__file__).resolve().parents[1] / "data" / f"{name}.mp4")) as video:
+        decoded = (torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0))
+        return torch.stack([frame for frame, _ in zip(decoded, range(frames))]) / 255
+
+
+def test_a_cut_is_warned_of_and_a_missing_face_fades(pack, run_node, vid2vid, extract, monkeypatch, caplog):
+    """With the real detector: one head at the left, another at the right on white, then nobody."""
+    detector = str(yunet.onnx())
+    monkeypatch.setattr(pack("nodes.host.folders").folder_paths, "get_full_path", lambda folder, name: detector)
+    left = torch.nn.functional.pad(rendered(800000, 3), (0, 0, 0, 256))
+    right = torch.nn.functional.pad(rendered(810000, 3), (0, 0, 256, 0), value=1.0)
+    driver = torch.cat([left, right, torch.zeros(6, 256, 512, 3)])
+    keypoints, _, report = extract(driver=driver, driver_box="", missing_face="fade")
+    assert "A cut or a jump at frame 3: a new track starts there." in report and report in caplog.text
+    assert "Missing in frames 6-11: the motion fades out." in report
+    assert keypoints.cuts == (3,) and keypoints.shown.tolist() == pytest.approx([1] * 6 + [0.8, 0.6, 0.4, 0.2, 0, 0])
+
+    given = {"mode": "relative", "pose_gain": 1.0, "expression_gain": 1.0, "neutral_frame": 0, "framing": "auto"}
+    faded, held = (
+        run_node("RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=of, **given)[0].maps.f.float()
+        for of in (keypoints, replace(keypoints, shown=None))
+    )
+    assert torch.equal(faded[:6], held[:6]) and not faded[10:].any() and held[10:].any()
+    assert torch.allclose(faded[7], 0.6 * held[7], atol=1e-3 * float(held[7].abs().max()))
 
 
 def test_several_portraits_animate_the_first(extract, caplog):
@@ -404,6 +441,7 @@ def test_another_kind_of_model(pack, run_node, vae, motion_of):
     """A MODEL socket takes any model of the host."""
     import comfy.model_base
     import comfy.model_patcher
+    import comfy.samplers
     import comfy.supported_models
 
     class Bare(comfy.model_base.BaseModel):
@@ -413,6 +451,12 @@ def test_another_kind_of_model(pack, run_node, vae, motion_of):
     patcher = comfy.model_patcher.ModelPatcher(Bare(), torch.device("cpu"), torch.device("cpu"))
     with refused(pack, "This MODEL is a Bare, not RealPortrait"):
         run_node("RealPortraitSampler", model=patcher, vae=vae, portrait=picture(1), motion=motion_of(1), **SETTINGS)
+    with refused(pack, "This MODEL is a Bare, not RealPortrait"):
+        run_node("RealPortraitSigmas", model=patcher, steps=2)
+    sampler, = run_node("RealPortraitIDDPMSampler")
+    guided = SimpleNamespace(inner_model=comfy.samplers.CFGGuider(patcher))
+    with refused(pack, "This MODEL is a Bare, not RealPortrait"):
+        sampler.sampler_function(guided, torch.zeros(1, 4, 8, 8), torch.tensor([1.0, 0.0]), extra_args={})
 
 
 def test_refused_continuations(pack, run_node, vae, motion_of):

@@ -1,0 +1,50 @@
+"""The paper's sampling, IDDPM with 50 steps, for the host's custom samplers."""
+
+import comfy.samplers
+from comfy_api.latest import io
+
+from .host.iddpm import respaced_sigmas, sample_iddpm
+from .host.model import config_of
+
+
+class IDDPMSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitSigmas",
+            display_name="RealPortrait IDDPM Sigmas",
+            category="RealPortrait",
+            description="The noise levels that IDDPM, the paper's diffusion process, visits in so many steps, for "
+            "SamplerCustomAdvanced and SamplerCustom with any sampler.",
+            inputs=[
+                io.Model.Input("model", tooltip="From Load RealPortrait Model: the levels are those it was trained with."),
+                io.Int.Input(
+                    "steps", default=50, min=1, max=1000,
+                    tooltip="Denoising steps. The paper takes 50; fewer are faster, and smoother.",
+                ),
+            ],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="From the most noise down to 0: steps + 1 levels.")],
+        )
+
+    @classmethod
+    def execute(cls, model, steps) -> io.NodeOutput:
+        config_of(model)
+        return io.NodeOutput(respaced_sigmas(model.get_model_object("model_sampling"), steps))
+
+
+class IDDPMSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitIDDPMSampler",
+            display_name="RealPortrait IDDPM Sampler",
+            category="RealPortrait",
+            description="The paper's own ancestral sampler, with the variance that the weights have learned, for "
+            "SamplerCustomAdvanced and SamplerCustom. RealPortrait IDDPM Sigmas belongs to it.",
+            inputs=[],
+            outputs=[io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced or SamplerCustom.")],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(comfy.samplers.KSAMPLER(sample_iddpm))

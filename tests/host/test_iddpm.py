@@ -1,0 +1,168 @@
+"""The paper's sampling through the host's own nodes: the same frames as the core's, from the same noises."""
+
+import pytest
+import tiny
+import torch
+
+FRAMES, SEED = 4, 11
+KNOWN = torch.tensor([True, False, False, True])
+
+
+@pytest.fixture
+def load(pack, tmp_path):
+    """load(prediction="epsilon", ...) -> the MODEL of tiny weights."""
+    def run(**changes):
+        return pack("nodes.host.model").load(tiny.dit_file(pack, tmp_path / "dit.safetensors", **changes), "default")
+
+    return run
+
+
+@pytest.fixture
+def maps(pack):
+    """Of the clip and of the portrait."""
+    return tiny.maps(pack, FRAMES), tiny.maps(pack, 1, seed=5)
+
+
+@pytest.fixture
+def custom(host, pack, maps):
+    """SamplerCustomAdvanced with CFGGuider and the noise of a seed, or none: the LATENT's samples."""
+    from comfy_extras.nodes_custom_sampler import CFGGuider, DisableNoise, RandomNoise, SamplerCustomAdvanced
+
+    def run(model, sampler, sigmas, latent, cfg=1.0, seed=SEED):
+        positive, negative = pack("nodes.host.conditioning").conditioning(tiny.latent(1), *maps, 1.0)
+        guider, = CFGGuider.execute(model, positive, negative, cfg).result
+        noise, = (DisableNoise.execute() if seed is None else RandomNoise.execute(seed)).result
+        return SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).result[0]["samples"]
+
+    return run
+
+
+@pytest.fixture
+def paper(run_node):
+    """paper(model, steps) -> SAMPLER, SIGMAS."""
+    def run(model, steps):
+        return *run_node("RealPortraitIDDPMSampler"), *run_node("RealPortraitSigmas", model=model, steps=steps)
+
+    return run
+
+
+def clip(known=None):
+    """A LATENT in which the frames of `known` are."""
+    if known is None:
+        return {"samples": torch.zeros(FRAMES, 4, 8, 8)}
+    samples = torch.where(known[:, None, None, None], tiny.latent(FRAMES, seed=9), 0)
+    return {"samples": samples, "noise_mask": (~known).float()[:, None, None, None].expand(-1, 1, 8, 8)}
+
+
+def by_the_core(pack, model, maps, steps, known=None):
+    """The core's own ancestral sampling with the model's weights, unscaled as the host's LATENT; the seed's stream of noise."""
+    sampling, schedule = pack("realportrait_core.diffusion.sampling"), pack("realportrait_core.diffusion.schedule")
+    shape = pack("realportrait_core.dit.embed").ClipShape(64, 64, 16, 12.5)
+    core = pack("realportrait_core.dit.model").RealPortraitDiT(model.model.model_config.dit)
+    core.load_state_dict(model.model.diffusion_model.state_dict())
+    whole, own = (of.to(dtype=torch.float32) for of in maps)
+    reference, control = core.encode_reference(tiny.latent(1) * 0.18215, shape, own), core.encode_motion(whole)
+
+    def denoise(z, t, conditional):
+        return core(z[None], t[None], shape, reference, control, conditional[None], 1.0)[0]
+
+    if known is not None:
+        known = pack("realportrait_core.diffusion.conditional").Known(clip(known)["samples"] * 0.18215, known)
+    draw = sampling.cpu_noise(SEED)
+    noise = draw(torch.zeros(FRAMES, 4, 8, 8))
+    respaced = schedule.linear_schedule().respaced(steps)
+    return sampling.sample_ancestral(denoise, noise, respaced, core.cfg.prediction, draw, known) / 0.18215
+
+
+def close(a, b, room=1e-4) -> bool:
+    return a.shape == b.shape and float((a - b).abs().max()) <= room * float(b.abs().max())
+
+
+# ---- the levels ----
+
+@pytest.mark.parametrize("steps", [1, 2, 50, 1000])
+def test_sigmas_are_those_of_iddpm(pack, run_node, load, steps):
+    """The host finds in them the very timesteps of the respaced process."""
+    model = load()
+    sigmas, = run_node("RealPortraitSigmas", model=model, steps=steps)
+    respaced = pack("realportrait_core.diffusion.schedule").linear_schedule().respaced(steps)
+    expected = (1 / respaced.alphas_cumprod - 1).sqrt().flip(0)
+    assert sigmas.shape == (steps + 1,) and sigmas[-1] == 0 and sigmas.dtype == torch.float32
+    assert torch.allclose(sigmas[:-1].double(), expected, rtol=1e-6)
+    assert torch.equal(model.get_model_object("model_sampling").timestep(sigmas[:-1]), respaced.timesteps.flip(0))
+
+
+def test_sigmas_of_impossible_steps(pack, run_node, load):
+    with pytest.raises(pack("realportrait_core.errors").InputError, match="1001 sampling steps"):
+        run_node("RealPortraitSigmas", model=load(), steps=1001)
+
+
+# ---- the sampler ----
+
+@pytest.mark.parametrize("known", [None, KNOWN], ids=["all noised", "first and last known"])
+@pytest.mark.parametrize("prediction, learned_sigma", [("epsilon", True), ("v", False)])
+def test_the_host_samples_as_the_core(pack, load, custom, paper, maps, prediction, learned_sigma, known):
+    model = load(prediction=prediction, learned_sigma=learned_sigma)
+    found = custom(model, *paper(model, 6), clip(known))
+    assert close(found, by_the_core(pack, model, maps, 6, known))
+    if known is not None:
+        assert torch.equal(found[known], clip(known)["samples"][known])
+
+
+def test_the_learned_variance_is_the_positives(load, custom, paper):
+    """Above cfg 1 the negative is run too; where both say the same, guidance changes nothing, whichever variance is read."""
+    model = load(prediction="epsilon", learned_sigma=True)
+    sampler, sigmas = paper(model, 3)
+    plain, guided = (custom(model, sampler, sigmas, clip(), cfg) for cfg in (1.0, 2.0))
+    assert not close(guided, plain)
+
+    network, seen = model.model.diffusion_model, []
+    module = type(network).__mro__[1]
+    forward = module.forward
+
+    def without_control(self, z, t, shape, reference, control, conditional=None, strength=1.0):
+        seen.append(strength)
+        out = forward(self, z, t, shape, reference, None, conditional, strength)
+        out[:, :, 4:] = strength                        # the positive learned beta_t, the negative beta~_t
+        return out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "forward", without_control)
+        plain, guided = (custom(model, sampler, sigmas, clip(), cfg) for cfg in (1.0, 2.0))
+    assert set(seen) == {0.0, 1.0} and close(guided, plain)
+
+
+def test_split_sigmas_go_on_where_they_stopped(load, custom, paper):
+    """The same levels, so the same steps: noise is left in, and the last step, which draws none, ends on the same frames."""
+    model = load()
+    sampler, sigmas = paper(model, 5)
+    states = []
+    whole = custom(model, told(sampler, states.append), sigmas, clip(KNOWN))
+    assert len(states) == 5
+    left = custom(model, sampler, sigmas[:5], clip(KNOWN))
+    assert close(left[~KNOWN], states[4][~KNOWN] / 0.18215, 1e-6) and torch.equal(left[KNOWN], whole[KNOWN])
+    assert close(custom(model, sampler, sigmas[4:], {**clip(KNOWN), "samples": left}, seed=None), whole)
+
+
+def told(sampler, tell):
+    """The SAMPLER, which says tell(x) before every step."""
+    import comfy.samplers
+
+    def sample(model, x, sigmas, extra_args, callback, disable):
+        return sampler.sampler_function(model, x, sigmas, extra_args, lambda said: tell(said["x"].clone()), disable)
+
+    return comfy.samplers.KSAMPLER(sample)
+
+
+def test_a_seed_is_a_seed(load, custom, paper):
+    model = load()
+    first = custom(model, *paper(model, 3), clip())
+    assert torch.equal(custom(model, *paper(model, 3), clip()), first)
+    assert not close(custom(model, *paper(model, 3), clip(), seed=SEED + 1), first, 1e-2)
+
+
+def test_levels_that_rise_are_refused(pack, load, custom, paper):
+    model = load()
+    sampler, sigmas = paper(model, 2)
+    with pytest.raises(pack("realportrait_core.errors").InputError, match=r"SIGMAS are 0, 0\.01, 157\.4: .* Flip Sigmas"):
+        custom(model, sampler, sigmas.flip(0), clip())
