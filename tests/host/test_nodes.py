@@ -1,5 +1,6 @@
 """The nodes one after the other, in the host's process, on tiny random networks: shapes, rules, refusals, cancelling."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,16 @@ def test_every_node_has_a_help_page(host, node_id):
 
 def test_the_pack_has_these_nodes_and_no_others(host):
     assert [name for name in host.NODE_CLASS_MAPPINGS if name.startswith("RealPortrait")] == OURS
+
+
+def test_the_packs_folder_may_have_any_name(host, tmp_path, monkeypatch):
+    folder = tmp_path / "ComfyUI-real portrait.v2 (1)"
+    folder.symlink_to(Path(__file__).resolve().parents[2], target_is_directory=True)
+    for table in ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "EXTENSION_WEB_DIRS", "LOADED_MODULE_DIRS"):
+        monkeypatch.setattr(host, table, {})
+    assert asyncio.run(host.load_custom_node(str(folder)))
+    assert list(host.NODE_CLASS_MAPPINGS) == OURS
+    assert Path(host.EXTENSION_WEB_DIRS[folder.name], "docs", f"{OURS[0]}.md").is_file()
 
 
 def test_folders(host, pack, weights):
