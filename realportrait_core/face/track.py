@@ -99,7 +99,7 @@ def track(
     if missing and on_missing == "stop":
         raise FaceError(
             f"The face is missing in {len(missing)} of the driver's {length} frames: {ranges(missing)} (counted from 0). "
-            f"Cut them out, or choose 'hold' or 'interpolate' for them."
+            f"Cut them out, or set on_missing to 'hold' or 'interpolate'."
         )
     small = [i for i in seen if shorter_side(followed[i]) < SMALL_FACE]
     report = [f"Face found in {len(seen)} of {length} frames."]
