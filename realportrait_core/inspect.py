@@ -168,10 +168,10 @@ def driver_tile(picture: torch.Tensor, crop: torch.Tensor, points: torch.Tensor,
     tile, scale, offset = fitted(pixels(picture))
     corners = torch.tensor([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]], dtype=torch.float64)
     corners[:, :2] = corners[:, :2] * CROP - 0.5
-    corners = (corners @ torch.linalg.inv(crop.double().cpu()).mT)[:, :2]
+    corners = (corners @ torch.linalg.inv(crop.cpu().double()).mT)[:, :2]
 
     def place(xy: torch.Tensor) -> list[tuple[int, int]]:
-        return spots((xy.double().cpu() + 0.5) * scale + torch.tensor(offset, dtype=torch.float64) - 0.5)
+        return spots((xy.cpu().double() + 0.5) * scale + torch.tensor(offset, dtype=torch.float64) - 0.5)
 
     cv2.polylines(tile, [np.array(place(corners), np.int32)], True, BOX if present else MISSING, 2, cv2.LINE_AA, 4)
     for at in place(points):
@@ -192,14 +192,14 @@ def crop_tile(
     def place(crop_px: torch.Tensor) -> list[tuple[int, int]]:
         return spots((crop_px + 0.5) * zoom - 0.5)
 
-    face = points.double().cpu() @ crop[:2, :2].mT.double() + crop[:2, 2].double()      # (5, 2) crop px
+    face = points.cpu().double() @ crop[:2, :2].mT.double() + crop[:2, 2].double()      # (5, 2) crop px
     for at in place(face):
         dot(tile, at, 2, POINT)
     for k, at in enumerate(place(KEYPOINT_PX * x[:, :2].double() + (CROP - 1) / 2)):
         hue = colorsys.hsv_to_rgb(k / len(x), 0.55, 1.0)
         dot(tile, at, 3.5, tuple(round(255 * value) for value in hue))
     nose = face[2]
-    rotation, reach = pose.rotation[i].double().cpu(), AXIS * float(pose.scale[i]) * KEYPOINT_PX
+    rotation, reach = pose.rotation[i].cpu().double(), AXIS * float(pose.scale[i]) * KEYPOINT_PX
     tips = nose + reach * torch.stack([rotation[0], rotation[1], -rotation[2]])[:, :2]  # z points into the picture
     start, = place(nose[None])
     depth = rotation[:, 2] * torch.tensor([1.0, 1.0, -1.0])                             # of the tips, into the picture

@@ -178,7 +178,7 @@ def mask_box(mask: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int]] | No
 
 def facial_box(maps: MotionMaps) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """As mask_box, for the union of the ellipses and without drawing them: rounded outwards."""
-    linear, shift = maps.face[..., :2].double().cpu(), maps.face[..., 2:].double().cpu()
+    linear, shift = maps.face[..., :2].cpu().double(), maps.face[..., 2:].cpu().double()
     solid = torch.linalg.det(linear).abs() > 1e-12                                      # an empty mask has no axes
     if not solid.any():
         return None

@@ -49,7 +49,7 @@ def region(portrait_to_frame: torch.Tensor, size: int, height: int, width: int) 
 
     Raises InputError where the square is turned, or lies beside the picture.
     """
-    rows = portrait_to_frame.double().cpu()
+    rows = portrait_to_frame.cpu().double()
     zoom, (x, y) = float(rows[0, 0]), rows[:2, 2].tolist()
     if zoom <= 0 or (rows[:2, :2] - zoom * torch.eye(2, dtype=torch.float64)).abs().max() > 1e-6 * abs(zoom):
         raise InputError(f"The square of this motion is turned or squeezed ({rows[:2, :2].tolist()}): it cannot be pasted back.")
@@ -102,7 +102,7 @@ def paste(
         raise InputError(f"The animated frames are {frames.shape[2]}x{frames.shape[1]} px; they must be square, and not cropped.")
     if not 0 <= feather <= 0.5:
         raise InputError(f"The feather is {feather:g} of the square's side; it must be between 0 and 0.5.")
-    forward = rescale(frames.shape[1] / size) @ portrait_to_frame.double().cpu()
+    forward = rescale(frames.shape[1] / size) @ portrait_to_frame.cpu().double()
     place = region(forward, frames.shape[1], height, width)
     edge = place.ramp(1, feather)[:, None] * place.ramp(0, feather)                     # (h, w)
     weights = edge[None]                                                                # (1 or M, h, w)
@@ -171,6 +171,6 @@ def mask_of(
             f"The mask is {mask.shape[2]}x{mask.shape[1]} px; it must be of the picture's {width}x{height} px, or a square that "
             "lies on the animated one."
         )
-    forward = rescale(mask.shape[1] / size) @ portrait_to_frame.double().cpu()
+    forward = rescale(mask.shape[1] / size) @ portrait_to_frame.cpu().double()
     own = region(forward, mask.shape[1], height, width)
     return resampled(mask[:, None], own, bicubic=False)[:, 0]

@@ -195,13 +195,13 @@ def test_missing_frames_are_filled_and_named(detector, gone):
     frames[gone] = 0
     kept = [i for i in range(12) if i not in gone]
     for policy in ("hold", "interpolate", "fade"):
-        followed = track(frames, detector, on_missing=policy)
+        followed = track(frames, detector, missing_face=policy)
         assert (followed.shown is None) == (policy != "fade")
         assert followed.present.nonzero()[:, 0].tolist() == kept
         assert torch.isfinite(followed.points).all() and followed.points.shape == (12, 5, 2)
         assert f"Missing in {ranges(gone)}" in followed.report
     with pytest.raises(FaceError, match=f"missing in {len(gone)} of the driver's 12 frames: {ranges(gone)} "):
-        track(frames, detector, on_missing="stop")
+        track(frames, detector, missing_face="stop")
 
 
 def test_fading():
@@ -296,7 +296,7 @@ def test_what_is_no_clip_is_refused(detector, frames, message):
 def test_bad_policy_and_boxes_are_refused():
     frames = torch.zeros(3, 64, 64, 3)
     with pytest.raises(InputError, match="'drop'.*'hold', 'interpolate', 'fade' or 'stop'"):
-        track(frames, None, on_missing="drop")
+        track(frames, None, missing_face="drop")
     with pytest.raises(InputError, match=r"\(4,\) or \(3, 4\).*\(2, 4\)"):
         track(frames, None, boxes=torch.ones(2, 4))
 

@@ -1,11 +1,14 @@
 """install.py: the real download, and every way in which it must leave ComfyUI's folder as it was."""
 
 import hashlib
+import importlib.metadata
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -121,3 +124,32 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, script):
     with pytest.raises(OSError, match="No space"):
         script.place(b"new", target)
     assert target.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+# ---- requirements.txt ----
+
+@pytest.fixture
+def stock_host(host_sources, tmp_path) -> Path:
+    """The Python of an environment in which pip sees the host's packages, at their versions, and OpenCV not yet."""
+    pytest.importorskip("comfyui_frontend_package", reason="this Python is not the host's: run python scripts/test.py")
+    folder = tmp_path / "environment"
+    venv.create(folder, with_pip=False)
+    site = next(folder.glob("lib/python*/site-packages"), folder / "Lib" / "site-packages")
+    for package in importlib.metadata.distributions():
+        if package.name != "opencv-python-headless":
+            info = site / f"{package.name.replace('-', '_')}-{package.version}.dist-info"
+            info.mkdir(exist_ok=True)
+            (info / "METADATA").write_text(package.read_text("METADATA") or "", encoding="utf-8")
+    return folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+
+
+def test_requirements_change_no_package_of_the_host(stock_host):
+    """A real pip, asked what it would do on the day on which the pack is installed."""
+    command = [sys.executable, "-m", "pip", "--python", str(stock_host), "install", "--dry-run", "--quiet", "--report", "-",
+               "--disable-pip-version-check", "-r", str(yunet.ROOT / "requirements.txt")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    if run.returncode and "No matching distribution" in run.stderr:
+        pytest.skip("no package index within reach")
+    assert run.returncode == 0, run.stderr
+    new = {entry["metadata"]["name"] for entry in json.loads(run.stdout)["install"]}
+    assert new == {"opencv-python-headless"}

@@ -118,3 +118,27 @@ def test_bad_shapes_are_refused_with_numbers():
         first_convolution(maps, weight, bias)
     with pytest.raises(InputError, match=r"mask is \(1, 48, 61\)"):
         dense(maps, torch.ones(1, 48, 61))
+
+
+class OnMetal(torch.Tensor):
+    """A tensor that refuses float64 until it is on the CPU, as those on Apple's Metal do."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), named=None):
+        if function is torch.Tensor.cpu:
+            return arguments[0].as_subclass(torch.Tensor)
+        asked = (*arguments, *(named or {}).values())
+        if function is torch.Tensor.double or any(value is torch.float64 for value in asked):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+        return super().__torch_function__(function, types, arguments, named or {})
+
+
+def test_nothing_is_made_double_on_metal():
+    maps = maps_at([(10, 12), (14, 11)], dtype=torch.float32)
+    single = MotionMaps(maps.f, maps.frame_to_crop.float(), maps.face.float(), maps.height, maps.width)
+    weight, bias = mapper(5, 7, torch.float32)
+    metal = [tensor.as_subclass(OnMetal) for tensor in (single.f, single.frame_to_crop, single.face)]
+    with pytest.raises(TypeError, match="float64"):
+        metal[0].double()
+    out = first_convolution(MotionMaps(*metal, maps.height, maps.width), weight, bias)
+    assert torch.equal(out.as_subclass(torch.Tensor), first_convolution(single, weight, bias))

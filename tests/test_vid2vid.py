@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from golden import find, load, state
 from realportrait_core.config import MINI, PAPER, Vid2VidConfig
 from realportrait_core.errors import InputError
-from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid import FaceVid2Vid, warp
 from realportrait_core.vid2vid.appearance import AppearanceExtractor
 from realportrait_core.vid2vid.checkpoint import fuse_spectral_norm
 from realportrait_core.vid2vid.generator import Generator
 from realportrait_core.vid2vid.keypoints import transform
 from realportrait_core.vid2vid.motion import MotionExtractor
+from realportrait_core.vid2vid.sampling import gather_trilinear, sample_volume
 from realportrait_core.vid2vid.warp import WarpingNetwork, coordinate_grid, gaussians, head_turn
 
 ROOM = 5        # times the float32 error of the original itself, as its JSON records it
@@ -263,6 +264,39 @@ def test_warping_is_its_literal_form(tiny):
     assert error(warped.deformation, deformation) < 1e-6
     assert error(warped.occlusion, occlusion) < 1e-6
     assert error(warped.out, out) < 1e-5
+
+
+def sampled_with_gradients(sample, volume, grid, weights):
+    """What `sample` gives, and the gradients of its weighted sum by volume and grid."""
+    volume, grid = volume.clone().requires_grad_(), grid.clone().requires_grad_()
+    out = sample(volume, grid)
+    (out * weights).sum().backward()
+    return out.detach(), volume.grad, grid.grad
+
+
+def test_the_own_gather_is_grid_sample():
+    """Values and gradients: inside, across every border, far outside, and exactly on the centres of cells."""
+    generator = torch.Generator().manual_seed(0)
+    volume = torch.randn(2, 3, 4, 5, 7, generator=generator, dtype=torch.float64)
+    scattered = torch.rand(2, 6, 8, 9, 3, generator=generator, dtype=torch.float64) * 3 - 1.5
+    scattered[0, 0, 0, 0] = torch.tensor([1e6, 0.0, 0.0])
+    scattered[1, 0, 0, 0] = torch.tensor([0.0, -1e6, 0.5])
+    steps = [(torch.arange(-1, n + 1, dtype=torch.float64) * 2 + 1) / n - 1 for n in (4, 5, 7)]
+    z, y, x = torch.meshgrid(*steps, indexing="ij")
+    centres = torch.stack((x, y, z), -1).expand(2, -1, -1, -1, -1)
+    for grid in (scattered, centres):
+        weights = torch.randn(2, 3, *grid.shape[1:4], generator=generator, dtype=torch.float64)
+        own = sampled_with_gradients(gather_trilinear, volume, grid, weights)
+        wanted = sampled_with_gradients(lambda v, g: F.grid_sample(v, g, align_corners=False), volume, grid, weights)
+        assert max(error(a, b) for a, b in zip(own, wanted)) < 1e-12
+    assert torch.equal(sample_volume(volume, scattered), F.grid_sample(volume, scattered, align_corners=False))
+
+
+def test_warping_on_metal_is_the_same(tiny, monkeypatch):
+    f_r, x_s, x_d = tiny.appearance(faces(1, 0)), points(1, 1), points(3, 2)
+    wanted = tiny.warping(f_r, x_d, x_s)
+    monkeypatch.setattr(warp, "sample_volume", gather_trilinear)
+    assert error(tiny.warping(f_r, x_d, x_s).out, wanted.out) < 1e-5
 
 
 def test_heatmaps_are_gaussians_on_the_grid():

@@ -32,11 +32,11 @@ def tile(picture: torch.Tensor, crop: torch.Tensor, points: torch.Tensor, presen
     canvas.paste(image, tuple(int(n) for n in offset))
 
     def place(xy: torch.Tensor) -> list[tuple[float, float]]:
-        return [tuple(p) for p in ((xy.double().cpu() + 0.5) * scale + offset).tolist()]
+        return [tuple(p) for p in ((xy.cpu().double() + 0.5) * scale + offset).tolist()]
 
     corners = torch.tensor([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]], dtype=torch.float64)
     corners[:, :2] = corners[:, :2] * CROP - 0.5
-    quad = place((corners @ torch.linalg.inv(crop.double().cpu()).mT)[:, :2])
+    quad = place((corners @ torch.linalg.inv(crop.cpu().double()).mT)[:, :2])
     pen = ImageDraw.Draw(canvas)
     pen.line([*quad, quad[0]], fill=CROP_COLOR if present else MISSING_COLOR, width=2)
     for x, y in place(points):

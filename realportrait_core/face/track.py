@@ -65,7 +65,7 @@ def track(
     frames,
     detector: FaceDetector | None,
     choice: str | int = "largest",
-    on_missing: str = "hold",
+    missing_face: str = "hold",
     boxes=None,
     callback: Callable[[int, int], None] | None = None,
 ) -> FaceTrack:
@@ -73,12 +73,12 @@ def track(
 
     choice: "largest", "only" (refuses several), or the number of the face from left to right, from 0; it is asked at the
     first frame with a face, after a cut, and where the face was away for more than MAX_GAP frames.
-    on_missing: "hold" repeats the last points, "interpolate" draws a line between neighbours, "fade" holds them and lets
+    missing_face: "hold" repeats the last points, "interpolate" draws a line between neighbours, "fade" holds them and lets
     the motion fade out, "stop" raises FaceError.
     boxes: (4,) or (L, 4) x, y, width, height px replace the detector. callback(done, total) after each frame.
     """
-    if on_missing not in ("hold", "interpolate", "fade", "stop"):
-        raise InputError(f"on_missing is {on_missing!r}; it must be 'hold', 'interpolate', 'fade' or 'stop'.")
+    if missing_face not in ("hold", "interpolate", "fade", "stop"):
+        raise InputError(f"missing_face is {missing_face!r}; it must be 'hold', 'interpolate', 'fade' or 'stop'.")
     if getattr(frames, "ndim", None) != 4 or len(frames) == 0:
         raise InputError(
             f"A driving clip must be (frames, height, width, 3) with at least one frame; this one is "
@@ -101,17 +101,17 @@ def track(
             f"least {MIN_FACE} px wide, or give the face's box by hand."
         )
     refuse_small(max((followed[i] for i in seen), key=shorter_side), "The driver's face, at its largest,")
-    if missing and on_missing == "stop":
+    if missing and missing_face == "stop":
         raise FaceError(
             f"The face is missing in {len(missing)} of the driver's {length} frames: {ranges(missing)} (counted from 0). "
-            f"Cut them out, or set on_missing to 'hold', 'interpolate' or 'fade'."
+            f"Cut them out, or set missing_face to 'hold', 'interpolate' or 'fade'."
         )
     small = [i for i in seen if shorter_side(followed[i]) < SMALL_FACE]
     report = [f"Face found in {len(seen)} of {length} frames."]
     if missing:
         filled = {
             "hold": "the last points are held", "interpolate": "the points are interpolated", "fade": "the motion fades out",
-        }[on_missing]
+        }[missing_face]
         report.append(f"Missing in {ranges(missing)}: {filled}.")
     if crowd:
         report.append(f"Several faces in {ranges(crowd)}: followed the one at {spot(followed[seen[0]])} of frame {seen[0]}.")
@@ -124,8 +124,8 @@ def track(
     points = torch.full((length, 5, 2), torch.nan)
     points[present] = torch.stack([followed[i].points for i in seen])
     for start, stop in zip([0, *cuts], [*cuts, length]):
-        points[start:stop] = smooth(fill(points[start:stop], present[start:stop], on_missing))
-    return FaceTrack(points, present, " ".join(report), tuple(jumps), fading(present) if on_missing == "fade" else None)
+        points[start:stop] = smooth(fill(points[start:stop], present[start:stop], missing_face))
+    return FaceTrack(points, present, " ".join(report), tuple(jumps), fading(present) if missing_face == "fade" else None)
 
 
 def fading(present: torch.Tensor) -> torch.Tensor:
@@ -203,14 +203,14 @@ def is_same(last: Face, face: Face) -> bool:
     return iou(last, face) >= SAME_IOU and 0.4 < face.area / last.area < 2.5
 
 
-def fill(points: torch.Tensor, present: torch.Tensor, on_missing: str) -> torch.Tensor:
+def fill(points: torch.Tensor, present: torch.Tensor, missing_face: str) -> torch.Tensor:
     """Points (L, 5, 2) of one track with every gap filled; before the first and after the last seen frame they are held."""
     seen = present.nonzero()[:, 0]
     frame = torch.arange(len(points))
     after = torch.searchsorted(seen, frame).clamp(max=len(seen) - 1)
     before = (torch.searchsorted(seen, frame, right=True) - 1).clamp(min=0)
     left, right = seen[before], seen[after]
-    if on_missing != "interpolate":
+    if missing_face != "interpolate":
         return points[left]
     share = ((frame - left) / (right - left).clamp(min=1)).clamp(0, 1)[:, None, None]
     return torch.lerp(points[left], points[right], share)

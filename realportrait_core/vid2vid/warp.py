@@ -14,6 +14,7 @@ from torch import nn
 from ..config import Vid2VidConfig
 from ..errors import InputError
 from .blocks import ConvNorm
+from .sampling import sample_volume
 
 HEATMAP_VARIANCE = 0.01
 
@@ -34,7 +35,7 @@ def axis(n: int, device: torch.device, centred: bool = False) -> torch.Tensor:
 
 
 def coordinate_grid(depth: int, height: int, width: int, device: torch.device, centred: bool = False) -> torch.Tensor:
-    """The identity (D, h, w, 3) in x, y, z order. grid_sample below runs with align_corners=False, so from end to end this
+    """The identity (D, h, w, 3) in x, y, z order. Volumes are sampled with align_corners=False, so from end to end this
     identity is a zoom by n/(n-1), as in the networks the public weights were trained with; centred it is exact."""
     z, y, x = torch.meshgrid(*(axis(n, device, centred) for n in (depth, height, width)), indexing="ij")
     return torch.stack((x, y, z), -1)
@@ -53,7 +54,7 @@ def gaussians(points: torch.Tensor, depth: int, height: int, width: int, centred
 def head_turn(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
     """Rotation and zoom (B, 3, 3), for row vectors, that take the keypoints x_d closest to x_s (B, K, 3): Umeyama 1991."""
     # Nine numbers a frame, in double precision: Metal has none, and a GPU is no faster at them.
-    d, s = ((x - x.mean(1, keepdim=True)).double().cpu() for x in (x_d, x_s))
+    d, s = ((x - x.mean(1, keepdim=True)).cpu().double() for x in (x_d, x_s))
     u, stretch, vt = torch.linalg.svd(d.transpose(1, 2) @ s)
     sign = torch.ones_like(stretch)
     sign[:, 2] = torch.linalg.det(u @ vt).sign()                                       # no mirror images
@@ -123,7 +124,7 @@ class DenseMotion(nn.Module):
         moved = turned[:, None] + shifts[:, :, None, None, None]                       # (B, K, D, h, w, 3)
         motions = torch.cat((grid.expand(len(x_d), 1, -1, -1, -1, -1), moved), 1)      # (B, K+1, D, h, w, 3)
         # The K+1 grids stacked along the depth sample one copy of the feature.
-        sampled = F.grid_sample(compressed.float(), motions.flatten(1, 2), align_corners=False)
+        sampled = sample_volume(compressed.float(), motions.flatten(1, 2))
         deformed = rearrange(sampled, "b c (k d) h w -> b k c d h w", d=depth)
         here, there = (gaussians(x, depth, height, width, self.first_order) for x in (x_d, x_s))
         heat = here - there
@@ -187,6 +188,6 @@ class WarpingNetwork(nn.Module):
         x_d, x_s = x_d.float(), x_s.float().expand(frames, -1, -1)
 
         deformation, occlusion = self.dense_motion_network(compressed, x_d, x_s)
-        warped = F.grid_sample(f_r.float(), deformation, align_corners=False).to(f_r.dtype)
+        warped = sample_volume(f_r.float(), deformation).to(f_r.dtype)
         out = self.fourth(self.third(rearrange(warped, "b c d h w -> b (c d) h w")))   # (B, Cw, h, w)
         return Warped(out * occlusion, occlusion, deformation)

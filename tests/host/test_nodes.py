@@ -1,5 +1,6 @@
 """The nodes one after the other, in the host's process, on tiny random networks: shapes, rules, refusals, cancelling."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,13 +94,26 @@ def test_every_input_and_output_explains_itself(host, node_id):
 
 @pytest.mark.parametrize("node_id", OURS)
 def test_every_node_has_a_help_page(host, node_id):
-    """The frontend asks for docs/<node id>.md below the pack's web folder; every input is explained there or in its tooltip."""
-    page = Path(host.EXTENSION_WEB_DIRS[Path(__file__).resolve().parents[2].name], "docs", f"{node_id}.md").read_text()
-    assert page.startswith(f"# {host.NODE_CLASS_MAPPINGS[node_id].GET_NODE_INFO_V1()['display_name']}")
+    """The frontend asks for docs/<node id>.md below the pack's web folder; each input and output is explained by its name."""
+    folder = Path(host.EXTENSION_WEB_DIRS[Path(__file__).resolve().parents[2].name], "docs")
+    page, schema = (folder / f"{node_id}.md").read_text(encoding="utf-8"), host.NODE_CLASS_MAPPINGS[node_id].GET_SCHEMA()
+    assert page.startswith(f"# {schema.display_name}\n")
+    names = [part.id for part in schema.inputs] + [part.display_name for part in schema.outputs]
+    assert [name for name in names if f"**{name}**" not in page] == []
 
 
 def test_the_pack_has_these_nodes_and_no_others(host):
     assert [name for name in host.NODE_CLASS_MAPPINGS if name.startswith("RealPortrait")] == OURS
+
+
+def test_the_packs_folder_may_have_any_name(host, tmp_path, monkeypatch):
+    folder = tmp_path / "ComfyUI-real portrait.v2 (1)"
+    folder.symlink_to(Path(__file__).resolve().parents[2], target_is_directory=True)
+    for table in ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "EXTENSION_WEB_DIRS", "LOADED_MODULE_DIRS"):
+        monkeypatch.setattr(host, table, {})
+    assert asyncio.run(host.load_custom_node(str(folder)))
+    assert list(host.NODE_CLASS_MAPPINGS) == OURS
+    assert Path(host.EXTENSION_WEB_DIRS[folder.name], "docs", f"{OURS[0]}.md").is_file()
 
 
 def test_folders(host, pack, weights):
