@@ -39,7 +39,7 @@ ALLOWED = {
 }
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server", "execution", "latent_preview"}
 # Third-party modules that may be imported at start, because the host has already done so; the others wait until needed.
-AT_START = {"torch", "numpy", "einops", "safetensors"}
+AT_START = {"torch", "numpy", "einops", "safetensors", "tqdm"}
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "print", "torch.load", "logging.basicConfig", "torch.cuda.empty_cache"}
 COMMANDS = {CORE / "train", CORE / "eval", CORE / "convert"}            # run with python -m: they talk to a terminal
