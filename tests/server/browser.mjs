@@ -10,9 +10,9 @@ import { join } from 'node:path';
 import chromium from '@sparticuz/chromium';
 import { chromium as launcher } from 'playwright-core';
 
-const LIMIT = 240_000;                                  // ms for anything to appear, on a slow machine
-const VIEW = { width: 2400, height: 1300 };             // px
-const MARGIN = { left: 80, top: 130, right: 30, bottom: 30 };           // px of the view that the page's own controls cover
+const START_LIMIT = 300_000, LIMIT = 180_000;           // ms for the page, and for anything on it, on a slow machine
+const VIEW = { width: 2000, height: 1100 };             // px
+const MARGIN = { left: 80, top: 150, right: 30, bottom: 30 };           // px of the view that the page's own controls cover
 const SETTINGS = {                                      // of a user who has been here before
   'Comfy.TutorialCompleted': true, 'Comfy.Minimap.Visible': false, 'Comfy.Graph.CanvasInfo': false,
   'Comfy.Graph.CanvasMenu': false, 'Comfy.NodeSearchBoxImpl': 'default',
@@ -51,8 +51,11 @@ async function open() {
   for (const [name, data] of Object.entries(SETTINGS)) {
     await page.request.post(`${job.url}/api/settings/${name}`, { data: JSON.stringify(data) });
   }
-  await page.goto(job.url, { timeout: LIMIT });
-  await page.waitForFunction(() => window.app?.graph?._nodes.length && LiteGraph.registered_node_types.RealPortraitSampler);
+  await page.goto(job.url, { timeout: START_LIMIT });
+  await page.waitForFunction(
+    () => window.app?.graph?._nodes.length && LiteGraph.registered_node_types.RealPortraitSampler,
+    null, { timeout: START_LIMIT },
+  );
 }
 
 /** Dialogs and messages of errors on the page. */
@@ -117,16 +120,15 @@ async function queue() {
 async function build() {
   await page.evaluate(() => { app.graph.clear(); app.canvas.ds.reset(); });
   for (const [title, x] of [['Load Face Vid2vid', 300], ['Extract Vid2vid Keypoints', 1100]]) {
-    await page.mouse.dblclick(x, 400);
-    await page.locator('.comfy-vue-node-search-container input').fill(title);
-    await page.locator('.p-autocomplete-option').first().waitFor();
-    await page.keyboard.press('Enter');
+    await search(title, x, 400);
     await page.waitForFunction(title => app.graph._nodes.some(node => node.title === title), title);
   }
   const [from, to] = await page.evaluate(() => {
     const frame = app.canvas.canvas.getBoundingClientRect();
-    const [loader, extract] = app.graph._nodes;
-    return [loader.getOutputPos(0), extract.getInputPos(0)].map(position => {
+    const node = type => app.graph._nodes.find(node => node.type === type);
+    return [
+      node('RealPortraitLoadVid2Vid').getOutputPos(0), node('RealPortraitExtractKeypoints').getInputPos(0),
+    ].map(position => {
       const [x, y] = app.canvas.ds.convertOffsetToCanvas(position);
       return [x + frame.left, y + frame.top];
     });
@@ -136,16 +138,28 @@ async function build() {
   await page.mouse.move(...to, { steps: 10 });
   await page.mouse.up();
   return page.evaluate(() => ({
-    nodes: app.graph._nodes.map(node => node.type),
+    nodes: app.graph._nodes.map(node => node.type).sort(),
     links: [...app.graph.links.values()].map(link => [
       app.graph.getNodeById(link.origin_id).type, link.origin_slot, app.graph.getNodeById(link.target_id).type, link.target_slot,
     ]),
   }));
 }
 
+async function search(title, x, y) {
+  const box = page.locator('.comfy-vue-node-search-container input');
+  for (let tries = 0; tries < 10 && !await box.count(); tries++) {        // a busy page takes it for two single clicks
+    await page.mouse.dblclick(x, y);
+    await page.waitForTimeout(1500);
+  }
+  await page.waitForTimeout(1000);
+  await box.fill(title);
+  await page.locator('li.p-autocomplete-option', { hasText: title }).first().click();
+  await box.waitFor({ state: 'detached' });
+}
+
 /** The text of the help page that the info button of a selected node opens. */
 async function help() {
-  await page.evaluate(() => { const node = app.graph._nodes[0]; app.canvas.selectItems([node]); });
+  await page.evaluate(() => app.canvas.selectItems([app.graph._nodes[0]]));
   await page.getByTestId('info-button').click();
   const panel = page.locator('.node-help-content');
   await panel.waitFor();
