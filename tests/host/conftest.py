@@ -33,6 +33,7 @@ def host(tmp_path_factory):
     args.base_directory = str(base)         # folder_paths reads it when it is imported
     for folder in ("input", "output", "temp", "user", "models", "custom_nodes"):
         (base / folder).mkdir()
+    import utils.extra_config           # as the host's main.py, first: nodes.py puts comfy/utils.py in the way of utils/
     import nodes
 
     assert Path(nodes.__file__).parent == COMFYUI, "the pack's nodes/ hides the host's nodes.py"

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+UI = sorted(WORKFLOWS.glob("*.json"))
 API = sorted((WORKFLOWS / "api").glob("*.json"))
 TWO_FACES = WORKFLOWS / "api" / "animate_two_faces.json"
-EXTRAS = ("nodes_video.py", "nodes_preview_any.py", "nodes_latent.py")
-PREVIEWS = {"PreviewImage", "PreviewAny"}           # only the browser's workflow has them
-NOTES = {"MarkdownNote"}
+SAVED_MOTION = WORKFLOWS / "api" / "animate_saved_motion.json"
+EXTRAS = ("nodes_video.py", "nodes_preview_any.py", "nodes_latent.py", "nodes_images.py")
+NOTES = {"Note", "MarkdownNote"}                    # nodes that only the browser knows
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,9 @@ def test_api_workflow_takes_what_the_readme_says(path):
     assert by_type["RealPortraitLoadModel"][0]["weights"] == "realportrait_mini.safetensors"
     assert by_type["RealPortraitLoadVid2Vid"][0]["weights"] == "realportrait_mini_vid2vid.safetensors"
     assert by_type["VAELoader"][0]["vae_name"] == "realportrait_mini_vae.safetensors"
-    components, = (node for node, entry in read(path).items() if entry["class_type"] == "GetVideoComponents")
-    assert by_type["CreateVideo"][0]["fps"] == [components, 2] and by_type["CreateVideo"][0]["audio"] == [components, 1]
+    if path != SAVED_MOTION:
+        components, = (node for node, entry in read(path).items() if entry["class_type"] == "GetVideoComponents")
+        assert by_type["CreateVideo"][0]["fps"] == [components, 2] and by_type["CreateVideo"][0]["audio"] == [components, 1]
 
 
 def test_two_faces_move_by_two_drivers_at_one_rate():
@@ -95,13 +97,33 @@ def test_two_faces_move_by_two_drivers_at_one_rate():
         assert workflow[pasted["motion"][0]]["inputs"]["keypoints"] == [extract, 0]
 
 
-def test_the_browsers_workflow_is_the_api_workflow(describe):
+def test_a_saved_motion_is_another_graphs_input():
+    """One row writes the file, the other reads it: no link between them, and the frame rate is the file's."""
+    workflow = read(SAVED_MOTION)
+    kinds = {entry["class_type"]: node for node, entry in workflow.items() if entry["class_type"] != "PreviewAny"}
+
+    def before(node) -> set[str]:
+        """The types of all nodes that a node depends on."""
+        sources = [value[0] for value in workflow[node]["inputs"].values() if isinstance(value, list)]
+        return {workflow[source]["class_type"] for source in sources}.union(*map(before, sources))
+
+    assert {"LoadVideo", "RealPortraitExtractKeypoints"} <= before(kinds["RealPortraitSaveMotion"])
+    assert not {"LoadVideo", "RealPortraitExtractKeypoints", "RealPortraitSaveMotion"} & before(kinds["SaveVideo"])
+    assert workflow[kinds["CreateVideo"]]["inputs"]["fps"] == [kinds["RealPortraitLoadMotion"], 2]
+
+
+def test_every_workflow_is_there_twice():
+    assert [path.name for path in UI] == [path.name for path in API] and len(UI) == 6
+
+
+@pytest.mark.parametrize("path", UI, ids=lambda path: path.stem)
+def test_the_browsers_workflow_is_the_api_workflow(path, describe):
     """Widgets are told by their position, so a new or moved input would silently put values into others."""
-    workflow = read(WORKFLOWS / "animate_portrait.json")
+    workflow = read(path)
     links = {link[0]: link for link in workflow["links"]}
     found = {}
     for node in workflow["nodes"]:
-        if node["type"] in NOTES | PREVIEWS:
+        if node["type"] in NOTES:
             continue
         described, _, _ = describe(node["type"])
         sockets = {entry["name"]: entry for entry in node["inputs"]}
@@ -121,38 +143,59 @@ def test_the_browsers_workflow_is_the_api_workflow(describe):
         found[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     expected = {
         node: {"class_type": entry["class_type"], "inputs": entry["inputs"]}
-        for node, entry in read(WORKFLOWS / "api" / "animate_portrait.json").items()
+        for node, entry in read(WORKFLOWS / "api" / path.name).items()
     }
     assert found == expected
 
 
-def test_the_browsers_workflow_holds_together(describe):
-    """Both ends of every link name it, with the types of their sockets."""
-    workflow = read(WORKFLOWS / "animate_portrait.json")
+@pytest.mark.parametrize("path", UI, ids=lambda path: path.stem)
+def test_the_browsers_workflow_holds_together(path, describe):
+    """Both ends of every link name it, with the types of their sockets; every socket of a node is there."""
+    workflow = read(path)
     nodes = {node["id"]: node for node in workflow["nodes"]}
     assert len(nodes) == len(workflow["nodes"]) and max(nodes) == workflow["last_node_id"]
-    assert max(link[0] for link in workflow["links"]) == workflow["last_link_id"]
+    links = {link[0]: link for link in workflow["links"]}
+    assert len(links) == len(workflow["links"]) and max(links) == workflow["last_link_id"]
     for link, source, slot, target, socket, kind in workflow["links"]:
         output, given = nodes[source]["outputs"][slot], nodes[target]["inputs"][socket]
         assert link in output["links"] and given["link"] == link
         assert kind == output["type"] and given["type"] in (kind, "*")
-        assert describe(nodes[source]["type"])[2][slot] == kind
-    named = [n for node in nodes.values() for output in node["outputs"] for n in output["links"] or []]
-    assert sorted(named) == sorted(link[0] for link in workflow["links"])
+    outgoing = [link for node in nodes.values() for output in node["outputs"] for link in output["links"] or []]
+    incoming = [given["link"] for node in nodes.values() for given in node["inputs"] if given["link"]]
+    assert sorted(outgoing) == sorted(incoming) == sorted(links)
+    for node in nodes.values():
+        if node["type"] not in NOTES:
+            described, _, outputs = describe(node["type"])
+            plain = [name for name, (kind, _) in described.items() if not is_widget(kind)]
+            assert [given["name"] for given in node["inputs"] if "widget" not in given] == plain, node["type"]
+            assert [output["type"] for output in node["outputs"]] == outputs, node["type"]
 
 
-def test_the_browsers_workflow_can_be_read():
-    """No node lies on another, and every node lies in one group."""
-    workflow = read(WORKFLOWS / "animate_portrait.json")
+@pytest.mark.parametrize("path", UI, ids=lambda path: path.stem)
+def test_the_browsers_workflow_can_be_read(path):
+    """No node lies on another, each lies in one group, links lead to the right or down a column, notes say what to do."""
+    workflow = read(path)
     title = 30                                      # px above a node's position
-    corners = [(*node["pos"], *node["size"]) for node in workflow["nodes"]]
-    boxes = [(x, y - title, x + width, y + height) for x, y, width, height in corners]
-    for a, b in combinations(boxes, 2):
-        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
-    for node, box in zip(workflow["nodes"], boxes):
-        around = [
-            group["title"] for group in workflow["groups"]
-            for x, y, w, h in [group["bounding"]]
-            if x <= box[0] and y <= box[1] and box[2] <= x + w and box[3] <= y + h
-        ]
-        assert len(around) == (0 if node["type"] in NOTES else 1), (node["type"], around)
+    places = {node["id"]: node["pos"] + node["size"] for node in workflow["nodes"]}
+    boxes = {node: (x, y - title, x + w, y + h) for node, (x, y, w, h) in places.items()}
+    areas = [(x, y, x + w, y + h) for x, y, w, h in (group["bounding"] for group in workflow["groups"])]
+
+    def apart(a, b) -> bool:
+        return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+    for a, b in [*combinations(boxes.values(), 2), *combinations(areas, 2)]:
+        assert apart(a, b), (a, b)
+    for node in workflow["nodes"]:
+        box = boxes[node["id"]]
+        around = [area for area in areas if not apart(area, box)]
+        if node["type"] in NOTES:
+            assert around == [], node["title"]
+        else:
+            (left, top, right, bottom), = around
+            assert left <= box[0] and top <= box[1] and box[2] <= right and box[3] <= bottom, node["type"]
+    for _, source, _, target, _, _ in workflow["links"]:
+        a, b = boxes[source], boxes[target]
+        assert a[2] <= b[0] or (a[0] == b[0] and a[3] <= b[1]), (source, target)
+    assert all(group["title"] for group in workflow["groups"])
+    notes = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] in NOTES]
+    assert 1 <= len(notes) <= 2 and "**Run**" in notes[0]

@@ -1,4 +1,4 @@
-"""Both API workflows on the real server: from a picture and a video to an mp4."""
+"""The API workflows on the real server: from a picture and a video to an mp4."""
 
 import io
 from fractions import Fraction
@@ -81,6 +81,26 @@ def test_stock_ksampler_and_continue_clip(run):
     assert probe(path)["frames"] == 18
 
 
+def test_a_saved_motion_animates_without_its_driver(client, server, workflow, run):
+    """The row that saves is run, its file goes to the input folder, and the other row gives it back at its rate."""
+    import thumbnails
+
+    thumbnails.save_motion(client, server, workflow("animate_saved_motion", frames=4))
+    done, queued, path = run("animate_saved_motion", frames=2, steps=1)         # as long as the file, not as this driver
+    found = probe(path)
+    assert (found["frames"], found["fps"], found["sound"]) == (4, Fraction(25, 2), 0.0)
+    assert "4 frames of" in str([done.outputs[node] for node, entry in queued.items() if entry["class_type"] == "PreviewAny"])
+
+
+def test_comparison_side_by_side_and_stage_by_stage(run):
+    """Three squares of 256 px with 4 px between them; a sheet for each frame, and the drift in words."""
+    done, queued, path = run("compare_and_evaluate", frames=3, steps=1)
+    found = probe(path)
+    assert (found["frames"], found["size"]) == (3, (3 * 256 + 2 * 4, 256))
+    assert len(done.outputs[node_of(queued, "PreviewImage")]["images"]) == 3
+    assert "3 of 3 driver frames" in str(done.outputs[node_of(queued, "PreviewAny")])
+
+
 def test_sound_is_kept_as_long_as_the_picture(run):
     _, _, path = run(driving="with_sound.mp4", steps=1)
     found = probe(path)
@@ -121,8 +141,8 @@ def test_the_bundled_vae_is_in_the_stock_loader(client):
     assert "realportrait_mini_vae.safetensors" in inputs["vae_name"][0]
 
 
-def test_the_workflow_is_offered_as_a_template(client):
+def test_the_workflows_are_offered_as_templates(client):
     offered = client.get("/api/workflow_templates")["realportrait"]
-    assert "animate_portrait" in offered
+    assert len(offered) == 6 and "animate_portrait" in offered
     for name in offered:
         assert client.get(f"/api/workflow_templates/realportrait/{name}.json")["nodes"]

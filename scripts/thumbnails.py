@@ -1,0 +1,96 @@
+"""The thumbnails of the workflows in the browser's list of templates, each made from its own result.
+
+    python scripts/demo.py && .venv/bin/python scripts/thumbnails.py [NAME ...]
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import environment
+from comfy_client import ComfyClient
+from environment import ROOT
+from headless import HeadlessComfyUI
+from picture import frames_of
+
+WORKFLOWS = ROOT / "workflows"
+HEIGHT = 256            # px; twice as wide
+
+
+def only_for(workflow: dict, class_type: str) -> dict:
+    """The part of an API workflow that its nodes of one type need."""
+    wanted = [node for node, entry in workflow.items() if entry["class_type"] == class_type]
+    for node in wanted:                                 # grows while it is walked
+        sources = [value[0] for value in workflow[node]["inputs"].values() if isinstance(value, list)]
+        wanted += [source for source in sources if source not in wanted]
+    return {node: workflow[node] for node in wanted}
+
+
+def save_motion(client: ComfyClient, server: HeadlessComfyUI, workflow: dict) -> None:
+    """Do what the note in animate_saved_motion says: run the row that saves, and copy its file to the input folder."""
+    run = client.queue(only_for(workflow, "RealPortraitSaveMotion"))
+    if run.status != "success":
+        raise SystemExit(f"No motion was saved. {run.error}")
+    newest = max((server.folder / "output" / "motion").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    newest.rename(server.folder / "input" / "motion.safetensors")
+
+
+def furnish(client: ComfyClient) -> None:
+    """Upload what the workflows name: the bundled portrait and driver, and a picture of two faces made of both."""
+    from PIL import Image
+
+    portrait, driving = ROOT / "assets" / "portrait.png", ROOT / "assets" / "driving.mp4"
+    with tempfile.TemporaryDirectory() as folder:
+        two, again = Path(folder, "two_faces.png"), Path(folder, "driving_2.mp4")
+        left, right = Image.open(portrait).convert("RGB"), frames_of(driving)[0]
+        picture = Image.new("RGB", (2 * left.width, left.height))
+        picture.paste(left, (0, 0))
+        picture.paste(right.resize(left.size), (left.width, 0))
+        picture.save(two)
+        again.write_bytes(driving.read_bytes())
+        for file in (portrait, driving, two, again):
+            client.upload(file)
+
+
+def thumbnail(frames: list):
+    """As many frames side by side, evenly chosen, as fill a picture about twice as wide as high."""
+    from PIL import Image
+
+    width = round(frames[0].width * HEIGHT / frames[0].height)
+    columns = max(1, round(2 * HEIGHT / width))
+    strip = Image.new("RGB", (columns * width, HEIGHT))
+    for column in range(columns):
+        chosen = frames[round((column + 1) * (len(frames) - 1) / (columns + 1))]
+        strip.paste(chosen.resize((width, HEIGHT)), (column * width, 0))
+    return strip
+
+
+def main() -> None:
+    names = [file.stem for file in sorted(WORKFLOWS.glob("*.json"))]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which workflows; by default all: {', '.join(names)}")
+    chosen = parser.parse_args().names or names
+    if unknown := set(chosen) - set(names):
+        parser.error(f"no workflow of the name {', '.join(sorted(unknown))}")
+
+    python = Path(sys.executable)
+    with HeadlessComfyUI(environment.Environment(python, environment.find_host(python, None))) as server:
+        client = ComfyClient(server.url)
+        furnish(client)
+        for name in chosen:
+            workflow = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+            if only_for(workflow, "RealPortraitSaveMotion"):
+                save_motion(client, server, workflow)
+            run = client.queue(workflow)
+            videos = [entry for entry in run.files() if entry["filename"].endswith(".mp4")]
+            if run.status != "success" or not videos:
+                raise SystemExit(f"{name} ended ({run.status}) without a video. {run.error}")
+            result = server.folder / "output" / videos[0]["subfolder"] / videos[0]["filename"]
+            thumbnail(frames_of(result)).save(WORKFLOWS / f"{name}.jpg", quality=88)
+            print(WORKFLOWS / f"{name}.jpg", flush=True)
+
+
+if __name__ == "__main__":
+    main()

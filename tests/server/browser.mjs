@@ -1,0 +1,168 @@
+// Drives ComfyUI's frontend in a Chromium without a window, and writes down what is to be seen there.
+//
+//     node --input-type=module - JOB.json < browser.mjs       in a folder whose node_modules/ has both imports
+//
+// The job: {url, workflows: {name: graph}, shots, seen}, paths being absolute. What was seen goes to `seen`, as
+// {workflows: {name: {missing, faulty, said, prompt}}, built, help, queued, errors}, with {failed: text} for a part that broke
+// off; a picture of every workflow goes to `shots`.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import chromium from '@sparticuz/chromium';
+import { chromium as launcher } from 'playwright-core';
+
+const START_LIMIT = 300_000, LIMIT = 180_000;           // ms for the page, and for anything on it, on a slow machine
+const VIEW = { width: 2000, height: 1100 };             // px
+const MARGIN = { left: 80, top: 150, right: 30, bottom: 30 };           // px of the view that the page's own controls cover
+const SETTINGS = {                                      // of a user who has been here before
+  'Comfy.TutorialCompleted': true, 'Comfy.Minimap.Visible': false, 'Comfy.Graph.CanvasInfo': false,
+  'Comfy.Graph.CanvasMenu': false, 'Comfy.NodeSearchBoxImpl': 'default',
+};
+
+const job = JSON.parse(readFileSync(process.argv.at(-1)));
+const browser = await launcher.launch({
+  executablePath: await chromium.executablePath(),
+  args: [...chromium.args.filter(argument => argument !== '--single-process'), '--no-sandbox'],
+});
+const page = await browser.newPage({ viewport: VIEW });
+page.setDefaultTimeout(LIMIT);
+const seen = { workflows: {}, errors: [] };
+page.on('pageerror', error => seen.errors.push(String(error)));
+
+try {
+  await open();
+  for (const [name, graph] of Object.entries(job.workflows)) seen.workflows[name] = await attempt(() => load(name, graph));
+  seen.queued = await attempt(queue);
+  seen.built = await attempt(build);
+  seen.help = await attempt(help);
+} finally {
+  writeFileSync(job.seen, JSON.stringify(seen));
+  await browser.close();
+}
+
+async function attempt(part) {
+  try {
+    return await part();
+  } catch (error) {
+    return { failed: String(error.stack) };
+  }
+}
+
+async function open() {
+  for (const [name, data] of Object.entries(SETTINGS)) {
+    await page.request.post(`${job.url}/api/settings/${name}`, { data: JSON.stringify(data) });
+  }
+  await page.goto(job.url, { timeout: START_LIMIT });
+  await page.waitForFunction(
+    () => window.app?.graph?._nodes.length && LiteGraph.registered_node_types.RealPortraitSampler,
+    null, { timeout: START_LIMIT },
+  );
+}
+
+/** Dialogs and messages of errors on the page. */
+function complaints() {
+  return page.locator('.p-dialog, .p-toast-message-error, .p-toast-message-warn').allInnerTexts();
+}
+
+async function load(name, graph) {
+  const [missing, faulty] = await page.evaluate(async ([name, graph]) => {
+    await app.loadGraphData(graph, true, true, name);
+    const nodes = app.graph._nodes;
+    return [
+      graph.nodes.map(node => node.type).filter(type => !LiteGraph.registered_node_types[type]),
+      nodes.filter(node => node.has_errors).map(node => node.type),
+    ];
+  }, [name, graph]);
+  await page.waitForTimeout(2000);                      // a dialog comes after the graph; so do the pictures on the nodes
+  const said = await complaints();
+  const prompt = await page.evaluate(async () => (await app.graphToPrompt()).output);
+  await photograph(name);
+  return { missing, faulty, said, prompt };
+}
+
+/** A picture of the whole graph, and of nothing else. */
+async function photograph(name) {
+  const clip = await page.evaluate(margin => {
+    const shapes = [...app.graph._groups, ...app.graph._nodes].map(item => item.boundingRect ?? item._bounding);
+    const [left, top] = [0, 1].map(axis => Math.min(...shapes.map(shape => shape[axis])));
+    const [right, bottom] = [0, 1].map(axis => Math.max(...shapes.map(shape => shape[axis] + shape[axis + 2])));
+    const frame = app.canvas.canvas.getBoundingClientRect();
+    const room = [innerWidth - margin.left - margin.right, innerHeight - margin.top - margin.bottom];
+    const scale = Math.min(room[0] / (right - left), room[1] / (bottom - top));
+    app.canvas.ds.scale = scale;
+    app.canvas.ds.offset = [(margin.left - frame.left) / scale - left, (margin.top - frame.top) / scale - top];
+    app.canvas.setDirty(true, true);
+    return { x: margin.left - 10, y: margin.top - 10, width: (right - left) * scale + 20, height: (bottom - top) * scale + 20 };
+  }, MARGIN);
+  await page.waitForTimeout(1000);
+  await page.screenshot({ path: join(job.shots, `${name}.png`), clip });
+}
+
+/** The quick start, two frames and one step of it, by the page's own button. */
+async function queue() {
+  await load('animate_portrait', job.workflows.animate_portrait);
+  await page.evaluate(() => {
+    const set = (type, name, value) => {
+      app.graph._nodes.find(node => node.type === type).widgets.find(widget => widget.name === name).value = value;
+    };
+    set('RealPortraitMotionMaps', 'frames', 2);
+    set('RealPortraitSampler', 'steps', 1);
+    window.ended = new Promise(resolve => {
+      for (const kind of ['execution_success', 'execution_error']) {
+        app.api.addEventListener(kind, event => resolve({ kind, detail: event.detail }));
+      }
+    });
+  });
+  await page.getByTestId('queue-button').click();
+  return { ...await page.evaluate(() => window.ended), said: await complaints() };
+}
+
+/** Two nodes on an empty graph, from the search box that a double click opens, and a link drawn by the mouse. */
+async function build() {
+  await page.evaluate(() => { app.graph.clear(); app.canvas.ds.reset(); });
+  for (const [title, x] of [['Load Face Vid2vid', 300], ['Extract Vid2vid Keypoints', 1100]]) {
+    await search(title, x, 400);
+    await page.waitForFunction(title => app.graph._nodes.some(node => node.title === title), title);
+  }
+  const [from, to] = await page.evaluate(() => {
+    const frame = app.canvas.canvas.getBoundingClientRect();
+    const node = type => app.graph._nodes.find(node => node.type === type);
+    return [
+      node('RealPortraitLoadVid2Vid').getOutputPos(0), node('RealPortraitExtractKeypoints').getInputPos(0),
+    ].map(position => {
+      const [x, y] = app.canvas.ds.convertOffsetToCanvas(position);
+      return [x + frame.left, y + frame.top];
+    });
+  });
+  await page.mouse.move(...from);
+  await page.mouse.down();
+  await page.mouse.move(...to, { steps: 10 });
+  await page.mouse.up();
+  return page.evaluate(() => ({
+    nodes: app.graph._nodes.map(node => node.type).sort(),
+    links: [...app.graph.links.values()].map(link => [
+      app.graph.getNodeById(link.origin_id).type, link.origin_slot, app.graph.getNodeById(link.target_id).type, link.target_slot,
+    ]),
+  }));
+}
+
+async function search(title, x, y) {
+  const box = page.locator('.comfy-vue-node-search-container input');
+  for (let tries = 0; tries < 10 && !await box.count(); tries++) {        // a busy page takes it for two single clicks
+    await page.mouse.dblclick(x, y);
+    await page.waitForTimeout(1500);
+  }
+  await page.waitForTimeout(1000);
+  await box.fill(title);
+  await page.locator('li.p-autocomplete-option', { hasText: title }).first().click();
+  await box.waitFor({ state: 'detached' });
+}
+
+/** The text of the help page that the info button of a selected node opens. */
+async function help() {
+  await page.evaluate(() => app.canvas.selectItems([app.graph._nodes[0]]));
+  await page.getByTestId('info-button').click();
+  const panel = page.locator('.node-help-content');
+  await panel.waitFor();
+  await page.waitForTimeout(2000);
+  return { type: await page.evaluate(() => app.graph._nodes[0].type), text: await panel.innerText() };
+}

