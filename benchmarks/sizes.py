@@ -19,6 +19,16 @@ class Sizes:
     warp_frames: int
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What is tried at a preset's full size, beside its own clip."""
+
+    lengths: tuple[int, ...]        # L, frames of a clip
+    sides: tuple[int, ...]          # px
+    driver_frames: int              # of MINI end to end
+    steps: int
+
+
 SIZES = {
     # Every part at once, in a blink: for the tests.
     "tiny": Sizes(
@@ -46,3 +56,6 @@ SIZES = {
         map_px=512, map_frames=2, warp_frames=1,
     ),
 }
+
+LIMITS = Limits(lengths=(8, 16, 32, 64), sides=(256, 512, 768, 1024), driver_frames=46, steps=8)
+TINY_LIMITS = Limits(lengths=(2,), sides=(128,), driver_frames=4, steps=2)

@@ -1,4 +1,4 @@
-"""The literal forms are the numerical reference of the real parts; the command that measures both runs at toy size."""
+"""The literal forms are the numerical reference of the real parts; the command that measures them runs at toy size."""
 
 import json
 import subprocess
@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import parts
+from benchmarks import limits, parts
+from benchmarks.literal.dit import attention
 from benchmarks.measure import relative_difference
-from benchmarks.sizes import SIZES
+from benchmarks.sizes import SIZES, TINY_LIMITS
+from realportrait_core.config import PAPER
+from realportrait_core.dit import RealPortraitDiT
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = SIZES["tiny"]
@@ -62,10 +66,55 @@ def test_command_writes_tables_json_and_plot(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "--preset", "tiny", "--repeats", "2"]
     done = subprocess.run([*command, "--json", figures, "--plot", plot], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = json.loads(figures.read_text(encoding="utf-8"))["comparisons"]
+    rows = json.loads(figures.read_text(encoding="utf-8"))["parts"]
     assert [row["part"] for row in rows] == ["denoising step", "motion map", "W"]
     for row in rows:
         assert row["part"] in done.stderr and row["difference"] < CLOSE and min(row["ratios"]) > 0
     assert rows[1]["literal_bytes"] > 0
     bars = [element for element in ElementTree.parse(plot).iter() if element.get("fill") == "#4878a8"]
     assert len(bars) == len(rows)
+
+
+def test_arithmetic_of_a_step_is_what_pytorch_counts():
+    cfg = replace(TINY.step, hidden=96)
+    # PyTorch does not count its own fused attention on the CPU.
+    model = parts.random_weights(RealPortraitDiT(cfg, attention=lambda *qkv: attention(*qkv).transpose(1, 2).flatten(2)), "cpu")
+    arguments = limits.step_arguments(model, 3, 128, "cpu", torch.float32)
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        model(*arguments)
+    # What is told to all tokens, times and sizes, is left out.
+    assert 0.95 < limits.step_flop(cfg, 3, 64) / counted.get_total_flops() <= 1
+    assert limits.step_flop(PAPER.dit, 16, 1024) == pytest.approx(34.5e12, rel=1e-3)
+
+
+def test_limits_run_where_there_is_no_gpu():
+    figures = limits.step_figures(TINY, TINY_LIMITS, "cpu", repeats=1)
+    assert [(row.frames, row.px, row.compiled) for row in figures] == [
+        (3, 64, False), (3, 64, True), (2, 64, False), (3, 128, False),
+    ]
+    assert all(row.times_floor > 1 for row in figures)
+    assert figures[1].difference < CLOSE
+    whole = limits.end_to_end(TINY, TINY_LIMITS, "cpu", repeats=1)
+    assert whole.frames_per_second * whole.seconds == pytest.approx(TINY_LIMITS.driver_frames)
+    assert "End to end: 4 frames with 2 steps" in limits.table(figures, whole)
+
+
+A_FEW_BLOCKS = """
+import json
+from dataclasses import asdict, replace
+from benchmarks.memory import one_step
+from realportrait_core.config import PAPER
+print(json.dumps(asdict(one_step(replace(PAPER.dit, depth=2, control_depth=1), frames=4, px=512))))
+"""
+
+
+def test_a_step_of_the_papers_network_fits_into_10_gb():
+    """The whole step takes minutes (python -m benchmarks memory). Here two blocks and four frames at its width and size:
+    what passes through them is gone after each block, and is at most proportional to the frames."""
+    done = subprocess.run([sys.executable, "-c", A_FEW_BLOCKS], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    few = json.loads(done.stdout)
+    key_value = 2 * 1024 * PAPER.dit.hidden * 4                                         # bytes, K and V of a block
+    assert few["reference"] == 2 * key_value
+    weights = sum(value.nbytes for value in RealPortraitDiT(PAPER.dit, device="meta").state_dict().values())
+    assert weights + PAPER.dit.depth * key_value + 4 * few["beside"] < 10e9
