@@ -14,29 +14,30 @@ from .parts import random_weights
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes of a process that makes one step, reference and control tokens included."""
+    """Bytes of a process at its peak, while it makes one step, reference and control tokens included."""
 
+    process: int            # Python and torch
     weights: int
     reference: int          # K, V of the portrait, kept over steps
-    beside: int             # Python, torch, tokens and everything passing
+    passing: int            # the clip's tokens, and what lives within a block; proportional to the frames
     seconds: float
 
     @property
     def total(self) -> int:
-        return self.weights + self.reference + self.beside
+        return self.process + self.weights + self.reference + self.passing
 
 
 @torch.inference_mode()
 def one_step(cfg: DiTConfig, frames: int, px: int) -> Peak:
     """In float32: without bfloat16 in its hardware a CPU is slower in it, and 10 GB hold the weights as they are."""
     model = random_weights(RealPortraitDiT(cfg), "cpu")
-    start = time.perf_counter()
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    before, start = resident_bytes(), time.perf_counter()
     arguments = step_arguments(model, frames, px, "cpu", torch.float32)
     model(*arguments)
     took = time.perf_counter() - start
-    weights = sum(value.nbytes for value in model.state_dict().values())
     reference = sum(k.nbytes + v.nbytes for k, v in arguments[3].blocks)
-    return Peak(weights, reference, max(peak_resident_bytes(), resident_bytes()) - weights - reference, took)
+    return Peak(before - weights, weights, reference, peak_resident_bytes() - before - reference, took)
 
 
 def describe(cfg: DiTConfig, frames: int, px: int, peak: Peak) -> str:

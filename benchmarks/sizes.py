@@ -29,23 +29,25 @@ class Limits:
     steps: int
 
 
+# Every part in a blink: for the tests.
+TINY = Config(
+    vid2vid=Vid2VidConfig(
+        crop_size=32, num_kp=5, appearance_width=8, reshape_channel=4, reshape_depth=8, appearance_resblocks=1,
+        motion_depths=(1, 1, 1, 1), motion_dims=(8, 8, 8, 8), dense_width=4, dense_max=8, dense_blocks=2, compress=2,
+        mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+    ),
+    dit=DiTConfig(
+        hidden=48, depth=3, heads=4, control_depth=1, input_sq_size=64, motion_channels=6, motion_widths=(2, 4),
+        clip_frames=3,
+    ),
+    image_size=64,
+)
+
 SIZES = {
-    # Every part at once, in a blink: for the tests.
     "tiny": Sizes(
         name="tiny",
-        config=(tiny := Config(
-            vid2vid=Vid2VidConfig(
-                crop_size=32, num_kp=5, appearance_width=8, reshape_channel=4, reshape_depth=8, appearance_resblocks=1,
-                motion_depths=(1, 1, 1, 1), motion_dims=(8, 8, 8, 8), dense_width=4, dense_max=8, dense_blocks=2, compress=2,
-                mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
-            ),
-            dit=DiTConfig(
-                hidden=48, depth=3, heads=4, control_depth=1, input_sq_size=64, motion_channels=6, motion_widths=(2, 4),
-                clip_frames=3,
-            ),
-            image_size=64,
-        )),
-        step=tiny.dit, step_px=64, step_frames=3, map_px=64, map_frames=2, warp_frames=2,
+        config=TINY,
+        step=TINY.dit, step_px=64, step_frames=3, map_px=64, map_frames=2, warp_frames=2,
     ),
     "mini": Sizes(
         name="MINI", config=MINI, step=MINI.dit, step_px=256, step_frames=16, map_px=256, map_frames=4, warp_frames=4,

@@ -95,7 +95,8 @@ def embed(model: RealPortraitDiT, embedder: PatchEmbed, z: Tensor, shape: ClipSh
 
 
 def block(
-    model: RealPortraitDiT, weights: Block, tokens: Tokens, space: Times, over_time: Times, reference: tuple[Tensor, Tensor] | None
+    model: RealPortraitDiT, weights: Block, tokens: Tokens, space: Times, over_time: Times,
+    reference: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Spatial attention, temporal attention, MLP: the stream (B, L S, C) and the K, V of its spatial attention."""
     x, frames = tokens.x, tokens.frames
