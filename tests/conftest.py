@@ -1,4 +1,4 @@
-"""Makes `import realportrait_core` and `from golden import load` work from a checkout.
+"""Makes `import realportrait_core`, `import benchmarks` and `from golden import load` work from a checkout.
 
 The repository's root must stay off sys.path: its `nodes/` would hide the `nodes.py` of a ComfyUI in the same process.
 """
@@ -14,20 +14,19 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 
 
-def import_core() -> None:
-    core = ROOT / "realportrait_core"
-    spec = importlib.util.spec_from_file_location(
-        "realportrait_core", core / "__init__.py", submodule_search_locations=[str(core)]
-    )
+def import_package(name: str) -> None:
+    folder = ROOT / name
+    spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
     module = importlib.util.module_from_spec(spec)
-    sys.modules["realportrait_core"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
 
 
 sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != str(ROOT)]
 sys.path.insert(0, str(TESTS))
-if "realportrait_core" not in sys.modules:
-    import_core()
+for package in ("realportrait_core", "benchmarks"):
+    if package not in sys.modules:
+        import_package(package)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from .blocks import ConvNorm
 from .sampling import sample_volume
 
 HEATMAP_VARIANCE = 0.01
+HEATMAP_ZERO = 1e-30        # below, a processor computes with denormal numbers: convolutions take five times as long
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def gaussians(points: torch.Tensor, depth: int, height: int, width: int, centred
 
     x, y, z = points.unbind(-1)
     plane = along(y, height)[..., :, None] * along(x, width)[..., None, :]             # (B, K, h, w)
-    return along(z, depth)[..., None, None] * plane[:, :, None]                        # (B, K, D, h, w)
+    return F.threshold(along(z, depth)[..., None, None] * plane[:, :, None], HEATMAP_ZERO, 0)       # (B, K, D, h, w)
 
 
 def head_turn(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,101 @@
+"""Measures every part beside its literal form, and on a GPU how near a step comes to the hardware's limit.
+
+    python -m benchmarks [--device cpu|cuda] [--preset mini|paper] [--json FILE] [--plot FILE]
+    python -m benchmarks limits --device cuda
+    python -m benchmarks memory
+
+Each ratio is taken in one run, call by call in turns, with the largest difference of the two results beside it. Without a
+table's name: `parts`, on a GPU `limits` too. `memory` is one whole step of the paper's network on the CPU: minutes.
+"""
+
+import argparse
+import json
+import logging
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from . import limits, memory
+from .measure import Comparison, compare
+from .parts import PARTS
+from .plot import svg
+from .sizes import LIMITS, SIZES, TINY_LIMITS
+
+log = logging.getLogger("benchmarks")
+
+
+def table(rows: list[Comparison]) -> str:
+    """Markdown."""
+    lines = [
+        "| part | size | literal s | ours s | times as fast | bar | difference | extra memory, literal : ours MB | bar |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        memory, leaner = "", ""
+        if row.leaner is not None:
+            times = row.literal_bytes / max(1, row.ours_bytes)
+            memory = f"{row.literal_bytes / 1e6:.0f} : {row.ours_bytes / 1e6:.0f} = {times:.1f}"
+            leaner = f"{row.leaner:g}"
+        lines.append(
+            f"| {row.part} | {row.size} | {row.literal_s:.3f} | {row.ours_s:.3f} | {row.ratio:.2f} | {row.faster:g} "
+            f"| {row.difference:.1e} | {memory} | {leaner} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", nargs="?", choices=("parts", "limits", "memory"), help="which table alone")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--preset", choices=tuple(SIZES), help="sizes of the parts; without it those of mini and paper")
+    parser.add_argument("--part", choices=tuple(PARTS), help="one part alone")
+    parser.add_argument("--repeats", type=int, default=5, help="calls of each side (%(default)s)")
+    parser.add_argument("--json", type=Path, help="write every figure here")
+    parser.add_argument("--plot", type=Path, help="draw the ratios of the parts here, as an .svg")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    tables = [options.table] if options.table else ["parts", "limits"] if options.device == "cuda" else ["parts"]
+
+    report = {
+        "torch": torch.__version__, "threads": torch.get_num_threads(), "processor": processor(options.device),
+    }
+    if "parts" in tables:
+        rows = part_rows(options)
+        log.info("\n%s", table(rows))
+        report["parts"] = [asdict(row) for row in rows]
+        if options.plot:
+            options.plot.write_text(svg(rows), encoding="utf-8")
+    if "limits" in tables:
+        small = options.preset == "tiny"
+        paper, mini, tried = (SIZES["tiny"],) * 2 + (TINY_LIMITS,) if small else (SIZES["paper"], SIZES["mini"], LIMITS)
+        steps = limits.step_figures(paper, tried, options.device, options.repeats)
+        whole = limits.end_to_end(mini, tried, options.device, options.repeats)
+        log.info("\n%s", limits.table(steps, whole))
+        report["limits"] = {"steps": [asdict(row) for row in steps], "end_to_end": asdict(whole)}
+    if "memory" in tables:
+        config = SIZES[options.preset or "paper"].config
+        peak = memory.one_step(config.dit, config.clip_frames, config.image_size)
+        log.info(memory.describe(config.dit, config.clip_frames, config.image_size, peak))
+        report["memory"] = asdict(peak)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+def part_rows(options: argparse.Namespace) -> list[Comparison]:
+    rows = []
+    for preset in [options.preset] if options.preset else ["mini", "paper"]:
+        for part in [options.part] if options.part else PARTS:
+            log.info("%s, %s ...", part, preset)
+            rows.append(compare(preset, part, options.device, options.repeats))
+    return rows
+
+
+def processor(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The parts that are measured, each with random weights: what is computed literally, and as we do it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from realportrait_core.dit import ClipShape, RealPortraitDiT
+from realportrait_core.face.crop import clip_crop, face_ellipse
+from realportrait_core.motion_map import MotionMaps, first_convolution
+from realportrait_core.vid2vid.warp import WarpingNetwork
+from torch import Tensor, nn
+
+from .literal import dit as literal_dit
+from .literal import motion_map as literal_map
+from .literal import warp as literal_warp
+from .sizes import Sizes
+
+# A face as large as in the pictures of training, on a square of 512 px: eyes, nose, corners of the mouth, x and y in px.
+FACE = torch.tensor([[209.0, 195.0], [303.0, 195.0], [256.0, 250.0], [220.0, 295.0], [292.0, 295.0]], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Two ways to one result."""
+
+    name: str
+    size: str
+    literal: Callable[[], Tensor]
+    ours: Callable[[], Tensor]
+    faster: float               # at least so many times as fast on the CPU
+    leaner: float | None = None     # times less extra memory at its peak
+
+
+def random_weights(network: nn.Module, device: torch.device | str, seed: int = 0) -> nn.Module:
+    """No zero anywhere, so that no path is dead; activations of about one."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 1.5)
+            elif value.ndim > 1:
+                value.normal_(std=value[0].numel() ** -0.5)
+            elif value.is_floating_point():
+                value.normal_(mean=1.0 if name.endswith("norm.weight") else 0.0, std=0.1)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def some_maps(channels: int, side: int, px: int, frames: int) -> MotionMaps:
+    """A face that moves through a square of px, framed as in training."""
+    points = (FACE - 256) * px / 512 + px / 2
+    points = torch.stack([points + 0.01 * px * i for i in range(frames)])               # (L, 5, 2)
+    crop = clip_crop(points)
+    return MotionMaps(torch.randn(frames, channels, side, side), crop.expand(frames, 3, 3), face_ellipse(points), px, px)
+
+
+def step(sizes: Sizes, device: str) -> Part:
+    """A denoising step of a clip whose first frame is known, as every clip after the first."""
+    cfg, frames, side = sizes.step, sizes.step_frames, sizes.step_px // 8
+    model = random_weights(RealPortraitDiT(cfg), device)
+    shape = ClipShape(sizes.step_px, sizes.step_px, frames, cfg.fps)
+    z_t, z_r = torch.randn(1, frames, cfg.in_channels, side, side), torch.randn(1, cfg.in_channels, side, side)
+    maps, own_maps = (some_maps(cfg.motion_channels, 64, sizes.step_px, n).to(device) for n in (frames, 1))
+    t, conditional = torch.full((1,), 500.0, device=device), torch.arange(frames, device=device)[None] == 0
+    z_t, z_r = z_t.to(device), z_r.to(device)
+
+    motion, own_motion = model.motion_net(maps)[None], model.motion_net(own_maps) if cfg.reference_motion else None
+    reference, control = model.encode_reference(z_r, shape, own_maps), model.encode_motion(maps)
+    return Part(
+        "denoising step",
+        f"{sizes.name}, {cfg.depth}+{cfg.control_depth} blocks, {frames} frames of {sizes.step_px} px",
+        literal=lambda: literal_dit.step(model, z_t, t, shape, z_r, motion, conditional, own_motion),
+        ours=lambda: model(z_t, t[:, None].expand(1, frames), shape, reference, control, conditional),
+        faster=1.25,
+    )
+
+
+def motion_map(sizes: Sizes, device: str) -> Part:
+    """The motion mapper's first convolution."""
+    cfg = sizes.config.dit
+    side = sizes.config.vid2vid.feature_size
+    maps = some_maps(cfg.motion_channels, side, sizes.map_px, sizes.map_frames).to(device)
+    layer = random_weights(nn.Conv2d(cfg.motion_channels, cfg.motion_widths[0], 3), device)
+    return Part(
+        "motion map",
+        f"{sizes.name}, {cfg.motion_channels} channels, {sizes.map_frames} frames of {sizes.map_px} px",
+        literal=lambda: literal_map.first_convolution(maps, layer.weight, layer.bias),
+        ours=lambda: first_convolution(maps, layer.weight, layer.bias),
+        faster=8.0, leaner=5.0,
+    )
+
+
+def warp(sizes: Sizes, device: str) -> Part:
+    """W over driving frames of one portrait."""
+    cfg, frames = sizes.config.vid2vid, sizes.warp_frames
+    network = random_weights(WarpingNetwork(cfg), device)
+    f_r = torch.randn(1, cfg.reshape_channel, cfg.reshape_depth, cfg.feature_size, cfg.feature_size).to(device)
+    x_s = 0.5 * torch.randn(1, cfg.num_kp, 3)
+    x_d = (x_s + 0.1 * torch.randn(frames, cfg.num_kp, 3)).to(device)
+    x_s = x_s.to(device)
+    compressed = network.compress(f_r)
+    return Part(
+        "W",
+        f"{sizes.name}, {cfg.num_kp} keypoints, {frames} frames",
+        literal=lambda: literal_warp.warp(network, f_r, x_d, x_s).out,
+        ours=lambda: network(f_r, x_d, x_s, compressed).out,
+        faster=1.3,
+    )
+
+
+PARTS = {"step": step, "map": motion_map, "warp": warp}

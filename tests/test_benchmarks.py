@@ -1,0 +1,120 @@
+"""The literal forms are the numerical reference of the real parts; the command that measures them runs at toy size."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks import limits, parts
+from benchmarks.literal.dit import attention
+from benchmarks.measure import relative_difference
+from benchmarks.sizes import SIZES, TINY_LIMITS
+from realportrait_core.config import PAPER
+from realportrait_core.dit import RealPortraitDiT
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = SIZES["tiny"]
+CLOSE = 2e-6                            # of the largest value: float32, other order of sums
+
+
+def with_dit(**changes):
+    return replace(TINY, step=replace(TINY.step, **changes))
+
+
+def with_vid2vid(**changes):
+    return replace(TINY, config=replace(TINY.config, vid2vid=replace(TINY.config.vid2vid, **changes)))
+
+
+@torch.inference_mode()
+def difference(part: parts.Part) -> float:
+    return relative_difference(part.ours(), part.literal())
+
+
+# As PAPER, as MINI, and where the picture's tokens pad an odd side.
+@pytest.mark.parametrize("sizes", [
+    TINY,
+    with_dit(qk_norm_legacy=False, learned_sigma=False, motion_latent=5, reference_motion=True),
+    replace(TINY, step_px=72),
+], ids=["paper", "mini", "odd"])
+def test_step_is_the_literal_one(sizes):
+    assert difference(parts.step(sizes, "cpu")) < CLOSE
+
+
+@pytest.mark.parametrize("channels", [4, 6])            # directly, and with the channels mixed first
+def test_motion_map_is_the_literal_one(channels):
+    dit = replace(TINY.config.dit, motion_channels=channels)
+    assert difference(parts.motion_map(replace(TINY, config=replace(TINY.config, dit=dit)), "cpu")) < CLOSE
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_warping_is_the_literal_one(first_order):
+    assert difference(parts.warp(with_vid2vid(first_order=first_order), "cpu")) < CLOSE
+
+
+def test_a_wrong_part_is_told():
+    part = parts.motion_map(TINY, "cpu")
+    assert difference(replace(part, ours=lambda: part.literal() * 1.001)) > 5e-4
+
+
+def test_command_writes_tables_json_and_plot(tmp_path):
+    figures, plot = tmp_path / "figures.json", tmp_path / "plot.svg"
+    command = [sys.executable, "-m", "benchmarks", "--preset", "tiny", "--repeats", "2"]
+    done = subprocess.run([*command, "--json", figures, "--plot", plot], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(figures.read_text(encoding="utf-8"))["parts"]
+    assert [row["part"] for row in rows] == ["denoising step", "motion map", "W"]
+    for row in rows:
+        assert row["part"] in done.stderr and row["difference"] < CLOSE and min(row["ratios"]) > 0
+    assert rows[1]["literal_bytes"] > 0
+    bars = [element for element in ElementTree.parse(plot).iter() if element.get("fill") == "#4878a8"]
+    assert len(bars) == len(rows)
+
+
+def test_arithmetic_of_a_step_is_what_pytorch_counts():
+    cfg = replace(TINY.step, hidden=96)
+    # PyTorch does not count its own fused attention on the CPU.
+    model = parts.random_weights(RealPortraitDiT(cfg, attention=lambda *qkv: attention(*qkv).transpose(1, 2).flatten(2)), "cpu")
+    arguments = limits.step_arguments(model, 3, 128, "cpu", torch.float32)
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        model(*arguments)
+    # What is told to all tokens, times and sizes, is left out.
+    assert 0.95 < limits.step_flop(cfg, 3, 64) / counted.get_total_flops() <= 1
+    assert limits.step_flop(PAPER.dit, 16, 1024) == pytest.approx(34.5e12, rel=1e-3)
+
+
+def test_limits_run_where_there_is_no_gpu():
+    figures = limits.step_figures(TINY, TINY_LIMITS, "cpu", repeats=1)
+    assert [(row.frames, row.px, row.compiled) for row in figures] == [
+        (3, 64, False), (3, 64, True), (2, 64, False), (3, 128, False),
+    ]
+    assert all(row.times_floor > 1 for row in figures)
+    assert figures[1].difference < CLOSE
+    whole = limits.end_to_end(TINY, TINY_LIMITS, "cpu", repeats=1)
+    assert whole.frames_per_second * whole.seconds == pytest.approx(TINY_LIMITS.driver_frames)
+    assert "End to end: 4 frames with 2 steps" in limits.table(figures, whole)
+
+
+A_FEW_BLOCKS = """
+import json
+from dataclasses import asdict, replace
+from benchmarks.memory import one_step
+from realportrait_core.config import PAPER
+print(json.dumps(asdict(one_step(replace(PAPER.dit, depth=2, control_depth=1), frames=2, px=512))))
+"""
+
+
+def test_a_step_of_the_papers_network_fits_into_10_gb():
+    """The whole step takes minutes (python -m benchmarks memory). Here two blocks and two frames at its width and size:
+    what passes through them is gone after each block, and is proportional to the frames."""
+    done = subprocess.run([sys.executable, "-c", A_FEW_BLOCKS], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    few = json.loads(done.stdout)
+    key_value = 2 * 1024 * PAPER.dit.hidden * 4                                         # bytes, K and V of a block
+    assert few["reference"] == 2 * key_value
+    weights = sum(value.nbytes for value in RealPortraitDiT(PAPER.dit, device="meta").state_dict().values())
+    assert few["process"] + weights + PAPER.dit.depth * key_value + 16 / 2 * few["passing"] < 10e9
