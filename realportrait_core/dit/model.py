@@ -129,7 +129,7 @@ class RealPortraitDiT(nn.Module):
 
     def encode_motion_latent(self, v: Tensor, height: int, width: int) -> Tensor:
         """The same from motion latents v (F, 4, h, w) of pictures of height x width px."""
-        return self.controlnet[0].before_proj(self.embed(v, height, width))
+        return self.controlnet[0].before_proj(self.embed_motion(v, height, width))
 
     def forward(
         self,
@@ -178,8 +178,12 @@ class RealPortraitDiT(nn.Module):
     def motion_tokens(self, maps: MotionMaps | Tensor) -> Tensor:
         """Maps of F frames -> tokens (F, S, C)."""
         height, width = maps.shape[-2:] if isinstance(maps, Tensor) else (maps.height, maps.width)
+        return self.embed_motion(self.motion_net(maps), height, width)
+
+    def embed_motion(self, v: Tensor, height: int, width: int) -> Tensor:
+        """Motion latents (F, motion_latent, h, w) -> tokens (F, S, C)."""
         own = None if self.cfg.motion_latent == self.cfg.in_channels else self.motion_embedder
-        return self.embed(self.motion_net(maps), height, width, own)
+        return self.embed(v, height, width, own)
 
     def t_clean(self, like: Tensor) -> Tensor:
         """The time of what carries no noise, the portrait and conditional frames: t = 0, embedded (1, 1, C)."""
