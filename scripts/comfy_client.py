@@ -32,7 +32,7 @@ class Run:
     """What became of one queued workflow."""
 
     prompt_id: str
-    status: str = "rejected"                            # success, error, interrupted; rejected: it was not queued at all
+    status: str = "rejected"                            # success, error, interrupted; rejected: all or part of it was not queued
     error: str = ""                                     # the text that the user sees
     error_node: str = ""                                # id of the node that it is shown at
     events: list[Event] = field(default_factory=list)
@@ -113,6 +113,9 @@ class ComfyClient:
                         await (await session.post(f"{self.url}/interrupt", json={"prompt_id": run.prompt_id})).release()
                     if event.kind == "execution_success":
                         run.status = "success"
+                        if told.get("node_errors"):     # the host runs the outputs that are valid, and leaves the others out
+                            run.status = "rejected"
+                            run.error, run.error_node = rejection(told)
                     elif event.kind == "execution_interrupted":
                         run.status = "interrupted"
                     elif event.kind == "execution_error":
