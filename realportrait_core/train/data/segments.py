@@ -97,7 +97,7 @@ def find_segments(source: Source, detector: FaceDetector, fps: float, shortest: 
     frames, begun = read_frames(source, fps), 0
     while True:
         block = Block([], [], [], [])
-        faces, _, cuts = follow(block.watch(islice(frames, BLOCK)), detector, "largest", None)
+        faces, _, cuts, _ = follow(block.watch(islice(frames, BLOCK)), detector, "largest", None)
         if begun == 0 and not faces and not block.problem:
             block.problem.append(f"{source.name} has no frames.")
         edges = sorted({0, len(faces), *cuts, *block.starts})
