@@ -73,7 +73,7 @@ def flow_loss(deformation: torch.Tensor, driven: torch.Tensor, source: torch.Ten
     """Deformation (B, D, h, w, 3) at the driving points (B, P, 3) against the same points in the portrait (B, P, 3)."""
     inside = (driven.abs().amax(-1) < 1) & (source.abs().amax(-1) < 1)                  # (B, P)
     field = deformation.permute(0, 4, 1, 2, 3)                                          # (B, 3, D, h, w)
-    # Cells are half-pixel centred in x and y; in depth the grid of W runs from end to end.
+    # Looked up at cell centres, as W samples; grids of W that run from end to end are a little wider than that.
     found = F.grid_sample(field, driven[:, :, None, None], align_corners=False, padding_mode="border")
     apart = (found[..., 0, 0].transpose(1, 2) - source).abs()                           # (B, P, 3)
     return (apart[..., :2].sum(-1) + 0.3 * apart[..., 2])[inside].mean()
