@@ -17,6 +17,7 @@ from .truth import MOUTH_AND_EYES, pick
 log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
+FEATURES = 4.0              # weight of the points of mouth and eyes, beside 1 for the others
 
 
 def recolour(images: torch.Tensor) -> torch.Tensor:
@@ -33,10 +34,13 @@ def recolour(images: torch.Tensor) -> torch.Tensor:
 
 
 def draw_faces(store: Store, usable: torch.Tensor, batch: int, size: int, device: torch.device) -> tuple[torch.Tensor, Pose]:
-    """Random faces in jittered portrait or clip crops: pictures (B, 3, size, size) and their truth."""
-    chosen = usable[torch.randint(len(usable), (batch,))]
-    clips, frames = chosen.unbind(1)
-    of_clip = (torch.rand(batch) < 0.5)[:, None, None]
+    """Pairs of frames of one clip, one after the other, in jittered portrait or clip crops: pictures (B, 3, size, size) and
+    their truth."""
+    chosen = usable[torch.randint(len(usable), (batch // 2,))]
+    clips, frames = chosen.repeat_interleave(2, 0).unbind(1)
+    other = torch.randint(store.frames.shape[1], (batch // 2,))
+    frames[1::2] = torch.where(store.found[clips[::2], other], other, frames[::2])
+    of_clip = (torch.rand(batch // 2) < 0.5).repeat_interleave(2)[:, None, None]
     crops = torch.where(of_clip, store.clip_crops[clips], store.portrait_crops[clips, frames])
     crops = jitter(crops, scale=0.1, shift=0.04, degrees=6.0)
     images = crop_batch(store.images(clips, frames).to(device), crops, size)
@@ -76,18 +80,21 @@ class Standardised(nn.Module):
 
 
 def motion_loss(model: Standardised, images: torch.Tensor, truth: Pose) -> tuple[torch.Tensor, dict[str, float]]:
+    """Pictures come in pairs: relative motion reads nothing of expressions but how they differ between two frames."""
     pose = pose_from_raw(model.raw(images))
     weight = images.new_ones(pose.canonical.shape[1])
-    weight[list(MOUTH_AND_EYES)] = 2.0
+    weight[list(MOUTH_AND_EYES)] = FEATURES
     weight = (weight / weight.mean())[:, None]
     points = (weight * (transform(pose) - transform(truth)).abs()).mean()
     canonical = (pose.canonical - truth.canonical).abs().mean()
     expression = (weight * (pose.expression - truth.expression).abs()).mean()
+    change, true_change = (x.expression[::2] - x.expression[1::2] for x in (pose, truth))
+    change = (weight * (change - true_change).abs()).mean()
     rotation = (pose.rotation - truth.rotation).abs().mean()
     scale = (pose.scale - truth.scale).abs().mean()
     translation = (pose.translation - truth.translation).abs()[:, :2].mean()
-    total = 10 * points + 5 * canonical + 10 * expression + 5 * rotation + 2 * scale + 2 * translation
-    parts = dict(points=points, canonical=canonical, expression=expression, rotation=rotation, scale=scale)
+    total = 10 * points + 5 * canonical + 10 * expression + 20 * change + 5 * rotation + 2 * scale + 2 * translation
+    parts = dict(points=points, canonical=canonical, expression=expression, change=change, rotation=rotation, scale=scale)
     return total, {name: part.item() for name, part in parts.items()}
 
 

@@ -129,6 +129,7 @@ def renderer(run: Run, minutes: float) -> None:
     size = GPU_RENDERER if run.place().type == "cuda" else {}
     network = train_renderer(enough(run.store()), run.cfg.vid2vid, run.cache / "renderer.ckpt", minutes, holdout=HELD_OUT,
                              device=run.place(), **size)
+    del network.readout                         # served the training only
     save(path, network.state_dict(), {})
 
 

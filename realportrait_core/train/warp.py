@@ -1,7 +1,8 @@
 """F, W and G together: one portrait face, several driving faces of the same clip, on the true keypoints.
 
 The deformation is taught directly too: where a surface point stands in the driving face, W must fetch from where that
-point stands in the portrait.
+point stands in the portrait. And f_{r->d} is read out linearly, one cell at a time, besides being painted by G: the DiT reads
+it through three convolutions only, so the face's colours and edges must lie in it openly.
 """
 
 import logging
@@ -16,7 +17,7 @@ from ..config import Vid2VidConfig
 from ..vid2vid.appearance import AppearanceExtractor
 from ..vid2vid.generator import Generator
 from ..vid2vid.keypoints import transform
-from ..vid2vid.warp import WarpingNetwork
+from ..vid2vid.warp import WarpingNetwork, axis
 from .loop import Budget, fit, recalibrate
 from .motion import CPU
 from .store import Store, crop_batch, jitter, to_unit
@@ -25,17 +26,22 @@ from .truth import pick
 log = logging.getLogger(__name__)
 
 FLOW_FIRST = 240            # steps of which every second one teaches the flow alone
-KEYPOINT_NOISE = 0.008      # crop units: M's own error, so that W gets used to it
+PAINT_EVERY = 2             # steps from one that trains G to the next
+CELL = 4                    # crop px, side of a cell of f_{r->d}
+FEATURES = 2.0              # weight around keypoints, where expressions are, beside 1 for the person
+NEAR = 0.08                 # crop units, reach of that weight
+KEYPOINT_NOISE = 0.012      # crop units: M's own error, so that W gets used to it
 
 
 class Renderer(nn.Module):
-    """What is trained here; the names are those of FaceVid2Vid."""
+    """What is trained here; the names are those of FaceVid2Vid, but for the readout, which only training has."""
 
     def __init__(self, cfg: Vid2VidConfig):
         super().__init__()
         self.appearance = AppearanceExtractor(cfg)
         self.warping = WarpingNetwork(cfg)
         self.generator = Generator(cfg)
+        self.readout = nn.Conv2d(cfg.warped_channels, 3 * CELL**2, 1)
         start_at_nearest_keypoint(self.warping)
 
 
@@ -79,6 +85,18 @@ def flow_loss(deformation: torch.Tensor, driven: torch.Tensor, source: torch.Ten
     return (apart[..., :2].sum(-1) + 0.3 * apart[..., 2])[inside].mean()
 
 
+def near(keypoints: torch.Tensor, size: int) -> torch.Tensor:
+    """1 at a keypoint (B, K, 3), 0 far from all: (B, 1, size, size)."""
+    x, y = (torch.exp(-0.5 / NEAR**2 * (axis(size, keypoints.device, True) - keypoints[..., i, None]) ** 2) for i in (0, 1))
+    return (y[..., :, None] * x[..., None, :]).amax(1, keepdim=True)
+
+
+@torch.no_grad()
+def psnr(image: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> float:
+    """dB, weighted."""
+    return float(-10 * torch.log10(((image - target).square() * weight).sum() / (3 * weight.sum())))
+
+
 def draw_pairs(store: Store, usable: torch.Tensor, faces: int, drivers: int) -> tuple[torch.Tensor, ...]:
     """`faces` clips with one portrait frame and `drivers` driving frames each: clip (B,), portrait (B,), driving (B, N)."""
     clips = usable[torch.randint(len(usable), (faces,))]
@@ -110,7 +128,7 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
         target = crop_batch(images_d, crops_d, size)
         alpha = foreground(store, clips_d, driving).to(device)
         inside = crop_batch(torch.ones_like(images_d[:, :1]), crops_d, size)
-        weight = inside * (0.3 + 0.7 * crop_batch(alpha, crops_d, size))
+        weight = inside * (0.3 + 0.7 * crop_batch(alpha, crops_d, size) + FEATURES * near(transform(pose_d), size).to(device))
 
         f_r = model.appearance(crop_batch(store.images(clips, portrait).to(device), crops_r, cfg.crop_size))
         x_s, x_d = transform(pose_r), transform(pose_d)
@@ -119,14 +137,19 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
         compressed = model.warping.compress(f_r).repeat_interleave(drivers, 0)
         warped = model.warping(f_r.repeat_interleave(drivers, 0), x_d, x_s, compressed)
         flow = flow_loss(warped.deformation, surface_d.to(device), surface_r.repeat_interleave(drivers, 0).to(device))
-        if step < FLOW_FIRST and step % 2:      # G is half of the cost, and W must be right before G can be
+        if step < FLOW_FIRST and step % 2:      # W must be right before anything can be painted
             return 2 * flow, {"flow": flow.item()}
+        plain = F.pixel_shuffle(model.readout(warped.out), CELL)                        # (B, 3, crop, crop)
+        small = [F.interpolate(x, size=plain.shape[2:], mode="area") for x in (target, weight)]
+        readout = pyramid_loss(plain, *small)
+        scalars = {"flow": flow.item(), "readout": readout.item(), "plain_psnr": psnr(plain, small[0], weight)}
+        if step % PAINT_EVERY:                  # G is half of the cost, and only previews need it
+            return readout + 2 * flow, scalars
         image = model.generator(warped.out)
         picture = pyramid_loss(image, target, weight)
-        psnr = -10 * torch.log10(((image - target).square() * inside).sum() / (3 * inside.sum()))
-        return picture + 2 * flow, {"picture": picture.item(), "flow": flow.item(), "psnr": psnr.item()}
+        return picture + readout + 2 * flow, {**scalars, "picture": picture.item(), "psnr": psnr(image, target, weight)}
 
-    average = fit(model, loss, checkpoint, Budget(minutes=minutes), lr)
+    average = fit(model, loss, checkpoint, Budget(minutes=minutes), lr, adam_only=("readout",))
     model.load_state_dict(average)
     recalibrate(model, loss)
     return model.cpu().eval()
