@@ -116,7 +116,7 @@ MINI = Config(
     ),
     dit=DiTConfig(
         hidden=240, depth=6, heads=3, control_depth=2, learned_sigma=False, qk_norm_legacy=False,
-        input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(32, 32), motion_latent=16,
+        input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(32, 32), motion_latent=20,
         reference_motion=True,
     ),
     image_size=256,

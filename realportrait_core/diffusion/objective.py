@@ -23,13 +23,14 @@ def diffusion_loss(
     noise: Tensor,
     prediction: str,                            # "epsilon" or "v"
     conditional: Tensor | None = None,          # (B, L) bool: frames that do not count
+    weight: Tensor | None = None,               # (B, L, 1, h, w) of every place in the mean
 ) -> Tensor:
     """Loss of every clip (B,): L_simple, plus L_vlb if the variance is learned (Nichol, Dhariwal 2021, Eq. 16, as Open-Sora)."""
     out, *variance = out.split(x_0.shape[2], dim=2)
     error = (out - target(schedule, x_0, t, noise, prediction)) ** 2
     if variance:
         error = error + bound(schedule, out.detach(), variance[0], x_0, x_t, t, prediction)
-    return noised_mean(error, conditional)
+    return noised_mean(error if weight is None else error * weight, conditional)
 
 
 def noised_mean(values: Tensor, conditional: Tensor | None) -> Tensor:

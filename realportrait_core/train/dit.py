@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed.fsdp as fsdp
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as recompute
@@ -50,9 +51,9 @@ def from_scratch(cfg: DiTConfig) -> RealPortraitDiT:
 class Objective(nn.Module):
     """The loss as one forward pass, which is what DDP and FSDP wrap."""
 
-    def __init__(self, dit: RealPortraitDiT, schedule: Schedule, precision: torch.dtype):
+    def __init__(self, dit: RealPortraitDiT, schedule: Schedule, precision: torch.dtype, face: float = 0.0):
         super().__init__()
-        self.dit, self.schedule, self.precision = dit, schedule, precision
+        self.dit, self.schedule, self.precision, self.face = dit, schedule, precision, face
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
         """The mean loss of the batch's clips."""
@@ -67,8 +68,16 @@ class Objective(nn.Module):
             control = self.dit.encode_motion(maps)
             out = self.dit(z_t, t, shape, reference, control, conditional)
         return diffusion_loss(
-            self.schedule, out.float(), batch.z, z_t, batch.t, batch.noise, cfg.prediction, conditional
+            self.schedule, out.float(), batch.z, z_t, batch.t, batch.noise, cfg.prediction, conditional,
+            face_weight(maps, batch.z, self.face) if self.face else None,
         ).mean()
+
+
+def face_weight(maps: MotionMaps, z: torch.Tensor, face: float) -> torch.Tensor:
+    """1 + `face` inside the facial mask, over its mean in each clip: (B, L, 1, h, w) for latents z (B, L, 4, h, w)."""
+    mask = F.interpolate(maps.mask()[:, None].float(), size=z.shape[-2:], mode="area")
+    weight = (1 + face * mask).unflatten(0, z.shape[:2])
+    return weight / weight.mean((1, 2, 3, 4), keepdim=True)
 
 
 def recompute_blocks(dit: RealPortraitDiT) -> None:
@@ -122,7 +131,7 @@ def train_stage(
         index.usable(shape)
     if recomputed:
         recompute_blocks(dit)
-    objective = Objective(dit.to(world.device), schedule, precision)
+    objective = Objective(dit.to(world.device), schedule, precision, stage.face)
     spread_out = spread(objective, world, shard)
     warping = warping.to(world.device).eval()
     source, expected = None, -1

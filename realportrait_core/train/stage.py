@@ -131,7 +131,7 @@ def estimate(dit: RealPortraitDiT, stage: Stage, budget: Budget, index: Index, w
              precision: torch.dtype) -> None:
     """What the training will take, from a few trial steps that change nothing."""
     dit, warping = dit.to(world.device), warping.to(world.device)
-    objective = Objective(dit, linear_schedule(), precision)
+    objective = Objective(dit, linear_schedule(), precision, stage.face)
     source = batches(index, stage, seed=0, first=0, timesteps=1000, rank=0, size=world.size)
     trial = [next(source) for _ in range(PROBES * len(stage.shapes))]
     times = []

@@ -37,6 +37,7 @@ class Stage:
     warmup: int                 # steps
     average: float              # decay of the exponential moving average of the weights
     muon: bool = False          # Muon for matrices between features; else AdamW for everything
+    face: float = 0.0           # what a place inside the facial mask weighs in the loss, beyond 1
 
 
 # "In the first stage, the batch size is 32, and in the second stage, the batch size is 4. The first stage is trained for 20K
@@ -45,9 +46,9 @@ PAPER_FRAMES = Stage((Shape(32),), steps=20_000, lr=1e-4, warmup=1000, average=0
 PAPER_CLIPS = Stage((Shape(4, frames=16),), steps=30_000, lr=2e-5, warmup=500, average=0.9999)
 
 # Small networks on few cores: three driving frames pay for one reference, and in stage 2 clips in slow motion, of many
-# identities, alternate with clips of 16 consecutive frames.
-MINI_FRAMES = Stage((Shape(6, clips=3),), steps=3000, lr=1.5e-3, warmup=100, average=0.995, muon=True)
+# identities, alternate with clips of 16 consecutive frames. A face is an eighth of the picture and all that is looked at.
+MINI_FRAMES = Stage((Shape(6, clips=3),), steps=3000, lr=1.5e-3, warmup=100, average=0.995, muon=True, face=3.0)
 MINI_CLIPS = Stage(
-    (Shape(4, frames=5, stride=4), Shape(1, frames=16)), steps=2500, lr=1.2e-3, warmup=30, average=0.995, muon=True
+    (Shape(4, frames=5, stride=4), Shape(1, frames=16)), steps=2500, lr=1.2e-3, warmup=30, average=0.995, muon=True, face=3.0,
 )
 STAGES = {"paper": (PAPER_FRAMES, PAPER_CLIPS), "mini": (MINI_FRAMES, MINI_CLIPS)}
