@@ -25,6 +25,7 @@ class Vid2VidConfig:
     dense_width: int = 32               # hourglass: channels double from twice this ...
     dense_max: int = 1024               # ... up to this
     dense_blocks: int = 5
+    dense_down: int = 0                 # halvings of f_r before the dense motion network looks at it; none in the public networks
     compress: int = 4                   # channels of the feature the dense motion net looks at
     mask_kernel: int = 7
     warped_channels: int = 256          # of f_{r->d}, the motion position map
@@ -41,13 +42,13 @@ class Vid2VidConfig:
         return self.crop_size // 2**self.appearance_down
 
     def __post_init__(self):
-        step = 2 ** (self.appearance_down + self.dense_blocks)
+        step = 2 ** (self.appearance_down + self.dense_down + self.dense_blocks)
         if not 0 < self.crop_size <= 2048:
             raise InputError(f"crop_size is {self.crop_size} px; it must be above 0 and at most 2048.")
         if self.crop_size % step:
             raise InputError(
                 f"crop_size {self.crop_size} must be a multiple of {step}: "
-                f"{self.appearance_down} poolings in F, then {self.dense_blocks} in W."
+                f"{self.appearance_down} poolings in F, then {self.dense_down + self.dense_blocks} in W."
             )
 
 
@@ -108,10 +109,10 @@ PAPER = Config()
 
 MINI = Config(
     vid2vid=Vid2VidConfig(
-        crop_size=128, num_kp=26, appearance_width=32, reshape_channel=32, reshape_depth=4, appearance_resblocks=2,
+        crop_size=128, num_kp=26, appearance_width=32, appearance_down=1, reshape_channel=32, reshape_depth=4, appearance_resblocks=2,
         motion_depths=(1, 2, 6, 2), motion_dims=(32, 64, 160, 320),
         dense_width=16, dense_max=128, dense_blocks=3, compress=1, mask_kernel=3, warped_channels=32,
-        first_order=True,
+        dense_down=1, first_order=True,
         generator_blocks=2, generator_out=16, spade_hidden=16, upscale=1,
     ),
     dit=DiTConfig(

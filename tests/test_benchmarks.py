@@ -51,9 +51,9 @@ def test_motion_map_is_the_literal_one(channels):
     assert difference(parts.motion_map(replace(TINY, config=replace(TINY.config, dit=dit)), "cpu")) < CLOSE
 
 
-@pytest.mark.parametrize("first_order", [False, True])
-def test_warping_is_the_literal_one(first_order):
-    assert difference(parts.warp(with_vid2vid(first_order=first_order), "cpu")) < CLOSE
+@pytest.mark.parametrize("form", [{}, {"first_order": True}, {"dense_down": 1, "dense_blocks": 1, "first_order": True}])
+def test_warping_is_the_literal_one(form):
+    assert difference(parts.warp(with_vid2vid(**form), "cpu")) < CLOSE
 
 
 def test_a_wrong_part_is_told():

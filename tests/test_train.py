@@ -24,11 +24,11 @@ from realportrait_core.train import loop, prepare, recipe
 from realportrait_core.train.dit import from_scratch
 from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.loop import Budget, fit, recalibrate
-from realportrait_core.train.motion import train_motion
+from realportrait_core.train.motion import draw_faces, motion_loss, train_motion
 from realportrait_core.train.muon import between_features, orthogonal
 from realportrait_core.train.store import Store, jitter, open_store, to_unit
 from realportrait_core.train.truth import NUM_KP, SURFACE, load_heads, pick
-from realportrait_core.train.warp import train_renderer
+from realportrait_core.train.warp import near, train_renderer
 from realportrait_core.vae import TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
@@ -276,6 +276,32 @@ def test_motion_learns_from_the_truth(store, seconds, tmp_path, caplog):
     assert len(trained(model.state_dict(), start)) > 0.9 * len(start)
 
 
+def test_faces_come_in_pairs_of_one_clip(store):
+    torch.manual_seed(0)
+    usable = torch.nonzero(store.found)
+    images, truth = draw_faces(store, usable, 40, 32, torch.device("cpu"))
+    assert images.shape == (40, 3, 32, 32)
+    # x_c is a person's own, whatever the crop, and expressions are a frame's.
+    torch.testing.assert_close(truth.canonical[::2], truth.canonical[1::2])
+    assert (truth.expression[::2] - truth.expression[1::2]).abs().amax((1, 2)).gt(1e-4).float().mean() > 0.5
+    assert len(truth.canonical[::2].flatten(1).unique(dim=0)) == len(store.names)
+
+
+def test_motion_is_taught_how_expressions_differ(store):
+    """An error that both frames of a pair share is forgiven by that term; one that they do not share is not."""
+    torch.manual_seed(0)
+    _, truth = draw_faces(store, torch.nonzero(store.found), 4, 32, torch.device("cpu"))
+
+    def taught(error: torch.Tensor) -> dict[str, float]:
+        raw = {"kp": truth.canonical.flatten(1), "exp": (truth.expression + error).flatten(1), "scale": truth.scale,
+               "t": truth.translation, **{angle: torch.zeros(4, 66) for angle in ("pitch", "yaw", "roll")}}
+        return motion_loss(SimpleNamespace(raw=lambda images: raw), torch.zeros(4, 3, 32, 32), truth)[1]
+
+    changes = [taught(0.1 * torch.tensor(signs)[:, None, None]) for signs in ((1.0, 1, 1, 1), (1.0, -1, 1, -1))]
+    assert changes[0]["change"] < 1e-6 and changes[1]["change"] == pytest.approx(0.2, rel=1e-4)
+    assert changes[0]["expression"] == pytest.approx(changes[1]["expression"], rel=1e-4)
+
+
 def test_folded_motion_is_an_ordinary_extractor(store):
     """Standardising the features and folding that into the heads are one function."""
     from realportrait_core.train.motion import Standardised
@@ -301,6 +327,15 @@ def test_the_renderer_trains(store, seconds, tmp_path):
     # With its M beside it, the state is that of a FaceVid2Vid.
     assert set(FaceVid2Vid(TOY.vid2vid).state_dict()) - set(start) == {
         f"motion.{name}" for name in MotionExtractor(TOY.vid2vid).state_dict()}
+
+
+def test_what_is_near_keypoints():
+    weight = near(torch.tensor([[[0.5, -0.25, 0.0], [-0.5, 0.75, 0.3]]]), 32)           # x, y, z
+    assert weight.shape == (1, 1, 32, 32)
+    rows, columns = torch.nonzero(weight[0, 0] > 0.85, as_tuple=True)
+    assert set(zip(rows.tolist(), columns.tolist())) == {(r, c) for r0, c0 in ((11, 23), (27, 7)) for r in (r0, r0 + 1)
+                                                         for c in (c0, c0 + 1)}
+    assert weight[0, 0, 0, 0] < 1e-3
 
 
 # The recipe

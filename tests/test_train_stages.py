@@ -15,7 +15,7 @@ import torch
 
 import yunet
 from realportrait_core.config import MINI, Config, DiTConfig, Vid2VidConfig
-from realportrait_core.diffusion.schedule import linear_schedule
+from realportrait_core.diffusion.schedule import linear_schedule, target
 from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import InputError
 from realportrait_core.generate import motion_maps
@@ -24,7 +24,7 @@ from realportrait_core.train import curves, loop
 from realportrait_core.train.batch import batches, draw, load, maps_of, read_index
 from realportrait_core.train.data import __main__ as prepare_command
 from realportrait_core.train.data.sample import Sample, load_sample, save_sample
-from realportrait_core.train.dit import Objective, from_scratch, train_stage
+from realportrait_core.train.dit import Objective, face_weight, from_scratch, train_stage
 from realportrait_core.train.loop import Budget, save_atomically
 from realportrait_core.train.report import Report
 from realportrait_core.train.stages import PAPER_CLIPS, PAPER_FRAMES, Shape, Stage
@@ -192,6 +192,27 @@ def test_conditional_frames_are_clean_and_do_not_count(index, vid2vid):
     assert torch.equal(objective(replace(batch, t=later), *maps), value)
     other[:, 1] += 1
     assert not torch.equal(objective(replace(batch, noise=other), *maps), value)
+
+
+def test_faces_weigh_more(index, vid2vid):
+    """A loss with a weight is the mean of the errors with that weight; without one, plain."""
+    torch.manual_seed(0)
+    dit = from_scratch(TOY.dit)
+    batch = load(index, draw(index, FRAMES, 0, 0, 1000))
+    maps, own = maps_of(vid2vid.warping, batch)
+    mask = maps.mask()
+    assert mask.any() and not mask.all()
+    weight = face_weight(maps, batch.z, 3.0)
+    torch.testing.assert_close(weight.mean((1, 2, 3, 4)), torch.ones(len(weight)))
+    cells = mask.unflatten(1, (-1, 8)).unflatten(3, (-1, 8))                            # (F, h, 8, w, 8)
+    inside, outside = cells.all(4).all(2), ~cells.any(4).any(2)
+    for at, whole, none in zip(weight.flatten(0, 2), inside, outside):
+        if whole.any() and none.any():
+            torch.testing.assert_close(at[whole], 4 * at[none].mean().expand_as(at[whole]))
+    # The untrained network says v = 0: the loss is the mean square of v, weighted.
+    v = target(linear_schedule(), batch.z, batch.t, batch.noise, "v")
+    for face, expected in ((0.0, v.square().mean()), (3.0, (weight * v.square()).mean())):
+        torch.testing.assert_close(Objective(dit, linear_schedule(), torch.float32, face)(batch, maps, own), expected)
 
 
 def test_recomputed_blocks_give_the_same_gradients(index, vid2vid):

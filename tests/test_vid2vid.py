@@ -230,6 +230,32 @@ def test_centred_the_identity_samples_the_feature_itself(turning):
     assert error(F.grid_sample(f_r, deformation, align_corners=False), f_r) < 1e-4
 
 
+# Where the dense motion network looks at a coarser feature
+
+@pytest.fixture(scope="module")
+def coarse() -> FaceVid2Vid:
+    torch.manual_seed(0)
+    return FaceVid2Vid(replace(TINY, dense_down=1, dense_blocks=1, first_order=True)).eval().requires_grad_(False)
+
+
+def test_coarse_motion_moves_the_fine_feature(coarse):
+    f_r, x = coarse.appearance(faces(1, 0)), points(1, 1)
+    assert coarse.warping.compress(f_r).shape[3:] == (4, 4) and f_r.shape[3:] == (8, 8)
+    still = coarse.warping(f_r, x, x)
+    assert still.out.shape[2:] == still.occlusion.shape[2:] == still.deformation.shape[2:4] == (8, 8)
+    assert error(F.grid_sample(f_r, still.deformation, align_corners=False), f_r) < 1e-4
+    assert not torch.allclose(coarse.warping(f_r, x + 0.1, x).out, still.out)
+
+
+def test_a_linear_motion_stays_linear_on_finer_cells(coarse):
+    """Shifts are interpolated between the centres of coarse cells; beyond the outermost ones they stay as they are."""
+    turn = torch.eye(3) + 0.2 * torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    grids = [coordinate_grid(TINY.reshape_depth, n, n, torch.device("cpu"), centred=True) for n in (4, 8)]
+    fine = coarse.warping.refined((grids[0] @ turn + 0.3)[None], (8, 8))[0]
+    inner = (slice(None), slice(1, -1), slice(1, -1))
+    assert error(fine[inner], (grids[1] @ turn + 0.3)[inner]) < 1e-6
+
+
 def literal_warp(w: WarpingNetwork, f_r: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor):
     """W for one frame as the paper tells it: K+1 copies of the feature, K+1 whole motions, no shared work."""
     dense = w.dense_motion_network

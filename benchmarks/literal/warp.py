@@ -11,7 +11,7 @@ from realportrait_core.vid2vid.warp import HEATMAP_VARIANCE, Warped, WarpingNetw
 def warp(w: WarpingNetwork, f_r: Tensor, x_d: Tensor, x_s: Tensor) -> Warped:
     """f_r (1, C, D, h, w), x_d (B, K, 3), x_s (1, K, 3), float32."""
     dense = w.dense_motion_network
-    frames, (depth, height, width) = len(x_d), f_r.shape[2:]
+    frames, (depth, height, width) = len(x_d), (f_r.shape[2], *(side // 2**w.cfg.dense_down for side in f_r.shape[3:]))
     f_r, x_s = f_r.repeat(frames, 1, 1, 1, 1), x_s.repeat(frames, 1, 1)
 
     # Sparse motions: the background stays, and around keypoint k, p moves to x_s,k + J (p - x_d,k).
@@ -22,6 +22,7 @@ def warp(w: WarpingNetwork, f_r: Tensor, x_d: Tensor, x_s: Tensor) -> Warped:
 
     # What the dense motion net sees: the feature moved by each motion, and where the keypoint is and was.
     feature = F.relu(dense.norm(dense.compress(f_r)))                                   # (B, c, D, h, w)
+    feature = F.adaptive_avg_pool3d(feature, (depth, height, width))
     copies = repeat(feature, "b c d h w -> (b k) c d h w", k=motions.shape[1])
     moved = F.grid_sample(copies, motions.flatten(0, 1), align_corners=False)
     heat = heatmap(grid, x_d) - heatmap(grid, x_s)                                      # (B, K, D, h, w)
@@ -32,6 +33,11 @@ def warp(w: WarpingNetwork, f_r: Tensor, x_d: Tensor, x_s: Tensor) -> Warped:
     mask = dense.mask(features).softmax(1)                                              # (B, K+1, D, h, w)
     deformation = (mask[..., None] * motions).sum(1)                                    # (B, D, h, w, 3)
     occlusion = torch.sigmoid(dense.occlusion(features.flatten(1, 2)))                  # (B, 1, h, w)
+    if w.cfg.dense_down:                                # shifts are found on coarser cells than they move
+        fine = coordinate_grid(*f_r.shape[2:], f_r.device, centred=w.cfg.first_order)
+        shifts = (deformation - grid).permute(0, 4, 1, 2, 3)
+        deformation = fine + F.interpolate(shifts, fine.shape[:3], mode="trilinear").permute(0, 2, 3, 4, 1)
+        occlusion = F.interpolate(occlusion, f_r.shape[3:], mode="bilinear")
     warped = F.grid_sample(f_r, deformation, align_corners=False)
     return Warped(w.fourth(w.third(warped.flatten(1, 2))) * occlusion, occlusion, deformation)
 

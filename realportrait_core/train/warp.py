@@ -26,8 +26,7 @@ from .truth import pick
 log = logging.getLogger(__name__)
 
 FLOW_FIRST = 240            # steps of which every second one teaches the flow alone
-PAINT_EVERY = 2             # steps from one that trains G to the next
-CELL = 4                    # crop px, side of a cell of f_{r->d}
+PAINT_EVERY = 4             # steps from one that trains G to the next
 FEATURES = 2.0              # weight around keypoints, where expressions are, beside 1 for the person
 NEAR = 0.08                 # crop units, reach of that weight
 KEYPOINT_NOISE = 0.012      # crop units: M's own error, so that W gets used to it
@@ -41,7 +40,7 @@ class Renderer(nn.Module):
         self.appearance = AppearanceExtractor(cfg)
         self.warping = WarpingNetwork(cfg)
         self.generator = Generator(cfg)
-        self.readout = nn.Conv2d(cfg.warped_channels, 3 * CELL**2, 1)
+        self.readout = nn.Conv2d(cfg.warped_channels, 3 * 4**cfg.appearance_down, 1)
         start_at_nearest_keypoint(self.warping)
 
 
@@ -115,7 +114,7 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
     usable = torch.nonzero(store.found.all(1))[:, 0]
     usable = usable[usable < len(store.names) - holdout]
     model = Renderer(cfg).to(device)
-    size = cfg.crop_size * cfg.upscale
+    size = 4 * cfg.feature_size * cfg.upscale           # px, side of G's picture
 
     def loss(step: int):
         clips, portrait, driving = draw_pairs(store, usable, faces, drivers)
@@ -139,11 +138,11 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
         flow = flow_loss(warped.deformation, surface_d.to(device), surface_r.repeat_interleave(drivers, 0).to(device))
         if step < FLOW_FIRST and step % 2:      # W must be right before anything can be painted
             return 2 * flow, {"flow": flow.item()}
-        plain = F.pixel_shuffle(model.readout(warped.out), CELL)                        # (B, 3, crop, crop)
+        plain = F.pixel_shuffle(model.readout(warped.out), 2**cfg.appearance_down)                        # (B, 3, crop, crop)
         small = [F.interpolate(x, size=plain.shape[2:], mode="area") for x in (target, weight)]
         readout = pyramid_loss(plain, *small)
-        scalars = {"flow": flow.item(), "readout": readout.item(), "plain_psnr": psnr(plain, small[0], weight)}
-        if step % PAINT_EVERY:                  # G is half of the cost, and only previews need it
+        scalars = {"flow": flow.item(), "readout": readout.item(), "plain_psnr": psnr(plain, *small)}
+        if step % PAINT_EVERY:                  # G is most of the cost, and only previews need it
             return readout + 2 * flow, scalars
         image = model.generator(warped.out)
         picture = pyramid_loss(image, target, weight)

@@ -154,14 +154,27 @@ class WarpingNetwork(nn.Module):
         self.fourth = nn.Conv2d(cfg.warped_channels, cfg.warped_channels, 1)
 
     def compress(self, f_r: torch.Tensor) -> torch.Tensor:
-        """What the dense motion net sees of the portrait (B, c, D, h, w): the same for every driving frame."""
+        """What the dense motion net sees of the portrait (B, c, D, h', w'), h' = h / 2^dense_down: the same for every frame."""
         dense = self.dense_motion_network
-        return F.relu(dense.norm(dense.compress(f_r)))
+        compressed = F.relu(dense.norm(dense.compress(f_r)))
+        for _ in range(self.cfg.dense_down):
+            compressed = halve(compressed)
+        return compressed
+
+    def refined(self, deformation: torch.Tensor, size: torch.Size) -> torch.Tensor:
+        """(B, D, h', w', 3) on f_r's own cells (B, D, h, w, 3). Motions are smooth; what they move is not."""
+        depth, centred = deformation.shape[1], self.cfg.first_order
+        coarse, fine = (
+            coordinate_grid(depth, *sides, deformation.device, centred) for sides in (deformation.shape[2:4], size)
+        )
+        shifts = rearrange(deformation - coarse, "b d h w x -> b (d x) h w")            # so that the identity stays exact
+        shifts = F.interpolate(shifts, size=size, mode="bilinear")
+        return fine + rearrange(shifts, "b (d x) h w -> b d h w x", d=depth)
 
     def check(self, f_r: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor) -> None:
         cfg = self.cfg
         volume = (cfg.reshape_channel, cfg.reshape_depth)
-        step = 2**cfg.dense_blocks
+        step = 2 ** (cfg.dense_down + cfg.dense_blocks)
         if f_r.ndim != 5 or tuple(f_r.shape[1:3]) != volume or f_r.shape[3] % step or f_r.shape[4] % step:
             raise InputError(
                 f"f_r has the shape {tuple(f_r.shape)}; it must be (B, {volume[0]}, {volume[1]}, h, w) "
@@ -189,6 +202,9 @@ class WarpingNetwork(nn.Module):
         x_d, x_s = x_d.float(), x_s.float().expand(frames, -1, -1)
 
         deformation, occlusion = self.dense_motion_network(compressed, x_d, x_s)
+        if self.cfg.dense_down:
+            deformation, occlusion = self.refined(deformation, f_r.shape[3:]), F.interpolate(
+                occlusion, size=f_r.shape[3:], mode="bilinear")
         warped = sample_volume(f_r.float(), deformation).to(f_r.dtype)
         out = self.fourth(self.third(rearrange(warped, "b c d h w -> b (c d) h w")))   # (B, Cw, h, w)
         return Warped(out * occlusion, occlusion, deformation)
