@@ -194,6 +194,28 @@ def test_what_pasting_refuses(pack, run_node, monkeypatch):
         run_node("RealPortraitPasteBack", **given)
 
 
+@pytest.mark.parametrize("height, width", [(91, 120), (90, 121), (91, 121), (90, 120)])
+def test_an_even_size_can_be_saved(pack, run_node, tmp_path, height, width):
+    """The host's H.264 refuses odd sides. Nothing else is cut, and nothing at all unless it is asked for."""
+    from comfy_api.latest import InputImpl, Types
+
+    def save(images):
+        parts = Types.VideoComponents(images=images, audio=None, frame_rate=Fraction(10))
+        InputImpl.VideoFromComponents(parts).save_to(str(tmp_path / "pasted.mp4"))
+        return InputImpl.VideoFromFile(str(tmp_path / "pasted.mp4")).get_dimensions()
+
+    given = dict(
+        picture=torch.rand(1, height, width, 3), frames=torch.rand(2, 64, 64, 3), feather=10.0, length="longest",
+        motion=motion_for(pack, height, width, 64, (30.0, 10.0), 1.0))
+    whole, shown = run_node("RealPortraitPasteBack", **given)
+    even, mask = run_node("RealPortraitPasteBack", even_size=True, **given)
+    assert whole.shape == (2, height, width, 3) and save(even) == (120, 90)
+    assert torch.equal(even, whole[:, :90, :120]) and torch.equal(mask, shown[:, :90, :120])
+    if whole.shape != even.shape:
+        with pytest.raises(Exception, match="avcodec_open2"):
+            save(whole)
+
+
 # ---- Inspect RealPortrait ----
 
 @pytest.fixture(scope="module")
