@@ -50,6 +50,13 @@ def test_a_file_of_the_input_folder(host, load, clip):
     assert (some.mean((1, 2, 3)) - images[10:15:2].mean((1, 2, 3))).abs().max() < 5e-3
 
 
+def test_another_rate(load, clip):
+    """Each frame is the one of the file that is nearest in time."""
+    images = load("clip.mp4")[0]
+    fewer, _, fps, count = load("clip.mp4", fps=6.25)
+    assert (fps, count) == (6.25, 12) and torch.equal(fewer, images[::2])
+
+
 def test_a_video_in_memory_and_as_bytes(pack, load, clip):
     import io
 
@@ -192,6 +199,15 @@ def test_what_pasting_refuses(pack, run_node, monkeypatch):
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: 1 << 16)
     with refused(pack, "2 frames of 120x90 px take 0.0 GB"):
         run_node("RealPortraitPasteBack", **given)
+
+
+def test_the_feather_is_a_share_of_the_side(pack, run_node):
+    """On a square of 64 px inside the picture: as hard as can be, or soft over so many percent of its side."""
+    motion = motion_for(pack, 90, 120, 64, (30.0, 10.0), 1.0)
+    given = dict(picture=torch.rand(1, 90, 120, 3), frames=torch.rand(1, 64, 64, 3), motion=motion, length="longest")
+    for feather, soft in ((0.0, 0), (12.5, 8), (25.0, 16)):
+        across = run_node("RealPortraitPasteBack", feather=feather, **given)[1][0, 42]  # a row through the square's middle
+        assert int(((across > 0) & (across < 1)).sum()) == 2 * soft and int((across > 0).sum()) == 64
 
 
 @pytest.mark.parametrize("height, width", [(91, 120), (90, 121), (91, 121), (90, 120)])
