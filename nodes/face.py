@@ -52,7 +52,7 @@ class ExtractKeypoints(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "missing_face", options=["hold", "interpolate", "fade", "stop"], default="hold",
-                    tooltip="Where the driver's face is not found: 'hold' the last place, 'interpolate' between the neighbours, "
+                    tooltip="Where the driver's face is not found: 'hold' the last pose, 'interpolate' between the neighbours, "
                     "let the motion 'fade' to none within a few frames, or 'stop' with an error that names the frames.",
                 ),
                 io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),

@@ -46,6 +46,11 @@ class PasteBack(io.ComfyNode):
                     tooltip="Where the animation is shown (white): a mask of the picture's size, or a square one for the "
                     "animated square. The soft edge is applied as well.",
                 ),
+                io.Boolean.Input(
+                    "even_size", default=False, optional=True,
+                    tooltip="Leaves out the last column or row of a picture of odd width or height, which Save Video (mp4) "
+                    "refuses. With several faces only where the last one is pasted.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The picture in which the face moves."),
@@ -54,7 +59,7 @@ class PasteBack(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, picture, frames, motion, feather, length, mask=None) -> io.NodeOutput:
+    def execute(cls, picture, frames, motion, feather, length, mask=None, even_size=False) -> io.NodeOutput:
         picture, frames = images.rgb(picture, "picture"), images.rgb(frames, "frames")
         one_of(LENGTHS, length, "length")
         size, wanted = tuple(picture.shape[1:3]), tuple(motion.portrait_size)
@@ -71,6 +76,9 @@ class PasteBack(io.ComfyNode):
             picture, frames, motion.portrait_to_frame, motion.maps.height, feather / 100, mask, length,
             lambda done, total: progress.to(done),
         )
+        if even_size:
+            height, width = (side // 2 * 2 for side in size)
+            out, shown = out[:, :height, :width], shown[:, :height, :width]
         return io.NodeOutput(out, shown)
 
 

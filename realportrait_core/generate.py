@@ -16,9 +16,10 @@ from .diffusion.sampling import sample_clip
 from .diffusion.schedule import Schedule
 from .errors import InputError
 from .face.crop import CROP, carry_ellipse, clip_crop, face_ellipse, face_square, points_to_crop, sample_crop, warp_affine
-from .face.track import FaceTrack
+from .face.track import FaceTrack, Gaps
 from .motion_map import MotionMaps
 from .vid2vid import FaceVid2Vid
+from .vid2vid.between import between
 from .vid2vid.checkpoint import motion_fingerprint
 from .vid2vid.keypoints import Pose, cat, rotation_angles, transform
 from .vid2vid.neutral import neutral_frame
@@ -108,14 +109,15 @@ def extract_keypoints(
         raise InputError(f"The driver has {len(driver)} frames, its face track {len(track.points)}.")
     portrait_crop, driver_crop = points_to_crop(portrait_points), clip_crop(track.points)
     face = crop_faces(vid2vid, portrait, portrait_crop)
+    faces = torch.arange(len(driver)) if track.gaps is None else track.present.nonzero()[:, 0]
     poses = []
-    for start in range(0, len(driver), CHUNK):
-        poses.append(vid2vid.motion(crop_faces(vid2vid, driver[start:start + CHUNK], driver_crop)).to("cpu"))
+    for start in range(0, len(faces), CHUNK):
+        poses.append(vid2vid.motion(crop_faces(vid2vid, driver[faces[start:start + CHUNK]], driver_crop)).to("cpu"))
         if callback is not None:
-            callback(min(start + CHUNK, len(driver)), len(driver))
+            callback(min(start + CHUNK, len(faces)) * len(driver) // len(faces), len(driver))
     return Keypoints(
         portrait=vid2vid.motion(face).to("cpu"),
-        driver=cat(poses),
+        driver=cat(poses) if track.gaps is None else without_gaps(cat(poses), track.present, track.gaps),
         feature=vid2vid.appearance(face).cpu(),
         portrait_crop=portrait_crop,
         driver_crop=driver_crop,
@@ -128,6 +130,13 @@ def extract_keypoints(
         cuts=track.cuts,
         shown=track.shown,
     )
+
+
+def without_gaps(poses: Pose, present: torch.Tensor, gaps: Gaps) -> Pose:
+    """The poses of the frames with the face, of which there are present.sum() -> those of all frames (L)."""
+    number = present.cumsum(0) - 1                      # of a frame with the face among those
+    held = poses[number[gaps.before]]
+    return between(held, poses[number[gaps.after]], gaps.share) if gaps.share.any() else held
 
 
 def one_shot(keypoints: Keypoints) -> Keypoints:

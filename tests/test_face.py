@@ -10,7 +10,7 @@ import yunet
 from realportrait_core.errors import FaceError, InputError, WeightsError
 from realportrait_core.face.crop import face_square
 from realportrait_core.face.detect import Face, FaceDetector
-from realportrait_core.face.track import NOMINAL, fading, fill, portrait_points, ranges, smooth, track
+from realportrait_core.face.track import NOMINAL, fading, fill, gaps, portrait_points, ranges, smooth, track
 
 DATA = yunet.ROOT / "tests" / "data"
 
@@ -214,6 +214,14 @@ def test_fill():
     present = torch.tensor([False, True, False, False, True, False])
     assert fill(points, present, "hold")[:, 0, 0].tolist() == [10, 10, 10, 10, 40, 40]
     assert fill(points, present, "interpolate")[:, 0, 0].tolist() == pytest.approx([10, 10, 20, 30, 40, 40])
+
+
+def test_gaps_are_filled_from_the_frames_around_them():
+    present = torch.tensor([False, True, False, False, True, False])
+    held, drawn, cut = gaps(present, "hold"), gaps(present, "interpolate"), gaps(present, "interpolate", [4])
+    assert held.before.tolist() == held.after.tolist() == drawn.before.tolist() == [1, 1, 1, 1, 4, 4]
+    assert drawn.after.tolist() == [1, 1, 4, 4, 4, 4] and not held.share.any() and not cut.share.any()
+    assert drawn.share.tolist() == pytest.approx([0, 0, 1 / 3, 2 / 3, 0, 0])
 
 
 def test_smooth_keeps_an_even_motion_and_one_frame():

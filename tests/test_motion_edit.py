@@ -16,6 +16,7 @@ from realportrait_core.generate import (
 )
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.track import portrait_points, track
+from realportrait_core.vid2vid.between import between
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
 from realportrait_core.vid2vid.edit import hold_size, mirror, nearest_rotation, smooth_expression, smooth_head, turned
 from realportrait_core.vid2vid.keypoints import Pose, angle_between, cat, rotation_angles, rotation_matrix, transform
@@ -415,6 +416,22 @@ def test_the_portraits_turned_crop_does_not_mislead():
     assert find_neutral(calm) == 5
 
 
+# Frames without the face
+
+def test_between_two_poses():
+    """At the ends they are the poses themselves; half-way the turn, the size and the place are half changed."""
+    first, second = clip(6, seed=3), clip(6, seed=4)
+    for share, end in ((0.0, first), (1.0, second)):
+        at = between(first, second, torch.full((6,), share))
+        assert all(error(getattr(at, f.name), getattr(end, f.name)) < 1e-4 for f in fields(Pose))
+    middle = between(first, second, torch.full((6,), 0.5))
+    whole = angle_between(first.rotation, second.rotation)
+    for end in (first, second):
+        assert error(angle_between(middle.rotation, end.rotation), whole / 2) < 0.05 and float(whole.max()) > 10
+    assert error(middle.scale**2, first.scale * second.scale) < 1e-6
+    assert error(middle.translation, (first.translation + second.translation) / 2) < 1e-6
+
+
 # The range of frames
 
 def test_a_range_is_the_same_frames_of_the_whole():
@@ -500,3 +517,31 @@ def test_maps_of_a_range(seen):
         part = motion_maps(vid2vid, given, neutral=0, frames=slice(2, 4))
     assert len(part.maps) == 2
     assert error(part.maps.f.float(), whole.maps.f[2:4].float()) < 1e-2 and error(part.maps.face, whole.maps.face[2:4]) < 1e-6
+
+
+def test_a_missing_face_holds_its_pose_or_goes_on_to_the_next(seen):
+    """M reads nothing in frames without the face: the last pose is held, or the way to the next one is gone evenly."""
+    vid2vid, portrait, driver, given, _ = seen
+    gone, rest = [4, 5], [0, 1, 2, 3, 6, 7]
+    torn = driver[:8].clone()
+    coarse = torch.nn.functional.adaptive_avg_pool2d(torn[gone].movedim(-1, 1), 6)       # no face is seen in it, and no cut
+    torn[gone] = torch.nn.functional.interpolate(coarse, torn.shape[1:3], mode="bilinear").movedim(1, -1)
+    detector = FaceDetector(yunet.onnx())
+    ticks, poses = [], {}
+    for policy in ("hold", "fade", "interpolate"):
+        ticks.clear()
+        followed = track(torn, detector, missing_face=policy)
+        assert followed.present.logical_not().nonzero()[:, 0].tolist() == gone
+        with torch.inference_mode():
+            poses[policy] = extract_keypoints(
+                vid2vid, portrait, torn, given.portrait_points, followed, lambda done, total: ticks.append((done, total))).driver
+        assert ticks[-1] == (8, 8)
+    for policy in ("hold", "fade"):
+        for f in fields(Pose):
+            values = getattr(poses[policy], f.name)
+            assert torch.equal(values[gone], values[[3, 3]])
+    drawn = poses["interpolate"]
+    turn = angle_between(drawn.rotation[3:6], drawn.rotation[4:7])
+    assert error(turn, angle_between(drawn.rotation[3:4], drawn.rotation[6:7]).expand(3) / 3) < 0.1
+    assert error(drawn.expression[4], torch.lerp(drawn.expression[3], drawn.expression[6], 1 / 3)) < 1e-6
+    assert error(drawn.expression[rest], poses["hold"].expression[rest]) < 0.02          # the crop moves with the track

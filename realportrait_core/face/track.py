@@ -1,7 +1,7 @@
 """One face through a clip: chosen once, followed by overlap, its points smoothed, gaps filled by a stated rule."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,15 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Gaps:
+    """Of which frames with the face each of L frames is made; one with the face is made of itself alone."""
+
+    before: torch.Tensor        # (L,) frame number
+    after: torch.Tensor         # (L,) frame number
+    share: torch.Tensor         # (L,) float32, how much of `after`, 0 .. 1
+
+
+@dataclass(frozen=True)
 class FaceTrack:
     """The followed face of a clip of L frames."""
 
@@ -36,6 +45,7 @@ class FaceTrack:
     report: str                 # sentences for the user; frames are counted from 0
     cuts: tuple[int, ...] = ()          # frames before which the video is cut and the face jumps
     shown: torch.Tensor | None = None   # (L,) how much of the motion is shown, 0 .. 1; None: all of it
+    gaps: Gaps | None = None    # of which frames the others get their pose; None: every frame is read as it is
 
 
 def portrait_points(image, detector: FaceDetector | None, choice: str | int = "largest", box=None) -> torch.Tensor:
@@ -73,8 +83,8 @@ def track(
 
     choice: "largest", "only" (refuses several), or the number of the face from left to right, from 0; it is asked at the
     first frame with a face, after a cut, and where the face was away for more than MAX_GAP frames.
-    missing_face: "hold" repeats the last points, "interpolate" draws a line between neighbours, "fade" holds them and lets
-    the motion fade out, "stop" raises FaceError.
+    missing_face: "hold" repeats the last pose and points, "interpolate" goes from neighbour to neighbour, "fade" holds them
+    and lets the motion fade out, "stop" raises FaceError.
     boxes: (4,) or (L, 4) x, y, width, height px replace the detector. callback(done, total) after each frame.
     """
     if missing_face not in ("hold", "interpolate", "fade", "stop"):
@@ -110,7 +120,7 @@ def track(
     report = [f"Face found in {len(seen)} of {length} frames."]
     if missing:
         filled = {
-            "hold": "the last points are held", "interpolate": "the points are interpolated", "fade": "the motion fades out",
+            "hold": "the last pose is held", "interpolate": "the pose is interpolated", "fade": "the motion fades out",
         }[missing_face]
         report.append(f"Missing in {ranges(missing)}: {filled}.")
     if crowd:
@@ -125,7 +135,8 @@ def track(
     points[present] = torch.stack([followed[i].points for i in seen])
     for start, stop in zip([0, *cuts], [*cuts, length]):
         points[start:stop] = smooth(fill(points[start:stop], present[start:stop], missing_face))
-    return FaceTrack(points, present, " ".join(report), tuple(jumps), fading(present) if missing_face == "fade" else None)
+    shown = fading(present) if missing_face == "fade" else None
+    return FaceTrack(points, present, " ".join(report), tuple(jumps), shown, gaps(present, missing_face, cuts))
 
 
 def fading(present: torch.Tensor) -> torch.Tensor:
@@ -203,17 +214,27 @@ def is_same(last: Face, face: Face) -> bool:
     return iou(last, face) >= SAME_IOU and 0.4 < face.area / last.area < 2.5
 
 
-def fill(points: torch.Tensor, present: torch.Tensor, missing_face: str) -> torch.Tensor:
-    """Points (L, 5, 2) of one track with every gap filled; before the first and after the last seen frame they are held."""
+def gaps(present: torch.Tensor, missing_face: str, cuts: Sequence[int] = ()) -> Gaps:
+    """How the frames without the face are filled, present (L,) bool; before the first and after the last one it is held.
+
+    Nothing is drawn across a new track: `cuts` are the frames, all with the face, at which one starts.
+    """
     seen = present.nonzero()[:, 0]
-    frame = torch.arange(len(points))
-    after = torch.searchsorted(seen, frame).clamp(max=len(seen) - 1)
-    before = (torch.searchsorted(seen, frame, right=True) - 1).clamp(min=0)
-    left, right = seen[before], seen[after]
-    if missing_face != "interpolate":
-        return points[left]
-    share = ((frame - left) / (right - left).clamp(min=1)).clamp(0, 1)[:, None, None]
-    return torch.lerp(points[left], points[right], share)
+    frame = torch.arange(len(present))
+    before = seen[(torch.searchsorted(seen, frame, right=True) - 1).clamp(min=0)]
+    after = before
+    if missing_face == "interpolate":
+        after = seen[torch.searchsorted(seen, frame).clamp(max=len(seen) - 1)]
+        shot = torch.searchsorted(torch.tensor(cuts, dtype=torch.long), frame, right=True)
+        after = torch.where(shot[after] == shot, after, before)
+    share = (frame - before) / (after - before).clamp(min=1) * (after > before)
+    return Gaps(before, after, share)
+
+
+def fill(points: torch.Tensor, present: torch.Tensor, missing_face: str) -> torch.Tensor:
+    """Points (L, 5, 2) of one track with every gap filled."""
+    gap = gaps(present, missing_face)
+    return torch.lerp(points[gap.before], points[gap.after], gap.share[:, None, None])
 
 
 def smooth(points: torch.Tensor) -> torch.Tensor:

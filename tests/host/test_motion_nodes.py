@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+import yunet
 
 EDIT = {"head_size": "driven", "smooth_head": 0.0, "smooth_expression": 0.0, "smooth_track": 0.0, "mirror": False}
 MAPS = {"mode": "relative", "pose_gain": 1.0, "expression_gain": 1.0, "neutral_frame": 0, "framing": "auto"}    # of old workflows
@@ -95,6 +96,40 @@ def test_new_inputs_come_after_the_old_ones(host):
 @pytest.mark.parametrize("name", ["eye_gain", "mouth_gain", "rotation_gain", "translation_gain", "scale_gain"])
 def test_every_gain_changes_the_maps(maps, name):
     assert apart(maps(**{name: 0.0})[0], maps()[0]) > 1e-3
+
+
+@pytest.mark.parametrize("gain, part", [
+    ("pose_gain", "rotation"), ("pose_gain", "scale"), ("pose_gain", "translation"), ("expression_gain", "expression"),
+    ("rotation_gain", "rotation"), ("scale_gain", "scale"), ("translation_gain", "translation"),
+    ("eye_gain", "eyes"), ("mouth_gain", "mouth"),
+])
+def test_a_gain_of_nothing_keeps_the_portraits_part(pack, maps, keypoints, gain, part):
+    """Then this part of the driver's motion does not matter, and at a gain of 1 it does."""
+    regions = {"eyes": "EYES", "mouth": "MOUTH"}
+    chosen = slice(None)
+    if part in regions:
+        chosen = list(getattr(pack("realportrait_core.vid2vid.regions"), regions[part])[26])
+    name = "expression" if part in regions else part
+    values = getattr(keypoints.driver, name).clone()
+    values[1:, chosen] = values[1:, chosen].roll(1, 0)                                  # the neutral frame, 0, keeps its own
+    other = replace(keypoints, driver=replace(keypoints.driver, **{name: values}))
+    assert apart(maps(other)[0], maps()[0]) > 1e-3
+    assert apart(maps(other, **{gain: 0.0})[0], maps(**{gain: 0.0})[0]) < 1e-4
+
+
+def test_modes(maps, keypoints):
+    """'relative' starts on the portrait at the neutral frame, 'paper-absolute' does not."""
+    relative, absolute = maps()[0], maps(mode="paper-absolute")[0]
+    own = relative.portrait_maps.f.float()
+    assert float((relative.maps.f[:1].float() - own).abs().max()) < 1e-2 * float(own.abs().max())
+    assert float((absolute.maps.f[:1].float() - own).abs().max()) > 1e-2 * float(own.abs().max())
+
+
+def test_framing(maps, keypoints):
+    """A face that is small in its picture: 'whole' shows the picture's shorter side, 'auto' a square around the face."""
+    far = replace(keypoints, portrait_size=(640, 600))
+    whole, close = (float(64 / maps(far, framing=framing)[0].portrait_to_frame[0, 0]) for framing in ("whole", "auto"))
+    assert whole == pytest.approx(600) and 160 < close < 400
 
 
 @pytest.mark.parametrize("changes", [
@@ -188,6 +223,25 @@ def test_a_saved_motion_drives_as_the_video_did(maps, saved, load, edit):
 def test_another_portrait(maps, saved, load):
     joined = load(saved()[1], portrait=picture(1, 200, 180, seed=8))[0]
     assert joined.portrait_size == (200, 180) and len(maps(joined)[0].maps) == 7
+
+
+def test_the_chosen_face_or_box_of_the_portrait(pack, saved, load, monkeypatch):
+    """With the real detector: a small head at the left and a large one at the right; and with a box in its place."""
+    av = pytest.importorskip("av")
+    heads = []
+    for name in ("800000", "810000"):
+        with av.open(str(Path(__file__).resolve().parents[1] / "data" / f"{name}.mp4")) as video:
+            heads.append(torch.from_numpy(next(video.decode(video=0)).to_ndarray(format="rgb24"))[None] / 255)
+    both = torch.cat([torch.nn.functional.pad(heads[0][:, ::2, ::2], (0, 0, 0, 0, 0, 128)), heads[1]], 2)
+    detector, (_, name) = str(yunet.onnx()), saved()
+    monkeypatch.setattr(pack("nodes.host.folders").folder_paths, "get_full_path", lambda folder, name: detector)
+    for face, right in (("1st from left", False), ("2nd from left", True), ("largest", True)):
+        x = load(name, portrait=both, portrait_face=face, portrait_box="")[0].portrait_points[:, 0]
+        assert bool((x > 128).all() if right else (x < 128).all())
+    with refused(pack, "2 faces, where only one is allowed", "FaceError"):
+        load(name, portrait=both, portrait_face="the only one", portrait_box="")
+    here, there = (load(name, portrait=both, portrait_box=box)[0].portrait_points for box in ("40 40 80 90", "47 45 80 90"))
+    assert torch.allclose(there - here, torch.tensor([7.0, 5.0]), atol=1e-4)
 
 
 def test_files_are_numbered_and_none_is_overwritten(saved):

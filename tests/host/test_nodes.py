@@ -301,6 +301,110 @@ def test_cancel_within_a_step_and_go_on(run_node, model, vae, motion_of):
     assert torch.equal(run_node("RealPortraitSampler", **given)[0]["samples"], whole)
 
 
+# ---- every knob does what it says ----
+
+def test_the_chosen_weights_are_loaded_in_the_chosen_precision(run_node, weights, pack):
+    tiny.dit_file(pack, weights / "deeper.safetensors", depth=5)
+    for name, depth in (("tiny_dit.safetensors", 4), ("deeper.safetensors", 5)):
+        for weight_dtype, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+            blocks = run_node("RealPortraitLoadModel", weights=name, weight_dtype=weight_dtype)[0].model.diffusion_model.blocks
+            assert len(blocks) == depth and blocks[0].attn.qkv.weight.dtype == dtype
+
+
+@pytest.fixture
+def detecting(pack, monkeypatch):
+    """The real face detector is where the nodes look for it."""
+    detector = str(yunet.onnx())
+    monkeypatch.setattr(pack("nodes.host.folders").folder_paths, "get_full_path", lambda folder, name: detector)
+
+
+def test_the_chosen_face_is_animated_and_followed(pack, extract, detecting):
+    """Two heads beside each other, the right one larger, on both sides of the animation."""
+    small = torch.nn.functional.pad(rendered(800000, 2)[:, ::2, ::2], (0, 0, 0, 0, 0, 128))
+    both = torch.cat([small, rendered(810000, 2)], 2)                                   # (2, 256, 384, 3)
+    given = {"portrait": both[:1], "driver": both, "portrait_box": "", "driver_box": ""}
+    for face, right in (("1st from left", False), ("2nd from left", True), ("largest", True)):
+        for side in ("portrait", "driver"):
+            points = getattr(extract(**given, **{f"{side}_face": face})[0], f"{side}_points")
+            assert bool((points[..., 0] > 128).all() if right else (points[..., 0] < 128).all())
+    for side in ("portrait", "driver"):
+        with refused(pack, "2 faces, where only one is allowed", "FaceError"):
+            extract(**given, **{f"{side}_face": "the only one"})
+        with refused(pack, "number 2 was asked for", "FaceError"):
+            extract(**given, **{f"{side}_face": "3rd from left"})
+
+
+def test_a_box_says_where_the_face_is(extract):
+    """The points go along with the box by as much, on the side it is of."""
+    plain = extract()[0]
+    moved = extract(portrait_box="50, 43, 80, 90")[0]
+    assert torch.allclose(moved.portrait_points - plain.portrait_points, torch.tensor([10.0, 3.0]), atol=1e-4)
+    assert torch.equal(moved.driver_points, plain.driver_points) and not torch.equal(moved.feature, plain.feature)
+    moved = extract(driver_box="33 35 60 70")[0]
+    assert torch.allclose(moved.driver_points - plain.driver_points, torch.tensor([3.0, 5.0]), atol=1e-4)
+    assert torch.equal(moved.portrait_points, plain.portrait_points)
+    assert not torch.equal(moved.driver.expression, plain.driver.expression)
+
+
+def test_what_is_done_where_the_face_is_missing(pack, extract, detecting):
+    driver = rendered(800000, 6).clone()
+    coarse = torch.nn.functional.adaptive_avg_pool2d(driver[[2, 3]].movedim(-1, 1), 6)  # no face is seen in it, and no cut
+    driver[[2, 3]] = torch.nn.functional.interpolate(coarse, (256, 256), mode="bilinear").movedim(1, -1)
+    found, reports = {}, {}
+    for policy in ("hold", "interpolate", "fade"):
+        found[policy], _, reports[policy] = extract(driver=driver, driver_box="", missing_face=policy)
+        assert found[policy].present.tolist() == [True, True, False, False, True, True]
+        scale, points = found[policy].driver.scale[:, 0], found[policy].driver_points
+        if policy == "interpolate":
+            ratio = scale[2:5] / scale[1:4]
+            assert float(ratio.max() - ratio.min()) < 1e-5 and "frames 2-3: the pose is interpolated" in reports[policy]
+            assert not torch.equal(points[2], points[3])
+        else:
+            assert (scale[1:4] == scale[1]).all()
+    assert "the last pose is held" in reports["hold"] and "the motion fades out" in reports["fade"]
+    assert found["hold"].shown is None and found["fade"].shown.tolist() == pytest.approx([1, 1, 0.8, 0.8, 1, 1])
+    with refused(pack, "missing in 2 of the driver's 6 frames: frames 2-3", "FaceError"):
+        extract(driver=driver, driver_box="", missing_face="stop")
+
+
+@pytest.mark.parametrize("changes", [{"seed": 6}, {"steps": 2}, {"sampler_name": "heun"}, {"scheduler": "karras"}], ids=str)
+def test_every_setting_of_the_sampler_changes_the_frames(run_node, model, vae, motion_of, changes):
+    given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(2))
+    settings = {**SETTINGS, "steps": 3}
+    plain, again, other = (
+        run_node("RealPortraitSampler", **given, **chosen)[0]["samples"]
+        for chosen in (settings, settings, {**settings, **changes}))
+    assert torch.equal(plain, again) and float((other - plain).abs().max()) > 1e-3
+
+
+def test_a_clip_is_of_the_frames_that_were_asked_for(run_node, vae, motion_of):
+    motion = motion_of(18)
+    given = {"vae": vae, "portrait": picture(1), "motion": motion}
+    positive, negative, latent = run_node("RealPortraitConditioning", start_frame=3, frames=5, strength=0.7, **given)
+    assert torch.equal(positive[0][1]["rp_motion"].f, motion.maps.f[3:8]) and latent["samples"].shape == (5, 4, 8, 8)
+    assert positive[0][1]["rp_strength"] == 0.7 and negative[0][1]["rp_strength"] == 0
+
+    previous = {"samples": tiny.latent(5)}
+    given = {"positive": positive, "previous": previous, "motion": motion}
+    positive, _, latent = run_node("RealPortraitContinueClip", start_frame=6, frames=7, overlap=2, **given)
+    assert torch.equal(positive[0][1]["rp_motion"].f, motion.maps.f[6:13]) and positive[0][1]["rp_strength"] == 0.7
+    assert latent["samples"].shape == (7, 4, 8, 8) and torch.equal(latent["samples"][:2], previous["samples"][-2:])
+    assert latent["noise_mask"].flatten(1).amax(1).tolist() == [0, 0, 1, 1, 1, 1, 1]
+
+
+def test_the_strength_of_a_clip_steers_it(host, run_node, model, vae, motion_of):
+    """Through the stock sampler: 0 is the picture without motion, whatever the motion."""
+    def sample(strength, **gains):
+        clip = run_node(
+            "RealPortraitConditioning", vae=vae, portrait=picture(1), motion=motion_of(2, **gains), start_frame=0, frames=2,
+            strength=strength)
+        return host.NODE_CLASS_MAPPINGS["KSampler"]().sample(model, 5, 2, 1.0, "euler", "normal", *clip)[0]["samples"]
+
+    still = {"pose_gain": 0.0, "expression_gain": 0.0}
+    assert torch.equal(sample(0.0), sample(0.0, **still)) and not torch.equal(sample(1.0), sample(1.0, **still))
+    assert not torch.equal(sample(1.0), sample(0.5))
+
+
 # ---- pictures as they come ----
 
 @pytest.mark.parametrize("height, width", [(160, 150), (151, 163), (137, 300)])

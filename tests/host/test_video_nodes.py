@@ -50,6 +50,13 @@ def test_a_file_of_the_input_folder(host, load, clip):
     assert (some.mean((1, 2, 3)) - images[10:15:2].mean((1, 2, 3))).abs().max() < 5e-3
 
 
+def test_another_rate(load, clip):
+    """Each frame is the one of the file that is nearest in time."""
+    images = load("clip.mp4")[0]
+    fewer, _, fps, count = load("clip.mp4", fps=6.25)
+    assert (fps, count) == (6.25, 12) and torch.equal(fewer, images[::2])
+
+
 def test_a_video_in_memory_and_as_bytes(pack, load, clip):
     import io
 
@@ -192,6 +199,37 @@ def test_what_pasting_refuses(pack, run_node, monkeypatch):
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: 1 << 16)
     with refused(pack, "2 frames of 120x90 px take 0.0 GB"):
         run_node("RealPortraitPasteBack", **given)
+
+
+def test_the_feather_is_a_share_of_the_side(pack, run_node):
+    """On a square of 64 px inside the picture: as hard as can be, or soft over so many percent of its side."""
+    motion = motion_for(pack, 90, 120, 64, (30.0, 10.0), 1.0)
+    given = dict(picture=torch.rand(1, 90, 120, 3), frames=torch.rand(1, 64, 64, 3), motion=motion, length="longest")
+    for feather, soft in ((0.0, 0), (12.5, 8), (25.0, 16)):
+        across = run_node("RealPortraitPasteBack", feather=feather, **given)[1][0, 42]  # a row through the square's middle
+        assert int(((across > 0) & (across < 1)).sum()) == 2 * soft and int((across > 0).sum()) == 64
+
+
+@pytest.mark.parametrize("height, width", [(91, 120), (90, 121), (91, 121), (90, 120)])
+def test_an_even_size_can_be_saved(pack, run_node, tmp_path, height, width):
+    """The host's H.264 refuses odd sides. Nothing else is cut, and nothing at all unless it is asked for."""
+    from comfy_api.latest import InputImpl, Types
+
+    def save(images):
+        parts = Types.VideoComponents(images=images, audio=None, frame_rate=Fraction(10))
+        InputImpl.VideoFromComponents(parts).save_to(str(tmp_path / "pasted.mp4"))
+        return InputImpl.VideoFromFile(str(tmp_path / "pasted.mp4")).get_dimensions()
+
+    given = dict(
+        picture=torch.rand(1, height, width, 3), frames=torch.rand(2, 64, 64, 3), feather=10.0, length="longest",
+        motion=motion_for(pack, height, width, 64, (30.0, 10.0), 1.0))
+    whole, shown = run_node("RealPortraitPasteBack", **given)
+    even, mask = run_node("RealPortraitPasteBack", even_size=True, **given)
+    assert whole.shape == (2, height, width, 3) and save(even) == (120, 90)
+    assert torch.equal(even, whole[:, :90, :120]) and torch.equal(mask, shown[:, :90, :120])
+    if whole.shape != even.shape:
+        with pytest.raises(Exception, match="avcodec_open2"):
+            save(whole)
 
 
 # ---- Inspect RealPortrait ----

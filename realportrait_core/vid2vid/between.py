@@ -1,0 +1,23 @@
+"""Poses between poses: for driver frames in which no face was found."""
+
+import torch
+
+from .edit import turned
+from .keypoints import Pose
+from .retarget import rotation_power
+
+
+def between(before: Pose, after: Pose, share: torch.Tensor) -> Pose:
+    """The poses (B) at a share (B,) of the way: 0 is `before`, 1 is `after`.
+
+    The head turns about one axis, its size changes by the same factor a step, all else goes straight.
+    """
+    part = share[:, None]                                                               # (B, 1)
+    rotation = rotation_power(after.rotation @ before.rotation.mT, part[:, None]) @ before.rotation
+    return turned(Pose(
+        canonical=torch.lerp(before.canonical, after.canonical, part[:, None]),
+        rotation=rotation, pitch=before.pitch, yaw=before.yaw, roll=before.roll,
+        expression=torch.lerp(before.expression, after.expression, part[:, None]),
+        scale=before.scale * (after.scale / before.scale) ** part,
+        translation=torch.lerp(before.translation, after.translation, part),
+    ), rotation)
