@@ -1,6 +1,8 @@
-"""The picture of the README: frames of a driving video, and below them the portrait and the same frames of the result.
+"""The pictures of the README: frames of a driving video, and below them the portrait and the same frames of the result; or all
+of it in motion, side by side.
 
     python scripts/demo.py && .venv/bin/python scripts/picture.py output/realportrait.mp4 --out docs/demo.jpg
+    .venv/bin/python scripts/picture.py output/realportrait.mp4 --out docs/demo.webp --side 256
 """
 
 import argparse
@@ -25,6 +27,31 @@ def square(picture, side: int):
     return picture.convert("RGB").resize((side, side), box=(left, top, left + edge, top + edge))
 
 
+def sheet(rows: list[list], side: int):
+    """Rows of pictures as one picture, each made a square of side px; None leaves its place white."""
+    from PIL import Image
+
+    made = Image.new("RGB", (side * max(len(row) for row in rows), side * len(rows)), "white")
+    for top, row in enumerate(rows):
+        for left, picture in enumerate(row):
+            if picture:
+                made.paste(square(picture, side), (left * side, top * side))
+    return made
+
+
+def spread(frames: list, columns: int) -> list:
+    """So many of the frames, evenly spaced, the first and the last among them."""
+    return [frames[round(i * (len(frames) - 1) / max(1, columns - 1))] for i in range(columns)]
+
+
+def rate_of(path: Path) -> float:
+    """Frames a second of a video."""
+    import av
+
+    with av.open(str(path)) as video:
+        return float(video.streams.video[0].average_rate)
+
+
 def main() -> None:
     from PIL import Image
 
@@ -32,21 +59,21 @@ def main() -> None:
     parser.add_argument("result", type=Path, help="the mp4 that demo.py wrote")
     parser.add_argument("--portrait", type=Path, default=ROOT / "assets" / "portrait.png")
     parser.add_argument("--driving", type=Path, default=ROOT / "assets" / "driving.mp4")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--columns", type=int, default=6, help="frames shown, spread evenly")
+    parser.add_argument("--out", type=Path, required=True, help="a .webp moves: portrait, driver, result")
+    parser.add_argument("--columns", type=int, default=6, help="frames shown, spread evenly; a .webp shows all")
     parser.add_argument("--side", type=int, default=200, help="px of a frame")
     said = parser.parse_args()
 
-    result, driving = frames_of(said.result), frames_of(said.driving)
+    portrait, result, driving = Image.open(said.portrait), frames_of(said.result), frames_of(said.driving)
     count = min(len(result), len(driving))
-    shown = [round(i * (count - 1) / max(1, said.columns - 1)) for i in range(said.columns)]
-    sheet = Image.new("RGB", (said.side * (said.columns + 1), said.side * 2), "white")
-    sheet.paste(square(Image.open(said.portrait), said.side), (0, said.side))
-    for column, index in enumerate(shown, 1):
-        sheet.paste(square(driving[index], said.side), (column * said.side, 0))
-        sheet.paste(square(result[index], said.side), (column * said.side, said.side))
     said.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(said.out, quality=90)
+    if said.out.suffix == ".webp":
+        moving = [sheet([[portrait, driver, made]], said.side) for driver, made in zip(driving, result)]
+        still = round(1000 / rate_of(said.result))
+        moving[0].save(said.out, save_all=True, append_images=moving[1:], duration=still, loop=0, quality=80)
+    else:
+        rows = [[None, *spread(driving[:count], said.columns)], [portrait, *spread(result[:count], said.columns)]]
+        sheet(rows, said.side).save(said.out, quality=90)
 
 
 if __name__ == "__main__":

@@ -157,12 +157,15 @@ async function search(title, x, y) {
   await box.waitFor({ state: 'detached' });
 }
 
-/** The text of the help page that the info button of a selected node opens. */
+/** Text and pictures of the help page that the info button of a selected node opens. */
 async function help() {
   await page.evaluate(() => app.canvas.selectItems([app.graph._nodes[0]]));
   await page.getByTestId('info-button').click();
   const panel = page.locator('.node-help-content');
   await panel.waitFor();
   await page.waitForTimeout(2000);
-  return { type: await page.evaluate(() => app.graph._nodes[0].type), text: await panel.innerText() };
+  const pictures = await panel.locator('img').evaluateAll(
+    shown => shown.map(({ src, alt, naturalWidth }) => ({ path: new URL(src).pathname, alt, width: naturalWidth })),
+  );
+  return { type: await page.evaluate(() => app.graph._nodes[0].type), text: await panel.innerText(), pictures };
 }

@@ -95,9 +95,17 @@ def test_the_help_page_is_ours(seen):
     """All words of the file are on it; the host's own page would show the node's description alone."""
     assert "failed" not in seen["help"], seen["help"]
     page = (ROOT / "web" / "docs" / f"{seen['help']['type']}.md").read_text(encoding="utf-8")
-    shown = re.sub(r"<!--.*?-->", "", page, flags=re.S)
+    shown = re.sub(r"!\[.*?\]\(.*?\)", "", page)
     words = {word for word in re.sub("[*`#]", "", shown).split() if word != "-"}
     assert words <= set(seen["help"]["text"].split())
+
+
+def test_the_help_page_shows_its_pictures(seen):
+    """The browser loaded them from where the host serves the pack's web folder."""
+    page = (ROOT / "web" / "docs" / f"{seen['help']['type']}.md").read_text(encoding="utf-8")
+    shown = [(picture["alt"], picture["path"].partition("/docs/")[2]) for picture in seen["help"]["pictures"]]
+    assert shown and shown == re.findall(r"!\[(.*?)\]\((.*?)\)", page)
+    assert all(picture["width"] for picture in seen["help"]["pictures"])
 
 
 def test_the_page_meets_no_error(seen):

@@ -1,0 +1,161 @@
+"""The pictures of the help pages, web/docs/pictures/: every node as it stands in the graph, and what four of them show.
+
+    python scripts/test.py -k help && .venv/bin/python scripts/help_pictures.py [nodes | results]
+
+nodes: photographs in a real Chromium, which scripts/test.py fetches; $REALPORTRAIT_BROWSER names another folder that has it.
+results: from runs of the demo's portrait and driver on the bundled weights; to be made again when these change.
+"""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import environment
+from comfy_client import ComfyClient
+from demo import limit_frames
+from environment import ROOT
+from headless import HeadlessComfyUI
+from picture import frames_of, sheet
+from thumbnails import WORKFLOWS, furnish, only_for
+
+PAGES = ROOT / "web" / "docs"
+PICTURES = PAGES / "pictures"
+LIMIT = 1800            # s for the browser; half a minute on an idle machine
+FRAMES = 16             # of the driver: one clip
+SHOWN = 12              # the driver's frame where one is shown
+WIDTH = 768             # px of a result's picture
+BAR = 30                # px of the line of text above a part of it
+
+
+def fail(text: str) -> None:
+    raise SystemExit(text)
+
+
+def keep(picture, name: str) -> None:
+    PICTURES.mkdir(exist_ok=True)
+    picture.save(PICTURES / name, quality=88, optimize=True)
+    print(f"{PICTURES / name}: {picture.width}x{picture.height}, {(PICTURES / name).stat().st_size / 1000:.0f} kB", flush=True)
+
+
+# The nodes
+
+
+def photograph_nodes(client: ComfyClient) -> None:
+    """NODE.png for every help page."""
+    from PIL import Image
+
+    browser = Path(os.environ.get("REALPORTRAIT_BROWSER") or environment.VENV / "browser")
+    if not shutil.which("node") or not (browser / "node_modules" / "playwright-core").is_dir():
+        fail(f"No browser in {browser}: run python scripts/test.py with node and npm on PATH, or set REALPORTRAIT_BROWSER.")
+    unpacked = browser / "tmp"                          # Chromium unpacks itself there, once
+    unpacked.mkdir(exist_ok=True)
+    nodes = sorted(page.stem for page in PAGES.glob("*.md"))
+    with tempfile.TemporaryDirectory() as folder:
+        motion, job = Path(folder, "motion.safetensors"), Path(folder, "job.json")
+        motion.touch()                                  # only its name is seen
+        client.upload(motion)
+        job.write_text(json.dumps({"url": client.url, "nodes": nodes, "folder": folder}), encoding="utf-8")
+        with (ROOT / "scripts" / "help_pictures.mjs").open("rb") as script:
+            done = subprocess.run(
+                ["node", "--input-type=module", "-", str(job)], stdin=script, cwd=browser,
+                env=dict(os.environ, TMPDIR=str(unpacked)), capture_output=True, text=True, timeout=LIMIT,
+            )
+        if done.returncode:
+            fail(f"The browser ended with {done.returncode}.\n{done.stderr[-3000:]}")
+        for node in nodes:
+            keep(Image.open(Path(folder, f"{node}.png")).convert("RGB"), f"{node}.png")
+
+
+# The results
+
+
+def shown_by(client: ComfyClient, workflow: dict, **wanted: tuple[str, int]) -> dict[str, list]:
+    """Runs what is needed for some outputs of a workflow's nodes, name=(the node's title, output); their pictures by name."""
+    from PIL import Image
+
+    titles = {entry["_meta"]["title"]: node for node, entry in workflow.items()}
+    for name, (title, output) in wanted.items():
+        images = [titles[title], output]
+        workflow[name] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": name}}
+    run = client.queue({node: workflow[node] for node in only_for(workflow, "SaveImage")})
+    if run.status != "success":
+        fail(f"{', '.join(wanted)}: the workflow ended ({run.status}). {run.error}")
+    return {
+        name: [Image.open(io.BytesIO(client.download(entry))).convert("RGB") for entry in run.outputs[name]["images"]]
+        for name in wanted
+    }
+
+
+def api_workflow(name: str) -> dict:
+    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def show_stages(client: ComfyClient) -> None:
+    """What ExtractKeypoints, MotionMaps and Inspect show of the demo's portrait and driver."""
+    workflow = api_workflow("compare_and_evaluate")
+    limit_frames(workflow, FRAMES)
+    shown = shown_by(
+        client, workflow, found=("Extract Vid2vid Keypoints", 1), maps=("Motion Position Maps", 1), sheets=("Inspect RealPortrait", 0)
+    )
+    keep(column([("The portrait, and a frame of the driver", shown["found"][SHOWN])]), "RealPortraitExtractKeypoints_result.jpg")
+    chosen = [0, 4, 8, SHOWN]
+    driver = frames_of(ROOT / "assets" / "driving.mp4")
+    keep(column([
+        ("Frames of the driver", sheet([[driver[i] for i in chosen]], WIDTH // len(chosen))),
+        ("Their motion position maps, where the sampler sees them", sheet([[shown["maps"][i] for i in chosen]], WIDTH // len(chosen))),
+    ]), "RealPortraitMotionMaps_result.jpg")
+    keep(shown["sheets"][SHOWN], "RealPortraitInspect_result.jpg")
+
+
+def show_pasted(client: ComfyClient) -> None:
+    """What PasteBack makes of the left one of two faces in a picture."""
+    workflow = api_workflow("animate_two_faces")
+    for entry in workflow.values():
+        if entry["class_type"] == "RealPortraitLoadDrivingVideo":
+            entry["inputs"]["frames"] = FRAMES
+    pasted = "Left Face into the Picture"
+    node = next(node for node, entry in workflow.items() if entry["_meta"]["title"] == pasted)
+    workflow["mask"] = {"class_type": "MaskToImage", "inputs": {"mask": [node, 1]}, "_meta": {"title": "Mask"}}
+    shown = shown_by(client, workflow, picture=("Picture with Two Faces", 0), images=(pasted, 0), masks=("Mask", 0))
+    keep(column([
+        ("picture", shown["picture"][0]), ("mask, for the left face", shown["masks"][0]),
+        (f"images, frame {SHOWN}", shown["images"][SHOWN]),
+    ]), "RealPortraitPasteBack_result.jpg")
+
+
+def column(parts: list):
+    """(text, picture) below one another, each WIDTH px wide, its text above it."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    heights = [round(picture.height * WIDTH / picture.width) for _, picture in parts]
+    made = Image.new("RGB", (WIDTH, sum(heights) + BAR * len(parts)), "white")
+    pen, font, top = ImageDraw.Draw(made), ImageFont.load_default(size=18), 0
+    for (text, picture), height in zip(parts, heights):
+        pen.text((6, top + 4), text, fill="black", font=font)
+        made.paste(picture.resize((WIDTH, height)), (0, top + BAR))
+        top += BAR + height
+    return made
+
+
+def main() -> None:
+    parts = {"nodes": [photograph_nodes], "results": [show_stages, show_pasted]}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("which", nargs="?", choices=parts, help="by default both")
+    which = parser.parse_args().which
+
+    python = Path(sys.executable)
+    with HeadlessComfyUI(environment.Environment(python, environment.find_host(python, None))) as server:
+        client = ComfyClient(server.url)
+        furnish(client)
+        for part in [make for name in parts if which in (name, None) for make in parts[name]]:
+            part(client)
+
+
+if __name__ == "__main__":
+    main()
