@@ -15,7 +15,7 @@ from realportrait_core.errors import InputError
 from realportrait_core.eval import __main__ as command
 from realportrait_core.eval import protocol
 from realportrait_core.eval.metrics import (
-    feature_error, keypoint_error, outside_error, psnr, seen_faces, ssim,
+    feature_error, keypoint_error, mouth_correlation, mouth_opening, outside_error, psnr, seen_faces, ssim,
 )
 from realportrait_core.face.crop import rescale
 from realportrait_core.generate import Motion
@@ -112,6 +112,21 @@ def test_errors_of_a_part_do_not_see_the_rest():
     torch.testing.assert_close(feature_error(moved, truth), torch.tensor([0.0, 10 / 11]))
     with pytest.raises(InputError, match="Of 5 keypoints"):
         feature_error(truth[:, :5], truth[:, :5])
+
+
+def test_mouths_that_open_together_correlate():
+    points = torch.zeros(6, 26, 2)
+    points[:, 5, 1] = torch.tensor([1.0, 3, 2, 5, 4, 1])                                # the lower lip
+    torch.testing.assert_close(mouth_opening(points + 7), points[:, 5, 1])
+    opening, other = points[:, 5, 1].tolist(), [2.0, 2.5, 2.0, 2.5, 2.0, 2.5]
+    assert mouth_correlation([opening, other], [opening, other]) == pytest.approx(1)
+    # Each clip about its own mean: a mouth that is wider from the first frame on changes nothing.
+    assert mouth_correlation([[2 * x + 9 for x in opening]], [opening]) == pytest.approx(1)
+    assert mouth_correlation([[-x for x in opening]], [opening]) == pytest.approx(-1)
+    assert mouth_correlation([[3.0] * 6], [opening]) == 0
+    expected = torch.corrcoef(torch.tensor([opening, other]))[0, 1].item()
+    assert mouth_correlation([opening], [other]) == pytest.approx(expected, rel=1e-5)
+
 
     pictures = torch.rand(2, 3, 20, 20) / 2
     face = torch.zeros(2, 20, 20, dtype=torch.bool)

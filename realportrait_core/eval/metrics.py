@@ -11,7 +11,7 @@ from ..face.crop import CROP, sample_crop
 from ..generate import CHUNK
 from ..vid2vid.keypoints import transform
 from ..vid2vid.motion import MotionExtractor
-from ..vid2vid.regions import EYES_AND_MOUTH, check_known
+from ..vid2vid.regions import EYES_AND_MOUTH, LIPS, check_known
 
 SAME = 1e-10            # mean squared error below which two pictures count as equal: PSNR ends at 100 dB
 WINDOW, SIGMA = 11, 1.5     # px, SSIM's Gaussian (Wang, Bovik, Sheikh, Simoncelli 2004)
@@ -77,6 +77,21 @@ def feature_error(result: Tensor, truth: Tensor) -> Tensor:
     check_known(result.shape[1], "the error of the face's features")
     chosen = list(EYES_AND_MOUTH[result.shape[1]])
     return keypoint_error(result[:, chosen], truth[:, chosen])
+
+
+def mouth_opening(points: Tensor) -> Tensor:
+    """Distance of the lips' keypoints in each frame (L,), px; (L, K, 2)."""
+    upper, lower = LIPS[points.shape[1]]
+    return torch.linalg.vector_norm(points[:, lower] - points[:, upper], dim=-1)
+
+
+def mouth_correlation(result: list[list[float]], truth: list[list[float]]) -> float:
+    """How a mouth's opening goes with the truth's over the frames of several clips, each about its own mean: -1 to 1.
+
+    0 for a mouth that never moves.
+    """
+    a, b = (torch.cat([values - values.mean() for values in map(torch.tensor, clips)]).double() for clips in (result, truth))
+    return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt().clamp(min=SAME))
 
 
 def outside_error(result: Tensor, truth: Tensor, face: Tensor) -> Tensor:

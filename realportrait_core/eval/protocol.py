@@ -31,8 +31,10 @@ from ..generate import (
 from ..vae import TinyVAE
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.keypoints import angle_between
-from ..vid2vid.regions import EYES_AND_MOUTH
-from .metrics import feature_error, keypoint_error, outside_error, psnr, seen_faces, ssim
+from ..vid2vid.regions import EYES_AND_MOUTH, LIPS
+from .metrics import (
+    feature_error, keypoint_error, mouth_correlation, mouth_opening, outside_error, psnr, seen_faces, ssim,
+)
 
 log = logging.getLogger(__name__)
 
@@ -212,6 +214,8 @@ def score(vid2vid: FaceVid2Vid, rows: dict[str, Tensor], truth: Tensor, crop: Te
         }
         if points.shape[1] in EYES_AND_MOUTH:
             figures["eyes_mouth_error_px"] = feature_error(points, true_points)
+        if points.shape[1] in LIPS:
+            figures |= {"mouth_px": mouth_opening(points), "true_mouth_px": mouth_opening(true_points)}
         scores[row] = {name: values.tolist() for name, values in figures.items()}
     return scores
 
@@ -274,8 +278,11 @@ def summary(outcomes: list[Outcome], clip_frames: int) -> dict:
         row: {name: mean(clip["rows"][row][name] for clip in clips) for name in metrics}
         for row, metrics in outcomes[0].scores.items()
     }
-    for figures in rows.values():
+    for row, figures in rows.items():
         figures["over_static_db"] = figures["psnr_db"] - rows[STATIC]["psnr_db"]
+        if "mouth_px" in figures:
+            openings = ([outcome.scores[row][name] for outcome in outcomes] for name in ("mouth_px", "true_mouth_px"))
+            figures["mouth_correlation"] = mouth_correlation(*openings)
     better = [
         ours > still
         for outcome in outcomes
@@ -303,15 +310,16 @@ def table(report: dict) -> str:
         f"{report['mode']} on {report['data']}: {report['clips_used']} used / {report['clips_total']} total clips",
         f"Scored: {report['frames_scored']} frames, 1 to the last of a clip (0 is the portrait); {report['steps']} DDIM steps.",
         "",
-        f"{'':16}{'PSNR dB':>9}{'over static':>13}{'SSIM':>8}{'keypoints px':>14}{'eyes, mouth':>13}{'head deg':>10}"
-        f"{'outside':>9}",
+        f"{'':16}{'PSNR dB':>9}{'over static':>13}{'SSIM':>8}{'keypoints px':>14}{'eyes, mouth':>13}{'mouth r':>9}"
+        f"{'head deg':>10}{'outside':>9}",
     ]
     for row, figures in report["rows"].items():
         over = "" if row == STATIC else f"{figures['over_static_db']:+.2f}"
         features = f"{figures['eyes_mouth_error_px']:.2f}" if "eyes_mouth_error_px" in figures else ""
+        mouth = f"{figures['mouth_correlation']:.2f}" if "mouth_correlation" in figures else ""
         lines.append(
             f"{row:16}{figures['psnr_db']:9.2f}{over:>13}{figures['ssim']:8.4f}{figures['keypoint_error_px']:14.2f}"
-            f"{features:>13}{figures['rotation_error_deg']:10.2f}{figures['outside_error_255']:9.2f}"
+            f"{features:>13}{mouth:>9}{figures['rotation_error_deg']:10.2f}{figures['outside_error_255']:9.2f}"
         )
     if FACE_VID2VID not in report["rows"]:
         lines.append(f"{FACE_VID2VID:16}    these weights have no generator G")

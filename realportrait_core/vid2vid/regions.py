@@ -12,6 +12,7 @@ MOUTH = {
     21: (6, 12, 14, 17, 19, 20),
     26: (4, 5, 6, 7, 8, 9),
 }
+LIPS = {26: (4, 5)}         # upper, lower: how far the mouth is open
 EYES_AND_MOUTH = {k: tuple(sorted(EYES[k] + MOUTH[k])) for k in EYES}
 # Left and right keypoints that change places in a mirror; the others lie near the middle of the face. LivePortrait's were
 # learnt without names, and which of them are pairs is not published: `partners` looks for them.
