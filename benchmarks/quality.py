@@ -73,7 +73,7 @@ def rows_of(
     were left out because of a face: name -> reason. The first variant is the reference. InputError where no clip is left.
     """
     if limit is not None and limit < 1 or frames is not None and frames < 2:
-        raise InputError(f"--limit is {limit} and --frames {frames}; at least 1 clip and 2 frames (0 is the portrait) are needed.")
+        raise InputError(f"--limit is {limit} and --frames {frames}; at least 1 clip and 2 frames are needed.")
     clips, left_out = [], {}
     for case in self_cases(data)[:limit]:
         log.info("%s ...", case.name)
