@@ -3,21 +3,26 @@
     python -m benchmarks [--device cpu|cuda] [--preset mini|paper] [--json FILE] [--plot FILE]
     python -m benchmarks limits --device cuda
     python -m benchmarks memory
+    python -m benchmarks quality --data DIR [--limit N] [--frames N] [--device cpu|cuda] [--json FILE]
 
 Each ratio is taken in one run, call by call in turns, with the largest difference of the two results beside it. Without a
 table's name: `parts`, on a GPU `limits` too. `memory` is one whole step of the paper's network on the CPU: minutes.
+`quality` is what fewer steps, other solvers and caching cost, with the bundled weights on the clips of a folder.
 """
 
 import argparse
 import json
 import logging
 import platform
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from realportrait_core.errors import RealPortraitError
+from realportrait_core.face.detect import MODEL_NAME
 
-from . import limits, memory
+from . import limits, memory, quality
 from .measure import Comparison, compare
 from .parts import PARTS
 from .plot import svg
@@ -48,14 +53,20 @@ def table(rows: list[Comparison]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="?", choices=("parts", "limits", "memory"), help="which table alone")
+    parser.add_argument("table", nargs="?", choices=("parts", "limits", "memory", "quality"), help="which table alone")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--preset", choices=tuple(SIZES), help="sizes of the parts; without it those of mini and paper")
     parser.add_argument("--part", choices=tuple(PARTS), help="one part alone")
     parser.add_argument("--repeats", type=int, default=5, help="calls of each side (%(default)s)")
+    parser.add_argument("--data", type=Path, help="of quality: a folder of .mp4 clips in the form of heads256")
+    parser.add_argument("--limit", type=int, help="of quality: the first so many clips, by name; all by default")
+    parser.add_argument("--frames", type=int, help="of quality: so many frames of each clip; all by default")
+    parser.add_argument("--detector", type=Path, help=f"of quality: {MODEL_NAME}; by default where install.py puts it")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--plot", type=Path, help="draw the ratios of the parts here, as an .svg")
     options = parser.parse_args()
+    if options.table == "quality" and options.data is None:
+        parser.error("quality needs --data")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     tables = [options.table] if options.table else ["parts", "limits"] if options.device == "cuda" else ["parts"]
 
@@ -80,6 +91,16 @@ def main() -> None:
         peak = memory.one_step(config.dit, config.clip_frames, config.image_size)
         log.info(memory.describe(config.dit, config.clip_frames, config.image_size, peak))
         report["memory"] = asdict(peak)
+    if "quality" in tables:
+        networks = quality.bundled_networks(options.detector, options.device)
+        rows, left_out = quality.rows_of(networks, options.data, options.limit, options.frames, options.device)
+        log.info("\n%s", quality.table(rows))
+        for name, reason in left_out.items():
+            log.info("Left out %s: %s", name, reason)
+        report["quality"] = {
+            "data": str(options.data), "limit": options.limit, "frames": options.frames,
+            "rows": [asdict(row) for row in rows], "left_out": left_out,
+        }
     if options.json:
         options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
 
@@ -98,4 +119,8 @@ def processor(device: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except RealPortraitError as error:
+        log.error("%s", error)
+        sys.exit(1)

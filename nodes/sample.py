@@ -7,8 +7,10 @@ import torch
 from comfy_api.latest import io
 
 from ..realportrait_core import clips
+from ..realportrait_core.dit.cache import Caching
 from ..realportrait_core.errors import RealPortraitError
 from ..realportrait_core.generate import Motion as MotionValue
+from ..realportrait_core.speed import PRESETS
 from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
 from .host.model import config_of
 from .host.run import Progress, one_of, preview_of_middle
@@ -17,11 +19,14 @@ from .sockets import Motion
 PORTRAIT_TIP = "The portrait, the same picture that went into Extract Vid2vid Keypoints."
 VAE_TIP = "A VAE of Stable Diffusion 1.5, or realportrait_mini_vae that comes with the pack."
 STRENGTH_TIP = "How strongly the motion steers the picture. 1 is what the model was trained with; 0 switches the motion off."
+SPEEDS = ("exact", *PRESETS)
+# The core's solvers as the host's sampler and scheduler.
+SOLVERS = {"ddim": ("euler", "normal"), "dpmpp_2m": ("dpmpp_2m", "sgm_uniform")}
 
 
 def sample_clips(
     model, reference: torch.Tensor, motion: MotionValue, *,
-    seed: int, steps: int, sampler_name: str, scheduler: str, strength: float,
+    seed: int, steps: int, sampler_name: str, scheduler: str, strength: float, caching: Caching,
 ) -> torch.Tensor:
     """Latents (frames, 4, h, w) of every driver frame, clip after clip; the last latent of a clip starts the next.
 
@@ -32,7 +37,7 @@ def sample_clips(
     done = new_latent(motion.maps)                                                      # (frames, 4, h, w)
     for i, clip in enumerate(plan):
         maps = motion.maps[clips.frames(clip)]
-        positive, negative = conditioning(reference, maps, motion.portrait_maps, strength)
+        positive, negative = conditioning(reference, maps, motion.portrait_maps, strength, caching)
         latent = {"samples": new_latent(maps)}
         if clip.conditional:
             latent = continued_latent(maps, done[:clip.start + clip.conditional], clip.conditional)
@@ -88,19 +93,34 @@ class SampleClips(io.ComfyNode):
                     tooltip="Which noise levels the steps visit. 'normal' spaces the timesteps evenly, as IDDPM does.",
                 ),
                 io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=STRENGTH_TIP),
+                # Optional, so that workflows from before it was there still run.
+                io.Combo.Input(
+                    "speed", options=list(SPEEDS), default="exact", optional=True,
+                    tooltip="'exact' computes every step, with steps, sampler_name and scheduler as they are set. The others set "
+                    "these themselves and take less time for less likeness: 'balanced' is 10 steps of 'dpmpp_2m' with "
+                    "'sgm_uniform'; 'fast' is 8, and the motion is read anew at every 2nd only.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="One latent for each driver frame.")],
         )
 
     @classmethod
-    def execute(cls, model, vae, portrait, motion, seed, steps, sampler_name, scheduler, strength) -> io.NodeOutput:
+    def execute(
+        cls, model, vae, portrait, motion, seed, steps, sampler_name, scheduler, strength, speed="exact"
+    ) -> io.NodeOutput:
         config_of(model)
+        one_of(SPEEDS, speed, "speed")
         one_of(comfy.samplers.KSampler.SAMPLERS, sampler_name, "sampler_name")
         one_of(comfy.samplers.KSampler.SCHEDULERS, scheduler, "scheduler")
+        caching = Caching()
+        if speed in PRESETS:
+            preset = PRESETS[speed]
+            steps, caching = preset.steps, preset.caching
+            sampler_name, scheduler = SOLVERS[preset.solver]
         reference = encode_portrait(vae, portrait, motion)
         samples = sample_clips(
             model, reference, motion,
-            seed=seed, steps=steps, sampler_name=sampler_name, scheduler=scheduler, strength=strength,
+            seed=seed, steps=steps, sampler_name=sampler_name, scheduler=scheduler, strength=strength, caching=caching,
         )
         return io.NodeOutput({"samples": samples})
 

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from . import clips
+from .dit.cache import Caching, StepCache
 from .dit.embed import ClipShape
 from .dit.model import RealPortraitDiT
-from .diffusion.sampling import sample_clip
+from .diffusion.sampling import Solver, cpu_noise, sample_clip
 from .diffusion.schedule import Schedule
 from .errors import InputError
 from .face.crop import CROP, carry_ellipse, clip_crop, face_ellipse, face_square, points_to_crop, sample_crop, warp_affine
@@ -416,8 +417,10 @@ def render(
     seed: int = 0,
     strength: float = 1.0,
     callback: Progress | None = None,
+    solver: Solver = "ddim",
+    caching: Caching = Caching(),
 ) -> torch.Tensor:
-    """Latents (L, 4, h, w) of every driver frame by DDIM, clip after clip; reference_latent (1, 4, h, w).
+    """Latents (L, 4, h, w) of every driver frame, clip after clip; reference_latent (1, 4, h, w).
 
     Clip i draws its noise with seed + i. callback(done, total) counts steps over all clips.
     """
@@ -429,16 +432,17 @@ def render(
     latents: list[torch.Tensor] = []
     for i, clip in enumerate(plan):
         control = dit.encode_motion(motion.maps[clips.frames(clip)].to(device, torch.float32))
-        noise = torch.randn(clip.length, *reference_latent.shape[1:], generator=torch.Generator().manual_seed(seed + i))
+        draw, cache = cpu_noise(seed + i), StepCache(caching)
+        noise = draw(torch.empty(clip.length, *reference_latent.shape[1:], device=device))
         known = torch.stack(latents[-clip.conditional:]) if clip.conditional else None
 
         def denoise(z, t, conditional):
-            return dit(z[None], t[None], shape, reference, control, conditional[None], strength)[0]
+            return dit(z[None], t[None], shape, reference, control, conditional[None], strength, cache)[0]
 
         def counted(step: int, before: int = i * steps):
             if callback is not None:
                 callback(before + step + 1, len(plan) * steps)
 
-        z = sample_clip(denoise, noise.to(device), schedule, steps, cfg.prediction, known, counted)
+        z = sample_clip(denoise, noise, schedule, steps, cfg.prediction, known, counted, solver, draw)
         latents.extend(z[clip.conditional:clip.stop - clip.start].cpu())
     return torch.stack(latents)

@@ -9,12 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import limits, parts
+import yunet
+from benchmarks import limits, parts, quality
 from benchmarks.literal.dit import attention
 from benchmarks.measure import relative_difference
 from benchmarks.sizes import SIZES, TINY_LIMITS
 from realportrait_core.config import PAPER
-from realportrait_core.dit import RealPortraitDiT
+from realportrait_core.diffusion.schedule import linear_schedule
+from realportrait_core.dit import Caching, RealPortraitDiT
+from realportrait_core.errors import InputError
+from realportrait_core.eval.protocol import Networks
+from realportrait_core.face.detect import FaceDetector
+from realportrait_core.speed import Speed
+from realportrait_core.vae import TinyVAE
+from realportrait_core.vid2vid import FaceVid2Vid
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,6 +105,39 @@ def test_limits_run_where_there_is_no_gpu():
     whole = limits.end_to_end(TINY, TINY_LIMITS, "cpu", repeats=1)
     assert whole.frames_per_second * whole.seconds == pytest.approx(TINY_LIMITS.driver_frames)
     assert "End to end: 4 frames with 2 steps" in limits.table(figures, whole)
+
+
+def test_quality_is_measured_against_truth_and_against_the_first_variant():
+    """On networks of random weights; the first 4 frames of one clip."""
+    pytest.importorskip("av")
+    config, data = TINY.config, ROOT / "tests" / "data"
+    networks = Networks(
+        parts.random_weights(FaceVid2Vid(config.vid2vid), "cpu"), parts.random_weights(RealPortraitDiT(config.dit), "cpu"),
+        parts.random_weights(TinyVAE((4, 4, 4, 4)), "cpu"), FaceDetector(yunet.onnx()), linear_schedule(),
+    )
+    variants = {
+        "all": Speed(4), "the same": Speed(4, caching=Caching(control_every=1)), "fewer": Speed(2),
+        "cached": Speed(4, "dpmpp_2m", Caching(control_every=2, threshold=0.1)), "ancestral": Speed(3, "ancestral"),
+    }
+    rows, left_out = quality.rows_of(networks, data, 1, 4, "cpu", variants)
+    assert [row.name for row in rows] == list(variants) and left_out == {}
+    for row in rows[:2]:
+        assert row.reference["psnr_db"] == 100 and row.reference["keypoint_error_px"] == 0
+    assert all(row.reference["psnr_db"] < 100 for row in rows[2:])
+    assert rows[0].truth == rows[1].truth and rows[0].truth["psnr_db"] < 100
+    assert rows[0].times_as_fast == 1 and all(row.times_as_fast > 0 for row in rows)
+    assert len(quality.table(rows).splitlines()) == 7
+    for limit, frames in ((0, 4), (1, 1)):
+        with pytest.raises(InputError, match=f"--limit is {limit} and --frames {frames}"):
+            quality.rows_of(networks, data, limit, frames, "cpu", variants)
+
+
+def test_quality_needs_a_folder_with_clips(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "quality", "--detector", str(yunet.onnx())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "quality needs --data" in done.stderr
+    done = subprocess.run([*command, "--data", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "holds no .mp4 clip" in done.stderr and "Traceback" not in done.stderr
 
 
 A_FEW_BLOCKS = """

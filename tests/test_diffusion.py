@@ -6,7 +6,7 @@ from golden import load
 from realportrait_core.diffusion.conditional import Known, known_head, training_mask
 from realportrait_core.diffusion.objective import diffusion_loss, noise_clip
 from realportrait_core.diffusion.sampling import (
-    ancestral_step, cpu_noise, ddim_step, denoised, sample_ancestral, sample_clip, sample_ddim,
+    ancestral_step, cpu_noise, ddim_step, denoised, extrapolated, sample_ancestral, sample_clip, sample_ddim, sample_dpmpp_2m,
 )
 from realportrait_core.diffusion.schedule import (
     Schedule, learned_log_variance, linear_schedule, posterior_mean, q_sample, spread, target, to_epsilon, to_x0,
@@ -139,6 +139,11 @@ def test_timesteps_are_spread_evenly_with_both_ends():
             spread(steps)
 
 
+def test_trailing_timesteps_have_even_gaps_down_to_the_picture():
+    assert FULL.trailing(9).timesteps.tolist() == [111, 222, 333, 444, 555, 666, 777, 888, 999]
+    assert FULL.trailing(1).timesteps.tolist() == [999]
+
+
 def test_both_predictions_mean_the_same_picture():
     torch.manual_seed(0)
     x_0, noise, t = torch.randn(5, 4, 6, 6), torch.randn(5, 4, 6, 6), torch.tensor([10, 200, 500, 800, 950])
@@ -152,7 +157,7 @@ def test_both_predictions_mean_the_same_picture():
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
-@pytest.mark.parametrize("sampler", ["ddim", "ddim eta 1", "ancestral"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddim eta 1", "dpmpp_2m", "ancestral"])
 def test_a_denoiser_that_knows_the_picture_ends_on_it(prediction, sampler):
     torch.manual_seed(0)
     picture, schedule = torch.randn(3, 4, 6, 6), FULL.respaced(12)
@@ -166,14 +171,60 @@ def test_a_denoiser_that_knows_the_picture_ends_on_it(prediction, sampler):
 def run(sampler: str, denoise, noise: Tensor, schedule: Schedule, prediction: str, known: Known | None = None, callback=None):
     if sampler == "ancestral":
         return sample_ancestral(denoise, noise, schedule, prediction, cpu_noise(5), known, callback)
+    if sampler == "dpmpp_2m":
+        return sample_dpmpp_2m(denoise, noise, schedule, prediction, known, callback)
     eta = 1.0 if sampler == "ddim eta 1" else 0.0
     return sample_ddim(denoise, noise, schedule, prediction, eta, cpu_noise(5), known, callback)
+
+
+def test_second_order_is_nearer_with_as_many_steps():
+    """Data that are N(0, 0.5^2) have a denoiser in closed form, and the exact way from noise scales it by the deviations."""
+    torch.manual_seed(0)
+    noise = torch.randn(2, 4, 6, 6)
+
+    def denoise(z, t, conditional):
+        abar = FULL.alphas_cumprod[t.long()][:, None, None, None]
+        x_0 = 0.25 * abar.sqrt() / (0.25 * abar + 1 - abar) * z
+        return to_epsilon(FULL, z, t.long(), x_0)
+
+    abar = FULL.alphas_cumprod[-1]
+    exact = noise.double() * 0.5 / (0.25 * abar + 1 - abar).sqrt()
+
+    def error(sampler: str, steps: int) -> float:
+        return float((sample_clip(denoise, noise.double(), FULL, steps, "epsilon", solver=sampler) - exact).abs().max())
+
+    assert error("dpmpp_2m", 20) < 0.4 * error("ddim", 20)
+    assert error("dpmpp_2m", 40) < 0.25 * error("dpmpp_2m", 20)
+
+
+def test_extrapolation_is_a_line_in_the_log_of_the_signal_to_noise_ratio():
+    schedule = FULL.respaced(6)
+    abar = schedule.alphas_cumprod
+    rise = (abar / (1 - abar)).log() / 2
+    t = torch.arange(1, 5)
+    line = [3 * at - 2 for at in (rise[t], rise[t + 1], (rise[t] + rise[t - 1]) / 2)]
+    now, before, ahead = (values[:, None, None, None] for values in line)
+    torch.testing.assert_close(extrapolated(schedule, now, before, t), ahead)
+    assert torch.equal(extrapolated(schedule, now, before, torch.zeros(4, dtype=torch.long)), now)
+
+
+def test_a_clip_is_sampled_by_the_solver_that_is_named(golden):
+    torch.manual_seed(0)
+    noise, even = torch.randn(3, 4, 6, 6), FULL.respaced(5)
+    for solver, schedule in (("ddim", even), ("dpmpp_2m", FULL.trailing(5)), ("ancestral", even)):
+        expected = run(solver, stand_in(golden), noise, schedule, "v")
+        assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 5, "v", solver=solver, draw=cpu_noise(5)), expected)
+    with pytest.raises(InputError, match="solver is 'heun'; it must be one of: ddim, dpmpp_2m, ancestral"):
+        sample_clip(stand_in(golden), noise, FULL, 5, "v", solver="heun")
+    for steps in (0, 1000):
+        with pytest.raises(InputError, match=f"{steps} sampling steps; there must be 1 to 999"):
+            sample_clip(stand_in(golden), noise, FULL, steps, "v", solver="dpmpp_2m")
 
 
 # Conditional frames
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
-@pytest.mark.parametrize("sampler", ["ddim", "ddim eta 1", "ancestral"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddim eta 1", "dpmpp_2m", "ancestral"])
 def test_conditional_frames_stay_bit_identical(golden, sampler, prediction):
     """And the network always sees them clean, at t = 0, however wild its answer for them is."""
     torch.manual_seed(0)
@@ -205,7 +256,7 @@ def test_samplers_leave_their_inputs_alone(golden):
     torch.manual_seed(0)
     noise, known = torch.randn(4, 4, 6, 6), Known(torch.randn(4, 4, 6, 6), torch.tensor([1, 0, 0, 0]).bool())
     before = noise.clone(), known.latents.clone(), known.mask.clone()
-    for sampler in ("ddim", "ancestral"):
+    for sampler in ("ddim", "dpmpp_2m", "ancestral"):
         run(sampler, stand_in(golden), noise, FULL.respaced(4), "epsilon", known)
     assert all(torch.equal(a, b) for a, b in zip(before, (noise, known.latents, known.mask)))
 

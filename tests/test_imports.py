@@ -28,6 +28,7 @@ ALLOWED = {
     "licences": BASE | {"checkpoint"},
     "vid2vid": BASE | {"checkpoint"},
     "dit": BASE | {"checkpoint", "motion_map"},         # never vid2vid: a motion map is a tensor
+    "speed": BASE | {"dit", "diffusion"},
     "clips": BASE | NETWORKS,
     "generate": BASE | NETWORKS | {"clips"},
     "inspect": BASE | NETWORKS | {"clips", "generate"},

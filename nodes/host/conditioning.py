@@ -3,6 +3,7 @@
 import comfy.model_management
 import torch
 
+from ...realportrait_core.dit.cache import Caching
 from ...realportrait_core.errors import InputError
 from ...realportrait_core.generate import Motion, frame_portrait
 from ...realportrait_core.motion_map import MotionMaps
@@ -25,10 +26,12 @@ def encode_portrait(vae, portrait: torch.Tensor, motion: Motion) -> torch.Tensor
     return latent
 
 
-def conditioning(reference: torch.Tensor, maps: MotionMaps, portrait_maps: MotionMaps, strength: float) -> tuple[list, list]:
+def conditioning(
+    reference: torch.Tensor, maps: MotionMaps, portrait_maps: MotionMaps, strength: float, caching: Caching = Caching()
+) -> tuple[list, list]:
     """(positive, negative) for one clip. The negative is the portrait unmoved: with cfg 1, as in the paper, it is not run."""
     prompt = torch.zeros(1, 1, 8)       # nothing reads it; stock conditioning nodes expect a tensor
-    said = {"rp_reference": reference, "rp_motion": maps, "rp_portrait_motion": portrait_maps}
+    said = {"rp_reference": reference, "rp_motion": maps, "rp_portrait_motion": portrait_maps, "rp_caching": caching}
     return [[prompt, {**said, "rp_strength": strength}]], [[prompt, {**said, "rp_strength": 0.0}]]
 
 

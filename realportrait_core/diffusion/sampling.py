@@ -1,10 +1,12 @@
 """Samplers as functions over a denoiser; conditional frames go in clean and come out bit-identical."""
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .conditional import Known, keep, known_head
 from .schedule import Schedule, at, learned_log_variance, posterior_mean, to_epsilon, to_x0
 
@@ -12,6 +14,7 @@ from .schedule import Schedule, at, learned_log_variance, posterior_mean, to_eps
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 Draw = Callable[[Tensor], Tensor]               # noise like this
 Callback = Callable[[int], None]                # told the step that was just taken, from 0
+Solver = Literal["ddim", "dpmpp_2m", "ancestral"]
 
 
 def cpu_noise(seed: int) -> Draw:
@@ -26,6 +29,18 @@ def ddim_step(schedule: Schedule, x: Tensor, t: Tensor, x_0: Tensor, eta: float 
     sigma = eta * ((1 - before) / (1 - abar)).sqrt() * (1 - abar / before).sqrt()
     mean = before.sqrt() * x_0 + (1 - before - sigma**2).sqrt() * to_epsilon(schedule, x, t, x_0)
     return mean if noise is None else mean + sigma * noise
+
+
+def extrapolated(schedule: Schedule, x_0: Tensor, before: Tensor, t: Tensor) -> Tensor:
+    """D of DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), from x_0 at t and `before`, x_0 a step earlier; t (L,).
+
+    A line through both in half the log of the signal-to-noise ratio, read in the middle of the step to come. The last step
+    has no such middle and stays with x_0.
+    """
+    abar = schedule.alphas_cumprod
+    step = (abar / (1 - abar)).log().diff().neg()                                       # (T - 1,), down from t = 1 .. T - 1
+    weight = torch.cat([step.new_zeros(1), step[:-1] / step[1:] / 2, step.new_zeros(1)])    # (T,)
+    return torch.lerp(before, x_0, 1 + at(weight, t, x_0))
 
 
 def ancestral_step(schedule: Schedule, x: Tensor, t: Tensor, x_0: Tensor, variance: Tensor | None, noise: Tensor) -> Tensor:
@@ -60,6 +75,26 @@ def sample_ddim(
     """DDIM from pure noise to x_0 (L, 4, h, w)."""
     def step(x: Tensor, t: Tensor, x_0: Tensor, variance: Tensor | None) -> Tensor:
         return ddim_step(schedule, x, t, x_0, eta, draw(x) if eta else None)
+
+    return run(step, denoise, noise, schedule, prediction, known, callback)
+
+
+def sample_dpmpp_2m(
+    denoise: Denoise,
+    noise: Tensor,                              # (L, 4, h, w)
+    schedule: Schedule,                         # respaced to the steps wanted
+    prediction: str,                            # "epsilon" or "v"
+    known: Known | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """DPM-Solver++(2M), of second order, from pure noise to x_0 (L, 4, h, w): DDIM steps with an extrapolated x_0."""
+    before: Tensor | None = None
+
+    def step(x: Tensor, t: Tensor, x_0: Tensor, variance: Tensor | None) -> Tensor:
+        nonlocal before
+        ahead = x_0 if before is None else extrapolated(schedule, x_0, before, t)
+        before = x_0
+        return ddim_step(schedule, x, t, ahead)
 
     return run(step, denoise, noise, schedule, prediction, known, callback)
 
@@ -100,7 +135,15 @@ def sample_clip(
     prediction: str,
     known: Tensor | None = None,
     callback: Callback | None = None,
+    solver: Solver = "ddim",
+    draw: Draw | None = None,                   # needed for "ancestral"
 ) -> Tensor:
-    """One clip (L, 4, h, w) by `steps` of DDIM on the full schedule; its first n frames are `known` (n, 4, h, w), if given."""
+    """One clip (L, 4, h, w) in `steps` of the full schedule; its first n frames are `known` (n, 4, h, w), if given."""
     head = None if known is None else known_head(known, noise)
-    return sample_ddim(denoise, noise, schedule.respaced(steps), prediction, known=head, callback=callback)
+    if solver == "ddim":
+        return sample_ddim(denoise, noise, schedule.respaced(steps), prediction, known=head, callback=callback)
+    if solver == "dpmpp_2m":                    # visiting t = 0 too would be a leap in the logarithm, and overshoot
+        return sample_dpmpp_2m(denoise, noise, schedule.trailing(steps), prediction, head, callback)
+    if solver == "ancestral":
+        return sample_ancestral(denoise, noise, schedule.respaced(steps), prediction, draw, head, callback)
+    raise InputError(f"The solver is {solver!r}; it must be one of: {', '.join(get_args(Solver))}.")

@@ -44,6 +44,13 @@ class Schedule:
         chosen = spread(steps, len(self))
         return visiting(self.alphas_cumprod[chosen], self.timesteps[chosen])
 
+    def trailing(self, steps: int) -> "Schedule":
+        """As `respaced`, with even gaps down to the picture itself: the lowest timestep is one gap above 0."""
+        if not 1 <= steps < len(self):
+            raise InputError(f"{steps} sampling steps; there must be 1 to {len(self) - 1}.")
+        chosen = spread(steps + 1, len(self))[1:]
+        return visiting(self.alphas_cumprod[chosen], self.timesteps[chosen])
+
 
 def linear_schedule(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> Schedule:
     """beta_t linear in t, as DDPM, PixArt and Open-Sora 1.1."""

@@ -1,4 +1,5 @@
+from .cache import Caching, StepCache
 from .embed import ClipShape
 from .model import RealPortraitDiT, Reference
 
-__all__ = ["ClipShape", "RealPortraitDiT", "Reference"]
+__all__ = ["Caching", "ClipShape", "RealPortraitDiT", "Reference", "StepCache"]

@@ -1,6 +1,9 @@
 """The network of Figure 2: an STDiT2 backbone whose spatial attention also reads the portrait, and its motion ControlNet."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 
 import torch
 from einops import rearrange
@@ -11,6 +14,7 @@ from ..errors import InputError
 from ..motion_map import MotionMaps
 from .attention import AttentionFunction, KeyValue, scaled_dot_product
 from .block import Block, Modulation, add_table, modulate
+from .cache import StepCache
 from .controlnet import ControlBlock
 from .embed import ClipShape, PatchEmbed, SizeEmbedder, TimestepEmbedder, positions, rope
 from .motion_mapper import MotionMapper
@@ -140,6 +144,7 @@ class RealPortraitDiT(nn.Module):
         control: Tensor | None,
         conditional: Tensor | None = None,
         strength: float = 1.0,
+        cache: StepCache | None = None,
     ) -> Tensor:
         """The prediction for every frame of B clips, (B, L, 4, h, w), or 8 channels with the learned variance; float32.
 
@@ -150,22 +155,41 @@ class RealPortraitDiT(nn.Module):
         control      (L, S, C) for every clip, or (B L, S, C)
         conditional  (B, L) bool: these frames count as t = 0
         strength     factor on the control's residuals
+        cache        this clip's, where steps may take over from those before; None: every step is computed
         """
         self.check(z_t, t, shape, reference, control, conditional)
         x = self.embed(z_t, shape.height, shape.width)                                  # (B, L, S, C)
         size, length = self.clip_vectors(shape, x.device, x.dtype)
         t, t_clean = self.t_embedder(t, x.dtype), self.t_clean(x)                       # (B, L, C), (1, 1, C)
         m = self.modulation(t if conditional is None else torch.where(conditional[..., None], t_clean, t), size, length)
-        if control is not None:
-            control = control.to(x).unflatten(0, (-1, x.shape[1]))                      # (B or 1, L, S, C)
-        for i, block in enumerate(self.blocks):
-            if control is not None and 1 <= i <= len(self.controlnet):
-                control, residual = self.controlnet[i - 1](x + control if i == 1 else control, m)
-                x = torch.add(x, residual, alpha=strength)
-            x = block(x, m, None if reference is None else reference.blocks[i])
+        keys = (None,) * len(self.blocks) if reference is None else reference.blocks
+        first = self.blocks[0](x, m, keys[0])
+        residuals = () if control is None else self.control_residuals(first, control, m)
+        later_blocks = partial(self.later_blocks, m=m, keys=keys[1:], strength=strength)
+        x = later_blocks(first, residuals) if cache is None else cache(x, first, residuals, later_blocks)
         return self.unpatchify(self.final_layer(x, t, t_clean + size, conditional), *z_t.shape[-2:])
 
     # ---- their parts ----
+
+    def control_residuals(self, x: Tensor, control: Tensor, m: Modulation) -> Iterator[Tensor]:
+        """What enters the inputs of backbone blocks 1, 2, ..., each (B, L, S, C), computed when it is asked for.
+
+        x (B, L, S, C) is what block 0 said, control (L, S, C) or (B L, S, C).
+        """
+        c = x + control.to(x).unflatten(0, (-1, x.shape[1]))
+        for block in self.controlnet:
+            c, residual = block(c, m)
+            yield residual
+
+    def later_blocks(
+        self, x: Tensor, residuals: Iterable[Tensor], m: Modulation, keys: Sequence[KeyValue | None], strength: float
+    ) -> Tensor:
+        """The backbone from block 1 on, the first of them with a residual of the control: x (B, L, S, C) -> (B, L, S, C)."""
+        for block, key_value, residual in zip_longest(list(self.blocks)[1:], keys, residuals):
+            if residual is not None:
+                x = torch.add(x, residual, alpha=strength)
+            x = block(x, m, key_value)
+        return x
 
     def embed(self, z: Tensor, height: int, width: int, embedder: PatchEmbed | None = None) -> Tensor:
         """Latents (..., 4, h, w) of a picture of height x width px -> tokens with positions (..., S, C)."""

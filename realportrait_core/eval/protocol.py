@@ -156,9 +156,19 @@ def encode(vae: TinyVAE, pictures: Tensor) -> Tensor:
     return torch.cat([vae.encode(chunk) for chunk in pictures.split(CHUNK)])
 
 
-@torch.inference_mode()
-def run_case(networks: Networks, case: Case, steps: int) -> Outcome:
-    """Animate and score one case. FaceError where a face is missing, InputError where the clips do not belong together."""
+@dataclass(frozen=True)
+class Prepared:
+    """A case up to its latents, by the nodes' flow."""
+
+    motion: Motion
+    portrait: Tensor            # (1, 3, S, S), as the motion frames it
+    truth: Tensor               # (L, 3, S, S)
+    crop: Tensor                # (3, 3) the truth's own, frame px -> crop px
+    faces: str                  # what the tracker said of the driver
+
+
+def prepare(networks: Networks, case: Case) -> Prepared:
+    """FaceError where a face is missing, InputError where the clips do not belong together."""
     driver, truth = (forth_and_back(read_clip(path), case.frames) for path in (case.driver, case.truth))
     if len(driver) != len(truth):
         raise InputError(f"{case.name}: the driver has {len(driver)} frames and the truth {len(truth)}.")
@@ -167,31 +177,38 @@ def run_case(networks: Networks, case: Case, steps: int) -> Outcome:
     followed = track(driver, networks.detector)
     true_track = followed if case.truth == case.driver else track(truth, networks.detector)
 
-    # The nodes' flow: keypoints, motion maps, frame, latents.
     keypoints = extract_keypoints(networks.vid2vid, portrait, driver.float() / 255, points, followed)
     size = networks.dit.cfg.input_sq_size
     motion = motion_maps(networks.vid2vid, keypoints, "relative", size=size, framing="whole", neutral=0)
     framed = frame_portrait(portrait, motion).movedim(-1, 1)                            # (1, 3, S, S)
+    pictures = truth.movedim(-1, 1).float() / 255
+    if pictures.shape[2:] != (size, size):
+        pictures = sample_frame(pictures, motion.portrait_to_frame, size)
+    crop = clip_crop(true_track.points) @ torch.linalg.inv(motion.portrait_to_frame)
+    return Prepared(motion, framed, pictures, crop, followed.report)
+
+
+@torch.inference_mode()
+def run_case(networks: Networks, case: Case, steps: int) -> Outcome:
+    """Animate and score one case. FaceError where a face is missing, InputError where the clips do not belong together."""
+    given = prepare(networks, case)
+    motion, framed, pictures = given.motion, given.portrait, given.truth
     began = time.perf_counter()
     latents = render(networks.dit, networks.schedule, encode(networks.vae, framed), motion, steps, SEED)
     seconds = time.perf_counter() - began
 
-    pictures = truth.movedim(-1, 1).float() / 255
-    if pictures.shape[2:] != (size, size):
-        pictures = sample_frame(pictures, motion.portrait_to_frame, size)
     rows = {STATIC: framed.expand_as(pictures), ROUND_TRIP: decode(networks.vae, encode(networks.vae, pictures))}
     if networks.vid2vid.generator is not None:
         rows[FACE_VID2VID] = paint(networks.vid2vid, framed, motion)
     rows[REALPORTRAIT] = decode(networks.vae, latents)
 
-    crop = clip_crop(true_track.points) @ torch.linalg.inv(motion.portrait_to_frame)    # frame px -> crop px
-    scores = score(networks.vid2vid, rows, pictures, crop, motion.maps.mask())
+    scores = score(networks.vid2vid, rows, pictures, given.crop, motion.maps.mask())
     colours = {row: (result - pictures).mean((2, 3)).tolist() for row, result in rows.items()}
-    last = len(truth) - 1
+    last = len(pictures) - 1
     shown = [max(1, round(last * (k + 1) / SHOWN)) for k in range(SHOWN)]
     kept = {"portrait": to_bytes(framed), "truth": to_bytes(pictures[shown])}
     kept |= {row: to_bytes(result[shown]) for row, result in rows.items() if row in (FACE_VID2VID, REALPORTRAIT)}
-    return Outcome(case.name, scores, colours, kept, followed.report, seconds)
+    return Outcome(case.name, scores, colours, kept, given.faces, seconds)
 
 
 def score(vid2vid: FaceVid2Vid, rows: dict[str, Tensor], truth: Tensor, crop: Tensor, face: Tensor) -> dict[str, dict]:

@@ -121,9 +121,9 @@ def test_the_network_sees_t_per_frame(model, clip, monkeypatch):
     seen = []
     forward = base.forward
 
-    def recorded(self, z, t, shape, reference, control, conditional=None, strength=1.0):
+    def recorded(self, z, t, shape, reference, control, conditional, strength, cache):
         seen.append((z.clone(), t.masked_fill(conditional, 0)))
-        return forward(self, z, t, shape, reference, control, conditional, strength)
+        return forward(self, z, t, shape, reference, control, conditional, strength, cache)
 
     monkeypatch.setattr(base, "forward", recorded)
     sample(model, positive, negative, latent=latent, mask=mask, steps=2)
@@ -215,6 +215,48 @@ def test_control_tokens_are_made_once_a_clip(model, clip, monkeypatch):
     monkeypatch.setattr(network, "encode_motion", lambda *args: encoded.append(1) or encode(*args))
     sample(model, positive, negative, steps=4)
     assert len(encoded) == 1
+
+
+# ---- caching ----
+
+def cached(pack, clip, **caching):
+    """The clip's conditioning with caching."""
+    chosen = pack("realportrait_core.dit.cache").Caching(**caching)
+    return [[[prompt, {**said, "rp_caching": chosen}]] for (prompt, said), in clip[:2]]
+
+
+def runs_of(blocks) -> list:
+    """Grows by one whenever the last of the blocks runs."""
+    runs = []
+    blocks[-1].register_forward_hook(lambda *given: runs.append(1))
+    return runs
+
+
+def test_caching_of_nothing_changes_nothing(pack, model, clip):
+    latent, mask = known_frames([0])
+    given = dict(latent=latent, mask=mask, cfg=2.0)
+    plain = sample(model, *clip[:2], **given)
+    assert torch.equal(sample(model, *cached(pack, clip, control_every=1, threshold=0.0), **given), plain)
+
+
+def test_the_hosts_samplers_take_over_from_step_to_step(pack, model, clip):
+    """Also with known frames and for both CONDITIONINGs of cfg, each by itself; a run starts with nothing."""
+    network = model.model.diffusion_model
+    backbone, control = runs_of(network.blocks), runs_of(network.controlnet)
+    latent, mask = known_frames([0])
+    given = dict(latent=latent, mask=mask, cfg=2.0, steps=4)
+    plain = sample(model, *clip[:2], **given)
+    assert (len(backbone), len(control)) == (8, 4)                                      # the negative has no control
+    backbone.clear(), control.clear()
+    conditioning = cached(pack, clip, control_every=2)
+    found = sample(model, *conditioning, **given)
+    assert (len(backbone), len(control)) == (8, 2)
+    assert torch.equal(found[0], latent[0]) and torch.isfinite(found).all() and not torch.equal(found, plain)
+    assert torch.equal(sample(model, *conditioning, **given), found) and len(control) == 4
+    backbone.clear()
+    loose = sample(model, *cached(pack, clip, threshold=10.0), **given)
+    assert len(backbone) == 2 and torch.equal(loose[0], latent[0]) and torch.isfinite(loose).all()
+    assert torch.equal(sample(model, *clip[:2], **given), plain)
 
 
 # ---- files ----

@@ -261,6 +261,48 @@ def test_progress_counts_frames_and_steps(run_node, model, vae, motion_of, extra
         comfy.utils.set_progress_bar_global_hook(None)
 
 
+def test_speed_chooses_steps_sampler_and_caching(run_node, model, vae, motion_of):
+    """20 frames are two clips; exact is what the other inputs say, and what a workflow without the input gets."""
+    network = model.model.diffusion_model
+    steps, controls = [], []
+    network.final_layer.register_forward_hook(lambda *given: steps.append(1))
+    network.controlnet[0].register_forward_hook(lambda *given: controls.append(1))
+    motion = motion_of(20)
+
+    def run(**changes):
+        steps.clear(), controls.clear()
+        given = dict(model=model, vae=vae, portrait=picture(1), motion=motion, **SETTINGS)
+        samples = run_node("RealPortraitSampler", **{**given, **changes})[0]["samples"]
+        return samples, len(steps), len(controls)
+
+    exact, *counts = run(speed="exact", steps=3)
+    assert counts == [6, 6] and torch.equal(run(steps=3)[0], exact)
+    balanced, *counts = run(speed="balanced", steps=3, sampler_name="heun")
+    assert counts == [20, 20]
+    assert torch.equal(run(steps=10, sampler_name="dpmpp_2m", scheduler="sgm_uniform")[0], balanced)
+    fast, *counts = run(speed="fast")
+    assert counts == [16, 8] and torch.isfinite(fast).all()
+    assert not torch.equal(fast, run(steps=8, sampler_name="dpmpp_2m", scheduler="sgm_uniform")[0])
+
+
+def test_fast_after_a_cancelled_run_is_as_if_nothing_had_been(run_node, model, vae, motion_of):
+    import comfy.model_management as management
+    import comfy.utils
+
+    given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(4), **SETTINGS, speed="fast")
+    whole = run_node("RealPortraitSampler", **given)[0]["samples"]
+    comfy.utils.set_progress_bar_global_hook(
+        lambda value, total, preview, node_id=None: management.interrupt_current_processing(value == 3)
+    )
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            run_node("RealPortraitSampler", **given)
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+        management.interrupt_current_processing(False)
+    assert torch.equal(run_node("RealPortraitSampler", **given)[0]["samples"], whole)
+
+
 def test_preview_shows_the_middle_frame(pack, model, monkeypatch):
     import latent_preview
     from comfy.cli_args import LatentPreviewMethod
@@ -546,6 +588,8 @@ def test_refused_by_the_sampler(pack, run_node, model, vae, motion_of):
         run_node("RealPortraitSampler", **{**given, "sampler_name": "eular"})
     with refused(pack, "scheduler is 'none'"):
         run_node("RealPortraitSampler", **{**given, "scheduler": "none"})
+    with refused(pack, "speed is 'faster'; it must be one of: exact, balanced, fast"):
+        run_node("RealPortraitSampler", **{**given, "speed": "faster"})
 
     class PixelVAE:
         def encode(self, pixels):
