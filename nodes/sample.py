@@ -86,7 +86,7 @@ class SampleClips(io.ComfyNode):
                 io.Combo.Input(
                     "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
                     tooltip="'euler' is DDIM, the deterministic sampler; 'euler_ancestral' is nearest to the paper's IDDPM; "
-                    "'dpmpp_2m' often needs fewer steps.",
+                    "'dpmpp_2m' with 'sgm_uniform' often needs fewer steps.",
                 ),
                 io.Combo.Input(
                     "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="normal",

@@ -51,6 +51,7 @@ SHOWN = {
         "sampler_name": "host/test_nodes.py::test_our_sampler_is_the_stock_sampler_clip_by_clip",
         "scheduler": "host/test_nodes.py::test_every_setting_of_the_sampler_changes_the_frames",
         "strength": "host/test_nodes.py::test_motion_reaches_the_frames",
+        "speed": "host/test_nodes.py::test_speed_chooses_steps_sampler_and_caching",
     },
     "RealPortraitContinueClip": {
         "start_frame": "host/test_nodes.py::test_a_clip_is_of_the_frames_that_were_asked_for",
