@@ -28,9 +28,10 @@ from realportrait_core.train.motion import draw_faces, motion_loss, train_motion
 from realportrait_core.train.muon import between_features, orthogonal
 from realportrait_core.train.store import Store, jitter, open_store, to_unit
 from realportrait_core.train.truth import NUM_KP, SURFACE, load_heads, pick
-from realportrait_core.train.warp import near, train_renderer
+from realportrait_core.train.warp import near, scale_down, train_renderer
 from realportrait_core.vae import TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid.blocks import ConvNorm
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
 from realportrait_core.vid2vid.keypoints import rotation_angles, rotation_matrix, transform
 from realportrait_core.vid2vid.motion import MotionExtractor
@@ -327,6 +328,19 @@ def test_the_renderer_trains(store, seconds, tmp_path):
     # With its M beside it, the state is that of a FaceVid2Vid.
     assert set(FaceVid2Vid(TOY.vid2vid).state_dict()) - set(start) == {
         f"motion.{name}" for name in MotionExtractor(TOY.vid2vid).state_dict()}
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_scaled_down_a_block_says_the_same(dims):
+    torch.manual_seed(0)
+    block = ConvNorm(dims, 3, 5).eval().requires_grad_(False)
+    block.norm.running_var.copy_(torch.tensor([1e5, 2.0, 1.0, 0.3, 70_000]))
+    block.norm.running_mean.normal_(std=100)
+    x = 100 * torch.randn(2, 3, *[6] * dims)
+    before = block(x)
+    scale_down(block)
+    torch.testing.assert_close(block.norm.running_var, torch.tensor([1.0, 1, 1, 0.3, 1]))
+    torch.testing.assert_close(block(x), before, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_near_keypoints():

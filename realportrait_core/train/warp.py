@@ -15,6 +15,7 @@ from torch import nn
 
 from ..config import Vid2VidConfig
 from ..vid2vid.appearance import AppearanceExtractor
+from ..vid2vid.blocks import ConvNorm
 from ..vid2vid.generator import Generator
 from ..vid2vid.keypoints import transform
 from ..vid2vid.warp import WarpingNetwork, axis
@@ -151,4 +152,18 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
     average = fit(model, loss, checkpoint, Budget(minutes=minutes), lr, adam_only=("readout",))
     model.load_state_dict(average)
     recalibrate(model, loss)
+    for module in model.modules():
+        if isinstance(module, ConvNorm):
+            scale_down(module)
     return model.cpu().eval()
+
+
+@torch.no_grad()
+def scale_down(block: ConvNorm) -> None:
+    """Channels with a variance above 1 before the norm get one of 1; the block says the same as before. Nothing holds such
+    scales back in training, and a variance can grow beyond 65504, which fp16 files hold."""
+    scale = block.norm.running_var.clamp(min=1).rsqrt()
+    block.conv.weight.mul_(scale.view(-1, *[1] * (block.conv.weight.ndim - 1)))
+    block.conv.bias.mul_(scale)
+    block.norm.running_mean.mul_(scale)
+    block.norm.running_var.mul_(scale**2)
