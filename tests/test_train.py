@@ -22,6 +22,7 @@ from realportrait_core.face.detect import FaceDetector
 from realportrait_core.train import __main__ as command
 from realportrait_core.train import loop, prepare, recipe
 from realportrait_core.train.dit import from_scratch
+from realportrait_core.train.data.frozen import freeze_segment
 from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.loop import Budget, fit, recalibrate
 from realportrait_core.train.motion import draw_faces, motion_loss, train_motion
@@ -33,7 +34,7 @@ from realportrait_core.vae import TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.blocks import ConvNorm
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
-from realportrait_core.vid2vid.keypoints import rotation_angles, rotation_matrix, transform
+from realportrait_core.vid2vid.keypoints import angle_between, rotation_angles, rotation_matrix, transform
 from realportrait_core.vid2vid.motion import MotionExtractor
 
 CLIPS = yunet.ROOT / "tests" / "data"
@@ -328,6 +329,25 @@ def test_the_renderer_trains(store, seconds, tmp_path):
     # With its M beside it, the state is that of a FaceVid2Vid.
     assert set(FaceVid2Vid(TOY.vid2vid).state_dict()) - set(start) == {
         f"motion.{name}" for name in MotionExtractor(TOY.vid2vid).state_dict()}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+def test_samples_lean_to_the_truth(store, vid2vid, share):
+    frames = torch.from_numpy(store.frames[0].copy()).float() / 255
+    vae = TinyVAE((4, 4, 4, 4)).eval().requires_grad_(False)
+    sample = freeze_segment(vid2vid, vae, frames, store.points[0], store.found[0], 2)
+    leaning = recipe.nearer_to_the_truth(sample, store.heads, 0, share)
+    every = torch.arange(len(sample))
+    for before, after, numbers, crops in (
+        (sample.poses, leaning.poses, every, sample.driver_crop.expand(len(every), 3, 3)),
+        (sample.portrait_poses, leaning.portrait_poses, sample.portraits, sample.portrait_crops),
+    ):
+        truth, _ = pick(store.heads, torch.zeros_like(numbers), numbers, to_unit(crops))
+        torch.testing.assert_close(after.expression, torch.lerp(before.expression, truth.expression, share))
+        turn, left = (angle_between(x.rotation, truth.rotation) for x in (before, after))
+        torch.testing.assert_close(left, (1 - share) * turn, atol=0.1, rtol=0.01)
+        if share == 1:
+            torch.testing.assert_close(transform(after), transform(truth), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
