@@ -8,9 +8,9 @@ from comfy_api.latest import io
 
 from ..realportrait_core import clips
 from ..realportrait_core.dit.cache import Caching
-from ..realportrait_core.errors import RealPortraitError
+from ..realportrait_core.errors import InputError, RealPortraitError
 from ..realportrait_core.generate import Motion as MotionValue
-from ..realportrait_core.speed import PRESETS
+from ..realportrait_core.speed import NAMES, preset
 from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
 from .host.model import config_of
 from .host.run import Progress, one_of, preview_of_middle
@@ -19,9 +19,9 @@ from .sockets import Motion
 PORTRAIT_TIP = "The portrait, the same picture that went into Extract Vid2vid Keypoints."
 VAE_TIP = "A VAE of Stable Diffusion 1.5, or realportrait_mini_vae that comes with the pack."
 STRENGTH_TIP = "How strongly the motion steers the picture. 1 is what the model was trained with; 0 switches the motion off."
-SPEEDS = ("exact", *PRESETS)
 # The core's solvers as the host's sampler and scheduler.
-SOLVERS = {"ddim": ("euler", "normal"), "dpmpp_2m": ("dpmpp_2m", "sgm_uniform")}
+SOLVERS = {"ddim": ("euler", "normal"), "ddim_trailing": ("euler", "sgm_uniform"), "dpmpp_2m": ("dpmpp_2m", "sgm_uniform")}
+DISTILLED_SCHEDULER = SOLVERS["ddim_trailing"][1]
 
 
 def sample_clips(
@@ -95,10 +95,11 @@ class SampleClips(io.ComfyNode):
                 io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=STRENGTH_TIP),
                 # Optional, so that workflows from before it was there still run.
                 io.Combo.Input(
-                    "speed", options=list(SPEEDS), default="exact", optional=True,
+                    "speed", options=list(NAMES), default="exact", optional=True,
                     tooltip="'exact' computes every step, with steps, sampler_name and scheduler as they are set. The others set "
                     "these themselves and take less time for less likeness: 'balanced' is 10 steps of 'dpmpp_2m' with "
-                    "'sgm_uniform'; 'fast' is 8, and the motion is read anew at every 2nd only.",
+                    "'sgm_uniform'; 'fast' is 8, and the motion is read anew at every 2nd only; 'distilled' is for weights that "
+                    "were made for few steps, such as realportrait_mini_4steps.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="One latent for each driver frame.")],
@@ -108,15 +109,20 @@ class SampleClips(io.ComfyNode):
     def execute(
         cls, model, vae, portrait, motion, seed, steps, sampler_name, scheduler, strength, speed="exact"
     ) -> io.NodeOutput:
-        config_of(model)
-        one_of(SPEEDS, speed, "speed")
+        cfg = config_of(model)
+        one_of(NAMES, speed, "speed")
         one_of(comfy.samplers.KSampler.SAMPLERS, sampler_name, "sampler_name")
         one_of(comfy.samplers.KSampler.SCHEDULERS, scheduler, "scheduler")
         caching = Caching()
-        if speed in PRESETS:
-            preset = PRESETS[speed]
-            steps, caching = preset.steps, preset.caching
-            sampler_name, scheduler = SOLVERS[preset.solver]
+        if speed != "exact":
+            chosen = preset(speed, cfg)
+            steps, caching = chosen.steps, chosen.caching
+            sampler_name, scheduler = SOLVERS[chosen.solver]
+        elif cfg.distilled_steps and (steps, scheduler) != (cfg.distilled_steps, DISTILLED_SCHEDULER):
+            raise InputError(
+                f"These weights are distilled for {cfg.distilled_steps} steps with {DISTILLED_SCHEDULER!r}; these are {steps} with "
+                f"{scheduler!r}. Choose speed 'distilled', or set those."
+            )
         reference = encode_portrait(vae, portrait, motion)
         samples = sample_clips(
             model, reference, motion,

@@ -67,6 +67,7 @@ class DiTConfig:
     qk_norm_legacy: bool = True         # RoPE before the q/k norm, as the public STDiT2 weights were trained
     input_sq_size: int = 512            # px, the picture side at which positions are integers
     prediction: str = "epsilon"         # or "v"
+    distilled_steps: int = 0            # the number of steps that the weights are made for; 0: any
     clip_frames: int = 16               # L, "L is set to 16 in our experiments"
     fps: float = 25.0                   # told to the fps embedder; constant for one set of weights
     # motion mapper: 3 convolutions with a stride of 2
@@ -84,6 +85,8 @@ class DiTConfig:
             raise InputError(f"motion_latent is {self.motion_latent}; the motion mapper gives at least 1 channel.")
         if self.prediction not in ("epsilon", "v"):
             raise InputError(f"prediction is {self.prediction!r}; it must be 'epsilon' or 'v'.")
+        if not 0 <= self.distilled_steps < 1000:
+            raise InputError(f"distilled_steps is {self.distilled_steps}; it must be 0 (not distilled) to 999.")
 
 
 @dataclass(frozen=True)

@@ -425,6 +425,10 @@ def render(
     Clip i draws its noise with seed + i. callback(done, total) counts steps over all clips.
     """
     cfg, device = dit.cfg, device_of(dit)
+    if cfg.distilled_steps and (steps, solver) != (cfg.distilled_steps, "ddim_trailing"):
+        raise InputError(
+            f"These weights are distilled for {cfg.distilled_steps} steps of ddim_trailing; {steps} of {solver} were asked for."
+        )
     shape = ClipShape(motion.maps.height, motion.maps.width, cfg.clip_frames, cfg.fps)
     own = motion.portrait_maps.to(device, torch.float32) if cfg.reference_motion else None
     reference = dit.encode_reference(reference_latent.to(device), shape, own)

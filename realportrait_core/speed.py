@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from .config import DiTConfig
 from .diffusion.sampling import Solver
 from .dit.cache import Caching
+from .errors import InputError
 
 
 @dataclass(frozen=True)
@@ -15,8 +17,25 @@ class Speed:
     caching: Caching = Caching()
 
 
-# Beside "exact", which computes every step of whatever number and solver one chooses.
+# Beside "exact", every step of whatever number and solver one chooses, and "distilled", whose number the weights fix.
 PRESETS = {
     "balanced": Speed(10, "dpmpp_2m"),
     "fast": Speed(8, "dpmpp_2m", Caching(control_every=2)),
 }
+NAMES = ("exact", *PRESETS, "distilled")
+
+
+def exact(cfg: DiTConfig, steps: int) -> Speed:
+    """Every step computed: `steps` of DDIM; distilled weights have their own number instead."""
+    return Speed(cfg.distilled_steps, "ddim_trailing") if cfg.distilled_steps else Speed(steps)
+
+
+def preset(name: str, cfg: DiTConfig) -> Speed:
+    """What a name other than "exact" means for these weights. InputError where the two do not fit."""
+    if name == "distilled" and not cfg.distilled_steps:
+        raise InputError("speed is 'distilled', and these weights are not: load distilled ones, or choose another speed.")
+    if name != "distilled" and cfg.distilled_steps:
+        raise InputError(
+            f"These weights are distilled for {cfg.distilled_steps} steps, and speed {name!r} takes others: choose 'distilled'."
+        )
+    return PRESETS[name] if name in PRESETS else exact(cfg, 0)

@@ -34,8 +34,8 @@ ALLOWED = {
     "inspect": BASE | NETWORKS | {"clips", "generate"},
     "edit": BASE | NETWORKS | {"generate"},
     "motion_file": BASE | NETWORKS | {"generate"},
-    "train": BASE | NETWORKS | {"clips", "generate", "video"},
-    "eval": BASE | NETWORKS | {"clips", "generate"},
+    "train": BASE | NETWORKS | {"clips", "generate", "speed", "video"},
+    "eval": BASE | NETWORKS | {"clips", "generate", "speed"},
     "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit"},
 }
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server", "execution", "latent_preview"}

@@ -415,11 +415,13 @@ def test_the_whole_recipe_in_toy_size(cache, seconds, tmp_path, monkeypatch, cap
         made = load_sample(folder / "samples" / f"{name}.safetensors")
         assert made.latents.shape == (24, 4, 32, 32) and made.portraits.tolist() == [0, 12, 23]
     files = sorted(run.out.rglob("*.safetensors"))
-    assert sorted(file.relative_to(run.out) for file in files) == sorted([recipe.DIT_FILE, recipe.VID2VID_FILE, recipe.VAE_FILE])
+    assert sorted(file.relative_to(run.out) for file in files) == sorted(
+        [recipe.DIT_FILE, recipe.DISTILLED_FILE, recipe.VID2VID_FILE, recipe.VAE_FILE]
+    )
     assert list((folder / "clips").glob("strip_*.png"))
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
-    assert len(before) == 4
+    assert len(before) == 5
     recipe.mini(run, minutes=0.1 / 60)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
     assert caplog.text.count("is there: skipped") >= 5

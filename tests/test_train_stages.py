@@ -15,22 +15,27 @@ import torch
 
 import yunet
 from realportrait_core.config import MINI, Config, DiTConfig, Vid2VidConfig
+from realportrait_core.diffusion.conditional import known_head
+from realportrait_core.diffusion.sampling import ddim_step, sample_ddim
 from realportrait_core.diffusion.schedule import linear_schedule, target
-from realportrait_core.dit.checkpoint import load_dit
+from realportrait_core.dit.checkpoint import load_dit, save_dit
+from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError
-from realportrait_core.generate import motion_maps
+from realportrait_core.generate import motion_maps, render
 from realportrait_core.train import __main__ as train_command
-from realportrait_core.train import curves, loop
+from realportrait_core.train import curves, distil, loop
 from realportrait_core.train.batch import batches, draw, load, maps_of, read_index
 from realportrait_core.train.data import __main__ as prepare_command
+from realportrait_core.train.data.prepare import weights_fingerprint
 from realportrait_core.train.data.sample import Sample, load_sample, save_sample
-from realportrait_core.train.dit import Objective, face_weight, from_scratch, train_stage
+from realportrait_core.train.dit import Objective, denoiser, face_weight, from_scratch, train_stage
 from realportrait_core.train.loop import Budget, save_atomically
 from realportrait_core.train.report import Report
+from realportrait_core.train.stage import StageRun, run_stage
 from realportrait_core.train.stages import PAPER_CLIPS, PAPER_FRAMES, Shape, Stage
 from realportrait_core.train.world import ALONE
 from realportrait_core.vid2vid import FaceVid2Vid
-from realportrait_core.vid2vid.checkpoint import save_vid2vid
+from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix
 
 TOY = Config(
@@ -247,13 +252,106 @@ def test_bf16_is_close_to_fp32(index, vid2vid):
     torch.testing.assert_close(half, full, rtol=0.03, atol=0)
 
 
+# Distillation
+
+
+def student_of(teacher: RealPortraitDiT, steps: int = 4) -> RealPortraitDiT:
+    student = RealPortraitDiT(replace(teacher.cfg, distilled_steps=steps))
+    student.load_state_dict(teacher.state_dict())
+    return student
+
+
+def speaking() -> RealPortraitDiT:
+    torch.manual_seed(0)
+    dit = from_scratch(TOY.dit)
+    torch.nn.init.normal_(dit.final_layer.linear.weight, std=0.3)
+    return dit.eval()
+
+
+def test_what_leads_to_an_end_is_its_step_of_ddim():
+    torch.manual_seed(0)
+    coarse = linear_schedule().trailing(4)
+    x, end = torch.randn(2, 4, 2, 4, 8, 8, dtype=torch.float64)
+    for step in range(4):
+        t = torch.full((4, 2), step)
+        torch.testing.assert_close(ddim_step(coarse, x, t, distil.leads_to(coarse, x, t, end)), end)
+
+
+def test_the_teacher_walks_as_ddim_does(index, vid2vid):
+    """Walk after walk from pure noise, the first frame known: sample_ddim with as many steps."""
+    teacher, batch = speaking(), load(index, draw(index, replace(CLIPS, shapes=CLIPS.shapes[:1]), 0, 0, 1000))
+    conditional = torch.arange(4).expand(2, 4) == 0
+    batch = replace(batch, conditional=conditional)
+    maps, own = maps_of(vid2vid.warping, batch)
+    fine = linear_schedule().trailing(2 * distil.SUBSTEPS)
+    with torch.no_grad():
+        denoise = denoiser(teacher, batch, maps, own)
+        x = torch.where(conditional[..., None, None, None], batch.z, batch.noise)
+        for start in (2 * distil.SUBSTEPS - 1, distil.SUBSTEPS - 1):
+            x = distil.walk(denoise, fine, x, torch.full_like(batch.t, start), "v", conditional)
+
+        def second(z, t, known):                            # the other clip is not looked at
+            return denoise(torch.stack([z, z]), torch.stack([t, t]).long())[1]
+
+        whole = sample_ddim(second, batch.noise[1], fine, "v", known=known_head(batch.z[1, :1], batch.z[1]))
+    torch.testing.assert_close(x[1], whole)
+
+
+def test_a_teacher_that_walks_one_step_has_nothing_to_teach(index, vid2vid, monkeypatch):
+    teacher, batch = speaking(), load(index, draw(index, CLIPS, 0, 0, 1000))
+    maps, own = maps_of(vid2vid.warping, batch)
+
+    def loss() -> torch.Tensor:
+        return distil.Distillation(student_of(teacher), teacher, linear_schedule(), torch.float32, 3.0)(batch, maps, own)
+
+    several = loss()
+    monkeypatch.setattr(distil, "SUBSTEPS", 1)
+    assert loss() < 1e-6 < 1e-4 < several
+
+
+def test_a_student_comes_nearer_to_its_teacher(index, vid2vid, tmp_path):
+    stage = replace(CLIPS, steps=30, lr=1e-3, average=0.5, distil=4)
+    teacher = speaking()
+    frozen = {name: value.clone() for name, value in teacher.state_dict().items()}
+    held_out = [load(index, draw(index, stage, 99, step, 1000)) for step in range(6)]
+
+    @torch.no_grad()
+    def distance(student: RealPortraitDiT) -> float:
+        measured = distil.Distillation(student, teacher, linear_schedule(), torch.float32)
+        return float(sum(measured(batch, *maps_of(vid2vid.warping, batch)) for batch in held_out))
+
+    before = distance(student_of(teacher))
+    objective = distil.Distillation(student_of(teacher), teacher, linear_schedule(), torch.float32)
+    trained = train_stage(objective, stage, index, vid2vid.warping, tmp_path / "a.ckpt", Budget(30))
+    assert trained.cfg.distilled_steps == 4 and distance(trained) < 0.9 * before
+    assert all(torch.equal(value, frozen[name]) for name, value in teacher.state_dict().items())
+
+
+def test_distillation_is_a_command(vid2vid, tmp_path):
+    """Teacher in; out come weights that say how many steps they are for. Without a teacher, a sentence."""
+    weights = {name: tmp_path / f"{name}.safetensors" for name in ("vid2vid", "teacher", "student")}
+    save_vid2vid(weights["vid2vid"], vid2vid)
+    save_dit(weights["teacher"], speaking())
+    note = {"vid2vid": weights_fingerprint(load_vid2vid(weights["vid2vid"]))}
+    save_sample(tmp_path / "samples" / "clip.safetensors", sample("video", 20, [0, 5], 0), note)
+    told = StageRun(tmp_path / "samples", weights["vid2vid"], weights["student"], "mini", steps=2, device="cpu")
+    with pytest.raises(InputError, match="needs a teacher"):
+        run_stage(told, 2, TOY)
+    run_stage(replace(told, init=weights["teacher"]), 2, TOY)
+    student = load_dit(weights["student"])
+    assert student.cfg == replace(TOY.dit, distilled_steps=4)
+    with pytest.raises(InputError, match="distilled for 4 steps of ddim_trailing; 20 of ddim were asked for"):
+        render(student, linear_schedule(), torch.zeros(1, 4, 8, 8), None)
+
+
 # The loop
 
 
 def run(index, vid2vid, checkpoint: Path, stage: Stage = CLIPS, steps: int = 6, **options) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     dit = from_scratch(TOY.dit)
-    return train_stage(dit, stage, index, vid2vid.warping, linear_schedule(), checkpoint, Budget(steps), **options).state_dict()
+    objective = Objective(dit, linear_schedule(), torch.float32)
+    return train_stage(objective, stage, index, vid2vid.warping, checkpoint, Budget(steps), **options).state_dict()
 
 
 def losses(log_text: str) -> list[float]:

@@ -15,6 +15,7 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 
 SUFFIX = ".safetensors"
 BUNDLED_MODEL = "realportrait_mini.safetensors"
+BUNDLED_DISTILLED = "realportrait_mini_4steps.safetensors"
 BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
 
 
@@ -30,12 +31,12 @@ def register() -> None:
 
 def model_names() -> list[str]:
     """Names that Load RealPortrait Model offers, the bundled one first."""
-    return _names((FOLDER, "diffusion_models"), BUNDLED_MODEL, but=BUNDLED_VID2VID)
+    return _names((FOLDER, "diffusion_models"), BUNDLED_MODEL, but=(BUNDLED_VID2VID,))
 
 
 def vid2vid_names() -> list[str]:
     """Names that Load Face Vid2vid offers, the bundled one first."""
-    return _names((FOLDER,), BUNDLED_VID2VID, but=BUNDLED_MODEL)
+    return _names((FOLDER,), BUNDLED_VID2VID, but=(BUNDLED_MODEL, BUNDLED_DISTILLED))
 
 
 def model_path(name: str) -> Path:
@@ -98,9 +99,9 @@ def stamp(path: Path) -> tuple[str, int, int]:
     return (str(path), stat.st_mtime_ns, stat.st_size)
 
 
-def _names(folders: tuple[str, ...], first: str, but: str) -> list[str]:
+def _names(folders: tuple[str, ...], first: str, but: tuple[str, ...]) -> list[str]:
     found = {name: None for folder in folders for name in folder_paths.get_filename_list(folder)}   # an ordered set
-    names = [name for name in found if name.lower().endswith(SUFFIX) and name not in (first, but)]
+    names = [name for name in found if name.lower().endswith(SUFFIX) and name not in (first, *but)]
     return [first, *names] if first in found else names
 
 

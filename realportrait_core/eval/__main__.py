@@ -11,6 +11,7 @@ from ..dit.checkpoint import load_dit
 from ..errors import InputError, RealPortraitError
 from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
+from ..speed import exact
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
 from . import protocol
@@ -25,7 +26,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("mode", choices=sorted(CASES))
     parser.add_argument("--data", type=Path, required=True, help="folder of .mp4 clips in the form of heads256")
     parser.add_argument("--limit", type=int, help="the first so many clips or pairs, by name; all by default")
-    parser.add_argument("--steps", type=int, default=20, help="of DDIM (%(default)s); PSNR rewards few, so compare at one number")
+    parser.add_argument("--steps", type=int, default=20,
+                        help="of DDIM (%(default)s); PSNR rewards few, so compare at one number. Distilled weights have their own")
     parser.add_argument("--json", type=Path, help="write every figure, those of each frame too")
     parser.add_argument("--strip", type=Path, help="write a PNG of portrait, truth and results, to be looked at")
     parser.add_argument("--vid2vid", type=Path, default=WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")
@@ -45,9 +47,10 @@ def evaluate(options: argparse.Namespace) -> dict:
         load_vid2vid(options.vid2vid), load_dit(options.dit), load_vae(options.vae),
         FaceDetector(options.detector or find_detector()), linear_schedule(),
     )
-    outcomes, left_out = protocol.run(networks, cases, options.steps)
+    speed = exact(networks.dit.cfg, options.steps)
+    outcomes, left_out = protocol.run(networks, cases, speed)
     report = {
-        "mode": options.mode, "data": str(options.data), "steps": options.steps, "seed": protocol.SEED,
+        "mode": options.mode, "data": str(options.data), "steps": speed.steps, "seed": protocol.SEED,
         "weights": {name: str(getattr(options, name)) for name in ("vid2vid", "dit", "vae")},
         "scored": "frames 1 to the last; frame 0 is the portrait",
         "clips_used": len(outcomes), "clips_total": len(cases), "left_out": left_out,

@@ -28,6 +28,7 @@ from ..face.track import portrait_points, track
 from ..generate import (
     CHUNK, Motion, extract_keypoints, frame_portrait, motion_maps, render, sample_frame,
 )
+from ..speed import Speed
 from ..vae import TinyVAE
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.keypoints import angle_between
@@ -189,12 +190,15 @@ def prepare(networks: Networks, case: Case) -> Prepared:
 
 
 @torch.inference_mode()
-def run_case(networks: Networks, case: Case, steps: int) -> Outcome:
+def run_case(networks: Networks, case: Case, speed: Speed) -> Outcome:
     """Animate and score one case. FaceError where a face is missing, InputError where the clips do not belong together."""
     given = prepare(networks, case)
     motion, framed, pictures = given.motion, given.portrait, given.truth
     began = time.perf_counter()
-    latents = render(networks.dit, networks.schedule, encode(networks.vae, framed), motion, steps, SEED)
+    latent = encode(networks.vae, framed)
+    latents = render(
+        networks.dit, networks.schedule, latent, motion, speed.steps, SEED, solver=speed.solver, caching=speed.caching,
+    )
     seconds = time.perf_counter() - began
 
     rows = {STATIC: framed.expand_as(pictures), ROUND_TRIP: decode(networks.vae, encode(networks.vae, pictures))}
@@ -244,13 +248,13 @@ def to_bytes(pictures: Tensor) -> Tensor:
 
 # The whole run
 
-def run(networks: Networks, cases: list[Case], steps: int) -> tuple[list[Outcome], dict[str, str]]:
+def run(networks: Networks, cases: list[Case], speed: Speed) -> tuple[list[Outcome], dict[str, str]]:
     """All cases, and those left out because of a face: name -> reason."""
     outcomes, left_out = [], {}
     for done, case in enumerate(cases, 1):
         began = time.perf_counter()
         try:
-            outcome = run_case(networks, case, steps)
+            outcome = run_case(networks, case, speed)
         except FaceError as error:
             left_out[case.name] = str(error)
             log.warning("%d/%d %s left out: %s", done, len(cases), case.name, error)

@@ -1,5 +1,5 @@
-"""python -m realportrait_core.train COMMAND: the paper's two stages on samples of your own (frames, clips), the bundled weights,
-step by step or as a whole (mini), and the rendered heads that they learn from (heads)."""
+"""python -m realportrait_core.train COMMAND: the paper's two stages on samples of your own (frames, clips), weights for few
+steps (distil), the bundled weights, step by step or as a whole (mini), and the rendered heads they learn from (heads)."""
 
 import argparse
 import logging
@@ -15,11 +15,12 @@ from .heads import __main__ as heads
 MINUTES = 150.0         # of the whole recipe; a single step takes its share of them
 TRAININGS = {"vae": recipe.vae, "motion": recipe.motion, "renderer": recipe.renderer, "mini": recipe.mini}
 CHORES = {"render": recipe.render, "prepare": recipe.prepare_faces, "samples": recipe.samples, "export": recipe.export}
-STAGES = {"frames": 0, "clips": 1}
+STAGES = {"frames": 0, "clips": 1, "distil": 2}
 HELP = {"frames": "Stage 1 of the DiT on samples: single frames, of videos and pictures.",
         "clips": "Stage 2 of the DiT on samples: clips of L frames, from the weights of stage 1.",
+        "distil": "Beyond the paper: weights that need 4 steps, from those of stage 2 (--init), on the same samples.",
         "heads": "Synthetic heads as data, or as a contact sheet: `heads --help` lists its options."}
-ORDER = ("frames", "clips", "heads", "mini", "render", "prepare", "vae", "motion", "renderer", "samples", "export")
+ORDER = ("frames", "clips", "distil", "heads", "mini", "render", "prepare", "vae", "motion", "renderer", "samples", "export")
 
 
 def stage_options() -> argparse.ArgumentParser:

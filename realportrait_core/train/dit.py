@@ -49,28 +49,48 @@ def from_scratch(cfg: DiTConfig) -> RealPortraitDiT:
 
 
 class Objective(nn.Module):
-    """The loss as one forward pass, which is what DDP and FSDP wrap."""
+    """The loss of the paper's training as one forward pass, which is what DDP and FSDP wrap."""
 
     def __init__(self, dit: RealPortraitDiT, schedule: Schedule, precision: torch.dtype, face: float = 0.0):
         super().__init__()
         self.dit, self.schedule, self.precision, self.face = dit, schedule, precision, face
+        self.timesteps = len(schedule)
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
         """The mean loss of the batch's clips."""
-        cfg = self.dit.cfg
-        shape = ClipShape(batch.size, batch.size, cfg.clip_frames, cfg.fps)
-        single = batch.z.shape[1] == 1
-        conditional = None if single else batch.conditional
+        conditional = known(batch)
         z_t = noise_clip(self.schedule, batch.z, batch.t, batch.noise, conditional)
-        t = batch.t.float() if single else batch.t.float().masked_fill(conditional, 0)
-        with torch.autocast(batch.z.device.type, self.precision, enabled=self.precision != torch.float32):
-            reference = self.dit.encode_reference(batch.z_r, shape, own if cfg.reference_motion else None)
-            control = self.dit.encode_motion(maps)
-            out = self.dit(z_t, t, shape, reference, control, conditional)
+        with mixed(batch, self.precision):
+            out = denoiser(self.dit, batch, maps, own)(z_t, batch.t)
         return diffusion_loss(
-            self.schedule, out.float(), batch.z, z_t, batch.t, batch.noise, cfg.prediction, conditional,
+            self.schedule, out, batch.z, z_t, batch.t, batch.noise, self.dit.cfg.prediction, conditional,
             face_weight(maps, batch.z, self.face) if self.face else None,
         ).mean()
+
+
+def known(batch: Batch) -> torch.Tensor | None:
+    """Which frames are conditional, (B, L); None for single frames, which never are."""
+    return None if batch.z.shape[1] == 1 else batch.conditional
+
+
+def mixed(batch: Batch, precision: torch.dtype) -> torch.autocast:
+    return torch.autocast(batch.z.device.type, precision, enabled=precision != torch.float32)
+
+
+def denoiser(
+    dit: RealPortraitDiT, batch: Batch, maps: MotionMaps, own: MotionMaps
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """(x_t (B, L, 4, h, w), t (B, L) int) -> the prediction, float32; portraits and maps are read once."""
+    cfg, conditional = dit.cfg, known(batch)
+    shape = ClipShape(batch.size, batch.size, cfg.clip_frames, cfg.fps)
+    reference = dit.encode_reference(batch.z_r, shape, own if cfg.reference_motion else None)
+    control = dit.encode_motion(maps)
+
+    def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        told = t.float() if conditional is None else t.float().masked_fill(conditional, 0)
+        return dit(x_t, told, shape, reference, control, conditional).float()
+
+    return denoise
 
 
 def face_weight(maps: MotionMaps, z: torch.Tensor, face: float) -> torch.Tensor:
@@ -103,24 +123,23 @@ def spread(objective: Objective, world: World, shard: bool) -> nn.Module:
 
 
 def train_stage(
-    dit: RealPortraitDiT,
+    objective: nn.Module,
     stage: Stage,
     index: Index,
     warping: WarpingNetwork,
-    schedule: Schedule,
     checkpoint: Path,
     budget: Budget,
     seed: int = 0,
     world: World = ALONE,
-    precision: torch.dtype = torch.float32,
     recomputed: bool = False,
     shard: bool = False,
     report: Report | None = None,
     strip: Callable[[RealPortraitDiT, int], None] | None = None,
 ) -> RealPortraitDiT:
-    """One stage from the weights of `dit`; returns them averaged. A stopped run goes on from `checkpoint`.
+    """One stage from the weights of `objective.dit`; returns them averaged. A stopped run goes on from `checkpoint`.
 
-    Every process draws its share of a stage's portraits. strip(dit, step) may draw what the averaged weights make.
+    objective: Objective, or distil.Distillation. Every process draws its share of a stage's portraits. strip(dit, step) may
+    draw what the averaged weights make.
     """
     uneven = [shape for shape in stage.shapes if shape.portraits % world.size]
     if uneven:
@@ -129,9 +148,9 @@ def train_stage(
         raise InputError("Muon needs whole matrices and FSDP splits them: train with AdamW, or without --shard.")
     for shape in stage.shapes:
         index.usable(shape)
+    dit = objective.to(world.device).dit
     if recomputed:
         recompute_blocks(dit)
-    objective = Objective(dit.to(world.device), schedule, precision, stage.face)
     spread_out = spread(objective, world, shard)
     warping = warping.to(world.device).eval()
     source, expected = None, -1
@@ -139,7 +158,7 @@ def train_stage(
     def loss(step: int):
         nonlocal source, expected
         if step != expected:                                                            # the first step, or a resumed one
-            source = batches(index, stage, seed, step, len(schedule), world.rank, world.size)
+            source = batches(index, stage, seed, step, objective.timesteps, world.rank, world.size)
         batch, expected = next(source).to(world.device), step + 1
         value = spread_out(batch, *maps_of(warping, batch))
         return value, {"frames": float(batch.z.shape[0] * batch.z.shape[1] * world.size)}

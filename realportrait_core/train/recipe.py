@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 
 # Shares of the minutes, by step. What has no share takes what it needs: on two cores about 2 minutes for the frames, 5 for
 # the points and 25 for the samples of 993 clips.
-SHARES = {"vae": 0.12, "motion": 0.15, "renderer": 0.25, "frames": 0.15, "clips": 0.33}
+SHARES = {"vae": 0.12, "motion": 0.15, "renderer": 0.25, "frames": 0.12, "clips": 0.28, "distil": 0.08}
 LEAN = 0.7                  # of the way from M's poses to the rendered ones, in the DiT's samples
-SEEDS = {"vae": 0, "motion": 0, "renderer": 1, "frames": 2, "clips": 3}     # added to the run's seed
+SEEDS = {"vae": 0, "motion": 0, "renderer": 1, "frames": 2, "clips": 3, "distil": 4}    # added to the run's seed
 PORTRAITS = 3                   # frames of a clip that can be its portrait: the first, the middle, the last
 GPU_BATCH = 16.0                # times the portraits of a step that suits two cores: a GPU would wait for its next launch
 GPU_VAE = {"batch": 32, "side": 16, "per_clip": 4}
@@ -53,6 +53,7 @@ HELD_OUT = 20                   # clips at the end that M and W never see; their
 VAE_FILE = Path("vae") / "realportrait_mini_vae.safetensors"
 VID2VID_FILE = Path("realportrait") / "realportrait_mini_vid2vid.safetensors"
 DIT_FILE = Path("realportrait") / "realportrait_mini.safetensors"
+DISTILLED_FILE = Path("realportrait") / "realportrait_mini_4steps.safetensors"
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,13 @@ def clips(run: Run, minutes: float) -> None:
         run_stage(stage_run(run, "clips", minutes, path, run.cache / "frames.safetensors"), 1, run.cfg)
 
 
+def distil(run: Run, minutes: float) -> None:
+    """The DiT once more, for 4 steps, with the result of stage 2 as its teacher."""
+    path = run.cache / "distilled.safetensors"
+    if not skipped(path):
+        run_stage(stage_run(run, "distil", minutes, path, run.cache / "clips.safetensors"), 2, run.cfg)
+
+
 def stage_run(run: Run, step: str, minutes: float, out: Path, init: Path | None = None) -> StageRun:
     batch = GPU_BATCH if run.place().type == "cuda" else 1.0
     return StageRun(run.cache / "samples", run.out / VID2VID_FILE, out, "mini", init, minutes=minutes, device=run.device,
@@ -195,7 +203,7 @@ def stage_run(run: Run, step: str, minutes: float, out: Path, init: Path | None 
 
 
 def export(run: Run) -> None:
-    """Writes the pack's files, fp16, of the networks that are done: Face Vid2vid, and the DiT after its last stage."""
+    """Writes the pack's files, fp16, of the networks that are done: Face Vid2vid, the DiT after its last stage, the distilled."""
     parts = {"motion": run.cache / "motion.safetensors", "renderer": run.cache / "renderer.safetensors"}
     if all(path.is_file() for path in parts.values()):
         network = FaceVid2Vid(run.cfg.vid2vid)
@@ -207,6 +215,9 @@ def export(run: Run) -> None:
     if stages:
         save_dit(run.out / DIT_FILE, load_dit(stages[0]))
         log.info("wrote %s from %s", run.out / DIT_FILE, stages[0].name)
+    if (distilled := run.cache / "distilled.safetensors").is_file():
+        save_dit(run.out / DISTILLED_FILE, load_dit(distilled))
+        log.info("wrote %s", run.out / DISTILLED_FILE)
 
 
 def mini(run: Run, minutes: float) -> None:
@@ -219,6 +230,7 @@ def mini(run: Run, minutes: float) -> None:
     samples(run)
     frames(run, minutes * SHARES["frames"])
     clips(run, minutes * SHARES["clips"])
+    distil(run, minutes * SHARES["distil"])
     export(run)
 
 

@@ -1,4 +1,4 @@
-"""A stage of the DiT's training as a command: files in, weights out.
+"""A stage of the DiT's training as a command: files in, weights out; distillation to few steps among them.
 
     python -m realportrait_core.train frames --samples DIR --vid2vid FILE --init STDIT2 --out stage1.safetensors
     torchrun --nproc-per-node 4 -m realportrait_core.train clips --samples DIR --vid2vid FILE --init stage1.safetensors --out F
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..checkpoint import read_header, sniff
 from ..config import PRESETS, Config
@@ -21,6 +22,7 @@ from ..vae import TinyVAE, load_vae
 from ..vid2vid.checkpoint import load_vid2vid
 from .batch import Index, batches, maps_of, read_index
 from .data.prepare import weights_fingerprint
+from .distil import Distillation
 from .dit import Objective, from_scratch, train_stage
 from .loop import Budget
 from .report import Report, clock, memory
@@ -81,8 +83,17 @@ def start(cfg: Config, init: Path | None) -> RealPortraitDiT:
     return dit
 
 
+def make_objective(dit: RealPortraitDiT, stage: Stage, precision: torch.dtype) -> nn.Module:
+    """What `dit` learns by: the data, or itself as it is now, in fewer steps."""
+    if not stage.distil:
+        return Objective(dit, linear_schedule(), precision, stage.face)
+    student = RealPortraitDiT(replace(dit.cfg, distilled_steps=stage.distil))
+    student.load_state_dict(dit.state_dict())
+    return Distillation(student, dit, linear_schedule(), precision, stage.face)
+
+
 def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
-    """Trains stage `number` (0: frames, 1: clips) and writes its averaged weights, fp16, to `run.out`."""
+    """Trains stage `number` (0: frames, 1: clips, 2: distillation) and writes its averaged weights, fp16, to `run.out`."""
     cfg, stage = cfg or PRESETS[run.preset], run.stage(number)
     index = read_index(run.samples, cfg.image_size)
     vid2vid = load_vid2vid(run.vid2vid)
@@ -93,17 +104,20 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
             f"The samples in {run.samples} were made with another Face Vid2vid than {run.vid2vid}: their keypoints would not fit "
             "its W. Give the file that they were made with, or make them anew."
         )
+    if stage.distil and run.init is None:
+        raise InputError("Distillation needs a teacher: give the trained weights with --init.")
     vae = None if run.vae is None else load_vae(run.vae)
     torch.manual_seed(run.seed)
     dit = start(cfg, run.init)
     world = enter(run.device)
     try:
         precision = PRECISIONS[run.precision or ("bf16" if world.device.type == "cuda" else "fp32")]
+        objective = make_objective(dit, stage, precision).to(world.device)
         if world.first:
-            estimate(dit, stage, run.budget(stage), index, vid2vid.warping, world, precision)
+            estimate(objective, stage, run.budget(stage), index, vid2vid.warping, world)
         dit = train_stage(
-            dit, stage, index, vid2vid.warping, linear_schedule(), run.checkpoint or run.out.with_suffix(".ckpt"),
-            run.budget(stage), run.seed, world, precision, run.recompute, run.shard,
+            objective, stage, index, vid2vid.warping, run.checkpoint or run.out.with_suffix(".ckpt"),
+            run.budget(stage), run.seed, world, run.recompute, run.shard,
             report := Report(world, run.board), strips(run, stage, index, vid2vid, vae, report),
         )
         if world.first:
@@ -127,12 +141,10 @@ def strips(run: StageRun, stage: Stage, index: Index, vid2vid, vae: TinyVAE | No
     return draw
 
 
-def estimate(dit: RealPortraitDiT, stage: Stage, budget: Budget, index: Index, warping, world: World,
-             precision: torch.dtype) -> None:
+def estimate(objective: nn.Module, stage: Stage, budget: Budget, index: Index, warping, world: World) -> None:
     """What the training will take, from a few trial steps that change nothing."""
-    dit, warping = dit.to(world.device), warping.to(world.device)
-    objective = Objective(dit, linear_schedule(), precision, stage.face)
-    source = batches(index, stage, seed=0, first=0, timesteps=1000, rank=0, size=world.size)
+    warping = warping.to(world.device)
+    source = batches(index, stage, seed=0, first=0, timesteps=objective.timesteps, rank=0, size=world.size)
     trial = [next(source) for _ in range(PROBES * len(stage.shapes))]
     times = []
     for batch in trial:
@@ -143,8 +155,8 @@ def estimate(dit: RealPortraitDiT, stage: Stage, budget: Budget, index: Index, w
             torch.cuda.synchronize(world.device)
         times.append(time.perf_counter() - began)
     took = sum(times[len(stage.shapes):]) / len(times[len(stage.shapes):])              # the first round warms up
-    dit.zero_grad(set_to_none=True)
-    number = sum(parameter.numel() for parameter in dit.parameters())
+    objective.zero_grad(set_to_none=True)
+    number = sum(parameter.numel() for parameter in objective.dit.parameters())
     total = 60 * budget.minutes if budget.steps is None else took * budget.steps
     log.info(
         "%d samples (%d videos, %d pictures); %.1f M parameters; about %.2f s a step, %s: %s in all; peak of memory %s before "

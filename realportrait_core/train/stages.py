@@ -38,6 +38,7 @@ class Stage:
     average: float              # decay of the exponential moving average of the weights
     muon: bool = False          # Muon for matrices between features; else AdamW for everything
     face: float = 0.0           # what a place inside the facial mask weighs in the loss, beyond 1
+    distil: int = 0             # steps that a student learns to make do with; 0: the network learns from the data
 
 
 # "In the first stage, the batch size is 32, and in the second stage, the batch size is 4. The first stage is trained for 20K
@@ -51,4 +52,10 @@ MINI_FRAMES = Stage((Shape(6, clips=3),), steps=3000, lr=1.5e-3, warmup=100, ave
 MINI_CLIPS = Stage(
     (Shape(4, frames=5, stride=4), Shape(1, frames=16)), steps=2500, lr=1.2e-3, warmup=30, average=0.995, muon=True, face=3.0,
 )
-STAGES = {"paper": (PAPER_FRAMES, PAPER_CLIPS), "mini": (MINI_FRAMES, MINI_CLIPS)}
+# Beyond the paper, from the weights of stage 2 as teacher and start. Only 4 timesteps are left to learn.
+PAPER_DISTIL = Stage((Shape(4, frames=16),), steps=5000, lr=1e-5, warmup=200, average=0.999, distil=4)
+MINI_DISTIL = Stage(
+    (Shape(4, frames=5, stride=4), Shape(1, frames=16)), steps=600, lr=3e-4, warmup=20, average=0.98, muon=True, face=3.0,
+    distil=4,
+)
+STAGES = {"paper": (PAPER_FRAMES, PAPER_CLIPS, PAPER_DISTIL), "mini": (MINI_FRAMES, MINI_CLIPS, MINI_DISTIL)}

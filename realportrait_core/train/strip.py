@@ -8,6 +8,7 @@ from ..diffusion.sampling import sample_clip
 from ..diffusion.schedule import linear_schedule
 from ..dit.embed import ClipShape
 from ..dit.model import RealPortraitDiT
+from ..speed import exact
 from ..vae import TinyVAE
 from ..vid2vid.warp import WarpingNetwork
 from .batch import Index, Item, load, maps_of
@@ -15,7 +16,7 @@ from .stages import Stage
 
 SHOWN = 3           # samples, a row each
 COLUMNS = 4         # frames of a clip
-STEPS = 10          # of the sampler
+STEPS = 10          # of the sampler, if the weights take any number
 
 
 @torch.inference_mode()
@@ -43,7 +44,8 @@ def draw_row(dit, index: Index, sample: int, length: int, device, warping: Warpi
     def denoise(z, t, conditional):
         return dit(z[None], t[None], shape, reference, control, conditional[None])[0]
 
-    z = sample_clip(denoise, batch.noise[0], linear_schedule(), STEPS, dit.cfg.prediction)
+    speed = exact(dit.cfg, STEPS)
+    z = sample_clip(denoise, batch.noise[0], linear_schedule(), speed.steps, dit.cfg.prediction, solver=speed.solver)
     chosen = torch.linspace(0, length - 1, min(COLUMNS, length)).round().long()
     latents = torch.cat([batch.z_r, batch.z[0, chosen], z[chosen]]).cpu()
     pictures = (vae.decode(latents) * 255).round().byte().movedim(1, -1)    # (1 + 2 n, H, W, 3)

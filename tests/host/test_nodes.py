@@ -285,6 +285,30 @@ def test_speed_chooses_steps_sampler_and_caching(run_node, model, vae, motion_of
     assert not torch.equal(fast, run(steps=8, sampler_name="dpmpp_2m", scheduler="sgm_uniform")[0])
 
 
+def test_distilled_weights_run_with_their_own_steps_only(pack, run_node, tmp_path, vae, motion_of, model):
+    host = pack("nodes.host.model")
+    distilled = host.load(tiny.dit_file(pack, tmp_path / "d.safetensors", distilled_steps=4), "fp32")
+    given = dict(vae=vae, portrait=picture(1), motion=motion_of(4), **SETTINGS)
+
+    def run(network, **changes):
+        return run_node("RealPortraitSampler", model=network, **{**given, **changes})[0]["samples"]
+
+    made = run(distilled, speed="distilled")
+    assert torch.equal(run(distilled, steps=4, sampler_name="euler", scheduler="sgm_uniform"), made)
+    with refused(pack, "distilled for 4 steps with 'sgm_uniform'; these are 20 with 'normal'. Choose speed 'distilled'"):
+        run(distilled, steps=20, scheduler="normal")
+    with refused(pack, "distilled for 4 steps, and speed 'fast' takes others"):
+        run(distilled, speed="fast")
+    with refused(pack, "speed is 'distilled', and these weights are not"):
+        run(model, speed="distilled")
+    # The core's sampler visits the same noise levels.
+    sampling, core = distilled.model.model_sampling, pack("realportrait_core.diffusion.schedule")
+    import comfy.samplers
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "sgm_uniform", 4)[:-1]
+    ours = core.linear_schedule().trailing(4)
+    torch.testing.assert_close(sampling.timestep(sigmas).long().flip(0), ours.timesteps, rtol=0, atol=1)
+
+
 def test_fast_after_a_cancelled_run_is_as_if_nothing_had_been(run_node, model, vae, motion_of):
     import comfy.model_management as management
     import comfy.utils
@@ -588,7 +612,7 @@ def test_refused_by_the_sampler(pack, run_node, model, vae, motion_of):
         run_node("RealPortraitSampler", **{**given, "sampler_name": "eular"})
     with refused(pack, "scheduler is 'none'"):
         run_node("RealPortraitSampler", **{**given, "scheduler": "none"})
-    with refused(pack, "speed is 'faster'; it must be one of: exact, balanced, fast"):
+    with refused(pack, "speed is 'faster'; it must be one of: exact, balanced, fast, distilled"):
         run_node("RealPortraitSampler", **{**given, "speed": "faster"})
 
     class PixelVAE:
