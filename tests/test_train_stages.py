@@ -337,7 +337,10 @@ def test_distillation_is_a_command(vid2vid, tmp_path):
     told = StageRun(tmp_path / "samples", weights["vid2vid"], weights["student"], "mini", steps=2, device="cpu")
     with pytest.raises(InputError, match="needs a teacher"):
         run_stage(told, 2, TOY)
-    run_stage(replace(told, init=weights["teacher"]), 2, TOY)
+    told = replace(told, init=weights["teacher"])
+    with pytest.raises(InputError, match="leave --shard away"):
+        run_stage(replace(told, shard=True), 2, TOY)
+    run_stage(told, 2, TOY)
     student = load_dit(weights["student"])
     assert student.cfg == replace(TOY.dit, distilled_steps=4)
     with pytest.raises(InputError, match="distilled for 4 steps of ddim_trailing; 20 of ddim were asked for"):

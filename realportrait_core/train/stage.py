@@ -106,6 +106,8 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
         )
     if stage.distil and run.init is None:
         raise InputError("Distillation needs a teacher: give the trained weights with --init.")
+    if stage.distil and run.shard:
+        raise InputError("Distillation runs in one process or with DDP, where the teacher is whole: leave --shard away.")
     vae = None if run.vae is None else load_vae(run.vae)
     torch.manual_seed(run.seed)
     dit = start(cfg, run.init)
