@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..realportrait_core.config import Vid2VidConfig
 from ..realportrait_core.edit import Edit, edit_driver
 from ..realportrait_core.errors import InputError
-from ..realportrait_core.generate import find_neutral, frame_range, motion_maps, turned_upright
+from ..realportrait_core.generate import FRAMINGS, find_neutral, frame_range, motion_maps, turned_upright
 from ..realportrait_core.vid2vid.edit import MOST_SMOOTH
 from ..realportrait_core.vid2vid.neutral import turned_away
 from ..realportrait_core.vid2vid.retarget import Gains
@@ -18,7 +18,6 @@ from .sockets import Keypoints, Motion, Vid2Vid
 log = logging.getLogger(__name__)
 
 MODES = ["relative", "absolute", "paper-absolute"]
-FRAMINGS = ["auto", "whole"]
 HEAD_SIZES = ["driven", "steady", "constant"]
 FRAME_CROPS = 2             # side of the animated frame / of the face crop: 512 and 256 px in the paper, 256 and 128 px in MINI
 CHOOSE = -1                 # neutral_frame: the node chooses
@@ -109,9 +108,10 @@ class MakeMotionMaps(io.ComfyNode):
                     "frame whose pose and expression are nearest the portrait's; the report names it.",
                 ),
                 io.Combo.Input(
-                    "framing", options=FRAMINGS, default="auto",
+                    "framing", options=list(FRAMINGS), default="auto",
                     tooltip="The square of the portrait that is animated: 'auto' comes closer where the face is small, as in "
-                    "training; 'whole' takes as much of the picture as a square can.",
+                    "training; 'half-body' shows head to waist, which the bundled weights were not trained on; 'whole' takes as "
+                    "much of the picture as a square can.",
                 ),
                 io.Float.Input("eye_gain", **part, tooltip="Times expression_gain, around the eyes: blinks and gaze."),
                 io.Float.Input("mouth_gain", **part, tooltip="Times expression_gain, around the mouth: above 1 it opens wider."),

@@ -5,10 +5,11 @@ import torch
 from comfy_api.latest import io
 
 from ..realportrait_core.errors import InputError
-from ..realportrait_core.paste import frames_out, paste
+from ..realportrait_core.generate import Keypoints as KeypointsValue
+from ..realportrait_core.paste import frames_out, paste, reframe
 from .host import images
 from .host.run import Progress, one_of
-from .sockets import Motion
+from .sockets import Keypoints, Motion
 
 LENGTHS = ["longest", "shortest"]
 
@@ -51,6 +52,11 @@ class PasteBack(io.ComfyNode):
                     tooltip="Leaves out the last column or row of a picture of odd width or height, which Save Video (mp4) "
                     "refuses. With several faces only where the last one is pasted.",
                 ),
+                Keypoints.Input(
+                    "driver_framing", optional=True,
+                    tooltip="From Extract Vid2vid Keypoints: the result then has the driver's size, and the face lies where and "
+                    "as large as the driver's. What the portrait does not show is black. With several faces only for the last.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The picture in which the face moves."),
@@ -59,7 +65,9 @@ class PasteBack(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, picture, frames, motion, feather, length, mask=None, even_size=False) -> io.NodeOutput:
+    def execute(
+        cls, picture, frames, motion, feather, length, mask=None, even_size=False, driver_framing=None
+    ) -> io.NodeOutput:
         picture, frames = images.rgb(picture, "picture"), images.rgb(frames, "frames")
         one_of(LENGTHS, length, "length")
         size, wanted = tuple(picture.shape[1:3]), tuple(motion.portrait_size)
@@ -76,10 +84,26 @@ class PasteBack(io.ComfyNode):
             picture, frames, motion.portrait_to_frame, motion.maps.height, feather / 100, mask, length,
             lambda done, total: progress.to(done),
         )
+        if driver_framing is not None:
+            size = tuple(driver_framing.driver_size)
+            check_room(total, *size)
+            to_driver = portrait_to_driver(driver_framing, wanted)
+            out, shown = reframe(out, to_driver, *size), reframe(shown[..., None], to_driver, *size)[..., 0]
         if even_size:
             height, width = (side // 2 * 2 for side in size)
             out, shown = out[:, :height, :width], shown[:, :height, :width]
         return io.NodeOutput(out, shown)
+
+
+def portrait_to_driver(keypoints: KeypointsValue, size: tuple[int, int]) -> torch.Tensor:
+    """(3, 3): portrait px -> driver px, by the crops that hold the two faces. InputError where the portrait is another one."""
+    if tuple(keypoints.portrait_size) != size:
+        height, width = keypoints.portrait_size
+        raise InputError(
+            f"driver_framing is of a portrait of {width}x{height} px and the motion of one of {size[1]}x{size[0]} px. Connect the "
+            "KEYPOINTS that the motion was made from."
+        )
+    return torch.linalg.inv(keypoints.driver_crop) @ keypoints.portrait_crop
 
 
 def check_room(frames: int, height: int, width: int) -> None:

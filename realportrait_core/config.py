@@ -112,7 +112,8 @@ PAPER = Config()
 
 MINI = Config(
     vid2vid=Vid2VidConfig(
-        crop_size=128, num_kp=26, appearance_width=32, appearance_down=1, reshape_channel=32, reshape_depth=4, appearance_resblocks=2,
+        crop_size=128, num_kp=26, appearance_width=32, appearance_down=1, appearance_resblocks=2,
+        reshape_channel=32, reshape_depth=4,
         motion_depths=(1, 2, 6, 2), motion_dims=(32, 64, 160, 320),
         dense_width=16, dense_max=128, dense_blocks=3, compress=1, mask_kernel=3, warped_channels=32,
         dense_down=1, first_order=True,

@@ -32,7 +32,10 @@ CHUNK = 8               # frames that go through M or W at once: memory stays th
 # The square that MINI's training pictures are: its side in extents of the face, and where it lies.
 FACE_SHARE = 2.44       # side of the frame / extent of the face
 FACE_DROP = 0.02        # the frame's centre lies so much of its side below the face's
+# Head to waist, wider than anything that MINI was trained on.
+HALF_BODY_SHARE, HALF_BODY_DROP = 4.6, 0.2
 CLOSE_ENOUGH = 0.76     # a picture at most 1 / 0.76 times too wide for its face is taken whole, as one in twenty of those
+FRAMINGS = ("auto", "half-body", "whole")
 KEYPOINT_PX = (CROP - CROP // 64) / 2       # crop px a unit of the keypoints' grid, whose ends are cell centres of 64
 KEYPOINT_MIDDLE = (CROP - 1) / 2            # crop px of the keypoints' 0
 
@@ -234,15 +237,19 @@ def points_by_poses(
 def frame_square(points: torch.Tensor, height: int, width: int, size: int, framing: str) -> torch.Tensor:
     """(3, 3) float64: picture px -> px of a size x size frame, a square of the picture that holds the face.
 
-    "whole" takes the picture's shorter side; "auto" comes closer to the face where it is smaller than in training.
+    "whole" takes the picture's shorter side; "auto" comes closer to the face where it is smaller than in training; "half-body"
+    shows head to waist, where the picture does.
     """
-    if framing not in ("auto", "whole"):
-        raise InputError(f"The framing is {framing!r}; it must be 'auto' or 'whole'.")
+    if framing not in FRAMINGS:
+        raise InputError(f"The framing is {framing!r}; it must be one of: {', '.join(FRAMINGS)}.")
     square = face_square(points, scale=1.0, vy=0.0)
-    side, wanted = float(min(height, width)), FACE_SHARE * float(square.size)
+    side, drop = float(min(height, width)), FACE_DROP
+    wanted = FACE_SHARE * float(square.size)
     if framing == "auto" and wanted < CLOSE_ENOUGH * side:
         side = wanted
-    centre = square.center + torch.tensor([0.0, FACE_DROP * side], dtype=torch.float64)
+    if framing == "half-body":
+        side, drop = min(side, HALF_BODY_SHARE * float(square.size)), HALF_BODY_DROP
+    centre = square.center + torch.tensor([0.0, drop * side], dtype=torch.float64)
     room = torch.tensor([width, height], dtype=torch.float64)
     corner = torch.minimum((centre - side / 2 + 0.5).clamp(min=0), room - side)         # outer corner of the square
     zoom = size / side

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from .errors import InputError
-from .face.crop import rescale
+from .face.crop import rescale, warp_affine
 
 CHUNK = 8               # frames that are resampled at once
 EXACT = 1e-6            # px by which a square may miss the pixel grid and still be copied
@@ -125,6 +125,21 @@ def paste(
     whole = torch.zeros(len(shown), height, width)
     whole[:, rows, columns] = shown
     return out, whole
+
+
+def reframe(pictures: torch.Tensor, forward: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """pictures (n, H, W, C) in another frame, (n, height, width, C): black beyond them, averaged down where they are larger.
+
+    forward (3, 3): picture px -> frame px.
+    """
+    forward = forward.cpu().double()
+    fine = max(1, ceil(float(torch.linalg.det(forward[:2, :2]).abs()) ** -0.5 - EXACT))
+    out = torch.empty(len(pictures), height, width, pictures.shape[3])
+    for start in range(0, len(pictures), CHUNK):
+        chunk = pictures[start:start + CHUNK].float().movedim(-1, 1)
+        seen = warp_affine(chunk, rescale(fine) @ forward, fine * height, fine * width)
+        out[start:start + len(chunk)] = F.avg_pool2d(seen, fine).movedim(1, -1)
+    return out
 
 
 def held(frames: torch.Tensor, start: int, stop: int) -> torch.Tensor:

@@ -73,6 +73,7 @@ SHOWN = {
         "length": "host/test_video_nodes.py::test_pasting_back_keeps_the_picture_outside",
         "mask": "host/test_video_nodes.py::test_pasting_back_keeps_the_picture_outside",
         "even_size": "host/test_video_nodes.py::test_an_even_size_can_be_saved",
+        "driver_framing": "host/test_video_nodes.py::test_the_result_in_the_drivers_framing",
     },
     "RealPortraitInspect": {
         "most": "host/test_video_nodes.py::test_inspecting_a_run",

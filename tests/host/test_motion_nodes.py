@@ -126,10 +126,16 @@ def test_modes(maps, keypoints):
 
 
 def test_framing(maps, keypoints):
-    """A face that is small in its picture: 'whole' shows the picture's shorter side, 'auto' a square around the face."""
-    far = replace(keypoints, portrait_size=(640, 600))
-    whole, close = (float(64 / maps(far, framing=framing)[0].portrait_to_frame[0, 0]) for framing in ("whole", "auto"))
-    assert whole == pytest.approx(600) and 160 < close < 400
+    """A face that is small in its picture: 'whole' shows the picture's shorter side, 'auto' a square around the face,
+    'half-body' one of nearly twice that side, with the face in its upper half."""
+    far = replace(keypoints, portrait_size=(1280, 900), portrait_points=keypoints.portrait_points + torch.tensor([300.0, 300.0]))
+    shown = {framing: maps(far, framing=framing)[0].portrait_to_frame for framing in ("auto", "half-body", "whole")}
+    close, half, whole = (float(64 / forward[0, 0]) for forward in shown.values())
+    assert whole == pytest.approx(900) and 160 < close < 400 and half == pytest.approx(close * 4.6 / 2.44)
+    at = {name: float((forward[:2, :2] @ far.portrait_points.mean(0).double() + forward[:2, 2])[1]) for name, forward in shown.items()}
+    assert at["half-body"] < 24 < 28 < at["auto"]
+    near = replace(keypoints, portrait_size=(300, 280))
+    assert float(64 / maps(near, framing="half-body")[0].portrait_to_frame[0, 0]) == pytest.approx(280)
 
 
 @pytest.mark.parametrize("changes", [

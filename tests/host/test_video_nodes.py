@@ -1,5 +1,6 @@
 """The nodes around the driving video and the result, in the host's process: loading, pasting back, looking inside."""
 
+import math
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -230,6 +231,42 @@ def test_an_even_size_can_be_saved(pack, run_node, tmp_path, height, width):
     if whole.shape != even.shape:
         with pytest.raises(Exception, match="avcodec_open2"):
             save(whole)
+
+
+def test_the_result_in_the_drivers_framing(pack, run_node):
+    """The portrait's pixel that the crops send to a driver's pixel is seen there; beyond the portrait all is black."""
+    from types import SimpleNamespace
+
+    turn = 0.2
+    to_crop = torch.tensor([[2.0, 0.0, 30.0], [0.0, 2.0, 40.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    from_driver = torch.tensor(
+        [[2 * math.cos(turn), -2 * math.sin(turn), -60.0], [2 * math.sin(turn), 2 * math.cos(turn), -90.0], [0.0, 0.0, 1.0]],
+        dtype=torch.float64,
+    )
+    keypoints = SimpleNamespace(
+        driver_size=(200, 240), portrait_size=(90, 120), driver_crop=from_driver, portrait_crop=to_crop)
+    rows, columns = torch.meshgrid(torch.arange(90.0), torch.arange(120.0), indexing="ij")
+    picture = torch.stack([columns / 120, rows / 90, torch.ones(90, 120)], -1)[None]       # where a pixel is says its colour
+    given = dict(
+        picture=picture, frames=torch.zeros(2, 64, 64, 3), feather=0.0, length="longest",
+        motion=motion_for(pack, 90, 120, 64, (30.0, 10.0), 1.0))
+    whole, shown = run_node("RealPortraitPasteBack", **given)
+    framed, mask = run_node("RealPortraitPasteBack", driver_framing=keypoints, **given)
+    assert framed.shape == (2, 200, 240, 3) and mask.shape == (1, 200, 240)
+    forward = torch.linalg.inv(from_driver) @ to_crop
+    for x, y in ((5, 5), (110, 8), (10, 80), (112, 84)):                                   # beside the animated square
+        across, down = (forward @ torch.tensor([x, y, 1.0], dtype=torch.float64))[:2].round().long().tolist()
+        torch.testing.assert_close(framed[0, down, across], whole[0, y, x], atol=0.012, rtol=0)
+        assert mask[0, down, across] == 0
+    across, down = (forward @ torch.tensor([62.0, 42.0, 1.0], dtype=torch.float64))[:2].round().long().tolist()
+    assert mask[0, down, across] == 1 and framed[1, down, across].max() == 0
+    assert framed[0, 0, 0].max() == 0 and framed[0, -1, -1].max() == 0
+    even, _ = run_node("RealPortraitPasteBack", driver_framing=SimpleNamespace(**{**vars(keypoints), "driver_size": (201, 241)}),
+                       even_size=True, **given)
+    assert even.shape == (2, 200, 240, 3)
+    keypoints.portrait_size = (64, 64)
+    with refused(pack, "driver_framing is of a portrait of 64x64 px and the motion of one of 120x90 px"):
+        run_node("RealPortraitPasteBack", driver_framing=keypoints, **given)
 
 
 # ---- Inspect RealPortrait ----
