@@ -180,6 +180,35 @@ def runs_of(model) -> list:
     return runs
 
 
+def test_a_model_that_fits_only_in_part(host, pack, load, ksampler, monkeypatch):
+    """The host's low-VRAM loading: most weights stay offloaded and are cast as they are used, with a LoRA on them too."""
+    import folder_paths
+    from comfy.model_patcher import ModelPatcher
+
+    model = load()
+    tensors, _ = lora(model, "peft")
+    folder = Path(folder_paths.get_folder_paths("loras")[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    pack("realportrait_core.checkpoint").save(folder / "low_vram_lora.safetensors", tensors, {})
+    patched, = host.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]().load_lora_model_only(model, "low_vram_lora.safetensors", 0.5)
+    whole = [ksampler(model), ksampler(patched)]
+
+    loads, room, load_model = [], model.model_size() // 4, ModelPatcher.load
+
+    def load_a_quarter(self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False):
+        load_model(self, device_to, room, force_patch_weights, False)
+        loads.append(self.model.model_lowvram)
+
+    monkeypatch.setattr(ModelPatcher, "load", load_a_quarter)
+    again = load()
+    parts = [ksampler(again)]
+    patched, = host.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]().load_lora_model_only(again, "low_vram_lora.safetensors", 0.5)
+    parts.append(ksampler(patched))
+    assert loads and all(loads) and again.model.lowvram_patch_counter > 0
+    for part, full in zip(parts, whole):
+        assert close(part, full)
+
+
 @pytest.mark.parametrize("node", ["EasyCacheNode", "LazyCacheNode"])
 def test_step_caches(model, clip, ksampler, node):
     """With nothing to spare every step runs; with a loose threshold some are skipped, and the known frame stays."""

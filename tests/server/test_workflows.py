@@ -1,6 +1,7 @@
 """The API workflows on the real server: from a picture and a video to an mp4."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import pytest
@@ -146,3 +147,41 @@ def test_the_workflows_are_offered_as_templates(client):
     assert len(offered) == 6 and "animate_portrait" in offered
     for name in offered:
         assert client.get(f"/api/workflow_templates/realportrait/{name}.json")["nodes"]
+
+
+def test_what_has_not_changed_is_not_made_again(client, workflow):
+    """The host's cache: another name of the file saves the same frames without sampling; another seed samples only."""
+    wanted = workflow(frames=4, steps=2, seed=31)
+    kinds = "RealPortraitSampler", "RealPortraitExtractKeypoints", "SaveVideo"
+    sampler, keypoints, video = (node_of(wanted, kind) for kind in kinds)
+    client.forget()
+    first = client.queue(wanted)
+    assert first.status == "success" and min(first.seconds(sampler), first.seconds(keypoints)) > 0
+    wanted[video]["inputs"]["filename_prefix"] = "cached"
+    again = client.queue(wanted)
+    assert again.status == "success" and again.files() and again.seconds(sampler) == again.seconds(keypoints) == 0
+    wanted[sampler]["inputs"]["seed"] += 1
+    reseeded = client.queue(wanted)
+    assert reseeded.status == "success" and reseeded.seconds(sampler) > 0 == reseeded.seconds(keypoints)
+
+
+def test_two_prompts_queued_at_once(client, workflow, run, tmp_path):
+    """Both end, one after the other, and each is what it is alone."""
+    import av
+
+    def picture(path) -> bytes:
+        with av.open(str(path)) as video:
+            return b"".join(frame.to_ndarray(format="rgb24").tobytes() for frame in video.decode(video=0))
+
+    seeds = (41, 42)
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda seed: client.queue(workflow(frames=4, steps=2, seed=seed)), seeds))
+    assert [done.status for done in both] == ["success", "success"]
+    together = []
+    for done in both:
+        path = tmp_path / "together.mp4"
+        path.write_bytes(client.download(next(entry for entry in done.files() if entry["filename"].endswith(".mp4"))))
+        together.append(picture(path))
+    client.forget()
+    alone = [picture(run(frames=4, steps=2, seed=seed)[2]) for seed in seeds]
+    assert together == alone and together[0] != together[1]
