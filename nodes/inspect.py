@@ -3,11 +3,12 @@
 from comfy_api.latest import io
 
 from ..realportrait_core.generate import frame_portrait
-from ..realportrait_core.inspect import drift, drift_table, inspect, look
+from ..realportrait_core.inspect import drift, drift_table, inspect, keypoint_errors, look
 from .host import images
 from .host.draw import evenly
-from .host.run import Progress
-from .sockets import Keypoints, Motion
+from .host.run import Progress, loaded
+from .motion import check_weights
+from .sockets import Keypoints, Motion, Vid2Vid
 
 
 class Inspect(io.ComfyNode):
@@ -36,18 +37,25 @@ class Inspect(io.ComfyNode):
                     "frames", optional=True,
                     tooltip="The animated frames, from VAE Decode: they are shown too, and measured clip by clip.",
                 ),
+                Vid2Vid.Input(
+                    "vid2vid", optional=True,
+                    tooltip="From Load Face Vid2vid: the animated frames' keypoints are read and compared with what the motion "
+                    "wanted.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="sheets", tooltip="Six pictures for each driver frame, on one sheet."),
                 io.String.Output(
                     display_name="report",
-                    tooltip="Colour mean, deviation and sharpness of each clip, and how far the last is from the first.",
+                    tooltip="Colour mean, deviation, sharpness and keypoint error of each clip, and how far the last is from the first.",
                 ),
             ],
         )
 
     @classmethod
-    def execute(cls, keypoints, motion, portrait, driver, most, clip_frames, frames=None) -> io.NodeOutput:
+    def execute(
+        cls, keypoints, motion, portrait, driver, most, clip_frames, frames=None, vid2vid=None
+    ) -> io.NodeOutput:
         portrait, driver = images.portrait(portrait), images.rgb(driver, "driver")
         frames = None if frames is None else images.rgb(frames, "frames")
         chosen = evenly(len(driver), most)
@@ -59,5 +67,10 @@ class Inspect(io.ComfyNode):
             report += "\nConnect the animated frames to measure their drift."
         else:
             own = look(frame_portrait(portrait, motion))
-            report += "\n" + drift_table(drift(frames, clip_frames), own)
+            errors = None
+            if vid2vid is not None:
+                network = loaded(vid2vid)
+                check_weights(network.cfg, keypoints)
+                errors = keypoint_errors(network, frames, motion)
+            report += "\n" + drift_table(drift(frames, clip_frames, errors), own)
         return io.NodeOutput(sheets, report)

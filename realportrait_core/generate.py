@@ -86,6 +86,7 @@ class Motion:
     portrait_maps: MotionMaps   # 1 frame: the portrait's own, f_{r->r}
     portrait_to_frame: torch.Tensor     # (3, 3) float64, portrait px -> frame px
     portrait_size: tuple[int, int]
+    wanted: torch.Tensor | None = None  # (L, K, 3) x_d, the driven keypoints in the portrait's crop
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -365,7 +366,7 @@ def motion_maps(
     place = place_maps(keypoints, x_d, size, framing)
     maps = MotionMaps(torch.cat(parts), place.frame_to_crop.expand(len(x_d), 3, 3), place.face, size, size)
     portrait_maps = MotionMaps(own, place.frame_to_crop[None], place.portrait_face[None], size, size)
-    return Motion(maps, portrait_maps, place.portrait_to_frame, keypoints.portrait_size)
+    return Motion(maps, portrait_maps, place.portrait_to_frame, keypoints.portrait_size, x_d)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 
 from . import clips
 from .errors import InputError
-from .face.crop import CROP, sample_crop
-from .generate import KEYPOINT_PX, Keypoints, Motion, frame_portrait
+from .face.crop import CROP, rescale, sample_crop
+from .generate import KEYPOINT_PX, Keypoints, Motion, crop_faces, frame_portrait
 from .motion_map import MotionMaps, dense
+from .vid2vid import FaceVid2Vid
 from .vid2vid.keypoints import Pose, transform
 
 TILE, BAR = 320, 24             # side of a tile, height of the title above it
@@ -248,6 +249,7 @@ class Look:
     mean: torch.Tensor          # (3,) R, G, B
     deviation: torch.Tensor     # (3,) over the pixels of a frame, mean over the frames
     sharpness: float            # variance of the brightness's Laplacian, mean over the frames
+    keypoint_error: float | None = None     # px, mean over the frames; None: not measured
 
 
 def look(frames: torch.Tensor, first: int = 0) -> Look:
@@ -264,21 +266,51 @@ def look(frames: torch.Tensor, first: int = 0) -> Look:
     return Look(first, first + len(frames) - 1, mean, deviation, float(sharpness))
 
 
-def drift(frames: torch.Tensor, clip_frames: int) -> list[Look]:
-    """Clip by clip, of frames that were made in clips of clip_frames; frames that two clips share count with the earlier."""
-    return [
-        look(frames[clip.start + clip.conditional:clip.stop], clip.start + clip.conditional)
-        for clip in clips.plan(len(frames), clip_frames)
-    ]
+@torch.inference_mode()
+def keypoint_errors(vid2vid: FaceVid2Vid, frames: torch.Tensor, motion: Motion) -> torch.Tensor:
+    """How far M finds the keypoints of animated frames (L, S, S, 3) from where the motion wanted them: (L,) px of its frame.
+
+    InputError where there are not as many frames as the motion has.
+    """
+    if motion.wanted is None or len(frames) != len(motion.wanted):
+        raise InputError(
+            f"There are {len(frames)} animated frames and the motion has {len(motion.maps)}: connect the motion that they were made "
+            "with."
+        )
+    to_frame = rescale(motion.maps.height / frames.shape[1])                                # px of an enlarged frame -> frame px
+    found = []
+    for start in range(0, len(frames), CHUNK):
+        chosen = slice(start, start + CHUNK)
+        crops = crop_faces(vid2vid, frames[chosen].float(), motion.maps.frame_to_crop[chosen].double() @ to_frame)
+        found.append(transform(vid2vid.motion(crops)).cpu())
+    apart = (torch.cat(found) - motion.wanted)[..., :2].norm(dim=-1).mean(1) * KEYPOINT_PX  # (L,) px of the crop
+    return apart / torch.linalg.det(motion.maps.frame_to_crop[:, :2, :2].double()).abs().sqrt()
+
+
+def drift(frames: torch.Tensor, clip_frames: int, errors: torch.Tensor | None = None) -> list[Look]:
+    """Clip by clip, of frames that were made in clips of clip_frames; frames that two clips share count with the earlier.
+
+    errors (L,): keypoint_errors of these frames.
+    """
+    found = []
+    for clip in clips.plan(len(frames), clip_frames):
+        first, stop = clip.start + clip.conditional, min(clip.stop, len(frames))
+        seen = look(frames[first:stop], first)
+        found.append(seen if errors is None else replace(seen, keypoint_error=float(errors[first:stop].mean())))
+    return found
 
 
 def drift_table(found: list[Look], reference: Look | None = None) -> str:
     """One line a clip, and the change from the first to the last; reference: the portrait's own square, on a line of its own."""
     def line(name: str, place: str, one: Look) -> str:
         numbers = [f"{value:6.1f}" for value in (*one.mean.tolist(), *one.deviation.tolist())]
-        return f"{name:<9}{place:<11}{' '.join(numbers[:3])}   {' '.join(numbers[3:])}   {one.sharpness:9.1f}"
+        apart = "" if one.keypoint_error is None else f"   {one.keypoint_error:12.2f}"
+        return f"{name:<9}{place:<11}{' '.join(numbers[:3])}   {' '.join(numbers[3:])}   {one.sharpness:9.1f}{apart}"
 
-    lines = [f"{'clip':<9}{'frames':<11}{'mean R':>6} {'G':>6} {'B':>6}   {'dev. R':>6} {'G':>6} {'B':>6}   {'sharpness':>9}"]
+    measured = f"   {'keypoints px':>12}" if found[0].keypoint_error is not None else ""
+    lines = [
+        f"{'clip':<9}{'frames':<11}{'mean R':>6} {'G':>6} {'B':>6}   {'dev. R':>6} {'G':>6} {'B':>6}   {'sharpness':>9}{measured}"
+    ]
     if reference is not None:
         lines.append(line("portrait", "", reference))
     lines += [line(str(n), f"{one.first}-{one.last}", one) for n, one in enumerate(found)]
@@ -286,8 +318,9 @@ def drift_table(found: list[Look], reference: Look | None = None) -> str:
     if len(found) > 1:
         shift = ", ".join(f"{value:+.1f}" for value in (b.mean - a.mean).tolist())
         spread = float((b.deviation / a.deviation.clamp(min=1e-6)).mean())
+        moved = f"; keypoints {b.keypoint_error - a.keypoint_error:+.2f} px" if measured else ""
         lines.append(f"Clip {len(found) - 1} against clip 0: mean {shift} of 255; deviation x {spread:.2f}; sharpness x "
-                     f"{b.sharpness / max(a.sharpness, 1e-6):.2f}.")
+                     f"{b.sharpness / max(a.sharpness, 1e-6):.2f}{moved}.")
     else:
         lines.append("One clip: nothing to drift from.")
     return "\n".join(lines)

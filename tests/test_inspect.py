@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import clip_crop, face_ellipse, points_to_crop
-from realportrait_core.generate import Keypoints, Motion, frame_square
+from realportrait_core.generate import KEYPOINT_PX, Keypoints, Motion, crop_faces, frame_square
 from realportrait_core.inspect import (
-    AXES, BAR, BOX, MISSING, TILE, components, drift, drift_table, inspect, look,
+    AXES, BAR, BOX, MISSING, TILE, components, drift, drift_table, inspect, keypoint_errors, look,
 )
 from realportrait_core.motion_map import MotionMaps
-from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix
+from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix, transform
 
 pytest.importorskip("cv2")
 
@@ -155,3 +157,31 @@ def test_drift_is_measured_clip_by_clip():
     assert len(text) == 6 and text[1].startswith("portrait") and text[3].startswith("1        16-30")
     assert "Clip 2 against clip 0: mean +25.5, " in text[-1] and "deviation x 0.25; sharpness x 0.06" in text[-1]
     assert "nothing to drift from" in drift_table(drift(frames[:5], 16))
+    found = drift(frames, 16, torch.tensor([2.0] * 16 + [5.0] * 15 + [3.0] * 2))
+    assert [one.keypoint_error for one in found] == pytest.approx([2.0, 5.0, 3.0])
+    text = drift_table(found, look(frames[:1])).splitlines()
+    assert text[0].endswith("keypoints px") and text[3].endswith(" 5.00") and text[-1].endswith("; keypoints +1.00 px.")
+
+
+@pytest.mark.parametrize("enlarged", [1, 2])
+def test_keypoint_errors_are_distances_from_what_was_wanted(enlarged):
+    """Of a motion that wants of every frame what M finds in it, moved by a known distance."""
+    torch.manual_seed(0)
+    vid2vid = FaceVid2Vid(Vid2VidConfig(
+        crop_size=32, num_kp=5, appearance_width=4, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
+        motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=1,
+        mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+    )).eval()
+    frames = torch.rand(11, 64, 64, 3)
+    to_crop = torch.tensor([[6.0, 0.0, -20.0], [0.0, 6.0, -30.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    maps = MotionMaps(torch.zeros(11, 6, 8, 8), to_crop.expand(11, 3, 3), torch.zeros(11, 2, 3), 64, 64)
+    with torch.inference_mode():
+        found = transform(vid2vid.motion(crop_faces(vid2vid, frames, to_crop)))
+    shift = torch.arange(11)[:, None, None] * torch.tensor([0.003, 0.004, 0.7])             # the depth does not count
+    motion = Motion(maps, maps[:1], torch.eye(3, dtype=torch.float64), (64, 64), found + shift)
+    big = frames.repeat_interleave(enlarged, 1).repeat_interleave(enlarged, 2)
+    expected = torch.arange(11) * 0.005 * KEYPOINT_PX / 6
+    torch.testing.assert_close(
+        keypoint_errors(vid2vid, big, motion), expected.double(), atol=1e-4 if enlarged == 1 else 0.5, rtol=0, check_dtype=False)
+    with pytest.raises(InputError, match="10 animated frames and the motion has 11"):
+        keypoint_errors(vid2vid, frames[:10], motion)

@@ -79,6 +79,7 @@ SHOWN = {
         "most": "host/test_video_nodes.py::test_inspecting_a_run",
         "clip_frames": "host/test_video_nodes.py::test_inspecting_a_run",
         "frames": "host/test_video_nodes.py::test_inspecting_a_run",
+        "vid2vid": "host/test_video_nodes.py::test_inspecting_a_run",
     },
     "RealPortraitSaveMotion": {
         "fps": "host/test_motion_nodes.py::test_a_saved_motion_drives_as_the_video_did",

@@ -296,7 +296,9 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
     assert sheets.shape[0] == 3 and sheets.shape[3] == 3 and 0 <= sheets.min() and sheets.max() <= 1
     assert report.startswith("Face found in 40 of 40 driver frames.") and "Connect the animated frames" in report
     _, report = run_node("RealPortraitInspect", **given, frames=torch.rand(40, 64, 64, 3, generator=generator))
-    assert "portrait " in report and "31-39" in report and "Clip 2 against clip 0" in report
+    assert "portrait " in report and "31-39" in report and "Clip 2 against clip 0" in report and "keypoints" not in report
+    _, report = run_node("RealPortraitInspect", **given, frames=torch.rand(40, 64, 64, 3, generator=generator), vid2vid=vid2vid)
+    assert "keypoints px" in report.splitlines()[1] and "; keypoints " in report.splitlines()[-1]
     # And what was animated goes back into the portrait.
     images, _ = run_node(
         "RealPortraitPasteBack", picture=portrait, frames=torch.rand(2, 64, 64, 3), motion=motion, feather=8.0, length="longest")
