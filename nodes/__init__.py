@@ -12,6 +12,7 @@ from .motion import EditMotion, MakeMotionMaps
 from .motion_file import LoadMotion, SaveMotion
 from .paste import PasteBack
 from .sample import Conditioning, SampleClips
+from .stitch import LoadStitching, StitchAndRetarget
 from .video import LoadDrivingVideo
 
 folders.register()
@@ -24,4 +25,5 @@ class RealPortraitExtension(ComfyExtension):
         return [
             LoadModel, LoadVid2Vid, ExtractKeypoints, EditMotion, MakeMotionMaps, Conditioning, SampleClips, ContinueClip,
             LoadDrivingVideo, PasteBack, Inspect, SaveMotion, LoadMotion, IDDPMSigmas, IDDPMSampler,
+            LoadStitching, StitchAndRetarget,
         ]

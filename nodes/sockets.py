@@ -5,6 +5,9 @@ from comfy_api.latest import io
 # A comfy ModelPatcher around realportrait_core.vid2vid.FaceVid2Vid.
 Vid2Vid = io.Custom("REALPORTRAIT_VID2VID")
 
+# LivePortrait's three MLPs on keypoints, as realportrait_core.vid2vid.checkpoint.load_stitching gives them.
+Stitching = io.Custom("REALPORTRAIT_STITCHING")
+
 # realportrait_core.generate.Keypoints: the poses of the portrait and of every driver frame, with their crops.
 Keypoints = io.Custom("REALPORTRAIT_KEYPOINTS")
 

@@ -225,7 +225,9 @@ DESCRIPTIONS = {
     "stdit2": ("an Open-Sora STDiT2 backbone without RealPortrait's control half", "It can start a training, not animate"),
     "stdit": ("a transformer of Open-Sora 1.0 or 1.2", "RealPortrait starts from 1.1's, OpenSora-STDiT-v2-stage3"),
     "pixart": ("a PixArt transformer", "RealPortrait cannot use it"),
-    "stitching": ("LivePortrait's stitching and retargeting MLPs", "RealPortrait animates without them"),
+    "stitching": (
+        "LivePortrait's stitching and retargeting MLPs", "They go into Load Stitching; RealPortrait animates without them"
+    ),
     "vid2vid": ("a Face Vid2vid bundle", "It goes into the Face Vid2vid slot"),
     "appearance": ("LivePortrait's appearance extractor F", "It goes into the Face Vid2vid slot, with M and W beside it"),
     "motion": ("LivePortrait's motion extractor M", "It goes into the Face Vid2vid slot, with F and W beside it"),

@@ -27,6 +27,7 @@ from .vid2vid.neutral import neutral_frame
 from .vid2vid.retarget import FULL, Gains, Mode, drive
 from .vid2vid.retarget import Motion as PoseMotion
 from .vid2vid.shots import as_one_shot
+from .vid2vid.stitching import Finish, finish
 
 CHUNK = 8               # frames that go through M or W at once: memory stays the same for any driver
 # The square that MINI's training pictures are: its side in extents of the face, and where it lies.
@@ -59,6 +60,7 @@ class Keypoints:
     encoder: str = ""           # motion_fingerprint of the M that read the poses; empty where it is not known
     cuts: tuple[int, ...] = ()  # frames before which the driver is cut to another shot of the face
     shown: torch.Tensor | None = None   # (L,) how much of the motion is shown, 0 .. 1; None: all of it
+    finish: Finish | None = None    # what is done to the driven keypoints in the end; None: nothing
 
 
 @dataclass(frozen=True)
@@ -303,7 +305,8 @@ def driven_keypoints(
     driver, still = keypoints.driver[frames], keypoints.driver[neutral:neutral + 1]
     if mode == "relative":
         driver, still = seen_by_portrait(driver, still, keypoints.portrait, keypoints.portrait_crop)
-    return drive(keypoints.portrait, driver, still, mode, pose_gain, expression_gain, gains)
+    x_d = drive(keypoints.portrait, driver, still, mode, pose_gain, expression_gain, gains)
+    return x_d if keypoints.finish is None else finish(transform(keypoints.portrait), x_d, keypoints.finish)
 
 
 def frame_range(keypoints: Keypoints, first: int, count: int) -> slice:

@@ -39,6 +39,11 @@ def vid2vid_names() -> list[str]:
     return _names((FOLDER,), BUNDLED_VID2VID, but=(BUNDLED_MODEL, BUNDLED_DISTILLED))
 
 
+def stitching_names() -> list[str]:
+    """Names that Load Stitching offers; none of them comes with the pack."""
+    return [name for name in vid2vid_names() if name != BUNDLED_VID2VID]
+
+
 def model_path(name: str) -> Path:
     """The file of a name from `model_names`."""
     return _path(name, model_names(), (FOLDER, "diffusion_models"), "RealPortrait weights")
@@ -47,6 +52,11 @@ def model_path(name: str) -> Path:
 def vid2vid_path(name: str) -> Path:
     """The file of a name from `vid2vid_names`."""
     return _path(name, vid2vid_names(), (FOLDER,), "Face Vid2vid weights")
+
+
+def stitching_path(name: str) -> Path:
+    """The file of a name from `stitching_names`."""
+    return _path(name, stitching_names(), (FOLDER,), "stitching weights")
 
 
 def detector_path(name: str) -> Path:

@@ -3,10 +3,13 @@
 RealPortrait leaves them off by default: stitching pins the shoulders to the portrait, and RealPortrait repaints them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from ..errors import InputError
 
 # Pairs of LivePortrait's 203 landmarks whose distances are divided: (upper, lower) / (corner, corner).
 LEFT_EYE = ((6, 18), (0, 12))
@@ -60,3 +63,47 @@ def retarget(network: KeypointMLP, x_s: torch.Tensor, ratios: torch.Tensor) -> t
     the lips.
     """
     return network(torch.cat((x_s.flatten(1), ratios), -1)).view_as(x_s)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Of the eyes or the lips, as eye_close_ratio and lip_close_ratio measure it: 0 is shut."""
+
+    portrait: float
+    wanted: float
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What the three MLPs do to driven keypoints."""
+
+    networks: Mapping[str, KeypointMLP]     # "stitching", "lip" and "eye"
+    shoulders: bool                         # stay where the portrait's are
+    eyes: Opening | None                    # None: left as they are
+    lips: Opening | None
+
+
+def check_keypoints(networks: Mapping[str, KeypointMLP], k: int) -> None:
+    """Raises InputError for networks that read or move another number of keypoints than k."""
+    wanted = {"stitching": (6 * k, 3 * k + 2), "lip": (3 * k + 2, 3 * k), "eye": (3 * k + 3, 3 * k)}
+    for name, network in networks.items():
+        found = network.mlp[0].in_features, network.mlp[-1].out_features
+        if found != wanted[name]:
+            raise InputError(
+                f"The {name} network takes {found[0]} numbers to {found[1]}, and {k} keypoints need {wanted[name][0]} to "
+                f"{wanted[name][1]}: it belongs to another Face Vid2vid. LivePortrait's have 21 keypoints; extract the keypoints "
+                "with its Face Vid2vid."
+            )
+
+
+def finish(x_s: torch.Tensor, x_d: torch.Tensor, given: Finish) -> torch.Tensor:
+    """Driven keypoints x_d (L, K, 3) of the portrait x_s (1, K, 3), eyes and lips opened as wanted and then stitched.
+
+    LivePortrait's relative mode drops the driver's motion where it retargets; here the opening is added to it.
+    """
+    if given.eyes is not None:
+        both = x_s.new_tensor([[given.eyes.portrait, given.eyes.portrait, given.eyes.wanted]])
+        x_d = x_d + retarget(given.networks["eye"], x_s, both)
+    if given.lips is not None:
+        x_d = x_d + retarget(given.networks["lip"], x_s, x_s.new_tensor([[given.lips.portrait, given.lips.wanted]]))
+    return stitch(given.networks["stitching"], x_s.expand_as(x_d), x_d) if given.shoulders else x_d

@@ -26,6 +26,11 @@ SHOWN = {
         "smooth_track": "host/test_motion_nodes.py::test_the_smoothed_track_moves_the_mask",
         "mirror": "test_motion_edit.py::test_mirrored_motion_is_the_motion_of_the_mirrored_video",
     },
+    "RealPortraitLoadStitching": {"weights": "host/test_stitch.py::test_any_file_that_holds_them_is_recognised_by_its_keys"},
+    "RealPortraitStitch": {
+        name: "host/test_stitch.py::test_every_wish_changes_the_maps"
+        for name in ("hold_shoulders", "eyes", "portrait_eyes", "lips", "portrait_lips")
+    },
     "RealPortraitMotionMaps": {
         "mode": "host/test_motion_nodes.py::test_modes",
         "pose_gain": "host/test_motion_nodes.py::test_a_gain_of_nothing_keeps_the_portraits_part",

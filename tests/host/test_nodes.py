@@ -15,6 +15,7 @@ OURS = [
     "RealPortraitMotionMaps", "RealPortraitConditioning", "RealPortraitSampler", "RealPortraitContinueClip",
     "RealPortraitLoadDrivingVideo", "RealPortraitPasteBack", "RealPortraitInspect",
     "RealPortraitSaveMotion", "RealPortraitLoadMotion", "RealPortraitSigmas", "RealPortraitIDDPMSampler",
+    "RealPortraitLoadStitching", "RealPortraitStitch",
 ]
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
 SETTINGS = {"seed": 5, "steps": 2, "sampler_name": "euler", "scheduler": "normal", "strength": 1.0}

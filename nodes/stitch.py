@@ -1,0 +1,101 @@
+"""LivePortrait's stitching, eye and lip retargeting, where one has their weights."""
+
+from dataclasses import replace
+
+from comfy_api.latest import io, ui
+
+from ..realportrait_core.licences import licence_line
+from ..realportrait_core.vid2vid.checkpoint import load_stitching
+from ..realportrait_core.vid2vid.stitching import Finish, Opening, check_keypoints
+from .host import folders
+from .load import INFO
+from .sockets import Keypoints, Stitching
+
+LEAVE = -1.0            # eyes, lips: as they are
+OPEN_EYES = 0.35        # opening / width, of most portraits
+
+
+def opening(portrait: float, wanted: float) -> Opening | None:
+    return Opening(portrait, wanted) if wanted >= 0 else None
+
+
+class LoadStitching(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="RealPortraitLoadStitching",
+            display_name="Load Stitching",
+            category="RealPortrait",
+            description="Loads LivePortrait's stitching, eye and lip retargeting, three small networks on keypoints. No weights "
+            "of this kind come with the pack.",
+            inputs=[
+                io.Combo.Input(
+                    "weights", options=folders.stitching_names(),
+                    tooltip="A .safetensors file in models/realportrait that holds LivePortrait's stitching and retargeting, "
+                    "alone or beside its other networks. It is recognised by what it holds, not by its name.",
+                ),
+            ],
+            outputs=[Stitching.Output(display_name="stitching", tooltip="For Stitch and Retarget."), INFO],
+        )
+
+    @classmethod
+    def validate_inputs(cls, weights):
+        return folders.problem(folders.stitching_path, weights)
+
+    @classmethod
+    def fingerprint_inputs(cls, weights):
+        return folders.stamp(folders.stitching_path(weights))
+
+    @classmethod
+    def execute(cls, weights: str) -> io.NodeOutput:
+        path = folders.stitching_path(weights)
+        info = licence_line(path)
+        return io.NodeOutput(load_stitching(path), info, ui=ui.PreviewText(info))
+
+
+class StitchAndRetarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        ratio = {"max": 1.0, "step": 0.05}
+        return io.Schema(
+            node_id="RealPortraitStitch",
+            display_name="Stitch and Retarget",
+            category="RealPortrait",
+            description="Holds the shoulders where the portrait's are, and opens or shuts eyes and mouth, by LivePortrait's own "
+            "networks. The last node before Motion Position Maps; for keypoints of LivePortrait's Face Vid2vid only.",
+            inputs=[
+                Stitching.Input("stitching", tooltip="From Load Stitching."),
+                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
+                io.Boolean.Input(
+                    "hold_shoulders", default=True,
+                    tooltip="Stitching: the shoulders stay where the portrait's are. Without it they go along with the head, "
+                    "which RealPortrait paints.",
+                ),
+                io.Float.Input(
+                    "eyes", default=LEAVE, min=LEAVE, **ratio,
+                    tooltip="How open the portrait's eyes shall be before the driver's motion is added: height / width. 0 is "
+                    "shut, 0.35 open, 0.6 wide open. Below 0 they are left as they are.",
+                ),
+                io.Float.Input(
+                    "portrait_eyes", default=OPEN_EYES, min=0.0, **ratio,
+                    tooltip="How open they are in the picture, measured in the same way. Counts only where eyes is 0 or more.",
+                ),
+                io.Float.Input(
+                    "lips", default=LEAVE, min=LEAVE, **ratio,
+                    tooltip="How open the portrait's mouth shall be before the driver's motion is added: height / width. 0 is "
+                    "shut. Below 0 it is left as it is.",
+                ),
+                io.Float.Input(
+                    "portrait_lips", default=0.0, min=0.0, **ratio,
+                    tooltip="How open it is in the picture, measured in the same way. Counts only where lips is 0 or more.",
+                ),
+            ],
+            outputs=[Keypoints.Output(display_name="keypoints", tooltip="For Motion Position Maps, which applies all this.")],
+        )
+
+    @classmethod
+    def execute(cls, stitching, keypoints, hold_shoulders, eyes, portrait_eyes, lips, portrait_lips) -> io.NodeOutput:
+        check_keypoints(stitching, keypoints.portrait.canonical.shape[1])
+        return io.NodeOutput(replace(keypoints, finish=Finish(
+            stitching, hold_shoulders, opening(portrait_eyes, eyes), opening(portrait_lips, lips),
+        )))
