@@ -1,4 +1,4 @@
-"""The Triton kernels compute what the plain expressions do: through Triton's interpreter on the CPU, and on a GPU if there is one.
+"""The Triton kernels compute what the plain expressions do: in Triton's interpreter on the CPU, and on a GPU if there is one.
 
 Run as a program, with TRITON_INTERPRET=1 set before triton is imported, this file prints how far off every case is.
 """
