@@ -6,14 +6,16 @@ CPU it runs too, for small sizes.
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import realportrait_core
 import torch
 from realportrait_core.config import DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
-from realportrait_core.dit import ClipShape, RealPortraitDiT
+from realportrait_core.dit import ClipShape, RealPortraitDiT, fused
 from realportrait_core.face.track import FaceTrack
 from realportrait_core.generate import extract_keypoints, motion_maps, render
 from realportrait_core.vae import load_vae
@@ -34,11 +36,11 @@ class StepFigure:
 
     frames: int
     px: int
-    compiled: bool
+    way: str                        # "kernels" (as it runs), "plain" (without Triton's kernels) or "compiled"
     seconds: float
     flop: int
     times_floor: float              # seconds / (flop / rate)
-    difference: float | None        # of the compiled step from the plain one
+    difference: float | None        # from the plain step, of the ways beside it
     peak_bytes: int | None          # of GPU memory, weights included
 
 
@@ -78,7 +80,7 @@ def median_seconds(call: Callable[[], object], device: str, repeats: int) -> flo
 
 @torch.inference_mode()
 def step_figures(sizes: Sizes, limits: Limits, device: str, repeats: int) -> list[StepFigure]:
-    """The clip of the paper, plain and compiled; then other lengths and sizes."""
+    """The clip of the paper, with kernels, plain and compiled; then other lengths and sizes. On a CPU there are no kernels."""
     cfg, px, frames = sizes.config.dit, sizes.config.image_size, sizes.config.clip_frames
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model = random_weights(RealPortraitDiT(cfg, device=device, dtype=dtype), device)
@@ -86,21 +88,32 @@ def step_figures(sizes: Sizes, limits: Limits, device: str, repeats: int) -> lis
     # On a CPU only the tracing is tried, since compiling takes minutes.
     compiled = torch.compile(model, backend="inductor" if device == "cuda" else "eager")
     figures = []
-    for n, side, forward in (
-        (frames, px, model), (frames, px, compiled),
-        *((n, px, model) for n in limits.lengths if n != frames), *((frames, side, model) for side in limits.sides if side != px),
+    for n, side, way in (
+        *((frames, px, way) for way in ("kernels", "plain", "compiled")),
+        *((n, px, "kernels") for n in limits.lengths if n != frames),
+        *((frames, side, "kernels") for side in limits.sides if side != px),
     ):
+        forward = {"kernels": model, "plain": partial(without_kernels, model), "compiled": compiled}[way]
         arguments = step_arguments(model, n, side, device, dtype)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         took = median_seconds(lambda: forward(*arguments), device, repeats)
+        peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
+        difference = None
+        if (n, side) == (frames, px) and way != "plain":
+            difference = relative_difference(forward(*arguments), without_kernels(model, *arguments))
         flop = step_flop(cfg, n, (side // 8 // cfg.patch) ** 2)
         figures.append(StepFigure(
-            frames=n, px=side, compiled=forward is compiled, seconds=took, flop=flop, times_floor=took * rate / flop,
-            difference=relative_difference(compiled(*arguments), model(*arguments)) if forward is compiled else None,
-            peak_bytes=torch.cuda.max_memory_allocated() if device == "cuda" else None,
+            frames=n, px=side, way=way, seconds=took, flop=flop, times_floor=took * rate / flop,
+            difference=difference, peak_bytes=peak,
         ))
     return figures
+
+
+def without_kernels(model: RealPortraitDiT, *arguments) -> Tensor:
+    """A step by the plain expressions of realportrait_core.dit.fused, wherever it runs."""
+    with patch.object(fused, "kernels_for", return_value=None):
+        return model(*arguments)
 
 
 def step_arguments(model: RealPortraitDiT, frames: int, px: int, device: str, dtype: torch.dtype) -> tuple:
@@ -147,7 +160,7 @@ def table(figures: list[StepFigure], whole: EndToEnd) -> str:
         difference = "" if row.difference is None else f"{row.difference:.1e}"
         peak = "" if row.peak_bytes is None else f"{row.peak_bytes / 1e9:.2f}"
         lines.append(
-            f"| {row.frames} | {row.px} | {'compiled' if row.compiled else ''} | {1e3 * row.seconds:.2f} "
+            f"| {row.frames} | {row.px} | {row.way} | {1e3 * row.seconds:.2f} "
             f"| {row.flop / 1e12:.2f} | {row.times_floor:.2f} | {difference} | {peak} |"
         )
     return "\n".join([

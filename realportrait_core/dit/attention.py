@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .embed import rotate
+from .fused import rms_norm, rotate_and_norm
 
 KeyValue = tuple[Tensor, Tensor]                        # K, V, each (R, heads, S, d)
 AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]     # Q (N, heads, S, d), K, V (N, heads, S', d) -> (N, S, heads d)
@@ -33,7 +33,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim, dtype=dtype, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), x.shape[-1:], eps=1e-6).to(x.dtype) * self.weight.to(x)
+        return rms_norm(x, self.weight.to(x))
 
 
 class Attention(nn.Module):
@@ -93,7 +93,7 @@ class TemporalAttention(Attention):
 
     def rotate_and_norm(self, x: Tensor, norm: RMSNorm, rope: tuple[Tensor, Tensor]) -> Tensor:
         """The public STDiT2 was trained with RoPE before the norm; the two do not commute."""
-        return norm(rotate(x, *rope)) if self.norm_last else rotate(norm(x), *rope)
+        return rotate_and_norm(x, norm.weight.to(x), rope, self.norm_last)
 
     def values(self, x: Tensor) -> Tensor:
         """V alone, a third of the work; a Linear that casts its own weights (the host's) has to run as a whole."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import AttentionFunction, KeyValue, SpatialAttention, TemporalAttention
+from .fused import add_gated, modulate
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,6 @@ class Modulation:
     spatial: Tensor                     # (B, L, 6, C): shift, scale, gate of the spatial attention, then of the MLP
     temporal: Tensor                    # (B, L, 3, C): shift, scale, gate of the temporal attention
     rope: tuple[Tensor, Tensor]         # cos, sin (L, d / 2)
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LN(x) (1 + scale) + shift, x (B, L, S, C), the others (B, L, 1, C)."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
 
 
 def add_table(table: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
@@ -73,7 +69,7 @@ class Block(nn.Module):
         """The reference's way through the block, x (B, 1, S, C) -> (B, 1, S, C), and its K_r, V_r."""
         (shift, scale, gate), feed = self.spatial_modulation(m)
         out, key_value = self.attn.encode(modulate(x, shift, scale).flatten(0, 1))      # Eq. 5
-        x = torch.addcmul(x, gate, out.unsqueeze(1))
+        x = add_gated(x, gate, out.unsqueeze(1))
         x = self.attend_in_time(x, m)                                                   # Eq. 6
         return self.feed_forward(x, feed), key_value
 
@@ -89,12 +85,12 @@ class Block(nn.Module):
     def attend_in_space(self, x: Tensor, rows: tuple[Tensor, ...], reference: KeyValue | None) -> Tensor:
         shift, scale, gate = rows
         out = self.attn(modulate(x, shift, scale).flatten(0, 1), reference)             # (B L, S, C)
-        return torch.addcmul(x, gate, out.unflatten(0, x.shape[:2]))
+        return add_gated(x, gate, out.unflatten(0, x.shape[:2]))
 
     def attend_in_time(self, x: Tensor, m: Modulation) -> Tensor:
         shift, scale, gate = add_table(self.scale_shift_table_temporal, m.temporal)
-        return torch.addcmul(x, gate, self.attn_temp(modulate(x, shift, scale), m.rope))
+        return add_gated(x, gate, self.attn_temp(modulate(x, shift, scale), m.rope))
 
     def feed_forward(self, x: Tensor, rows: tuple[Tensor, ...]) -> Tensor:
         shift, scale, gate = rows
-        return torch.addcmul(x, gate, self.mlp(modulate(x, shift, scale)))
+        return add_gated(x, gate, self.mlp(modulate(x, shift, scale)))

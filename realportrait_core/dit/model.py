@@ -13,10 +13,11 @@ from ..config import DiTConfig
 from ..errors import InputError
 from ..motion_map import MotionMaps
 from .attention import AttentionFunction, KeyValue, scaled_dot_product
-from .block import Block, Modulation, add_table, modulate
+from .block import Block, Modulation, add_table
 from .cache import StepCache
 from .controlnet import ControlBlock
 from .embed import ClipShape, PatchEmbed, SizeEmbedder, TimestepEmbedder, positions, rope
+from .fused import modulate
 from .motion_mapper import MotionMapper
 
 
