@@ -19,17 +19,26 @@ PACK = str(ROOT).replace(".", "_x_")        # the name under which the host impo
 sys.path.insert(0, str(Path(__file__).parent))      # for `import tiny`
 
 
+def pack_module(name: str):
+    """A module of the pack as the host loaded it; the core has another identity in tests."""
+    return importlib.import_module(f"{PACK}.{name}")
+
+
 @pytest.fixture(scope="session")
 def host(tmp_path_factory):
     """The host's `nodes` module, with the nodes of this pack among its own."""
     if not (COMFYUI / "comfy").is_dir():
         pytest.skip(f"no ComfyUI at {COMFYUI}; run python scripts/test.py")
     pytest.importorskip("torchsde", reason="this Python has not the host's packages; run python scripts/test.py")
+    return start_host(tmp_path_factory.mktemp("comfyui"))
+
+
+def start_host(base: Path):
+    """The same, in a process that has no host yet. base: an empty folder for its own."""
     sys.path.insert(0, str(COMFYUI))
     from comfy.cli_args import args
 
     args.cpu = not torch.cuda.is_available()
-    base = tmp_path_factory.mktemp("comfyui")
     args.base_directory = str(base)         # folder_paths reads it when it is imported
     for folder in ("input", "output", "temp", "user", "models", "custom_nodes"):
         (base / folder).mkdir()
@@ -43,8 +52,8 @@ def host(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pack(host):
-    """pack("nodes.host.model") -> that module of the pack as the host loaded it; the core has another identity in tests."""
-    return lambda name: importlib.import_module(f"{PACK}.{name}")
+    """pack("nodes.host.model") -> that module of the pack as the host loaded it."""
+    return pack_module
 
 
 @pytest.fixture(autouse=True)
