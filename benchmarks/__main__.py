@@ -3,11 +3,12 @@
     python -m benchmarks [--device cpu|cuda] [--preset mini|paper] [--json FILE] [--plot FILE]
     python -m benchmarks limits --device cuda
     python -m benchmarks memory
-    python -m benchmarks quality --data DIR [--limit N] [--frames N] [--device cpu|cuda] [--json FILE]
+    python -m benchmarks quality --data DIR [--limit N] [--frames N] [--dit FILE] [--distilled FILE] [--json FILE]
 
 Each ratio is taken in one run, call by call in turns, with the largest difference of the two results beside it. Without a
 table's name: `parts`, on a GPU `limits` too. `memory` is one whole step of the paper's network on the CPU: minutes.
-`quality` is what fewer steps, other solvers and caching cost, with the bundled weights on the clips of a folder.
+`quality` is what fewer steps, other solvers and caching cost, with the bundled weights on the clips of a folder; each row is
+printed, and written to --json, as soon as it is known.
 """
 
 import argparse
@@ -61,6 +62,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="of quality: a folder of .mp4 clips in the form of heads256")
     parser.add_argument("--limit", type=int, help="of quality: the first so many clips, by name; all by default")
     parser.add_argument("--frames", type=int, help="of quality: so many frames of each clip; all by default")
+    parser.add_argument("--dit", type=Path, help="of quality: a RealPortrait .safetensors file instead of the bundled one")
+    parser.add_argument("--distilled", type=Path,
+                        help="of quality: weights for few steps, in a row of their own; by default the bundled ones, if any")
     parser.add_argument("--detector", type=Path, help=f"of quality: {MODEL_NAME}; by default where install.py puts it")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--plot", type=Path, help="draw the ratios of the parts here, as an .svg")
@@ -92,17 +96,26 @@ def main() -> None:
         log.info(memory.describe(config.dit, config.clip_frames, config.image_size, peak))
         report["memory"] = asdict(peak)
     if "quality" in tables:
-        networks = quality.bundled_networks(options.detector, options.device)
-        rows, left_out = quality.rows_of(networks, options.data, options.limit, options.frames, options.device)
-        log.info("\n%s", quality.table(rows))
+        networks = quality.load_networks(options.detector, options.dit, options.device)
+        tried = quality.variants(quality.load_distilled(options.distilled, options.device))
+        clips, left_out = quality.prepared_clips(networks, options.data, options.limit, options.frames)
         for name, reason in left_out.items():
             log.info("Left out %s: %s", name, reason)
+        rows = []
         report["quality"] = {
-            "data": str(options.data), "limit": options.limit, "frames": options.frames,
-            "rows": [asdict(row) for row in rows], "left_out": left_out,
+            "data": str(options.data), "limit": options.limit, "frames": options.frames, "rows": rows, "left_out": left_out,
         }
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        log.info("\n%s", quality.header())
+        for row in quality.rows(networks, clips, tried, options.device):
+            log.info(quality.line(row))
+            rows.append(asdict(row))
+            write(report, options.json)
+    write(report, options.json)
+
+
+def write(report: dict, path: Path | None) -> None:
+    if path:
+        path.write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
 def part_rows(options: argparse.Namespace) -> list[Comparison]:

@@ -1,26 +1,27 @@
 """What fewer steps, other solvers and caching cost in likeness and save in time.
 
 Every variant animates the same clips with the same noise: by the protocol of realportrait_core.eval `self`, a clip's first
-frame performing the clip. The reference is the first variant, 50 steps of which every one is computed.
+frame performing the clip. The reference is the first variant, 50 steps of which every one is computed. A variant is measured
+on all clips before the next, so that its row is known then; its time is set beside that of a few plain steps taken next to it.
 """
 
 import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import realportrait_core
 import torch
 from realportrait_core.diffusion.schedule import linear_schedule
-from realportrait_core.dit import Caching
+from realportrait_core.dit import Caching, RealPortraitDiT
 from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import FaceError, InputError
 from realportrait_core.eval.protocol import SEED, Networks, Prepared, decode, encode, mean, prepare, score, self_cases
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.find import find_detector
 from realportrait_core.generate import render
-from realportrait_core.speed import PRESETS, Speed
+from realportrait_core.speed import PRESETS, Speed, preset
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
 from torch import Tensor
@@ -30,18 +31,20 @@ from .measure import seconds
 log = logging.getLogger("benchmarks")
 
 WEIGHTS = Path(realportrait_core.__file__).parent / "weights"
-VARIANTS = {
-    "DDIM, 50 steps": Speed(50),
-    **{f"DDIM, {steps} steps": Speed(steps) for steps in (20, 12, 8, 4)},
-    **{f"DPM-Solver++(2M), {steps} steps": Speed(steps, "dpmpp_2m") for steps in (15, 10, 8)},
-    **{f"ancestral, {steps} steps": Speed(steps, "ancestral") for steps in (50, 20)},
-    **{f"control every {n} steps": Speed(20, caching=Caching(control_every=n)) for n in (2, 3)},
-    **{f"first-block cache {limit:g}": Speed(20, caching=Caching(threshold=limit)) for limit in (0.1, 0.2)},
-    **PRESETS,
-}
+MODEL = WEIGHTS / "realportrait" / "realportrait_mini.safetensors"
+DISTILLED = WEIGHTS / "realportrait" / "realportrait_mini_4steps.safetensors"
+YARDSTICK_STEPS = 4         # of DDIM, beside every measurement
 METRICS = {
     "psnr_db": "PSNR dB", "ssim": "SSIM", "keypoint_error_px": "keypoints px", "rotation_error_deg": "head degrees",
 }
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to denoise a clip."""
+
+    speed: Speed
+    dit: RealPortraitDiT | None = None      # other weights than the reference's
 
 
 @dataclass(frozen=True)
@@ -53,24 +56,51 @@ class Row:
     truth: dict[str, float]             # metric -> figure, against the truth
     reference: dict[str, float]         # metric -> figure, against the reference variant's frames
     seconds: float                      # of a clip's latents, mean
-    times_as_fast: float                # median over the clips of the reference's seconds / this variant's
+    times_as_fast: float                # as the reference: median over the clips, both measured in plain steps
 
 
-def bundled_networks(detector: Path | None, device: str) -> Networks:
-    """The bundled weights; only the DiT is timed, and only it goes to the device. detector: YuNet's file; None looks for it."""
+def variants(distilled: RealPortraitDiT | None) -> dict[str, Variant]:
+    """The rows by name, the reference first. InputError for `distilled` weights that are not."""
+    speeds = {
+        **{f"DDIM, {steps} steps": Speed(steps) for steps in (50, 20, 10, 8, 4)},
+        **{f"DPM-Solver++(2M), {steps} steps": Speed(steps, "dpmpp_2m") for steps in (10, 8)},
+        **{f"DDIM, 20 steps, control every {n}": Speed(20, caching=Caching(control_every=n)) for n in (2, 3)},
+        **{f"DDIM, 20 steps, first-block cache {limit:g}": Speed(20, caching=Caching(threshold=limit)) for limit in (0.1, 0.2)},
+    }
+    for name, speed in PRESETS.items():                 # one that is among them takes its row over
+        same = next((row for row in speeds if speeds[row] == speed), None)
+        speeds[name if same is None else f"{name}: {same}"] = speeds.pop(same, speed)
+    found = {name: Variant(speed) for name, speed in speeds.items()}
+    if distilled is not None:
+        speed = preset("distilled", distilled.cfg)
+        found[f"{speed.steps} steps, distilled"] = Variant(speed, distilled)
+    return found
+
+
+def load_networks(detector: Path | None, dit: Path | None, device: str) -> Networks:
+    """The bundled weights, or a DiT of one's own that goes with them. Only the DiT is timed, and only it goes to the device.
+
+    detector: YuNet's file; None looks for it.
+    """
     return Networks(
-        load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"),
-        load_dit(WEIGHTS / "realportrait" / "realportrait_mini.safetensors").to(device),
+        load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"), load_dit(dit or MODEL).to(device),
         load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors"),
         FaceDetector(detector or find_detector()), linear_schedule(),
     )
 
 
-def rows_of(
-    networks: Networks, data: Path, limit: int | None, frames: int | None, device: str, variants: dict[str, Speed] = VARIANTS
-) -> tuple[list[Row], dict[str, str]]:
-    """A row for each variant over the first `limit` clips of `data`, `frames` of each (None: all), and the clips that
-    were left out because of a face: name -> reason. The first variant is the reference. InputError where no clip is left.
+def load_distilled(path: Path | None, device: str) -> RealPortraitDiT | None:
+    """Weights for few steps: those of `path`, else the bundled ones where there are any."""
+    if path is None and not DISTILLED.is_file():
+        return None
+    return load_dit(path or DISTILLED).to(device)
+
+
+def prepared_clips(
+    networks: Networks, data: Path, limit: int | None, frames: int | None
+) -> tuple[list[Prepared], dict[str, str]]:
+    """The first `limit` clips of `data`, `frames` of each (None: all), and those that were left out because of a face:
+    name -> reason. InputError where no clip is left.
     """
     if limit is not None and limit < 1 or frames is not None and frames < 2:
         raise InputError(f"--limit is {limit} and --frames {frames}; at least 1 clip and 2 frames are needed.")
@@ -78,61 +108,77 @@ def rows_of(
     for case in self_cases(data)[:limit]:
         log.info("%s ...", case.name)
         try:
-            clips.append(measure(networks, prepare(networks, replace(case, frames=frames)), device, variants))
+            with torch.inference_mode():
+                clips.append(prepare(networks, replace(case, frames=frames)))
         except FaceError as error:
             left_out[case.name] = str(error)
     if not clips:
         raise InputError(f"No clip could be measured: {'; '.join(left_out.values())}")
-    first = next(iter(variants))
-    rows = []
-    for name, speed in variants.items():
-        measured = [clip[name] for clip in clips]
-        rows.append(Row(
-            name, speed,
-            *({metric: mean(m[i][metric] for m in measured) for metric in METRICS} for i in range(2)),
-            seconds=mean(took for _, _, took in measured),
-            times_as_fast=statistics.median(clip[first][2] / clip[name][2] for clip in clips),
-        ))
-    return rows, left_out
+    return clips, left_out
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One variant of one clip."""
+
+    pictures: Tensor            # (L, 3, S, S)
+    seconds: float
+    plain_steps: float          # so many plain steps would have taken as long
+
+
+def rows(networks: Networks, clips: list[Prepared], tried: dict[str, Variant], device: str) -> Iterator[Row]:
+    """A row for each variant, as soon as it is measured; the first variant is the reference."""
+    first = None
+    for name, variant in tried.items():
+        measured = [measure(networks, clip, variant, device) for clip in clips]
+        first = first or measured
+        yield Row(
+            name, variant.speed,
+            truth=scores(networks, clips, measured, [clip.truth for clip in clips]),
+            reference=scores(networks, clips, measured, [own.pictures for own in first]),
+            seconds=mean(own.seconds for own in measured),
+            times_as_fast=statistics.median(a.plain_steps / b.plain_steps for a, b in zip(first, measured)),
+        )
 
 
 @torch.inference_mode()
-def measure(
-    networks: Networks, given: Prepared, device: str, variants: dict[str, Speed]
-) -> dict[str, tuple[dict[str, float], dict[str, float], float]]:
-    """Each variant of one clip: its metrics against the truth, against the first variant's frames, and its seconds."""
-    latent, latents, took = encode(networks.vae, given.portrait), {}, {}
+def measure(networks: Networks, clip: Prepared, variant: Variant, device: str) -> Measured:
+    latent, latents = encode(networks.vae, clip.portrait), []
 
-    def run(name: str, speed: Speed) -> None:
-        latents[name] = render(
-            networks.dit, networks.schedule, latent, given.motion, speed.steps, SEED, solver=speed.solver, caching=speed.caching,
-        )
+    def run(dit: RealPortraitDiT, speed: Speed) -> None:
+        latents[:] = [render(
+            dit, networks.schedule, latent, clip.motion, speed.steps, SEED, solver=speed.solver, caching=speed.caching,
+        )]
 
-    run("", Speed(1))                                       # the first call prepares
-    for name, speed in variants.items():
-        took[name] = seconds(lambda: run(name, speed), device)
-    pictures = {name: decode(networks.vae, latents[name]) for name in variants}
-    of_truth = scores(networks, given, pictures, given.truth)
-    of_reference = scores(networks, given, pictures, pictures[next(iter(variants))])
-    return {name: (of_truth[name], of_reference[name], took[name]) for name in variants}
+    run(networks.dit, Speed(1))                             # the first call prepares
+    yardstick = seconds(lambda: run(networks.dit, Speed(YARDSTICK_STEPS)), device)
+    took = seconds(lambda: run(variant.dit or networks.dit, variant.speed), device)
+    return Measured(decode(networks.vae, latents[0]), took, YARDSTICK_STEPS * took / yardstick)
 
 
-def scores(networks: Networks, given: Prepared, pictures: dict[str, Tensor], truth: Tensor) -> dict[str, dict[str, float]]:
-    """Variant -> metric -> mean over the frames."""
-    found = score(networks.vid2vid, pictures, truth, given.crop, given.motion.maps.mask())
-    return {name: {metric: mean(found[name][metric]) for metric in METRICS} for name in pictures}
+@torch.inference_mode()
+def scores(
+    networks: Networks, clips: list[Prepared], measured: list[Measured], truths: list[Tensor]
+) -> dict[str, float]:
+    """Metric -> mean over the clips of their means over the frames."""
+    found = [
+        score(networks.vid2vid, {"": own.pictures}, truth, clip.crop, clip.motion.maps.mask())[""]
+        for clip, own, truth in zip(clips, measured, truths)
+    ]
+    return {metric: mean(mean(figures[metric]) for figures in found) for metric in METRICS}
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown: a row's figures against the truth, then against the reference."""
+def header() -> str:
+    """Of a Markdown table: a row's figures against the truth, then against the reference."""
     names = list(METRICS.values())
-    lines = [
+    return "\n".join([
         f"| | steps | times as fast | {' | '.join(names)} | {' | '.join(f'to the first: {name}' for name in names)} |",
         "|---" * (3 + 2 * len(names)) + "|",
+    ])
+
+
+def line(row: Row) -> str:
+    figures = [
+        f"{values[metric]:.{4 if metric == 'ssim' else 2}f}" for values in (row.truth, row.reference) for metric in METRICS
     ]
-    for row in rows:
-        figures = [
-            f"{values[metric]:.{4 if metric == 'ssim' else 2}f}" for values in (row.truth, row.reference) for metric in METRICS
-        ]
-        lines.append(f"| {row.name} | {row.speed.steps} | {row.times_as_fast:.2f} | {' | '.join(figures)} |")
-    return "\n".join(lines)
+    return f"| {row.name} | {row.speed.steps} | {row.times_as_fast:.2f} | {' | '.join(figures)} |"

@@ -20,7 +20,7 @@ from realportrait_core.dit import Caching, RealPortraitDiT
 from realportrait_core.errors import InputError
 from realportrait_core.eval.protocol import Networks
 from realportrait_core.face.detect import FaceDetector
-from realportrait_core.speed import Speed
+from realportrait_core.speed import PRESETS, Speed
 from realportrait_core.vae import TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid
 from torch.utils.flop_counter import FlopCounterMode
@@ -115,21 +115,41 @@ def test_quality_is_measured_against_truth_and_against_the_first_variant():
         parts.random_weights(FaceVid2Vid(config.vid2vid), "cpu"), parts.random_weights(RealPortraitDiT(config.dit), "cpu"),
         parts.random_weights(TinyVAE((4, 4, 4, 4)), "cpu"), FaceDetector(yunet.onnx()), linear_schedule(),
     )
-    variants = {
+    distilled = parts.random_weights(RealPortraitDiT(replace(config.dit, distilled_steps=2)), "cpu", seed=1)
+    tried = {
         "all": Speed(4), "the same": Speed(4, caching=Caching(control_every=1)), "fewer": Speed(2),
         "cached": Speed(4, "dpmpp_2m", Caching(control_every=2, threshold=0.1)), "ancestral": Speed(3, "ancestral"),
     }
-    rows, left_out = quality.rows_of(networks, data, 1, 4, "cpu", variants)
-    assert [row.name for row in rows] == list(variants) and left_out == {}
+    tried = {name: quality.Variant(speed) for name, speed in tried.items()}
+    tried["distilled"] = quality.Variant(Speed(2, "ddim_trailing"), distilled)
+    clips, left_out = quality.prepared_clips(networks, data, 1, 4)
+    assert len(clips) == 1 and left_out == {}
+    rows = list(quality.rows(networks, clips, tried, "cpu"))
+    assert [row.name for row in rows] == list(tried)
     for row in rows[:2]:
         assert row.reference["psnr_db"] == 100 and row.reference["keypoint_error_px"] == 0
     assert all(row.reference["psnr_db"] < 100 for row in rows[2:])
     assert rows[0].truth == rows[1].truth and rows[0].truth["psnr_db"] < 100
     assert rows[0].times_as_fast == 1 and all(row.times_as_fast > 0 for row in rows)
-    assert len(quality.table(rows).splitlines()) == 7
+    columns = quality.header().splitlines()[0].count("|")
+    assert all(quality.line(row).count("|") == columns for row in rows)
     for limit, frames in ((0, 4), (1, 1)):
         with pytest.raises(InputError, match=f"--limit is {limit} and --frames {frames}"):
-            quality.rows_of(networks, data, limit, frames, "cpu", variants)
+            quality.prepared_clips(networks, data, limit, frames)
+
+
+def test_rows_of_quality():
+    """The reference first, no speed twice, every preset named; weights for few steps in a row of their own."""
+    plain = quality.variants(None)
+    assert next(iter(plain.values())).speed == Speed(50)
+    speeds = [variant.speed for variant in plain.values()]
+    assert all(speeds.count(speed) == 1 for speed in speeds)
+    for name, speed in PRESETS.items():
+        assert [row for row, variant in plain.items() if variant.speed == speed][0].startswith(name)
+    few = RealPortraitDiT(replace(TINY.config.dit, distilled_steps=4))
+    assert quality.variants(few) == plain | {"4 steps, distilled": quality.Variant(Speed(4, "ddim_trailing"), few)}
+    with pytest.raises(InputError, match="these weights are not"):
+        quality.variants(RealPortraitDiT(TINY.config.dit))
 
 
 def test_quality_needs_a_folder_with_clips(tmp_path):
