@@ -13,7 +13,7 @@ from realportrait_core.dit.attention import RMSNorm, SpatialAttention, TemporalA
 from realportrait_core.dit.block import Block, Modulation
 from realportrait_core.dit.checkpoint import dit_config_from_state, load_dit, save_dit, start_from_stdit2
 from realportrait_core.dit.embed import ClipShape, SizeEmbedder, positions, rope, rotate, sincos_2d, sinusoid
-from realportrait_core.dit.model import RealPortraitDiT, Reference
+from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.motion_map import MotionMaps, dense
 from torch import Tensor, nn
@@ -602,7 +602,7 @@ def test_shapes_that_do_not_fit_are_refused_with_numbers(tiny):
     refused("motion has 4 frames, the latents 2 x 3", z, t, SHAPE, reference, control[:4])
     refused(r"\(6, 15, 48\).*\(3, 16, 48\)", z, t, SHAPE, reference, control[:, :15])
     refused("2 portraits of 16 tokens in 4 blocks, the latents 1 clips", z[:1], t[:1], SHAPE, reference, control[:3])
-    refused("2 portraits of 16 tokens in 3 blocks", z, t, SHAPE, Reference(reference.blocks[:3], SHAPE), control)
+    refused("2 portraits of 16 tokens in 3 blocks", z, t, SHAPE, replace(reference, blocks=reference.blocks[:3]), control)
     refused("encoded for .*height=64.*height=96", z, t, ClipShape(96, 64, 3, 25), reference, control)
     with pytest.raises(InputError, match=r"\(2, 3, 4, 8, 8\)"):
         tiny.encode_reference(z, SHAPE)

@@ -22,14 +22,28 @@ from .motion_mapper import MotionMapper
 
 
 @dataclass(frozen=True)
+class Constants:
+    """What is the same at every step of clips of one shape."""
+
+    place: Tensor               # (S, C) position of every token
+    size: Tensor                # (C,) what the picture's size says to every block
+    length: Tensor              # (C,) what the clip's frames and rate say
+
+    def to(self, device=None, dtype=None) -> "Constants":
+        return Constants(*(value.to(device, dtype) for value in (self.place, self.size, self.length)))
+
+
+@dataclass(frozen=True)
 class Reference:
     """K_r, V_r of every block for R portraits, each (R, heads, S, d): constant over steps, noise, motion and clips."""
 
     blocks: tuple[KeyValue, ...]
     shape: ClipShape
+    constants: Constants
 
     def to(self, device=None, dtype=None) -> "Reference":
-        return Reference(tuple((k.to(device, dtype), v.to(device, dtype)) for k, v in self.blocks), self.shape)
+        blocks = tuple((k.to(device, dtype), v.to(device, dtype)) for k, v in self.blocks)
+        return Reference(blocks, self.shape, self.constants.to(device, dtype))
 
 
 class FinalLayer(nn.Module):
@@ -108,7 +122,9 @@ class RealPortraitDiT(nn.Module):
         """
         if z_r.ndim != 4 or z_r.shape[1] != self.cfg.in_channels:
             raise InputError(f"The portrait's latent is {tuple(z_r.shape)}; it must be (B, {self.cfg.in_channels}, h, w).")
-        x = self.embed(z_r, shape.height, shape.width)                                  # (B, S, C)
+        x = self.x_embedder(z_r)                                                        # (B, S, C)
+        constants = self.constants(z_r, shape, x.dtype)
+        x = x + constants.place
         if self.cfg.reference_motion:
             if motion is None:
                 raise InputError("These weights also read the portrait's own motion map; none was given.")
@@ -120,13 +136,13 @@ class RealPortraitDiT(nn.Module):
                 )
             x = x + self.reference_proj(own)
         x = x.unsqueeze(1)                                                              # (B, 1, S, C)
-        m = self.modulation(self.t_clean(x), *self.clip_vectors(shape, x.device, x.dtype))
+        m = self.modulation(self.t_clean(x), constants)
         found = []
         for block in self.blocks[:-1]:
             x, key_value = block.encode(x, m)
             found.append(key_value)
         found.append(self.blocks[-1].key_value(x, m))
-        return Reference(tuple(found), shape)
+        return Reference(tuple(found), shape, constants)
 
     def encode_motion(self, maps: MotionMaps | Tensor) -> Tensor:
         """Motion position maps of F frames, lazy or dense (F, channels, H, W) -> control tokens (F, S, C); once per clip."""
@@ -159,16 +175,17 @@ class RealPortraitDiT(nn.Module):
         cache        this clip's, where steps may take over from those before; None: every step is computed
         """
         self.check(z_t, t, shape, reference, control, conditional)
-        x = self.embed(z_t, shape.height, shape.width)                                  # (B, L, S, C)
-        size, length = self.clip_vectors(shape, x.device, x.dtype)
+        x = self.x_embedder(z_t)                                                        # (B, L, S, C)
+        constants = self.constants(z_t, shape, x.dtype) if reference is None else reference.constants
+        x = x + constants.place
         t, t_clean = self.t_embedder(t, x.dtype), self.t_clean(x)                       # (B, L, C), (1, 1, C)
-        m = self.modulation(t if conditional is None else torch.where(conditional[..., None], t_clean, t), size, length)
+        m = self.modulation(t if conditional is None else torch.where(conditional[..., None], t_clean, t), constants)
         keys = (None,) * len(self.blocks) if reference is None else reference.blocks
         first = self.blocks[0](x, m, keys[0])
         residuals = () if control is None else self.control_residuals(first, control, m)
         later_blocks = partial(self.later_blocks, m=m, keys=keys[1:], strength=strength)
         x = later_blocks(first, residuals) if cache is None else cache(x, first, residuals, later_blocks)
-        return self.unpatchify(self.final_layer(x, t, t_clean + size, conditional), *z_t.shape[-2:])
+        return self.unpatchify(self.final_layer(x, t, t_clean + constants.size, conditional), *z_t.shape[-2:])
 
     # ---- their parts ----
 
@@ -192,14 +209,6 @@ class RealPortraitDiT(nn.Module):
             x = block(x, m, key_value)
         return x
 
-    def embed(self, z: Tensor, height: int, width: int, embedder: PatchEmbed | None = None) -> Tensor:
-        """Latents (..., 4, h, w) of a picture of height x width px -> tokens with positions (..., S, C)."""
-        embedder = embedder or self.x_embedder
-        rows, columns = embedder.grid(*z.shape[-2:])
-        place = positions(rows, columns, self.cfg.hidden, height, width, self.cfg.input_sq_size, z.device)
-        tokens = embedder(z)
-        return tokens + place.to(tokens)
-
     def motion_tokens(self, maps: MotionMaps | Tensor) -> Tensor:
         """Maps of F frames -> tokens (F, S, C)."""
         height, width = maps.shape[-2:] if isinstance(maps, Tensor) else (maps.height, maps.width)
@@ -207,29 +216,36 @@ class RealPortraitDiT(nn.Module):
 
     def embed_motion(self, v: Tensor, height: int, width: int) -> Tensor:
         """Motion latents (F, motion_latent, h, w) -> tokens (F, S, C)."""
-        own = None if self.cfg.motion_latent == self.cfg.in_channels else self.motion_embedder
-        return self.embed(v, height, width, own)
+        embedder = self.x_embedder if self.cfg.motion_latent == self.cfg.in_channels else self.motion_embedder
+        tokens = embedder(v)
+        return tokens + self.place(v, height, width).to(tokens)
+
+    def place(self, z: Tensor, height: int, width: int) -> Tensor:
+        """Position (S, C) of every token of latents z (..., h, w) of a picture of height x width px."""
+        rows, columns = self.x_embedder.grid(*z.shape[-2:])
+        return positions(rows, columns, self.cfg.hidden, height, width, self.cfg.input_sq_size, z.device)
 
     def t_clean(self, like: Tensor) -> Tensor:
         """The time of what carries no noise, the portrait and conditional frames: t = 0, embedded (1, 1, C)."""
         return self.t_embedder(torch.zeros(1, 1, device=like.device), like.dtype)
 
-    def clip_vectors(self, shape: ClipShape, device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The picture's size, and the clip's frames and rate, each (C,)."""
+    def constants(self, z: Tensor, shape: ClipShape, dtype: torch.dtype) -> Constants:
+        """Of clips of this shape, with latents like z (..., h, w)."""
         def numbers(*values: float) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device)
+            return torch.tensor(values, dtype=torch.float32, device=z.device)
 
         size = torch.cat([
             self.csize_embedder(numbers(shape.height, shape.width), dtype),
             self.ar_embedder(numbers(shape.aspect), dtype),
         ])
-        return size, self.fl_embedder(numbers(shape.frames), dtype) + self.fps_embedder(numbers(shape.fps), dtype)
+        length = self.fl_embedder(numbers(shape.frames), dtype) + self.fps_embedder(numbers(shape.fps), dtype)
+        return Constants(self.place(z, shape.height, shape.width).to(dtype), size, length)
 
-    def modulation(self, t: Tensor, size: Tensor, length: Tensor) -> Modulation:
+    def modulation(self, t: Tensor, constants: Constants) -> Modulation:
         """What every block is told, from embedded timesteps t (B, L, C)."""
         return Modulation(
-            spatial=self.t_block(t + size).unflatten(-1, (6, -1)),                      # (B, L, 6, C)
-            temporal=self.t_block_temp(t + length).unflatten(-1, (3, -1)),              # (B, L, 3, C)
+            spatial=self.t_block(t + constants.size).unflatten(-1, (6, -1)),                      # (B, L, 6, C)
+            temporal=self.t_block_temp(t + constants.length).unflatten(-1, (3, -1)),              # (B, L, 3, C)
             rope=rope(t.shape[1], self.cfg.hidden // self.cfg.heads, t.device),
         )
 
