@@ -19,7 +19,7 @@ class Inspect(io.ComfyNode):
             display_name="Inspect RealPortrait",
             category="RealPortrait",
             description="Shows what each stage made of each driver frame: crop, face points, keypoints, pose, warped feature, "
-            "motion position map; and in numbers how colours and sharpness drift from clip to clip.",
+            "motion position map; and in numbers how colours, sharpness and motion drift from clip to clip.",
             inputs=[
                 Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints."),
                 Motion.Input("motion", tooltip="From Motion Position Maps, made from these keypoints."),
@@ -39,35 +39,34 @@ class Inspect(io.ComfyNode):
                 ),
                 Vid2Vid.Input(
                     "vid2vid", optional=True,
-                    tooltip="From Load Face Vid2vid: the animated frames' keypoints are read and compared with what the motion "
-                    "wanted.",
+                    tooltip="From Load Face Vid2vid: measures too how far the animated face is from the wanted motion.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="sheets", tooltip="Six pictures for each driver frame, on one sheet."),
+                io.Image.Output(display_name="sheets", tooltip="Six pictures for each animated driver frame, on one sheet."),
                 io.String.Output(
                     display_name="report",
-                    tooltip="Colour mean, deviation, sharpness and keypoint error of each clip, and how far the last is from the first.",
+                    tooltip="Colour mean, deviation, sharpness and keypoint error of each clip, and how far the last is from the "
+                    "first.",
                 ),
             ],
         )
 
     @classmethod
-    def execute(
-        cls, keypoints, motion, portrait, driver, most, clip_frames, frames=None, vid2vid=None
-    ) -> io.NodeOutput:
+    def execute(cls, keypoints, motion, portrait, driver, most, clip_frames, frames=None, vid2vid=None) -> io.NodeOutput:
         portrait, driver = images.portrait(portrait), images.rgb(driver, "driver")
         frames = None if frames is None else images.rgb(frames, "frames")
-        chosen = evenly(len(driver), most)
+        chosen = evenly(len(motion.maps), most)
         progress = Progress(len(chosen))
-        sheets = inspect(keypoints, motion, driver, portrait, frames, chosen, lambda done, total: progress.to(done))
+        sheets = inspect(
+            keypoints, motion, driver, portrait, frames, chosen, clip_frames, lambda done, total: progress.to(done)
+        )
         found = int(keypoints.present.sum())
         report = f"Face found in {found} of {len(driver)} driver frames."
         if frames is None:
             report += "\nConnect the animated frames to measure their drift."
         else:
-            own = look(frame_portrait(portrait, motion))
-            errors = None
+            own, errors = look(frame_portrait(portrait, motion)), None
             if vid2vid is not None:
                 network = loaded(vid2vid)
                 check_weights(network.cfg, keypoints)

@@ -88,7 +88,8 @@ class Motion:
     portrait_maps: MotionMaps   # 1 frame: the portrait's own, f_{r->r}
     portrait_to_frame: torch.Tensor     # (3, 3) float64, portrait px -> frame px
     portrait_size: tuple[int, int]
-    wanted: torch.Tensor | None = None  # (L, K, 3) x_d, the driven keypoints in the portrait's crop
+    wanted: torch.Tensor | None = None  # (L, K, 3) x_d in the portrait's crop: where the animation's keypoints shall lie
+    first: int = 0              # the driver's frame that the first of the L is of
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -348,7 +349,7 @@ def motion_maps(
     The maps lie where the portrait's crop lies: the driver's motion is in x_d. `relative` counts a driver that is cut as
     one shot. callback(done, total) after each chunk.
     """
-    device = device_of(vid2vid)
+    device, length = device_of(vid2vid), len(keypoints.driver)
     if mode == "relative":
         keypoints = one_shot(keypoints)
     x_s = transform(keypoints.portrait)
@@ -369,7 +370,8 @@ def motion_maps(
     place = place_maps(keypoints, x_d, size, framing)
     maps = MotionMaps(torch.cat(parts), place.frame_to_crop.expand(len(x_d), 3, 3), place.face, size, size)
     portrait_maps = MotionMaps(own, place.frame_to_crop[None], place.portrait_face[None], size, size)
-    return Motion(maps, portrait_maps, place.portrait_to_frame, keypoints.portrait_size, x_d)
+    first, _, _ = frames.indices(length)
+    return Motion(maps, portrait_maps, place.portrait_to_frame, keypoints.portrait_size, x_d, first)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ TILE, BAR = 320, 24             # side of a tile, height of the title above it
 LEARNT = 64                     # frames, evenly spaced, that the principal components are taken from
 AXIS = 0.42                     # length of a pose axis, in units of the keypoints' grid times the pose's scale
 VEIL = 0.65                     # of the map over the picture
+RIM = 4                         # px, around a frame that two clips share
 CHUNK = 8                       # frames that are measured at once
 
 INK, PAPER = (235, 235, 235), (24, 24, 28)
@@ -75,39 +76,42 @@ def inspect(
     portrait: torch.Tensor,
     frames: torch.Tensor | None = None,
     chosen: list[int] | None = None,
+    clip_frames: int = 16,
     callback: Progress | None = None,
 ) -> torch.Tensor:
-    """A sheet of six tiles for each chosen driver frame (n, 2 (TILE + BAR), 3 TILE, 3), in [0, 1].
+    """A sheet of six tiles for each chosen frame of the motion (n, 2 (TILE + BAR), 3 TILE, 3), in [0, 1].
 
-    driver (L, H, W, 3) and portrait (1, H', W', 3) are what keypoints and motion were made from; frames (at most L, ..., 3)
-    what came of it. Raises InputError where they do not belong together. callback(done, total) after each sheet.
+    driver (L, H, W, 3) and portrait (1, H', W', 3) are what keypoints and motion were made from; frames (at most as many as
+    the motion has, ..., 3) what came of it in clips of clip_frames: those that the next clip starts with are framed. Raises
+    InputError where they do not belong together. callback(done, total) after each sheet.
     """
-    length = len(keypoints.driver)
-    if len(driver) != length or len(motion.maps) != length:
+    length, count = len(keypoints.driver), len(motion.maps)
+    if len(driver) != length or motion.first + count > length:
         raise InputError(
-            f"The keypoints are of {length} driver frames, the driver has {len(driver)} and the motion {len(motion.maps)}. "
-            "Connect those that were made from one another."
+            f"The keypoints are of {length} driver frames, the driver has {len(driver)} and the motion {count}, from frame "
+            f"{motion.first} on. Connect those that were made from one another."
         )
-    if frames is not None and len(frames) > length:
-        raise InputError(f"There are {len(frames)} animated frames for a driver of {length}: they belong to another one.")
-    chosen = list(range(length)) if chosen is None else chosen
+    if frames is not None and len(frames) > count:
+        raise InputError(f"There are {len(frames)} animated frames for a motion of {count}: they belong to another one.")
+    chosen = list(range(count)) if chosen is None else chosen
+    known = {clip.start for clip in clips.plan(count, clip_frames) if clip.conditional}
     basis, framed = components(motion.maps.f), pixels(frame_portrait(portrait, motion)[0])
     theirs, own = transform(keypoints.driver), transform(keypoints.portrait)
     still = crop_tile(portrait, keypoints.portrait_crop, own[0], keypoints.portrait, 0, keypoints.portrait_points)
     out = torch.empty(len(chosen), 2 * (TILE + BAR), 3 * TILE, 3)
-    for done, i in enumerate(chosen, 1):
+    for done, n in enumerate(chosen, 1):
+        i = motion.first + n                                                            # of the driver's frames
         present, points = bool(keypoints.present[i]), keypoints.driver_points[i]
         found = "face found" if present else "FACE MISSING"
-        color = basis.colors(motion.maps.f[i:i + 1])                                    # (1, 3, h, w)
+        color = basis.colors(motion.maps.f[n:n + 1])                                    # (1, 3, h, w)
         tiles = [
             titled(driver_tile(driver[i], keypoints.driver_crop, points, present), f"driver, frame {i} of {length}: {found}"),
             titled(crop_tile(driver[i:i + 1], keypoints.driver_crop, theirs[i], keypoints.driver, i, points),
                    f"its crop: {angles(keypoints.driver, i)}"),
             titled(still, f"portrait: {angles(keypoints.portrait, 0)}"),
             titled(feature_tile(color), f"warped feature f: 3 components, {100 * basis.share:.0f} %"),
-            titled(map_tile(framed, motion.maps[i], color), "motion position map on the portrait"),
-            titled(fitted(framed if frames is None else pixels(frames[i]) if i < len(frames) else framed * 0)[0],
-                   "the portrait's square" if frames is None else f"animated frame {i}" if i < len(frames) else "no frame"),
+            titled(map_tile(framed, motion.maps[n], color), "motion position map on the portrait"),
+            result_tile(framed, frames, n, n in known),
         ]
         sheet = np.concatenate([np.concatenate(tiles[:3], 1), np.concatenate(tiles[3:], 1)], 0)
         torch.div(torch.from_numpy(sheet), 255, out=out[done - 1])
@@ -238,6 +242,19 @@ def map_tile(framed: np.ndarray, maps: MotionMaps, color: torch.Tensor) -> np.nd
     return tile
 
 
+def result_tile(framed: np.ndarray, frames: torch.Tensor | None, n: int, known: bool) -> np.ndarray:
+    """Animated frame n under its title, framed where the next clip knows it; the portrait's square where none was made."""
+    if frames is None:
+        return titled(fitted(framed)[0], "the portrait's square")
+    if n >= len(frames):
+        return titled(fitted(framed * 0)[0], "no frame")
+    tile = fitted(pixels(frames[n]))[0]
+    if known:
+        for side in (tile[:RIM], tile[-RIM:], tile[:, :RIM], tile[:, -RIM:]):
+            side[:] = BOX
+    return titled(tile, f"animated frame {n}" + (": conditional in the next clip" if known else ""))
+
+
 # Drift
 
 @dataclass(frozen=True)
@@ -249,11 +266,27 @@ class Look:
     mean: torch.Tensor          # (3,) R, G, B
     deviation: torch.Tensor     # (3,) over the pixels of a frame, mean over the frames
     sharpness: float            # variance of the brightness's Laplacian, mean over the frames
-    keypoint_error: float | None = None     # px, mean over the frames; None: not measured
+    keypoints: float | None = None      # px, mean distance from where the motion wants them; None: not measured
 
 
-def look(frames: torch.Tensor, first: int = 0) -> Look:
-    """Of frames (n, H, W, 3) in [0, 1], the first of which has the number `first`."""
+def keypoint_errors(vid2vid: FaceVid2Vid, frames: torch.Tensor, motion: Motion) -> torch.Tensor:
+    """How far the keypoints that M reads off the animated frames (n, H, W, 3) lie from the wanted ones: (n,), mean over them.
+
+    In px of the square that was animated, whatever the size that the frames were brought to since.
+    """
+    size, errors = motion.maps.height, []
+    to_square = rescale(size / frames.shape[1])
+    for start in range(0, len(frames), CHUNK):
+        part = frames[start:start + CHUNK]
+        forward = motion.maps.frame_to_crop[start:start + len(part)].double() @ to_square
+        seen = transform(vid2vid.motion(crop_faces(vid2vid, part, forward))).cpu()
+        errors.append((seen - motion.wanted[start:start + len(part)])[..., :2].norm(dim=-1).mean(1))
+    crop_px = torch.linalg.det(motion.maps.frame_to_crop[:len(frames), :2, :2].double()).abs().sqrt()
+    return torch.cat(errors) * KEYPOINT_PX / crop_px.to(errors[0])
+
+
+def look(frames: torch.Tensor, first: int = 0, errors: torch.Tensor | None = None) -> Look:
+    """Of frames (n, H, W, 3) in [0, 1], the first of which has the number `first`, and of their keypoint errors (n,) px."""
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     means, deviations, edges = [], [], []
     for start in range(0, len(frames), CHUNK):
@@ -263,54 +296,29 @@ def look(frames: torch.Tensor, first: int = 0) -> Look:
         luma = part @ part.new_tensor([0.299, 0.587, 0.114])
         edges.append(F.conv2d(luma[:, None], kernel.to(luma)).flatten(1).var(1, correction=0))
     mean, deviation, sharpness = (torch.cat(parts).mean(0) for parts in (means, deviations, edges))
-    return Look(first, first + len(frames) - 1, mean, deviation, float(sharpness))
-
-
-@torch.inference_mode()
-def keypoint_errors(vid2vid: FaceVid2Vid, frames: torch.Tensor, motion: Motion) -> torch.Tensor:
-    """How far M finds the keypoints of animated frames (L, S, S, 3) from where the motion wanted them: (L,) px of its frame.
-
-    InputError where there are not as many frames as the motion has.
-    """
-    if motion.wanted is None or len(frames) != len(motion.wanted):
-        raise InputError(
-            f"There are {len(frames)} animated frames and the motion has {len(motion.maps)}: connect the motion that they were made "
-            "with."
-        )
-    to_frame = rescale(motion.maps.height / frames.shape[1])                                # px of an enlarged frame -> frame px
-    found = []
-    for start in range(0, len(frames), CHUNK):
-        chosen = slice(start, start + CHUNK)
-        crops = crop_faces(vid2vid, frames[chosen].float(), motion.maps.frame_to_crop[chosen].double() @ to_frame)
-        found.append(transform(vid2vid.motion(crops)).cpu())
-    apart = (torch.cat(found) - motion.wanted)[..., :2].norm(dim=-1).mean(1) * KEYPOINT_PX  # (L,) px of the crop
-    return apart / torch.linalg.det(motion.maps.frame_to_crop[:, :2, :2].double()).abs().sqrt()
+    keypoints = None if errors is None else float(errors.mean())
+    return Look(first, first + len(frames) - 1, mean, deviation, float(sharpness), keypoints)
 
 
 def drift(frames: torch.Tensor, clip_frames: int, errors: torch.Tensor | None = None) -> list[Look]:
-    """Clip by clip, of frames that were made in clips of clip_frames; frames that two clips share count with the earlier.
+    """Clip by clip, of frames (n, H, W, 3) that were made in clips of clip_frames, and of their keypoint_errors (n,).
 
-    errors (L,): keypoint_errors of these frames.
+    Frames that two clips share count with the earlier.
     """
-    found = []
-    for clip in clips.plan(len(frames), clip_frames):
-        first, stop = clip.start + clip.conditional, min(clip.stop, len(frames))
-        seen = look(frames[first:stop], first)
-        found.append(seen if errors is None else replace(seen, keypoint_error=float(errors[first:stop].mean())))
-    return found
+    own = [slice(clip.start + clip.conditional, clip.stop) for clip in clips.plan(len(frames), clip_frames)]
+    return [look(frames[part], part.start, None if errors is None else errors[part]) for part in own]
 
 
 def drift_table(found: list[Look], reference: Look | None = None) -> str:
     """One line a clip, and the change from the first to the last; reference: the portrait's own square, on a line of its own."""
     def line(name: str, place: str, one: Look) -> str:
         numbers = [f"{value:6.1f}" for value in (*one.mean.tolist(), *one.deviation.tolist())]
-        apart = "" if one.keypoint_error is None else f"   {one.keypoint_error:12.2f}"
-        return f"{name:<9}{place:<11}{' '.join(numbers[:3])}   {' '.join(numbers[3:])}   {one.sharpness:9.1f}{apart}"
+        error = "" if one.keypoints is None else f"   {one.keypoints:12.2f}"
+        return f"{name:<9}{place:<11}{' '.join(numbers[:3])}   {' '.join(numbers[3:])}   {one.sharpness:9.1f}{error}"
 
-    measured = f"   {'keypoints px':>12}" if found[0].keypoint_error is not None else ""
-    lines = [
-        f"{'clip':<9}{'frames':<11}{'mean R':>6} {'G':>6} {'B':>6}   {'dev. R':>6} {'G':>6} {'B':>6}   {'sharpness':>9}{measured}"
-    ]
+    measured = found[0].keypoints is not None
+    lines = [f"{'clip':<9}{'frames':<11}{'mean R':>6} {'G':>6} {'B':>6}   {'dev. R':>6} {'G':>6} {'B':>6}   {'sharpness':>9}"
+             + "   keypoints px" * measured]
     if reference is not None:
         lines.append(line("portrait", "", reference))
     lines += [line(str(n), f"{one.first}-{one.last}", one) for n, one in enumerate(found)]
@@ -318,9 +326,9 @@ def drift_table(found: list[Look], reference: Look | None = None) -> str:
     if len(found) > 1:
         shift = ", ".join(f"{value:+.1f}" for value in (b.mean - a.mean).tolist())
         spread = float((b.deviation / a.deviation.clamp(min=1e-6)).mean())
-        moved = f"; keypoints {b.keypoint_error - a.keypoint_error:+.2f} px" if measured else ""
+        further = f"; keypoints {b.keypoints - a.keypoints:+.2f} px off" if measured else ""
         lines.append(f"Clip {len(found) - 1} against clip 0: mean {shift} of 255; deviation x {spread:.2f}; sharpness x "
-                     f"{b.sharpness / max(a.sharpness, 1e-6):.2f}{moved}.")
+                     f"{b.sharpness / max(a.sharpness, 1e-6):.2f}{further}.")
     else:
         lines.append("One clip: nothing to drift from.")
     return "\n".join(lines)

@@ -18,6 +18,11 @@ from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix, transform
 
 pytest.importorskip("cv2")
 
+TINY = Vid2VidConfig(
+    crop_size=32, num_kp=5, appearance_width=4, appearance_down=2, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
+    motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=2,
+    mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+)
 FACE = torch.tensor([[95.2, 60.3], [144.5, 57.4], [120.2, 88.2], [102.4, 110.8], [146.3, 108.3]])
 HEIGHT, WIDTH, SIZE = 200, 240, 128
 TALL, WIDE = 420, 480           # of the driver
@@ -67,7 +72,7 @@ def has(picture: torch.Tensor, color) -> torch.Tensor:
 def test_sheets(made):
     keypoints, motion = made
     ticks = []
-    sheets = inspect(keypoints, motion, grey(5), grey(1), None, [0, 3, 4], lambda done, total: ticks.append((done, total)))
+    sheets = inspect(keypoints, motion, grey(5), grey(1), None, [0, 3, 4], callback=lambda done, total: ticks.append((done, total)))
     assert sheets.shape == (3, 2 * (TILE + BAR), 3 * TILE, 3) and ticks == [(1, 3), (2, 3), (3, 3)]
     assert 0 <= sheets.min() and sheets.max() <= 1
     for sheet, present in zip(sheets, (True, False, True)):
@@ -129,16 +134,60 @@ def test_animated_frames_are_shown_where_there_are_some(made):
     assert (tile(sheets[3], 1, 2)[:, :-1] - 0.9).abs().max() < 0.01 and tile(sheets[4], 1, 2).max() < 0.01
 
 
+def test_a_part_of_the_driver_is_shown_beside_its_own_frames(made):
+    """A motion from frame 2 on: its frame 1 is the driver's 3, in which the face is missing."""
+    keypoints, motion = made
+    frames = torch.linspace(0.1, 0.9, 3)[:, None, None, None].expand(3, 64, 64, 3)
+    part = replace(motion, maps=motion.maps[2:5], first=2)
+    sheets = inspect(keypoints, part, grey(5), grey(1), frames)
+    assert [bool(has(tile(sheet, 0, 0), MISSING).any()) for sheet in sheets] == [False, True, False]
+    assert [round(float(tile(sheet, 1, 2)[9, 9, 0]), 1) for sheet in sheets] == [0.1, 0.5, 0.9]
+    whole = inspect(keypoints, motion, grey(5), grey(1))
+    assert torch.equal(tile(sheets[1], 1, 1), tile(inspect(keypoints, part, grey(5), grey(1), chosen=[1])[0], 1, 1))
+    assert torch.equal(tile(sheets[1], 0, 1), tile(whole[3], 0, 1))
+
+
+def test_the_frames_that_a_clip_starts_with_are_framed(made):
+    """5 frames in clips of 3: 0-2, 2-4. Frame 2 is the second clip's conditional one."""
+    keypoints, motion = made
+    frames = torch.full((5, 64, 64, 3), 0.9)
+    sheets = inspect(keypoints, motion, grey(5), grey(1), frames, clip_frames=3)
+    assert [bool(has(tile(sheet, 1, 2), BOX).any()) for sheet in sheets] == [False, False, True, False, False]
+
+
 def test_refusals(made):
     keypoints, motion = made
     with pytest.raises(InputError, match="of 5 driver frames, the driver has 4 and the motion 5"):
         inspect(keypoints, motion, grey(4), grey(1))
-    with pytest.raises(InputError, match="the motion 2"):
-        inspect(keypoints, replace(motion, maps=motion.maps[:2]), grey(5), grey(1))
-    with pytest.raises(InputError, match="6 animated frames for a driver of 5"):
+    with pytest.raises(InputError, match="the motion 2, from frame 4 on"):
+        inspect(keypoints, replace(motion, maps=motion.maps[:2], first=4), grey(5), grey(1))
+    with pytest.raises(InputError, match="6 animated frames for a motion of 5"):
         inspect(keypoints, motion, grey(5), grey(1), torch.zeros(6, 64, 64, 3))
     with pytest.raises(InputError, match="portrait is 240x100 px"):
         inspect(keypoints, motion, grey(5), grey(1)[:, :100])
+
+
+def test_the_keypoints_are_measured_against_the_wanted_motion():
+    """Of frames that show what was wanted the error is 0; of a motion that wants more, as many px as it wants more."""
+    torch.manual_seed(0)
+    vid2vid = FaceVid2Vid(TINY).eval().requires_grad_(False)
+    size, frames = 64, torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(1))
+    crop = points_to_crop(FACE / 4)
+    wanted = transform(vid2vid.motion(crop_faces(vid2vid, frames, crop)))
+    maps = MotionMaps(torch.zeros(3, 6, 8, 8), crop.expand(3, 3, 3), torch.zeros(3, 2, 3), size, size)
+    motion = Motion(maps, maps[0], torch.eye(3), (size, size), wanted)
+    assert keypoint_errors(vid2vid, frames, motion).max() < 1e-4
+    shift = torch.tensor([0.3, 0.4, 9.0]) * torch.tensor([0.0, 1.0, 2.0])[:, None, None]        # z is no place in a picture
+    px = 0.5 * KEYPOINT_PX / float(torch.linalg.det(crop[:2, :2]).sqrt())
+    further = replace(motion, wanted=wanted + shift)
+    torch.testing.assert_close(keypoint_errors(vid2vid, frames, further), torch.tensor([0.0, px, 2 * px]), atol=1e-3, rtol=1e-3)
+    # Frames that were enlarged since are measured in px of the square that was animated.
+    enlarged = frames.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    torch.testing.assert_close(keypoint_errors(vid2vid, enlarged, further)[2:], torch.tensor([2 * px]), rtol=0.1, atol=0)
+    found = drift(frames, 2, torch.tensor([1.0, 2.0, 5.0]))
+    assert [one.keypoints for one in found] == [1.5, 5.0]
+    text = drift_table(found, look(frames[:1])).splitlines()
+    assert text[0].endswith("keypoints px") and text[2].endswith(" 1.50") and "; keypoints +3.50 px off." in text[-1]
 
 
 def test_drift_is_measured_clip_by_clip():
@@ -157,31 +206,3 @@ def test_drift_is_measured_clip_by_clip():
     assert len(text) == 6 and text[1].startswith("portrait") and text[3].startswith("1        16-30")
     assert "Clip 2 against clip 0: mean +25.5, " in text[-1] and "deviation x 0.25; sharpness x 0.06" in text[-1]
     assert "nothing to drift from" in drift_table(drift(frames[:5], 16))
-    found = drift(frames, 16, torch.tensor([2.0] * 16 + [5.0] * 15 + [3.0] * 2))
-    assert [one.keypoint_error for one in found] == pytest.approx([2.0, 5.0, 3.0])
-    text = drift_table(found, look(frames[:1])).splitlines()
-    assert text[0].endswith("keypoints px") and text[3].endswith(" 5.00") and text[-1].endswith("; keypoints +1.00 px.")
-
-
-@pytest.mark.parametrize("enlarged", [1, 2])
-def test_keypoint_errors_are_distances_from_what_was_wanted(enlarged):
-    """Of a motion that wants of every frame what M finds in it, moved by a known distance."""
-    torch.manual_seed(0)
-    vid2vid = FaceVid2Vid(Vid2VidConfig(
-        crop_size=32, num_kp=5, appearance_width=4, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
-        motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=1,
-        mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
-    )).eval()
-    frames = torch.rand(11, 64, 64, 3)
-    to_crop = torch.tensor([[6.0, 0.0, -20.0], [0.0, 6.0, -30.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    maps = MotionMaps(torch.zeros(11, 6, 8, 8), to_crop.expand(11, 3, 3), torch.zeros(11, 2, 3), 64, 64)
-    with torch.inference_mode():
-        found = transform(vid2vid.motion(crop_faces(vid2vid, frames, to_crop)))
-    shift = torch.arange(11)[:, None, None] * torch.tensor([0.003, 0.004, 0.7])             # the depth does not count
-    motion = Motion(maps, maps[:1], torch.eye(3, dtype=torch.float64), (64, 64), found + shift)
-    big = frames.repeat_interleave(enlarged, 1).repeat_interleave(enlarged, 2)
-    expected = torch.arange(11) * 0.005 * KEYPOINT_PX / 6
-    torch.testing.assert_close(
-        keypoint_errors(vid2vid, big, motion), expected.double(), atol=1e-4 if enlarged == 1 else 0.5, rtol=0, check_dtype=False)
-    with pytest.raises(InputError, match="10 animated frames and the motion has 11"):
-        keypoint_errors(vid2vid, frames[:10], motion)

@@ -299,6 +299,12 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
     assert "portrait " in report and "31-39" in report and "Clip 2 against clip 0" in report and "keypoints" not in report
     _, report = run_node("RealPortraitInspect", **given, frames=torch.rand(40, 64, 64, 3, generator=generator), vid2vid=vid2vid)
     assert "keypoints px" in report.splitlines()[1] and "; keypoints " in report.splitlines()[-1]
+    # A part of the driver is shown beside its own frames.
+    part = run_node(
+        "RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, mode="relative", pose_gain=1.0, expression_gain=1.0,
+        neutral_frame=0, framing="auto", first_frame=30, frames=5)[0]
+    sheets, report = run_node("RealPortraitInspect", **{**given, "motion": part, "most": 9}, frames=torch.rand(5, 64, 64, 3))
+    assert part.first == 30 and len(sheets) == 5 and "0-4" in report
     # And what was animated goes back into the portrait.
     images, _ = run_node(
         "RealPortraitPasteBack", picture=portrait, frames=torch.rand(2, 64, 64, 3), motion=motion, feather=8.0, length="longest")
