@@ -97,7 +97,7 @@ def main() -> None:
         report["memory"] = asdict(peak)
     if "quality" in tables:
         networks = quality.load_networks(options.detector, options.dit, options.device)
-        tried = quality.variants(quality.load_distilled(options.distilled, options.device))
+        tried = quality.variants(quality.load_distilled(options.distilled, options.device)) | quality.fp8_row(networks.dit)
         clips, left_out = quality.prepared_clips(networks, options.data, options.limit, options.frames)
         for name, reason in left_out.items():
             log.info("Left out %s: %s", name, reason)

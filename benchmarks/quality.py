@@ -5,6 +5,7 @@ frame performing the clip. The reference is the first variant, 50 steps of which
 on all clips before the next, so that its row is known then; its time is set beside that of a few plain steps taken next to it.
 """
 
+import copy
 import logging
 import statistics
 from collections.abc import Iterator
@@ -75,6 +76,14 @@ def variants(distilled: RealPortraitDiT | None) -> dict[str, Variant]:
         speed = preset("distilled", distilled.cfg)
         found[f"{speed.steps} steps, distilled"] = Variant(speed, distilled)
     return found
+
+
+def fp8_row(dit: RealPortraitDiT) -> dict[str, Variant]:
+    """The same network with every weight rounded to float8_e4m3fn, in which Load RealPortrait Model can keep them."""
+    rounded = copy.deepcopy(dit)
+    for value in rounded.parameters():
+        value.data = value.data.to(torch.float8_e4m3fn).to(value.dtype)
+    return {"DDIM, 20 steps, fp8 weights": Variant(Speed(20), rounded)}
 
 
 def load_networks(detector: Path | None, dit: Path | None, device: str) -> Networks:

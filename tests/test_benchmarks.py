@@ -152,6 +152,16 @@ def test_rows_of_quality():
         quality.variants(RealPortraitDiT(TINY.config.dit))
 
 
+def test_fp8_weights_are_those_that_the_format_holds():
+    dit = RealPortraitDiT(TINY.config.dit).initialize()
+    (name, variant), = quality.fp8_row(dit).items()
+    assert variant.speed == Speed(20) and "fp8" in name
+    for plain, rounded in zip(dit.parameters(), variant.dit.parameters()):
+        assert torch.equal(rounded, rounded.to(torch.float8_e4m3fn).to(rounded.dtype))
+        assert (rounded - plain).abs().max() <= plain.abs().max() / 16
+    assert any(not torch.equal(*pair) for pair in zip(dit.parameters(), variant.dit.parameters()))
+
+
 def test_quality_needs_a_folder_with_clips(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "quality", "--detector", str(yunet.onnx())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
