@@ -98,6 +98,7 @@ def test_bundled_weights_fit_and_open():
     files = sorted(WEIGHTS.rglob("*.safetensors"))
     assert {str(file.relative_to(WEIGHTS)) for file in files} == {
         "realportrait/realportrait_mini.safetensors",
+        "realportrait/realportrait_mini_4steps.safetensors",
         "realportrait/realportrait_mini_vid2vid.safetensors",
         "vae/realportrait_mini_vae.safetensors",
     }
