@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import realportrait_core
 import torch
+import torch.nn.functional as F
 from realportrait_core.config import DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import ClipShape, RealPortraitDiT, fused
@@ -20,7 +21,7 @@ from realportrait_core.face.track import FaceTrack
 from realportrait_core.generate import extract_keypoints, motion_maps, render
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid import FaceVid2Vid
-from torch import Tensor
+from torch import Tensor, nn
 
 from .measure import relative_difference, seconds
 from .parts import FACE, random_weights, some_maps
@@ -36,7 +37,7 @@ class StepFigure:
 
     frames: int
     px: int
-    way: str                        # "kernels" (as it runs), "plain" (without Triton's kernels) or "compiled"
+    way: str                        # "kernels" (as it runs), "plain" (without Triton's kernels), "compiled" or "fp8 weights"
     seconds: float
     flop: int
     times_floor: float              # seconds / (flop / rate)
@@ -87,27 +88,45 @@ def step_figures(sizes: Sizes, limits: Limits, device: str, repeats: int) -> lis
     rate = matrix_rate(device, dtype)
     # On a CPU only the tracing is tried, since compiling takes minutes.
     compiled = torch.compile(model, backend="inductor" if device == "cuda" else "eager")
+    plain = partial(without_kernels, model)
+    clip = step_arguments(model, frames, px, device, dtype)
+    wanted = plain(*clip)
     figures = []
     for n, side, way in (
         *((frames, px, way) for way in ("kernels", "plain", "compiled")),
         *((n, px, "kernels") for n in limits.lengths if n != frames),
         *((frames, side, "kernels") for side in limits.sides if side != px),
+        (frames, px, "fp8 weights"),
     ):
-        forward = {"kernels": model, "plain": partial(without_kernels, model), "compiled": compiled}[way]
-        arguments = step_arguments(model, n, side, device, dtype)
+        forward = {"plain": plain, "compiled": compiled}.get(way, model)
+        if way == "fp8 weights":
+            keep_in_fp8(model)
+        arguments = clip if (n, side) == (frames, px) else step_arguments(model, n, side, device, dtype)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         took = median_seconds(lambda: forward(*arguments), device, repeats)
         peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
-        difference = None
-        if (n, side) == (frames, px) and way != "plain":
-            difference = relative_difference(forward(*arguments), without_kernels(model, *arguments))
+        difference = relative_difference(forward(*clip), wanted) if arguments is clip and way != "plain" else None
         flop = step_flop(cfg, n, (side // 8 // cfg.patch) ** 2)
         figures.append(StepFigure(
             frames=n, px=side, way=way, seconds=took, flop=flop, times_floor=took * rate / flop,
             difference=difference, peak_bytes=peak,
         ))
     return figures
+
+
+class Fp8Linear(nn.Linear):
+    """Its weight is kept in fp8 and cast as it is used, as the host does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), self.bias)
+
+
+def keep_in_fp8(model: RealPortraitDiT) -> None:
+    for layer in model.modules():
+        if type(layer) is nn.Linear:
+            layer.__class__ = Fp8Linear
+            layer.weight.data = layer.weight.data.to(torch.float8_e4m3fn)
 
 
 def without_kernels(model: RealPortraitDiT, *arguments) -> Tensor:

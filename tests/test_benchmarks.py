@@ -99,9 +99,11 @@ def test_limits_run_where_there_is_no_gpu():
     figures = limits.step_figures(TINY, TINY_LIMITS, "cpu", repeats=1)
     assert [(row.frames, row.px, row.way) for row in figures] == [
         (3, 64, "kernels"), (3, 64, "plain"), (3, 64, "compiled"), (2, 64, "kernels"), (3, 128, "kernels"),
+        (3, 64, "fp8 weights"),
     ]
     assert all(row.times_floor > 1 for row in figures)
     assert figures[0].difference == 0 and figures[2].difference < CLOSE                 # on a CPU there are no kernels
+    assert CLOSE < figures[-1].difference < 0.2
     whole = limits.end_to_end(TINY, TINY_LIMITS, "cpu", repeats=1)
     assert whole.frames_per_second * whole.seconds == pytest.approx(TINY_LIMITS.driver_frames)
     assert "End to end: 4 frames with 2 steps" in limits.table(figures, whole)

@@ -180,6 +180,28 @@ def runs_of(model) -> list:
     return runs
 
 
+def test_a_lora_is_extracted_and_saved_by_the_host(host, load, ksampler):
+    """Of the difference between a patched model and the plain one; loaded again it does the same."""
+    import folder_paths
+    from comfy_extras.nodes_lora_extract import LoraSave
+    from comfy_extras.nodes_model_merging import ModelSubtract
+
+    model = load()
+    patched = model.clone()
+    _, added = lora(model, "peft")
+    patched.add_patches({f"diffusion_model.{key}": ("diff", (value,)) for key, value in added.items()}, 0.5)
+    wanted = ksampler(patched)
+    difference, = ModelSubtract().merge(patched, model, 1.0)
+    LoraSave.execute("stock/extracted", rank=2, lora_type="standard", bias_diff=False, model_diff=difference)
+    saved, = Path(folder_paths.get_output_directory(), "stock").glob("extracted*")
+    folder = Path(folder_paths.get_folder_paths("loras")[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    saved.rename(folder / "extracted.safetensors")
+    again, = host.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]().load_lora_model_only(load(), "extracted.safetensors", 1.0)
+    away, off = (float((ksampler(found) - wanted).abs().mean()) for found in (model, again))
+    assert off < 0.25 * away        # the host cuts off the largest hundredth of the factors
+
+
 def test_a_model_that_fits_only_in_part(host, pack, load, ksampler, monkeypatch):
     """The host's low-VRAM loading: most weights stay offloaded and are cast as they are used, with a LoRA on them too."""
     import folder_paths

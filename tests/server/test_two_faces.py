@@ -8,7 +8,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_both_faces_move_and_the_rest_stands_still(client, media, tmp_path):
+def test_both_faces_move(client, media, tmp_path):
     """media's two_faces.png is 512x256 px: the portrait, and beside it the driver's first frame."""
     import av
 
