@@ -4,7 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from realportrait_core.dit import ClipShape, RealPortraitDiT
+from realportrait_core.dit.attention import SpatialAttention, TemporalAttention, scaled_dot_product
+from realportrait_core.dit.embed import rope
 from realportrait_core.face.crop import clip_crop, face_ellipse
 from realportrait_core.motion_map import MotionMaps, first_convolution
 from realportrait_core.vid2vid.warp import WarpingNetwork
@@ -107,4 +110,37 @@ def warp(sizes: Sizes, device: str) -> Part:
     )
 
 
-PARTS = {"step": step, "map": motion_map, "warp": warp}
+def attention_in_space(sizes: Sizes, device: str) -> Part:
+    """Every frame's tokens over themselves and the portrait's keys and values, which are joined to each frame's own."""
+    cfg, frames, tokens = sizes.step, sizes.step_frames, (sizes.step_px // 8 // sizes.step.patch) ** 2
+    layer = random_weights(
+        SpatialAttention(cfg.hidden, cfg.heads, attention=scaled_dot_product, operations=nn), device)
+    x, portrait = (torch.randn(n, tokens, cfg.hidden).to(device) for n in (frames, 1))
+    reference = layer.key_value(portrait)
+    return Part(
+        "attention in space", f"{sizes.name}, {frames} frames of {tokens} tokens and the portrait's",
+        literal=lambda: literal_dit.spatial_attention(layer, x, reference)[0],
+        ours=lambda: layer(x, reference),
+        faster=1.0,
+    )
+
+
+def attention_in_time(sizes: Sizes, device: str) -> Part:
+    """Every place over all frames; literally with the places brought to the front and back."""
+    cfg, frames, tokens = sizes.step, sizes.step_frames, (sizes.step_px // 8 // sizes.step.patch) ** 2
+    layer = random_weights(TemporalAttention(
+        cfg.hidden, cfg.heads, norm_last=cfg.qk_norm_legacy, attention=scaled_dot_product, operations=nn), device)
+    x, turn = torch.randn(1, frames, tokens, cfg.hidden).to(device), rope(frames, cfg.hidden // cfg.heads, device)
+
+    def literal() -> Tensor:
+        out = literal_dit.temporal_attention(layer, rearrange(x, "1 l s c -> s l c"), cfg.qk_norm_legacy)
+        return rearrange(out, "s l c -> 1 l s c").contiguous()
+
+    return Part(
+        "attention in time", f"{sizes.name}, {tokens} places over {frames} frames", literal, lambda: layer(x, turn), faster=1.0,
+    )
+
+
+PARTS = {
+    "step": step, "space": attention_in_space, "time": attention_in_time, "map": motion_map, "warp": warp,
+}

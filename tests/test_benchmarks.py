@@ -53,6 +53,12 @@ def test_step_is_the_literal_one(sizes):
     assert difference(parts.step(sizes, "cpu")) < CLOSE
 
 
+@pytest.mark.parametrize("sizes", [TINY, with_dit(qk_norm_legacy=False)], ids=["paper", "mini"])
+@pytest.mark.parametrize("part", [parts.attention_in_space, parts.attention_in_time])
+def test_attention_is_the_literal_one(part, sizes):
+    assert difference(part(sizes, "cpu")) < CLOSE
+
+
 @pytest.mark.parametrize("channels", [4, 6])            # directly, and with the channels mixed first
 def test_motion_map_is_the_literal_one(channels):
     dit = replace(TINY.config.dit, motion_channels=channels)
@@ -75,7 +81,7 @@ def test_command_writes_tables_json_and_plot(tmp_path):
     done = subprocess.run([*command, "--json", figures, "--plot", plot], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(figures.read_text(encoding="utf-8"))["parts"]
-    assert [row["part"] for row in rows] == ["denoising step", "motion map", "W"]
+    assert [row["part"] for row in rows] == ["denoising step", "attention in space", "attention in time", "motion map", "W"]
     for row in rows:
         assert row["part"] in done.stderr and row["difference"] < CLOSE and min(row["ratios"]) > 0
     assert rows[1]["literal_bytes"] > 0
