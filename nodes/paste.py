@@ -100,8 +100,8 @@ def portrait_to_driver(keypoints: KeypointsValue, size: tuple[int, int]) -> torc
     if tuple(keypoints.portrait_size) != size:
         height, width = keypoints.portrait_size
         raise InputError(
-            f"driver_framing is of a portrait of {width}x{height} px and the motion of one of {size[1]}x{size[0]} px. Connect the "
-            "KEYPOINTS that the motion was made from."
+            f"driver_framing is of a portrait of {width}x{height} px and the motion of one of {size[1]}x{size[0]} px. Connect "
+            "the KEYPOINTS that the motion was made from."
         )
     return torch.linalg.inv(keypoints.driver_crop) @ keypoints.portrait_crop
 

@@ -120,8 +120,8 @@ class SampleClips(io.ComfyNode):
             sampler_name, scheduler = SOLVERS[chosen.solver]
         elif cfg.distilled_steps and (steps, scheduler) != (cfg.distilled_steps, DISTILLED_SCHEDULER):
             raise InputError(
-                f"These weights are distilled for {cfg.distilled_steps} steps with {DISTILLED_SCHEDULER!r}; these are {steps} with "
-                f"{scheduler!r}. Choose speed 'distilled', or set those."
+                f"These weights are distilled for {cfg.distilled_steps} steps with {DISTILLED_SCHEDULER!r}; these are {steps} "
+                f"with {scheduler!r}. Choose speed 'distilled', or set those."
             )
         reference = encode_portrait(vae, portrait, motion)
         samples = sample_clips(

@@ -214,7 +214,9 @@ def test_a_clip_is_sampled_by_the_solver_that_is_named(golden):
     for solver, schedule in (("ddim", even), ("dpmpp_2m", FULL.trailing(5)), ("ancestral", even)):
         expected = run(solver, stand_in(golden), noise, schedule, "v")
         assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 5, "v", solver=solver, draw=cpu_noise(5)), expected)
-    with pytest.raises(InputError, match="solver is 'heun'; it must be one of: ddim, dpmpp_2m, ancestral"):
+    trailing = sample_ddim(stand_in(golden), noise, FULL.trailing(5), "v")
+    assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 5, "v", solver="ddim_trailing"), trailing)
+    with pytest.raises(InputError, match="solver is 'heun'; it must be one of: ddim, ddim_trailing, dpmpp_2m, ancestral"):
         sample_clip(stand_in(golden), noise, FULL, 5, "v", solver="heun")
     for steps in (0, 1000):
         with pytest.raises(InputError, match=f"{steps} sampling steps; there must be 1 to 999"):

@@ -72,7 +72,8 @@ def has(picture: torch.Tensor, color) -> torch.Tensor:
 def test_sheets(made):
     keypoints, motion = made
     ticks = []
-    sheets = inspect(keypoints, motion, grey(5), grey(1), None, [0, 3, 4], callback=lambda done, total: ticks.append((done, total)))
+    sheets = inspect(
+        keypoints, motion, grey(5), grey(1), None, [0, 3, 4], callback=lambda done, total: ticks.append((done, total)))
     assert sheets.shape == (3, 2 * (TILE + BAR), 3 * TILE, 3) and ticks == [(1, 3), (2, 3), (3, 3)]
     assert 0 <= sheets.min() and sheets.max() <= 1
     for sheet, present in zip(sheets, (True, False, True)):

@@ -27,7 +27,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of .mp4 clips in the form of heads256")
     parser.add_argument("--limit", type=int, help="the first so many clips or pairs, by name; all by default")
     parser.add_argument("--steps", type=int, default=20,
-                        help="of DDIM (%(default)s); PSNR rewards few, so compare at one number. Distilled weights have their own")
+                        help="of DDIM (%(default)s); PSNR rewards few, so compare at one number; distilled ones have their own")
     parser.add_argument("--json", type=Path, help="write every figure, those of each frame too")
     parser.add_argument("--strip", type=Path, help="write a PNG of portrait, truth and results, to be looked at")
     parser.add_argument("--vid2vid", type=Path, default=WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")

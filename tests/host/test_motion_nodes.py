@@ -132,8 +132,8 @@ def test_framing(maps, keypoints):
     shown = {framing: maps(far, framing=framing)[0].portrait_to_frame for framing in ("auto", "half-body", "whole")}
     close, half, whole = (float(64 / forward[0, 0]) for forward in shown.values())
     assert whole == pytest.approx(900) and 160 < close < 400 and half == pytest.approx(close * 4.6 / 2.44)
-    at = {name: float((forward[:2, :2] @ far.portrait_points.mean(0).double() + forward[:2, 2])[1]) for name, forward in shown.items()}
-    assert at["half-body"] < 24 < 28 < at["auto"]
+    middle = torch.tensor([*far.portrait_points.mean(0).tolist(), 1.0], dtype=torch.float64)
+    assert float((shown["half-body"] @ middle)[1]) < 24 < 28 < float((shown["auto"] @ middle)[1])
     near = replace(keypoints, portrait_size=(300, 280))
     assert float(64 / maps(near, framing="half-body")[0].portrait_to_frame[0, 0]) == pytest.approx(280)
 
