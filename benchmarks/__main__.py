@@ -103,7 +103,7 @@ def main() -> None:
             log.info("Left out %s: %s", name, reason)
         rows = []
         report["quality"] = {
-            "data": str(options.data), "limit": options.limit, "frames": options.frames, "rows": rows, "left_out": left_out,
+            "data": options.data.name, "limit": options.limit, "frames": options.frames, "rows": rows, "left_out": left_out,
         }
         log.info("\n%s", quality.header())
         for row in quality.rows(networks, clips, tried, options.device):
