@@ -16,7 +16,7 @@ from .dit.model import RealPortraitDiT
 from .diffusion.sampling import Solver, cpu_noise, sample_clip
 from .diffusion.schedule import Schedule
 from .errors import InputError
-from .face.crop import CROP, carry_ellipse, clip_crop, face_ellipse, face_square, points_to_crop, sample_crop, warp_affine
+from .face.crop import CROP, carry_ellipse, clip_crop, face_ellipse, face_square, points_to_crop, sample_crop, warp_averaged
 from .face.track import FaceTrack, Gaps
 from .motion_map import MotionMaps
 from .vid2vid import FaceVid2Vid
@@ -415,10 +415,7 @@ def frame_portrait(portrait: torch.Tensor, motion: Motion) -> torch.Tensor:
 def sample_frame(pictures: torch.Tensor, forward: torch.Tensor, size: int) -> torch.Tensor:
     """(B, C, H, W) -> (B, C, size, size), averaged down where the picture is larger."""
     shrink = 1 / float(torch.linalg.det(forward[:2, :2]).abs().sqrt())
-    fine = max(1, round(shrink))
-    scale = torch.diag(torch.tensor([fine, fine, 1.0], dtype=torch.float64))
-    scale[:2, 2] = (fine - 1) / 2
-    return torch.nn.functional.avg_pool2d(warp_affine(pictures, scale @ forward, fine * size, fine * size), fine)
+    return warp_averaged(pictures, forward, size, size, max(1, round(shrink)))
 
 
 def render(

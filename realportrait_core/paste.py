@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from .errors import InputError
-from .face.crop import rescale, warp_affine
+from .face.crop import rescale, warp_averaged
 
 CHUNK = 8               # frames that are resampled at once
 EXACT = 1e-6            # px by which a square may miss the pixel grid and still be copied
@@ -137,8 +137,7 @@ def reframe(pictures: torch.Tensor, forward: torch.Tensor, height: int, width: i
     out = torch.empty(len(pictures), height, width, pictures.shape[3])
     for start in range(0, len(pictures), CHUNK):
         chunk = pictures[start:start + CHUNK].float().movedim(-1, 1)
-        seen = warp_affine(chunk, rescale(fine) @ forward, fine * height, fine * width)
-        out[start:start + len(chunk)] = F.avg_pool2d(seen, fine).movedim(1, -1)
+        out[start:start + len(chunk)] = warp_averaged(chunk, forward, height, width, fine).movedim(1, -1)
     return out
 
 

@@ -21,6 +21,7 @@ def main() -> None:
     from PIL import Image
     from realportrait_core.diffusion.schedule import linear_schedule
     from realportrait_core.dit.checkpoint import load_dit
+    from realportrait_core.eval.protocol import decode
     from realportrait_core.face.detect import FaceDetector
     from realportrait_core.face.find import find_detector
     from realportrait_core.face.track import portrait_points, track
@@ -48,7 +49,7 @@ def main() -> None:
         motion = motion_maps(vid2vid, keypoints, size=dit.cfg.input_sq_size)
         framed = frame_portrait(portrait, motion)                                                       # (1, S, S, 3)
         latents = render(dit, linear_schedule(), vae.encode(framed.movedim(-1, 1)), motion)
-        pictures = torch.cat([framed, *(vae.decode(chunk).movedim(1, -1) for chunk in latents.split(8))])
+        pictures = torch.cat([framed, decode(vae, latents).movedim(1, -1)])
         first, *made = (Image.fromarray((picture * 255).round().byte().numpy()) for picture in pictures)
         return [first, *spread(made, said.columns)]
 

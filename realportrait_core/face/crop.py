@@ -149,6 +149,12 @@ def warp_affine(image: torch.Tensor, forward: torch.Tensor, height: int, width: 
     return F.grid_sample(image, pixel_grid(rows, height, width), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
+def warp_averaged(image: torch.Tensor, forward: torch.Tensor, height: int, width: int, fine: int) -> torch.Tensor:
+    """warp_affine at `fine` x `fine` points a pixel, averaged: what is brought down does not alias. (B, C, height, width)."""
+    forward = rescale(fine).to(forward.device) @ forward.double()
+    return F.avg_pool2d(warp_affine(image, forward, fine * height, fine * width), fine)
+
+
 def pixel_grid(rows: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """rows @ (x, y, 1) for every pixel: (B, 2, 3) -> (B, height, width, 2)."""
     x = torch.arange(width, dtype=rows.dtype, device=rows.device)
@@ -168,8 +174,7 @@ def sample_crop(image: torch.Tensor, frame_to_crop: torch.Tensor, size: int, uni
     for picture, forward in zip(image.split(1), frame_to_crop):
         shrink = 1 / math.sqrt(float(torch.linalg.det((to_size @ forward)[:2, :2]).abs()))
         fine = max(2, math.ceil(shrink))
-        crop = warp_affine(picture, rescale(fine).to(forward.device) @ to_size @ forward, fine * size, fine * size)
-        crops.append(F.avg_pool2d(crop, fine))
+        crops.append(warp_averaged(picture, to_size @ forward, size, size, fine))
     return torch.cat(crops)                                                             # (B, 3, size, size)
 
 
