@@ -15,7 +15,7 @@ const VIEW = { width: 2000, height: 1100 };             // px
 const MARGIN = { left: 80, top: 150, right: 30, bottom: 30 };           // px of the view that the page's own controls cover
 const SETTINGS = {                                      // of a user who has been here before
   'Comfy.TutorialCompleted': true, 'Comfy.Minimap.Visible': false, 'Comfy.Graph.CanvasInfo': false,
-  'Comfy.Graph.CanvasMenu': false, 'Comfy.NodeSearchBoxImpl': 'default',
+  'Comfy.Graph.CanvasMenu': false,
 };
 
 const job = JSON.parse(readFileSync(process.argv.at(-1)));
@@ -116,13 +116,14 @@ async function queue() {
   return { ...await page.evaluate(() => window.ended), said: await complaints() };
 }
 
-/** Two nodes on an empty graph, from the search box that a double click opens, and a link drawn by the mouse. */
+/** Two nodes dragged from the node library onto an empty graph, and a link drawn by the mouse. */
 async function build() {
   await page.evaluate(() => { app.graph.clear(); app.canvas.ds.reset(); });
-  for (const [title, x] of [['Load Face Vid2vid', 300], ['Extract Vid2vid Keypoints', 1100]]) {
-    await search(title, x, 400);
-    await page.waitForFunction(title => app.graph._nodes.some(node => node.title === title), title);
-  }
+  await page.getByRole('button', { name: 'Node Library' }).click();
+  await page.locator('.p-tree-node').getByText('RealPortrait', { exact: true }).click();
+  for (const [title, x] of [['Load Face Vid2vid', 500], ['Extract Vid2vid Keypoints', 1200]]) await drag(title, x, 300);
+  await page.screenshot({ path: join(job.shots, 'library.png') });
+  await page.getByRole('button', { name: 'Node Library' }).click();
   const [from, to] = await page.evaluate(() => {
     const frame = app.canvas.canvas.getBoundingClientRect();
     const node = type => app.graph._nodes.find(node => node.type === type);
@@ -145,21 +146,20 @@ async function build() {
   }));
 }
 
-async function search(title, x, y) {
-  const box = page.locator('.comfy-vue-node-search-container input');
-  for (let tries = 0; tries < 10 && !await box.count(); tries++) {        // a busy page takes it for two single clicks
-    await page.mouse.dblclick(x, y);
-    await page.waitForTimeout(1500);
-  }
-  await page.waitForTimeout(1000);
-  await box.fill(title);
-  await page.locator('li.p-autocomplete-option', { hasText: title }).first().click();
-  await box.waitFor({ state: 'detached' });
+async function drag(title, x, y) {
+  const entry = page.locator('.p-tree-node-leaf').getByText(title, { exact: true });
+  await entry.dragTo(page.locator('#graph-canvas'), { targetPosition: { x, y } });
+  await page.waitForFunction(title => app.graph._nodes.some(node => node.title === title), title);
 }
 
 /** Text and pictures of the help page that the info button of a selected node opens. */
 async function help() {
-  await page.evaluate(() => app.canvas.selectItems([app.graph._nodes[0]]));
+  await load('animate_portrait', job.workflows.animate_portrait);
+  const type = await page.evaluate(() => {
+    const node = app.graph._nodes.find(node => node.type === 'RealPortraitExtractKeypoints');
+    app.canvas.selectItems([node]);
+    return node.type;
+  });
   await page.getByTestId('info-button').click();
   const panel = page.locator('.node-help-content');
   await panel.waitFor();
@@ -167,5 +167,5 @@ async function help() {
   const pictures = await panel.locator('img').evaluateAll(
     shown => shown.map(({ src, alt, naturalWidth }) => ({ path: new URL(src).pathname, alt, width: naturalWidth })),
   );
-  return { type: await page.evaluate(() => app.graph._nodes[0].type), text: await panel.innerText(), pictures };
+  return { type, text: await panel.innerText(), pictures };
 }
