@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from einops import rearrange
 from realportrait_core.dit import ClipShape, RealPortraitDiT
-from realportrait_core.dit.attention import SpatialAttention, TemporalAttention, scaled_dot_product
+from realportrait_core.dit.attention import SpatialAttention, TemporalAttention, join_reference, scaled_dot_product
 from realportrait_core.dit.embed import rope
 from realportrait_core.face.crop import clip_crop, face_ellipse
 from realportrait_core.motion_map import MotionMaps, first_convolution
@@ -81,7 +81,7 @@ def motion_map(sizes: Sizes, device: str) -> Part:
     """The motion mapper's first convolution."""
     cfg = sizes.config.dit
     side = sizes.config.vid2vid.feature_size
-    maps = some_maps(cfg.motion_channels, side, sizes.map_px, sizes.map_frames).to(device)
+    maps = some_maps(cfg.motion_channels, side, sizes.map_px, sizes.map_frames).reaching(cfg.mask_reach).to(device)
     layer = random_weights(nn.Conv2d(cfg.motion_channels, cfg.motion_widths[0], 3), device)
     return Part(
         "motion map",
@@ -141,6 +141,32 @@ def attention_in_time(sizes: Sizes, device: str) -> Part:
     )
 
 
+def two_sources(sizes: Sizes, device: str) -> Part:
+    """What is not done, since it pays little or nothing: a frame's own keys and the portrait's read apart, without a copy of
+    either, and the two results weighed by their shares of the softmax."""
+    cfg, frames, tokens = sizes.step, sizes.step_frames, (sizes.step_px // 8 // sizes.step.patch) ** 2
+    heads, dim = cfg.heads, cfg.hidden // cfg.heads
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32                       # flash attention has no float32 there
+    q, k, v = (torch.randn(frames, heads, tokens, dim).to(device, dtype) for _ in range(3))
+    k_r, v_r = (torch.randn(1, heads, tokens, dim).to(device, dtype) for _ in range(2))
+    one = torch.ops.aten
+    flash = one._scaled_dot_product_flash_attention if device == "cuda" else one._scaled_dot_product_flash_attention_for_cpu
+
+    def apart() -> Tensor:
+        own, log_own = flash(q, k, v)[:2]                                               # (L, h, S, d), (L, h, S)
+        out, log_out = flash(rearrange(q, "l h s d -> 1 h (l s) d"), k_r, v_r)[:2]      # every frame's at once
+        out, log_out = (rearrange(x, "1 h (l s) ... -> l h s ...", l=frames) for x in (out, log_out))
+        share = torch.sigmoid(log_own - log_out)[..., None].to(out)
+        return rearrange(torch.lerp(out, own, share), "l h s d -> l s (h d)")
+
+    return Part(
+        "two sources apart", f"{sizes.name}, {frames} frames of {tokens} tokens and the portrait's",
+        literal=lambda: scaled_dot_product(q, join_reference(k, k_r), join_reference(v, v_r)),
+        ours=apart,
+        faster=1.0,
+    )
+
+
 PARTS = {
-    "step": step, "space": attention_in_space, "time": attention_in_time, "map": motion_map, "warp": warp,
+    "step": step, "space": attention_in_space, "two": two_sources, "time": attention_in_time, "map": motion_map, "warp": warp,
 }

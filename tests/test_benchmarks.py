@@ -54,7 +54,7 @@ def test_step_is_the_literal_one(sizes):
 
 
 @pytest.mark.parametrize("sizes", [TINY, with_dit(qk_norm_legacy=False)], ids=["paper", "mini"])
-@pytest.mark.parametrize("part", [parts.attention_in_space, parts.attention_in_time])
+@pytest.mark.parametrize("part", [parts.attention_in_space, parts.attention_in_time, parts.two_sources])
 def test_attention_is_the_literal_one(part, sizes):
     assert difference(part(sizes, "cpu")) < CLOSE
 
@@ -81,10 +81,12 @@ def test_command_writes_tables_json_and_plot(tmp_path):
     done = subprocess.run([*command, "--json", figures, "--plot", plot], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(figures.read_text(encoding="utf-8"))["parts"]
-    assert [row["part"] for row in rows] == ["denoising step", "attention in space", "attention in time", "motion map", "W"]
+    assert [row["part"] for row in rows] == [
+        "denoising step", "attention in space", "two sources apart", "attention in time", "motion map", "W",
+    ]
     for row in rows:
         assert row["part"] in done.stderr and row["difference"] < CLOSE and min(row["ratios"]) > 0
-    assert rows[3]["literal_bytes"] > 0
+    assert rows[4]["literal_bytes"] > 0
     bars = [element for element in ElementTree.parse(plot).iter() if element.get("fill") == "#4878a8"]
     assert len(bars) == len(rows)
 
