@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from .errors import InputError
 
+MOST_REACH = 2.5        # a facial mask that holds nothing must stay empty when it is widened: face.crop.EMPTY_FACE
+
 
 @dataclass(frozen=True)
 class Vid2VidConfig:
@@ -75,6 +77,7 @@ class DiTConfig:
     motion_widths: tuple[int, int] = (64, 32)
     motion_latent: int = 4              # channels out. As many as the latent's: embedded as it is; else by an embedder of its own
     reference_motion: bool = False      # the portrait's own map on the portrait's tokens (not in the paper)
+    mask_reach: float = 1.0             # size of the facial mask in faces; the paper's map is face only, twice that holds the hair
 
     def __post_init__(self):
         if self.hidden % self.heads or self.hidden % 12:
@@ -85,6 +88,8 @@ class DiTConfig:
             raise InputError(f"motion_latent is {self.motion_latent}; the motion mapper gives at least 1 channel.")
         if self.prediction not in ("epsilon", "v"):
             raise InputError(f"prediction is {self.prediction!r}; it must be 'epsilon' or 'v'.")
+        if not 1 <= self.mask_reach <= MOST_REACH:
+            raise InputError(f"mask_reach is {self.mask_reach}; it must be 1 (face only) to {MOST_REACH:g} faces.")
         if not 0 <= self.distilled_steps < 1000:
             raise InputError(f"distilled_steps is {self.distilled_steps}; it must be 0 (not distilled) to 999.")
 
@@ -122,7 +127,7 @@ MINI = Config(
     dit=DiTConfig(
         hidden=240, depth=6, heads=3, control_depth=2, learned_sigma=False, qk_norm_legacy=False,
         input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(32, 32), motion_latent=20,
-        reference_motion=True,
+        reference_motion=True, mask_reach=2.0,
     ),
     image_size=256,
 )

@@ -50,6 +50,10 @@ class MotionMaps:
         geometry = torch.float32 if f.device.type == "mps" else self.face.dtype     # Metal has no float64
         return replace(self, f=f, frame_to_crop=self.frame_to_crop.to(f.device, geometry), face=self.face.to(f.device, geometry))
 
+    def reaching(self, faces: float) -> "MotionMaps":
+        """The same with a facial mask of so many times its size."""
+        return replace(self, face=self.face / faces)
+
     def mask(self) -> torch.Tensor:
         """The facial mask (L, height, width), bool."""
         return ellipse_mask(self.face, *pixels(self.face, (0, self.height), (0, self.width)))
@@ -130,8 +134,8 @@ def first_convolution(
 
 def warp_then_mix(f: torch.Tensor, grid: torch.Tensor, facial: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """conv(facial * sample(f, grid)) with a stride of 2 and no padding: (L, C, h, w) -> (L, C1, n, m)."""
-    warped = F.grid_sample(f.to(grid.dtype), grid, padding_mode="zeros", align_corners=False)
-    return F.conv2d((warped * facial).to(weight.dtype), weight, stride=2)
+    warped = F.grid_sample(f.to(grid.dtype), grid, padding_mode="zeros", align_corners=False).mul_(facial)
+    return F.conv2d(warped.to(weight.dtype), weight, stride=2)
 
 
 def mix_then_warp(f: torch.Tensor, grid: torch.Tensor, facial: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

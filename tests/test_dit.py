@@ -390,6 +390,19 @@ def test_lazy_and_dense_maps_give_the_same_tokens(tiny):
     assert same(tiny.encode_motion(maps), tiny.encode_motion(dense(maps)))
 
 
+def test_a_mask_of_the_whole_head_lets_more_of_the_map_in():
+    wide = random_model(replace(TINY, mask_reach=1.5))
+    maps = some_maps(3)
+    assert same(wide.encode_motion(maps), wide.encode_motion(dense(maps.reaching(1.5))))
+    assert not same(wide.encode_motion(maps), wide.encode_motion(dense(maps)), 1e-3)
+
+
+@pytest.mark.parametrize("reach", [0.5, 3.0])
+def test_a_mask_smaller_than_the_face_or_without_bounds_is_refused(reach):
+    with pytest.raises(InputError, match=f"mask_reach is {reach}"):
+        replace(TINY, mask_reach=reach)
+
+
 def test_the_portraits_own_map_starts_silent():
     cfg = replace(TINY, reference_motion=True)
     model = random_model(cfg)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from golden import load
+from realportrait_core.config import MOST_REACH
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import EMPTY_FACE, clip_crop, face_ellipse
 from realportrait_core.motion_map import MotionMaps, dense, first_convolution
@@ -41,6 +42,23 @@ def test_position_map_golden(case):
     for layer in ("conv2", "conv3"):
         out = F.conv2d(F.silu(out), golden[f"w/{layer}.weight"], golden[f"w/{layer}.bias"], stride=2, padding=1)
     torch.testing.assert_close(out, golden["out/motion_latent"], atol=1e-12, rtol=0)
+
+
+def test_a_mask_that_reaches_further_keeps_place_and_shape():
+    """Radii grow by the factor: as many pixels hold it as a picture of the face enlarged about its middle."""
+    maps = maps_at([(95, 80), (100, 90)], height=256, width=256)
+    wide = maps.reaching(2.0)
+    assert torch.equal(wide.f, maps.f) and torch.equal(wide.frame_to_crop, maps.frame_to_crop)
+    for near, far in zip(maps.mask(), wide.mask()):
+        assert abs(int(far.sum()) / int(near.sum()) - 4) < 0.05
+        middles = [torch.nonzero(mask).double().mean(0) for mask in (near, far)]
+        torch.testing.assert_close(*middles, atol=0.5, rtol=0)
+
+
+def test_no_face_stays_no_face_however_far_the_mask_reaches():
+    maps = maps_at([(20, 10)])
+    nothing = MotionMaps(maps.f, maps.frame_to_crop, torch.tensor([EMPTY_FACE]).double(), maps.height, maps.width)
+    assert not nothing.reaching(MOST_REACH).mask().any()
 
 
 # 2 output channels of 5 take the commuted order, 7 the direct one.

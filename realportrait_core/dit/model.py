@@ -210,8 +210,11 @@ class RealPortraitDiT(nn.Module):
         return x
 
     def motion_tokens(self, maps: MotionMaps | Tensor) -> Tensor:
-        """Maps of F frames -> tokens (F, S, C)."""
-        height, width = maps.shape[-2:] if isinstance(maps, Tensor) else (maps.height, maps.width)
+        """Maps of F frames -> tokens (F, S, C). Dense ones are masked already."""
+        if isinstance(maps, MotionMaps):
+            maps, height, width = maps.reaching(self.cfg.mask_reach), maps.height, maps.width
+        else:
+            height, width = maps.shape[-2:]
         return self.embed_motion(self.motion_net(maps), height, width)
 
     def embed_motion(self, v: Tensor, height: int, width: int) -> Tensor:
