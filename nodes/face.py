@@ -3,13 +3,13 @@
 import logging
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import portrait_points, track
 from ..realportrait_core.generate import extract_keypoints
 from .host import folders, images
-from .host.draw import evenly, tile
+from .host.draw import GLANCE, SIDE, SMALL_SIDE, evenly, sheet, tile
 from .host.run import Progress, loaded, one_of
 from .sockets import Keypoints, Vid2Vid
 
@@ -95,14 +95,25 @@ class ExtractKeypoints(io.ComfyNode):
             )
         if len(driver) == 1 or found.cuts or not found.present.all():
             log.warning("%s", report)
-        return io.NodeOutput(keypoints, preview(keypoints, portrait, driver), report)
+        on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, driver), cls=cls)
+        return io.NodeOutput(keypoints, preview(keypoints, portrait, driver), report, ui=on_node)
 
 
 def preview(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torch.Tensor:
     """Portrait beside driver frame, (n, SIDE, 2 SIDE, 3), with what was found on them."""
-    left = tile(portrait[0], keypoints.portrait_crop, keypoints.portrait_points)
-    rows = [
-        torch.cat([left, tile(driver[i], keypoints.driver_crop, keypoints.driver_points[i], bool(keypoints.present[i]))], 1)
-        for i in evenly(len(driver))
+    left, right = found_on(keypoints, portrait, driver, evenly(len(driver)), SIDE)
+    return torch.cat([left.expand_as(right), right], 2)
+
+
+def at_a_glance(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torch.Tensor:
+    """The portrait and then the driver's frames, evenly spaced, on one picture (1, H, W, 3)."""
+    return sheet(torch.cat(found_on(keypoints, portrait, driver, evenly(len(driver), GLANCE - 1), SMALL_SIDE)))
+
+
+def found_on(keypoints, portrait, driver, frames: list[int], side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The portrait (1, side, side, 3) and n frames of the driver (n, side, side, 3), with what was found drawn on them."""
+    left = tile(portrait[0], keypoints.portrait_crop, keypoints.portrait_points, side=side)
+    right = [
+        tile(driver[i], keypoints.driver_crop, keypoints.driver_points[i], bool(keypoints.present[i]), side) for i in frames
     ]
-    return torch.stack(rows)
+    return left[None], torch.stack(right)

@@ -2,7 +2,7 @@
 
 import logging
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..realportrait_core.config import Vid2VidConfig
 from ..realportrait_core.edit import Edit, edit_driver
@@ -11,7 +11,7 @@ from ..realportrait_core.generate import FRAMINGS, find_neutral, frame_range, mo
 from ..realportrait_core.vid2vid.edit import MOST_SMOOTH
 from ..realportrait_core.vid2vid.neutral import turned_away
 from ..realportrait_core.vid2vid.retarget import Gains
-from .host.draw import evenly, motion_picture
+from .host.draw import GLANCE, evenly, motion_picture, sheet
 from .host.run import Progress, loaded
 from .sockets import Keypoints, Motion, Vid2Vid
 
@@ -159,7 +159,9 @@ class MakeMotionMaps(io.ComfyNode):
         report = f"Frames {chosen.start} to {chosen.stop - 1} of the driver's {len(keypoints.driver)}."
         if mode == "relative":
             report += " " + neutral_report(keypoints, neutral, neutral_frame == CHOOSE)
-        return io.NodeOutput(motion, motion_picture(motion.maps[evenly(len(motion.maps))]), report)
+        preview = motion_picture(motion.maps[evenly(len(motion.maps))])
+        on_node = ui.PreviewImage(sheet(preview[evenly(len(preview), GLANCE)]), cls=cls)
+        return io.NodeOutput(motion, preview, report, ui=on_node)
 
 
 def neutral_report(keypoints, neutral: int, chosen: bool) -> str:

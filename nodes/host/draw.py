@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from ...realportrait_core.face.crop import CROP
@@ -11,6 +12,9 @@ from ...realportrait_core.motion_map import MotionMaps, dense
 
 MOST = 32                   # previews of longer clips show this many frames, evenly spaced
 SIDE = 384                  # px, of one preview tile
+GLANCE = 6                  # pictures on a node itself, in rows of three: at its usual width each is about 110 px wide
+SMALL_SIDE = 192            # px, of one of those that is drawn for it; larger ones would leave its lines hardly visible
+COLUMNS, GAP = 3, 4         # GAP in px
 CROP_COLOR, POINT_COLOR, MISSING_COLOR = (90, 200, 255), (255, 210, 60), (255, 90, 90)
 
 
@@ -21,14 +25,24 @@ def evenly(frames: int, most: int = MOST) -> list[int]:
     return [round(i * (frames - 1) / (most - 1)) for i in range(most)]
 
 
-def tile(picture: torch.Tensor, crop: torch.Tensor, points: torch.Tensor, present: bool = True) -> torch.Tensor:
-    """A picture (H,W,3) made to fit SIDE x SIDE, with its crop (3,3: picture px -> crop px) and points (n,2) px drawn."""
+def sheet(pictures: torch.Tensor) -> torch.Tensor:
+    """A few pictures (n, height, width, 3) side by side in rows of COLUMNS, as one picture (1, H, W, 3)."""
+    columns = min(COLUMNS, len(pictures))
+    cells = F.pad(pictures, (0, 0, 0, GAP, 0, GAP, 0, -len(pictures) % columns))
+    rows = cells.unflatten(0, (-1, columns)).transpose(1, 2)                            # (rows, height, columns, width, 3)
+    return rows.flatten(2, 3).flatten(0, 1)[None, :-GAP, :-GAP]
+
+
+def tile(
+    picture: torch.Tensor, crop: torch.Tensor, points: torch.Tensor, present: bool = True, side: int = SIDE
+) -> torch.Tensor:
+    """A picture (H,W,3) made to fit side x side px, with its crop (3,3: picture px -> crop px) and points (n,2) px drawn."""
     height, width = picture.shape[:2]
-    scale = SIDE / max(height, width)
+    scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     image = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().cpu().numpy()).resize(size, Image.BILINEAR)
-    canvas = Image.new("RGB", (SIDE, SIDE))
-    offset = torch.tensor([(SIDE - size[0]) // 2, (SIDE - size[1]) // 2], dtype=torch.float64)
+    canvas = Image.new("RGB", (side, side))
+    offset = torch.tensor([(side - size[0]) // 2, (side - size[1]) // 2], dtype=torch.float64)
     canvas.paste(image, tuple(int(n) for n in offset))
 
     def place(xy: torch.Tensor) -> list[tuple[float, float]]:
@@ -41,7 +55,7 @@ def tile(picture: torch.Tensor, crop: torch.Tensor, points: torch.Tensor, presen
     pen.line([*quad, quad[0]], fill=CROP_COLOR if present else MISSING_COLOR, width=2)
     for x, y in place(points):
         pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=POINT_COLOR if present else MISSING_COLOR)
-    return torch.from_numpy(np.asarray(canvas).copy()).float() / 255                    # (SIDE, SIDE, 3)
+    return torch.from_numpy(np.asarray(canvas).copy()).float() / 255                    # (side, side, 3)
 
 
 def motion_picture(maps: MotionMaps) -> torch.Tensor:

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny
 import torch
 import yunet
+from PIL import Image
 
 OURS = [
     "RealPortraitLoadModel", "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints", "RealPortraitEditMotion",
@@ -245,6 +247,55 @@ def test_previews(extract, run_node, vid2vid):
     )
     assert maps.shape == (32, 64, 64, 3) and torch.isfinite(maps).all()
     assert maps.amax() > 0.5 and (maps[:, 0, 0] == 0).all()
+
+
+def on_the_node(result) -> torch.Tensor:
+    """The one picture (H, W, 3) that the browser shows on a node, from the host's temp folder."""
+    import folder_paths
+
+    image, = result.ui.as_dict()["images"]
+    assert image["type"] == "temp"
+    with Image.open(Path(folder_paths.get_temp_directory(), image["subfolder"], image["filename"])) as shown:
+        return torch.from_numpy(np.array(shown)).float() / 255
+
+
+def cells(shown: torch.Tensor, rows: int, columns: int, gap: int = 4) -> list[torch.Tensor]:
+    """The pictures of a sheet in reading order."""
+    height, width = ((size + gap) // count for size, count in zip(shown.shape, (rows, columns)))
+    return [
+        shown[row * height:(row + 1) * height - gap, column * width:(column + 1) * width - gap]
+        for row in range(rows) for column in range(columns)
+    ]
+
+
+@pytest.mark.parametrize("frames, layout, chosen", [
+    (40, (2, 3), [0, 10, 20, 29, 39]), (5, (2, 3), [0, 1, 2, 3, 4]), (3, (2, 3), [0, 1, 2]), (1, (1, 2), [0]),
+])
+def test_the_node_shows_the_portrait_and_frames_of_the_driver(host, vid2vid, frames, layout, chosen):
+    """One small picture, whatever the length: each frame is told by its grey, among the drawn lines."""
+    greys = torch.linspace(0.2, 0.9, frames)
+    result = host.NODE_CLASS_MAPPINGS["RealPortraitExtractKeypoints"].execute(
+        vid2vid, torch.full((1, 160, 150, 3), 0.1), greys.view(-1, 1, 1, 1).expand(-1, 120, 110, 3), "largest", "largest", "hold",
+        PORTRAIT_BOX, DRIVER_BOX,
+    )
+    shown = on_the_node(result)
+    assert shown.shape == (layout[0] * 196 - 4, layout[1] * 196 - 4, 3)
+    found = torch.stack([cell.median() for cell in cells(shown, *layout)])
+    empty = layout[0] * layout[1] - 1 - len(chosen)
+    assert torch.allclose(found, torch.cat([torch.tensor([0.1]), greys[chosen], torch.zeros(empty)]), atol=0.005)
+    assert all(cell.amax((0, 1)).sub(cell.median()).max() > 0.05 for cell in cells(shown, *layout)[:1 + len(chosen)])
+
+
+@pytest.mark.parametrize("frames, layout, chosen", [(40, (2, 3), [0, 6, 12, 19, 25, 31]), (2, (1, 2), [0, 1])])
+def test_the_node_shows_maps_of_its_preview(host, vid2vid, extract, frames, layout, chosen):
+    """Of the preview's frames, 32 at most, six."""
+    result = host.NODE_CLASS_MAPPINGS["RealPortraitMotionMaps"].execute(
+        vid2vid, extract(driver=picture(frames, 120, 110))[0], "relative", 1.0, 1.0, 0, "whole"
+    )
+    _, preview, _ = result.result
+    assert preview.amax() > 0.5
+    for cell, i in zip(cells(on_the_node(result), *layout), chosen, strict=True):
+        assert (cell - preview[i].cpu()).abs().max() <= 1.01 / 255
 
 
 def test_progress_counts_frames_and_steps(run_node, model, vae, motion_of, extract):

@@ -4,7 +4,7 @@
 //
 // The job: {url, workflows: {name: graph}, shots, seen}, paths being absolute. What was seen goes to `seen`, as
 // {workflows: {name: {missing, faulty, said, prompt}}, built, help, queued, errors}, with {failed: text} for a part that broke
-// off; a picture of every workflow goes to `shots`.
+// off; a picture of every workflow goes to `shots`, and one of the quick start after its run.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import chromium from '@sparticuz/chromium';
@@ -97,7 +97,7 @@ async function photograph(name) {
   await page.screenshot({ path: join(job.shots, `${name}.png`), clip });
 }
 
-/** The quick start, two frames and one step of it, by the page's own button. */
+/** The quick start, two frames and one step of it, by the page's own button; which nodes show pictures, and which grew. */
 async function queue() {
   await load('animate_portrait', job.workflows.animate_portrait);
   await page.evaluate(() => {
@@ -113,7 +113,15 @@ async function queue() {
     });
   });
   await page.getByTestId('queue-button').click();
-  return { ...await page.evaluate(() => window.ended), said: await complaints() };
+  const ended = await page.evaluate(() => window.ended);
+  await page.waitForTimeout(2000);                      // the pictures on the nodes come after the messages that name them
+  const said = await complaints();
+  await photograph('queued');
+  const [pictures, grown] = await page.evaluate(heights => [
+    app.graph._nodes.filter(node => node.imgs?.some(image => image.naturalWidth)).map(node => node.type),
+    app.graph._nodes.filter(node => node.size[1] > heights[node.id]).map(node => [node.type, node.size[1]]),
+  ], Object.fromEntries(job.workflows.animate_portrait.nodes.map(node => [node.id, node.size[1]])));
+  return { ...ended, said, pictures, grown };
 }
 
 /** Two nodes dragged from the node library onto an empty graph, and a link drawn by the mouse. */

@@ -86,6 +86,12 @@ def test_the_run_button_makes_a_video(seen):
     assert seen["queued"]["said"] == []
 
 
+def test_nodes_show_their_pictures_in_the_room_they_have(seen):
+    """A node that grew for its picture would lie on the one below."""
+    assert {"RealPortraitExtractKeypoints", "RealPortraitMotionMaps"} <= set(seen["queued"]["pictures"])
+    assert seen["queued"]["grown"] == []
+
+
 def test_nodes_are_dragged_from_the_library_and_connected(seen):
     assert "failed" not in seen["built"], seen["built"]["failed"]
     loader, extract = "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints"

@@ -4,7 +4,9 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
+import numpy as np
 import pytest
+from PIL import Image
 
 
 @pytest.fixture
@@ -32,8 +34,6 @@ def steps_reported(done, node: str) -> list[tuple[int, int]]:
 
 
 def jpeg_sizes(done) -> list[tuple[int, int]]:
-    from PIL import Image
-
     return [Image.open(io.BytesIO(event.data["image"])).size for event in done.of("preview")]
 
 
@@ -64,6 +64,24 @@ def test_extraction_reports_progress_over_frames(run):
     done, queued, _ = run(frames=5, steps=1, seed=2)
     for class_type in ("RealPortraitExtractKeypoints", "RealPortraitMotionMaps"):
         assert steps_reported(done, node_of(queued, class_type))[-1] == (5, 5)
+
+
+def test_two_nodes_show_a_picture_themselves(client, workflow):
+    """One each, told to the page when the node has run; out of the cache nothing is made again, and the picture is still there."""
+    import thumbnails
+
+    queued = thumbnails.only_for(workflow(frames=3), "PreviewImage")
+    nodes = [node_of(queued, kind) for kind in ("RealPortraitExtractKeypoints", "RealPortraitMotionMaps")]
+    client.forget()
+    done, again = client.queue(queued), client.queue(queued)
+    assert done.status == again.status == "success"
+    for node in nodes:
+        told, = [event.data["output"]["images"] for event in done.of("executed") if event.data["node"] == node]
+        shown, = told
+        assert shown["type"] == "temp" and done.outputs[node]["images"] == told
+        picture = np.asarray(Image.open(io.BytesIO(client.download(shown))))
+        assert picture.ndim == 3 and picture.std((0, 1)).min() > 10
+        assert done.seconds(node) > 0 == again.seconds(node)
 
 
 def test_stock_ksampler(run):
