@@ -1,5 +1,8 @@
 """The whole animation in one node, or one clip's conditioning for the host's samplers."""
 
+import logging
+import time
+
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -16,6 +19,9 @@ from .host.model import config_of
 from .host.run import Progress, one_of, preview_of_middle
 from .sockets import Motion
 
+log = logging.getLogger(__name__)
+
+TIMED = 2               # steps after which the rest is estimated; the first also reads portrait and maps
 PORTRAIT_TIP = "The portrait, the same picture that went into Extract Vid2vid Keypoints."
 VAE_TIP = "A VAE of Stable Diffusion 1.5, or realportrait_mini_vae that comes with the pack."
 STRENGTH_TIP = "How strongly the motion steers the picture. 1 is what the model was trained with; 0 switches the motion off."
@@ -35,6 +41,7 @@ def sample_clips(
     plan = clips.plan(len(motion.maps), config_of(model).clip_frames)
     progress, preview = Progress(len(plan) * steps), preview_of_middle(model)
     done = new_latent(motion.maps)                                                      # (frames, 4, h, w)
+    started = time.monotonic()
     for i, clip in enumerate(plan):
         maps = motion.maps[clips.frames(clip)]
         positive, negative = conditioning(reference, maps, motion.portrait_maps, strength, caching)
@@ -44,6 +51,9 @@ def sample_clips(
 
         def shown(step, x0, x, total, before=i * steps):
             progress.to(before + round((step + 1) * steps / total), preview(x0))
+            if before + step + 1 == TIMED < progress.total:
+                left = (time.monotonic() - started) / TIMED * (progress.total - TIMED)
+                log.info("%d frames in %d clips of %d steps: about %.0f s left.", len(motion.maps), len(plan), steps, left)
 
         clip_seed = (seed + i) % 2**64
         samples = comfy.sample.sample(

@@ -313,6 +313,17 @@ def test_progress_counts_frames_and_steps(run_node, model, vae, motion_of, extra
         comfy.utils.set_progress_bar_global_hook(None)
 
 
+@pytest.mark.parametrize("frames, steps, told", [(20, 3, ["20 frames in 2 clips of 3 steps: about "]), (10, 2, [])])
+def test_the_log_says_how_long_it_will_take(run_node, model, vae, motion_of, caplog, frames, steps, told):
+    """Once, after the second step; not where nothing is left then."""
+    with caplog.at_level("INFO"):
+        given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(frames), **{**SETTINGS, "steps": steps})
+        run_node("RealPortraitSampler", **given)
+    lines = [record.getMessage() for record in caplog.records if " clips of " in record.getMessage()]
+    assert [line[:len(start)] for line, start in zip(lines, told, strict=True)] == told
+    assert all(line.endswith(" s left.") for line in lines)
+
+
 def test_speed_chooses_steps_sampler_and_caching(run_node, model, vae, motion_of):
     """20 frames are two clips; exact is what the other inputs say, and what a workflow without the input gets."""
     network = model.model.diffusion_model
