@@ -60,6 +60,18 @@ def test_two_clips_with_our_sampler(run):
     assert len(jpeg_sizes(done)) >= 4
 
 
+def test_a_run_leaves_nothing_but_its_results(run, server):
+    """What uninstalling has to remove is the pack's folder and models/realportrait: no cache, no configuration, no log of ours."""
+    def files() -> dict:
+        # The pack's own folder is a link here, which rglob does not follow.
+        return {file: file.stat().st_mtime_ns for file in server.folder.rglob("*") if file.is_file()}
+
+    before = files()
+    run(frames=3, steps=1, seed=7)
+    changed = {file.relative_to(server.folder).parts[0] for file, when in files().items() if before.get(file) != when}
+    assert "output" in changed and changed <= {"output", "temp", "input", "user", "server.log"}
+
+
 def test_extraction_reports_progress_over_frames(run):
     done, queued, _ = run(frames=5, steps=1, seed=2)
     for class_type in ("RealPortraitExtractKeypoints", "RealPortraitMotionMaps"):
