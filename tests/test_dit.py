@@ -553,7 +553,9 @@ def test_file_round_trip(tiny, tmp_path):
 @pytest.mark.parametrize("cfg", [PAPER.dit, MINI.dit, TINY], ids=["paper", "mini", "tiny"])
 def test_sizes_are_read_off_the_shapes(cfg):
     state = RealPortraitDiT(cfg, device="meta").state_dict()
-    unseen = {"prediction": "epsilon", "qk_norm_legacy": True, "input_sq_size": 512, "clip_frames": 16, "fps": 25.0}
+    unseen = {
+        "prediction": "epsilon", "qk_norm_legacy": True, "input_sq_size": 512, "clip_frames": 16, "fps": 25.0, "mask_reach": 1.0,
+    }
     assert dit_config_from_state(state, {}) == replace(cfg, **unseen)
     assert dit_config_from_state(state, bundle_metadata("dit", cfg)) == cfg
 

@@ -69,7 +69,7 @@ def dit_config_from_state(state: Mapping[str, Tensor], metadata: Mapping[str, st
     """The config of a state.
 
     Our metadata states it and must agree with the shapes. Without metadata the shapes decide, and what no shape shows
-    (prediction, the order of RoPE and norm, input_sq_size, clip_frames, fps) is the paper's.
+    (prediction, the order of RoPE and norm, input_sq_size, clip_frames, fps, mask_reach) is the paper's.
     Raises WeightsError on missing keys, contradictions and impossible sizes.
     """
     sizes = sizes_from_shapes(state)
