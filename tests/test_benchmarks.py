@@ -46,7 +46,7 @@ def difference(part: parts.Part) -> float:
 # As PAPER, as MINI, and where the picture's tokens pad an odd side.
 @pytest.mark.parametrize("sizes", [
     TINY,
-    with_dit(qk_norm_legacy=False, learned_sigma=False, motion_latent=5, reference_motion=True),
+    with_dit(qk_norm_legacy=False, learned_sigma=False, motion_latent=5, reference_motion=True, mask_reach=1.5),
     replace(TINY, step_px=72),
 ], ids=["paper", "mini", "odd"])
 def test_step_is_the_literal_one(sizes):
