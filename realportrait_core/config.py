@@ -75,6 +75,7 @@ class DiTConfig:
     # motion mapper: 3 convolutions with a stride of 2
     motion_channels: int = 256          # of f_{r->d}
     motion_widths: tuple[int, int] = (64, 32)
+    motion_blocks: int = 0              # residual blocks behind them; none in the paper
     motion_latent: int = 4              # channels out. As many as the latent's: embedded as it is; else by an embedder of its own
     reference_motion: bool = False      # the portrait's own map on the portrait's tokens (not in the paper)
     mask_reach: float = 1.0             # size of the facial mask in faces; the paper's map is face only, twice that holds the hair
@@ -84,6 +85,8 @@ class DiTConfig:
             raise InputError(f"hidden {self.hidden} must be a multiple of heads {self.heads} and of 12.")
         if not 0 <= self.control_depth < self.depth:
             raise InputError(f"control_depth {self.control_depth} must be below depth {self.depth}.")
+        if self.motion_blocks < 0:
+            raise InputError(f"motion_blocks is {self.motion_blocks}; the motion mapper has 0 residual blocks or more.")
         if self.motion_latent < 1:
             raise InputError(f"motion_latent is {self.motion_latent}; the motion mapper gives at least 1 channel.")
         if self.prediction not in ("epsilon", "v"):
@@ -126,7 +129,7 @@ MINI = Config(
     ),
     dit=DiTConfig(
         hidden=240, depth=6, heads=3, control_depth=2, learned_sigma=False, qk_norm_legacy=False,
-        input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(32, 32), motion_latent=20,
+        input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(64, 128), motion_blocks=3, motion_latent=24,
         reference_motion=True, mask_reach=2.0,
     ),
     image_size=256,

@@ -28,10 +28,10 @@ from realportrait_core.train.batch import batches, draw, load, maps_of, read_ind
 from realportrait_core.train.data import __main__ as prepare_command
 from realportrait_core.train.data.prepare import weights_fingerprint
 from realportrait_core.train.data.sample import Sample, load_sample, save_sample
-from realportrait_core.train.dit import Objective, denoiser, face_weight, from_scratch, train_stage
+from realportrait_core.train.dit import Objective, denoiser, face_weight, from_scratch, reading_loss, train_stage
 from realportrait_core.train.loop import Budget, save_atomically
 from realportrait_core.train.report import Report
-from realportrait_core.train.stage import StageRun, run_stage
+from realportrait_core.train.stage import StageRun, make_objective, run_stage
 from realportrait_core.train.stages import PAPER_CLIPS, PAPER_FRAMES, Shape, Stage
 from realportrait_core.train.world import ALONE
 from realportrait_core.vid2vid import FaceVid2Vid
@@ -131,16 +131,16 @@ def test_masks_of_a_stage_hide_heads_and_tails_only(index):
     kinds = {(): 0, (0,): 0, (3,): 0, (0, 3): 0}
     for step in range(150):
         for item in draw(index, stage, 2, step, 1000):
-            kinds[tuple(torch.nonzero(item.conditional[0])[:, 0].tolist())] += 1
+            kinds[tuple(torch.nonzero(item.conditional[0, 0])[:, 0].tolist())] += 1
     share = {kind: count / sum(kinds.values()) for kind, count in kinds.items()}
     for kind, expected in {(): 0.5, (0,): 0.2, (3,): 0.1, (0, 3): 0.2}.items():
         assert abs(share[kind] - expected) < 0.05
 
 
 def test_times_of_a_step_are_spread_evenly(index):
-    stage = replace(FRAMES, shapes=(Shape(5, clips=2),))
-    times = torch.cat([item.t for item in draw(index, stage, 0, 3, 1000)])
-    assert sorted((times // 100).tolist()) == list(range(10))
+    for shape in (Shape(5, clips=2), Shape(1, clips=2, draws=5)):
+        times = torch.cat([item.t.flatten() for item in draw(index, replace(FRAMES, shapes=(shape,)), 0, 3, 1000)])
+        assert sorted((times // 100).tolist()) == list(range(10))
 
 
 def test_processes_draw_together_what_one_would(index):
@@ -252,6 +252,55 @@ def test_bf16_is_close_to_fp32(index, vid2vid):
     torch.testing.assert_close(half, full, rtol=0.03, atol=0)
 
 
+def test_draws_share_what_is_read_of_a_clip(index, vid2vid):
+    """The loss of D draws is the mean of D losses of one draw each, motion and portrait read once."""
+    torch.manual_seed(0)
+    objective = Objective(from_scratch(TOY.dit), linear_schedule(), torch.float32, face=2.0)
+    torch.nn.init.normal_(objective.dit.final_layer.linear.weight, std=0.1)
+    batch = load(index, draw(index, replace(CLIPS, shapes=(Shape(2, clips=2, frames=4, draws=3),)), 0, 0, 1000))
+    assert batch.z.shape[:2] == (4, 4) and batch.noise.shape[:2] == (12, 4) and len(set(batch.t[:, 0].tolist())) == 12
+    maps, own = maps_of(vid2vid.warping, batch)
+    assert len(maps) == 16
+    each = [
+        objective(replace(batch, **{name: getattr(batch, name)[d::3] for name in ("t", "noise", "conditional")}), maps, own)
+        for d in range(3)
+    ]
+    assert len({float(value.detach()) for value in each}) == 3
+    torch.testing.assert_close(objective(batch, maps, own), torch.stack(each).mean())
+
+
+def test_the_mapper_is_asked_for_the_frames_latents_where_it_sees(index, vid2vid):
+    batch = load(index, draw(index, CLIPS, 0, 0, 1000))
+    maps, own = maps_of(vid2vid.warping, batch)
+    z = batch.z.flatten(0, 1)
+    said = torch.cat([z + 0.5, torch.full_like(z[:, :2], 9.0)], 1)              # the channels after the first four are free
+    torch.testing.assert_close(reading_loss(TOY.dit, said, maps, batch.z), torch.tensor(0.25))
+    seen = torch.nn.functional.avg_pool2d(maps.mask()[:, None].float(), 8)
+    assert (seen == 0).any()
+    torch.testing.assert_close(reading_loss(TOY.dit, torch.where(seen == 0, 7.0, said), maps, batch.z), torch.tensor(0.25))
+    torch.manual_seed(0)
+    dit = from_scratch(TOY.dit)
+    plain = Objective(dit, linear_schedule(), torch.float32)(batch, maps, own)
+    both = Objective(dit, linear_schedule(), torch.float32, read=0.3)(batch, maps, own)
+    torch.testing.assert_close(both - plain, 0.3 * reading_loss(TOY.dit, dit.motion_latents(maps), maps, batch.z))
+
+
+def test_the_mapper_by_itself_learns_and_leaves_the_rest(index, vid2vid, tmp_path):
+    torch.manual_seed(0)
+    dit = from_scratch(replace(TOY.dit, motion_blocks=1))
+    before = {name: value.clone() for name, value in dit.state_dict().items()}
+    stage = Stage((Shape(2, frames=4),), steps=60, lr=1e-2, warmup=2, average=0.5, read=1.0, alone=True)
+    objective = make_objective(dit, stage, torch.float32)
+    batch = load(index, draw(index, stage, 5, 999, 1000))
+    maps = maps_of(vid2vid.warping, batch)
+    first = float(objective(batch, *maps).detach())
+    after = train_stage(objective, stage, index, vid2vid.warping, tmp_path / "maps.ckpt", Budget(steps=60))
+    changed = {name for name, value in after.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("motion_net.") for name in changed)
+    assert "motion_net.5.conv2.weight" in changed and "motion_net.6.weight" in changed
+    assert float(make_objective(after, stage, torch.float32)(batch, *maps).detach()) < 0.7 * first
+
+
 # Distillation
 
 
@@ -285,7 +334,7 @@ def test_the_teacher_walks_as_ddim_does(index, vid2vid):
     maps, own = maps_of(vid2vid.warping, batch)
     fine = linear_schedule().trailing(2 * distil.SUBSTEPS)
     with torch.no_grad():
-        denoise = denoiser(teacher, batch, maps, own)
+        denoise = denoiser(teacher, batch, teacher.motion_latents(maps), own)
         x = torch.where(conditional[..., None, None, None], batch.z, batch.noise)
         for start in (2 * distil.SUBSTEPS - 1, distil.SUBSTEPS - 1):
             x = distil.walk(denoise, fine, x, torch.full_like(batch.t, start), "v", conditional)

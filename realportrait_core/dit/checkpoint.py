@@ -41,14 +41,15 @@ def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
             raise WeightsError(f"The weights lack {key}.")
         return state[key].shape[axis]
 
-    def count(pattern: str) -> int:
+    def count(pattern: str, first: int = 0) -> int:
         n = 0
-        while pattern.format(n) in state:
+        while pattern.format(first + n) in state:
             n += 1
         return n
 
     hidden, in_channels = size("x_embedder.proj.weight", 0), size("x_embedder.proj.weight", 1)
     patch = size("x_embedder.proj.weight", 3)
+    motion_blocks = count("motion_net.{}.conv1.weight", first=5)
     return {
         "hidden": hidden,
         "depth": count("blocks.{}.attn.qkv.weight"),
@@ -60,7 +61,8 @@ def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
         "learned_sigma": size("final_layer.linear.weight", 0) == 2 * patch**2 * in_channels,
         "motion_channels": size("motion_net.0.weight", 1),
         "motion_widths": (size("motion_net.0.weight", 0), size("motion_net.2.weight", 0)),
-        "motion_latent": size("motion_net.4.weight", 0),
+        "motion_blocks": motion_blocks,
+        "motion_latent": size(f"motion_net.{5 + motion_blocks if motion_blocks else 4}.weight", 0),
         "reference_motion": "reference_proj.weight" in state,
     }
 
@@ -154,7 +156,7 @@ def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
             for key, value in kept.items() if key.startswith(prefix)
         }
     dtype = next((value.dtype for value in kept.values()), torch.float32)
-    mapper = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.motion_latent, operations=torch.nn)
+    mapper = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.motion_latent, cfg.motion_blocks, operations=torch.nn)
     mapper.initialize()
     new = {f"motion_net.{key}": value.to(dtype) for key, value in mapper.state_dict().items()}
     if cfg.motion_latent != cfg.in_channels:

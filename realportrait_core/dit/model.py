@@ -107,7 +107,7 @@ class RealPortraitDiT(nn.Module):
         self.controlnet = nn.ModuleList(
             ControlBlock(block(), C, first=i == 0, **made) for i in range(cfg.control_depth)
         )
-        self.motion_net = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.motion_latent, **made)
+        self.motion_net = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.motion_latent, cfg.motion_blocks, **made)
         if cfg.motion_latent != cfg.in_channels:
             self.motion_embedder = PatchEmbed(cfg.motion_latent, cfg.patch, C, **made)
         if cfg.reference_motion:
@@ -209,13 +209,14 @@ class RealPortraitDiT(nn.Module):
             x = block(x, m, key_value)
         return x
 
+    def motion_latents(self, maps: MotionMaps | Tensor) -> Tensor:
+        """Maps of F frames -> motion latents (F, motion_latent, h, w). Dense ones are masked already."""
+        return self.motion_net(maps.reaching(self.cfg.mask_reach) if isinstance(maps, MotionMaps) else maps)
+
     def motion_tokens(self, maps: MotionMaps | Tensor) -> Tensor:
-        """Maps of F frames -> tokens (F, S, C). Dense ones are masked already."""
-        if isinstance(maps, MotionMaps):
-            maps, height, width = maps.reaching(self.cfg.mask_reach), maps.height, maps.width
-        else:
-            height, width = maps.shape[-2:]
-        return self.embed_motion(self.motion_net(maps), height, width)
+        """Maps of F frames -> tokens (F, S, C)."""
+        height, width = (maps.height, maps.width) if isinstance(maps, MotionMaps) else maps.shape[-2:]
+        return self.embed_motion(self.motion_latents(maps), height, width)
 
     def embed_motion(self, v: Tensor, height: int, width: int) -> Tensor:
         """Motion latents (F, motion_latent, h, w) -> tokens (F, S, C)."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -83,8 +84,8 @@ class Item:
     sample: int
     portrait: int               # place in the sample's portraits
     frames: torch.Tensor        # (N, L) of the sample
-    t: torch.Tensor             # (N,) timestep of each clip
-    conditional: torch.Tensor   # (N, L) bool
+    t: torch.Tensor             # (N, D) timestep of each draw of each clip
+    conditional: torch.Tensor   # (N, D, L) bool
     seed: int                   # of its noise
 
 
@@ -104,7 +105,8 @@ def draw(index: Index, stage: Stage, seed: int, step: int, timesteps: int) -> li
     shape = stage.shapes[step % len(stage.shapes)]
     usable = index.usable(shape)
     source = generator(seed, step)
-    times = stratified_times(shape.portraits * shape.clips, timesteps, source).view(shape.portraits, shape.clips)
+    count = (shape.portraits, shape.clips, shape.draws)
+    times = stratified_times(prod(count), timesteps, source).view(count)
     chosen = usable[torch.randint(len(usable), (shape.portraits,), generator=source)]
     return [draw_item(index, shape, sample, times[i], generator(seed, step, 1 + i)) for i, sample in enumerate(chosen.tolist())]
 
@@ -120,7 +122,7 @@ def draw_item(index: Index, shape: Shape, sample: int, t: torch.Tensor, source: 
     else:
         starts = torch.randint(total - shape.reach + 1, (shape.clips, 1), generator=source)
         frames = starts + shape.stride * torch.arange(shape.frames)                     # (N, L)
-    conditional = training_mask(shape.clips, shape.frames, source)
+    conditional = training_mask(shape.clips * shape.draws, shape.frames, source).unflatten(0, (shape.clips, shape.draws))
     seed = int(torch.randint(2**62, (), generator=source))
     return Item(sample, portrait, frames, t, conditional, seed)
 
@@ -129,13 +131,13 @@ def draw_item(index: Index, shape: Shape, sample: int, t: torch.Tensor, source: 
 
 @dataclass(frozen=True)
 class Batch:
-    """R portraits with N clips of L frames each. Keypoints are in the portraits' crops."""
+    """R portraits with N clips of L frames each, and D draws of every clip. Keypoints are in the portraits' crops."""
 
     z_r: torch.Tensor           # (R, 4, h, w)
     z: torch.Tensor             # (R N, L, 4, h, w)
-    noise: torch.Tensor         # (R N, L, 4, h, w)
-    t: torch.Tensor             # (R N, L)
-    conditional: torch.Tensor   # (R N, L) bool
+    noise: torch.Tensor         # (R N D, L, 4, h, w)
+    t: torch.Tensor             # (R N D, L)
+    conditional: torch.Tensor   # (R N D, L) bool
     f_r: torch.Tensor           # (R, C, D, h', w')
     x_s: torch.Tensor           # (R, K, 3)
     x_d: torch.Tensor           # (R, N L, K, 3)
@@ -149,6 +151,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.z_r)
+
+    def drawn(self, clips: torch.Tensor) -> torch.Tensor:
+        """What is the same for every draw of a clip (R N, ...), once for each draw (R N D, ...)."""
+        return clips.repeat_interleave(len(self.noise) // len(self.z), 0)
 
 
 def load(index: Index, items: list[Item]) -> Batch:
@@ -164,13 +170,14 @@ def load_item(index: Index, item: Item) -> dict[str, torch.Tensor]:
     x_d = driven_keypoints(keypoints, "relative", 1.0, 1.0, neutral=0)
     place = place_maps(keypoints, x_d, sample.size, "whole")
     z = sample.latents[item.frames].float()                                             # (N, L, 4, h, w)
+    draws = item.t.shape[1]
     source = torch.Generator().manual_seed(item.seed)
     return {
         "z_r": sample.latents[int(sample.portraits[item.portrait])].float(),
         "z": z,
-        "noise": torch.randn(z.shape, generator=source),
-        "t": item.t[:, None].expand(clips, length),
-        "conditional": item.conditional,
+        "noise": torch.randn(clips * draws, *z.shape[1:], generator=source),
+        "t": item.t.flatten()[:, None].expand(-1, length),
+        "conditional": item.conditional.flatten(0, 1),
         "f_r": sample.f[item.portrait].float(),
         "x_s": transform(keypoints.portrait)[0],
         "x_d": x_d[1:],

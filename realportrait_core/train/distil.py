@@ -35,16 +35,18 @@ class Distillation(nn.Module):
         conditional, cfg = known(batch), self.dit.cfg
         step = batch.t * len(self.coarse) // self.timesteps                                 # (B, L), 0 is the last one taken
         start = (step + 1) * SUBSTEPS - 1                                                   # the same timestep in `fine`
-        x = noise_clip(self.fine, batch.z, start, batch.noise, conditional)
+        x = noise_clip(self.fine, batch.drawn(batch.z), start, batch.noise, conditional)
         with mixed(batch, self.precision):
             with torch.no_grad():
-                end = walk(denoiser(self.teacher, batch, maps, own), self.fine, x, start, cfg.prediction, conditional)
-            out = denoiser(self.dit, batch, maps, own)(x, self.coarse.timesteps.to(step.device)[step])
+                teach = denoiser(self.teacher, batch, self.teacher.motion_latents(maps), own)
+                end = walk(teach, self.fine, x, start, cfg.prediction, conditional)
+            learn = denoiser(self.dit, batch, self.dit.motion_latents(maps), own)
+            out = learn(x, self.coarse.timesteps.to(step.device)[step])
         x_0 = leads_to(self.coarse, x, step, end)
         noise = to_epsilon(self.coarse, x, step, x_0)
         return diffusion_loss(                  # as in training, with the teacher's x_0; DDIM has no use for a variance
             self.coarse, out[:, :, :cfg.in_channels], x_0, x, step, noise, cfg.prediction, conditional,
-            face_weight(maps, batch.z, self.face) if self.face else None,
+            batch.drawn(face_weight(maps, batch.z, self.face)) if self.face else None,
         ).mean()
 
 

@@ -51,25 +51,49 @@ def from_scratch(cfg: DiTConfig) -> RealPortraitDiT:
 class Objective(nn.Module):
     """The loss of the paper's training as one forward pass, which is what DDP and FSDP wrap."""
 
-    def __init__(self, dit: RealPortraitDiT, schedule: Schedule, precision: torch.dtype, face: float = 0.0):
+    def __init__(self, dit: RealPortraitDiT, schedule: Schedule, precision: torch.dtype, face: float = 0.0, read: float = 0.0):
         super().__init__()
-        self.dit, self.schedule, self.precision, self.face = dit, schedule, precision, face
+        self.dit, self.schedule, self.precision, self.face, self.read = dit, schedule, precision, face, read
         self.timesteps = len(schedule)
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
         """The mean loss of the batch's clips."""
-        conditional = known(batch)
-        z_t = noise_clip(self.schedule, batch.z, batch.t, batch.noise, conditional)
+        conditional, z = known(batch), batch.drawn(batch.z)
+        z_t = noise_clip(self.schedule, z, batch.t, batch.noise, conditional)
         with mixed(batch, self.precision):
-            out = denoiser(self.dit, batch, maps, own)(z_t, batch.t)
-        return diffusion_loss(
-            self.schedule, out, batch.z, z_t, batch.t, batch.noise, self.dit.cfg.prediction, conditional,
-            face_weight(maps, batch.z, self.face) if self.face else None,
+            motion = self.dit.motion_latents(maps)
+            out = denoiser(self.dit, batch, motion, own)(z_t, batch.t)
+        loss = diffusion_loss(
+            self.schedule, out, z, z_t, batch.t, batch.noise, self.dit.cfg.prediction, conditional,
+            batch.drawn(face_weight(maps, batch.z, self.face)) if self.face else None,
         ).mean()
+        return loss + self.read * reading_loss(self.dit.cfg, motion, maps, batch.z) if self.read else loss
+
+
+class Reading(nn.Module):
+    """The loss of the motion mapper alone, by which it learns to see in a map what the frame will look like there."""
+
+    def __init__(self, dit: RealPortraitDiT, timesteps: int, precision: torch.dtype):
+        super().__init__()
+        self.dit, self.timesteps, self.precision = dit, timesteps, precision
+
+    def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
+        with mixed(batch, self.precision):
+            motion = self.dit.motion_latents(maps)
+        return reading_loss(self.dit.cfg, motion, maps, batch.z)
+
+
+def reading_loss(cfg: DiTConfig, motion: torch.Tensor, maps: MotionMaps, z: torch.Tensor) -> torch.Tensor:
+    """How far the first channels of motion latents (F, motion_latent, h, w) are from the frames' latents z (B, L, 4, h, w),
+    inside the mask that the mapper sees: f_{r->d} is an appearance, and here it is asked for."""
+    z = z.flatten(0, 1)
+    mask = F.interpolate(maps.reaching(cfg.mask_reach).mask()[:, None].float(), size=z.shape[-2:], mode="area")
+    error = (motion[:, :z.shape[1]].float() - z).square().mean(1, keepdim=True)
+    return (error * mask).sum() / mask.sum().clamp_min(1)
 
 
 def known(batch: Batch) -> torch.Tensor | None:
-    """Which frames are conditional, (B, L); None for single frames, which never are."""
+    """Which frames are conditional, (B, L) of B = R N D; None for single frames, which never are."""
     return None if batch.z.shape[1] == 1 else batch.conditional
 
 
@@ -78,13 +102,17 @@ def mixed(batch: Batch, precision: torch.dtype) -> torch.autocast:
 
 
 def denoiser(
-    dit: RealPortraitDiT, batch: Batch, maps: MotionMaps, own: MotionMaps
+    dit: RealPortraitDiT, batch: Batch, motion: torch.Tensor, own: MotionMaps
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """(x_t (B, L, 4, h, w), t (B, L) int) -> the prediction, float32; portraits and maps are read once."""
+    """(x_t (B, L, 4, h, w), t (B, L) int) -> the prediction, float32; portraits and motion are read once.
+
+    motion (R N L, motion_latent, h, w): the motion latents of all frames; own: the portraits' maps.
+    """
     cfg, conditional = dit.cfg, known(batch)
     shape = ClipShape(batch.size, batch.size, cfg.clip_frames, cfg.fps)
     reference = dit.encode_reference(batch.z_r, shape, own if cfg.reference_motion else None)
-    control = dit.encode_motion(maps)
+    control = dit.encode_motion_latent(motion, batch.size, batch.size).unflatten(0, batch.z.shape[:2])
+    control = batch.drawn(control).flatten(0, 1)                                        # (B L, S, C)
 
     def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         told = t.float() if conditional is None else t.float().masked_fill(conditional, 0)
@@ -160,8 +188,10 @@ def train_stage(
         if step != expected:                                                            # the first step, or a resumed one
             source = batches(index, stage, seed, step, objective.timesteps, world.rank, world.size)
         batch, expected = next(source).to(world.device), step + 1
-        value = spread_out(batch, *maps_of(warping, batch))
-        return value, {"frames": float(batch.z.shape[0] * batch.z.shape[1] * world.size)}
+        with mixed(batch, objective.precision):
+            maps = maps_of(warping, batch)
+        value = spread_out(batch, *maps)
+        return value, {"frames": float(batch.t.numel() * world.size)}
 
     average = fit(
         dit, loss, checkpoint, budget, stage.lr, decay=stage.average, warmup=stage.warmup,

@@ -23,7 +23,7 @@ from ..vid2vid.checkpoint import load_vid2vid
 from .batch import Index, batches, maps_of, read_index
 from .data.prepare import weights_fingerprint
 from .distil import Distillation
-from .dit import Objective, from_scratch, train_stage
+from .dit import Objective, Reading, from_scratch, mixed, train_stage
 from .loop import Budget
 from .report import Report, clock, memory
 from .stages import STAGES, Stage
@@ -84,16 +84,18 @@ def start(cfg: Config, init: Path | None) -> RealPortraitDiT:
 
 
 def make_objective(dit: RealPortraitDiT, stage: Stage, precision: torch.dtype) -> nn.Module:
-    """What `dit` learns by: the data, or itself as it is now, in fewer steps."""
+    """What `dit` learns by: the data, the motion mapper by itself, or the network as it is now, in fewer steps."""
+    if stage.alone:
+        return Reading(dit, len(linear_schedule()), precision)
     if not stage.distil:
-        return Objective(dit, linear_schedule(), precision, stage.face)
+        return Objective(dit, linear_schedule(), precision, stage.face, stage.read)
     student = RealPortraitDiT(replace(dit.cfg, distilled_steps=stage.distil))
     student.load_state_dict(dit.state_dict())
     return Distillation(student, dit, linear_schedule(), precision, stage.face)
 
 
 def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
-    """Trains stage `number` (0: frames, 1: clips, 2: distillation) and writes its averaged weights, fp16, to `run.out`."""
+    """Trains stage `number` (0: frames, 1: clips, 2: distillation, 3: maps) and writes its averaged weights, fp16, to `run.out`."""
     cfg, stage = cfg or PRESETS[run.preset], run.stage(number)
     index = read_index(run.samples, cfg.image_size)
     vid2vid = load_vid2vid(run.vid2vid)
@@ -152,7 +154,9 @@ def estimate(objective: nn.Module, stage: Stage, budget: Budget, index: Index, w
     for batch in trial:
         began = time.perf_counter()
         batch = batch.to(world.device)
-        objective(batch, *maps_of(warping, batch)).backward()
+        with mixed(batch, objective.precision):
+            maps = maps_of(warping, batch)
+        objective(batch, *maps).backward()
         if world.device.type == "cuda":
             torch.cuda.synchronize(world.device)
         times.append(time.perf_counter() - began)

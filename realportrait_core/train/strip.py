@@ -33,7 +33,7 @@ def draw_strip(dit: RealPortraitDiT, index: Index, stage: Stage, warping: Warpin
 
 def draw_row(dit, index: Index, sample: int, length: int, device, warping: WarpingNetwork, vae: TinyVAE) -> list[torch.Tensor]:
     frames = torch.arange(length)[None] + (0 if index.video[sample] and length > 1 else 1)
-    item = Item(sample, 0, frames, torch.zeros(1, dtype=torch.long), torch.zeros(1, length, dtype=torch.bool), seed=0)
+    item = Item(sample, 0, frames, torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, length, dtype=torch.bool), seed=0)
     batch = load(index, [item]).to(device)
     maps, own = maps_of(warping, batch)
     shape = ClipShape(batch.size, batch.size, dit.cfg.clip_frames, dit.cfg.fps)
