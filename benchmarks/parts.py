@@ -8,8 +8,9 @@ from einops import rearrange
 from realportrait_core.dit import ClipShape, RealPortraitDiT
 from realportrait_core.dit.attention import SpatialAttention, TemporalAttention, join_reference, scaled_dot_product
 from realportrait_core.dit.embed import rope
+from realportrait_core.dit.motion_mapper import MotionMapper
 from realportrait_core.face.crop import clip_crop, face_ellipse
-from realportrait_core.motion_map import MotionMaps, first_convolution
+from realportrait_core.motion_map import MotionMaps
 from realportrait_core.vid2vid.warp import WarpingNetwork
 from torch import Tensor, nn
 
@@ -78,16 +79,16 @@ def step(sizes: Sizes, device: str) -> Part:
 
 
 def motion_map(sizes: Sizes, device: str) -> Part:
-    """The motion mapper's first convolution."""
-    cfg = sizes.config.dit
-    side = sizes.config.vid2vid.feature_size
-    maps = some_maps(cfg.motion_channels, side, sizes.map_px, sizes.map_frames).reaching(cfg.mask_reach).to(device)
-    layer = random_weights(nn.Conv2d(cfg.motion_channels, cfg.motion_widths[0], 3), device)
+    """From f_{r->d} to the motion latent: the map, and the motion mapper that reads it."""
+    cfg, frames = sizes.config.dit, sizes.map_frames
+    maps = some_maps(cfg.motion_channels, sizes.config.vid2vid.feature_size, sizes.map_px, frames).reaching(cfg.mask_reach)
+    mapper = random_weights(MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.motion_latent, operations=nn), device)
+    maps = maps.to(device)
     return Part(
         "motion map",
-        f"{sizes.name}, {cfg.motion_channels} channels, {sizes.map_frames} frames of {sizes.map_px} px",
-        literal=lambda: literal_map.first_convolution(maps, layer.weight, layer.bias),
-        ours=lambda: first_convolution(maps, layer.weight, layer.bias),
+        f"{sizes.name}, {cfg.motion_channels} channels, {frames} frames of {sizes.map_px} px",
+        literal=lambda: literal_map.motion_latent(mapper, maps),
+        ours=lambda: mapper(maps),
         faster=8.0, leaner=5.0,
     )
 
