@@ -22,6 +22,7 @@ from realportrait_core.generate import Motion, extract_keypoints, motion_maps, r
 from realportrait_core.speed import PRESETS, Speed
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid.blocks import fold_norms
 from torch import Tensor, nn
 
 from .measure import relative_difference, seconds
@@ -199,7 +200,7 @@ def end_to_end(sizes: Sizes, limits: Limits, device: str, repeats: int) -> EndTo
     """Portrait and driver to frames, with random weights and the bundled VAE; TF32 where the GPU has it."""
     config, px, frames = sizes.config, sizes.config.image_size, limits.driver_frames
     torch.set_float32_matmul_precision("high")
-    vid2vid = random_weights(FaceVid2Vid(config.vid2vid, with_generator=False), device)
+    vid2vid = fold_norms(random_weights(FaceVid2Vid(config.vid2vid, with_generator=False), device))
     dit, vae = random_weights(RealPortraitDiT(config.dit), device), load_vae(VAE).to(device)
     portrait, driver = torch.rand(1, px, px, 3), torch.rand(frames, px, px, 3)
     points = ((FACE - 256) * px / 512 + px / 2).float()

@@ -1,5 +1,6 @@
 """The parts that are measured, each with random weights: what is computed literally, and as we do it."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from realportrait_core.dit.embed import rope
 from realportrait_core.dit.motion_mapper import MotionMapper
 from realportrait_core.face.crop import clip_crop, face_ellipse
 from realportrait_core.motion_map import MotionMaps
+from realportrait_core.vid2vid.blocks import fold_norms
 from realportrait_core.vid2vid.warp import WarpingNetwork
 from torch import Tensor, nn
 
@@ -97,16 +99,17 @@ def warp(sizes: Sizes, device: str) -> Part:
     """W over driving frames of one portrait."""
     cfg, frames = sizes.config.vid2vid, sizes.warp_frames
     network = random_weights(WarpingNetwork(cfg), device)
+    folded = fold_norms(copy.deepcopy(network))
     f_r = torch.randn(1, cfg.reshape_channel, cfg.reshape_depth, cfg.feature_size, cfg.feature_size).to(device)
     x_s = 0.5 * torch.randn(1, cfg.num_kp, 3)
     x_d = (x_s + 0.1 * torch.randn(frames, cfg.num_kp, 3)).to(device)
     x_s = x_s.to(device)
-    compressed = network.compress(f_r)
+    compressed = folded.compress(f_r)
     return Part(
         "W",
         f"{sizes.name}, {cfg.num_kp} keypoints, {frames} frames",
         literal=lambda: literal_warp.warp(network, f_r, x_d, x_s).out,
-        ours=lambda: network(f_r, x_d, x_s, compressed).out,
+        ours=lambda: folded(f_r, x_d, x_s, compressed).out,
         faster=1.3,
     )
 
