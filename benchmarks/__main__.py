@@ -58,7 +58,7 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", nargs="?", choices=("parts", "limits", "memory", "quality"), help="which table alone")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--preset", choices=tuple(SIZES), help="without it the parts of mini and of paper; the others are paper's")
+    parser.add_argument("--preset", choices=tuple(SIZES), help="without it parts of mini and of paper, the others of paper")
     parser.add_argument("--part", choices=tuple(PARTS), help="one part alone")
     parser.add_argument("--repeats", type=int, default=5, help="calls of each side (%(default)s)")
     parser.add_argument("--data", type=Path, help="of quality: a folder of .mp4 clips in the form of heads256")
