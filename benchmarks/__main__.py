@@ -1,12 +1,14 @@
 """Measures every part beside its literal form, and on a GPU how near a step comes to the hardware's limit.
 
     python -m benchmarks [--device cpu|cuda] [--preset mini|paper] [--json FILE] [--plot FILE]
-    python -m benchmarks limits --device cuda
+    python -m benchmarks limits [--device cuda] [--preset mini|paper] [--json FILE]
     python -m benchmarks memory
     python -m benchmarks quality --data DIR [--limit N] [--frames N] [--dit FILE] [--distilled FILE] [--json FILE]
 
 Each ratio is taken in one run, call by call in turns, with the largest difference of the two results beside it. Without a
-table's name: `parts`, on a GPU `limits` too. `memory` is one whole step of the paper's network on the CPU: minutes.
+table's name: `parts`, on a GPU `limits` too. With --json the ratios of the parts are drawn beside it, as an .svg.
+`limits` is how a step's cost grows with frames and size, whole clips in every speed, and MINI from end to end; on a CPU give it
+--preset mini and --repeats 1. `memory` is one whole step of the paper's network on the CPU: minutes.
 `quality` is what fewer steps, other solvers and caching cost, with the bundled weights on the clips of a folder; each row is
 printed, and written to --json, as soon as it is known.
 """
@@ -56,7 +58,7 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", nargs="?", choices=("parts", "limits", "memory", "quality"), help="which table alone")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--preset", choices=tuple(SIZES), help="sizes of the parts; without it those of mini and paper")
+    parser.add_argument("--preset", choices=tuple(SIZES), help="without it parts of mini and of paper, the others of paper")
     parser.add_argument("--part", choices=tuple(PARTS), help="one part alone")
     parser.add_argument("--repeats", type=int, default=5, help="calls of each side (%(default)s)")
     parser.add_argument("--data", type=Path, help="of quality: a folder of .mp4 clips in the form of heads256")
@@ -66,8 +68,8 @@ def main() -> None:
     parser.add_argument("--distilled", type=Path,
                         help="of quality: weights for few steps, in a row of their own; by default the bundled ones, if any")
     parser.add_argument("--detector", type=Path, help=f"of quality: {MODEL_NAME}; by default where install.py puts it")
-    parser.add_argument("--json", type=Path, help="write every figure here")
-    parser.add_argument("--plot", type=Path, help="draw the ratios of the parts here, as an .svg")
+    parser.add_argument("--json", type=Path, help="write every figure here, and the plot beside it")
+    parser.add_argument("--plot", type=Path, help="draw the ratios of the parts here, as an .svg, and not beside the figures")
     options = parser.parse_args()
     if options.table == "quality" and options.data is None:
         parser.error("quality needs --data")
@@ -81,15 +83,19 @@ def main() -> None:
         rows = part_rows(options)
         log.info("\n%s", table(rows))
         report["parts"] = [asdict(row) for row in rows]
-        if options.plot:
-            options.plot.write_text(svg(rows), encoding="utf-8")
+        if plot := options.plot or options.json and options.json.with_suffix(".svg"):
+            plot.write_text(svg(rows), encoding="utf-8")
     if "limits" in tables:
-        small = options.preset == "tiny"
-        paper, mini, tried = (SIZES["tiny"],) * 2 + (TINY_LIMITS,) if small else (SIZES["paper"], SIZES["mini"], LIMITS)
-        steps = limits.step_figures(paper, tried, options.device, options.repeats)
-        whole = limits.end_to_end(mini, tried, options.device, options.repeats)
-        log.info("\n%s", limits.table(steps, whole))
-        report["limits"] = {"steps": [asdict(row) for row in steps], "end_to_end": asdict(whole)}
+        sizes, small = SIZES[options.preset or "paper"], options.preset == "tiny"
+        tried = TINY_LIMITS if small else LIMITS
+        steps = limits.step_figures(sizes, tried, options.device, options.repeats)
+        clips = limits.clip_figures(sizes, options.device, options.repeats)
+        whole = limits.end_to_end(sizes if small else SIZES["mini"], tried, options.device, options.repeats)
+        log.info("\n%s\n\n%s", sizes.name, limits.table(steps, clips, whole))
+        report["limits"] = {
+            "size": sizes.name, "steps": [asdict(row) for row in steps], "clips": [asdict(row) for row in clips],
+            "end_to_end": asdict(whole),
+        }
     if "memory" in tables:
         config = SIZES[options.preset or "paper"].config
         peak = memory.one_step(config.dit, config.clip_frames, config.image_size)

@@ -1,4 +1,4 @@
-"""How near a denoising step comes to what the processor can do, how its cost grows, and MINI from end to end.
+"""How near a step and a clip come to what the processor can do, how a step's cost grows, and MINI from end to end.
 
 The floor of a step is its arithmetic at the rate of a large matrix product, measured in the same run. Made for a GPU; on a
 CPU it runs too, for small sizes.
@@ -18,9 +18,11 @@ from realportrait_core.config import DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import ClipShape, RealPortraitDiT, fused
 from realportrait_core.face.track import FaceTrack
-from realportrait_core.generate import extract_keypoints, motion_maps, render
+from realportrait_core.generate import Motion, extract_keypoints, motion_maps, render
+from realportrait_core.speed import PRESETS, Speed
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid.blocks import fold_norms
 from torch import Tensor, nn
 
 from .measure import relative_difference, seconds
@@ -29,6 +31,8 @@ from .sizes import Limits, Sizes
 
 VAE = Path(realportrait_core.__file__).parent / "weights" / "vae" / "realportrait_mini_vae.safetensors"
 MATRIX = {"cpu": 512, "cuda": 8192}             # side of the matrix product that tells the processor's rate
+PAPER_STEPS = 50
+VAE_AT_ONCE = 8                                 # frames
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,18 @@ class StepFigure:
     flop: int
     times_floor: float              # seconds / (flop / rate)
     difference: float | None        # from the plain step, of the ways beside it
+    peak_bytes: int | None          # of GPU memory, weights included
+
+
+@dataclass(frozen=True)
+class ClipFigure:
+    """A clip from the portrait's latent and the maps to pictures: K, V, control tokens, every step, the bundled VAE."""
+
+    way: str                        # of realportrait_core.speed, with the dtype of the weights
+    steps: int
+    seconds: float
+    new_frames_per_second: float    # a clip's first frame is the last of the clip before
+    times_floor: float              # seconds / (steps * flop of a step / rate)
     peak_bytes: int | None          # of GPU memory, weights included
 
 
@@ -115,6 +131,38 @@ def step_figures(sizes: Sizes, limits: Limits, device: str, repeats: int) -> lis
     return figures
 
 
+@torch.inference_mode()
+def clip_figures(sizes: Sizes, device: str, repeats: int) -> list[ClipFigure]:
+    """All of the paper's steps, and the presets of realportrait_core.speed; then these weights kept in fp8."""
+    cfg, px, frames = sizes.config.dit, sizes.config.image_size, sizes.config.clip_frames
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    model = random_weights(RealPortraitDiT(cfg, device=device, dtype=dtype), device)
+    vae, rate = load_vae(VAE).to(device, dtype), matrix_rate(device, dtype)
+    maps, own = (some_maps(cfg.motion_channels, sizes.config.vid2vid.feature_size, px, n) for n in (frames, 1))
+    motion = Motion(maps, own, torch.eye(3, dtype=torch.float64), (px, px))
+    portrait, schedule = torch.randn(1, cfg.in_channels, px // 8, px // 8), linear_schedule()
+    flop = step_flop(cfg, frames, (px // 8 // cfg.patch) ** 2)
+
+    def pictures(speed: Speed) -> Tensor:
+        latents = render(model, schedule, portrait, motion, speed.steps, solver=speed.solver, caching=speed.caching)
+        return torch.cat([vae.decode(part.to(device, dtype)).cpu() for part in latents.split(VAE_AT_ONCE)])
+
+    exact = Speed(PAPER_STEPS)
+    figures = []
+    for weights, speeds in (("", {"exact": exact, **PRESETS}), (", fp8 weights", {"exact": exact})):
+        if weights:
+            keep_in_fp8(model)
+        for name, speed in speeds.items():
+            if device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            took = median_seconds(lambda: pictures(speed), device, repeats)
+            peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
+            figures.append(ClipFigure(
+                name + weights, speed.steps, took, (frames - 1) / took, took * rate / (speed.steps * flop), peak,
+            ))
+    return figures
+
+
 class Fp8Linear(nn.Linear):
     """Its weight is kept in fp8 and cast as it is used, as the host does."""
 
@@ -141,7 +189,7 @@ def step_arguments(model: RealPortraitDiT, frames: int, px: int, device: str, dt
     shape = ClipShape(px, px, frames, cfg.fps)
     z_t, z_r = (torch.randn(*lead, cfg.in_channels, side, side, device=device, dtype=dtype) for lead in ((1, frames), (1,)))
     maps, own = (some_maps(cfg.motion_channels, 64, px, n).to(device, dtype) for n in (frames, 1))
-    control = torch.cat([model.encode_motion(maps[[i]]) for i in range(frames)])
+    control = model.encode_motion(maps)
     conditional = torch.arange(frames, device=device)[None] == 0
     t = torch.full((1, frames), 500.0, device=device)
     return z_t, t, shape, model.encode_reference(z_r, shape, own), control, conditional
@@ -152,7 +200,7 @@ def end_to_end(sizes: Sizes, limits: Limits, device: str, repeats: int) -> EndTo
     """Portrait and driver to frames, with random weights and the bundled VAE; TF32 where the GPU has it."""
     config, px, frames = sizes.config, sizes.config.image_size, limits.driver_frames
     torch.set_float32_matmul_precision("high")
-    vid2vid = random_weights(FaceVid2Vid(config.vid2vid, with_generator=False), device)
+    vid2vid = fold_norms(random_weights(FaceVid2Vid(config.vid2vid, with_generator=False), device))
     dit, vae = random_weights(RealPortraitDiT(config.dit), device), load_vae(VAE).to(device)
     portrait, driver = torch.rand(1, px, px, 3), torch.rand(frames, px, px, 3)
     points = ((FACE - 256) * px / 512 + px / 2).float()
@@ -163,27 +211,32 @@ def end_to_end(sizes: Sizes, limits: Limits, device: str, repeats: int) -> EndTo
         motion = motion_maps(vid2vid, keypoints, size=px)
         reference = vae.encode(portrait.movedim(-1, 1).to(device))
         latents = render(dit, linear_schedule(), reference, motion, limits.steps)
-        return torch.cat([vae.decode(part.to(device)).cpu() for part in latents.split(8)])
+        return torch.cat([vae.decode(part.to(device)).cpu() for part in latents.split(VAE_AT_ONCE)])
 
     took = median_seconds(animate, device, repeats)
     return EndToEnd(frames, limits.steps, took, frames / took)
 
 
-def table(figures: list[StepFigure], whole: EndToEnd) -> str:
-    """Markdown."""
-    lines = [
-        "| frames | px | | step ms | TFLOP | times the floor | difference | peak memory GB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in figures:
-        difference = "" if row.difference is None else f"{row.difference:.1e}"
-        peak = "" if row.peak_bytes is None else f"{row.peak_bytes / 1e9:.2f}"
-        lines.append(
-            f"| {row.frames} | {row.px} | {row.way} | {1e3 * row.seconds:.2f} "
-            f"| {row.flop / 1e12:.2f} | {row.times_floor:.2f} | {difference} | {peak} |"
-        )
+def table(figures: list[StepFigure], clips: list[ClipFigure], whole: EndToEnd) -> str:
+    """Markdown: steps, clips, and a line on MINI."""
     return "\n".join([
-        *lines, "",
+        "| frames | px | | step ms | ms a frame | TFLOP | times the floor | difference | peak memory GB |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {row.frames} | {row.px} | {row.way} | {1e3 * row.seconds:.2f} | {1e3 * row.seconds / row.frames:.2f} "
+            f"| {row.flop / 1e12:.3g} | {row.times_floor:.2f} | {'' if row.difference is None else f'{row.difference:.1e}'} "
+            f"| {gigabytes(row.peak_bytes)} |" for row in figures
+        ), "",
+        "| a clip | steps | s | new frames a second | times the floor | peak memory GB |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {row.way} | {row.steps} | {row.seconds:.2f} | {row.new_frames_per_second:.1f} | {row.times_floor:.2f} "
+            f"| {gigabytes(row.peak_bytes)} |" for row in clips
+        ), "",
         f"End to end: {whole.frames} frames with {whole.steps} steps in {whole.seconds:.2f} s, "
         f"{whole.frames_per_second:.1f} frames a second.",
     ])
+
+
+def gigabytes(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e9:.2f}"

@@ -1,5 +1,6 @@
 """The parts that are measured, each with random weights: what is computed literally, and as we do it."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,8 +9,10 @@ from einops import rearrange
 from realportrait_core.dit import ClipShape, RealPortraitDiT
 from realportrait_core.dit.attention import SpatialAttention, TemporalAttention, join_reference, scaled_dot_product
 from realportrait_core.dit.embed import rope
+from realportrait_core.dit.motion_mapper import MotionMapper
 from realportrait_core.face.crop import clip_crop, face_ellipse
-from realportrait_core.motion_map import MotionMaps, first_convolution
+from realportrait_core.motion_map import MotionMaps
+from realportrait_core.vid2vid.blocks import fold_norms
 from realportrait_core.vid2vid.warp import WarpingNetwork
 from torch import Tensor, nn
 
@@ -79,16 +82,16 @@ def step(sizes: Sizes, device: str) -> Part:
 
 
 def motion_map(sizes: Sizes, device: str) -> Part:
-    """The motion mapper's first convolution."""
-    cfg = sizes.config.dit
-    side = sizes.config.vid2vid.feature_size
-    maps = some_maps(cfg.motion_channels, side, sizes.map_px, sizes.map_frames).reaching(cfg.mask_reach).to(device)
-    layer = random_weights(nn.Conv2d(cfg.motion_channels, cfg.motion_widths[0], 3), device)
+    """From f_{r->d} to the motion latent: the map, and the motion mapper that reads it."""
+    cfg, frames = sizes.config.dit, sizes.map_frames
+    maps = some_maps(cfg.motion_channels, sizes.config.vid2vid.feature_size, sizes.map_px, frames).reaching(cfg.mask_reach)
+    mapper = random_weights(MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.motion_latent, operations=nn), device)
+    maps = maps.to(device)
     return Part(
         "motion map",
-        f"{sizes.name}, {cfg.motion_channels} channels, {sizes.map_frames} frames of {sizes.map_px} px",
-        literal=lambda: literal_map.first_convolution(maps, layer.weight, layer.bias),
-        ours=lambda: first_convolution(maps, layer.weight, layer.bias),
+        f"{sizes.name}, {cfg.motion_channels} channels, {frames} frames of {sizes.map_px} px",
+        literal=lambda: literal_map.motion_latent(mapper, maps),
+        ours=lambda: mapper(maps),
         faster=8.0, leaner=5.0,
     )
 
@@ -97,16 +100,17 @@ def warp(sizes: Sizes, device: str) -> Part:
     """W over driving frames of one portrait."""
     cfg, frames = sizes.config.vid2vid, sizes.warp_frames
     network = random_weights(WarpingNetwork(cfg), device)
+    folded = fold_norms(copy.deepcopy(network))
     f_r = torch.randn(1, cfg.reshape_channel, cfg.reshape_depth, cfg.feature_size, cfg.feature_size).to(device)
     x_s = 0.5 * torch.randn(1, cfg.num_kp, 3)
     x_d = (x_s + 0.1 * torch.randn(frames, cfg.num_kp, 3)).to(device)
     x_s = x_s.to(device)
-    compressed = network.compress(f_r)
+    compressed = folded.compress(f_r)
     return Part(
         "W",
         f"{sizes.name}, {cfg.num_kp} keypoints, {frames} frames",
         literal=lambda: literal_warp.warp(network, f_r, x_d, x_s).out,
-        ours=lambda: network(f_r, x_d, x_s, compressed).out,
+        ours=lambda: folded(f_r, x_d, x_s, compressed).out,
         faster=1.3,
     )
 

@@ -50,7 +50,8 @@ SIZES = {
         step=TINY.dit, step_px=64, step_frames=3, map_px=64, map_frames=2, warp_frames=2,
     ),
     "mini": Sizes(
-        name="MINI", config=MINI, step=MINI.dit, step_px=256, step_frames=16, map_px=256, map_frames=4, warp_frames=4,
+        name="MINI", config=MINI, step=MINI.dit, step_px=256, step_frames=16, map_px=256, map_frames=16,
+        warp_frames=4,
     ),
     # The paper's widths: its 28 and 13 blocks are alike, so two of them and one of control tell the ratio.
     "paper": Sizes(

@@ -4,6 +4,7 @@ import comfy.model_patcher
 from comfy_api.latest import io, ui
 
 from ..realportrait_core.licences import licence_line
+from ..realportrait_core.vid2vid.blocks import fold_norms
 from ..realportrait_core.vid2vid.checkpoint import load_vid2vid, vid2vid_files
 from .host import folders, model, run
 from .sockets import Vid2Vid
@@ -91,7 +92,7 @@ class LoadVid2Vid(io.ComfyNode):
     @classmethod
     def execute(cls, weights: str) -> io.NodeOutput:
         path = folders.vid2vid_path(weights)
-        network = load_vid2vid(path)
+        network = fold_norms(load_vid2vid(path))
         load_device, offload_device = run.small_net_devices()
         patcher = comfy.model_patcher.ModelPatcher(network, load_device=load_device, offload_device=offload_device)
         info = "\n".join(licence_line(file) for file in vid2vid_files(path).values())

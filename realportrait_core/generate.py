@@ -432,26 +432,27 @@ def render(
 ) -> torch.Tensor:
     """Latents (L, 4, h, w) of every driver frame, clip after clip; reference_latent (1, 4, h, w).
 
-    Clip i draws its noise with seed + i. callback(done, total) counts steps over all clips.
+    Clip i draws its noise with seed + i. The network runs in its own dtype, the samples are float32. callback(done, total)
+    counts steps over all clips.
     """
-    cfg, device = dit.cfg, device_of(dit)
+    cfg, device, dtype = dit.cfg, device_of(dit), dit.x_embedder.proj.weight.dtype
     if cfg.distilled_steps and (steps, solver) != (cfg.distilled_steps, "ddim_trailing"):
         raise InputError(
             f"These weights are distilled for {cfg.distilled_steps} steps of ddim_trailing; {steps} of {solver} were asked for."
         )
     shape = ClipShape(motion.maps.height, motion.maps.width, cfg.clip_frames, cfg.fps)
-    own = motion.portrait_maps.to(device, torch.float32) if cfg.reference_motion else None
-    reference = dit.encode_reference(reference_latent.to(device), shape, own)
+    own = motion.portrait_maps.to(device, dtype) if cfg.reference_motion else None
+    reference = dit.encode_reference(reference_latent.to(device, dtype), shape, own)
     plan = clips.plan(len(motion.maps), cfg.clip_frames)
     latents: list[torch.Tensor] = []
     for i, clip in enumerate(plan):
-        control = dit.encode_motion(motion.maps[clips.frames(clip)].to(device, torch.float32))
+        control = dit.encode_motion(motion.maps[clips.frames(clip)].to(device, dtype))
         draw, cache = cpu_noise(seed + i), StepCache(caching)
         noise = draw(torch.empty(clip.length, *reference_latent.shape[1:], device=device))
         known = torch.stack(latents[-clip.conditional:]) if clip.conditional else None
 
         def denoise(z, t, conditional):
-            return dit(z[None], t[None], shape, reference, control, conditional[None], strength, cache)[0]
+            return dit(z[None].to(dtype), t[None], shape, reference, control, conditional[None], strength, cache)[0]
 
         def counted(step: int, before: int = i * steps):
             if callback is not None:

@@ -74,7 +74,8 @@ def affine(rows: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor
 
 def ellipse_mask(face: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """(L, height, width) bool."""
-    return affine(face, x, y).square().sum(-1) <= 1
+    u, v = affine(face, x, y).unbind(-1)
+    return u.square() + v.square() <= 1
 
 
 def crop_grid(maps: MotionMaps, x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

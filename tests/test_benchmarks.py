@@ -76,9 +76,9 @@ def test_a_wrong_part_is_told():
 
 
 def test_command_writes_tables_json_and_plot(tmp_path):
-    figures, plot = tmp_path / "figures.json", tmp_path / "plot.svg"
-    command = [sys.executable, "-m", "benchmarks", "--preset", "tiny", "--repeats", "2"]
-    done = subprocess.run([*command, "--json", figures, "--plot", plot], cwd=ROOT, capture_output=True, text=True)
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "benchmarks", "--device", "cpu", "--preset", "tiny", "--repeats", "2", "--json", figures]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(figures.read_text(encoding="utf-8"))["parts"]
     assert [row["part"] for row in rows] == [
@@ -87,8 +87,8 @@ def test_command_writes_tables_json_and_plot(tmp_path):
     for row in rows:
         assert row["part"] in done.stderr and row["difference"] < CLOSE and min(row["ratios"]) > 0
     assert rows[4]["literal_bytes"] > 0
-    bars = [element for element in ElementTree.parse(plot).iter() if element.get("fill") == "#4878a8"]
-    assert len(bars) == len(rows)
+    drawn = ElementTree.parse(figures.with_suffix(".svg")).iter()
+    assert len([element for element in drawn if element.get("fill") == "#4878a8"]) == len(rows)
 
 
 def test_arithmetic_of_a_step_is_what_pytorch_counts():
@@ -112,9 +112,27 @@ def test_limits_run_where_there_is_no_gpu():
     assert all(row.times_floor > 1 for row in figures)
     assert figures[0].difference == 0 and figures[2].difference < CLOSE                 # on a CPU there are no kernels
     assert CLOSE < figures[-1].difference < 0.2
+    clips = limits.clip_figures(TINY, "cpu", repeats=1)
+    assert [(row.way, row.steps) for row in clips] == [
+        ("exact", 50), *((name, speed.steps) for name, speed in PRESETS.items()), ("exact, fp8 weights", 50),
+    ]
+    assert all(row.times_floor > 1 for row in clips)
+    assert all(row.new_frames_per_second * row.seconds == pytest.approx(TINY.config.clip_frames - 1) for row in clips)
     whole = limits.end_to_end(TINY, TINY_LIMITS, "cpu", repeats=1)
     assert whole.frames_per_second * whole.seconds == pytest.approx(TINY_LIMITS.driver_frames)
-    assert "End to end: 4 frames with 2 steps" in limits.table(figures, whole)
+    lines = limits.table(figures, clips, whole).splitlines()
+    assert len(lines) == 2 + len(figures) + 1 + 2 + len(clips) + 2 and "End to end: 4 frames with 2 steps" in lines[-1]
+    assert {line.count("|") for line in lines[:2 + len(figures)]} == {10}
+    assert {line.count("|") for line in lines[3 + len(figures):-2]} == {7}
+
+
+def test_limits_are_a_command_too(tmp_path):
+    figures = tmp_path / "limits.json"
+    command = [sys.executable, "-m", "benchmarks", "limits", "--preset", "tiny", "--repeats", "1", "--json", figures]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "End to end" in done.stderr, done.stderr
+    found = json.loads(figures.read_text(encoding="utf-8"))["limits"]
+    assert found["size"] == "tiny" and found["steps"] and found["clips"] and found["end_to_end"]["frames"] == 4
 
 
 def test_quality_is_measured_against_truth_and_against_the_first_variant():

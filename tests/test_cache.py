@@ -1,5 +1,6 @@
 """What steps take over from each other: nothing by default, and what is said otherwise; counted in calls of the blocks."""
 
+import copy
 from collections import Counter
 
 import pytest
@@ -138,6 +139,14 @@ def test_each_clip_starts_anew(model, called):
     one = render(model, linear_schedule(), **{**given, "motion": motion(5)}, caching=Caching(control_every=3))
     assert torch.equal(one, cached)
     assert torch.equal(render(model, linear_schedule(), **given, caching=Caching()), exact)
+
+
+def test_a_network_in_bf16_animates_nearly_the_same(model):
+    given = dict(reference_latent=torch.randn(1, 4, 8, 8), motion=motion(5), steps=3)
+    exact = render(model, linear_schedule(), **given)
+    rounded = render(copy.deepcopy(model).bfloat16(), linear_schedule(), **given)
+    assert rounded.dtype == torch.float32
+    assert 1e-4 < (rounded - exact).std() / exact.std() < 0.05
 
 
 def test_each_preset_is_another_and_shorter_way(model, called):

@@ -1,5 +1,6 @@
 """The DiT against the original networks, and the paper's equations as properties."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import pytest
@@ -9,11 +10,13 @@ from einops import rearrange
 from golden import load
 from realportrait_core.checkpoint import bundle_metadata, read_safetensors, save
 from realportrait_core.config import MINI, PAPER, DiTConfig
+from realportrait_core.dit import model as model_module
 from realportrait_core.dit.attention import RMSNorm, SpatialAttention, TemporalAttention, scaled_dot_product
 from realportrait_core.dit.block import Block, Modulation
 from realportrait_core.dit.checkpoint import dit_config_from_state, load_dit, save_dit, start_from_stdit2
 from realportrait_core.dit.embed import ClipShape, SizeEmbedder, positions, rope, rotate, sincos_2d, sinusoid
 from realportrait_core.dit.model import RealPortraitDiT
+from realportrait_core.dit.motion_mapper import AT_ONCE
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.motion_map import MotionMaps, dense
 from torch import Tensor, nn
@@ -366,6 +369,22 @@ def test_time_of_conditional_frames_does_not_matter(tiny):
     assert not same(out[~clip.conditional], noised[~clip.conditional], 1e-3)            # but that they are conditional does
 
 
+def test_what_is_the_same_at_every_step_is_computed_once(tiny, monkeypatch):
+    """With the reference: positions, sizes, length and t = 0. A step embeds its own time alone, and that of no noise is kept."""
+    clip, calls = some_clip(tiny), Counter()
+    parts = {name: part for name, part in tiny.named_children() if name.endswith("_embedder")}
+    hooks = [part.register_forward_hook(lambda *_, name=name: calls.update([name])) for name, part in parts.items()]
+    monkeypatch.setattr(model_module, "positions", lambda *given: calls.update(["positions"]) or positions(*given))
+    reference = tiny.encode_reference(clip.portrait, SHAPE)
+    assert calls == {name: 1 for name in (*parts, "positions")}
+    calls.clear()
+    for _ in range(3):
+        tiny(clip.z, clip.t, SHAPE, reference, clip.control, clip.conditional)
+    for hook in hooks:
+        hook.remove()
+    assert calls == {"x_embedder": 3, "t_embedder": 3}
+
+
 def test_one_reference_serves_several_clips(tiny):
     """Clips of one frame each: the same as every frame alone with its own portrait."""
     clip = some_clip(tiny, clips=6, frames=1)
@@ -388,6 +407,18 @@ def test_lazy_and_dense_maps_give_the_same_tokens(tiny):
     torch.manual_seed(0)
     maps = some_maps(3)
     assert same(tiny.encode_motion(maps), tiny.encode_motion(dense(maps)))
+
+
+def test_maps_are_read_a_few_at_a_time(tiny):
+    """Memory beside the tokens does not grow with the clip."""
+    seen, maps = [], some_maps(5)
+    hook = tiny.motion_net[2].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    for given in (maps, dense(maps)):
+        seen.clear()
+        tokens = tiny.encode_motion(given)
+        assert max(seen) == AT_ONCE and sum(seen) == 5
+        assert same(tokens, torch.cat([tiny.encode_motion(given[i:i + 1]) for i in range(5)]), 1e-6)
+    hook.remove()
 
 
 def test_a_mask_of_the_whole_head_lets_more_of_the_map_in():

@@ -36,7 +36,8 @@ ALLOWED = {
     "motion_file": BASE | NETWORKS | {"generate"},
     "train": BASE | NETWORKS | {"clips", "generate", "speed", "video"},
     "eval": BASE | NETWORKS | {"clips", "generate", "speed"},
-    "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit"},
+    "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit", "vae"},
+    "checkpoint.__main__": BASE | {"convert"},
 }
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server", "execution", "latent_preview"}
 # Third-party modules that may be imported at start, because the host has already done so; the others wait until needed.
@@ -45,7 +46,8 @@ AT_START = {"torch", "numpy", "einops", "safetensors", "tqdm"}
 WAITS = {CORE / "dit" / "kernels.py"}
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "print", "torch.load", "logging.basicConfig", "torch.cuda.empty_cache"}
-COMMANDS = {CORE / "train", CORE / "eval", CORE / "convert"}            # run with python -m: they talk to a terminal
+# Run with python -m: they talk to a terminal.
+COMMANDS = {CORE / "train", CORE / "eval", CORE / "convert", CORE / "checkpoint" / "__main__.py"}
 # Where torch.load may be called, with weights_only=True: training resumes from its own optimizer state, of plain tensors,
 # and one file of one command turns the .pth of others into safetensors.
 READERS_OF_PLAIN_TENSORS = {CORE / "train", CORE / "convert" / "pickled.py"}
@@ -78,8 +80,13 @@ def at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def room(file: Path) -> str:
-    """The room of the core that a file is in: vid2vid/warp.py -> vid2vid."""
-    return file.relative_to(CORE).parts[0].removesuffix(".py")
+    """The room of the core that a file is in: vid2vid/warp.py -> vid2vid. A room's command is one of its own."""
+    parts = file.relative_to(CORE).with_suffix("").parts
+    return ".".join(parts) if file in COMMANDS else parts[0]
+
+
+def is_command(file: Path) -> bool:
+    return bool(COMMANDS & {file, *file.parents})
 
 
 def core_imports(file: Path) -> Iterator[tuple[int, str]]:
@@ -124,20 +131,21 @@ def test_own_modules_are_imported_relatively(folder):
     assert not wrong
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("command", sorted(COMMANDS), ids=lambda path: str(path.relative_to(CORE)))
 def test_nodes_run_no_command(command):
     """They neither train nor measure, and a file is converted offline only."""
+    dotted = ["realportrait_core", *command.relative_to(CORE).with_suffix("").parts]
     wrong = [
         f"{file}:{line}"
         for file in python_files(NODES) for line, level, path in imports(file)
-        if level and path[:2] == ["realportrait_core", command.name]
+        if level and path[:len(dotted)] == dotted
     ]
     assert not wrong
 
 
 def test_slow_imports_wait_until_they_are_needed():
     """With torch at hand, all modules of the nodes then take 0.1 s (python -X importtime)."""
-    files = [file for file in python_files(CORE) if not COMMANDS & set(file.parents)] + python_files(NODES)
+    files = [file for file in python_files(CORE) if not is_command(file)] + python_files(NODES)
     wrong = [
         f"{file}:{line} imports {path[0]}"
         for file in files if file not in WAITS for line, level, path in imports(file, nested=False)
@@ -150,7 +158,6 @@ def test_slow_imports_wait_until_they_are_needed():
 def test_nothing_that_runs_strings_or_pickles(folder):
     wrong = []
     for file in python_files(folder):
-        command = bool(COMMANDS & set(file.parents))
         reader = bool(READERS_OF_PLAIN_TENSORS & {file, *file.parents})
         wrong += [
             f"{file}:{line} imports {path[0]}"
@@ -160,7 +167,7 @@ def test_nothing_that_runs_strings_or_pickles(folder):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 plain_tensors = called == "torch.load" and "weights_only=True" in [ast.unparse(k) for k in node.keywords]
-                allowed = reader and plain_tensors or command and called in {"print", "logging.basicConfig"}
+                allowed = reader and plain_tensors or is_command(file) and called in {"print", "logging.basicConfig"}
                 if called in FORBIDDEN_CALLS and not allowed:
                     wrong.append(f"{file}:{node.lineno} calls {called}")
     assert not wrong

@@ -146,3 +146,17 @@ def test_the_house_is_furnished():
                  "assets/portrait.png", "assets/driving.mp4", "workflows/animate_portrait.json",
                  "workflows/api/animate_portrait.json"):
         assert (ROOT / name).is_file(), name
+
+
+def test_the_commands_of_the_texts_exist(tracked):
+    """Every `python -m` of ours that a text or a message names."""
+    texts = [path for path in tracked if path.suffix in {".md", ".py", ".json"}]
+    named = {
+        name for path in texts
+        for name in re.findall(r"python -m\s+((?:realportrait_core|benchmarks)[\w.]*)", path.read_text(encoding="utf-8"))
+    }
+    assert {"realportrait_core.checkpoint", "realportrait_core.motion_file", "benchmarks"} <= named
+    for name in named:
+        path = ROOT / name.rstrip(".").replace(".", "/")
+        script = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        assert script.is_file() and '__name__ == "__main__"' in script.read_text(encoding="utf-8"), name

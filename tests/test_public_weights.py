@@ -5,6 +5,8 @@ Nothing is downloaded: files are written here with the keys, shapes and containe
 
 import json
 import struct
+import subprocess
+import sys
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,9 @@ from public import NAMES, STITCHING, TINY, public_states, stitching_groups, writ
 from realportrait_core.checkpoint import (
     LICENCE_KEY, METADATA_KEY, VID2VID_PARTS, bundle_metadata, read_header, read_safetensors, save, sniff,
 )
+from realportrait_core.checkpoint.__main__ import main
 from realportrait_core.config import MINI, PAPER, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.convert import liveportrait, opensora
-from realportrait_core.convert.__main__ import main
 from realportrait_core.convert.pickled import read_pickled
 from realportrait_core.dit.checkpoint import CONFIG_KEY, load_dit, save_dit, start_state
 from realportrait_core.dit.embed import ClipShape
@@ -33,6 +35,7 @@ from realportrait_core.vid2vid.checkpoint import (
 )
 from safetensors.torch import save_file
 
+ROOT = Path(__file__).resolve().parent.parent
 PUBLIC = replace(TINY, crop_size=256)           # a public file says nothing of the crop
 PARAMETERS = {                                  # of the published networks
     "appearance_feature_extractor": 836_224, "motion_extractor": 28_118_728, "warping_module": 45_529_829,
@@ -567,7 +570,7 @@ def test_inspect_measures_liveportraits_files(capsys, tiny, tmp_path):
     assert "num_kp 5, reshape_channel 4, reshape_depth 3" in said
     assert "upscale 2" in inspected(capsys, tmp_path / "kijai" / "spade_generator.safetensors")[1]
     _, said = inspected(capsys, tmp_path / "kijai" / f"{STITCHING}.safetensors")
-    assert "stitching (30, 8, 17), lip (17, 8, 15), eye (18, 8, 8, 15)" in said and "animates without them" in said
+    assert "stitching (30, 8, 17), lip (17, 8, 15), eye (18, 8, 8, 15)" in said and "STITCHING, by Load Stitching" in said
     (tmp_path / "kijai" / "warping_module.safetensors").unlink()
     status, said = inspected(capsys, tmp_path / "kijai" / "motion_extractor.safetensors")
     assert status == 0 and "nothing as it is" in said and "lacks LivePortrait's warping network" in said
@@ -601,6 +604,14 @@ def test_inspect_describes_bundles_starts_and_trained_weights(capsys, originals,
     assert "nothing as it is: The weights lack blocks.0.mlp.fc1.weight" in said
 
 
+def test_inspect_names_the_node_of_the_bundled_weights(capsys):
+    nodes = {"mini_vae": "a VAE, by Load VAE", "vid2vid": "Face Vid2vid, by Load Face", "mini": "a MODEL, by Load RealPortrait"}
+    for path in BUNDLED.rglob("*.safetensors"):
+        status, said = inspected(capsys, path)
+        where = next(node for name, node in nodes.items() if name in path.stem)
+        assert status == 0 and f"loads as      {where}" in said and BUNDLED_LICENCE in said
+
+
 def test_inspect_goes_on_after_a_file_that_cannot_be_read(capsys, caplog, published_file, tmp_path):
     whole = published_file.read_bytes()
     bad = {
@@ -618,7 +629,7 @@ def test_inspect_goes_on_after_a_file_that_cannot_be_read(capsys, caplog, publis
     for what in bad:
         name = str(tmp_path / f"{what}.safetensors")
         assert any(what in record.message and name in record.message for record in caplog.records)
-    assert caplog.text.count("pickled PyTorch file") == 2 and "realportrait_core.convert" in caplog.text
+    assert caplog.text.count("pickled PyTorch file") == 2 and "realportrait_core.checkpoint convert" in caplog.text
     assert "1 of 2 values of t_block_temp.1.weight are not finite" in caplog.text and "There is no weight file" in caplog.text
 
 
@@ -633,12 +644,23 @@ def test_a_header_whose_length_begins_like_a_pickle_or_a_page_is_read(tmp_path, 
 
 
 def test_the_command_line(capsys, caplog, originals, published_file, tmp_path):
-    assert main(["liveportrait", str(originals), str(tmp_path / "out.safetensors"), "--half"]) == 0
+    assert main(["convert", "liveportrait", str(originals), str(tmp_path / "out.safetensors"), "--half"]) == 0
     assert "Written: " in capsys.readouterr().out
-    assert main(["liveportrait", str(originals), str(tmp_path / "out.safetensors")]) == 1
+    assert main(["convert", "liveportrait", str(originals), str(tmp_path / "out.safetensors")]) == 1
     assert "already there" in caplog.text
-    assert main(["opensora", str(published_file), str(tmp_path / "start.safetensors")]) == 1
+    assert main(["convert", "opensora", str(published_file), str(tmp_path / "start.safetensors")]) == 1
     assert "not the STDiT2 that the paper starts from" in caplog.text and not (tmp_path / "start.safetensors").exists()
+
+
+def test_the_command_runs_as_it_is_written(published_file, tmp_path):
+    def run(*words: str | Path) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "realportrait_core.checkpoint", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    done = run("inspect", published_file)
+    assert done.returncode == 0 and "STDiT2: 4 blocks of width 48" in done.stdout, done.stderr
+    done = run("convert", "opensora", published_file, tmp_path / "start.safetensors")
+    assert done.returncode == 1 and "not the STDiT2 that the paper starts from" in done.stderr      # it is a small one
 
 
 def test_shared_memory_in_a_pth_is_no_obstacle(tmp_path):

@@ -12,6 +12,7 @@ from realportrait_core.config import MINI, PAPER, Vid2VidConfig
 from realportrait_core.errors import InputError
 from realportrait_core.vid2vid import FaceVid2Vid, warp
 from realportrait_core.vid2vid.appearance import AppearanceExtractor
+from realportrait_core.vid2vid.blocks import fold_norms
 from realportrait_core.vid2vid.checkpoint import fuse_spectral_norm
 from realportrait_core.vid2vid.generator import Generator
 from realportrait_core.vid2vid.keypoints import transform
@@ -75,6 +76,21 @@ def test_warping_is_the_original():
     assert error(middle["warped"], tensors["mid/warped_3d"].flatten(1, 2)) < tolerance["out"]
     assert error(middle["third"], tensors["mid/third"]) < tolerance["out"]
     assert error(middle["fourth"], tensors["mid/fourth"]) < tolerance["out"]
+
+
+def test_warping_with_its_norms_folded_in_is_the_original():
+    tensors, about = load("motion", "W_small")
+    w = fold_norms(with_weights(WarpingNetwork(W_SMALL), state(tensors)))
+    assert not any(isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)) for module in w.modules())
+    warped = w(tensors["in/feature_3d"], tensors["in/kp_driving"], tensors["in/kp_source"])
+    assert error(warped.out, tensors["out/out"]) < ROOM * about["f64_max_abs_err"]["out"]
+
+
+def test_norms_of_the_residual_blocks_stay():
+    tensors, about = load("motion", "F_small")
+    f = fold_norms(with_weights(AppearanceExtractor(F_SMALL), state(tensors)))
+    assert sum(isinstance(module, torch.nn.BatchNorm3d) for module in f.modules()) == 2 * F_SMALL.appearance_resblocks
+    assert error(f(tensors["in/image"]), tensors["out/f_s"]) < ROOM * about["f64_max_abs_err"]
 
 
 def test_generator_with_fused_spectral_norm_is_the_original():

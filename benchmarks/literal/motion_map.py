@@ -1,9 +1,10 @@
-"""The motion position map drawn over the whole frame, masked, and then convolved."""
+"""The motion position map drawn over the whole frame, masked, and then read by the motion mapper."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from realportrait_core.dit.motion_mapper import MotionMapper
 from realportrait_core.motion_map import MotionMaps
 
 
@@ -18,6 +19,7 @@ def motion_map(maps: MotionMaps) -> Tensor:
     return warped * mask[:, None]
 
 
-def first_convolution(maps: MotionMaps, weight: Tensor, bias: Tensor) -> Tensor:
-    """The motion mapper's first layer: (L, C1, H / 2, W / 2)."""
-    return F.conv2d(motion_map(maps), weight, bias, stride=2, padding=1)
+def motion_latent(mapper: MotionMapper, maps: MotionMaps) -> Tensor:
+    """The map through the motion mapper's three convolutions: (L, c, H / 8, W / 8)."""
+    first, second, third = (mapper[i] for i in (0, 2, 4))
+    return third(F.silu(second(F.silu(first(motion_map(maps))))))

@@ -14,8 +14,9 @@ from ..dit.checkpoint import sizes_from_shapes as dit_sizes
 from ..dit.model import RealPortraitDiT
 from ..errors import WeightsError
 from ..licences import licence
+from ..vae import load_vae
 from ..vid2vid.checkpoint import (
-    SIZES, Shapes, build, fuse_spectral_norm, load_vid2vid, stitching_networks, stitching_part, vid2vid_files,
+    SIZES, Shapes, build, fuse_spectral_norm, load_stitching, load_vid2vid, stitching_networks, stitching_part, vid2vid_files,
 )
 
 State = dict[str, torch.Tensor]
@@ -81,6 +82,12 @@ def loads_as(path: Path, role: str, state: State, sizes: dict, metadata: Mapping
         load_vid2vid(path)
         beside = ", ".join(found.name for found in files.values() if found != path)
         return "Face Vid2vid, by Load Face Vid2vid" + (f", with {beside} beside it" if beside else "")
+    if role == "stitching":
+        load_stitching(path)
+        return "STITCHING, by Load Stitching; for keypoints of LivePortrait's Face Vid2vid"
+    if role == "vae":
+        load_vae(path)
+        return "a VAE, by Load VAE"
     return f"nothing of RealPortrait's nodes. {DESCRIPTIONS[role][1]}"
 
 

@@ -28,9 +28,10 @@ class Constants:
     place: Tensor               # (S, C) position of every token
     size: Tensor                # (C,) what the picture's size says to every block
     length: Tensor              # (C,) what the clip's frames and rate say
+    clean: Tensor               # (1, 1, C) t = 0, the time of what carries no noise: the portrait and conditional frames
 
     def to(self, device=None, dtype=None) -> "Constants":
-        return Constants(*(value.to(device, dtype) for value in (self.place, self.size, self.length)))
+        return Constants(*(value.to(device, dtype) for value in (self.place, self.size, self.length, self.clean)))
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class RealPortraitDiT(nn.Module):
                 )
             x = x + self.reference_proj(own)
         x = x.unsqueeze(1)                                                              # (B, 1, S, C)
-        m = self.modulation(self.t_clean(x), constants)
+        m = self.modulation(constants.clean, constants)
         found = []
         for block in self.blocks[:-1]:
             x, key_value = block.encode(x, m)
@@ -178,14 +179,14 @@ class RealPortraitDiT(nn.Module):
         x = self.x_embedder(z_t)                                                        # (B, L, S, C)
         constants = self.constants(z_t, shape, x.dtype) if reference is None else reference.constants
         x = x + constants.place
-        t, t_clean = self.t_embedder(t, x.dtype), self.t_clean(x)                       # (B, L, C), (1, 1, C)
-        m = self.modulation(t if conditional is None else torch.where(conditional[..., None], t_clean, t), constants)
+        t = self.t_embedder(t, x.dtype)                                                 # (B, L, C)
+        m = self.modulation(t if conditional is None else torch.where(conditional[..., None], constants.clean, t), constants)
         keys = (None,) * len(self.blocks) if reference is None else reference.blocks
         first = self.blocks[0](x, m, keys[0])
         residuals = () if control is None else self.control_residuals(first, control, m)
         later_blocks = partial(self.later_blocks, m=m, keys=keys[1:], strength=strength)
         x = later_blocks(first, residuals) if cache is None else cache(x, first, residuals, later_blocks)
-        return self.unpatchify(self.final_layer(x, t, t_clean + constants.size, conditional), *z_t.shape[-2:])
+        return self.unpatchify(self.final_layer(x, t, constants.clean + constants.size, conditional), *z_t.shape[-2:])
 
     # ---- their parts ----
 
@@ -229,10 +230,6 @@ class RealPortraitDiT(nn.Module):
         rows, columns = self.x_embedder.grid(*z.shape[-2:])
         return positions(rows, columns, self.cfg.hidden, height, width, self.cfg.input_sq_size, z.device)
 
-    def t_clean(self, like: Tensor) -> Tensor:
-        """The time of what carries no noise, the portrait and conditional frames: t = 0, embedded (1, 1, C)."""
-        return self.t_embedder(torch.zeros(1, 1, device=like.device), like.dtype)
-
     def constants(self, z: Tensor, shape: ClipShape, dtype: torch.dtype) -> Constants:
         """Of clips of this shape, with latents like z (..., h, w)."""
         def numbers(*values: float) -> Tensor:
@@ -243,7 +240,8 @@ class RealPortraitDiT(nn.Module):
             self.ar_embedder(numbers(shape.aspect), dtype),
         ])
         length = self.fl_embedder(numbers(shape.frames), dtype) + self.fps_embedder(numbers(shape.fps), dtype)
-        return Constants(self.place(z, shape.height, shape.width).to(dtype), size, length)
+        clean = self.t_embedder(torch.zeros(1, 1, device=z.device), dtype)
+        return Constants(self.place(z, shape.height, shape.width).to(dtype), size, length, clean)
 
     def modulation(self, t: Tensor, constants: Constants) -> Modulation:
         """What every block is told, from embedded timesteps t (B, L, C)."""

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..motion_map import MotionMaps, first_convolution
 
+AT_ONCE = 2             # frames: what a map becomes on its way takes a hundred times the memory of its latent
+
 
 class ResidualBlock(nn.Module):
     """x + conv(SiLU(conv(SiLU(x)))), (L, C, h, w)."""
@@ -59,6 +61,10 @@ class MotionMapper(nn.Sequential):
                 f"The motion maps are {tuple(given)}; these weights read (L, {wanted}, height, width). Use the Face Vid2vid "
                 "that belongs to them."
             )
+        return torch.cat([self.latent(maps[i:i + AT_ONCE]) for i in range(0, len(maps), AT_ONCE)])
+
+    def latent(self, maps: MotionMaps | Tensor) -> Tensor:
+        """forward, of all frames at once."""
         if isinstance(maps, Tensor):
             x = self[0](maps)
         else:

@@ -1,30 +1,32 @@
-"""python -m realportrait_core.convert liveportrait|opensora|inspect: public weights for RealPortrait, and what a file is."""
+"""python -m realportrait_core.checkpoint convert liveportrait|opensora IN OUT, or inspect FILE: what convert/ does."""
 
 import argparse
 import logging
 import sys
 from pathlib import Path
 
+from ..convert import liveportrait, opensora
+from ..convert.describe import describe
 from ..errors import RealPortraitError
-from . import liveportrait, opensora
-from .describe import describe
 
 logger = logging.getLogger(__name__)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m realportrait_core.convert", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m realportrait_core.checkpoint", description="Weight files.")
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("liveportrait", help="LivePortrait's networks, .pth or .safetensors, told apart by their keys")
+    convert = commands.add_parser("convert", help="make .safetensors that RealPortrait loads of public weights")
+    kinds = convert.add_subparsers(dest="kind", required=True)
+    one = kinds.add_parser("liveportrait", help="LivePortrait's networks, .pth or .safetensors, told apart by their keys")
     one.add_argument("sources", nargs="+", type=Path, metavar="IN", help="files, or folders with them at any depth")
     one.add_argument("out", type=Path, metavar="OUT",
                      help="NAME.safetensors: one bundle; anything else: a folder with one file a network")
     one.add_argument("--half", action="store_true", help="store fp16; by default what the files have")
-    two = commands.add_parser("opensora", help="STDiT-v2-stage3 as a start for training at the paper's size")
+    two = kinds.add_parser("opensora", help="STDiT-v2-stage3 as a start for training at the paper's size")
     two.add_argument("source", type=Path, metavar="IN", help="a file, a folder, or the .index.json of a sharded file")
     two.add_argument("out", type=Path, metavar="OUT", help="NAME.safetensors")
-    three = commands.add_parser("inspect", help="role, sizes, parameters, dtype, licence, and what a file would load as")
-    three.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".safetensors; nothing else is opened")
+    inspect = commands.add_parser("inspect", help="role, sizes, parameters, dtype, licence, and what a file would load as")
+    inspect.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".safetensors; nothing else is opened")
     return parser.parse_args(argv)
 
 
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.command == "inspect":
         return inspect(options.files)
     try:
-        if options.command == "liveportrait":
+        if options.kind == "liveportrait":
             show(liveportrait.convert(options.sources, options.out, options.half))
         else:
             show(opensora.convert(options.source, options.out))

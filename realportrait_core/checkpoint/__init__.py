@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .errors import WeightsError
+from ..errors import WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def foreign_format(start: bytes) -> str | None:
     if is_pickle(start):
         return ("a pickled PyTorch file (.pth, .ckpt or .pt), which could run code when opened; RealPortrait never opens "
                 "one in ComfyUI. Use a .safetensors version of these weights, or make one of LivePortrait's or Open-Sora's files "
-                "with `python -m realportrait_core.convert`")
+                "with `python -m realportrait_core.checkpoint convert`")
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the weights. Fetch it with `git lfs pull` or download the file itself"
     if start.startswith(b"GGUF"):
