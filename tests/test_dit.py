@@ -545,8 +545,14 @@ def expected_shapes(cfg: DiTConfig) -> dict[str, tuple[int, ...]]:
         block(f"controlnet.{i}.copied_block")
         linear(f"controlnet.{i}.after_proj", C, C)
     linear("controlnet.0.before_proj", C, C)
-    for layer, out, channels in ((0, w1, cfg.motion_channels), (2, w2, w1), (4, cfg.motion_latent, w2)):
+    n = cfg.motion_blocks
+    for layer, out, channels in ((0, w1, cfg.motion_channels), (2, w2, w1), (4, w2 if n else cfg.motion_latent, w2)):
         linear(f"motion_net.{layer}", out, channels, 3, 3)
+    for layer in range(5, 5 + n):
+        linear(f"motion_net.{layer}.conv1", w2, w2, 3, 3)
+        linear(f"motion_net.{layer}.conv2", w2, w2, 3, 3)
+    if n:
+        linear(f"motion_net.{5 + n}", cfg.motion_latent, w2, 1, 1)
     if cfg.motion_latent != 4:
         linear("motion_embedder.proj", C, cfg.motion_latent, 1, 2, 2)
     if cfg.reference_motion:

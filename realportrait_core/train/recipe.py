@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 
 # Shares of the minutes, by step. What has no share takes what it needs: on two cores about 2 minutes for the frames, 5 for
 # the points and 25 for the samples of 993 clips.
-SHARES = {"vae": 0.12, "motion": 0.15, "renderer": 0.25, "frames": 0.12, "clips": 0.28, "distil": 0.08}
+SHARES = {"vae": 0.12, "motion": 0.15, "renderer": 0.25, "maps": 0.08, "frames": 0.08, "clips": 0.25, "distil": 0.07}
 LEAN = 0.7                  # of the way from M's poses to the rendered ones, in the DiT's samples
-SEEDS = {"vae": 0, "motion": 0, "renderer": 1, "frames": 2, "clips": 3, "distil": 4}    # added to the run's seed
+SEEDS = {"vae": 0, "motion": 0, "renderer": 1, "frames": 2, "clips": 3, "distil": 4, "maps": 5}    # added to the run's seed
 PORTRAITS = 3                   # frames of a clip that can be its portrait: the first, the middle, the last
 GPU_BATCH = 16.0                # times the portraits of a step that suits two cores: a GPU would wait for its next launch
 GPU_VAE = {"batch": 32, "side": 16, "per_clip": 4}
@@ -175,11 +175,18 @@ def nearer_to_the_truth(sample: Sample, heads: Heads, clip: int, share: float) -
     )
 
 
+def maps(run: Run, minutes: float) -> None:
+    """The motion mapper by itself: what a warped feature shows."""
+    path = run.cache / "maps.safetensors"
+    if not skipped(path):
+        run_stage(stage_run(run, "maps", minutes, path), 3, run.cfg)
+
+
 def frames(run: Run, minutes: float) -> None:
-    """Stage 1 of the DiT: single frames."""
+    """Stage 1 of the DiT: single frames, from the motion mapper's weights."""
     path = run.cache / "frames.safetensors"
     if not skipped(path):
-        run_stage(stage_run(run, "frames", minutes, path), 0, run.cfg)
+        run_stage(stage_run(run, "frames", minutes, path, run.cache / "maps.safetensors"), 0, run.cfg)
 
 
 def clips(run: Run, minutes: float) -> None:
@@ -228,6 +235,7 @@ def mini(run: Run, minutes: float) -> None:
     motion(run, minutes * SHARES["motion"])
     renderer(run, minutes * SHARES["renderer"])
     samples(run)
+    maps(run, minutes * SHARES["maps"])
     frames(run, minutes * SHARES["frames"])
     clips(run, minutes * SHARES["clips"])
     distil(run, minutes * SHARES["distil"])
