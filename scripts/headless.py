@@ -65,7 +65,7 @@ class HeadlessComfyUI:
             "--port", str(self.port), "--base-directory", self.folder, "--database-url", "sqlite:///:memory:",
             "--disable-auto-launch", "--preview-method", "latent2rgb",
             *(() if has_accelerator() else ("--cpu",)),
-            *(("--front-end-root", frontend) if (frontend := os.environ.get("REALPORTRAIT_FRONTEND")) else ()),
+            *(("--front-end-root", os.path.abspath(frontend)) if (frontend := os.environ.get("REALPORTRAIT_FRONTEND")) else ()),
         ]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
