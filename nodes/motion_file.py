@@ -4,15 +4,14 @@ import logging
 from pathlib import Path
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import portrait_points
 from ..realportrait_core.generate import driver_of, join_driver
 from ..realportrait_core.motion_file import load_motion, save_motion
-from .face import BOX_TIP, FACES
+from .face import BOX_TIP, FACES, at_a_glance, preview
 from .host import folders, images
-from .host.draw import evenly, tile
 from .host.run import loaded, one_of
 from .sockets import Keypoints, Vid2Vid
 
@@ -101,17 +100,11 @@ class LoadMotion(io.ComfyNode):
         detector = FaceDetector(folders.detector_path(MODEL_NAME)) if box is None else None
         points = portrait_points(portrait[0], detector, whose, box)
         keypoints = join_driver(loaded(vid2vid), portrait, points, driver)
-        return io.NodeOutput(keypoints, preview(keypoints, portrait), driver.fps, report(driver, file))
-
-
-def preview(keypoints, portrait: torch.Tensor) -> torch.Tensor:
-    """Portrait beside the driver's points on black, (n, SIDE, 2 SIDE, 3)."""
-    left, black = tile(portrait[0], keypoints.portrait_crop, keypoints.portrait_points), torch.zeros(*keypoints.driver_size, 3)
-    rows = [
-        torch.cat([left, tile(black, keypoints.driver_crop, keypoints.driver_points[i], bool(keypoints.present[i]))], 1)
-        for i in evenly(len(keypoints.driver))
-    ]
-    return torch.stack(rows)
+        black = torch.zeros(()).expand(len(driver), *driver.size, 3)                    # one value, whatever the size
+        on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, black), cls=cls)
+        return io.NodeOutput(
+            keypoints, preview(keypoints, portrait, black), driver.fps, report(driver, file), ui=on_node
+        )
 
 
 def report(driver, file: str) -> str:

@@ -121,8 +121,10 @@ def stream_source(video) -> VideoFile | None:
     if not isinstance(video, InputImpl.VideoFromFile):
         return None
     content = video.get_stream_source()
-    if hasattr(video, "as_trimmed") and video.get_duration() != InputImpl.VideoFromFile(content).get_duration():
-        return None                                     # newer hosts cut a VIDEO without touching its file
+    if hasattr(video, "as_trimmed"):                    # newer hosts cut a VIDEO, in time or to a rectangle, but not its file
+        whole = InputImpl.VideoFromFile(content)
+        if (video.get_duration(), *video.get_dimensions()) != (whole.get_duration(), *whole.get_dimensions()):
+            return None
     if isinstance(content, str):
         return VideoFile(Path(content).name, Path(content))
     content.seek(0)

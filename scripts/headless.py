@@ -25,6 +25,7 @@ class HeadlessComfyUI:
     """Context manager: the server runs inside the block, on folders of its own that are removed at its end.
 
     models: further files, as {"vae/my_vae.safetensors": path}; they are linked, never copied where links are allowed.
+    $REALPORTRAIT_FRONTEND: a folder with another frontend than the environment's, such as static/ of comfyui-frontend-package.
     """
 
     def __init__(self, environment: Environment, models: dict[str, Path] | None = None):
@@ -64,6 +65,7 @@ class HeadlessComfyUI:
             "--port", str(self.port), "--base-directory", self.folder, "--database-url", "sqlite:///:memory:",
             "--disable-auto-launch", "--preview-method", "latent2rgb",
             *(() if has_accelerator() else ("--cpu",)),
+            *(("--front-end-root", os.path.abspath(frontend)) if (frontend := os.environ.get("REALPORTRAIT_FRONTEND")) else ()),
         ]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(

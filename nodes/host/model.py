@@ -140,6 +140,19 @@ class HostDiT(RealPortraitDiT):
 
 # ---- the host's model ----
 
+def middle_frame(latents: torch.Tensor) -> torch.Tensor:
+    """Of a clip (L, C, h, w) the frame to preview, (1, C, h, w): the first stands still in every clip that continues another."""
+    return latents[len(latents) // 2:len(latents) // 2 + 1]
+
+
+class ClipLatents(comfy.latent_formats.SD15):
+    """SD1.5's latents, of which stock samplers too preview the middle frame; the host itself shows the first of a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent_rgb_factors_reshape = middle_frame  # what its previews in plain colours do to a latent beforehand
+
+
 class RealPortraitConfig(comfy.supported_models_base.BASE):
     """What the host wants to know of the architecture."""
 
@@ -147,7 +160,7 @@ class RealPortraitConfig(comfy.supported_models_base.BASE):
     unet_extra_config = {}                              # the base class adds a UNet's heads here
     # The host's "linear" is linear in sqrt(beta); its "sqrt_linear" is DDPM's, 1e-4 .. 0.02 (sigma_max 157.4).
     sampling_settings = {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 0.02, "timesteps": 1000}
-    latent_format = comfy.latent_formats.SD15
+    latent_format = ClipLatents
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
     memory_usage_factor = 0.6
 

@@ -8,6 +8,7 @@ import latent_preview
 import torch
 
 from ...realportrait_core.errors import InputError
+from .model import middle_frame
 
 
 class Progress:
@@ -23,16 +24,12 @@ class Progress:
         self._bar.update_absolute(done, self.total, preview)
 
 
-
 def preview_of_middle(model) -> Callable[[torch.Tensor], tuple | None]:
-    """x0 (L,4,h,w) -> the host's preview of its middle frame, or None where previews are off.
-
-    The host itself shows the first frame, which stands still in every clip that continues another.
-    """
+    """x0 (L,4,h,w) -> the host's preview of its middle frame, or None where previews are off."""
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
     if previewer is None:
         return lambda x0: None
-    return lambda x0: previewer.decode_latent_to_preview_image("JPEG", x0[len(x0) // 2:len(x0) // 2 + 1])
+    return lambda x0: previewer.decode_latent_to_preview_image("JPEG", middle_frame(x0))
 
 
 def loaded(patcher):

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import yunet
+from shown import cells, on_the_node
 
 EDIT = {"head_size": "driven", "smooth_head": 0.0, "smooth_expression": 0.0, "smooth_track": 0.0, "mirror": False}
 MAPS = {"mode": "relative", "pose_gain": 1.0, "expression_gain": 1.0, "neutral_frame": 0, "framing": "auto"}    # of old workflows
@@ -224,6 +225,17 @@ def test_a_saved_motion_drives_as_the_video_did(maps, saved, load, edit):
         again, before = maps(joined)[0], maps(given)[0]
         assert torch.equal(again.maps.f, before.maps.f) and torch.equal(again.maps.face, before.maps.face)
         assert fps == 12.5 and preview.shape == (7, 384, 768, 3) and "7 frames of 26 keypoints at 12.5" in report
+
+
+def test_the_node_shows_the_portrait_and_frames_of_the_motion(host, vid2vid, keypoints, saved):
+    """The portrait, then where the face was in five of the seven frames: lines on black, red where it was missing."""
+    missing = replace(keypoints, present=torch.arange(7) != 6)
+    result = host.NODE_CLASS_MAPPINGS["RealPortraitLoadMotion"].execute(
+        vid2vid, picture(1), saved(missing)[1], "largest", PORTRAIT_BOX)
+    portrait, *frames = cells(on_the_node(result), 2, 3)
+    assert portrait.mean() > 0.3 and all(0 < frame.mean() < 0.1 for frame in frames)
+    red = [bool(((frame[..., 0] > 0.9) & (frame[..., 1] < 0.5)).any()) for frame in frames]
+    assert red == [False] * 4 + [True]
 
 
 def test_another_portrait(maps, saved, load):

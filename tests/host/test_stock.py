@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -117,6 +118,26 @@ def test_custom_sampling_is_ksampler(model, clip, ksampler):
     out, denoised = SamplerCustomAdvanced.execute(*(node.result[0] for node in given), latent).result
     assert torch.equal(out["samples"], ksampler(model, "dpmpp_2m", "karras", cfg=2.0))
     assert close(denoised["samples"], out["samples"])       # dpmpp_2m ends on what it denoised last
+
+
+def test_stock_samplers_preview_the_middle_frame(model, clip, ksampler, monkeypatch):
+    """Not the first, which is known here and stands still: the last preview is the middle one of the clip that comes out."""
+    import comfy.latent_formats
+    import comfy.utils
+    import latent_preview
+    from comfy.cli_args import LatentPreviewMethod
+
+    monkeypatch.setattr(latent_preview.args, "preview_method", LatentPreviewMethod.Latent2RGB)
+    plain, previews = comfy.latent_formats.SD15(), []
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: previews.append(preview[1]))
+    try:
+        found = ksampler(model)
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+    previewer = latent_preview.get_previewer(model.load_device, plain)
+    frames = [np.int32(previewer.decode_latent_to_preview(plain.process_in(frame[None]))) for frame in found]
+    away = [abs(frame - np.int32(previews[-1])).max() for frame in frames]
+    assert len(previews) == 3 and away[FRAMES // 2] <= 1 < min(away[:FRAMES // 2] + away[FRAMES // 2 + 1:])
 
 
 # ---- LoRA ----

@@ -48,7 +48,9 @@ def test_a_file_of_the_input_folder(host, load, clip):
     assert torch.equal(images, video.get_components().images)           # what the stock node gives
     some, _, fps, count = load(video=video, start=0.8, frames=3, stride=2, longest_side=64)
     assert (some.shape, fps, count) == ((3, 64, 64, 3), 6.25, 3)
-    assert (some.mean((1, 2, 3)) - images[10:15:2].mean((1, 2, 3))).abs().max() < 5e-3
+    small = torch.nn.functional.interpolate(images.movedim(-1, 1), (64, 64), mode="area").movedim(1, -1)
+    away = [(some[:, None] - small).abs().mean((2, 3, 4))[n] for n in range(3)]         # of each from every frame of the file
+    assert [int(one.argmin()) for one in away] == [10, 12, 14]
 
 
 def test_another_rate(load, clip):
@@ -73,24 +75,36 @@ def test_a_video_in_memory_and_as_bytes(pack, load, clip):
     assert torch.equal(whole[0], load("clip.mp4")[0])
 
 
-def test_a_video_that_a_newer_host_has_trimmed(load, clip):
-    """Its file is longer than it says, so its own frames are taken."""
+@pytest.mark.parametrize("cut", [
+    {"get_duration": 0.4, "frames": slice(5, 10)},
+    {"get_dimensions": (128, 256), "width": slice(100, 228)},
+    {"get_duration": 1.92, "get_dimensions": (256, 256)},
+], ids=["in time", "to a rectangle", "not at all"])
+def test_a_video_that_a_newer_host_has_cut(load, clip, cut):
+    """Its file holds more than it says, so its own frames are taken; and one that is whole is still read from its file."""
     from comfy_api.latest import InputImpl, Types
 
-    class Trimmed(InputImpl.VideoFromFile):
+    class Cut(InputImpl.VideoFromFile):
         def as_trimmed(self):
             raise AssertionError("not asked for")
 
         def get_duration(self):
-            return 0.4
+            return cut.get("get_duration", super().get_duration())
+
+        def get_dimensions(self):
+            return cut.get("get_dimensions", super().get_dimensions())
 
         def get_components(self):
+            asked.append(1)
             whole = super().get_components()
-            return Types.VideoComponents(images=whole.images[5:10], audio=None, frame_rate=whole.frame_rate)
+            images = whole.images[cut.get("frames", slice(None)), :, cut.get("width", slice(None))]
+            return Types.VideoComponents(images=images, audio=None, frame_rate=whole.frame_rate)
 
-    whole = load("clip.mp4")[0]
-    assert torch.equal(load(video=Trimmed(str(clip)))[0], whole[5:10])
-    assert torch.equal(load(video=Trimmed(str(clip)), frames=2, stride=2)[0], whole[5:9:2])
+    whole, asked = load("clip.mp4")[0], []
+    shown = whole[cut.get("frames", slice(None)), :, cut.get("width", slice(None))]
+    assert torch.equal(load(video=Cut(str(clip)))[0], shown)
+    assert torch.equal(load(video=Cut(str(clip)), frames=2, stride=2)[0], shown[0:4:2])
+    assert len(asked) == (0 if shown.shape == whole.shape else 2)
 
 
 @pytest.mark.parametrize("name", ["../../outside.mp4", "/etc/passwd", "no such.mp4", "", "clip.mp4 [output]"])
@@ -297,6 +311,8 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
     assert report.startswith("Face found in 40 of 40 driver frames.") and "Connect the animated frames" in report
     _, report = run_node("RealPortraitInspect", **given, frames=torch.rand(40, 64, 64, 3, generator=generator))
     assert "portrait " in report and "31-39" in report and "Clip 2 against clip 0" in report and "keypoints" not in report
+    _, report = run_node("RealPortraitInspect", **{**given, "clip_frames": 11}, frames=torch.rand(40, 64, 64, 3))
+    assert [line.split()[1] for line in report.splitlines()[3:7]] == ["0-10", "11-20", "21-30", "31-39"]
     _, report = run_node("RealPortraitInspect", **given, frames=torch.rand(40, 64, 64, 3, generator=generator), vid2vid=vid2vid)
     assert "keypoints px" in report.splitlines()[1] and "; keypoints " in report.splitlines()[-1]
     # A part of the driver is shown beside its own frames.

@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 UI = sorted(WORKFLOWS.glob("*.json"))
@@ -112,8 +113,13 @@ def test_a_saved_motion_is_another_graphs_input():
     assert workflow[kinds["CreateVideo"]]["inputs"]["fps"] == [kinds["RealPortraitLoadMotion"], 2]
 
 
-def test_every_workflow_is_there_twice():
+def test_every_workflow_is_there_twice_and_has_its_picture():
+    """The browser asks for NAME.jpg; scripts/thumbnails.py makes it of the workflow's own result."""
     assert [path.name for path in UI] == [path.name for path in API] and len(UI) == 6
+    assert sorted(path.stem for path in WORKFLOWS.glob("*.jpg")) == [path.stem for path in UI]
+    for path in WORKFLOWS.glob("*.jpg"):
+        with Image.open(path) as picture:
+            assert picture.height == 256 <= picture.width <= 1024
 
 
 @pytest.mark.parametrize("path", UI, ids=lambda path: path.stem)

