@@ -87,7 +87,7 @@ class DiTConfig:
     motion_widths: tuple[int, int] = (64, 32)
     motion_latent: int = 4              # channels out. As many as the latent's: embedded as it is; else by an embedder of its own
     reference_motion: bool = False      # the portrait's own map on the portrait's tokens (not in the paper)
-    mask_reach: float = 1.0             # size of the facial mask in faces; the paper's map is face only, twice that holds the hair
+    mask_reach: float = 1.0             # size of the facial mask in faces; the paper's is the face, twice that holds the hair
 
     def __post_init__(self):
         refuse_nothing(self, ("hidden", "heads", "mlp_ratio", "in_channels", "patch", "motion_channels", "motion_widths"))

@@ -273,8 +273,8 @@ def listed(names: Iterable[str]) -> str:
 def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Assign `state` to a module, which may have been built on the meta device.
 
-    Raises WeightsError on missing keys, wrong shapes and whole numbers for weights; extra keys are logged and left out. A batch norm's
-    num_batches_tracked may be missing: nothing reads it.
+    Raises WeightsError on missing keys, wrong shapes and whole numbers for weights; extra keys are logged and left out. A batch
+    norm's num_batches_tracked may be missing: nothing reads it.
     """
     wanted = module.state_dict()
     counters = {key: torch.zeros((), dtype=torch.long) for key in wanted if key.endswith("num_batches_tracked")}
