@@ -88,8 +88,9 @@ def main() -> None:
     if "limits" in tables:
         sizes, small = SIZES[options.preset or "paper"], options.preset == "tiny"
         tried = TINY_LIMITS if small else LIMITS
-        steps = limits.step_figures(sizes, tried, options.device, options.repeats)
+        # First, for its peak memory: the compiler keeps what step_figures gave it.
         clips = limits.clip_figures(sizes, options.device, options.repeats)
+        steps = limits.step_figures(sizes, tried, options.device, options.repeats)
         whole = limits.end_to_end(sizes if small else SIZES["mini"], tried, options.device, options.repeats)
         show(f"{sizes.name}\n\n{limits.table(steps, clips, whole)}")
         report["limits"] = {
