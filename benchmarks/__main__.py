@@ -81,17 +81,18 @@ def main() -> None:
     }
     if "parts" in tables:
         rows = part_rows(options)
-        log.info("\n%s", table(rows))
+        show(table(rows))
         report["parts"] = [asdict(row) for row in rows]
         if plot := options.plot or options.json and options.json.with_suffix(".svg"):
             plot.write_text(svg(rows), encoding="utf-8")
     if "limits" in tables:
         sizes, small = SIZES[options.preset or "paper"], options.preset == "tiny"
         tried = TINY_LIMITS if small else LIMITS
-        steps = limits.step_figures(sizes, tried, options.device, options.repeats)
+        # First, for its peak memory: the compiler keeps what step_figures gave it.
         clips = limits.clip_figures(sizes, options.device, options.repeats)
+        steps = limits.step_figures(sizes, tried, options.device, options.repeats)
         whole = limits.end_to_end(sizes if small else SIZES["mini"], tried, options.device, options.repeats)
-        log.info("\n%s\n\n%s", sizes.name, limits.table(steps, clips, whole))
+        show(f"{sizes.name}\n\n{limits.table(steps, clips, whole)}")
         report["limits"] = {
             "size": sizes.name, "steps": [asdict(row) for row in steps], "clips": [asdict(row) for row in clips],
             "end_to_end": asdict(whole),
@@ -99,7 +100,7 @@ def main() -> None:
     if "memory" in tables:
         config = SIZES[options.preset or "paper"].config
         peak = memory.one_step(config.dit, config.clip_frames, config.image_size)
-        log.info(memory.describe(config.dit, config.clip_frames, config.image_size, peak))
+        show(memory.describe(config.dit, config.clip_frames, config.image_size, peak))
         report["memory"] = asdict(peak)
     if "quality" in tables:
         networks = quality.load_networks(options.detector, options.dit, options.device)
@@ -111,12 +112,17 @@ def main() -> None:
         report["quality"] = {
             "data": options.data.name, "limit": options.limit, "frames": options.frames, "rows": rows, "left_out": left_out,
         }
-        log.info("\n%s", quality.header())
+        show(quality.header())
         for row in quality.rows(networks, clips, tried, options.device):
-            log.info(quality.line(row))
+            show(quality.line(row))
             rows.append(asdict(row))
             write(report, options.json)
     write(report, options.json)
+
+
+def show(text: str) -> None:
+    """On standard output, at once; what is going on is logged to standard error."""
+    print(text, flush=True)
 
 
 def write(report: dict, path: Path | None) -> None:

@@ -1,7 +1,8 @@
 """How near a step and a clip come to what the processor can do, how a step's cost grows, and MINI from end to end.
 
 The floor of a step is its arithmetic at the rate of a large matrix product, measured in the same run. Made for a GPU; on a
-CPU it runs too, for small sizes.
+CPU it runs too, for small sizes. The bars, for PAPER on an H200: exact at most 1.6 times the floor, balanced 20 new frames a
+second, fast 25, 8 GB at the peak, 6 GB in fp8; MINI from end to end 25 frames a second.
 """
 
 import statistics

@@ -1,10 +1,19 @@
 """The architecture as numbers. PAPER is what the paper states; MINI is what the bundled weights are."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .errors import InputError
 
 MOST_REACH = 2.5        # a facial mask that holds nothing must stay empty when it is widened: face.crop.EMPTY_FACE
+
+
+def refuse_nothing(config, names: Iterable[str]) -> None:
+    """InputError where one of these sizes, or one of several in a tuple, is below 1."""
+    for name in sorted(names):
+        value = getattr(config, name)
+        if min(value if isinstance(value, tuple) else (value,), default=0) < 1:
+            raise InputError(f"{name} is {value}; it must be above 0.")
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Vid2VidConfig:
         return self.crop_size // 2**self.appearance_down
 
     def __post_init__(self):
+        refuse_nothing(self, vars(self).keys() - {"crop_size", "dense_down", "first_order"})
         step = 2 ** (self.appearance_down + self.dense_down + self.dense_blocks)
         if not 0 < self.crop_size <= 2048:
             raise InputError(f"crop_size is {self.crop_size} px; it must be above 0 and at most 2048.")
@@ -78,9 +88,10 @@ class DiTConfig:
     motion_blocks: int = 0              # residual blocks behind them; none in the paper
     motion_latent: int = 4              # channels out. As many as the latent's: embedded as it is; else by an embedder of its own
     reference_motion: bool = False      # the portrait's own map on the portrait's tokens (not in the paper)
-    mask_reach: float = 1.0             # size of the facial mask in faces; the paper's map is face only, twice that holds the hair
+    mask_reach: float = 1.0             # size of the facial mask in faces; the paper's is the face, twice that holds the hair
 
     def __post_init__(self):
+        refuse_nothing(self, ("hidden", "heads", "mlp_ratio", "in_channels", "patch", "motion_channels", "motion_widths"))
         if self.hidden % self.heads or self.hidden % 12:
             raise InputError(f"hidden {self.hidden} must be a multiple of heads {self.heads} and of 12.")
         if not 0 <= self.control_depth < self.depth:

@@ -85,7 +85,7 @@ def test_command_writes_tables_json_and_plot(tmp_path):
         "denoising step", "attention in space", "two sources apart", "attention in time", "motion map", "W",
     ]
     for row in rows:
-        assert row["part"] in done.stderr and row["difference"] < CLOSE and min(row["ratios"]) > 0
+        assert row["part"] in done.stdout and row["difference"] < CLOSE and min(row["ratios"]) > 0
     assert rows[4]["literal_bytes"] > 0
     drawn = ElementTree.parse(figures.with_suffix(".svg")).iter()
     assert len([element for element in drawn if element.get("fill") == "#4878a8"]) == len(rows)
@@ -130,7 +130,7 @@ def test_limits_are_a_command_too(tmp_path):
     figures = tmp_path / "limits.json"
     command = [sys.executable, "-m", "benchmarks", "limits", "--preset", "tiny", "--repeats", "1", "--json", figures]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "End to end" in done.stderr, done.stderr
+    assert done.returncode == 0 and "End to end" in done.stdout, done.stderr
     found = json.loads(figures.read_text(encoding="utf-8"))["limits"]
     assert found["size"] == "tiny" and found["steps"] and found["clips"] and found["end_to_end"]["frames"] == 4
 

@@ -315,6 +315,16 @@ def test_missing_and_misshapen_tensors_are_named(tiny, bundle):
         load_vid2vid(bundle)
 
 
+def test_weights_that_are_whole_numbers_or_nothing_are_refused(tiny, bundle):
+    weights, metadata = read_safetensors(bundle)
+    save(bundle, weights | {"warping.third.conv.bias": weights["warping.third.conv.bias"].to(torch.int8)}, metadata)
+    with pytest.raises(WeightsError, match=r"1 of \d+ tensors hold whole numbers.*: warping.third.conv.bias"):
+        load_vid2vid(bundle)
+    save(bundle, weights | {"motion.detector.stages.0.0.dwconv.weight": torch.zeros(0)}, {})
+    with pytest.raises(WeightsError, match=r"impossible sizes: motion_dims is \(0, .* above 0"):
+        load_vid2vid(bundle)
+
+
 @pytest.mark.parametrize("change, message", [
     (dict(num_kp=21), "num_kp = 21 and its weights have 5"),
     (dict(motion_dims=[8, 8, 8, 8]), r"motion_dims = \(8, 8, 8, 8\) and its weights have \(8, 8, 12, 8\)"),

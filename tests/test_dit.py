@@ -1,5 +1,6 @@
 """The DiT against the original networks, and the paper's equations as properties."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -426,6 +427,13 @@ def test_a_mask_of_the_whole_head_lets_more_of_the_map_in():
     maps = some_maps(3)
     assert same(wide.encode_motion(maps), wide.encode_motion(dense(maps.reaching(1.5))))
     assert not same(wide.encode_motion(maps), wide.encode_motion(dense(maps)), 1e-3)
+
+
+@pytest.mark.parametrize("changes", [dict(hidden=0), dict(heads=0), dict(patch=0), dict(motion_widths=(8, 0))])
+def test_sizes_of_nothing_are_refused(changes):
+    (name, value), = changes.items()
+    with pytest.raises(InputError, match=rf"{name} is {re.escape(str(value))}; it must be above 0"):
+        DiTConfig(**changes)
 
 
 @pytest.mark.parametrize("reach", [0.5, 3.0])

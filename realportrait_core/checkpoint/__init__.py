@@ -273,8 +273,8 @@ def listed(names: Iterable[str]) -> str:
 def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Assign `state` to a module, which may have been built on the meta device.
 
-    Raises WeightsError on missing keys and wrong shapes; extra keys are logged and left out. A batch norm's
-    num_batches_tracked may be missing: nothing reads it.
+    Raises WeightsError on missing keys, wrong shapes and whole numbers for weights; extra keys are logged and left out. A batch
+    norm's num_batches_tracked may be missing: nothing reads it.
     """
     wanted = module.state_dict()
     counters = {key: torch.zeros((), dtype=torch.long) for key in wanted if key.endswith("num_batches_tracked")}
@@ -288,6 +288,11 @@ def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     ]
     if wrong:
         raise WeightsError(f"{len(wrong)} of {len(wanted)} tensors have the wrong shape: {listed(wrong)}.")
+    whole = [key for key, value in wanted.items() if value.is_floating_point() and not state[key].is_floating_point()]
+    if whole:
+        raise WeightsError(
+            f"{len(whole)} of {len(wanted)} tensors hold whole numbers, as quantised files of other programs do: {listed(whole)}."
+        )
     if extra:
         logger.warning("%d tensors of the file are not used: %s.", len(extra), listed(extra))
     module.load_state_dict({key: state[key] for key in wanted}, assign=True)
