@@ -133,8 +133,9 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
 
 
 def strips(run: StageRun, stage: Stage, index: Index, vid2vid, vae: TinyVAE | None, report: Report):
-    """A function that draws what the averaged weights make of the first usable sample; None without a folder or a VAE."""
-    if run.board is None or vae is None:
+    """A function that draws what the averaged weights make of the first usable sample; None without a folder or a VAE, or where
+    only the motion mapper learns."""
+    if run.board is None or vae is None or stage.alone:
         return None
 
     def draw(dit: RealPortraitDiT, step: int) -> None:
