@@ -140,8 +140,8 @@ MINI = Config(
     ),
     dit=DiTConfig(
         hidden=240, depth=6, heads=3, control_depth=2, learned_sigma=False, qk_norm_legacy=False,
-        input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(64, 128), motion_blocks=3, motion_latent=24,
-        reference_motion=True, mask_reach=2.0,
+        input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(64, 128), motion_blocks=3,
+        motion_latent=24, reference_motion=True, mask_reach=2.0,
     ),
     image_size=256,
 )

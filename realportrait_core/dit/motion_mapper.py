@@ -47,9 +47,10 @@ class MotionMapper(nn.Sequential):
             nn.init.kaiming_normal_(self[i].weight, nonlinearity="relu")
             nn.init.zeros_(self[i].bias)
         for layer in list(self)[5:]:
-            for conv in (layer.conv1, layer.conv2) if isinstance(layer, ResidualBlock) else (layer,):
-                nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
-                nn.init.zeros_(conv.bias)
+            for module in layer.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+                    nn.init.zeros_(module.bias)
             if isinstance(layer, ResidualBlock):
                 nn.init.zeros_(layer.conv2.weight)      # each block starts as the identity
 

@@ -16,12 +16,14 @@ MINUTES = 150.0         # of the whole recipe; a single step takes its share of 
 TRAININGS = {"vae": recipe.vae, "motion": recipe.motion, "renderer": recipe.renderer, "mini": recipe.mini}
 CHORES = {"render": recipe.render, "prepare": recipe.prepare_faces, "samples": recipe.samples, "export": recipe.export}
 STAGES = {"frames": 0, "clips": 1, "distil": 2, "maps": 3}
-HELP = {"maps": "Before stage 1, if wanted: the motion mapper by itself learns what a warped feature shows; give the result as --init.",
+HELP = {"maps": "Before stage 1, if wanted: the motion mapper by itself learns what a warped feature shows (for --init).",
         "frames": "Stage 1 of the DiT on samples: single frames, of videos and pictures.",
         "clips": "Stage 2 of the DiT on samples: clips of L frames, from the weights of stage 1.",
         "distil": "Beyond the paper: weights that need 4 steps, from those of stage 2 (--init), on the same samples.",
         "heads": "Synthetic heads as data, or as a contact sheet: `heads --help` lists its options."}
-ORDER = ("maps", "frames", "clips", "distil", "heads", "mini", "render", "prepare", "vae", "motion", "renderer", "samples", "export")
+ORDER = (
+    "maps", "frames", "clips", "distil", "heads", "mini", "render", "prepare", "vae", "motion", "renderer", "samples", "export",
+)
 
 
 def stage_options() -> argparse.ArgumentParser:

@@ -87,7 +87,7 @@ def reading_loss(cfg: DiTConfig, motion: torch.Tensor, maps: MotionMaps, z: torc
     """How far the first channels of motion latents (F, motion_latent, h, w) are from the frames' latents z (B, L, 4, h, w),
     inside the mask that the mapper sees: f_{r->d} is an appearance, and here it is asked for."""
     z = z.flatten(0, 1)
-    mask = F.interpolate(maps.reaching(cfg.mask_reach).mask()[:, None].float(), size=z.shape[-2:], mode="area")
+    mask = mask_share(maps.reaching(cfg.mask_reach), z)
     error = (motion[:, :z.shape[1]].float() - z).square().mean(1, keepdim=True)
     return (error * mask).sum() / mask.sum().clamp_min(1)
 
@@ -99,6 +99,13 @@ def known(batch: Batch) -> torch.Tensor | None:
 
 def mixed(batch: Batch, precision: torch.dtype) -> torch.autocast:
     return torch.autocast(batch.z.device.type, precision, enabled=precision != torch.float32)
+
+
+def loss_of(objective: nn.Module, warping: WarpingNetwork, batch: Batch, precision: torch.dtype) -> torch.Tensor:
+    """The batch's loss; the frozen W warps in the precision of the training."""
+    with mixed(batch, precision):
+        maps = maps_of(warping, batch)
+    return objective(batch, *maps)
 
 
 def denoiser(
@@ -121,10 +128,14 @@ def denoiser(
     return denoise
 
 
+def mask_share(maps: MotionMaps, z: torch.Tensor) -> torch.Tensor:
+    """How much of every place of latents z (..., h, w) lies inside the facial mask: (F, 1, h, w)."""
+    return F.interpolate(maps.mask()[:, None].float(), size=z.shape[-2:], mode="area")
+
+
 def face_weight(maps: MotionMaps, z: torch.Tensor, face: float) -> torch.Tensor:
     """1 + `face` inside the facial mask, over its mean in each clip: (B, L, 1, h, w) for latents z (B, L, 4, h, w)."""
-    mask = F.interpolate(maps.mask()[:, None].float(), size=z.shape[-2:], mode="area")
-    weight = (1 + face * mask).unflatten(0, z.shape[:2])
+    weight = (1 + face * mask_share(maps, z)).unflatten(0, z.shape[:2])
     return weight / weight.mean((1, 2, 3, 4), keepdim=True)
 
 
@@ -188,9 +199,7 @@ def train_stage(
         if step != expected:                                                            # the first step, or a resumed one
             source = batches(index, stage, seed, step, objective.timesteps, world.rank, world.size)
         batch, expected = next(source).to(world.device), step + 1
-        with mixed(batch, objective.precision):
-            maps = maps_of(warping, batch)
-        value = spread_out(batch, *maps)
+        value = loss_of(spread_out, warping, batch, objective.precision)
         return value, {"frames": float(batch.t.numel() * world.size)}
 
     average = fit(

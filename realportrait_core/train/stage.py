@@ -20,10 +20,10 @@ from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 from ..vae import TinyVAE, load_vae
 from ..vid2vid.checkpoint import load_vid2vid
-from .batch import Index, batches, maps_of, read_index
+from .batch import Index, batches, read_index
 from .data.prepare import weights_fingerprint
 from .distil import Distillation
-from .dit import Objective, Reading, from_scratch, mixed, train_stage
+from .dit import Objective, Reading, from_scratch, loss_of, train_stage
 from .loop import Budget
 from .report import Report, clock, memory
 from .stages import STAGES, Stage
@@ -95,7 +95,7 @@ def make_objective(dit: RealPortraitDiT, stage: Stage, precision: torch.dtype) -
 
 
 def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
-    """Trains stage `number` (0: frames, 1: clips, 2: distillation, 3: maps) and writes its averaged weights, fp16, to `run.out`."""
+    """Trains stage `number` (0: frames, 1: clips, 2: distillation, 3: maps); its averaged weights, fp16, go to `run.out`."""
     cfg, stage = cfg or PRESETS[run.preset], run.stage(number)
     index = read_index(run.samples, cfg.image_size)
     vid2vid = load_vid2vid(run.vid2vid)
@@ -155,9 +155,7 @@ def estimate(objective: nn.Module, stage: Stage, budget: Budget, index: Index, w
     for batch in trial:
         began = time.perf_counter()
         batch = batch.to(world.device)
-        with mixed(batch, objective.precision):
-            maps = maps_of(warping, batch)
-        objective(batch, *maps).backward()
+        loss_of(objective, warping, batch, objective.precision).backward()
         if world.device.type == "cuda":
             torch.cuda.synchronize(world.device)
         times.append(time.perf_counter() - began)

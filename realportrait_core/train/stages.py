@@ -53,8 +53,8 @@ PAPER_CLIPS = Stage((Shape(4, frames=16),), steps=30_000, lr=2e-5, warmup=500, a
 # identities, alternate with clips of 16 consecutive frames. A face is an eighth of the picture and all that is looked at.
 MINI_FRAMES = Stage((Shape(6, clips=3),), steps=3000, lr=1.5e-3, warmup=100, average=0.995, muon=True, face=3.0, read=0.2)
 MINI_CLIPS = Stage(
-    (Shape(4, frames=5, stride=4, draws=2), Shape(1, frames=16, draws=2)), steps=2500, lr=1.2e-3, warmup=30, average=0.995, muon=True, face=3.0,
-    read=0.2,
+    (Shape(4, frames=5, stride=4, draws=2), Shape(1, frames=16, draws=2)), steps=2500, lr=1.2e-3, warmup=30, average=0.995,
+    muon=True, face=3.0, read=0.2,
 )
 # Before stage 1, if wanted. Convolutions learn what a warped feature shows far sooner than attention does, and without the
 # backbone a step takes a fraction of the time.
