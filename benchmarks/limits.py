@@ -190,10 +190,10 @@ def step_arguments(model: RealPortraitDiT, frames: int, px: int, device: str, dt
     shape = ClipShape(px, px, frames, cfg.fps)
     z_t, z_r = (torch.randn(*lead, cfg.in_channels, side, side, device=device, dtype=dtype) for lead in ((1, frames), (1,)))
     maps, own = (some_maps(cfg.motion_channels, 64, px, n).to(device, dtype) for n in (frames, 1))
-    control = model.encode_motion(maps)
+    reference = model.encode_reference(z_r, shape, own)
     conditional = torch.arange(frames, device=device)[None] == 0
     t = torch.full((1, frames), 500.0, device=device)
-    return z_t, t, shape, model.encode_reference(z_r, shape, own), control, conditional
+    return z_t, t, shape, reference, model.encode_motion(maps, reference), conditional
 
 
 @torch.inference_mode()

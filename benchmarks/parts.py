@@ -69,9 +69,9 @@ def step(sizes: Sizes, device: str) -> Part:
     t, conditional = torch.full((1,), 500.0, device=device), torch.arange(frames, device=device)[None] == 0
     z_t, z_r = z_t.to(device), z_r.to(device)
 
-    seen, own_seen = (given.reaching(cfg.mask_reach) for given in (maps, own_maps))
-    motion, own_motion = model.motion_net(seen)[None], model.motion_net(own_seen) if cfg.reference_motion else None
-    reference, control = model.encode_reference(z_r, shape, own_maps), model.encode_motion(maps)
+    reference = model.encode_reference(z_r, shape, own_maps)
+    control, motion = model.encode_motion(maps, reference), model.motion_latents(maps, reference.still)[None]
+    own_motion = model.mapped(own_maps) if cfg.reference_motion else None
     return Part(
         "denoising step",
         f"{sizes.name}, {cfg.depth}+{cfg.control_depth} blocks, {frames} frames of {sizes.step_px} px",

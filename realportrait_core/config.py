@@ -88,6 +88,7 @@ class DiTConfig:
     motion_blocks: int = 0              # residual blocks behind them; none in the paper
     motion_latent: int = 4              # channels out. As many as the latent's: embedded as it is; else by an embedder of its own
     reference_motion: bool = False      # the portrait's own map on the portrait's tokens (not in the paper)
+    draft_widths: tuple[int, ...] = ()  # channels of the draft at the latent's size, half and quarter; none in the paper
     mask_reach: float = 1.0             # size of the facial mask in faces; the paper's is the face, twice that holds the hair
 
     def __post_init__(self):
@@ -100,6 +101,11 @@ class DiTConfig:
             raise InputError(f"motion_blocks is {self.motion_blocks}; the motion mapper has 0 residual blocks or more.")
         if self.motion_latent < 1:
             raise InputError(f"motion_latent is {self.motion_latent}; the motion mapper gives at least 1 channel.")
+        if self.draft_widths and (len(self.draft_widths) != 3 or min(self.draft_widths) < 1 or not self.reference_motion):
+            raise InputError(
+                f"draft_widths is {self.draft_widths} with reference_motion {self.reference_motion}; a draft has three widths above "
+                "0 and reads the portrait's own map."
+            )
         if self.prediction not in ("epsilon", "v"):
             raise InputError(f"prediction is {self.prediction!r}; it must be 'epsilon' or 'v'.")
         if not 1 <= self.mask_reach <= MOST_REACH:
@@ -141,7 +147,7 @@ MINI = Config(
     dit=DiTConfig(
         hidden=240, depth=6, heads=3, control_depth=2, learned_sigma=False, qk_norm_legacy=False,
         input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(64, 128), motion_blocks=3,
-        motion_latent=24, reference_motion=True, mask_reach=2.0,
+        motion_latent=24, reference_motion=True, draft_widths=(96, 128, 160), mask_reach=2.0,
     ),
     image_size=256,
 )

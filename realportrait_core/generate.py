@@ -446,7 +446,7 @@ def render(
     plan = clips.plan(len(motion.maps), cfg.clip_frames)
     latents: list[torch.Tensor] = []
     for i, clip in enumerate(plan):
-        control = dit.encode_motion(motion.maps[clips.frames(clip)].to(device, dtype))
+        control = dit.encode_motion(motion.maps[clips.frames(clip)].to(device, dtype), reference)
         draw, cache = cpu_noise(seed + i), StepCache(caching)
         noise = draw(torch.empty(clip.length, *reference_latent.shape[1:], device=device))
         known = torch.stack(latents[-clip.conditional:]) if clip.conditional else None

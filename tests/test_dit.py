@@ -15,6 +15,7 @@ from realportrait_core.dit import model as model_module
 from realportrait_core.dit.attention import RMSNorm, SpatialAttention, TemporalAttention, scaled_dot_product
 from realportrait_core.dit.block import Block, Modulation
 from realportrait_core.dit.checkpoint import dit_config_from_state, load_dit, save_dit, start_from_stdit2
+from realportrait_core.dit.draft import carry
 from realportrait_core.dit.embed import ClipShape, SizeEmbedder, positions, rope, rotate, sincos_2d, sinusoid
 from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.dit.motion_mapper import AT_ONCE
@@ -456,8 +457,77 @@ def test_the_portraits_own_map_starts_silent():
     assert torch.equal(silent, plain.encode_reference(portrait, SHAPE).blocks[0][0])
     with pytest.raises(InputError, match="own motion map"):
         model.encode_reference(portrait, SHAPE)
-    with pytest.raises(InputError, match=r"\(3, 16, 48\) tokens, their latents \(2, 16, 48\)"):
+    with pytest.raises(InputError, match=r"motion latents \(3, 4, 8, 8\), their latents are \(2, 4, 8, 8\)"):
         model.encode_reference(portrait, SHAPE, some_maps(3))
+
+
+# The draft
+
+DRAFTING = replace(TINY, motion_latent=6, reference_motion=True, draft_widths=(8, 16, 12))
+
+
+def test_a_field_carries_the_portrait_along():
+    still = torch.randn(2, 3, 5, 8)
+    fields = torch.zeros(2, 4, 5, 8)
+    fields[:, 0] = 2 * 3 / 8                                # x of the first field: three latent pixels to the right
+    fields[:, 3] = -2 * 1 / 5                               # y of the second: one up
+    first, second = carry(still, fields).split(3, 1)
+    torch.testing.assert_close(first[..., :5], still[..., 3:])
+    torch.testing.assert_close(first[..., 5:], still[..., 7:].expand(2, 3, 5, 3))       # beyond the edge: the edge
+    torch.testing.assert_close(second[:, :, 1:], still[:, :, :4])
+
+
+def test_each_portrait_serves_its_own_frames():
+    model = random_model(DRAFTING)
+    portraits, own, maps = torch.randn(2, 4, 8, 8), some_maps(2), some_maps(6)
+    together = model.motion_latents(maps, model.still(portraits, own))
+    for i in range(2):
+        alone = model.motion_latents(maps[3 * i:3 * i + 3], model.still(portraits[i:i + 1], own[i:i + 1]))
+        assert same(together[3 * i:3 * i + 3], alone)
+    swapped = model.motion_latents(maps, model.still(portraits.flip(0), own[[1, 0]]))
+    assert not same(together, swapped, 1e-2)
+    encoded = model.encode_motion(maps, model.encode_reference(portraits, SHAPE, own))
+    assert same(encoded, model.encode_motion_latent(together, 64, 64))
+
+
+def test_a_draft_sees_far_beyond_the_mask():
+    """A corner of the portrait that no map shows reaches the frame's latents."""
+    model = random_model(DRAFTING)
+    portrait, own, maps = torch.randn(1, 4, 8, 8), some_maps(1), some_maps(1)
+    other = portrait.clone()
+    other[..., :2, :2] += 1
+    a, b = (model.motion_latents(maps, model.still(z, own)) for z in (portrait, other))
+    assert (a - b).abs().amax((0, 1))[:2, :2].min() > 1e-3 * a.abs().max()
+
+
+@pytest.mark.parametrize("h, w", [(7, 9), (1, 1), (5, 16)])
+def test_a_draft_takes_any_size(h, w):
+    model = random_model(DRAFTING)
+    m, still = torch.randn(4, 6, h, w), torch.randn(2, 10, h, w)
+    assert model.draft(m, still).shape == m.shape
+
+
+def test_a_draft_without_its_reference_says_so():
+    model = random_model(DRAFTING)
+    with pytest.raises(InputError, match="encode_motion needs its Reference"):
+        model.encode_motion(some_maps(2))
+
+
+@pytest.mark.parametrize("changes", [
+    dict(draft_widths=(8, 8)), dict(draft_widths=(8, 0, 8)), dict(draft_widths=(8, 8, 8), reference_motion=False),
+])
+def test_an_impossible_draft_is_refused(changes):
+    with pytest.raises(InputError, match="three widths above 0 and reads the portrait's own map"):
+        replace(DRAFTING, **changes)
+
+
+def test_a_file_shows_its_draft(tmp_path):
+    model = random_model(DRAFTING)
+    save_dit(tmp_path / "draft.safetensors", model, torch.float32)
+    loaded = load_dit(tmp_path / "draft.safetensors")
+    assert loaded.cfg == DRAFTING and dit_config_from_state(model.state_dict(), {}).draft_widths == (8, 16, 12)
+    still, maps = model.still(torch.randn(1, 4, 8, 8), some_maps(1)), some_maps(3)
+    assert torch.equal(loaded.motion_latents(maps, still), model.motion_latents(maps, still))
 
 
 # Training
@@ -474,10 +544,11 @@ def test_initialised_network_says_zero_and_its_control_nothing():
 
 
 def test_every_weight_learns():
-    model = random_model(replace(TINY, motion_latent=6, reference_motion=True)).requires_grad_(True)
-    clip = some_clip(model)
+    model = random_model(DRAFTING).requires_grad_(True)
+    clip = some_clip(random_model(TINY))
     reference = model.encode_reference(clip.portrait, SHAPE, some_maps(2))
-    out = model(clip.z, clip.t, SHAPE, reference, clip.control, clip.conditional)
+    control = model.encode_motion(some_maps(6), reference)
+    out = model(clip.z, clip.t, SHAPE, reference, control, clip.conditional)
     out[~clip.conditional].square().sum().backward()
     still = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert still == []
@@ -565,6 +636,19 @@ def expected_shapes(cfg: DiTConfig) -> dict[str, tuple[int, ...]]:
         linear("motion_embedder.proj", C, cfg.motion_latent, 1, 2, 2)
     if cfg.reference_motion:
         linear("reference_proj", C, C)
+    if cfg.draft_widths:
+        fine, middle, coarse = cfg.draft_widths
+        still = 4 + cfg.motion_latent
+        for name, out, channels, kernel in (
+            ("enter", fine, cfg.motion_latent + still, 3), ("halve", middle, fine, 3), ("quarter", coarse, middle, 3),
+            ("from_coarse", middle, coarse, 1), ("from_middle", fine, middle, 1), ("fields", 4, middle, 1),
+            ("carried", fine, 2 * still, 3), ("leave", cfg.motion_latent, fine + 2 * still, 1),
+            *((f"{block}.conv{i}", width, width, 3) for i in (1, 2) for block, width in (
+                ("fine_in", fine), ("middle_in", middle), ("coarse.0", coarse), ("coarse.1", coarse), ("middle_out", middle),
+                ("fine_out", fine), ("last", fine),
+            )),
+        ):
+            linear(f"draft.{name}", out, channels, kernel, kernel)
     return shapes
 
 

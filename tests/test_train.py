@@ -29,7 +29,7 @@ from realportrait_core.train.motion import draw_faces, motion_loss, train_motion
 from realportrait_core.train.muon import between_features, orthogonal
 from realportrait_core.train.store import Store, jitter, open_store, to_unit
 from realportrait_core.train.truth import NUM_KP, SURFACE, load_heads, pick
-from realportrait_core.train.warp import near, scale_down, train_renderer
+from realportrait_core.train.warp import fit_readout, near, scale_down, train_renderer
 from realportrait_core.vae import TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.blocks import ConvNorm
@@ -329,6 +329,29 @@ def test_the_renderer_trains(store, seconds, tmp_path):
     # With its M beside it, the state is that of a FaceVid2Vid.
     assert set(FaceVid2Vid(TOY.vid2vid).state_dict()) - set(start) == {
         f"motion.{name}" for name in MotionExtractor(TOY.vid2vid).state_dict()}
+
+
+def test_a_renderer_goes_on_from_given_weights(store, seconds, tmp_path):
+    """In bf16 too: each weight stays near where it was, where a start from scratch would be anywhere."""
+    torch.manual_seed(1)
+    given = FaceVid2Vid(TOY.vid2vid).state_dict()
+    model = train_renderer(store, TOY.vid2vid, tmp_path / "renderer.ckpt", 1 / 60, faces=2, drivers=2, holdout=1, lr=1e-5,
+                           precision=torch.bfloat16, start=given)
+    matrices = {name: value for name, value in model.state_dict().items() if value.ndim > 1 and name in given}
+    assert len(matrices) > 20 and trained(model.state_dict(), given)
+    for name, value in matrices.items():
+        assert value.isfinite().all() and (value - given[name]).norm() < 0.1 * given[name].norm()
+
+
+def test_a_readout_is_fitted_to_what_f_shows():
+    torch.manual_seed(0)
+    hidden, readout = (torch.nn.Conv2d(6, 12, 1).requires_grad_(False) for _ in range(2))
+    f = torch.randn(3, 6, 8, 8)
+    pictures = torch.nn.functional.pixel_shuffle(hidden(f), 2)                          # (3, 3, 16, 16)
+    large = pictures.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    fit_readout(readout, [(SimpleNamespace(out=f), None, large, None)])
+    torch.testing.assert_close(readout.weight, hidden.weight, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(readout.bias, hidden.bias, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.7, 1.0])

@@ -28,10 +28,10 @@ from realportrait_core.train.batch import batches, draw, load, maps_of, read_ind
 from realportrait_core.train.data import __main__ as prepare_command
 from realportrait_core.train.data.prepare import weights_fingerprint
 from realportrait_core.train.data.sample import Sample, load_sample, save_sample
-from realportrait_core.train.dit import Objective, denoiser, face_weight, from_scratch, reading_loss, train_stage
+from realportrait_core.train.dit import Objective, conditions, denoiser, face_weight, from_scratch, reading_loss, train_stage
 from realportrait_core.train.loop import Budget, save_atomically
 from realportrait_core.train.report import Report
-from realportrait_core.train.stage import StageRun, make_objective, run_stage
+from realportrait_core.train.stage import StageRun, make_objective, run_stage, start
 from realportrait_core.train.stages import PAPER_CLIPS, PAPER_FRAMES, Shape, Stage
 from realportrait_core.train.world import ALONE
 from realportrait_core.vid2vid import FaceVid2Vid
@@ -274,15 +274,55 @@ def test_the_mapper_is_asked_for_the_frames_latents_where_it_sees(index, vid2vid
     maps, own = maps_of(vid2vid.warping, batch)
     z = batch.z.flatten(0, 1)
     said = torch.cat([z + 0.5, torch.full_like(z[:, :2], 9.0)], 1)              # the channels after the first four are free
-    torch.testing.assert_close(reading_loss(TOY.dit, said, maps, batch.z), torch.tensor(0.25))
+    torch.testing.assert_close(reading_loss(TOY.dit, said, maps, batch.z, 0.0), torch.tensor(0.25))
     seen = torch.nn.functional.avg_pool2d(maps.mask()[:, None].float(), 8)
     assert (seen == 0).any()
-    torch.testing.assert_close(reading_loss(TOY.dit, torch.where(seen == 0, 7.0, said), maps, batch.z), torch.tensor(0.25))
+    torch.testing.assert_close(reading_loss(TOY.dit, torch.where(seen == 0, 7.0, said), maps, batch.z, 0.0), torch.tensor(0.25))
     torch.manual_seed(0)
     dit = from_scratch(TOY.dit)
     plain = Objective(dit, linear_schedule(), torch.float32)(batch, maps, own)
     both = Objective(dit, linear_schedule(), torch.float32, read=0.3)(batch, maps, own)
-    torch.testing.assert_close(both - plain, 0.3 * reading_loss(TOY.dit, dit.motion_latents(maps), maps, batch.z))
+    torch.testing.assert_close(both - plain, 0.3 * reading_loss(TOY.dit, dit.motion_latents(maps), maps, batch.z, 0.0))
+
+
+def test_a_draft_is_asked_for_the_whole_frame_and_more_for_the_face(index, vid2vid):
+    batch = load(index, draw(index, CLIPS, 0, 0, 1000))
+    maps, _ = maps_of(vid2vid.warping, batch)
+    cfg, z = replace(TOY.dit, draft_widths=(8, 8, 8)), batch.z.flatten(0, 1)
+    said = torch.cat([z + 0.5, torch.zeros_like(z[:, :2])], 1)
+    torch.testing.assert_close(reading_loss(cfg, said, maps, batch.z, 3.0), torch.tensor(0.25))
+    seen = torch.nn.functional.avg_pool2d(maps.mask()[:, None].float(), 8)
+    inside, outside = (torch.where(where, said, torch.cat([z, said[:, 4:]], 1)) for where in (seen > 0.5, seen <= 0.5))
+    plain, weighed = ([float(reading_loss(cfg, part, maps, batch.z, face)) for part in (inside, outside)] for face in (0.0, 3.0))
+    assert weighed[0] > 1.5 * plain[0] > 0 and 0 < weighed[1] < plain[1]
+
+
+def test_weights_without_a_draft_go_on_with_a_silent_one(index, vid2vid, tmp_path):
+    torch.manual_seed(0)
+    save_dit(tmp_path / "old.safetensors", from_scratch(TOY.dit))
+    cfg = replace(TOY, dit=replace(TOY.dit, draft_widths=(8, 16, 8)))
+    old, grown = load_dit(tmp_path / "old.safetensors"), start(cfg, tmp_path / "old.safetensors")
+    assert grown.cfg == cfg.dit and all(parameter.requires_grad for parameter in grown.parameters())
+    batch = load(index, draw(index, CLIPS, 0, 0, 1000))
+    maps, own = maps_of(vid2vid.warping, batch)
+    losses = [Objective(dit, linear_schedule(), torch.float32)(batch, maps, own) for dit in (old, grown)]
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
+
+
+def test_a_draft_by_itself_learns_and_leaves_the_backbone(index, vid2vid, tmp_path):
+    torch.manual_seed(0)
+    dit = from_scratch(replace(TOY.dit, draft_widths=(16, 16, 16)))
+    before = {name: value.clone() for name, value in dit.state_dict().items()}
+    stage = Stage((Shape(2, frames=4),), steps=60, lr=1e-2, warmup=2, average=0.5, read=1.0, alone=True)
+    objective = make_objective(dit, stage, torch.float32)
+    batch = load(index, draw(index, stage, 5, 999, 1000))
+    maps = maps_of(vid2vid.warping, batch)
+    first = float(objective(batch, *maps).detach())
+    after = train_stage(objective, stage, index, vid2vid.warping, tmp_path / "maps.ckpt", Budget(steps=60))
+    changed = {name for name, value in after.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"motion_net", "draft"}
+    assert {"draft.fields.weight", "draft.coarse.1.conv2.weight", "draft.leave.weight"} <= changed
+    assert float(make_objective(after, stage, torch.float32)(batch, *maps).detach()) < 0.7 * first
 
 
 def test_the_mapper_by_itself_learns_and_leaves_the_rest(index, vid2vid, tmp_path):
@@ -334,7 +374,7 @@ def test_the_teacher_walks_as_ddim_does(index, vid2vid):
     maps, own = maps_of(vid2vid.warping, batch)
     fine = linear_schedule().trailing(2 * distil.SUBSTEPS)
     with torch.no_grad():
-        denoise = denoiser(teacher, batch, teacher.motion_latents(maps), own)
+        denoise = denoiser(teacher, batch, *conditions(teacher, batch, maps, own))
         x = torch.where(conditional[..., None, None, None], batch.z, batch.noise)
         for start in (2 * distil.SUBSTEPS - 1, distil.SUBSTEPS - 1):
             x = distil.walk(denoise, fine, x, torch.full_like(batch.t, start), "v", conditional)

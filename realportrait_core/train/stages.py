@@ -51,15 +51,17 @@ PAPER_CLIPS = Stage((Shape(4, frames=16),), steps=30_000, lr=2e-5, warmup=500, a
 
 # Small networks on few cores: three driving frames pay for one reference, and in stage 2 clips in slow motion, of many
 # identities, alternate with clips of 16 consecutive frames. A face is an eighth of the picture and all that is looked at.
-MINI_FRAMES = Stage((Shape(6, clips=3),), steps=3000, lr=1.5e-3, warmup=100, average=0.995, muon=True, face=3.0, read=0.2)
+MINI_FRAMES = Stage((Shape(6, clips=3),), steps=3000, lr=1.5e-3, warmup=100, average=0.995, muon=True, face=3.0, read=1.0)
 MINI_CLIPS = Stage(
     (Shape(4, frames=5, stride=4, draws=2), Shape(1, frames=16, draws=2)), steps=2500, lr=1.2e-3, warmup=30, average=0.995,
-    muon=True, face=3.0, read=0.2,
+    muon=True, face=3.0, read=1.0,
 )
 # Before stage 1, if wanted. Convolutions learn what a warped feature shows far sooner than attention does, and without the
 # backbone a step takes a fraction of the time.
 PAPER_MAPS = Stage((Shape(32),), steps=2000, lr=1e-4, warmup=100, average=0.999, read=1.0, alone=True)
-MINI_MAPS = Stage((Shape(4, frames=5, stride=4),), steps=1500, lr=2e-3, warmup=30, average=0.99, muon=True, read=1.0, alone=True)
+MINI_MAPS = Stage(
+    (Shape(4, frames=5, stride=4),), steps=1500, lr=2e-3, warmup=30, average=0.99, muon=True, face=3.0, read=1.0, alone=True,
+)
 # Beyond the paper, from the weights of stage 2 as teacher and start. Only 4 timesteps are left to learn.
 PAPER_DISTIL = Stage((Shape(4, frames=16),), steps=5000, lr=1e-5, warmup=200, average=0.999, distil=4)
 MINI_DISTIL = Stage(

@@ -39,7 +39,7 @@ def draw_row(dit, index: Index, sample: int, length: int, device, warping: Warpi
     shape = ClipShape(batch.size, batch.size, dit.cfg.clip_frames, dit.cfg.fps)
     dit = dit.to(device)
     reference = dit.encode_reference(batch.z_r, shape, own if dit.cfg.reference_motion else None)
-    control = dit.encode_motion(maps)
+    control = dit.encode_motion(maps, reference)
 
     def denoise(z, t, conditional):
         return dit(z[None], t[None], shape, reference, control, conditional[None])[0]

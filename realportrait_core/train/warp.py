@@ -6,6 +6,7 @@ it through three convolutions only, so the face's colours and edges must lie in 
 """
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ FLOW_FIRST = 240            # steps of which every second one teaches the flow a
 PAINT_EVERY = 4             # steps from one that trains G to the next
 FEATURES = 2.0              # weight around keypoints, where expressions are, beside 1 for the person
 NEAR = 0.08                 # crop units, reach of that weight
+READOUT_BATCHES = 8         # from which the readout of given weights is fitted
 KEYPOINT_NOISE = 0.012      # crop units: M's own error, so that W gets used to it
 
 
@@ -61,6 +63,29 @@ def start_at_nearest_keypoint(warping: WarpingNetwork) -> None:
         decoder.conv.weight[heat] *= 0.1
         decoder.conv.weight[heat, heat, 1] += 1 / 9     # a mean over 3 x 3 cells of one depth
         dense.mask.weight[k, heat, centre, centre, centre] += 0.5
+
+
+@torch.no_grad()
+def from_weights(model: Renderer, start: dict[str, torch.Tensor] | None) -> Renderer:
+    """The networks as `start` has them; the readout, which no file has, stays as it is."""
+    if start is not None:
+        model.load_state_dict({name: start.get(name, value).float() for name, value in model.state_dict().items()})
+    return model
+
+
+@torch.no_grad()
+def fit_readout(readout: nn.Conv2d, seen: list[tuple]) -> None:
+    """By least squares on what `warp` gave: a readout that says nothing would turn F and W anywhere in their first steps."""
+    factor = round((readout.out_channels / 3) ** 0.5)
+    cells, pixels = [], []
+    for warped, _, target, _ in seen:
+        f = warped.out.float()
+        small = F.interpolate(target, size=[factor * n for n in f.shape[2:]], mode="area")
+        cells.append(F.pad(f.movedim(1, -1).flatten(0, -2), (0, 1), value=1.0))                           # (B h w, C + 1)
+        pixels.append(F.pixel_unshuffle(small, factor).movedim(1, -1).flatten(0, -2))                     # (B h w, 3 factor^2)
+    solved = torch.linalg.lstsq(torch.cat(cells), torch.cat(pixels)).solution.T                           # (3 factor^2, C + 1)
+    readout.weight.copy_(solved[:, :-1, None, None])
+    readout.bias.copy_(solved[:, -1])
 
 
 def pyramid_loss(image: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -111,13 +136,17 @@ def foreground(store: Store, clips: torch.Tensor, frames: torch.Tensor) -> torch
 
 
 def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, faces: int = 2, drivers: int = 3,
-                   lr: float = 4e-3, holdout: int = 20, device: torch.device = CPU) -> Renderer:
+                   lr: float = 4e-3, holdout: int = 20, device: torch.device = CPU, precision: torch.dtype = torch.float32,
+                   start: dict[str, torch.Tensor] | None = None) -> Renderer:
+    """Trained for so many minutes, from scratch or from the weights `start`, named as in FaceVid2Vid."""
     usable = torch.nonzero(store.found.all(1))[:, 0]
     usable = usable[usable < len(store.names) - holdout]
-    model = Renderer(cfg).to(device)
+    model = from_weights(Renderer(cfg), start).to(device)
     size = 4 * cfg.feature_size * cfg.upscale           # px, side of G's picture
+    mixed = partial(torch.autocast, device.type, precision, enabled=precision != torch.float32)
 
-    def loss(step: int):
+    def warp():
+        """What W makes of random faces, and what it should: warped, flow error, the driving faces, their weight."""
         clips, portrait, driving = draw_pairs(store, usable, faces, drivers)
         crops_r = jitter(store.portrait_crops[clips, portrait], 0.05, 0.02, 3.0)
         pose_r, surface_r = pick(store.heads, clips, portrait, to_unit(crops_r))
@@ -130,25 +159,35 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
         inside = crop_batch(torch.ones_like(images_d[:, :1]), crops_d, size)
         weight = inside * (0.3 + 0.7 * crop_batch(alpha, crops_d, size) + FEATURES * near(transform(pose_d), size).to(device))
 
-        f_r = model.appearance(crop_batch(store.images(clips, portrait).to(device), crops_r, cfg.crop_size))
         x_s, x_d = transform(pose_r), transform(pose_d)
         x_s = (x_s + KEYPOINT_NOISE * torch.randn_like(x_s)).repeat_interleave(drivers, 0).to(device)
         x_d = (x_d + KEYPOINT_NOISE * torch.randn_like(x_d)).to(device)
-        compressed = model.warping.compress(f_r).repeat_interleave(drivers, 0)
-        warped = model.warping(f_r.repeat_interleave(drivers, 0), x_d, x_s, compressed)
-        flow = flow_loss(warped.deformation, surface_d.to(device), surface_r.repeat_interleave(drivers, 0).to(device))
-        if step < FLOW_FIRST and step % 2:      # W must be right before anything can be painted
+        face_r = crop_batch(store.images(clips, portrait).to(device), crops_r, cfg.crop_size)
+        f_r = model.appearance(face_r)          # of a few portraits; and in bf16 its 3-D convolutions' gradients are not finite
+        with mixed():
+            compressed = model.warping.compress(f_r).repeat_interleave(drivers, 0)
+            warped = model.warping(f_r.repeat_interleave(drivers, 0), x_d, x_s, compressed)
+        flow = flow_loss(warped.deformation.float(), surface_d.to(device), surface_r.repeat_interleave(drivers, 0).to(device))
+        return warped, flow, target, weight
+
+    def loss(step: int):
+        warped, flow, target, weight = warp()
+        if start is None and step < FLOW_FIRST and step % 2:    # W must be right before anything can be painted
             return 2 * flow, {"flow": flow.item()}
-        plain = F.pixel_shuffle(model.readout(warped.out), 2**cfg.appearance_down)                        # (B, 3, crop, crop)
+        with mixed():
+            plain = F.pixel_shuffle(model.readout(warped.out), 2**cfg.appearance_down).float()            # (B, 3, crop, crop)
         small = [F.interpolate(x, size=plain.shape[2:], mode="area") for x in (target, weight)]
         readout = pyramid_loss(plain, *small)
         scalars = {"flow": flow.item(), "readout": readout.item(), "plain_psnr": psnr(plain, *small)}
         if step % PAINT_EVERY:                  # G is most of the cost, and only previews need it
             return readout + 2 * flow, scalars
-        image = model.generator(warped.out)
+        with mixed():
+            image = model.generator(warped.out).float()
         picture = pyramid_loss(image, target, weight)
         return picture + readout + 2 * flow, {**scalars, "picture": picture.item(), "psnr": psnr(image, target, weight)}
 
+    if start is not None and not checkpoint.is_file():
+        fit_readout(model.readout, [warp() for _ in range(READOUT_BATCHES)])
     average = fit(model, loss, checkpoint, Budget(minutes=minutes), lr, adam_only=("readout",))
     model.load_state_dict(average)
     recalibrate(model, loss)

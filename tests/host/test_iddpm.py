@@ -61,7 +61,8 @@ def by_the_core(pack, model, maps, steps, known=None):
     core = pack("realportrait_core.dit.model").RealPortraitDiT(model.model.model_config.dit)
     core.load_state_dict(model.model.diffusion_model.state_dict())
     whole, own = (of.to(dtype=torch.float32) for of in maps)
-    reference, control = core.encode_reference(tiny.latent(1) * 0.18215, shape, own), core.encode_motion(whole)
+    reference = core.encode_reference(tiny.latent(1) * 0.18215, shape, own)
+    control = core.encode_motion(whole, reference)
 
     def denoise(z, t, conditional):
         return core(z[None], t[None], shape, reference, control, conditional[None], 1.0)[0]

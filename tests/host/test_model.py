@@ -94,7 +94,7 @@ def test_the_host_reaches_the_core_unchanged(pack, model, clip):
     core = pack("realportrait_core.dit.model").RealPortraitDiT(model.model.model_config.dit)
     core.load_state_dict(model.model.diffusion_model.state_dict())
     reference = core.encode_reference(tiny.latent(1) * 0.18215, asked.shape, tiny.maps(pack, 1, seed=5).to(dtype=torch.float32))
-    control = core.encode_motion(maps.to(dtype=torch.float32))
+    control = core.encode_motion(maps.to(dtype=torch.float32), reference)
     expected = core(x[None], t[None], asked.shape, reference, control, None, 1.0)[0]
     assert torch.allclose(model.model.diffusion_model(x, t, rp_clip=asked), expected, atol=1e-5 * float(expected.abs().max()))
     assert (asked.shape.height, asked.shape.width, asked.shape.frames, asked.shape.fps) == (64, 64, 16, 12.5)
