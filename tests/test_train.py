@@ -338,7 +338,7 @@ def test_a_renderer_goes_on_from_given_weights(store, seconds, tmp_path):
     model = train_renderer(store, TOY.vid2vid, tmp_path / "renderer.ckpt", 1 / 60, faces=2, drivers=2, holdout=1, lr=1e-5,
                            precision=torch.bfloat16, start=given)
     matrices = {name: value for name, value in model.state_dict().items() if value.ndim > 1 and name in given}
-    assert len(matrices) > 20 and trained(model.state_dict(), given)
+    assert len(matrices) > 20 and any(not torch.equal(value, given[name]) for name, value in matrices.items())
     for name, value in matrices.items():
         assert value.isfinite().all() and (value - given[name]).norm() < 0.1 * given[name].norm()
 
