@@ -48,6 +48,7 @@ TOY = Config(
     dit=DiTConfig(
         hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=256,
         prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), motion_latent=6, reference_motion=True, fps=12.5,
+        draft_widths=(8, 8, 8),
     ),
     image_size=256,
 )
