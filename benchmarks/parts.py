@@ -70,12 +70,13 @@ def step(sizes: Sizes, device: str) -> Part:
     z_t, z_r = z_t.to(device), z_r.to(device)
 
     reference = model.encode_reference(z_r, shape, own_maps)
-    control, motion = model.encode_motion(maps, reference), model.motion_latents(maps, reference.still)[None]
+    motion = model.motion_latents(maps, reference.still)
+    control = model.encode_motion_latent(motion, sizes.step_px, sizes.step_px)
     own_motion = model.mapped(own_maps) if cfg.reference_motion else None
     return Part(
         "denoising step",
         f"{sizes.name}, {cfg.depth}+{cfg.control_depth} blocks, {frames} frames of {sizes.step_px} px",
-        literal=lambda: literal_dit.step(model, z_t, t, shape, z_r, motion, conditional, own_motion),
+        literal=lambda: literal_dit.step(model, z_t, t, shape, z_r, motion[None], conditional, own_motion),
         ours=lambda: model(z_t, t[:, None].expand(1, frames), shape, reference, control, conditional),
         faster=1.25,
     )

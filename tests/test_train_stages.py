@@ -309,36 +309,34 @@ def test_weights_without_a_draft_go_on_with_a_silent_one(index, vid2vid, tmp_pat
     torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
 
 
-def test_a_draft_by_itself_learns_and_leaves_the_backbone(index, vid2vid, tmp_path):
-    torch.manual_seed(0)
-    dit = from_scratch(replace(TOY.dit, draft_widths=(16, 16, 16)))
+def learns_alone(dit: RealPortraitDiT, index, vid2vid, folder) -> set[str]:
+    """Trains motion mapper and draft by themselves, which must help, and names the weights that have changed."""
     before = {name: value.clone() for name, value in dit.state_dict().items()}
     stage = Stage((Shape(2, frames=4),), steps=60, lr=1e-2, warmup=2, average=0.5, read=1.0, alone=True)
     objective = make_objective(dit, stage, torch.float32)
     batch = load(index, draw(index, stage, 5, 999, 1000))
     maps = maps_of(vid2vid.warping, batch)
     first = float(objective(batch, *maps).detach())
-    after = train_stage(objective, stage, index, vid2vid.warping, tmp_path / "maps.ckpt", Budget(steps=60))
+    after = train_stage(objective, stage, index, vid2vid.warping, folder / "maps.ckpt", Budget(steps=60))
     changed = {name for name, value in after.state_dict().items() if not torch.equal(value, before[name])}
+    assert float(make_objective(after, stage, torch.float32)(batch, *maps).detach()) < 0.7 * first
+    return changed
+
+
+def test_a_draft_by_itself_learns_and_leaves_the_backbone(index, vid2vid, tmp_path):
+    torch.manual_seed(0)
+    dit = from_scratch(replace(TOY.dit, draft_widths=(16, 16, 16)))
+    changed = learns_alone(dit, index, vid2vid, tmp_path)
     assert {name.split(".")[0] for name in changed} == {"motion_net", "draft"}
     assert {"draft.fields.weight", "draft.coarse.1.conv2.weight", "draft.leave.weight"} <= changed
-    assert float(make_objective(after, stage, torch.float32)(batch, *maps).detach()) < 0.7 * first
 
 
 def test_the_mapper_by_itself_learns_and_leaves_the_rest(index, vid2vid, tmp_path):
     torch.manual_seed(0)
     dit = from_scratch(replace(TOY.dit, motion_blocks=1))
-    before = {name: value.clone() for name, value in dit.state_dict().items()}
-    stage = Stage((Shape(2, frames=4),), steps=60, lr=1e-2, warmup=2, average=0.5, read=1.0, alone=True)
-    objective = make_objective(dit, stage, torch.float32)
-    batch = load(index, draw(index, stage, 5, 999, 1000))
-    maps = maps_of(vid2vid.warping, batch)
-    first = float(objective(batch, *maps).detach())
-    after = train_stage(objective, stage, index, vid2vid.warping, tmp_path / "maps.ckpt", Budget(steps=60))
-    changed = {name for name, value in after.state_dict().items() if not torch.equal(value, before[name])}
+    changed = learns_alone(dit, index, vid2vid, tmp_path)
     assert changed and all(name.startswith("motion_net.") for name in changed)
     assert "motion_net.5.conv2.weight" in changed and "motion_net.6.weight" in changed
-    assert float(make_objective(after, stage, torch.float32)(batch, *maps).detach()) < 0.7 * first
 
 
 # Distillation
