@@ -26,8 +26,8 @@ NAMES = ("exact", *PRESETS, "distilled")
 
 
 def exact(cfg: DiTConfig, steps: int) -> Speed:
-    """Every step computed: `steps` of DDIM; distilled weights have their own number instead."""
-    return Speed(cfg.distilled_steps, "ddim_trailing") if cfg.distilled_steps else Speed(steps)
+    """Every step computed: `steps` of the default solver; distilled weights have their own number and solver instead."""
+    return Speed(cfg.distilled_steps, "ddim_trailing") if cfg.distilled_steps else Speed(steps, "ddim_refine")
 
 
 def preset(name: str, cfg: DiTConfig) -> Speed:

@@ -144,6 +144,34 @@ def test_trailing_timesteps_have_even_gaps_down_to_the_picture():
     assert FULL.trailing(1).timesteps.tolist() == [999]
 
 
+def test_refining_goes_from_the_noisiest_timestep_at_once_to_the_low_ones():
+    assert FULL.refining(1).timesteps.tolist() == [999]
+    assert FULL.refining(6).timesteps.tolist() == [24, 48, 72, 96, 120, 999]
+    assert FULL.refining(121).timesteps.tolist() == [*range(1, 121), 999]
+    torch.testing.assert_close(FULL.refining(6).alphas_cumprod, FULL.alphas_cumprod[[24, 48, 72, 96, 120, 999]])
+    for steps in (0, 122):
+        with pytest.raises(InputError, match=f"{steps} refining steps; there must be 1 to 121"):
+            FULL.refining(steps)
+
+
+def test_refining_fills_in_less_than_what_is_open():
+    """Where pictures are N(0, 1) and the network exact, evenly spaced steps draw a variance of 1. The way from the level sigma,
+    reached at once, makes sigma^2 / (1 + sigma^2) of it.
+    """
+    def denoise(x, t, conditional):
+        abar = FULL.alphas_cumprod[t.long()].to(x)[:, None, None, None]
+        return (1 - abar).sqrt() * x                                    # epsilon, for E[x_0] = sqrt(abar) x
+
+    torch.manual_seed(0)
+    noise = torch.randn(4, 4, 32, 32, dtype=torch.float64)
+    drawn = {
+        solver: float(sample_clip(denoise, noise, FULL, 100, "epsilon", solver=solver).var() / noise.var())
+        for solver in ("ddim", "ddim_refine")
+    }
+    abar = float(FULL.alphas_cumprod[120])
+    assert drawn["ddim"] == pytest.approx(1, rel=0.1) and drawn["ddim_refine"] == pytest.approx(1 - abar, rel=0.05)
+
+
 def test_both_predictions_mean_the_same_picture():
     torch.manual_seed(0)
     x_0, noise, t = torch.randn(5, 4, 6, 6), torch.randn(5, 4, 6, 6), torch.tensor([10, 200, 500, 800, 950])
@@ -214,9 +242,10 @@ def test_a_clip_is_sampled_by_the_solver_that_is_named(golden):
     for solver, schedule in (("ddim", even), ("dpmpp_2m", FULL.trailing(5)), ("ancestral", even)):
         expected = run(solver, stand_in(golden), noise, schedule, "v")
         assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 5, "v", solver=solver, draw=cpu_noise(5)), expected)
-    trailing = sample_ddim(stand_in(golden), noise, FULL.trailing(5), "v")
-    assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 5, "v", solver="ddim_trailing"), trailing)
-    with pytest.raises(InputError, match="solver is 'heun'; it must be one of: ddim, ddim_trailing, dpmpp_2m, ancestral"):
+    for solver, schedule in (("ddim_trailing", FULL.trailing(5)), ("ddim_refine", FULL.refining(5))):
+        expected = sample_ddim(stand_in(golden), noise, schedule, "v")
+        assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 5, "v", solver=solver), expected)
+    with pytest.raises(InputError, match="solver is 'heun'; .* ddim, ddim_trailing, ddim_refine, dpmpp_2m, ancestral"):
         sample_clip(stand_in(golden), noise, FULL, 5, "v", solver="heun")
     for steps in (0, 1000):
         with pytest.raises(InputError, match=f"{steps} sampling steps; there must be 1 to 999"):

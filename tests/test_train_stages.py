@@ -28,7 +28,9 @@ from realportrait_core.train.batch import batches, draw, load, maps_of, read_ind
 from realportrait_core.train.data import __main__ as prepare_command
 from realportrait_core.train.data.prepare import weights_fingerprint
 from realportrait_core.train.data.sample import Sample, load_sample, save_sample
-from realportrait_core.train.dit import Objective, conditions, denoiser, face_weight, from_scratch, reading_loss, train_stage
+from realportrait_core.train.dit import (
+    Objective, conditions, denoiser, face_weight, frame_weight, from_scratch, reading_loss, train_stage,
+)
 from realportrait_core.train.loop import Budget, save_atomically
 from realportrait_core.train.report import Report
 from realportrait_core.train.stage import StageRun, make_objective, run_stage, start
@@ -141,6 +143,18 @@ def test_times_of_a_step_are_spread_evenly(index):
     for shape in (Shape(5, clips=2), Shape(1, clips=2, draws=5)):
         times = torch.cat([item.t.flatten() for item in draw(index, replace(FRAMES, shapes=(shape,)), 0, 3, 1000)])
         assert sorted((times // 100).tolist()) == list(range(10))
+
+
+def test_a_share_of_the_draws_goes_where_refining_goes(index):
+    shape = Shape(5, clips=2, draws=10)
+    for share in (0.0, 0.4, 1.0):
+        stage = replace(FRAMES, shapes=(shape,), refine=share)
+        t = torch.cat([item.t.flatten() for item in draw(index, stage, 0, 3, 1000)])
+        assert len(t) == 100 and 0 <= t.min() and t.max() <= 999
+        assert abs(int((t == 999).sum()) - 50 * share) <= 1
+        assert abs(int((t < 120).sum()) - (50 * share + 12 * (1 - share))) <= 2
+        for low in (120, 340, 560):                                        # the rest stays even
+            assert abs(int(((t >= low) & (t < low + 220)).sum()) - 22 * (1 - share)) <= 2
 
 
 def test_processes_draw_together_what_one_would(index):
@@ -272,17 +286,17 @@ def test_draws_share_what_is_read_of_a_clip(index, vid2vid):
 def test_the_mapper_is_asked_for_the_frames_latents_where_it_sees(index, vid2vid):
     batch = load(index, draw(index, CLIPS, 0, 0, 1000))
     maps, own = maps_of(vid2vid.warping, batch)
-    z = batch.z.flatten(0, 1)
+    z, even = batch.z.flatten(0, 1), face_weight(maps, batch.z, 0.0)
     said = torch.cat([z + 0.5, torch.full_like(z[:, :2], 9.0)], 1)              # the channels after the first four are free
-    torch.testing.assert_close(reading_loss(TOY.dit, said, maps, batch.z, 0.0), torch.tensor(0.25))
+    torch.testing.assert_close(reading_loss(TOY.dit, said, maps, batch.z, even), torch.tensor(0.25))
     seen = torch.nn.functional.avg_pool2d(maps.mask()[:, None].float(), 8)
     assert (seen == 0).any()
-    torch.testing.assert_close(reading_loss(TOY.dit, torch.where(seen == 0, 7.0, said), maps, batch.z, 0.0), torch.tensor(0.25))
+    torch.testing.assert_close(reading_loss(TOY.dit, torch.where(seen == 0, 7.0, said), maps, batch.z, even), torch.tensor(0.25))
     torch.manual_seed(0)
     dit = from_scratch(TOY.dit)
     plain = Objective(dit, linear_schedule(), torch.float32)(batch, maps, own)
     both = Objective(dit, linear_schedule(), torch.float32, read=0.3)(batch, maps, own)
-    torch.testing.assert_close(both - plain, 0.3 * reading_loss(TOY.dit, dit.motion_latents(maps), maps, batch.z, 0.0))
+    torch.testing.assert_close(both - plain, 0.3 * reading_loss(TOY.dit, dit.motion_latents(maps), maps, batch.z, even))
 
 
 def test_a_draft_is_asked_for_the_whole_frame_and_more_for_the_face(index, vid2vid):
@@ -290,11 +304,33 @@ def test_a_draft_is_asked_for_the_whole_frame_and_more_for_the_face(index, vid2v
     maps, _ = maps_of(vid2vid.warping, batch)
     cfg, z = replace(TOY.dit, draft_widths=(8, 8, 8)), batch.z.flatten(0, 1)
     said = torch.cat([z + 0.5, torch.zeros_like(z[:, :2])], 1)
-    torch.testing.assert_close(reading_loss(cfg, said, maps, batch.z, 3.0), torch.tensor(0.25))
+    torch.testing.assert_close(reading_loss(cfg, said, maps, batch.z, face_weight(maps, batch.z, 3.0)), torch.tensor(0.25))
     seen = torch.nn.functional.avg_pool2d(maps.mask()[:, None].float(), 8)
     inside, outside = (torch.where(where, said, torch.cat([z, said[:, 4:]], 1)) for where in (seen > 0.5, seen <= 0.5))
-    plain, weighed = ([float(reading_loss(cfg, part, maps, batch.z, face)) for part in (inside, outside)] for face in (0.0, 3.0))
+    plain, weighed = (
+        [float(reading_loss(cfg, part, maps, batch.z, face_weight(maps, batch.z, face))) for part in (inside, outside)]
+        for face in (0.0, 3.0)
+    )
     assert weighed[0] > 1.5 * plain[0] > 0 and 0 < weighed[1] < plain[1]
+
+
+def test_frames_that_a_draft_misses_weigh_less(index, vid2vid):
+    """So that the gradient of a frame's loss is that of a logarithm: the same for the same share of any error."""
+    batch = load(index, draw(index, replace(CLIPS, shapes=(Shape(1, frames=4),)), 0, 0, 1000))
+    maps, _ = maps_of(vid2vid.warping, batch)
+    cfg = replace(TOY.dit, draft_widths=(8, 8, 8))
+    off = torch.tensor([0.1, 0.2, 0.4, 0.8]).view(4, 1, 1, 1)
+    said = torch.cat([batch.z[0] + off, torch.zeros_like(batch.z[0, :, :2])], 1).requires_grad_()
+    weight = frame_weight(said, maps, batch.z, 0.0, even=0.04)
+    assert not weight.requires_grad
+    torch.testing.assert_close(weight, (0.04 / (0.04 + off**2)).expand_as(weight[0])[None])
+    reading_loss(cfg, said, maps, batch.z, weight).backward()
+    slope = said.grad[:, :4].sum((1, 2, 3)) * off.flatten() / 2                         # d loss / d log(off) of each frame
+    torch.testing.assert_close(slope, (0.04 * off**2 / (0.04 + off**2)).flatten() / 4)
+    objective = [Objective(from_scratch(cfg), linear_schedule(), torch.float32, even=even) for even in (0.0, 0.04)]
+    objective[1].dit.load_state_dict(objective[0].dit.state_dict())
+    plain, evened = (float(each(batch, *maps_of(vid2vid.warping, batch)).detach()) for each in objective)
+    assert 0 < evened < plain
 
 
 def test_weights_without_a_draft_go_on_with_a_silent_one(index, vid2vid, tmp_path):

@@ -4,8 +4,11 @@ import argparse
 import logging
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
+from ..diffusion.sampling import Solver
 from ..diffusion.schedule import linear_schedule
 from ..dit.checkpoint import load_dit
 from ..errors import InputError, RealPortraitError
@@ -27,7 +30,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of .mp4 clips in the form of heads256")
     parser.add_argument("--limit", type=int, help="the first so many clips or pairs, by name; all by default")
     parser.add_argument("--steps", type=int, default=20,
-                        help="of DDIM (%(default)s); PSNR rewards few, so compare at one number; distilled ones have their own")
+                        help="of each clip (%(default)s); PSNR rewards few, so compare at one number; distilled weights have their own")
+    parser.add_argument("--solver", choices=get_args(Solver),
+                        help="by default the sampler's, ddim_refine; ddim goes evenly from the noise to the picture")
     parser.add_argument("--json", type=Path, help="write every figure, those of each frame too")
     parser.add_argument("--strip", type=Path, help="write a PNG of portrait, truth and results, to be looked at")
     parser.add_argument("--vid2vid", type=Path, default=WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")
@@ -48,9 +53,11 @@ def evaluate(options: argparse.Namespace) -> dict:
         FaceDetector(options.detector or find_detector()), linear_schedule(),
     )
     speed = exact(networks.dit.cfg, options.steps)
+    if options.solver:
+        speed = replace(speed, solver=options.solver)
     outcomes, left_out = protocol.run(networks, cases, speed)
     report = {
-        "mode": options.mode, "data": str(options.data), "steps": speed.steps, "seed": protocol.SEED,
+        "mode": options.mode, "data": str(options.data), "steps": speed.steps, "solver": speed.solver, "seed": protocol.SEED,
         "weights": {name: str(getattr(options, name)) for name in ("vid2vid", "dit", "vae")},
         "scored": "frames 1 to the last; frame 0 is the portrait",
         "clips_used": len(outcomes), "clips_total": len(cases), "left_out": left_out,

@@ -329,7 +329,7 @@ def table(report: dict) -> str:
     """The report as lines for a terminal."""
     lines = [
         f"{report['mode']} on {report['data']}: {report['clips_used']} used / {report['clips_total']} total clips",
-        f"Scored: {report['frames_scored']} frames, 1 to the last of a clip (0 is the portrait); {report['steps']} DDIM steps.",
+        f"Scored: {report['frames_scored']} frames, 1 to the last of a clip (0 is the portrait); {report['steps']} steps of {report['solver']}.",
         "",
         f"{'':16}{'PSNR dB':>9}{'over static':>13}{'SSIM':>8}{'keypoints px':>14}{'eyes, mouth':>13}{'mouth r':>9}"
         f"{'head deg':>10}{'outside':>9}",

@@ -51,9 +51,13 @@ def from_scratch(cfg: DiTConfig) -> RealPortraitDiT:
 class Objective(nn.Module):
     """The loss of the paper's training as one forward pass, which is what DDP and FSDP wrap."""
 
-    def __init__(self, dit: RealPortraitDiT, schedule: Schedule, precision: torch.dtype, face: float = 0.0, read: float = 0.0):
+    def __init__(
+        self, dit: RealPortraitDiT, schedule: Schedule, precision: torch.dtype, face: float = 0.0, read: float = 0.0,
+        even: float = 0.0,
+    ):
         super().__init__()
-        self.dit, self.schedule, self.precision, self.face, self.read = dit, schedule, precision, face, read
+        self.dit, self.schedule, self.precision = dit, schedule, precision
+        self.face, self.read, self.even = face, read, even
         self.timesteps = len(schedule)
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
@@ -63,38 +67,47 @@ class Objective(nn.Module):
         with mixed(batch, self.precision):
             reference, motion = conditions(self.dit, batch, maps, own)
             out = denoiser(self.dit, batch, reference, motion)(z_t, batch.t)
+        weight = frame_weight(motion, maps, batch.z, self.face, self.even)
         loss = diffusion_loss(
             self.schedule, out, z, z_t, batch.t, batch.noise, self.dit.cfg.prediction, conditional,
-            batch.drawn(face_weight(maps, batch.z, self.face)) if self.face else None,
+            batch.drawn(weight) if self.face or self.even else None,
         ).mean()
-        return loss + self.read * reading_loss(self.dit.cfg, motion, maps, batch.z, self.face) if self.read else loss
+        return loss + self.read * reading_loss(self.dit.cfg, motion, maps, batch.z, weight) if self.read else loss
 
 
 class Reading(nn.Module):
     """The loss of motion mapper and draft alone, by which they learn to see in a map what the frame will look like."""
 
-    def __init__(self, dit: RealPortraitDiT, timesteps: int, precision: torch.dtype, face: float = 0.0):
+    def __init__(self, dit: RealPortraitDiT, timesteps: int, precision: torch.dtype, face: float = 0.0, even: float = 0.0):
         super().__init__()
-        self.dit, self.timesteps, self.precision, self.face = dit, timesteps, precision, face
+        self.dit, self.timesteps, self.precision, self.face, self.even = dit, timesteps, precision, face, even
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
         with mixed(batch, self.precision):
             still = self.dit.still(batch.z_r, own) if self.dit.cfg.draft_widths else None
             motion = self.dit.motion_latents(maps, still)
-        return reading_loss(self.dit.cfg, motion, maps, batch.z, self.face)
+        return reading_loss(self.dit.cfg, motion, maps, batch.z, frame_weight(motion, maps, batch.z, self.face, self.even))
 
 
-def reading_loss(cfg: DiTConfig, motion: torch.Tensor, maps: MotionMaps, z: torch.Tensor, face: float) -> torch.Tensor:
+def reading_loss(
+    cfg: DiTConfig, motion: torch.Tensor, maps: MotionMaps, z: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
     """How far the first channels of motion latents (F, motion_latent, h, w) are from the frames' latents z (B, L, 4, h, w).
 
     f_{r->d} is an appearance, and here it is asked for: inside the mask that the mapper sees, and where a draft has seen the
-    portrait, of the whole frame, faces weighed as in the diffusion loss.
+    portrait, of the whole frame, weighed as in the diffusion loss.
     """
-    error = (motion[:, :z.shape[2]].float() - z.flatten(0, 1)).square().mean(1, keepdim=True)
+    error = reading_error(motion, z)
     if cfg.draft_widths:
-        return (error * face_weight(maps, z, face).flatten(0, 1)).mean()
-    mask = mask_share(maps.reaching(cfg.mask_reach), z)
+        return (error * weight).mean()
+    mask = mask_share(maps.reaching(cfg.mask_reach), z).view_as(error)
     return (error * mask).sum() / mask.sum().clamp_min(1)
+
+
+def reading_error(motion: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """(B, L, 1, h, w)."""
+    said = motion[:, :z.shape[2]].float().unflatten(0, z.shape[:2])
+    return (said - z).square().mean(2, keepdim=True)
 
 
 def known(batch: Batch) -> torch.Tensor | None:
@@ -144,6 +157,18 @@ def face_weight(maps: MotionMaps, z: torch.Tensor, face: float) -> torch.Tensor:
     """1 + `face` inside the facial mask, over its mean in each clip: (B, L, 1, h, w) for latents z (B, L, 4, h, w)."""
     weight = (1 + face * mask_share(maps, z)).unflatten(0, z.shape[:2])
     return weight / weight.mean((1, 2, 3, 4), keepdim=True)
+
+
+def frame_weight(motion: torch.Tensor, maps: MotionMaps, z: torch.Tensor, face: float, even: float) -> torch.Tensor:
+    """face_weight (B, L, 1, h, w), and with `even` times even / (even + the draft's error in a frame).
+
+    A few frames of wide turns make most of the error. Weighed so, all improve by the same shares, as figures in dB count.
+    """
+    weight = face_weight(maps, z, face)
+    if not even:
+        return weight
+    error = (reading_error(motion.detach(), z) * weight).mean((2, 3, 4), keepdim=True)
+    return weight * even / (even + error)
 
 
 def recompute_blocks(dit: RealPortraitDiT) -> None:

@@ -102,9 +102,9 @@ def with_draft(dit: RealPortraitDiT, widths: tuple[int, ...]) -> RealPortraitDiT
 def make_objective(dit: RealPortraitDiT, stage: Stage, precision: torch.dtype) -> nn.Module:
     """What `dit` learns by: the data, the motion mapper by itself, or the network as it is now, in fewer steps."""
     if stage.alone:
-        return Reading(dit, len(linear_schedule()), precision, stage.face)
+        return Reading(dit, len(linear_schedule()), precision, stage.face, stage.even)
     if not stage.distil:
-        return Objective(dit, linear_schedule(), precision, stage.face, stage.read)
+        return Objective(dit, linear_schedule(), precision, stage.face, stage.read, stage.even)
     student = RealPortraitDiT(replace(dit.cfg, distilled_steps=stage.distil))
     student.load_state_dict(dit.state_dict())
     return Distillation(student, dit, linear_schedule(), precision, stage.face)

@@ -494,7 +494,9 @@ def test_what_is_done_where_the_face_is_missing(pack, extract, detecting):
         extract(driver=driver, driver_box="", missing_face="stop")
 
 
-@pytest.mark.parametrize("changes", [{"seed": 6}, {"steps": 2}, {"sampler_name": "heun"}, {"scheduler": "karras"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"seed": 6}, {"steps": 2}, {"sampler_name": "heun"}, {"scheduler": "karras"}, {"scheduler": "refine"}], ids=str,
+)
 def test_every_setting_of_the_sampler_changes_the_frames(run_node, model, vae, motion_of, changes):
     given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(2))
     settings = {**SETTINGS, "steps": 3}
@@ -502,6 +504,26 @@ def test_every_setting_of_the_sampler_changes_the_frames(run_node, model, vae, m
         run_node("RealPortraitSampler", **given, **chosen)[0]["samples"]
         for chosen in (settings, settings, {**settings, **changes}))
     assert torch.equal(plain, again) and float((other - plain).abs().max()) > 1e-3
+
+
+def test_refine_visits_the_levels_of_the_cores_solver(pack, run_node, model, vae, motion_of):
+    """And no others: the first step goes from pure noise to the level of timestep 120."""
+    told = []
+
+    def noted(run, args):
+        told.append(args["timestep"][0])
+        return run(args["input"], args["timestep"], **args["c"])
+
+    watched = model.clone()
+    watched.set_model_unet_function_wrapper(noted)
+    given = dict(vae=vae, portrait=picture(1), motion=motion_of(2), **{**SETTINGS, "scheduler": "refine"})
+    made = run_node("RealPortraitSampler", model=watched, **{**given, "steps": 4})[0]["samples"]
+    ours = pack("realportrait_core.diffusion.schedule").linear_schedule().refining(4)
+    sigmas = (1 / ours.alphas_cumprod - 1).sqrt().flip(0)
+    torch.testing.assert_close(torch.stack(told).double(), sigmas, rtol=1e-5, atol=0)
+    assert torch.isfinite(made).all()
+    with refused(pack, "122 refining steps; there must be 1 to 121"):
+        run_node("RealPortraitSampler", model=model, **{**given, "steps": 122})
 
 
 def test_a_clip_is_of_the_frames_that_were_asked_for(run_node, vae, motion_of):
