@@ -23,6 +23,7 @@ from realportrait_core.train import __main__ as command
 from realportrait_core.train import loop, prepare, recipe
 from realportrait_core.train.dit import from_scratch
 from realportrait_core.train.data.frozen import freeze_segment
+from realportrait_core.train.decoder import WIDTHS, train_decoder, widened
 from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.loop import Budget, fit, recalibrate
 from realportrait_core.train.motion import draw_faces, motion_loss, train_motion
@@ -396,6 +397,34 @@ def test_what_is_near_keypoints():
     assert weight[0, 0, 0, 0] < 1e-3
 
 
+# The decoder
+
+
+def test_a_widened_decoder_is_the_same_and_learns_with_its_new_channels(cache, tmp_path):
+    """And the encoder stays bit by bit."""
+    torch.manual_seed(0)
+    vae, store = TinyVAE((4, 8, 8, 8)), open_store(cache, CLIPS)
+    pictures = store.images(torch.tensor([0, 1]), torch.tensor([3, 9]))
+    wide = widened(vae, (8, 16, 8, 8))
+    with torch.inference_mode():
+        latents = vae.encode(pictures)
+        assert torch.equal(wide.encode(pictures), latents)
+        torch.testing.assert_close(wide.taesd_decoder(latents), vae.taesd_decoder(latents))
+    wide.taesd_decoder(latents.clone()).square().mean().backward()
+    last = wide.taesd_decoder[-1].weight.grad
+    assert last[:, 4:].abs().sum() > 0                                  # what the new channels say is of use at once
+
+    before = -10 * (vae.decode(latents.clone()) - pictures).square().mean().log10()
+    trained = train_decoder(store, vae, TinyVAE((4, 4, 4, 4)), tmp_path / "d.ckpt", Budget(steps=30), batch=4, side=64, holdout=0)
+    assert trained.widths == WIDTHS
+    with torch.inference_mode():
+        torch.testing.assert_close(trained.encode(pictures), latents, atol=1e-5, rtol=1e-4)
+        after = -10 * (trained.decode(latents) - pictures).square().mean().log10()
+    assert after > before + 1
+    with pytest.raises(InputError, match="Crops of 100 px; they must be of multiples of 8, and at most 256"):
+        train_decoder(store, vae, None, tmp_path / "e.ckpt", Budget(steps=1), side=100, holdout=0)
+
+
 # The recipe
 
 
@@ -445,7 +474,7 @@ def test_the_whole_recipe_in_toy_size(cache, seconds, tmp_path, monkeypatch, cap
     assert list((folder / "clips").glob("strip_*.png"))
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
-    assert len(before) == 6
+    assert len(before) == 7
     recipe.mini(run, minutes=0.1 / 60)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
     assert caplog.text.count("is there: skipped") >= 5

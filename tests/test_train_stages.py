@@ -367,6 +367,30 @@ def test_a_draft_by_itself_learns_and_leaves_the_backbone(index, vid2vid, tmp_pa
     assert {"draft.fields.weight", "draft.coarse.1.conv2.weight", "draft.leave.weight"} <= changed
 
 
+@pytest.mark.parametrize("muon", [False, True])
+@pytest.mark.parametrize("alone", [False, True], ids=["frames", "alone"])
+def test_a_stage_that_does_not_ask_every_weight_goes_on_as_if_not_stopped(index, vid2vid, tmp_path, monkeypatch, alone, muon):
+    stage = Stage((Shape(2, clips=2),), steps=6, lr=1e-2, warmup=2, average=0.5, read=1.0, alone=alone, muon=muon)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+
+    class Stopping(Report):
+        def step(self, step, spent, scalars):
+            if step == 4:                                               # the checkpoint is one of 3 steps then
+                raise KeyboardInterrupt
+
+    def trained(name: str, report: Report | None = None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        objective = make_objective(from_scratch(replace(TOY.dit, draft_widths=(16, 16, 16))), stage, torch.float32)
+        return train_stage(objective, stage, index, vid2vid.warping, tmp_path / name, Budget(6), report=report).state_dict()
+
+    whole = trained("whole.ckpt")
+    with pytest.raises(KeyboardInterrupt):
+        trained("stopped.ckpt", Stopping(ALONE))
+    assert torch.load(tmp_path / "stopped.ckpt", weights_only=True)["step"] == 3
+    resumed = trained("stopped.ckpt")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
 def test_the_mapper_by_itself_learns_and_leaves_the_rest(index, vid2vid, tmp_path):
     torch.manual_seed(0)
     dit = from_scratch(replace(TOY.dit, motion_blocks=1))

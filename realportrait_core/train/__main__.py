@@ -13,7 +13,7 @@ from . import recipe, stage
 from .heads import __main__ as heads
 
 MINUTES = 150.0         # of the whole recipe; a single step takes its share of them
-TRAININGS = {"vae": recipe.vae, "motion": recipe.motion, "renderer": recipe.renderer, "mini": recipe.mini}
+TRAININGS = {"vae": recipe.vae, "decoder": recipe.decoder, "motion": recipe.motion, "renderer": recipe.renderer, "mini": recipe.mini}
 CHORES = {"render": recipe.render, "prepare": recipe.prepare_faces, "samples": recipe.samples, "export": recipe.export}
 STAGES = {"frames": 0, "clips": 1, "distil": 2, "maps": 3}
 HELP = {"maps": "Before stage 1, if wanted: the motion mapper by itself learns what a warped feature shows (for --init).",
@@ -22,7 +22,7 @@ HELP = {"maps": "Before stage 1, if wanted: the motion mapper by itself learns w
         "distil": "Beyond the paper: weights that need 4 steps, from those of stage 2 (--init), on the same samples.",
         "heads": "Synthetic heads as data, or as a contact sheet: `heads --help` lists its options."}
 ORDER = (
-    "maps", "frames", "clips", "distil", "heads", "mini", "render", "prepare", "vae", "motion", "renderer", "samples", "export",
+    "maps", "frames", "clips", "distil", "heads", "mini", "render", "prepare", "vae", "decoder", "motion", "renderer", "samples", "export",
 )
 
 

@@ -145,7 +145,8 @@ def fit(
     if (saved := read_checkpoint(checkpoint)) is not None:
         set_model_state_dict(model, saved["model"], options=StateDictOptions(full_state_dict=True))
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            set_optimizer_state_dict(model, optimizer, state, options=StateDictOptions(full_state_dict=True))
+            # Not strict: a weight that no loss has asked for yet has no state, as the backbone's while the draft learns alone.
+            set_optimizer_state_dict(model, optimizer, state, options=StateDictOptions(full_state_dict=True, strict=False))
         average.load(saved["average"])
         step, spent, skipped = saved["step"], saved["spent"], saved["skipped"]
         torch.set_rng_state(saved["rng"])

@@ -16,7 +16,7 @@ from ..dit.checkpoint import load_dit, save_dit
 from ..errors import InputError
 from ..face.detect import FaceDetector
 from ..face.find import find_detector
-from ..vae import load_vae
+from ..vae import load_taesd, load_vae, save_vae
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.between import between
 from ..vid2vid.checkpoint import load_vid2vid, save_vid2vid
@@ -25,8 +25,10 @@ from . import prepare
 from .data.frozen import freeze_segment
 from .data.prepare import weights_fingerprint
 from .data.sample import Sample, save_sample
+from .decoder import train_decoder
 from .heads.clips import CROSS, DRIVERS, write_folder
 from .heads.rig import load_rig
+from .loop import Budget
 from .motion import train_motion
 from .stage import StageRun, precision_of, run_stage
 from .store import Store, open_store, to_unit
@@ -39,12 +41,15 @@ log = logging.getLogger(__name__)
 
 # Shares of the minutes, by step. What has no share takes what it needs: on two cores about 2 minutes for the frames, 5 for
 # the points and 25 for the samples of 993 clips.
-SHARES = {"vae": 0.12, "motion": 0.15, "renderer": 0.23, "maps": 0.14, "frames": 0.04, "clips": 0.25, "distil": 0.07}
+SHARES = {
+    "vae": 0.08, "decoder": 0.07, "motion": 0.13, "renderer": 0.2, "maps": 0.2, "frames": 0.02, "clips": 0.24, "distil": 0.06,
+}
 LEAN = 0.7                  # of the way from M's poses to the rendered ones, in the DiT's samples
-SEEDS = {"vae": 0, "motion": 0, "renderer": 1, "frames": 2, "clips": 3, "distil": 4, "maps": 5}    # added to the run's seed
+SEEDS = {"vae": 0, "motion": 0, "renderer": 1, "frames": 2, "clips": 3, "distil": 4, "maps": 5, "decoder": 6}   # added to the seed
 PORTRAITS = 3                   # frames of a clip that can be its portrait: the first, the middle, the last
 GPU_BATCH = 16.0                # times the portraits of a step that suits two cores: a GPU would wait for its next launch
 GPU_VAE = {"batch": 32, "side": 16, "per_clip": 4}
+GPU_DECODER = {"batch": 64, "side": 128}
 GPU_MOTION = {"batch": 256}
 GPU_RENDERER = {"faces": 12, "drivers": 4}
 PAIRS = 20                      # rendered for validation
@@ -113,6 +118,21 @@ def vae(run: Run, minutes: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     size = GPU_VAE if run.place().type == "cuda" else {}
     train_vae(run.data, run.teacher, path, minutes, cache=run.cache, seed=run.seed + SEEDS["vae"], device=run.place(), **size)
+
+
+def decoder(run: Run, minutes: float) -> None:
+    """The VAE's decoder alone, at more channels, on the latents as they are."""
+    path = run.cache / "decoder.safetensors"
+    if skipped(path):
+        return
+    store, network = enough(run.store()), load_vae(run.out / VAE_FILE)
+    teacher = load_taesd(run.teacher) if (run.teacher / "taesd_encoder.safetensors").is_file() else None
+    run.sow("decoder")
+    size = GPU_DECODER if run.place().type == "cuda" else {}
+    network = train_decoder(store, network, teacher, run.cache / "decoder.ckpt", Budget(minutes=minutes), holdout=HELD_OUT, device=run.place(),
+                            precision=precision_of(run.precision, run.place()), **size)
+    for file in (run.out / VAE_FILE, path):     # the step counts as done when both are there
+        save_vae(file, network)
 
 
 def motion(run: Run, minutes: float) -> None:
@@ -235,6 +255,7 @@ def mini(run: Run, minutes: float) -> None:
     render(run)
     prepare_faces(run)
     vae(run, minutes * SHARES["vae"])
+    decoder(run, minutes * SHARES["decoder"])
     motion(run, minutes * SHARES["motion"])
     renderer(run, minutes * SHARES["renderer"])
     samples(run)

@@ -1,0 +1,70 @@
+"""Trains the decoder of a tiny VAE on, at more channels, while its latent space stays as it is.
+
+    python -m realportrait_core.train decoder --data ../shared/data/heads256 --teacher ../shared/taesd --vae FILE
+
+The encoder is not touched, so samples and a DiT that were made with the file go on fitting. A file of the published layout
+holds 64 channels everywhere, zeros where the network was narrower: the decoder grows into them, and costs no more in ComfyUI.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..vae import DOWN, TinyVAE, resized
+from .loop import Budget, fit
+from .store import Store
+from .vae import picture_loss
+
+WIDTHS = (32, 64, 64, 64)
+TEACHERS = 0.25             # of the latents are the teacher's: pictures of other VAEs of SD1.5's space stay decodable
+ENDS = ("1.", "19.")        # the convolutions at both ends are Adam's
+
+
+@torch.no_grad()
+def widened(vae: TinyVAE, widths: tuple[int, int, int, int]) -> TinyVAE:
+    """The same function, with a decoder that can learn to use its new channels: they read at random, and nobody reads them yet."""
+    wide = resized(vae, widths)
+    narrow = vae.taesd_decoder.state_dict()
+    for name, weight in wide.taesd_decoder.named_parameters():
+        if weight.ndim == 4:
+            new, known = weight[len(narrow[name]):], narrow[name].shape[1]
+            new.normal_(std=(2 / (9 * known)) ** 0.5)
+            new[:, known:] = 0
+    return wide
+
+
+def train_decoder(
+    store: Store, vae: TinyVAE, teacher: TinyVAE | None, checkpoint: Path, budget: Budget, batch: int = 8, side: int = 96,
+    lr: float = 1e-3, holdout: int = 20, device: torch.device = torch.device("cpu"), precision: torch.dtype = torch.float32,
+) -> TinyVAE:
+    """`vae` with its decoder trained on crops of side px of all clips but the last `holdout`; without a teacher on its own latents
+    alone."""
+    clips, frames = len(store.names) - holdout, store.frames.shape[1]
+    if side % DOWN or side > store.frames.shape[2]:
+        raise InputError(f"Crops of {side} px; they must be of multiples of {DOWN}, and at most {store.frames.shape[2]}.")
+    vae = widened(vae, WIDTHS).to(device, memory_format=torch.channels_last)
+    teacher = None if teacher is None else teacher.to(device, memory_format=torch.channels_last)
+    others = 0 if teacher is None else round(TEACHERS * batch)
+
+    def loss(step: int):
+        chosen = torch.randint(clips, (batch,)), torch.randint(frames, (batch,))
+        y, x = torch.randint((store.frames.shape[2] - side) // DOWN + 1, (2,)).mul(DOWN).tolist()
+        pictures = store.images(*chosen)[..., y:y + side, x:x + side].to(device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            with torch.no_grad():
+                latents = vae.taesd_encoder(pictures[others:])
+                if others:
+                    latents = torch.cat([teacher.taesd_encoder(pictures[:others]), latents])
+            decoded = vae.taesd_decoder(latents)
+        return picture_loss(decoded.float(), pictures), {"frames": float(batch), "db": decibels(decoded[others:], pictures[others:])}
+
+    average = fit(vae.taesd_decoder, loss, checkpoint, budget, lr, decay=0.995, warmup=50, adam_only=ENDS)
+    vae.taesd_decoder.load_state_dict(average)
+    return vae.cpu().eval()
+
+
+def decibels(decoded: Tensor, pictures: Tensor) -> float:
+    """PSNR of both (B, 3, h, w) as one, in dB."""
+    return -10 * (decoded.detach().float().clamp(0, 1) - pictures).square().mean().log10().item()
