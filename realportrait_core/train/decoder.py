@@ -9,13 +9,12 @@ holds 64 channels everywhere, zeros where the network was narrower: the decoder 
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..errors import InputError
 from ..vae import DOWN, TinyVAE, resized
 from .loop import Budget, fit
 from .store import Store
-from .vae import picture_loss
+from .vae import picture_loss, psnr
 
 WIDTHS = (32, 64, 64, 64)
 TEACHERS = 0.25             # of the latents are the teacher's: pictures of other VAEs of SD1.5's space stay decodable
@@ -58,13 +57,10 @@ def train_decoder(
                 if others:
                     latents = torch.cat([teacher.taesd_encoder(pictures[:others]), latents])
             decoded = vae.taesd_decoder(latents)
-        return picture_loss(decoded.float(), pictures), {"frames": float(batch), "db": decibels(decoded[others:], pictures[others:])}
+        decoded = decoded.float()
+        db = psnr(decoded[others:].detach().clamp(0, 1), pictures[others:]).mean().item()
+        return picture_loss(decoded, pictures), {"frames": float(batch), "db": db}
 
     average = fit(vae.taesd_decoder, loss, checkpoint, budget, lr, decay=0.995, warmup=50, adam_only=ENDS)
     vae.taesd_decoder.load_state_dict(average)
     return vae.cpu().eval()
-
-
-def decibels(decoded: Tensor, pictures: Tensor) -> float:
-    """PSNR of both (B, 3, h, w) as one, in dB."""
-    return -10 * (decoded.detach().float().clamp(0, 1) - pictures).square().mean().log10().item()

@@ -67,10 +67,11 @@ class Objective(nn.Module):
         with mixed(batch, self.precision):
             reference, motion = conditions(self.dit, batch, maps, own)
             out = denoiser(self.dit, batch, reference, motion)(z_t, batch.t)
-        weight = frame_weight(motion, maps, batch.z, self.face, self.even)
+        weighed = self.face or self.even
+        weight = frame_weight(motion, maps, batch.z, self.face, self.even) if weighed or self.read else None
         loss = diffusion_loss(
             self.schedule, out, z, z_t, batch.t, batch.noise, self.dit.cfg.prediction, conditional,
-            batch.drawn(weight) if self.face or self.even else None,
+            batch.drawn(weight) if weighed else None,
         ).mean()
         return loss + self.read * reading_loss(self.dit.cfg, motion, maps, batch.z, weight) if self.read else loss
 
