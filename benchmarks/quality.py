@@ -64,7 +64,6 @@ def variants(distilled: RealPortraitDiT | None) -> dict[str, Variant]:
     """The rows by name, the reference first. InputError for `distilled` weights that are not."""
     speeds = {
         **{f"DDIM, {steps} steps": Speed(steps) for steps in (50, 20, 15, 10, 8, 4)},
-        **{f"DDIM refining, {steps} steps": Speed(steps, "ddim_refine") for steps in (20, 8, 4)},
         **{f"DPM-Solver++(2M), {steps} steps": Speed(steps, "dpmpp_2m") for steps in (10, 8)},
         **{f"DDIM, 20 steps, control every {n}": Speed(20, caching=Caching(control_every=n)) for n in (2, 3)},
         **{f"DDIM, 20 steps, first-block cache {limit:g}": Speed(20, caching=Caching(threshold=limit)) for limit in (0.1, 0.2)},

@@ -41,7 +41,7 @@ class ContinueClip(io.ComfyNode):
             outputs=[
                 io.Conditioning.Output(display_name="positive", tooltip="The portrait with the motion of the new clip."),
                 io.Conditioning.Output(
-                    display_name="negative", tooltip="The portrait without motion; with cfg 1 it changes nothing.",
+                    display_name="negative", tooltip="The portrait without motion, from which a cfg above 1 leads away.",
                 ),
                 io.Latent.Output(display_name="latent", tooltip="The new clip, its known frames filled in and masked."),
             ],

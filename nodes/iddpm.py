@@ -3,11 +3,8 @@
 import comfy.samplers
 from comfy_api.latest import io
 
-from .host.iddpm import refining_sigmas, respaced_sigmas, sample_iddpm
+from .host.iddpm import respaced_sigmas, sample_iddpm
 from .host.model import config_of
-from .host.run import one_of
-
-SPACINGS = {"even": respaced_sigmas, "refine": refining_sigmas}
 
 
 class IDDPMSigmas(io.ComfyNode):
@@ -25,22 +22,14 @@ class IDDPMSigmas(io.ComfyNode):
                     "steps", default=50, min=1, max=1000,
                     tooltip="Denoising steps. The paper takes 50; fewer are faster, and smoother.",
                 ),
-                # Optional, so that workflows from before it was there still run.
-                io.Combo.Input(
-                    "spacing", options=list(SPACINGS), default="even", optional=True,
-                    tooltip="'even' is IDDPM's. 'refine' goes in one step from pure noise to the model's first answer and spends "
-                    "the others on its details, as RealPortrait Sampler's scheduler of that name; for samplers other than "
-                    "RealPortrait IDDPM Sampler.",
-                ),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="From the most noise down to 0: steps + 1 levels.")],
         )
 
     @classmethod
-    def execute(cls, model, steps, spacing="even") -> io.NodeOutput:
+    def execute(cls, model, steps) -> io.NodeOutput:
         config_of(model)
-        one_of(SPACINGS, spacing, "spacing")
-        return io.NodeOutput(SPACINGS[spacing](model.get_model_object("model_sampling"), steps))
+        return io.NodeOutput(respaced_sigmas(model.get_model_object("model_sampling"), steps))
 
 
 class IDDPMSampler(io.ComfyNode):

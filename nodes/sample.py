@@ -10,12 +10,12 @@ import torch
 from comfy_api.latest import io
 
 from ..realportrait_core import clips
+from ..realportrait_core.diffusion.guidance import check_guidance
 from ..realportrait_core.dit.cache import Caching
 from ..realportrait_core.errors import InputError, RealPortraitError
 from ..realportrait_core.generate import Motion as MotionValue
-from ..realportrait_core.speed import NAMES, preset
+from ..realportrait_core.speed import GUIDANCE, NAMES, STEPS, preset
 from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
-from .host.iddpm import refining_sigmas
 from .host.model import config_of
 from .host.run import Progress, one_of, preview_of_middle
 from .sockets import Motion
@@ -26,8 +26,7 @@ TIMED = 2               # steps after which the rest is estimated; the first als
 PORTRAIT_TIP = "The portrait, the same picture that went into Extract Vid2vid Keypoints."
 VAE_TIP = "A VAE of Stable Diffusion 1.5, or realportrait_mini_vae that comes with the pack."
 STRENGTH_TIP = "How strongly the motion steers the picture. 1 is what the model was trained with; 0 switches the motion off."
-REFINE = "refine"       # a scheduler of the pack's own beside the host's: the core's solver "ddim_refine", with "euler"
-SCHEDULERS = [*comfy.samplers.KSampler.SCHEDULERS, REFINE]
+REFINE = "refine"       # a scheduler of the pack's own that older workflows name: its pictures were a blur
 # The core's solvers as the host's sampler and scheduler.
 SOLVERS = {"ddim": ("euler", "normal"), "ddim_trailing": ("euler", "sgm_uniform"), "dpmpp_2m": ("dpmpp_2m", "sgm_uniform")}
 DISTILLED_SCHEDULER = SOLVERS["ddim_trailing"][1]
@@ -35,14 +34,13 @@ DISTILLED_SCHEDULER = SOLVERS["ddim_trailing"][1]
 
 def sample_clips(
     model, reference: torch.Tensor, motion: MotionValue, *,
-    seed: int, steps: int, sampler_name: str, scheduler: str, strength: float, caching: Caching,
+    seed: int, steps: int, sampler_name: str, scheduler: str, strength: float, guidance: float, caching: Caching,
 ) -> torch.Tensor:
     """Latents (frames, 4, h, w) of every driver frame, clip after clip; the last latent of a clip starts the next.
 
     Clip i is sampled with seed + i. Frames that two clips share are those of the earlier one.
     """
     plan = clips.plan(len(motion.maps), config_of(model).clip_frames)
-    sigmas = refining_sigmas(model.get_model_object("model_sampling"), steps) if scheduler == REFINE else None
     progress, preview = Progress(len(plan) * steps), preview_of_middle(model)
     done = new_latent(motion.maps)                                                      # (frames, 4, h, w)
     started = time.monotonic()
@@ -61,9 +59,8 @@ def sample_clips(
 
         clip_seed = (seed + i) % 2**64
         samples = comfy.sample.sample(
-            model, comfy.sample.prepare_noise(latent["samples"], clip_seed), steps, 1.0, sampler_name,
-            comfy.samplers.KSampler.SCHEDULERS[0] if sigmas is not None else scheduler,     # sigmas stand in its place
-            positive, negative, latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, callback=shown,
+            model, comfy.sample.prepare_noise(latent["samples"], clip_seed), steps, guidance, sampler_name, scheduler,
+            positive, negative, latent["samples"], noise_mask=latent.get("noise_mask"), callback=shown,
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=clip_seed,
         )
         if not torch.isfinite(samples).all():
@@ -95,7 +92,7 @@ class SampleClips(io.ComfyNode):
                     tooltip="The noise: the same seed gives the same frames. Clip i uses seed + i.",
                 ),
                 io.Int.Input(
-                    "steps", default=20, min=1, max=1000,
+                    "steps", default=STEPS, min=1, max=1000,
                     tooltip="Denoising steps of each clip. The paper takes 50; fewer are faster, and smoother.",
                 ),
                 io.Combo.Input(
@@ -104,10 +101,8 @@ class SampleClips(io.ComfyNode):
                     "'dpmpp_2m' with 'sgm_uniform' often needs fewer steps.",
                 ),
                 io.Combo.Input(
-                    "scheduler", options=SCHEDULERS, default=REFINE,
-                    tooltip="Which noise levels the steps visit. 'refine' takes the model's first answer, the mean of all that "
-                    "fits, and spends the other steps on its details: steadier shapes. 'normal' spaces the timesteps evenly, as "
-                    "IDDPM does: more contrast, and more that is made up.",
+                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="normal",
+                    tooltip="Which noise levels the steps visit. 'normal' spaces the timesteps evenly, as IDDPM does.",
                 ),
                 io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=STRENGTH_TIP),
                 # Optional, so that workflows from before it was there still run.
@@ -118,18 +113,34 @@ class SampleClips(io.ComfyNode):
                     "'sgm_uniform'; 'fast' is 8, and the motion is read anew at every 2nd only; 'distilled' is for weights that "
                     "were made for few steps, such as realportrait_mini_4steps.",
                 ),
+                io.Float.Input(
+                    "guidance", default=GUIDANCE, min=1.0, max=10.0, step=0.1, round=0.01, optional=True,
+                    tooltip="Classifier-free guidance, the cfg of the stock samplers: how far to go from the portrait without "
+                    "motion to the one with it. 1 switches it off and halves the time; 1.5 to 2 make eyes and mouth sharper and "
+                    "follow the driver more closely; more exaggerates.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="One latent for each driver frame.")],
         )
 
     @classmethod
+    def validate_inputs(cls, scheduler):
+        """In place of the host's own look at the menu, by which workflows that still name 'refine' would not run."""
+        known = [*comfy.samplers.KSampler.SCHEDULERS, REFINE]
+        return scheduler is None or scheduler in known or f"scheduler is {scheduler!r}; it must be one of: {', '.join(known[:-1])}."
+
+    @classmethod
     def execute(
-        cls, model, vae, portrait, motion, seed, steps, sampler_name, scheduler, strength, speed="exact"
+        cls, model, vae, portrait, motion, seed, steps, sampler_name, scheduler, strength, speed="exact", guidance=GUIDANCE
     ) -> io.NodeOutput:
         cfg = config_of(model)
+        check_guidance(guidance)
         one_of(NAMES, speed, "speed")
         one_of(comfy.samplers.KSampler.SAMPLERS, sampler_name, "sampler_name")
-        one_of(SCHEDULERS, scheduler, "scheduler")
+        if scheduler == REFINE:
+            log.warning("The scheduler 'refine' is no longer offered, because it blurs: using 'normal'.")
+            scheduler = "normal"
+        one_of(comfy.samplers.KSampler.SCHEDULERS, scheduler, "scheduler")
         caching = Caching()
         if speed != "exact":
             chosen = preset(speed, cfg)
@@ -143,7 +154,8 @@ class SampleClips(io.ComfyNode):
         reference = encode_portrait(vae, portrait, motion)
         samples = sample_clips(
             model, reference, motion,
-            seed=seed, steps=steps, sampler_name=sampler_name, scheduler=scheduler, strength=strength, caching=caching,
+            seed=seed, steps=steps, sampler_name=sampler_name, scheduler=scheduler, strength=strength,
+            guidance=guidance, caching=caching,
         )
         return io.NodeOutput({"samples": samples})
 
@@ -156,7 +168,7 @@ class Conditioning(io.ComfyNode):
             display_name="RealPortrait Conditioning",
             category="RealPortrait",
             description="One clip for a stock sampler: the portrait and the motion as CONDITIONING, and an empty LATENT of as "
-            "many frames. Use cfg 1. Continue Clip makes the clip after it.",
+            f"many frames. Use cfg {GUIDANCE:g}. Continue Clip makes the clip after it.",
             inputs=[
                 io.Vae.Input("vae", tooltip=VAE_TIP),
                 io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
@@ -172,7 +184,7 @@ class Conditioning(io.ComfyNode):
                 io.Conditioning.Output(display_name="positive", tooltip="The portrait with its motion."),
                 io.Conditioning.Output(
                     display_name="negative",
-                    tooltip="The portrait without motion. Samplers want it; with cfg 1 it changes nothing. No CLIP prompt fits.",
+                    tooltip="The portrait without motion, from which a cfg above 1 leads away. No CLIP prompt fits here.",
                 ),
                 io.Latent.Output(display_name="latent", tooltip="An empty latent with the clip's frames."),
             ],

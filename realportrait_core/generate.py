@@ -13,7 +13,8 @@ from . import clips
 from .dit.cache import Caching, StepCache
 from .dit.embed import ClipShape
 from .dit.model import RealPortraitDiT
-from .diffusion.sampling import Solver, cpu_noise, sample_clip
+from .diffusion.guidance import guided
+from .diffusion.sampling import Denoise, Solver, cpu_noise, sample_clip
 from .diffusion.schedule import Schedule
 from .errors import InputError
 from .face.crop import CROP, carry_ellipse, clip_crop, face_ellipse, face_square, points_to_crop, sample_crop, warp_averaged
@@ -429,11 +430,13 @@ def render(
     callback: Progress | None = None,
     solver: Solver = "ddim",
     caching: Caching = Caching(),
+    guidance: float = 1.0,
 ) -> torch.Tensor:
     """Latents (L, 4, h, w) of every driver frame, clip after clip; reference_latent (1, 4, h, w).
 
-    Clip i draws its noise with seed + i. The network runs in its own dtype, the samples are float32. callback(done, total)
-    counts steps over all clips.
+    Clip i draws its noise with seed + i. The network runs in its own dtype, the samples are float32. guidance: how far to go
+    from the portrait without motion to the one with it; 1 is the latter, above it every step calls the network twice.
+    callback(done, total) counts steps over all clips.
     """
     cfg, device, dtype = dit.cfg, device_of(dit), dit.x_embedder.proj.weight.dtype
     if cfg.distilled_steps and (steps, solver) != (cfg.distilled_steps, "ddim_trailing"):
@@ -447,17 +450,23 @@ def render(
     latents: list[torch.Tensor] = []
     for i, clip in enumerate(plan):
         control = dit.encode_motion(motion.maps[clips.frames(clip)].to(device, dtype), reference)
-        draw, cache = cpu_noise(seed + i), StepCache(caching)
+        draw = cpu_noise(seed + i)
         noise = draw(torch.empty(clip.length, *reference_latent.shape[1:], device=device))
         known = torch.stack(latents[-clip.conditional:]) if clip.conditional else None
 
-        def denoise(z, t, conditional):
-            return dit(z[None].to(dtype), t[None], shape, reference, control, conditional[None], strength, cache)[0]
+        def denoiser(control: torch.Tensor | None) -> Denoise:
+            cache = StepCache(caching)
+
+            def denoise(z, t, conditional):
+                return dit(z[None].to(dtype), t[None], shape, reference, control, conditional[None], strength, cache)[0]
+
+            return denoise
 
         def counted(step: int, before: int = i * steps):
             if callback is not None:
                 callback(before + step + 1, len(plan) * steps)
 
+        denoise = guided(denoiser(control), denoiser(None), guidance)
         z = sample_clip(denoise, noise, schedule, steps, cfg.prediction, known, counted, solver, draw)
         latents.extend(z[clip.conditional:clip.stop - clip.start].cpu())
     return torch.stack(latents)

@@ -8,6 +8,11 @@ from .dit.cache import Caching
 from .errors import InputError
 
 
+# Defaults of the sampler, of `eval` and of the workflows.
+STEPS = 10
+GUIDANCE = 1.5      # classifier-free guidance; 1 for none
+
+
 @dataclass(frozen=True)
 class Speed:
     """How a clip is denoised."""
@@ -27,7 +32,7 @@ NAMES = ("exact", *PRESETS, "distilled")
 
 def exact(cfg: DiTConfig, steps: int) -> Speed:
     """Every step computed: `steps` of the default solver; distilled weights have their own number and solver instead."""
-    return Speed(cfg.distilled_steps, "ddim_trailing") if cfg.distilled_steps else Speed(steps, "ddim_refine")
+    return Speed(cfg.distilled_steps, "ddim_trailing") if cfg.distilled_steps else Speed(steps)
 
 
 def preset(name: str, cfg: DiTConfig) -> Speed:

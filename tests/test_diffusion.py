@@ -4,6 +4,7 @@ import pytest
 import torch
 from golden import load
 from realportrait_core.diffusion.conditional import Known, known_head, training_mask
+from realportrait_core.diffusion.guidance import guided
 from realportrait_core.diffusion.objective import diffusion_loss, noise_clip
 from realportrait_core.diffusion.sampling import (
     ancestral_step, cpu_noise, ddim_step, denoised, extrapolated, sample_ancestral, sample_clip, sample_ddim, sample_dpmpp_2m,
@@ -144,34 +145,6 @@ def test_trailing_timesteps_have_even_gaps_down_to_the_picture():
     assert FULL.trailing(1).timesteps.tolist() == [999]
 
 
-def test_refining_goes_from_the_noisiest_timestep_at_once_to_the_low_ones():
-    assert FULL.refining(1).timesteps.tolist() == [999]
-    assert FULL.refining(6).timesteps.tolist() == [24, 48, 72, 96, 120, 999]
-    assert FULL.refining(121).timesteps.tolist() == [*range(1, 121), 999]
-    torch.testing.assert_close(FULL.refining(6).alphas_cumprod, FULL.alphas_cumprod[[24, 48, 72, 96, 120, 999]])
-    for steps in (0, 122):
-        with pytest.raises(InputError, match=f"{steps} refining steps; there must be 1 to 121"):
-            FULL.refining(steps)
-
-
-def test_refining_fills_in_less_than_what_is_open():
-    """Where pictures are N(0, 1) and the network exact, evenly spaced steps draw a variance of 1. The way from the level sigma,
-    reached at once, makes sigma^2 / (1 + sigma^2) of it.
-    """
-    def denoise(x, t, conditional):
-        abar = FULL.alphas_cumprod[t.long()].to(x)[:, None, None, None]
-        return (1 - abar).sqrt() * x                                    # epsilon, for E[x_0] = sqrt(abar) x
-
-    torch.manual_seed(0)
-    noise = torch.randn(4, 4, 32, 32, dtype=torch.float64)
-    drawn = {
-        solver: float(sample_clip(denoise, noise, FULL, 100, "epsilon", solver=solver).var() / noise.var())
-        for solver in ("ddim", "ddim_refine")
-    }
-    abar = float(FULL.alphas_cumprod[120])
-    assert drawn["ddim"] == pytest.approx(1, rel=0.1) and drawn["ddim_refine"] == pytest.approx(1 - abar, rel=0.05)
-
-
 def test_both_predictions_mean_the_same_picture():
     torch.manual_seed(0)
     x_0, noise, t = torch.randn(5, 4, 6, 6), torch.randn(5, 4, 6, 6), torch.tensor([10, 200, 500, 800, 950])
@@ -242,14 +215,59 @@ def test_a_clip_is_sampled_by_the_solver_that_is_named(golden):
     for solver, schedule in (("ddim", even), ("dpmpp_2m", FULL.trailing(5)), ("ancestral", even)):
         expected = run(solver, stand_in(golden), noise, schedule, "v")
         assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 5, "v", solver=solver, draw=cpu_noise(5)), expected)
-    for solver, schedule in (("ddim_trailing", FULL.trailing(5)), ("ddim_refine", FULL.refining(5))):
-        expected = sample_ddim(stand_in(golden), noise, schedule, "v")
-        assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 5, "v", solver=solver), expected)
-    with pytest.raises(InputError, match="solver is 'heun'; .* ddim, ddim_trailing, ddim_refine, dpmpp_2m, ancestral"):
+    expected = sample_ddim(stand_in(golden), noise, FULL.trailing(5), "v")
+    assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 5, "v", solver="ddim_trailing"), expected)
+    with pytest.raises(InputError, match="solver is 'heun'; .* ddim, ddim_trailing, dpmpp_2m, ancestral"):
         sample_clip(stand_in(golden), noise, FULL, 5, "v", solver="heun")
     for steps in (0, 1000):
         with pytest.raises(InputError, match=f"{steps} sampling steps; there must be 1 to 999"):
             sample_clip(stand_in(golden), noise, FULL, steps, "v", solver="dpmpp_2m")
+
+
+# Guidance
+
+def scaled(golden, factor: float):
+    """A network whose prediction differs from the stand-in's."""
+    return lambda z, t, conditional: factor * stand_in(golden)(z, t, conditional)
+
+
+def test_guidance_of_1_is_the_conditional_prediction_alone(golden):
+    def never(z, t, conditional):
+        raise AssertionError("called without need")
+
+    denoise = stand_in(golden)
+    assert guided(denoise, never, 1.0) is denoise
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_guidance_extrapolates_the_picture_as_stock_samplers_do(golden, prediction):
+    """u + g (c - u) of predictions is the same of the pictures x_0 that they mean, which is how a host applies its cfg."""
+    torch.manual_seed(0)
+    z, t, known = torch.randn(3, 4, 6, 6), torch.full((3,), 700), torch.zeros(3, dtype=torch.bool)
+    c, u = stand_in(golden)(z, t.float(), known), scaled(golden, 0.3)(z, t.float(), known)
+    out = guided(stand_in(golden), scaled(golden, 0.3), 2.5)(z, t.float(), known)
+    x_c, x_u, x = (to_x0(FULL, z, t, said[:, :4], prediction) for said in (c, u, out))
+    assert same(x, x_u + 2.5 * (x_c - x_u), 1e-5) and float((x - x_c).abs().max()) > 0.1
+
+
+def test_guidance_leaves_the_learned_variance_to_the_conditional_call():
+    c, u = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4)
+    z = torch.zeros(2, 4, 4, 4)
+    out = guided(lambda *given: c, lambda *given: u, 3.0)(z, torch.zeros(2), torch.zeros(2, dtype=torch.bool))
+    assert torch.equal(out[:, 4:], c[:, 4:]) and same(out[:, :4], 3 * c[:, :4] - 2 * u[:, :4], 1e-6)
+
+
+def test_known_frames_stay_exact_under_guidance(golden):
+    torch.manual_seed(0)
+    noise, head = torch.randn(5, 4, 6, 6), torch.randn(2, 4, 6, 6)
+    denoise = guided(stand_in(golden), scaled(golden, 0.5), 4.0)
+    assert torch.equal(sample_clip(denoise, noise, FULL, 6, "v", head)[:2], head)
+
+
+@pytest.mark.parametrize("guidance", [0.9, 0.0, -1.0, float("nan"), float("inf")])
+def test_guidance_out_of_range_is_refused(golden, guidance):
+    with pytest.raises(InputError, match="The guidance is .*; it must be finite, 1 \\(off\\) or more"):
+        guided(stand_in(golden), stand_in(golden), guidance)
 
 
 # Conditional frames

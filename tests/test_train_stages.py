@@ -145,18 +145,6 @@ def test_times_of_a_step_are_spread_evenly(index):
         assert sorted((times // 100).tolist()) == list(range(10))
 
 
-def test_a_share_of_the_draws_goes_where_refining_goes(index):
-    shape = Shape(5, clips=2, draws=10)
-    for share in (0.0, 0.4, 1.0):
-        stage = replace(FRAMES, shapes=(shape,), refine=share)
-        t = torch.cat([item.t.flatten() for item in draw(index, stage, 0, 3, 1000)])
-        assert len(t) == 100 and 0 <= t.min() and t.max() <= 999
-        assert abs(int((t == 999).sum()) - 50 * share) <= 1
-        assert abs(int((t < 120).sum()) - (50 * share + 12 * (1 - share))) <= 2
-        for low in (120, 340, 560):                                        # the rest stays even
-            assert abs(int(((t >= low) & (t < low + 220)).sum()) - 22 * (1 - share)) <= 2
-
-
 def test_processes_draw_together_what_one_would(index):
     whole = next(batches(index, CLIPS, 0, 1, 1000, rank=0, size=1))
     halves = [next(batches(index, CLIPS, 0, 1, 1000, rank=rank, size=2)) for rank in (0, 1)]

@@ -8,25 +8,16 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from ...realportrait_core.diffusion.sampling import ancestral_step, cpu_noise
-from ...realportrait_core.diffusion.schedule import Schedule, linear_schedule, spread, visiting
+from ...realportrait_core.diffusion.schedule import Schedule, spread, visiting
 from ...realportrait_core.errors import InputError
 from .model import LearnedVariance, config_of
 
 
 def respaced_sigmas(model_sampling, steps: int) -> Tensor:
     """The levels (steps + 1,) that IDDPM visits in `steps` steps, out of the model's own table, and 0."""
-    return levels_at(model_sampling, spread(steps, len(model_sampling.sigmas)))
-
-
-def refining_sigmas(model_sampling, steps: int) -> Tensor:
-    """The levels (steps + 1,) of the core's solver "ddim_refine", out of the model's own table, and 0."""
-    return levels_at(model_sampling, linear_schedule(len(model_sampling.sigmas)).refining(steps).timesteps)
-
-
-def levels_at(model_sampling, timesteps: Tensor) -> Tensor:
-    """The noise at timesteps (T,), rising, from the most down, and 0: (T + 1,)."""
-    sigmas = model_sampling.sigmas[timesteps].cpu()
+    sigmas = model_sampling.sigmas[spread(steps, len(model_sampling.sigmas))].cpu()
     return torch.cat([sigmas.flip(0), sigmas.new_zeros(1)])
+
 
 
 def process_of(sigmas: Tensor) -> Schedule:

@@ -14,7 +14,7 @@ from .schedule import Schedule, at, learned_log_variance, posterior_mean, to_eps
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 Draw = Callable[[Tensor], Tensor]               # noise like this
 Callback = Callable[[int], None]                # told the step that was just taken, from 0
-Solver = Literal["ddim", "ddim_trailing", "ddim_refine", "dpmpp_2m", "ancestral"]
+Solver = Literal["ddim", "ddim_trailing", "dpmpp_2m", "ancestral"]
 
 
 def cpu_noise(seed: int) -> Draw:
@@ -144,8 +144,6 @@ def sample_clip(
         return sample_ddim(denoise, noise, schedule.respaced(steps), prediction, known=head, callback=callback)
     if solver == "ddim_trailing":
         return sample_ddim(denoise, noise, schedule.trailing(steps), prediction, known=head, callback=callback)
-    if solver == "ddim_refine":
-        return sample_ddim(denoise, noise, schedule.refining(steps), prediction, known=head, callback=callback)
     if solver == "dpmpp_2m":                    # visiting t = 0 too would be a leap in the logarithm, and overshoot
         return sample_dpmpp_2m(denoise, noise, schedule.trailing(steps), prediction, head, callback)
     if solver == "ancestral":

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ..errors import InputError
 
-REFINED = 0.12          # of all timesteps, from below: where `refining` goes on after its first step; sigma there is 0.42
 
 @dataclass(frozen=True)
 class Schedule:
@@ -50,16 +49,6 @@ class Schedule:
         if not 1 <= steps < len(self):
             raise InputError(f"{steps} sampling steps; there must be 1 to {len(self) - 1}.")
         chosen = spread(steps + 1, len(self))[1:]
-        return visiting(self.alphas_cumprod[chosen], self.timesteps[chosen])
-
-    def refining(self, steps: int) -> "Schedule":
-        """The noisiest timestep, at which a network says the mean of all pictures that fit, and from there at once down to
-        `REFINED`, to which the rest is `trailing`: what the mean leaves open is filled in, and the mean is not left again.
-        """
-        last, below = len(self) - 1, round(REFINED * len(self))
-        if not 1 <= steps <= below + 1:
-            raise InputError(f"{steps} refining steps; there must be 1 to {below + 1}.")
-        chosen = torch.cat([spread(steps, below + 1)[1:], torch.tensor([last])])
         return visiting(self.alphas_cumprod[chosen], self.timesteps[chosen])
 
 

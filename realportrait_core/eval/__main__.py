@@ -14,7 +14,7 @@ from ..dit.checkpoint import load_dit
 from ..errors import InputError, RealPortraitError
 from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
-from ..speed import exact
+from ..speed import GUIDANCE, STEPS, exact
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
 from . import protocol
@@ -29,10 +29,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("mode", choices=sorted(CASES))
     parser.add_argument("--data", type=Path, required=True, help="folder of .mp4 clips in the form of heads256")
     parser.add_argument("--limit", type=int, help="the first so many clips or pairs, by name; all by default")
-    parser.add_argument("--steps", type=int, default=20,
+    parser.add_argument("--steps", type=int, default=STEPS,
                         help="of each clip (%(default)s); PSNR rewards few, so compare at one number; distilled weights have their own")
-    parser.add_argument("--solver", choices=get_args(Solver),
-                        help="by default the sampler's, ddim_refine; ddim goes evenly from the noise to the picture")
+    parser.add_argument("--guidance", type=float, default=GUIDANCE,
+                        help="from the portrait without motion to the one with it (%(default)s); 1: none, half the time")
+    parser.add_argument("--solver", choices=get_args(Solver), help="by default ddim, or that of distilled weights")
     parser.add_argument("--json", type=Path, help="write every figure, those of each frame too")
     parser.add_argument("--strip", type=Path, help="write a PNG of portrait, truth and results, to be looked at")
     parser.add_argument("--vid2vid", type=Path, default=WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")
@@ -55,9 +56,9 @@ def evaluate(options: argparse.Namespace) -> dict:
     speed = exact(networks.dit.cfg, options.steps)
     if options.solver:
         speed = replace(speed, solver=options.solver)
-    outcomes, left_out = protocol.run(networks, cases, speed)
+    outcomes, left_out = protocol.run(networks, cases, speed, options.guidance)
     report = {
-        "mode": options.mode, "data": str(options.data), "steps": speed.steps, "solver": speed.solver, "seed": protocol.SEED,
+        "mode": options.mode, "data": str(options.data), "steps": speed.steps, "solver": speed.solver, "guidance": options.guidance, "seed": protocol.SEED,
         "weights": {name: str(getattr(options, name)) for name in ("vid2vid", "dit", "vae")},
         "scored": "frames 1 to the last; frame 0 is the portrait",
         "clips_used": len(outcomes), "clips_total": len(cases), "left_out": left_out,

@@ -190,7 +190,7 @@ def prepare(networks: Networks, case: Case) -> Prepared:
 
 
 @torch.inference_mode()
-def run_case(networks: Networks, case: Case, speed: Speed) -> Outcome:
+def run_case(networks: Networks, case: Case, speed: Speed, guidance: float = 1.0) -> Outcome:
     """Animate and score one case. FaceError where a face is missing, InputError where the clips do not belong together."""
     given = prepare(networks, case)
     motion, framed, pictures = given.motion, given.portrait, given.truth
@@ -198,6 +198,7 @@ def run_case(networks: Networks, case: Case, speed: Speed) -> Outcome:
     latent = encode(networks.vae, framed)
     latents = render(
         networks.dit, networks.schedule, latent, motion, speed.steps, SEED, solver=speed.solver, caching=speed.caching,
+        guidance=guidance,
     )
     seconds = time.perf_counter() - began
 
@@ -248,13 +249,13 @@ def to_bytes(pictures: Tensor) -> Tensor:
 
 # The whole run
 
-def run(networks: Networks, cases: list[Case], speed: Speed) -> tuple[list[Outcome], dict[str, str]]:
+def run(networks: Networks, cases: list[Case], speed: Speed, guidance: float = 1.0) -> tuple[list[Outcome], dict[str, str]]:
     """All cases, and those left out because of a face: name -> reason."""
     outcomes, left_out = [], {}
     for done, case in enumerate(cases, 1):
         began = time.perf_counter()
         try:
-            outcome = run_case(networks, case, speed)
+            outcome = run_case(networks, case, speed, guidance)
         except FaceError as error:
             left_out[case.name] = str(error)
             log.warning("%d/%d %s left out: %s", done, len(cases), case.name, error)

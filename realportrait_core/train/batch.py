@@ -14,7 +14,6 @@ import torch
 
 from ..checkpoint import read_header
 from ..diffusion.conditional import training_mask
-from ..diffusion.schedule import REFINED
 from ..errors import InputError
 from ..generate import driven_keypoints, place_maps
 from ..motion_map import MotionMaps
@@ -101,21 +100,13 @@ def stratified_times(count: int, steps: int, source: torch.Generator) -> torch.T
     return (places[torch.randperm(count, generator=source)] * steps).long().clamp(max=steps - 1)
 
 
-def favoured(t: torch.Tensor, steps: int, share: float) -> torch.Tensor:
-    """t (...) int, even over 0 .. steps - 1, so that of a `share` of them one half lies at the last timestep and the other evenly
-    below REFINED, and the rest is even as before."""
-    even, half = (t + 0.5) / steps, share / 2
-    low, rest = even / max(half, 1e-9) * REFINED, (even - half) / max(1 - share, 1e-9)
-    return torch.where(even < half, low, torch.where(even < 1 - half, rest, 1.0)).mul(steps).long().clamp(max=steps - 1)
-
-
 def draw(index: Index, stage: Stage, seed: int, step: int, timesteps: int) -> list[Item]:
     """Step `step` of a stage: its portraits, those of all processes."""
     shape = stage.shapes[step % len(stage.shapes)]
     usable = index.usable(shape)
     source = generator(seed, step)
     count = (shape.portraits, shape.clips, shape.draws)
-    times = favoured(stratified_times(prod(count), timesteps, source), timesteps, stage.refine).view(count)
+    times = stratified_times(prod(count), timesteps, source).view(count)
     chosen = usable[torch.randint(len(usable), (shape.portraits,), generator=source)]
     return [draw_item(index, shape, sample, times[i], generator(seed, step, 1 + i)) for i, sample in enumerate(chosen.tolist())]
 

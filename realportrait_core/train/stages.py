@@ -42,7 +42,6 @@ class Stage:
     read: float = 0.0           # weight of the error with which the motion latent's first channels say the frame's latent
     even: float = 0.0           # a frame weighs this / (this + the error of its reading); 0: all the same
     alone: bool = False         # that error is all there is: the motion mapper learns by itself
-    refine: float = 0.0         # share of draws that go where "ddim_refine" goes: half to its first timestep, half to the others
     distil: int = 0             # steps that a student learns to make do with; 0: the network learns from the data
 
 
@@ -56,7 +55,7 @@ PAPER_CLIPS = Stage((Shape(4, frames=16),), steps=30_000, lr=2e-5, warmup=500, a
 MINI_FRAMES = Stage((Shape(6, clips=3),), steps=3000, lr=1.5e-3, warmup=100, average=0.995, muon=True, face=3.0, read=1.0)
 MINI_CLIPS = Stage(
     (Shape(4, frames=5, stride=4, draws=2), Shape(1, frames=16, draws=2)), steps=2500, lr=1.2e-3, warmup=30, average=0.995,
-    muon=True, face=3.0, read=1.0, refine=0.5, even=0.03,
+    muon=True, face=3.0, read=1.0, even=0.03,
 )
 # Before stage 1, if wanted. Convolutions learn what a warped feature shows far sooner than attention does, and without the
 # backbone a step takes a fraction of the time.

@@ -54,6 +54,7 @@ SHOWN = {
         "scheduler": "host/test_nodes.py::test_every_setting_of_the_sampler_changes_the_frames",
         "strength": "host/test_nodes.py::test_motion_reaches_the_frames",
         "speed": "host/test_nodes.py::test_speed_chooses_steps_sampler_and_caching",
+        "guidance": "host/test_nodes.py::test_every_setting_of_the_sampler_changes_the_frames",
     },
     "RealPortraitContinueClip": {
         "start_frame": "host/test_nodes.py::test_a_clip_is_of_the_frames_that_were_asked_for",
@@ -94,7 +95,6 @@ SHOWN = {
     },
     "RealPortraitSigmas": {
         "steps": "host/test_iddpm.py::test_sigmas_are_those_of_iddpm",
-        "spacing": "host/test_iddpm.py::test_sigmas_that_refine",
     },
     "RealPortraitIDDPMSampler": {},
 }

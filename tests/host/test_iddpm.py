@@ -93,20 +93,6 @@ def test_sigmas_are_those_of_iddpm(pack, run_node, load, steps):
     assert torch.equal(model.get_model_object("model_sampling").timestep(sigmas[:-1]), respaced.timesteps.flip(0))
 
 
-@pytest.mark.parametrize("steps", [1, 2, 20, 121])
-def test_sigmas_that_refine(pack, run_node, load, steps):
-    """The levels of the core's solver, and the host finds its timesteps in them."""
-    model = load()
-    sigmas, = run_node("RealPortraitSigmas", model=model, steps=steps, spacing="refine")
-    refining = pack("realportrait_core.diffusion.schedule").linear_schedule().refining(steps)
-    expected = (1 / refining.alphas_cumprod - 1).sqrt().flip(0)
-    assert sigmas.shape == (steps + 1,) and sigmas[-1] == 0
-    assert torch.allclose(sigmas[:-1].double(), expected, rtol=1e-6)
-    assert torch.equal(model.get_model_object("model_sampling").timestep(sigmas[:-1]), refining.timesteps.flip(0))
-    with pytest.raises(pack("realportrait_core.errors").InputError, match="spacing is 'odd'; it must be one of: even, refine"):
-        run_node("RealPortraitSigmas", model=model, steps=steps, spacing="odd")
-
-
 def test_sigmas_of_impossible_steps(pack, run_node, load):
     with pytest.raises(pack("realportrait_core.errors").InputError, match="1001 sampling steps"):
         run_node("RealPortraitSigmas", model=load(), steps=1001)

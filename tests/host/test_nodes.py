@@ -20,7 +20,7 @@ OURS = [
     "RealPortraitLoadStitching", "RealPortraitStitch",
 ]
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
-SETTINGS = {"seed": 5, "steps": 2, "sampler_name": "euler", "scheduler": "normal", "strength": 1.0}
+SETTINGS = {"seed": 5, "steps": 2, "sampler_name": "euler", "scheduler": "normal", "strength": 1.0, "guidance": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -215,26 +215,25 @@ def test_one_step_and_the_last_seed(run_node, model, vae, motion_of):
     assert latent["samples"].shape == (17, 4, 8, 8) and torch.isfinite(latent["samples"]).all()
 
 
-@pytest.mark.parametrize("sampler", ["euler", "uni_pc", "dpm_fast"])
-def test_our_sampler_is_the_stock_sampler_clip_by_clip(host, run_node, model, vae, motion_of, sampler):
-    """31 frames are two whole clips: KSampler with Conditioning, then with Continue Clip, gives the same latents.
-
-    Also under samplers that let known frames drift by themselves.
+@pytest.mark.parametrize("sampler, guidance", [("euler", 1.0), ("euler", 2.0), ("uni_pc", 1.5), ("dpm_fast", 1.5)])
+def test_our_sampler_is_the_stock_sampler_clip_by_clip(host, run_node, model, vae, motion_of, sampler, guidance):
+    """31 frames are two whole clips: KSampler with Conditioning, then with Continue Clip, gives the same latents, its cfg
+    being our guidance. Also under samplers that let known frames drift by themselves.
     """
     motion, portrait = motion_of(31), picture(1)
-    given = {**SETTINGS, "sampler_name": sampler}
+    given = {**SETTINGS, "sampler_name": sampler, "guidance": guidance}
     ours = run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **given)[0]["samples"]
 
     stock = host.NODE_CLASS_MAPPINGS["KSampler"]().sample
     positive, negative, latent = run_node(
         "RealPortraitConditioning", vae=vae, portrait=portrait, motion=motion, start_frame=0, frames=16, strength=1.0
     )
-    first, = stock(model, 5, 2, 1.0, sampler, "normal", positive, negative, latent)
+    first, = stock(model, 5, 2, guidance, sampler, "normal", positive, negative, latent)
     positive, negative, latent = run_node(
         "RealPortraitContinueClip", positive=positive, previous=first, motion=motion, start_frame=15, frames=16, overlap=1
     )
     assert torch.equal(latent["samples"][0], first["samples"][-1]) and not latent["noise_mask"][0].any()
-    second, = stock(model, 6, 2, 1.0, sampler, "normal", positive, negative, latent)
+    second, = stock(model, 6, 2, guidance, sampler, "normal", positive, negative, latent)
     assert torch.equal(second["samples"][0], first["samples"][-1])
     joined = torch.cat([first["samples"], second["samples"][1:]])
     assert torch.equal(joined, ours)
@@ -495,7 +494,7 @@ def test_what_is_done_where_the_face_is_missing(pack, extract, detecting):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seed": 6}, {"steps": 2}, {"sampler_name": "heun"}, {"scheduler": "karras"}, {"scheduler": "refine"}], ids=str,
+    "changes", [{"seed": 6}, {"steps": 2}, {"sampler_name": "heun"}, {"scheduler": "karras"}, {"guidance": 2.0}], ids=str,
 )
 def test_every_setting_of_the_sampler_changes_the_frames(run_node, model, vae, motion_of, changes):
     given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(2))
@@ -506,24 +505,39 @@ def test_every_setting_of_the_sampler_changes_the_frames(run_node, model, vae, m
     assert torch.equal(plain, again) and float((other - plain).abs().max()) > 1e-3
 
 
-def test_refine_visits_the_levels_of_the_cores_solver(pack, run_node, model, vae, motion_of):
-    """And no others: the first step goes from pure noise to the level of timestep 120."""
-    told = []
+def test_an_old_workflow_that_names_refine_runs_with_even_steps(host, run_node, model, vae, motion_of, caplog):
+    node = host.NODE_CLASS_MAPPINGS["RealPortraitSampler"]
+    assert node.validate_inputs(scheduler="refine") is True and node.validate_inputs(scheduler="normal") is True
+    assert "scheduler is 'odd'; it must be one of: " in node.validate_inputs(scheduler="odd")
+    given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(2), **SETTINGS)
+    old = run_node("RealPortraitSampler", **{**given, "scheduler": "refine"})[0]["samples"]
+    assert "'refine' is no longer offered" in caplog.text
+    assert torch.equal(old, run_node("RealPortraitSampler", **given)[0]["samples"])
 
-    def noted(run, args):
-        told.append(args["timestep"][0])
-        return run(args["input"], args["timestep"], **args["c"])
 
-    watched = model.clone()
-    watched.set_model_unet_function_wrapper(noted)
-    given = dict(vae=vae, portrait=picture(1), motion=motion_of(2), **{**SETTINGS, "scheduler": "refine"})
-    made = run_node("RealPortraitSampler", model=watched, **{**given, "steps": 4})[0]["samples"]
-    ours = pack("realportrait_core.diffusion.schedule").linear_schedule().refining(4)
-    sigmas = (1 / ours.alphas_cumprod - 1).sqrt().flip(0)
-    torch.testing.assert_close(torch.stack(told).double(), sigmas, rtol=1e-5, atol=0)
-    assert torch.isfinite(made).all()
-    with refused(pack, "122 refining steps; there must be 1 to 121"):
-        run_node("RealPortraitSampler", model=model, **{**given, "steps": 122})
+def test_guidance_calls_the_network_twice_and_reads_the_portrait_once(run_node, model, vae, motion_of):
+    network = model.model.diffusion_model
+    steps, controls, portraits = [], [], []
+    hooks = [
+        network.final_layer.register_forward_hook(lambda *given: steps.append(1)),
+        network.controlnet[0].register_forward_hook(lambda *given: controls.append(1)),
+        network.csize_embedder.register_forward_hook(lambda *given: portraits.append(1)),   # once a portrait, and in no step
+    ]
+    try:
+        given = dict(model=model, vae=vae, portrait=picture(9), motion=motion_of(20), **{**SETTINGS, "steps": 3})
+        samples = run_node("RealPortraitSampler", **{**given, "guidance": 1.5})[0]["samples"]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert (len(steps), len(controls), len(portraits)) == (12, 6, 1)            # 2 clips of 3 steps; no motion, no control
+    assert torch.isfinite(samples).all()
+
+
+@pytest.mark.parametrize("guidance", [0.5, float("nan")])
+def test_guidance_out_of_range_is_refused(pack, run_node, model, vae, motion_of, guidance):
+    with refused(pack, "The guidance is .*; it must be finite, 1 \\(off\\) or more"):
+        run_node("RealPortraitSampler", model=model, vae=vae, portrait=picture(1), motion=motion_of(2), **{
+            **SETTINGS, "guidance": guidance})
 
 
 def test_a_clip_is_of_the_frames_that_were_asked_for(run_node, vae, motion_of):
