@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,7 @@ from realportrait_core.face.crop import rescale
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.train import __main__ as command
 from realportrait_core.train import loop, prepare, recipe
+from realportrait_core.train.appearance import Appearance
 from realportrait_core.train.dit import from_scratch
 from realportrait_core.train.data.frozen import freeze_segment
 from realportrait_core.train.decoder import WIDTHS, train_decoder, widened
@@ -28,6 +30,7 @@ from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.loop import Budget, fit, recalibrate
 from realportrait_core.train.motion import draw_faces, motion_loss, train_motion
 from realportrait_core.train.muon import between_features, orthogonal
+from realportrait_core.train.photos import read_photos
 from realportrait_core.train.store import Store, jitter, open_store, to_unit
 from realportrait_core.train.truth import NUM_KP, SURFACE, load_heads, pick
 from realportrait_core.train.warp import fit_readout, near, scale_down, train_renderer
@@ -423,6 +426,30 @@ def test_a_widened_decoder_is_the_same_and_learns_with_its_new_channels(cache, t
     assert after > before + 1
     with pytest.raises(InputError, match="Crops of 100 px; they must be of multiples of 8, and at most 256"):
         train_decoder(store, vae, None, tmp_path / "e.ckpt", Budget(steps=1), side=100, holdout=0)
+
+
+def test_a_decoder_learns_what_pictures_look_like_on_photographs_too(cache, tmp_path):
+    """Its pictures get back detail that an error alone leaves out; encoder as before."""
+    torch.manual_seed(0)
+    vae, store = TinyVAE((4, 8, 8, 8)), open_store(cache, CLIPS)
+    photos = np.stack([cv2.resize(np.ascontiguousarray(store.frames[1, t]), (256, 256)) for t in range(3)])
+    for i, photo in enumerate(photos):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), photo[..., ::-1])
+    read = read_photos(tmp_path)
+    assert np.array_equal(read, photos)
+    judge = Appearance(torch.device("cpu"), torch.float32, warmup=2)
+    before = {name: value.clone() for name, value in widened(vae, WIDTHS).state_dict().items()}
+    trained = train_decoder(store, vae, None, tmp_path / "d.ckpt", Budget(steps=4), batch=4, side=64, holdout=0, photos=read,
+                            appearance=judge)
+    assert judge.steps == 4 and set(judge.balance.norms) == {"features", "adversarial"}
+    state = trained.state_dict()
+    assert all(torch.equal(value, before[name]) == name.startswith(("taesd_encoder", "vae_")) for name, value in state.items()
+               if "bias" not in name)
+    (tmp_path / "wide.png").write_bytes(cv2.imencode(".png", photos[0][:, :128])[1].tobytes())
+    with pytest.raises(InputError, match="wide.png is 128x256 px; all must be square and of one size"):
+        read_photos(tmp_path)
+    with pytest.raises(InputError, match="holds no photograph"):
+        read_photos(tmp_path / "nowhere")
 
 
 # The recipe

@@ -199,6 +199,18 @@ def test_measured_numbers_are_in_report_and_sample(prepared):
     assert all(entry.name in table for entry in report.entries if entry.dropped)
 
 
+def test_the_frames_are_kept_where_that_is_asked_for(folder, prepared, detector, networks, tmp_path):
+    out, report = prepared
+    assert load_sample(out / files_of(report, f"{folder.name}/good.mp4")[0]).pictures is None
+    made = prepare_samples([folder / "good.mp4", folder / "portrait.png"], tmp_path, *networks, detector, CLIP, FILTERS, pictures=True)
+    sample = load_sample(tmp_path / made.kept("video")[0].file)
+    assert torch.equal(sample.pictures.movedim(1, -1), torch.from_numpy(frames_of(folder / "good.mp4")))
+    image = load_sample(tmp_path / made.kept("image")[0].file)
+    assert image.pictures.shape == (2, 3, 256, 256) and not torch.equal(*image.pictures)
+    with pytest.raises(InputError, match="other settings: pictures True .now None"):
+        prepare_samples([folder / "good.mp4"], tmp_path, *networks, detector, CLIP, FILTERS)
+
+
 def test_a_cut_ends_a_segment(folder, prepared):
     out, report = prepared
     (entry,) = [entry for entry in report.entries if entry.name.endswith("/cut.mp4")]

@@ -166,7 +166,7 @@ class RealPortraitDiT(nn.Module):
         reference: Reference | None,
         control: Tensor | None,
         conditional: Tensor | None = None,
-        strength: float = 1.0,
+        strength: float | Tensor = 1.0,
         cache: StepCache | None = None,
     ) -> Tensor:
         """The prediction for every frame of B clips, (B, L, 4, h, w), or 8 channels with the learned variance; float32.
@@ -177,7 +177,7 @@ class RealPortraitDiT(nn.Module):
                      other in time are clips of L = 1
         control      (L, S, C) for every clip, or (B L, S, C)
         conditional  (B, L) bool: these frames count as t = 0
-        strength     factor on the control's residuals
+        strength     factor on the control's residuals, one or (B, 1, 1, 1); 0 is a clip without motion
         cache        this clip's, where steps may take over from those before; None: every step is computed
         """
         self.check(z_t, t, shape, reference, control, conditional)
@@ -206,12 +206,12 @@ class RealPortraitDiT(nn.Module):
             yield residual
 
     def later_blocks(
-        self, x: Tensor, residuals: Iterable[Tensor], m: Modulation, keys: Sequence[KeyValue | None], strength: float
+        self, x: Tensor, residuals: Iterable[Tensor], m: Modulation, keys: Sequence[KeyValue | None], strength: float | Tensor
     ) -> Tensor:
         """The backbone from block 1 on, the first of them with a residual of the control: x (B, L, S, C) -> (B, L, S, C)."""
         for block, key_value, residual in zip_longest(list(self.blocks)[1:], keys, residuals):
             if residual is not None:
-                x = torch.add(x, residual, alpha=strength)
+                x = x + strength * residual
             x = block(x, m, key_value)
         return x
 

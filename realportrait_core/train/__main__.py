@@ -15,14 +15,15 @@ from .heads import __main__ as heads
 MINUTES = 150.0         # of the whole recipe; a single step takes its share of them
 TRAININGS = {"vae": recipe.vae, "decoder": recipe.decoder, "motion": recipe.motion, "renderer": recipe.renderer, "mini": recipe.mini}
 CHORES = {"render": recipe.render, "prepare": recipe.prepare_faces, "samples": recipe.samples, "export": recipe.export}
-STAGES = {"frames": 0, "clips": 1, "distil": 2, "maps": 3}
+STAGES = {"frames": 0, "clips": 1, "distil": 2, "maps": 3, "student": 4}
 HELP = {"maps": "Before stage 1, if wanted: the motion mapper by itself learns what a warped feature shows (for --init).",
         "frames": "Stage 1 of the DiT on samples: single frames, of videos and pictures.",
         "clips": "Stage 2 of the DiT on samples: clips of L frames, from the weights of stage 1.",
         "distil": "Beyond the paper: weights that need 4 steps, from those of stage 2 (--init), on the same samples.",
+        "student": "Beyond the paper: weights for 4 steps that learn what their pictures look like, from those of stage 2 (--init).",
         "heads": "Synthetic heads as data, or as a contact sheet: `heads --help` lists its options."}
 ORDER = (
-    "maps", "frames", "clips", "distil", "heads", "mini", "render", "prepare", "vae", "decoder", "motion", "renderer", "samples", "export",
+    "maps", "frames", "clips", "distil", "student", "heads", "mini", "render", "prepare", "vae", "decoder", "motion", "renderer", "samples", "export",
 )
 
 
@@ -47,7 +48,8 @@ def stage_options() -> argparse.ArgumentParser:
     add("--recompute", action="store_true", help="activation checkpointing: less memory, a third more time")
     add("--shard", action="store_true", help="FSDP2 instead of DDP, where torchrun started several processes")
     add("--board", type=Path, help="folder for TensorBoard's files and sample strips")
-    add("--vae", type=Path, help="tiny VAE in SD1.5's latent space, to draw the sample strips with")
+    add("--vae", type=Path, help="tiny VAE in SD1.5's latent space: draws the sample strips, decodes a student's pictures")
+    add("--perceptual", type=Path, help="wheel stlpips-pytorch 0.0.2: a student's loss takes ST-LPIPS by VGG16 too")
     return options
 
 
@@ -85,6 +87,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             step = steps.add_parser(name, parents=[of_recipe], help=function.__doc__, description=function.__doc__)
             if name in TRAININGS:
                 step.add_argument("--minutes", type=float, default=MINUTES * recipe.SHARES.get(name, 1.0), help="%(default)s")
+            if name == "decoder":
+                step.add_argument("--photos", type=Path, help="folder of square photographs of the clips' size: half of every batch")
+                step.add_argument("--looks", action="store_true", help="by a discriminator beside the error: sharper, and a little less PSNR")
+                step.add_argument("--perceptual", type=Path, help="wheel stlpips-pytorch 0.0.2: the loss takes ST-LPIPS by VGG16 too")
             if name == "renderer":
                 step.add_argument("--start", type=Path, help="Face Vid2vid to go on from; from scratch by default")
     return parser.parse_args(argv)

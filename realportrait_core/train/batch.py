@@ -87,6 +87,7 @@ class Item:
     t: torch.Tensor             # (N, D) timestep of each draw of each clip
     conditional: torch.Tensor   # (N, D, L) bool
     seed: int                   # of its noise
+    unmoved: torch.Tensor | None = None     # (N, D) bool, draws without the motion; None: all have it
 
 
 def generator(seed: int, step: int, part: int = 0) -> torch.Generator:
@@ -108,10 +109,15 @@ def draw(index: Index, stage: Stage, seed: int, step: int, timesteps: int) -> li
     count = (shape.portraits, shape.clips, shape.draws)
     times = stratified_times(prod(count), timesteps, source).view(count)
     chosen = usable[torch.randint(len(usable), (shape.portraits,), generator=source)]
-    return [draw_item(index, shape, sample, times[i], generator(seed, step, 1 + i)) for i, sample in enumerate(chosen.tolist())]
+    return [
+        draw_item(index, shape, sample, times[i], generator(seed, step, 1 + i), stage.unmoved)
+        for i, sample in enumerate(chosen.tolist())
+    ]
 
 
-def draw_item(index: Index, shape: Shape, sample: int, t: torch.Tensor, source: torch.Generator) -> Item:
+def draw_item(
+    index: Index, shape: Shape, sample: int, t: torch.Tensor, source: torch.Generator, unmoved: float = 0.0
+) -> Item:
     """Single frames: any but frame 0 of an image, whose portrait that is; clips: a random start."""
     total = int(index.frames[sample])
     portrait = int(torch.randint(int(index.portraits[sample]), (), generator=source))
@@ -124,7 +130,8 @@ def draw_item(index: Index, shape: Shape, sample: int, t: torch.Tensor, source: 
         frames = starts + shape.stride * torch.arange(shape.frames)                     # (N, L)
     conditional = training_mask(shape.clips * shape.draws, shape.frames, source).unflatten(0, (shape.clips, shape.draws))
     seed = int(torch.randint(2**62, (), generator=source))
-    return Item(sample, portrait, frames, t, conditional, seed)
+    left_out = torch.rand(t.shape, generator=source) < unmoved
+    return Item(sample, portrait, frames, t, conditional, seed, left_out)
 
 
 # What the network reads
@@ -145,6 +152,8 @@ class Batch:
     face: torch.Tensor          # (R, N L, 2, 3)
     own_face: torch.Tensor      # (R, 2, 3)
     size: int                   # px, side of the frames
+    pictures: torch.Tensor | None = None    # (R N, L, 3, S, S) uint8, where the samples keep them
+    unmoved: torch.Tensor | None = None     # (R N D,) bool, draws without the motion, by which guidance is learned
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(value.to(device) if isinstance(value, torch.Tensor) else value for value in vars(self).values()))
@@ -172,7 +181,10 @@ def load_item(index: Index, item: Item) -> dict[str, torch.Tensor]:
     z = sample.latents[item.frames].float()                                             # (N, L, 4, h, w)
     draws = item.t.shape[1]
     source = torch.Generator().manual_seed(item.seed)
-    return {
+    unmoved = torch.zeros(item.t.shape, dtype=torch.bool) if item.unmoved is None else item.unmoved
+    kept = {} if sample.pictures is None else {"pictures": sample.pictures[item.frames]}
+    return kept | {
+        "unmoved": unmoved.flatten(),
         "z_r": sample.latents[int(sample.portraits[item.portrait])].float(),
         "z": z,
         "noise": torch.randn(clips * draws, *z.shape[1:], generator=source),
@@ -188,9 +200,11 @@ def load_item(index: Index, item: Item) -> dict[str, torch.Tensor]:
 
 
 def collate(rows: list[dict[str, torch.Tensor]], size: int) -> Batch:
-    joined = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-    for name in ("z", "noise", "t", "conditional"):
-        joined[name] = joined[name].flatten(0, 1)
+    shared = set.intersection(*(set(row) for row in rows))         # pictures only where all samples keep them
+    joined = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name in shared}
+    for name in ("z", "noise", "t", "conditional", "unmoved", "pictures"):
+        if name in joined:
+            joined[name] = joined[name].flatten(0, 1)
     return Batch(**joined, size=size)
 
 

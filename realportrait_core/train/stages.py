@@ -42,6 +42,8 @@ class Stage:
     read: float = 0.0           # weight of the error with which the motion latent's first channels say the frame's latent
     even: float = 0.0           # a frame weighs this / (this + the error of its reading); 0: all the same
     alone: bool = False         # that error is all there is: the motion mapper learns by itself
+    unmoved: float = 0.0        # share of draws without the motion: what guidance leads away from
+    appearance: bool = False    # a student of `distil` steps learns from its own decoded pictures (student.py)
     distil: int = 0             # steps that a student learns to make do with; 0: the network learns from the data
 
 
@@ -55,7 +57,7 @@ PAPER_CLIPS = Stage((Shape(4, frames=16),), steps=30_000, lr=2e-5, warmup=500, a
 MINI_FRAMES = Stage((Shape(6, clips=3),), steps=3000, lr=1.5e-3, warmup=100, average=0.995, muon=True, face=3.0, read=1.0)
 MINI_CLIPS = Stage(
     (Shape(4, frames=5, stride=4, draws=2), Shape(1, frames=16, draws=2)), steps=2500, lr=1.2e-3, warmup=30, average=0.995,
-    muon=True, face=3.0, read=1.0, even=0.03,
+    muon=True, face=3.0, read=1.0, even=0.03, unmoved=0.12,
 )
 # Before stage 1, if wanted. Convolutions learn what a warped feature shows far sooner than attention does, and without the
 # backbone a step takes a fraction of the time.
@@ -70,6 +72,13 @@ MINI_DISTIL = Stage(
     (Shape(4, frames=5, stride=4), Shape(1, frames=16)), steps=600, lr=3e-4, warmup=20, average=0.98, muon=True, face=3.0,
     distil=4,
 )
+# Beyond the paper too: few steps again, judged by what they look like.
+PAPER_STUDENT = Stage((Shape(4, frames=16),), steps=5000, lr=1e-5, warmup=200, average=0.999, distil=4, appearance=True)
+MINI_STUDENT = Stage(
+    (Shape(2, frames=5, stride=4), Shape(2, frames=5, stride=4), Shape(1, frames=10)), steps=600, lr=2e-4, warmup=20,
+    average=0.99, distil=4, appearance=True,
+)
 STAGES = {
-    "paper": (PAPER_FRAMES, PAPER_CLIPS, PAPER_DISTIL, PAPER_MAPS), "mini": (MINI_FRAMES, MINI_CLIPS, MINI_DISTIL, MINI_MAPS),
+    "paper": (PAPER_FRAMES, PAPER_CLIPS, PAPER_DISTIL, PAPER_MAPS, PAPER_STUDENT),
+    "mini": (MINI_FRAMES, MINI_CLIPS, MINI_DISTIL, MINI_MAPS, MINI_STUDENT),
 }

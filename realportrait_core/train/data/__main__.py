@@ -44,6 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--portraits", type=int, default=3, help="frames of a clip that can be its portrait (%(default)s)")
     parser.add_argument("--crops", type=int, default=1, help="random crops of an image (%(default)s)")
     parser.add_argument("--rebuild", action="store_true", help="delete the samples of earlier runs in --out and make them anew")
+    parser.add_argument("--pictures", action="store_true", help="keep the frames in the samples too, for `train student`")
     thresholds = parser.add_argument_group("thresholds: what is beyond one is left out, and reported")
     for entry in fields(Filters):
         default = "0.3 of the preset's picture" if entry.name == "face_side" else f"{entry.default:g}"
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     report = prepare_samples(
         options.sources, options.out, load_vid2vid(options.weights).to(device), load_vae(options.vae).to(device),
         FaceDetector(options.detector or find_detector()), cfg, filters, options.portraits, options.crops, options.rebuild,
-        callback=Clock(),
+        callback=Clock(), pictures=options.pictures,
     )
     log.info("%s\nthe whole report: %s", report.table(), options.out / REPORT)
     if not report.kept("video") and not report.kept("image"):

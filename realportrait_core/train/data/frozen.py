@@ -40,7 +40,7 @@ def freeze_segment(
         f=torch.cat([keypoints.feature for keypoints in seen]).half(),
         portrait_poses=cat([keypoints.portrait for keypoints in seen]),
         portrait_crops=torch.stack([keypoints.portrait_crop for keypoints in seen]),
-        poses=driven.driver, points=points, driver_crop=driven.driver_crop,
+        poses=driven.driver, points=points, driver_crop=driven.driver_crop, pictures=to_bytes(frames),
     ))
 
 
@@ -58,7 +58,7 @@ def freeze_crop(vid2vid: FaceVid2Vid, vae: TinyVAE, frames: torch.Tensor, points
         kind="image", size=frames.shape[1], latents=encode(vae, frames), portraits=torch.tensor([0]),
         f=driven.feature.half(), portrait_poses=driven.portrait, portrait_crops=driven.portrait_crop[None],
         poses=cat([driven.driver, moved(driven.driver, driven.driver_crop @ crop @ torch.linalg.inv(driven.driver_crop))]),
-        points=points, driver_crop=driven.driver_crop,
+        points=points, driver_crop=driven.driver_crop, pictures=to_bytes(frames),
     ))
 
 
@@ -81,6 +81,11 @@ def encode(vae: TinyVAE, frames: torch.Tensor) -> torch.Tensor:
     device = device_of(vae)
     parts = (vae.encode(part.movedim(-1, 1).to(device)) for part in frames.split(CHUNK))
     return torch.cat([part.half().cpu() for part in parts])
+
+
+def to_bytes(frames: torch.Tensor) -> torch.Tensor:
+    """(T, S, S, 3) in [0, 1] -> (T, 3, S, S) uint8."""
+    return (255 * frames).round().byte().movedim(-1, 1)
 
 
 def finite(sample: Sample) -> Sample:

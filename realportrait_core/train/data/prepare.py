@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -55,6 +55,7 @@ class Preparation:
     portraits: int          # portrait frames of a clip
     crops: int              # crops of an image
     marks: dict[str, str]   # fingerprints of weights and settings, for the samples' metadata
+    pictures: bool = False  # keep the frames in the samples too
 
     def write(
         self, source: Source, number: int, make: Callable[[], Sample], time: float, measured: dict[str, float]
@@ -69,7 +70,7 @@ class Preparation:
         if frames is not None:
             return Kept(path.name, frames, time, measured)
         try:
-            sample = make()
+            sample = make() if self.pictures else replace(make(), pictures=None)
         except InputError as error:
             return Dropped("not computable", str(error), time, 0, measured)
         said = {"time": f"{time:.3f}", "fps": f"{self.cfg.fps:g}", "measured": json.dumps(measured)}
@@ -92,10 +93,12 @@ def prepare_samples(
     crops: int = 1,
     rebuild: bool = False,
     callback: Progress | None = None,
+    pictures: bool = False,
 ) -> Report:
     """Samples of every video and image of `places` (files, folders, tar shards) in the folder `out`, with report.json.
 
     portraits: frames of a clip that can be the portrait; crops: random crops of an image, each a sample of its own.
+    pictures: keep the frames in the samples, for the training of a student (0.2 MB a frame of 256 px).
     rebuild: delete the samples that earlier runs into `out` made, and start anew. callback(bytes done, bytes in all, name)
     after each source. What cannot be used is in the report. Raises InputError where a place does not exist, `out` holds
     samples of other weights or settings, or the disk is full: what was made by then stays, and the same call goes on.
@@ -110,14 +113,14 @@ def prepare_samples(
     files = list_files(places, drop)
     total, done = sum(file.size for file in files), 0
     settings = {"format": FORMAT, "image_size": cfg.image_size, "fps": cfg.fps, "shortest": cfg.clip_frames,
-                "portraits": portraits, "crops": crops, **asdict(filters)}
+                "portraits": portraits, "crops": crops, **asdict(filters)} | ({"pictures": True} if pictures else {})
     header = {"weights": weights_fingerprint(vid2vid, vae), "settings": settings}
     try:
         out.mkdir(parents=True, exist_ok=True)
         journal, before = open_journal(out, header, rebuild)
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
         marks = {"weights": header["weights"], "vid2vid": weights_fingerprint(vid2vid), "settings": digest}
-        preparation = Preparation(out, vid2vid, vae, detector, cfg, filters, portraits, crops, marks)
+        preparation = Preparation(out, vid2vid, vae, detector, cfg, filters, portraits, crops, marks, pictures)
         entries: dict[str, Entry] = {}
         twins: list[Entry] = []
         reused = 0

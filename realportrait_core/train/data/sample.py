@@ -35,6 +35,7 @@ class Sample:
     poses: Pose                     # T, all seen in the driver's crop
     points: torch.Tensor            # (T, 5, 2) float32, px of the frame
     driver_crop: torch.Tensor       # (3, 3) float64, frame px -> crop px
+    pictures: torch.Tensor | None = None    # (T, 3, size, size) uint8, for trainings that decode; None: not kept
 
     def __post_init__(self):
         frames, kept = len(self.latents), len(self.portraits)
@@ -74,6 +75,8 @@ class Sample:
 def save_sample(path: Path, sample: Sample, note: dict[str, str]) -> None:
     """One safetensors file; `note` (source, measured numbers, fingerprints) goes into its metadata."""
     tensors = {name: getattr(sample, name).clone() for name in TENSORS}
+    if sample.pictures is not None:
+        tensors["pictures"] = sample.pictures.clone()
     for role in ("poses", "portrait_poses"):
         tensors |= {f"{role}.{field.name}": getattr(getattr(sample, role), field.name).clone() for field in fields(Pose)}
     save(path, tensors, {"kind": sample.kind, "size": str(sample.size)} | note)
@@ -86,4 +89,5 @@ def load_sample(path: Path) -> Sample:
     if missing or metadata.get("kind") not in KINDS:
         raise InputError(f"{path} is not a training sample: {', '.join(missing) or 'its kind'} is missing.")
     poses = {role: Pose(*(tensors[f"{role}.{field.name}"] for field in fields(Pose))) for role in ("poses", "portrait_poses")}
-    return Sample(metadata["kind"], int(metadata["size"]), **{name: tensors[name] for name in TENSORS}, **poses)
+    return Sample(metadata["kind"], int(metadata["size"]), **{name: tensors[name] for name in TENSORS}, **poses,
+                  pictures=tensors.get("pictures"))
