@@ -2,7 +2,7 @@
 
 The steps of a clip run from pure noise as they will when it is used; a random one of them learns, those before it give no
 gradient. Its x_0 is decoded in crops and compared with the true frames by `appearance.Appearance`; the whole latents are held
-near the true ones. Motion mapper and draft stay as they are.
+near the true ones.
 """
 
 import torch
@@ -22,7 +22,7 @@ LATENT = 0.3                # weight of the squared error of the latents
 MOVED = 0.5                 # weight of the error of what changes from one frame to the next
 FACE = 3.0                  # what a place inside the facial mask weighs among the latents, beyond 1
 CROP = 16                   # latent px of a decoded crop's side
-MARGIN = 3                  # latent px around it that are decoded too, and cut away: the decoder looks so far
+MARGIN = 2                  # latent px around it that are decoded too, and cut away: the decoder looks so far
 STEP_SHARES = (0.3, 0.25, 0.2, 0.25)        # how often each step learns, the last one first
 
 
@@ -34,8 +34,6 @@ class Student(nn.Module):
         self.dit, self.decoder = dit, vae.taesd_decoder.eval().requires_grad_(False)
         self.precision, self.appearance, self.timesteps = precision, appearance, len(schedule)
         self.coarse = schedule.trailing(dit.cfg.distilled_steps)
-        for part in (dit.motion_net, *([dit.draft] if dit.cfg.draft_widths else [])):
-            part.requires_grad_(False)
         self.scalars: dict[str, float] = {}
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> Tensor:
