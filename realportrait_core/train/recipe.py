@@ -176,6 +176,7 @@ def samples(run: Run) -> None:
     export(run)
     vid2vid, vae = load_vid2vid(run.out / VID2VID_FILE).to(run.place()), load_vae(run.out / VAE_FILE).to(run.place())
     store, note = run.store(), {"vid2vid": weights_fingerprint(vid2vid)}
+    precision = precision_of(run.precision, run.place())
     for done, name in enumerate(store.names):
         path = run.cache / "samples" / f"{name}.safetensors"
         if path.is_file():
@@ -184,7 +185,7 @@ def samples(run: Run) -> None:
             log.warning("%s is left out: no face in %d of its frames", name, int((~store.found[done]).sum()))
             continue
         frames = torch.from_numpy(store.frames[done].copy()).float() / 255
-        sample = freeze_segment(vid2vid, vae, frames, store.points[done], store.found[done], PORTRAITS)
+        sample = freeze_segment(vid2vid, vae, frames, store.points[done], store.found[done], PORTRAITS, precision)
         sample = nearer_to_the_truth(sample, store.heads, done, LEAN)
         save_sample(path, sample, note | {"source": name})
         if done % 50 == 0:

@@ -26,9 +26,11 @@ def spread(present: torch.Tensor, count: int) -> list[int]:
 
 @torch.inference_mode()
 def freeze_segment(
-    vid2vid: FaceVid2Vid, vae: TinyVAE, frames: torch.Tensor, points: torch.Tensor, present: torch.Tensor, portraits: int
+    vid2vid: FaceVid2Vid, vae: TinyVAE, frames: torch.Tensor, points: torch.Tensor, present: torch.Tensor, portraits: int,
+    precision: torch.dtype = torch.float32,
 ) -> Sample:
     """frames (T, S, S, 3) in [0, 1], points (T, 5, 2) px, present (T,) -> a sample with up to `portraits` portrait frames.
+    precision: of the VAE's encoder.
 
     Raises InputError where a network gives NaN or infinity.
     """
@@ -36,7 +38,7 @@ def freeze_segment(
     driven = extract_keypoints(vid2vid, frames[chosen[:1]], frames, points[chosen[0]], FaceTrack(points, present, ""))
     seen = [driven] + [portrait_keypoints(vid2vid, frames[[i]], points[i]) for i in chosen[1:]]
     return finite(Sample(
-        kind="video", size=frames.shape[1], latents=encode(vae, frames), portraits=torch.tensor(chosen),
+        kind="video", size=frames.shape[1], latents=encode(vae, frames, precision), portraits=torch.tensor(chosen),
         f=torch.cat([keypoints.feature for keypoints in seen]).half(),
         portrait_poses=cat([keypoints.portrait for keypoints in seen]),
         portrait_crops=torch.stack([keypoints.portrait_crop for keypoints in seen]),
@@ -76,10 +78,11 @@ def moved(pose: Pose, zoom_and_shift: torch.Tensor) -> Pose:
     return replace(pose, scale=zoom * pose.scale, translation=translation.to(pose.translation.dtype))
 
 
-def encode(vae: TinyVAE, frames: torch.Tensor) -> torch.Tensor:
+def encode(vae: TinyVAE, frames: torch.Tensor, precision: torch.dtype = torch.float32) -> torch.Tensor:
     """(T, S, S, 3) in [0, 1] -> latents (T, 4, S/8, S/8) float16."""
     device = device_of(vae)
-    parts = (vae.encode(part.movedim(-1, 1).to(device)) for part in frames.split(CHUNK))
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        parts = [vae.encode(part.movedim(-1, 1).to(device)) for part in frames.split(CHUNK)]
     return torch.cat([part.half().cpu() for part in parts])
 
 
