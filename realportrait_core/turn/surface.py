@@ -77,7 +77,8 @@ def gathered(mesh: Tensor, topology: Topology, side: int) -> Tensor:
     corners = values[:, topology.triangles]                                             # (B, F, 3, 5)
     x, y, *rest = torch.einsum("lk,bfkv->vbfl", weights, corners).flatten(2)            # (B, F L) each
     nearest = mesh[:, :POINTS, 2].amin(1)[:, None]
-    width = (mesh[:, topology.ends[1]] - mesh[:, topology.ends[0]]).norm(dim=-1)[:, None]
+    left, right, _, _ = mesh[:, topology.ends].unbind(1)
+    width = (right - left).norm(dim=-1)[:, None]
     area = area.repeat_interleave(len(weights), 1)                                      # (B, F L)
     front = torch.exp((nearest - rest[0]) / (NEARER * width)) * area
     channels = torch.stack([area, front, *(front * v for v in rest)], 1)                # (B, 5, F L)

@@ -92,8 +92,9 @@ def boundary(triangles: np.ndarray) -> np.ndarray:
     return np.array(loop)
 
 
-def checked_mesh(mesh: Tensor, photos: int) -> Tensor:
-    """mesh (B, 468 or 478, 3), as it is. InputError where it has another shape or another number of photos."""
-    if mesh.ndim != 3 or mesh.shape[1] not in (POINTS, WITH_IRISES) or mesh.shape[2] != 3 or len(mesh) != photos:
-        raise InputError(f"The mesh of {photos} photos is ({photos}, 468 or 478, 3) px; this one is {tuple(mesh.shape)}.")
+def checked_mesh(mesh: Tensor, photos: int, points: tuple[int, ...] = (POINTS, WITH_IRISES)) -> Tensor:
+    """mesh (B, P, 3), as it is. InputError where P is none of `points`, or B is not the number of photos."""
+    if mesh.ndim != 3 or mesh.shape[1] not in points or mesh.shape[2] != 3 or len(mesh) != photos:
+        wanted = " or ".join(str(count) for count in points)
+        raise InputError(f"The mesh of {photos} photos is ({photos}, {wanted}, 3) px; this one is {tuple(mesh.shape)}.")
     return mesh
