@@ -35,7 +35,7 @@ ALLOWED = {
     "edit": BASE | NETWORKS | {"generate"},
     "motion_file": BASE | NETWORKS | {"generate"},
     "train": BASE | NETWORKS | {"clips", "generate", "speed", "video"},
-    "eval": BASE | NETWORKS | {"clips", "generate", "speed"},
+    "eval": BASE | NETWORKS | {"clips", "generate", "speed", "video"},
     "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit", "vae"},
     "checkpoint.__main__": BASE | {"convert"},
 }
@@ -49,8 +49,8 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "print", "torch.load", "logging.ba
 # Run with python -m: they talk to a terminal.
 COMMANDS = {CORE / "train", CORE / "eval", CORE / "convert", CORE / "checkpoint" / "__main__.py"}
 # Where torch.load may be called, with weights_only=True: training resumes from its own optimizer state, of plain tensors,
-# and one file of one command turns the .pth of others into safetensors.
-READERS_OF_PLAIN_TENSORS = {CORE / "train", CORE / "convert" / "pickled.py"}
+# one file of one command turns the .pth of others into safetensors, and one measure's network comes as a .pth inside a wheel.
+READERS_OF_PLAIN_TENSORS = {CORE / "train", CORE / "convert" / "pickled.py", CORE / "eval" / "stlpips.py"}
 
 
 def python_files(folder: Path) -> list[Path]:
