@@ -18,7 +18,11 @@ from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import Caching, RealPortraitDiT
 from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import FaceError, InputError
-from realportrait_core.eval.protocol import SEED, Networks, Prepared, decode, encode, mean, prepare, score, self_cases
+from realportrait_core.eval.cases import self_cases
+from realportrait_core.eval.protocol import SEED, Networks, Prepared, prepare
+from realportrait_core.eval.rows import decode, encode
+from realportrait_core.eval.score import score
+from realportrait_core.eval.summary import mean
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.find import find_detector
 from realportrait_core.generate import render
@@ -143,7 +147,7 @@ def rows(networks: Networks, clips: list[Prepared], tried: dict[str, Variant], d
         first = first or measured
         yield Row(
             name, variant.speed,
-            truth=scores(networks, clips, measured, [clip.truth for clip in clips]),
+            truth=scores(networks, clips, measured, [clip.truth.pictures for clip in clips]),
             reference=scores(networks, clips, measured, [own.pictures for own in first]),
             seconds=mean(own.seconds for own in measured),
             times_as_fast=statistics.median(a.plain_steps / b.plain_steps for a, b in zip(first, measured)),
@@ -152,7 +156,7 @@ def rows(networks: Networks, clips: list[Prepared], tried: dict[str, Variant], d
 
 @torch.inference_mode()
 def measure(networks: Networks, clip: Prepared, variant: Variant, device: str) -> Measured:
-    latent, latents = encode(networks.vae, clip.portrait), []
+    latent, latents = encode(networks.vae, clip.truth.portrait), []
 
     def run(dit: RealPortraitDiT, speed: Speed) -> None:
         latents[:] = [render(
@@ -171,7 +175,7 @@ def scores(
 ) -> dict[str, float]:
     """Metric -> mean over the clips of their means over the frames."""
     found = [
-        score(networks.vid2vid, {"": own.pictures}, truth, clip.crop, clip.motion.maps.mask())[""]
+        score(networks.vid2vid, {"": own.pictures}, replace(clip.truth, pictures=truth))[""]
         for clip, own, truth in zip(clips, measured, truths)
     ]
     return {metric: mean(mean(figures[metric]) for figures in found) for metric in METRICS}

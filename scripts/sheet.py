@@ -21,7 +21,7 @@ def main() -> None:
     from PIL import Image
     from realportrait_core.diffusion.schedule import linear_schedule
     from realportrait_core.dit.checkpoint import load_dit
-    from realportrait_core.eval.protocol import decode
+    from realportrait_core.eval.rows import decode
     from realportrait_core.face.detect import FaceDetector
     from realportrait_core.face.find import find_detector
     from realportrait_core.face.track import portrait_points, track

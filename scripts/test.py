@@ -11,6 +11,7 @@ def main() -> int:
     try:
         made = environment.prepare()
         environment.fetch_heads(made.python)
+        environment.fetch_judges(made.python)
         environment.fetch_browser()
     except environment.SetupError as error:
         print(error, file=sys.stderr)

@@ -1,7 +1,8 @@
-"""Metrics against closed forms and kornia; the protocol on two clips, with tiny networks and with the bundled ones."""
+"""Pixels and M against closed forms and kornia; the protocol on two clips, with tiny networks and with the bundled ones."""
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,20 +10,26 @@ import torch
 
 import yunet
 from realportrait_core.config import DiTConfig, Vid2VidConfig
-from realportrait_core.dit.checkpoint import save_dit
+from realportrait_core.diffusion.schedule import linear_schedule
+from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError
 from realportrait_core.eval import __main__ as command
-from realportrait_core.eval import protocol
+from realportrait_core.eval import cases, rows
+from realportrait_core.eval.judges import HOW_TO_GET, Judges
 from realportrait_core.eval.metrics import (
     feature_error, keypoint_error, mouth_correlation, mouth_opening, outside_error, psnr, seen_faces, ssim,
 )
+from realportrait_core.eval.protocol import Networks, prepare, run_case
+from realportrait_core.stlpips import STLPIPS
 from realportrait_core.face.crop import rescale
+from realportrait_core.face.detect import FaceDetector
 from realportrait_core.generate import Motion
+from realportrait_core.speed import Speed
 from realportrait_core.motion_map import MotionMaps
-from realportrait_core.vae import TinyVAE, save_vae
+from realportrait_core.vae import TinyVAE, load_vae, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
-from realportrait_core.vid2vid.checkpoint import save_vid2vid
+from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from realportrait_core.vid2vid.keypoints import angle_between, rotation_matrix
 from realportrait_core.vid2vid.motion import MotionExtractor
 
@@ -37,7 +44,8 @@ VID2VID = Vid2VidConfig(
     mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
 )
 DIT = DiTConfig(hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=64,
-                prediction="v", motion_channels=6, motion_widths=(8, 8), motion_latent=6, reference_motion=True, fps=12.5)
+                prediction="v", motion_channels=6, motion_widths=(8, 8), motion_latent=6, reference_motion=True,
+                draft_widths=(4, 4, 4), fps=12.5)
 
 
 def pictures(seed: int, size: int = 40) -> torch.Tensor:
@@ -128,6 +136,7 @@ def test_mouths_that_open_together_correlate():
     assert mouth_correlation([opening], [other]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_outside_error_leaves_out_the_face():
     pictures = torch.rand(2, 3, 20, 20) / 2
     face = torch.zeros(2, 20, 20, dtype=torch.bool)
     face[:, 5:15, 5:15] = True
@@ -138,8 +147,8 @@ def test_mouths_that_open_together_correlate():
 
 def test_a_clip_is_played_forth_and_back():
     frames = torch.arange(4)
-    assert protocol.forth_and_back(frames, 12).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1]
-    assert protocol.forth_and_back(frames, None) is frames
+    assert cases.forth_and_back(frames, 12).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1]
+    assert cases.forth_and_back(frames, None) is frames
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
@@ -169,12 +178,29 @@ def test_the_painted_face_fades_into_the_portrait():
     face = torch.tensor([[2 / size, 0, -1.0], [0, 2 / size, -1.0]], dtype=torch.float64).expand(9, 2, 3)
     maps = MotionMaps(torch.randn(9, 6, 8, 8), to_crop, face, size, size)
     motion = Motion(maps, maps[0], torch.eye(3, dtype=torch.float64), (size, size))
-    portrait, soft = torch.rand(1, 3, size, size), protocol.soft_square(size)
+    portrait, soft = torch.rand(1, 3, size, size), rows.soft_square(size)
     with torch.inference_mode():
-        painted, drawn = protocol.paint(vid2vid, portrait, motion), vid2vid.generator(maps.f)
+        painted, drawn = rows.paint(vid2vid, portrait, motion), vid2vid.generator(maps.f)
     torch.testing.assert_close(painted, soft * drawn + (1 - soft) * portrait, atol=1e-5, rtol=0)
     assert soft[0, 0, size // 2, size // 2] == 1 and soft.max() == 1
     assert soft[0, 0, 0].max() < 0.06 and torch.equal(soft, soft.mT) and torch.equal(soft, soft.flip(2))
+
+
+# The row of the motion latents
+
+
+def test_motion_latents_are_pictures_only_where_there_is_a_draft():
+    """A draft that is still the identity says what the mapper says."""
+    torch.manual_seed(0)
+    dit = RealPortraitDiT(DIT).initialize().eval()
+    face = torch.eye(3).expand(3, 3, 3)[:, :2] / 64
+    maps = MotionMaps(torch.randn(3, 6, 8, 8).half(), rescale(8.0).expand(3, 3, 3), face, 64, 64)
+    motion = Motion(maps, maps[0], torch.eye(3, dtype=torch.float64), (64, 64))
+    with torch.inference_mode():
+        found = rows.drafted(dit, torch.randn(1, 4, 8, 8), motion)
+        torch.testing.assert_close(found, dit.mapped(maps.to(dtype=torch.float32))[:, :4])
+        plain = RealPortraitDiT(replace(DIT, draft_widths=())).initialize().eval()
+        assert rows.drafted(plain, torch.randn(1, 4, 8, 8), motion) is None
 
 
 # Data
@@ -183,19 +209,36 @@ def test_the_painted_face_fades_into_the_portrait():
 def test_pairs_of_the_same_motion(tmp_path):
     for name in ("800000", "800001", "800002", "810001", "810002", "810007", "notes"):
         (tmp_path / f"{name}.mp4").touch()
-    assert [case.name for case in protocol.cross_cases(tmp_path)] == ["800001->810001", "800002->810002"]
-    assert len(protocol.self_cases(tmp_path)) == 7
+    assert [case.name for case in cases.cross_cases(tmp_path)] == ["800001->810001", "800002->810002"]
+    assert len(cases.self_cases(tmp_path)) == 7
 
 
 def test_folders_without_clips_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds no .mp4"):
-        protocol.self_cases(tmp_path)
+        cases.self_cases(tmp_path)
     (tmp_path / "800000.mp4").touch()
     with pytest.raises(InputError, match="no pair"):
-        protocol.cross_cases(tmp_path)
+        cases.cross_cases(tmp_path)
     pytest.importorskip("av")
-    with pytest.raises(InputError, match="cannot be read as a video"):
-        protocol.read_clip(tmp_path / "800000.mp4")
+    with pytest.raises(InputError, match="is not a video"):
+        cases.read_clip(tmp_path / "800000.mp4")
+
+
+def test_a_case_can_carry_its_frames():
+    frames = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 6, 8, 3)
+    valid = torch.ones(4, 6, 8, dtype=torch.bool)
+    case = cases.Case("a", frames, frames, frames=6, valid=valid)
+    assert case.of_itself and not cases.Case("a", frames, frames.clone()).of_itself
+    driver, truth, known = cases.frames_of(case)
+    assert driver[:, 0, 0, 0].tolist() == truth[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 2, 1] and known.shape == (6, 6, 8)
+    assert cases.frames_of(cases.Case("a", frames, frames))[2] is None
+    for wrong, message in (
+        (cases.Case("a", frames, frames[:3]), "4 frames and the truth 3"),
+        (cases.Case("a", frames[:1], frames[:1]), "at least 2"),
+        (cases.Case("a", frames.float(), frames), "uint8"), (replace(case, valid=valid[:, 1:]), "valid is"),
+    ):
+        with pytest.raises(InputError, match=message):
+            cases.frames_of(wrong)
 
 
 # Whole runs
@@ -215,17 +258,21 @@ def tiny(tmp_path_factory) -> list[str]:
     return [item for name, path in files.items() for item in (f"--{name}", path)] + ["--detector", str(yunet.onnx())]
 
 
-def write_black(path: Path) -> None:
+def write_clip(path: Path, frames: torch.Tensor) -> None:
+    """Frames (L, H, W, 3) uint8."""
     import av
-    import numpy as np
 
     with av.open(str(path), "w") as video:
-        stream = video.add_stream("mpeg4", rate=12)
-        stream.width = stream.height = 64
+        stream = video.add_stream("mpeg4", rate=12, options={"qscale": "2"})
+        stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        for _ in range(3):
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        for frame in frames:
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(frame.numpy(), format="rgb24")))
         video.mux(stream.encode())
+
+
+def write_black(path: Path) -> None:
+    write_clip(path, torch.zeros(3, 64, 64, 3, dtype=torch.uint8))
 
 
 def test_self_leaves_out_what_has_no_face_and_says_so(tiny, tmp_path, capsys):
@@ -240,10 +287,17 @@ def test_self_leaves_out_what_has_no_face_and_says_so(tiny, tmp_path, capsys):
 
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["clips_used"] == 1 and report["clips_total"] == 2 and report["frames_scored"] == 23
-    assert list(report["rows"]) == ["static portrait", "VAE round trip", "Face Vid2vid", "RealPortrait"]
+    assert list(report["rows"]) == ["static portrait", "VAE round trip", "Face Vid2vid", "motion latents", "RealPortrait"]
+    assert report["judges_missing"] == list(HOW_TO_GET)
+    assert all(how in printed for how in HOW_TO_GET.values())
+    for figures in [*report["rows"].values(), *report["clips"][0]["rows"].values()]:
+        octaves = figures["spectrum_db"]
+        assert figures["spectrum_finest_db"] == octaves[-1] and abs(figures["spectrum_worst_db"]) == max(map(abs, octaves[:-1]))
+        assert "identity" not in figures and "st_lpips" not in figures
+    assert max(len(line) for line in printed.splitlines() if "Left out" not in line and str(data) not in line) <= 160
     clip = report["clips"][0]
     assert all(len(values) == 23 for metrics in clip["frames_from_1"].values() for values in metrics.values())
-    frames = protocol.read_clip(CLIPS / "800000.mp4").movedim(-1, 1).float() / 255
+    frames = cases.read_clip(CLIPS / "800000.mp4").movedim(-1, 1).float() / 255
     small = torch.nn.functional.avg_pool2d(frames, 4)
     expected = psnr(small[:1].expand(23, -1, -1, -1), small[1:]).mean().item()
     # Truth and portrait are brought to the DiT's 64 px alike.
@@ -258,6 +312,53 @@ def test_self_leaves_out_what_has_no_face_and_says_so(tiny, tmp_path, capsys):
     strip = cv2.imread(str(tmp_path / "out" / "strip.png"))
     assert strip.shape == (64 + 6, 13 * 64, 3)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.json", "strip.png"]
+
+
+def test_any_folder_of_clips(tiny, tmp_path, capsys):
+    """Sizes, shapes and lengths as they come: each clip is cut to a square around the face of its first frame."""
+    data = tmp_path / "data"
+    data.mkdir()
+    frames = cases.read_clip(CLIPS / "800000.mp4")[:4]
+    for name, margins in (("wide", (120, 24, 0, 0)), ("tall", (0, 0, 30, 50))):         # 400x256 and 256x336 px
+        wider = torch.nn.functional.pad(frames.movedim(-1, 1).float(), margins, mode="replicate")
+        write_clip(data / f"{name}.mp4", wider.movedim(1, -1).byte()[:3 if name == "tall" else None])
+    write_clip(data / "late.mp4", torch.cat([torch.zeros_like(frames[:1]), frames]))
+    assert command.main(["self", "--data", str(data), "--steps", "1", "--json", str(tmp_path / "a.json"), *tiny]) == 0
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert list(report["left_out"]) == ["late"] and "No face was found in the portrait" in report["left_out"]["late"]
+    # Each square lies about where the clip of 256x256 px does.
+    small = torch.nn.functional.avg_pool2d(frames.movedim(-1, 1).float() / 255, 4)
+    expected = psnr(small[:1].expand(3, -1, -1, -1), small[1:])
+    for name, count, clip in zip(("tall", "wide"), (2, 3), report["clips"], strict=True):
+        assert clip["name"] == name and len(clip["frames_from_1"]["RealPortrait"]["psnr_db"]) == count
+        assert clip["rows"]["static portrait"]["psnr_db"] == pytest.approx(expected[:count].mean().item(), abs=1.5)
+    assert [clip["frames"] for clip in report["clips_in_a_row"]] == [[1, 2]]            # what both have
+
+
+def test_places_that_are_not_known_and_clips_that_are_tensors(tiny):
+    """In the lower half of the truth nothing is known: whatever is there, the figures of pixels stay."""
+    vid2vid, dit, vae, detector = tiny[1::2]
+    torch.manual_seed(0)
+    judge = STLPIPS("alex").eval()
+    for weight in judge.weight:
+        torch.nn.init.uniform_(weight)
+    networks = Networks(
+        load_vid2vid(vid2vid), load_dit(dit), load_vae(vae), FaceDetector(detector), linear_schedule(), Judges(stlpips=judge),
+    )
+    frames = cases.read_clip(CLIPS / "800000.mp4")[:3]
+    valid = torch.ones(3, 256, 256, dtype=torch.bool)
+    valid[1:, 192:] = False
+    changed = frames.clone()
+    changed[1:, 192:] = 90
+    given = prepare(networks, cases.Case("a", frames, changed, valid=valid))
+    assert given.truth.valid.shape == (3, 64, 64) and given.truth.valid[1:].sum((1, 2)).tolist() == [64 * 48] * 2
+    one, other = (run_case(networks, cases.Case("a", frames, truth, valid=valid), Speed(1)) for truth in (frames, changed))
+    for row in one.scores:
+        for metric in ("psnr_db", "outside_error_255"):
+            assert one.scores[row][metric] == pytest.approx(other.scores[row][metric], abs=0.05), (row, metric)
+    assert set(one.spectra) == set(one.scores) and "st_lpips" in one.scores["RealPortrait"]
+    with pytest.raises(InputError, match="nothing is known"):
+        prepare(networks, cases.Case("a", frames, frames, valid=torch.zeros_like(valid)))
 
 
 def test_continued_runs_three_clips(tiny, tmp_path, capsys):

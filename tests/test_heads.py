@@ -315,7 +315,7 @@ def test_a_gpu_draws_the_same(rig, clip):
 
 def test_the_recipe_renders_what_it_learns_from(rig, tmp_path, monkeypatch):
     """A training clip, and a pair of identities in one motion; what is there is not drawn again."""
-    from realportrait_core.eval.protocol import cross_cases
+    from realportrait_core.eval.cases import cross_cases
     from realportrait_core.train import recipe
 
     monkeypatch.setattr(recipe, "PAIRS", 1)

@@ -35,8 +35,9 @@ ALLOWED = {
     "edit": BASE | NETWORKS | {"generate"},
     "motion_file": BASE | NETWORKS | {"generate"},
     "turn": BASE | {"vid2vid"},                         # never train or eval: both use it
-    "train": BASE | NETWORKS | {"clips", "generate", "speed", "turn", "video"},
-    "eval": BASE | NETWORKS | {"clips", "generate", "speed", "turn"},
+    "train": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "turn", "video"},
+    "eval": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "turn", "video"},
+    "stlpips": BASE,
     "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit", "vae"},
     "checkpoint.__main__": BASE | {"convert"},
     "turn.__main__": BASE | {"turn"},
@@ -53,8 +54,8 @@ COMMANDS = {
     CORE / "train", CORE / "eval", CORE / "convert", CORE / "checkpoint" / "__main__.py", CORE / "turn" / "__main__.py",
 }
 # Where torch.load may be called, with weights_only=True: training resumes from its own optimizer state, of plain tensors,
-# and one file of one command turns the .pth of others into safetensors.
-READERS_OF_PLAIN_TENSORS = {CORE / "train", CORE / "convert" / "pickled.py"}
+# one file of one command turns the .pth of others into safetensors, and one measure's network comes as a .pth inside a wheel.
+READERS_OF_PLAIN_TENSORS = {CORE / "train", CORE / "convert" / "pickled.py", CORE / "stlpips.py"}
 
 
 def python_files(folder: Path) -> list[Path]:

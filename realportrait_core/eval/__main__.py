@@ -14,26 +14,39 @@ from ..dit.checkpoint import load_dit
 from ..errors import InputError, RealPortraitError
 from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
+from ..generate import FRAMINGS
 from ..speed import GUIDANCE, STEPS, exact
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
-from . import protocol
+from . import cases, protocol
+from .files import write_json, write_strip
+from .judges import load_judges
+from ..stlpips import Net
+from .summary import summary
+from .table import table
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
-CASES = {"self": protocol.self_cases, "cross": protocol.cross_cases, "continued": protocol.continued_cases}
+CASES = {"self": cases.self_cases, "cross": cases.cross_cases, "continued": cases.continued_cases}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m realportrait_core.eval", description=protocol.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", choices=sorted(CASES))
-    parser.add_argument("--data", type=Path, required=True, help="folder of .mp4 clips in the form of heads256")
+    parser.add_argument("--data", type=Path, required=True, help="folder of .mp4 clips; cross needs pairs as heads256 has them")
     parser.add_argument("--limit", type=int, help="the first so many clips or pairs, by name; all by default")
     parser.add_argument("--steps", type=int, default=STEPS,
                         help="of each clip (%(default)s); PSNR rewards few, so compare at one number; distilled weights have their own")
     parser.add_argument("--guidance", type=float, default=GUIDANCE,
                         help="from the portrait without motion to the one with it (%(default)s); 1: none, half the time")
     parser.add_argument("--solver", choices=get_args(Solver), help="by default ddim, or that of distilled weights")
+    parser.add_argument("--framing", choices=FRAMINGS, default="whole",
+                        help="the square around the face of a clip's first frame: its shorter side (%(default)s), or, as by "
+                             "default in the nodes, closer to a small face (auto)")
+    parser.add_argument("--stlpips", type=Path, help="the wheel stlpips-pytorch 0.0.2, or its folder: adds ST-LPIPS")
+    parser.add_argument("--stlpips-net", choices=get_args(Net), default="alex", help="of its two networks (%(default)s)")
+    parser.add_argument("--identity", type=Path, help="the folder `model` of npm's @vladmandic/face-api: adds identity")
+    parser.add_argument("--landmarker", type=Path, help="MediaPipe's face_landmarker.task: adds landmarks")
     parser.add_argument("--json", type=Path, help="write every figure, those of each frame too")
     parser.add_argument("--strip", type=Path, help="write a PNG of portrait, truth and results, to be looked at")
     parser.add_argument("--vid2vid", type=Path, default=WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")
@@ -48,26 +61,29 @@ def evaluate(options: argparse.Namespace) -> dict:
     began = time.perf_counter()
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit is {options.limit}; it must be at least 1.")
-    cases = CASES[options.mode](options.data)[:options.limit]
+    chosen = CASES[options.mode](options.data)[:options.limit]
     networks = protocol.Networks(
         load_vid2vid(options.vid2vid), load_dit(options.dit), load_vae(options.vae),
         FaceDetector(options.detector or find_detector()), linear_schedule(),
+        load_judges(options.stlpips, options.stlpips_net, options.identity, options.landmarker),
     )
     speed = exact(networks.dit.cfg, options.steps)
     if options.solver:
         speed = replace(speed, solver=options.solver)
-    outcomes, left_out = protocol.run(networks, cases, speed, options.guidance)
+    outcomes, left_out = protocol.run(networks, chosen, speed, options.framing, options.guidance)
     report = {
-        "mode": options.mode, "data": str(options.data), "steps": speed.steps, "solver": speed.solver, "guidance": options.guidance, "seed": protocol.SEED,
+        "mode": options.mode, "data": str(options.data), "steps": speed.steps, "solver": speed.solver,
+        "guidance": options.guidance, "seed": protocol.SEED,
+        "framing": options.framing, "stlpips_net": options.stlpips_net, "judges_missing": networks.judges.missing,
         "weights": {name: str(getattr(options, name)) for name in ("vid2vid", "dit", "vae")},
         "scored": "frames 1 to the last; frame 0 is the portrait",
-        "clips_used": len(outcomes), "clips_total": len(cases), "left_out": left_out,
-    } | protocol.summary(outcomes, networks.dit.cfg.clip_frames)
+        "clips_used": len(outcomes), "clips_total": len(chosen), "left_out": left_out,
+    } | summary(outcomes, networks.dit.cfg.clip_frames)
     report["seconds"] = time.perf_counter() - began
     if options.json:
-        protocol.write_json(options.json, report)
+        write_json(options.json, report)
     if options.strip:
-        protocol.write_strip(options.strip, outcomes)
+        write_strip(options.strip, outcomes)
     return report
 
 
@@ -79,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     except RealPortraitError as error:
         logging.getLogger(__name__).error("%s", error)
         return 1
-    sys.stdout.write(protocol.table(report))
+    sys.stdout.write(table(report))
     return 0
 
 

@@ -98,4 +98,4 @@ def outside_error(result: Tensor, truth: Tensor, face: Tensor) -> Tensor:
     """Mean absolute error of each frame (L,) outside its facial mask (L, H, W), in 1/255: hair, shoulders, background."""
     check_pair(result, truth)
     outside = (~face)[:, None]
-    return 255 * ((result - truth).abs() * outside).sum((1, 2, 3)) / (3 * outside.sum((1, 2, 3)))
+    return 255 * ((result - truth).abs() * outside).sum((1, 2, 3)) / (3 * outside.sum((1, 2, 3))).clamp(min=1)

@@ -1,0 +1,102 @@
+"""What is animated, and what it should become: one Case for every clip of a folder, or for every pair of them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..video import VideoFile, check_picture, decode, upright
+
+DRIVERS, OTHERS = 800000, 810000        # clip OTHERS + i performs the motion of clip DRIVERS + i
+CONTINUED = 46          # frames of three clips of 16, each of which starts with the last one of the clip before
+LONGEST_SIDE = 1024     # px, to which larger videos are brought down as they are read
+
+
+@dataclass(frozen=True)
+class Case:
+    """One driver, and the clip that its motion should make of that clip's own first frame."""
+
+    name: str
+    driver: Path | Tensor       # a video, or its frames (L, H, W, 3) uint8
+    truth: Path | Tensor        # of as many frames; the same object as the driver where a clip performs itself
+    frames: int | None = None   # so many, forth and back; None: those that the clip has
+    valid: Tensor | None = None     # (L, H, W) bool: where the truth is known; None: everywhere
+
+    @property
+    def of_itself(self) -> bool:
+        """Whether driver and truth are one clip."""
+        return self.driver is self.truth or isinstance(self.driver, Path) and self.driver == self.truth
+
+
+def self_cases(folder: Path) -> list[Case]:
+    """Every clip of a folder, by name. InputError where there is none."""
+    clips = sorted(folder.glob("*.mp4"))
+    if not clips:
+        raise InputError(f"{folder} holds no .mp4 clip.")
+    return [Case(clip.stem, clip, clip) for clip in clips]
+
+
+def continued_cases(folder: Path) -> list[Case]:
+    """As self_cases, long enough for three clips in a row."""
+    return [replace(case, frames=CONTINUED) for case in self_cases(folder)]
+
+
+def cross_cases(folder: Path) -> list[Case]:
+    """Every pair of clips 800000+i and 810000+i of a folder. InputError where there is none."""
+    names = {int(clip.stem): clip for clip in folder.glob("*.mp4") if clip.stem.isdecimal()}
+    pairs = [(names[n], names[n + OTHERS - DRIVERS]) for n in sorted(names) if n + OTHERS - DRIVERS in names and n < OTHERS]
+    if not pairs:
+        raise InputError(f"{folder} holds no pair of clips {DRIVERS}+i.mp4 and {OTHERS}+i.mp4.")
+    return [Case(f"{driver.stem}->{truth.stem}", driver, truth) for driver, truth in pairs]
+
+
+# Their frames
+
+def frames_of(case: Case) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Driver and truth (L, H, W, 3) uint8, and where the truth is known (L, H, W) bool, or None.
+
+    InputError where a file is no video, where a clip has but one frame, or where the two differ in length.
+    """
+    driver = clip_frames(case.driver, case.name)
+    truth = driver if case.of_itself else clip_frames(case.truth, case.name)
+    if case.valid is not None and case.valid.shape != truth.shape[:3]:
+        raise InputError(f"{case.name}: valid is {tuple(case.valid.shape)} and the truth {tuple(truth.shape)}.")
+    driver, truth = (forth_and_back(frames, case.frames) for frames in (driver, truth))
+    if len(driver) != len(truth):
+        raise InputError(f"{case.name}: the driver has {len(driver)} frames and the truth {len(truth)}.")
+    return driver, truth, None if case.valid is None else forth_and_back(case.valid, case.frames)
+
+
+def clip_frames(clip: Path | Tensor, name: str) -> Tensor:
+    """Frames (L, H, W, 3) uint8 of a case's clip, L at least 2."""
+    frames = read_clip(clip) if isinstance(clip, Path) else clip
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
+        raise InputError(
+            f"{name}: a clip must be (frames, height, width, 3) uint8; this one is {tuple(frames.shape)}, {frames.dtype}."
+        )
+    if len(frames) < 2:
+        raise InputError(f"{name} has {len(frames)} frames; frame 0 is the portrait, so at least 2 are needed.")
+    return frames
+
+
+def read_clip(path: Path) -> Tensor:
+    """Frames (L, H, W, 3) uint8, upright, at most LONGEST_SIDE px. InputError for no video, or one that changes its size."""
+    source, frames = VideoFile(path.name, path), []
+    for shown in decode(source):
+        picture = upright(shown, LONGEST_SIDE)
+        check_picture(frames[0].shape if frames else None, picture.shape, shown.time, source.name)
+        frames.append(torch.from_numpy(picture))
+    if not frames:
+        raise InputError(f"{path} has no frames.")
+    return torch.stack(frames)
+
+
+def forth_and_back(frames: Tensor, count: int | None) -> Tensor:
+    """0, 1, ..., n - 1, n - 2, ..., 1, 0, 1, ...: `count` frames of it; None: as they are."""
+    if count is None:
+        return frames
+    there = list(range(len(frames)))
+    round_trip = there + there[-2:0:-1]
+    return frames[[round_trip[i % len(round_trip)] for i in range(count)]]

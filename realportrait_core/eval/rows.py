@@ -1,0 +1,59 @@
+"""What is set beside the truth: the pictures of every row of the tables."""
+
+import torch
+from torch import Tensor
+
+from ..dit.model import RealPortraitDiT
+from ..face.crop import CROP, paste_back, rescale
+from ..generate import CHUNK, Motion
+from ..vae import TinyVAE
+from ..vid2vid import FaceVid2Vid
+
+STATIC = "static portrait"          # the portrait in every frame
+ROUND_TRIP = "VAE round trip"       # the truth through the VAE: nothing that it decodes can be nearer
+FACE_VID2VID = "Face Vid2vid"       # G's picture, where the weights have a G
+MOTION_LATENTS = "motion latents"   # what mapper and draft predict from the maps, decoded: without the backbone
+REALPORTRAIT = "RealPortrait"
+SOFT_BORDER = 1 / 8     # of the crop's side, over which G's picture fades into the portrait
+
+
+def soft_square(size: int) -> Tensor:
+    """(1, 1, size, size): 1 inside, fading to 0 at the border."""
+    place = (torch.arange(size) + 0.5) / size
+    ramp = (torch.minimum(place, 1 - place) / SOFT_BORDER).clamp(max=1)
+    ramp = ramp * ramp * (3 - 2 * ramp)
+    return (ramp[:, None] * ramp)[None, None]
+
+
+def paint(vid2vid: FaceVid2Vid, portrait: Tensor, motion: Motion) -> Tensor:
+    """G's picture of every frame, pasted into the portrait's frame (1, 3, S, S) where the portrait's crop lies: (L, 3, S, S)."""
+    painted = []
+    for start in range(0, len(motion.maps), CHUNK):
+        maps = motion.maps[slice(start, start + CHUNK)]
+        face = vid2vid.generator(maps.f.float())                                        # (chunk, 3, s, s)
+        to_face = rescale(face.shape[-1] / CROP) @ maps.frame_to_crop.double()
+        soft = soft_square(face.shape[-1]).expand(len(maps), -1, -1, -1)
+        painted.append(paste_back(portrait.expand(len(maps), -1, -1, -1), face, soft, to_face))
+    return torch.cat(painted)
+
+
+def drafted(dit: RealPortraitDiT, portrait: Tensor, motion: Motion) -> Tensor | None:
+    """The frames' latents (L, 4, h, w) as the motion latents have them in their first channels; portrait (1, 4, h, w).
+
+    None for weights without a draft, whose motion latents are no pictures.
+    """
+    if not dit.cfg.draft_widths:
+        return None
+    maps = motion.maps.to(dtype=torch.float32)
+    still = dit.still(portrait, motion.portrait_maps.to(dtype=torch.float32))
+    return dit.motion_latents(maps, still)[:, :dit.cfg.in_channels].float()
+
+
+def decode(vae: TinyVAE, latents: Tensor) -> Tensor:
+    """(L, 4, h, w) -> (L, 3, H, W) in [0, 1], a few frames at a time."""
+    return torch.cat([vae.decode(chunk) for chunk in latents.split(CHUNK)])
+
+
+def encode(vae: TinyVAE, pictures: Tensor) -> Tensor:
+    """(L, 3, H, W) in [0, 1] -> (L, 4, h, w), a few frames at a time."""
+    return torch.cat([vae.encode(chunk) for chunk in pictures.split(CHUNK)])
