@@ -30,7 +30,7 @@ from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.loop import Budget, fit, recalibrate
 from realportrait_core.train.motion import draw_faces, motion_loss, train_motion
 from realportrait_core.train.muon import between_features, orthogonal
-from realportrait_core.train.photos import read_photos
+from realportrait_core.train.photos import read_pictures
 from realportrait_core.train.store import Store, jitter, open_store, to_unit
 from realportrait_core.train.truth import NUM_KP, SURFACE, load_heads, pick
 from realportrait_core.train.warp import fit_readout, near, scale_down, train_renderer
@@ -435,7 +435,7 @@ def test_a_decoder_learns_what_pictures_look_like_on_photographs_too(cache, tmp_
     photos = np.stack([cv2.resize(np.ascontiguousarray(store.frames[1, t]), (256, 256)) for t in range(3)])
     for i, photo in enumerate(photos):
         cv2.imwrite(str(tmp_path / f"{i}.png"), photo[..., ::-1])
-    read = read_photos(tmp_path)
+    read = read_pictures(tmp_path)
     assert np.array_equal(read, photos)
     judge = Appearance(torch.device("cpu"), torch.float32, warmup=2)
     before = {name: value.clone() for name, value in widened(vae, WIDTHS).state_dict().items()}
@@ -447,9 +447,9 @@ def test_a_decoder_learns_what_pictures_look_like_on_photographs_too(cache, tmp_
                if "bias" not in name)
     (tmp_path / "wide.png").write_bytes(cv2.imencode(".png", photos[0][:, :128])[1].tobytes())
     with pytest.raises(InputError, match="wide.png is 128x256 px; all must be square and of one size"):
-        read_photos(tmp_path)
+        read_pictures(tmp_path)
     with pytest.raises(InputError, match="holds no photograph"):
-        read_photos(tmp_path / "nowhere")
+        read_pictures(tmp_path / "nowhere")
 
 
 # The recipe

@@ -1,16 +1,27 @@
-"""Photographs of faces as an array, for trainings that only look at pictures."""
+"""Photographs in training: as pictures alone, and as samples of a person in two poses."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from ..errors import InputError
+from ..turn.change import Limits
+from ..turn.dataset import Photos, augmented
+from ..turn.pairs import draw_pairs
+from ..turn.topology import Topology
+from ..vae import TinyVAE
+from ..vid2vid import FaceVid2Vid
+from .data.frozen import freeze_pair
+from .data.sample import Sample
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+# The mesh's vertices nearest to the detector's five points: eyes (the person's right one first), nose, corners of the mouth.
+FIVE = (468, 473, 1, 61, 291)
 
 
-def read_photos(folder: Path) -> np.ndarray:
+def read_pictures(folder: Path) -> np.ndarray:
     """(N, S, S, 3) uint8 of every picture in a folder, by name. InputError where there is none, or they differ in size."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
     if not paths:
@@ -24,3 +35,15 @@ def read_photos(folder: Path) -> np.ndarray:
             raise InputError(f"{path} is {picture.shape[1]}x{picture.shape[0]} px; all must be square and of one size.")
         pictures.append(picture[..., ::-1])
     return np.stack(pictures)
+
+
+def photo_sample(
+    vid2vid: FaceVid2Vid, vae: TinyVAE, photos: Photos, chosen: int, topology: Topology, source: torch.Generator,
+    precision: torch.dtype = torch.float32,
+) -> Sample:
+    """A photo that was turned as the portrait, and the photo itself, cropped at random, as the driving frame."""
+    pictures, mesh = augmented(*photos.take(torch.tensor([chosen])), topology, source)
+    pair = draw_pairs(pictures, mesh, topology, source, Limits(), untouched=1.0)
+    frames = torch.cat([pair.portrait, pair.target]).clamp(0, 1).movedim(1, -1)             # (2, S, S, 3)
+    points = torch.cat([pair.portrait_mesh, pair.target_mesh])[:, FIVE, :2]                 # (2, 5, 2)
+    return freeze_pair(vid2vid, vae, frames, points, precision)

