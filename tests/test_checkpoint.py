@@ -134,6 +134,18 @@ def test_fused_spectral_norm_has_the_stored_direction_at_one():
     assert not any(key.endswith(("_orig", "_u", "_v")) for key in fused)
 
 
+def test_fused_weights_do_not_depend_on_where_the_tensors_lie():
+    """In a file they begin anywhere, and fast products of matrix and vector take other sums then."""
+    def moved(value: torch.Tensor) -> torch.Tensor:
+        room = torch.empty(value.numel() + 1, dtype=value.dtype)
+        return room[1:].view(value.shape).copy_(value)
+
+    public = with_spectral_norm(model_of(PUBLIC).generator.state_dict())
+    wanted = fuse_spectral_norm(public)
+    found = fuse_spectral_norm({key: moved(value) for key, value in public.items()})
+    assert found.keys() == wanted.keys() and all(torch.equal(value, wanted[key]) for key, value in found.items())
+
+
 def test_public_files_need_f_m_and_w_but_not_g(tmp_path):
     write_public(tmp_path, model_of(PUBLIC))
     (tmp_path / "spade_generator.safetensors").unlink()
