@@ -73,7 +73,8 @@ def write_public(folder: Path, model: FaceVid2Vid, prefix: str = "") -> None:
 def test_a_bundle_comes_back_whole(tiny, bundle):
     again = load_vid2vid(bundle)
     assert again.cfg == TINY
-    assert torch.equal(picture(again), picture(tiny))
+    assert all(torch.equal(value, tiny.state_dict()[key]) for key, value in again.state_dict().items())
+    assert (picture(again) - picture(tiny)).abs().max() < 1e-5          # of 0 to 1: weights of a file lie elsewhere in memory
     assert not again.training and not any(p.requires_grad for p in again.parameters())
     assert not any(tensor.is_meta for tensor in [*again.parameters(), *again.buffers()])
 
