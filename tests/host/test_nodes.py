@@ -246,10 +246,12 @@ def test_our_sampler_is_the_stock_sampler_clip_by_clip(host, run_node, model, va
 
 
 def test_motion_reaches_the_frames(run_node, model, vae, motion_of):
-    """Gains of 0 are a still portrait: every map is the same; gains of 1 are not. And strength 0 ends the difference."""
+    """Gains of 0 are a still portrait: every map is the same, but for the last digit of fp16, as one frame of a batch may differ
+    from another; gains of 1 are not. And strength 0 ends the difference.
+    """
     moving, still = motion_of(4), motion_of(4, pose_gain=0.0, expression_gain=0.0)
-    assert (still.maps.f[1:] - still.maps.f[:1]).abs().max() == 0
-    assert (moving.maps.f[1:] - moving.maps.f[:1]).abs().max() > 0
+    changes = [float((motion.maps.f[1:] - motion.maps.f[:1]).abs().max()) for motion in (still, moving)]
+    assert changes[0] <= 1e-3 * float(still.maps.f.abs().max()) < changes[1]
 
     def run(motion, strength):
         given = {**SETTINGS, "strength": strength}
