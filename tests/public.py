@@ -22,15 +22,19 @@ STITCHING = "stitching_retargeting_module"
 
 
 def with_spectral_norm(weights: dict) -> dict:
-    """A generator's state as public files keep it: W = weight_orig / (u^T weight_orig v)."""
+    """A generator's state as public files keep it: W = weight_orig / (u^T weight_orig v).
+
+    In float64, on copies: the same bits at every call, wherever in memory the weights lie.
+    """
     public = {}
     for key, value in weights.items():
         if "conv_" in key and "conv_img" not in key and key.endswith("weight"):
+            value = value.to(torch.float64, copy=True)
             flat = value.flatten(1)
             u = torch.nn.functional.normalize(flat.sum(1), dim=0)
             v = torch.nn.functional.normalize(flat.T @ u, dim=0)
             sigma = torch.dot(u, flat @ v)
-            public |= {f"{key}_orig": value * 3 / sigma, f"{key}_u": u, f"{key}_v": v}
+            public |= {f"{key}_orig": (value * 3 / sigma).float(), f"{key}_u": u.float(), f"{key}_v": v.float()}
         else:
             public[key] = value
     return public

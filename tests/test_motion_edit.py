@@ -28,6 +28,7 @@ from realportrait_core.vid2vid.shots import EASE, as_one_shot
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "realportrait_core" / "weights" / "realportrait" / "realportrait_mini_vid2vid.safetensors"
 STILL = Gains()
+CLOSE = 5e-6                            # of numbers up to 2 or so: float32, a processor's own sine and order of sums
 FIVE = torch.tensor([[100.0, 100], [160, 102], [130, 140], [108, 170], [154, 171]])
 
 
@@ -93,12 +94,12 @@ def test_a_cut_is_no_motion():
     joined, cut_at = as_one_shot(in_two_shots(half), (2 * EASE,)), 2 * EASE
     before, at = joined[cut_at - 1:cut_at], joined[cut_at:cut_at + 1]
     for name in ("rotation", "scale", "translation", "expression"):
-        assert error(getattr(joined[:cut_at], name), getattr(half, name)) < 1e-6
+        assert error(getattr(joined[:cut_at], name), getattr(half, name)) < CLOSE
         assert error(getattr(at, name), getattr(before, name)) < 1e-5
     later = slice(cut_at + EASE, None)
     assert error(joined[later].scale, half[EASE:].scale) < 1e-5
     assert error(joined[later].translation, half[EASE:].translation) < 1e-5
-    assert error(joined[later].expression, half[EASE:].expression) < 1e-6
+    assert error(joined[later].expression, half[EASE:].expression) < CLOSE
     assert error(joined[later].rotation, in_two_shots(half)[later].rotation) < 1e-5
     angles = torch.stack(rotation_angles(joined.rotation))
     assert error(torch.stack([joined.pitch, joined.yaw, joined.roll]), angles) == 0
@@ -204,8 +205,8 @@ def test_mirrored_poses_place_the_mirrored_keypoints(k):
     poses = clip(6, k)
     partner = partners(poses.canonical)
     mirrored = mirror(poses, partner)
-    assert error(transform(mirrored), transform(poses)[:, partner] * torch.tensor([-1.0, 1, 1])) < 1e-6
-    assert error(rotation_matrix(mirrored.pitch, mirrored.yaw, mirrored.roll), mirrored.rotation) < 1e-6
+    assert error(transform(mirrored), transform(poses)[:, partner] * torch.tensor([-1.0, 1, 1])) < CLOSE
+    assert error(rotation_matrix(mirrored.pitch, mirrored.yaw, mirrored.roll), mirrored.rotation) < CLOSE
     assert error(mirrored.canonical, poses.canonical) == 0                              # a symmetric face stays what it is
 
 
@@ -215,7 +216,7 @@ def test_a_mirrored_driver_moves_the_mirrored_portrait_as_in_a_mirror(mode):
     partner = partners(given.driver.canonical)
     both = replace(mirror_driver(given), portrait=mirror(given.portrait, partner))
     x_d = driven_keypoints(given, mode, 1.0, 1.0, 0)
-    assert error(driven_keypoints(both, mode, 1.0, 1.0, 0), x_d[:, partner] * torch.tensor([-1.0, 1, 1])) < 1e-6
+    assert error(driven_keypoints(both, mode, 1.0, 1.0, 0), x_d[:, partner] * torch.tensor([-1.0, 1, 1])) < CLOSE
 
 
 def test_mirrored_points_and_crop_are_those_of_the_mirrored_picture():
@@ -247,7 +248,7 @@ def test_a_head_of_constant_size_does_not_wobble():
         x = drive(given.portrait, still, still[:1], "relative")
         sizes[how] = (x - x.mean(1, keepdim=True)).norm(dim=-1).mean(1)
         assert torch.equal(edited.driver.rotation, given.driver.rotation)
-    assert sizes["constant"].std() < 1e-6 * sizes["constant"].mean()
+    assert sizes["constant"].std() < CLOSE * sizes["constant"].mean()
     assert sizes["steady"].std() < 0.35 * sizes["driven"].std()
     assert trembling(sizes["steady"]) < 0.02 * trembling(sizes["driven"])
 
@@ -335,7 +336,7 @@ def test_each_gain_keeps_its_part_of_the_portrait():
     own = {name: getattr(portrait, name).expand_as(getattr(driver, name)) for name in ("rotation", "translation", "scale")}
     for name in own:
         none = drive(portrait, driver, driver[:1], "paper-absolute", gains=Gains(**{name: 0.0}))
-        assert error(none, with_parts(**{name: own[name]})) < 2e-6, name
+        assert error(none, with_parts(**{name: own[name]})) < CLOSE, name
         assert error(none, full) > 0.01
     all_three = Gains(rotation=0.5, translation=0.5, scale=0.5)
     half = drive(portrait, driver, driver[:1], "relative", pose_gain=0.5)
@@ -353,9 +354,9 @@ def test_eye_and_mouth_gains_reach_their_keypoints(k, part, regions):
     assert changed.nonzero()[:, 0].tolist() == sorted(regions[k])
     still = drive(portrait, driver, driver[:1], "relative", expression_gain=0.0)
     chosen = list(regions[k])
-    assert error(none[:, chosen], still[:, chosen]) < 1e-6
+    assert error(none[:, chosen], still[:, chosen]) < CLOSE
     louder = drive(portrait, driver, driver[:1], "relative", expression_gain=0.5, gains=Gains(**{part: 2.0}))
-    assert error(louder[:, chosen], full[:, chosen]) < 1e-6
+    assert error(louder[:, chosen], full[:, chosen]) < CLOSE
 
 
 def test_eye_gain_needs_known_keypoints():
@@ -428,8 +429,8 @@ def test_between_two_poses():
     whole = angle_between(first.rotation, second.rotation)
     for end in (first, second):
         assert error(angle_between(middle.rotation, end.rotation), whole / 2) < 0.05 and float(whole.max()) > 10
-    assert error(middle.scale**2, first.scale * second.scale) < 1e-6
-    assert error(middle.translation, (first.translation + second.translation) / 2) < 1e-6
+    assert error(middle.scale**2, first.scale * second.scale) < CLOSE
+    assert error(middle.translation, (first.translation + second.translation) / 2) < CLOSE
 
 
 # The range of frames
@@ -439,7 +440,7 @@ def test_a_range_is_the_same_frames_of_the_whole():
     some = frame_range(given, 3, 4)
     assert (some.start, some.stop) == (3, 7)
     whole, part = (driven_keypoints(given, "relative", 1.0, 1.0, 0, STILL, frames) for frames in (slice(None), some))
-    assert error(part, whole[3:7]) < 1e-6                                               # the neutral frame lies before
+    assert error(part, whole[3:7]) < CLOSE                                              # the neutral frame lies before
     shorter = cut(given, some)
     assert len(shorter.driver) == len(shorter.driver_points) == len(shorter.present) == 4
     assert frame_range(given, 0, 0) == slice(0, 9) and frame_range(given, 7, 10) == slice(7, 9)
@@ -516,7 +517,7 @@ def test_maps_of_a_range(seen):
         whole = motion_maps(vid2vid, cut(given, slice(0, 4)), neutral=0)
         part = motion_maps(vid2vid, given, neutral=0, frames=slice(2, 4))
     assert len(part.maps) == 2
-    assert error(part.maps.f.float(), whole.maps.f[2:4].float()) < 1e-2 and error(part.maps.face, whole.maps.face[2:4]) < 1e-6
+    assert error(part.maps.f.float(), whole.maps.f[2:4].float()) < 1e-2 and error(part.maps.face, whole.maps.face[2:4]) < CLOSE
 
 
 def test_a_missing_face_holds_its_pose_or_goes_on_to_the_next(seen):
@@ -543,5 +544,5 @@ def test_a_missing_face_holds_its_pose_or_goes_on_to_the_next(seen):
     drawn = poses["interpolate"]
     turn = angle_between(drawn.rotation[3:6], drawn.rotation[4:7])
     assert error(turn, angle_between(drawn.rotation[3:4], drawn.rotation[6:7]).expand(3) / 3) < 0.1
-    assert error(drawn.expression[4], torch.lerp(drawn.expression[3], drawn.expression[6], 1 / 3)) < 1e-6
+    assert error(drawn.expression[4], torch.lerp(drawn.expression[3], drawn.expression[6], 1 / 3)) < CLOSE
     assert error(drawn.expression[rest], poses["hold"].expression[rest]) < 0.02          # the crop moves with the track

@@ -103,7 +103,7 @@ def test_lengths(pictures, frames, length, total):
     assert len(out) == total and len(mask) == 1 and ticks[-1] == (total, total)
     for i in {0, total // 2, total - 1}:
         alone, _ = pasted(under[min(i, pictures - 1)][None], over[min(i, frames - 1)][None], motion)
-        assert torch.equal(out[i], alone[0])
+        assert (out[i] - alone[0]).abs().max() < 1e-6                   # of 0 to 1: a last digit may depend on the batch
 
 
 def test_two_faces_of_one_picture():

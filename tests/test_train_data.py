@@ -242,8 +242,8 @@ def test_maps_from_a_sample_are_those_of_the_live_path(networks, folder, detecto
         some = torch.tensor([1, 6])
         found = motion_maps(vid2vid, sample.keypoints(2, some), size=256, framing="whole", neutral=0).maps[1:]
         exact = motion_maps(vid2vid, live, size=256, framing="whole", neutral=own).maps[some]
-        assert torch.equal(found.frame_to_crop, exact.frame_to_crop)
-        torch.testing.assert_close(found.face, exact.face, rtol=0, atol=1e-9)
+        torch.testing.assert_close(found.frame_to_crop, exact.frame_to_crop, rtol=0, atol=1e-9)
+        torch.testing.assert_close(found.face, exact.face, rtol=0, atol=1e-5)           # of x_d in float32, two batches
         deviation, scale = (found.f.float() - exact.f.float()).abs(), float(exact.f.float().std())
         assert float(deviation.mean()) < 1e-3 * scale and float(deviation.max()) < 0.02 * scale
 

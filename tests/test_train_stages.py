@@ -330,7 +330,7 @@ def test_weights_without_a_draft_go_on_with_a_silent_one(index, vid2vid, tmp_pat
     batch = load(index, draw(index, CLIPS, 0, 0, 1000))
     maps, own = maps_of(vid2vid.warping, batch)
     losses = [Objective(dit, linear_schedule(), torch.float32)(batch, maps, own) for dit in (old, grown)]
-    torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)                              # weights of a file and in memory
 
 
 def learns_alone(dit: RealPortraitDiT, index, vid2vid, folder) -> set[str]:

@@ -303,8 +303,8 @@ def test_warping_is_its_literal_form(tiny):
     f_r, x_s, x_d = tiny.appearance(faces(1, 0)), points(1, 1), points(1, 2)
     out, occlusion, deformation = literal_warp(tiny.warping, f_r, x_d, x_s)
     warped = tiny.warping(f_r, x_d, x_s)
-    assert error(warped.deformation, deformation) < 1e-6
-    assert error(warped.occlusion, occlusion) < 1e-6
+    assert error(warped.deformation, deformation) < 1e-5
+    assert error(warped.occlusion, occlusion) < 1e-5
     assert error(warped.out, out) < 1e-5
 
 
@@ -361,7 +361,7 @@ def test_one_portrait_is_shared_over_the_driving_frames(tiny):
     repeated = tiny.warping(f_r.repeat(3, 1, 1, 1, 1), x_d, x_s.repeat(3, 1, 1))
     alone = torch.cat([tiny.warping(f_r, x_d[i:i + 1], x_s).out for i in range(3)])
     assert torch.equal(shared.out, at_hand.out)
-    assert error(shared.out, repeated.out) < 1e-6
+    assert error(shared.out, repeated.out) < 1e-5
     assert error(shared.out, alone) < 1e-5
     assert error(shared.out[:1], shared.out[1:2]) > 1e-3
 

@@ -153,6 +153,8 @@ def fuse_spectral_norm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
     """weight_orig / (u^T W v) in place of weight_orig, weight_u, weight_v: what spectral norm computes in eval mode.
 
     The stored u and v are used as they are. They are not quite converged, and a fresh singular value would differ.
+    In float64, on copies, and rounded once: a float32 product of matrix and vector depends in its last bits on where in memory
+    the tensors lie, which differs from file to file, and the same weights shall become the same bundle.
     """
     fused = {}
     for key, value in state.items():
@@ -160,13 +162,13 @@ def fuse_spectral_norm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
             base = key.removesuffix("_orig")
             if f"{base}_u" not in state or f"{base}_v" not in state:
                 raise WeightsError(f"The weights have {key} without its {base}_u and {base}_v.")
-            u, v = state[f"{base}_u"].float(), state[f"{base}_v"].float()
-            if value.ndim < 2 or (u.shape, v.shape) != (value.shape[:1], value.flatten(1).shape[1:]):
+            weight, u, v = (tensor.to(torch.float64, copy=True) for tensor in (value, state[f"{base}_u"], state[f"{base}_v"]))
+            if weight.ndim < 2 or (u.shape, v.shape) != (weight.shape[:1], weight.flatten(1).shape[1:]):
                 raise WeightsError(
                     f"{key} is {tuple(value.shape)}, and its u and v are {tuple(u.shape)} and {tuple(v.shape)}: they do not "
                     "belong together."
                 )
-            fused[base] = value.float() / torch.dot(u, value.float().flatten(1) @ v)
+            fused[base] = (weight / torch.dot(u, weight.flatten(1) @ v)).float()
         elif not key.endswith((".weight_u", ".weight_v")):
             fused[key] = value
     return fused

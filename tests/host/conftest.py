@@ -35,6 +35,13 @@ def host(tmp_path_factory):
 
 def start_host(base: Path):
     """The same, in a process that has no host yet. base: an empty folder for its own."""
+    nodes = import_host(base)
+    assert asyncio.run(nodes.load_custom_node(str(ROOT))), "the host could not load the pack"
+    return nodes
+
+
+def import_host(base: Path):
+    """The host's `nodes` module without this pack."""
     sys.path.insert(0, str(COMFYUI))
     from comfy.cli_args import args
 
@@ -46,7 +53,6 @@ def start_host(base: Path):
     import nodes
 
     assert Path(nodes.__file__).parent == COMFYUI, "the pack's nodes/ hides the host's nodes.py"
-    assert asyncio.run(nodes.load_custom_node(str(ROOT))), "the host could not load the pack"
     return nodes
 
 

