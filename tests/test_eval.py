@@ -132,6 +132,7 @@ def test_mouths_that_open_together_correlate():
     assert mouth_correlation([[2 * x + 9 for x in opening]], [opening]) == pytest.approx(1)
     assert mouth_correlation([[-x for x in opening]], [opening]) == pytest.approx(-1)
     assert mouth_correlation([[3.0] * 6], [opening]) == 0
+    assert mouth_correlation([[3 + 1e-5 * x for x in opening]], [opening]) == 0         # what rounding makes of a still one
     expected = torch.corrcoef(torch.tensor([opening, other]))[0, 1].item()
     assert mouth_correlation([opening], [other]) == pytest.approx(expected, rel=1e-5)
 

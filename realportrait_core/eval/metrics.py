@@ -14,6 +14,7 @@ from ..vid2vid.motion import MotionExtractor
 from ..vid2vid.regions import EYES_AND_MOUTH, LIPS, check_known
 
 SAME = 1e-10            # mean squared error below which two pictures count as equal: PSNR ends at 100 dB
+STILL = 1e-3            # px, standard deviation of a mouth's opening
 WINDOW, SIGMA = 11, 1.5     # px, SSIM's Gaussian (Wang, Bovik, Sheikh, Simoncelli 2004)
 C1, C2 = 0.01**2, 0.03**2   # for pictures in [0, 1]
 KEYPOINT_PX = CROP / 2      # crop px a unit of the keypoints, -1 to 1 between the crop's outer edges
@@ -88,10 +89,12 @@ def mouth_opening(points: Tensor) -> Tensor:
 def mouth_correlation(result: list[list[float]], truth: list[list[float]]) -> float:
     """How a mouth's opening goes with the truth's over the frames of several clips, each about its own mean: -1 to 1.
 
-    0 for a mouth that never moves.
+    0 for a mouth that never moves: by less than STILL, where the order of sums alone would decide.
     """
     a, b = (torch.cat([values - values.mean() for values in map(torch.tensor, clips)]).double() for clips in (result, truth))
-    return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt().clamp(min=SAME))
+    if min(float(values.square().mean()) for values in (a, b)) < STILL**2:
+        return 0.0
+    return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt())
 
 
 def outside_error(result: Tensor, truth: Tensor, face: Tensor) -> Tensor:
