@@ -30,6 +30,7 @@ REFINE = "refine"       # a scheduler of the pack's own that older workflows nam
 # The core's solvers as the host's sampler and scheduler.
 SOLVERS = {"ddim": ("euler", "normal"), "ddim_trailing": ("euler", "sgm_uniform"), "dpmpp_2m": ("dpmpp_2m", "sgm_uniform")}
 DISTILLED_SCHEDULER = SOLVERS["ddim_trailing"][1]
+BUNDLED_STEPS = 4       # of the weights that come with the pack, which are distilled
 
 
 def sample_clips(
@@ -92,8 +93,9 @@ class SampleClips(io.ComfyNode):
                     tooltip="The noise: the same seed gives the same frames. Clip i uses seed + i.",
                 ),
                 io.Int.Input(
-                    "steps", default=STEPS, min=1, max=1000,
-                    tooltip="Denoising steps of each clip. The paper takes 50; fewer are faster, and smoother.",
+                    "steps", default=BUNDLED_STEPS, min=1, max=1000,
+                    tooltip=f"Denoising steps of each clip. The weights that come with the pack take {BUNDLED_STEPS} and no other number. Weights "
+                    f"for any number: {STEPS} or more; the paper takes 50.",
                 ),
                 io.Combo.Input(
                     "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
@@ -101,8 +103,9 @@ class SampleClips(io.ComfyNode):
                     "'dpmpp_2m' with 'sgm_uniform' often needs fewer steps.",
                 ),
                 io.Combo.Input(
-                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="normal",
-                    tooltip="Which noise levels the steps visit. 'normal' spaces the timesteps evenly, as IDDPM does.",
+                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default=DISTILLED_SCHEDULER,
+                    tooltip="Which noise levels the steps visit. 'sgm_uniform' is that of the weights that come with the pack; "
+                    "'normal' spaces the timesteps evenly, as IDDPM does, for weights for any number of steps.",
                 ),
                 io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=STRENGTH_TIP),
                 # Optional, so that workflows from before it was there still run.
@@ -111,13 +114,13 @@ class SampleClips(io.ComfyNode):
                     tooltip="'exact' computes every step, with steps, sampler_name and scheduler as they are set. The others set "
                     "these themselves and take less time for less likeness: 'balanced' is 10 steps of 'dpmpp_2m' with "
                     "'sgm_uniform'; 'fast' is 8, and the motion is read anew at every 2nd only; 'distilled' is for weights that "
-                    "were made for few steps, such as realportrait_mini_4steps.",
+                    "were made for few steps, such as those that come with the pack.",
                 ),
                 io.Float.Input(
-                    "guidance", default=GUIDANCE, min=1.0, max=10.0, step=0.1, round=0.01, optional=True,
+                    "guidance", default=1.0, min=1.0, max=10.0, step=0.1, round=0.01, optional=True,
                     tooltip="Classifier-free guidance, the cfg of the stock samplers: how far to go from the portrait without "
-                    "motion to the one with it. 1 switches it off and halves the time; 1.5 to 2 make eyes and mouth sharper and "
-                    "follow the driver more closely; more exaggerates.",
+                    "motion to the one with it. 1 is off, right for the weights that come with the pack. With weights for any "
+                    f"number of steps {GUIDANCE:g} to 2 make eyes and mouth sharper and follow the driver more closely, in twice the time.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="One latent for each driver frame.")],
@@ -131,7 +134,7 @@ class SampleClips(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, vae, portrait, motion, seed, steps, sampler_name, scheduler, strength, speed="exact", guidance=GUIDANCE
+        cls, model, vae, portrait, motion, seed, steps, sampler_name, scheduler, strength, speed="exact", guidance=1.0
     ) -> io.NodeOutput:
         cfg = config_of(model)
         check_guidance(guidance)
@@ -147,10 +150,11 @@ class SampleClips(io.ComfyNode):
             steps, caching = chosen.steps, chosen.caching
             sampler_name, scheduler = SOLVERS[chosen.solver]
         elif cfg.distilled_steps and (steps, scheduler) != (cfg.distilled_steps, DISTILLED_SCHEDULER):
-            raise InputError(
-                f"These weights are distilled for {cfg.distilled_steps} steps with {DISTILLED_SCHEDULER!r}; these are {steps} "
-                f"with {scheduler!r}. Choose speed 'distilled', or set those."
+            log.warning(
+                "These weights are distilled for %d steps with %r: these are taken instead of %d with %r.",
+                cfg.distilled_steps, DISTILLED_SCHEDULER, steps, scheduler,
             )
+            steps, scheduler = cfg.distilled_steps, DISTILLED_SCHEDULER
         reference = encode_portrait(vae, portrait, motion)
         samples = sample_clips(
             model, reference, motion,
@@ -168,7 +172,7 @@ class Conditioning(io.ComfyNode):
             display_name="RealPortrait Conditioning",
             category="RealPortrait",
             description="One clip for a stock sampler: the portrait and the motion as CONDITIONING, and an empty LATENT of as "
-            f"many frames. Use cfg {GUIDANCE:g}. Continue Clip makes the clip after it.",
+            "many frames. Continue Clip makes the clip after it.",
             inputs=[
                 io.Vae.Input("vae", tooltip=VAE_TIP),
                 io.Image.Input("portrait", tooltip=PORTRAIT_TIP),

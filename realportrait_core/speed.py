@@ -8,7 +8,7 @@ from .dit.cache import Caching
 from .errors import InputError
 
 
-# Defaults of the sampler, of `eval` and of the workflows.
+# Of weights that take any number of steps. Epsilon weights, as the paper's, were not trained to be led away from anything.
 STEPS = 10
 GUIDANCE = 1.5      # classifier-free guidance; 1 for none
 
@@ -33,6 +33,11 @@ NAMES = ("exact", *PRESETS, "distilled")
 def exact(cfg: DiTConfig, steps: int) -> Speed:
     """Every step computed: `steps` of the default solver; distilled weights have their own number and solver instead."""
     return Speed(cfg.distilled_steps, "ddim_trailing") if cfg.distilled_steps else Speed(steps)
+
+
+def usual_guidance(cfg: DiTConfig) -> float:
+    """What to use where nobody says: none for distilled weights, which learned without, and for epsilon weights."""
+    return 1.0 if cfg.distilled_steps or cfg.prediction == "epsilon" else GUIDANCE
 
 
 def preset(name: str, cfg: DiTConfig) -> Speed:

@@ -26,7 +26,7 @@ def main() -> None:
     from realportrait_core.face.find import find_detector
     from realportrait_core.face.track import portrait_points, track
     from realportrait_core.generate import extract_keypoints, frame_portrait, motion_maps, render
-    from realportrait_core.speed import GUIDANCE, STEPS, exact
+    from realportrait_core.speed import STEPS, exact, usual_guidance
     from realportrait_core.vae import load_vae
     from realportrait_core.vid2vid.checkpoint import load_vid2vid
 
@@ -51,7 +51,8 @@ def main() -> None:
         motion = motion_maps(vid2vid, keypoints, size=dit.cfg.input_sq_size)
         framed = frame_portrait(portrait, motion)                                                       # (1, S, S, 3)
         latents = render(
-            dit, linear_schedule(), vae.encode(framed.movedim(-1, 1)), motion, speed.steps, solver=speed.solver, guidance=GUIDANCE,
+            dit, linear_schedule(), vae.encode(framed.movedim(-1, 1)), motion, speed.steps, solver=speed.solver, 
+            guidance=usual_guidance(dit.cfg),
         )
         pictures = torch.cat([framed, decode(vae, latents).movedim(1, -1)])
         first, *made = (Image.fromarray((picture * 255).round().byte().numpy()) for picture in pictures)

@@ -15,7 +15,7 @@ from ..errors import InputError, RealPortraitError
 from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
 from ..generate import FRAMINGS
-from ..speed import GUIDANCE, STEPS, exact
+from ..speed import GUIDANCE, STEPS, exact, usual_guidance
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
 from . import cases, protocol
@@ -28,17 +28,22 @@ from .table import table
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 CASES = {"self": cases.self_cases, "cross": cases.cross_cases, "continued": cases.continued_cases}
 
+PHOTOS = "photos"
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m realportrait_core.eval", description=protocol.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=sorted(CASES))
-    parser.add_argument("--data", type=Path, required=True, help="folder of .mp4 clips; cross needs pairs as heads256 has them")
+    parser.add_argument("mode", choices=sorted([*CASES, PHOTOS]))
+    parser.add_argument("--data", type=Path, required=True,
+                        help="folder of .mp4 clips; cross needs pairs as heads256 has them, photos pictures with their points.npz")
+    parser.add_argument("--canonical", type=Path, help="canonical_face_model.obj of MediaPipe, for the mode photos")
     parser.add_argument("--limit", type=int, help="the first so many clips or pairs, by name; all by default")
     parser.add_argument("--steps", type=int, default=STEPS,
                         help="of each clip (%(default)s); PSNR rewards few, so compare at one number; distilled weights have their own")
-    parser.add_argument("--guidance", type=float, default=GUIDANCE,
-                        help="from the portrait without motion to the one with it (%(default)s); 1: none, half the time")
+    parser.add_argument("--guidance", type=float,
+                        help=f"from the portrait without motion to the one with it; 1: none, half the time. By default {GUIDANCE:g}, "
+                             "and none for distilled and for epsilon weights")
     parser.add_argument("--solver", choices=get_args(Solver), help="by default ddim, or that of distilled weights")
     parser.add_argument("--framing", choices=FRAMINGS, default="whole",
                         help="the square around the face of a clip's first frame: its shorter side (%(default)s), or, as by "
@@ -61,7 +66,12 @@ def evaluate(options: argparse.Namespace) -> dict:
     began = time.perf_counter()
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit is {options.limit}; it must be at least 1.")
-    chosen = CASES[options.mode](options.data)[:options.limit]
+    if options.mode == PHOTOS:
+        if options.canonical is None:
+            raise InputError("Photos are turned in 3-D by the triangles of MediaPipe's canonical_face_model.obj: name it by --canonical.")
+        chosen = cases.photo_cases(options.data, options.canonical, options.limit)
+    else:
+        chosen = CASES[options.mode](options.data)[:options.limit]
     networks = protocol.Networks(
         load_vid2vid(options.vid2vid), load_dit(options.dit), load_vae(options.vae),
         FaceDetector(options.detector or find_detector()), linear_schedule(),
@@ -70,10 +80,11 @@ def evaluate(options: argparse.Namespace) -> dict:
     speed = exact(networks.dit.cfg, options.steps)
     if options.solver:
         speed = replace(speed, solver=options.solver)
-    outcomes, left_out = protocol.run(networks, chosen, speed, options.framing, options.guidance)
+    guidance = usual_guidance(networks.dit.cfg) if options.guidance is None else options.guidance
+    outcomes, left_out = protocol.run(networks, chosen, speed, options.framing, guidance)
     report = {
         "mode": options.mode, "data": str(options.data), "steps": speed.steps, "solver": speed.solver,
-        "guidance": options.guidance, "seed": protocol.SEED,
+        "guidance": guidance, "seed": protocol.SEED,
         "framing": options.framing, "stlpips_net": options.stlpips_net, "judges_missing": networks.judges.missing,
         "weights": {name: str(getattr(options, name)) for name in ("vid2vid", "dit", "vae")},
         "scored": "frames 1 to the last; frame 0 is the portrait",

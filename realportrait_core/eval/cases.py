@@ -7,10 +7,16 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..turn.change import Limits, smooth_path
+from ..turn.dataset import read_photos
+from ..turn.topology import read_topology
+from ..turn.turning import turn
 from ..video import VideoFile, check_picture, decode, upright
 
 DRIVERS, OTHERS = 800000, 810000        # clip OTHERS + i performs the motion of clip DRIVERS + i
 CONTINUED = 46          # frames of three clips of 16, each of which starts with the last one of the clip before
+PHOTO_FRAMES, PHOTO_FPS = 16, 12.5      # of a turned photo's clip
+PHOTO_LIMITS = Limits(yaw=10.0, pitch=10.0, roll=6.0)       # beyond about 12 degrees hair tears
 LONGEST_SIDE = 1024     # px, to which larger videos are brought down as they are read
 
 
@@ -50,6 +56,18 @@ def cross_cases(folder: Path) -> list[Case]:
     if not pairs:
         raise InputError(f"{folder} holds no pair of clips {DRIVERS}+i.mp4 and {OTHERS}+i.mp4.")
     return [Case(f"{driver.stem}->{truth.stem}", driver, truth) for driver, truth in pairs]
+
+
+def photo_cases(folder: Path, canonical: Path, limit: int | None = None) -> list[Case]:
+    """Every photo of a folder, or the first `limit`, in a smooth motion of its own: turned in 3-D by PHOTO_LIMITS at most, and so
+    driver and truth; what turning uncovers counts as unknown. InputError as read_photos and read_topology."""
+    photos, topology, cases = read_photos(folder, limit), read_topology(canonical), []
+    for i, name in enumerate(photos.names):
+        change = smooth_path((1, PHOTO_FRAMES), PHOTO_FPS, PHOTO_LIMITS, torch.Generator().manual_seed(i), from_rest=True)
+        turned = turn(*photos.take(torch.tensor([i])), topology, change)
+        frames = (255 * turned.pictures[0].clamp(0, 1)).round().byte().movedim(1, -1)       # (L, S, S, 3)
+        cases.append(Case(Path(name).stem, frames, frames, valid=turned.unknown[0] < 0.5))
+    return cases
 
 
 # Their frames

@@ -4,6 +4,7 @@ self    the clip's first frame is the portrait; the clip is the driver and the t
         as the nodes frame its portrait, and one without a face in its first frame is left out.
 cross   the driver is clip 800000+i; the portrait is the first frame of clip 810000+i, another identity that performs the
         same motion, and the truth is the rest of that clip.
+photos  a photo is the portrait, the same photo turned in 3-D is driver and truth; what turning uncovers does not count.
 continued  as self, but the clip is played forth and back until CONTINUED frames, three clips of the network, are driven.
 Frame 0 is the portrait, so frames 1 to the last are scored. A clip's figure is the mean of its frames, a row's that of its clips.
 
