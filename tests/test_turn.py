@@ -15,7 +15,7 @@ from realportrait_core.turn.pairs import draw_pairs
 from realportrait_core.turn.sampling import at_points, pixels, sample
 from realportrait_core.turn.surface import STEP, read_surface
 from realportrait_core.turn.topology import HOME, Topology, make_topology, read_topology
-from realportrait_core.turn.turning import change_of_axes, turn
+from realportrait_core.turn.turning import change_of_axes, stretch, turn
 from realportrait_core.vid2vid.regions import PAIRS
 
 from conftest import ROOT
@@ -131,6 +131,18 @@ def test_the_canonical_place_is_the_meshs(topology):
     assert (found - topology.rest[None, :, :2])[:, inner(topology)].norm(dim=-1).quantile(0.95) < 0.45      # cm, of 0.55 a cell
 
 
+def test_around_the_face_its_places_go_on_where_the_outline_ends(topology):
+    """Of a face with a chin to one side too, which a flat canonical face would miss."""
+    mesh = meshes(topology, 1)
+    down = (mesh[..., 1:2] - SIDE / 2).clamp_min(0)
+    mesh = torch.cat([mesh[..., :1] + 0.4 * down, mesh[..., 1:]], -1)
+    surface = read_surface(mesh, topology, SIDE)
+    chin = topology.ends[3]
+    below = mesh[:, chin: chin + 1, :2] + torch.tensor([0.0, 12.0])
+    found = at_points(surface.canonical, below, SIDE)[0, 0]
+    assert 1 < topology.rest[chin, 1] - found[1] < 4 and abs(found[0] - topology.rest[chin, 0]) < 1         # cm
+
+
 # Turning
 
 def test_no_change_is_the_photo(topology):
@@ -222,6 +234,24 @@ def test_a_fold_is_unknown(topology):
     known = turned.unknown[:, 0] < 0.5
     assert 0.2 < known.float().mean() < 0.98
     assert (again - places).norm(dim=1)[known].max() < 0.6  # px
+    seen_at = places + turned.forward[:, 0]
+    back = seen_at - sample(turned.flow[:, 0], seen_at, SIDE)
+    shown = turned.hidden[:, 0] < 0.5
+    assert 0.2 < shown.float().mean() < 0.98
+    assert (back - places).norm(dim=1)[shown].max() < 0.6
+
+
+def test_what_is_stretched_is_unknown(topology):
+    places = pixels(20, 20, torch.device("cpu"))[None]
+    torch.testing.assert_close(stretch(places * torch.tensor([0.4, 1.0])[:, None, None]), torch.full((1, 20, 20), 2.5))
+    torch.testing.assert_close(stretch(places * 2), torch.full((1, 20, 20), 0.5))
+    assert (stretch(places.flip(1)) > 100).all()            # what is turned inside out is no picture
+    mesh = meshes(topology, 1)
+    turned = turn(pictures(1), mesh, topology, joined([pose_change(scale=x) for x in (1.3, 1.75, 2.5)]))
+    column, row = mesh[0, topology.ends[3], :2].long().tolist()
+    chin = turned.unknown[0, :, row - 8: row - 4, column - 4: column + 4]
+    # 1.75 is a quarter of the way from where it sets in.
+    assert chin[0].max() < 0.01 and 0.1 < chin[1].mean() < 0.4 and chin[2].mean() > 0.8
 
 
 def test_forward_and_flow_are_inverse(topology, seeded):
@@ -286,7 +316,8 @@ def test_every_tensor_is_made_where_the_photos_are(topology):
 
 @pytest.mark.parametrize("name, place, direction", [
     ("jaw", (0.0, -8.0), (0, -1)), ("lips", (0.0, -5.0), (0, -1)), ("lips", (0.0, -3.7), (0, 1)),
-    ("smile", (2.46, -4.34), (1, 1)), ("smile", (-2.46, -4.34), (-1, 1)), ("brows", (3.4, 5.0), (0, 1)), ("lids", (-3.18, 2.95), (0, -1)),
+    ("smile", (2.46, -4.34), (1, 1)), ("smile", (-2.46, -4.34), (-1, 1)),
+    ("brows", (3.4, 5.0), (0, 1)), ("lids", (-3.18, 2.95), (0, -1)),
 ])
 def test_expressions_move_what_they_name(name, place, direction):
     amounts = torch.tensor([[[float(name == other) for other in NAMES]]])
@@ -419,7 +450,7 @@ def test_pairs_say_which_is_the_photo(topology, seeded):
 
 @pytest.mark.parametrize("share", [1.0, 0.0])
 def test_a_pairs_flow_reads_the_target_from_the_portrait(topology, seeded, share):
-    photos, mesh = pictures(4), meshes(topology, 4)
+    photos, mesh = pictures(4), meshes(topology, 4) - torch.tensor([0.0, 16.0, 0.0])    # near the upper edge
     pair = draw_pairs(photos, mesh, topology, seeded, POSES, untouched=share)
     read = sample(pair.portrait, pixels(SIDE, SIDE, photos.device) - pair.flow, SIDE, "bicubic", "reflection")
     known = (pair.unknown < 0.1)[:, None].expand_as(read)
@@ -427,6 +458,9 @@ def test_a_pairs_flow_reads_the_target_from_the_portrait(topology, seeded, share
     assert known.float().mean() > 0.85
     # Detail of 12 px, read twice; without the flow it is several times as far.
     assert apart[known].mean() < 0.01 and (pair.portrait - pair.target).abs()[known].mean() > 0.05
+    source = pixels(SIDE, SIDE, photos.device) - pair.flow
+    outside = ((source < -1) | (source > SIDE)).any(1)
+    assert outside.any() and (pair.unknown[outside] == 1).all()
     at_target = pair.target_mesh[..., :2]
     there = at_target - at_points(pair.flow, at_target, SIDE)
     seen = at_points(pair.unknown[:, None], at_target, SIDE)[..., 0] < 0.1

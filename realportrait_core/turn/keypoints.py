@@ -4,8 +4,8 @@ On rendered heads the keypoints are 22 points of the skin, two irises and two up
 as a place on one of the mesh's triangles. The weights were fitted where both are known: MediaPipe's landmarker on 296 frames of
 71 heads of heads256 (yaw within 28 degrees, the landmarker sure of its face), by least squares without the worst fifth;
 triangle and residual were chosen with the heads in halves, each judged by the other's fit. A single vertex misses by up to 2.7
-times as much. Irises are the mesh's own, and the lids, which are mirror images in the rendered heads, were fitted together; the other
-rendered points are not symmetrical.
+times as much. Irises are the mesh's own, and the lids, which are mirror images in the rendered heads, were fitted together; the
+other rendered points are not symmetrical.
 """
 
 import torch
