@@ -3,7 +3,7 @@
     python -m benchmarks [--device cpu|cuda] [--preset mini|paper] [--json FILE] [--plot FILE]
     python -m benchmarks limits [--device cuda] [--preset mini|paper] [--json FILE]
     python -m benchmarks memory
-    python -m benchmarks quality --data DIR [--limit N] [--frames N] [--dit FILE] [--distilled FILE] [--json FILE]
+    python -m benchmarks quality --data DIR --dit FILE [--limit N] [--frames N] [--distilled FILE] [--json FILE]
 
 Each ratio is taken in one run, call by call in turns, with the largest difference of the two results beside it. Without a
 table's name: `parts`, on a GPU `limits` too. With --json the ratios of the parts are drawn beside it, as an .svg.
@@ -64,15 +64,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="of quality: a folder of .mp4 clips in the form of heads256")
     parser.add_argument("--limit", type=int, help="of quality: the first so many clips, by name; all by default")
     parser.add_argument("--frames", type=int, help="of quality: so many frames of each clip; all by default")
-    parser.add_argument("--dit", type=Path, help="of quality: a RealPortrait .safetensors file instead of the bundled one")
+    parser.add_argument("--dit", type=Path, help="of quality: RealPortrait weights for any number of steps, .safetensors")
     parser.add_argument("--distilled", type=Path,
-                        help="of quality: weights for few steps, in a row of their own; by default the bundled ones, if any")
+                        help="of quality: weights for few steps, in a row of their own; by default the bundled ones")
     parser.add_argument("--detector", type=Path, help=f"of quality: {MODEL_NAME}; by default where install.py puts it")
     parser.add_argument("--json", type=Path, help="write every figure here, and the plot beside it")
     parser.add_argument("--plot", type=Path, help="draw the ratios of the parts here, as an .svg, and not beside the figures")
     options = parser.parse_args()
-    if options.table == "quality" and options.data is None:
-        parser.error("quality needs --data")
+    if options.table == "quality" and None in (options.data, options.dit):
+        parser.error("quality needs --data, and --dit with weights for any number of steps")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     tables = [options.table] if options.table else ["parts", "limits"] if options.device == "cuda" else ["parts"]
 

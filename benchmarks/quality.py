@@ -36,8 +36,7 @@ from .measure import seconds
 log = logging.getLogger("benchmarks")
 
 WEIGHTS = Path(realportrait_core.__file__).parent / "weights"
-MODEL = WEIGHTS / "realportrait" / "realportrait_mini.safetensors"
-DISTILLED = WEIGHTS / "realportrait" / "realportrait_mini_4steps.safetensors"
+DISTILLED = WEIGHTS / "realportrait" / "realportrait_mini.safetensors"
 YARDSTICK_STEPS = 4         # of DDIM, beside every measurement
 METRICS = {
     "psnr_db": "PSNR dB", "ssim": "SSIM", "keypoint_error_px": "keypoints px", "rotation_error_deg": "head degrees",
@@ -90,22 +89,21 @@ def fp8_row(dit: RealPortraitDiT) -> dict[str, Variant]:
     return {"DDIM, 20 steps, fp8 weights": Variant(Speed(20), rounded)}
 
 
-def load_networks(detector: Path | None, dit: Path | None, device: str) -> Networks:
-    """The bundled weights, or a DiT of one's own that goes with them. Only the DiT is timed, and only it goes to the device.
+def load_networks(detector: Path | None, dit: Path, device: str) -> Networks:
+    """The bundled weights with a DiT for any number of steps, which the bundled one is not. Only the DiT is timed, and only it goes
+    to the device.
 
     detector: YuNet's file; None looks for it.
     """
     return Networks(
-        load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"), load_dit(dit or MODEL).to(device),
+        load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"), load_dit(dit).to(device),
         load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors"),
         FaceDetector(detector or find_detector()), linear_schedule(),
     )
 
 
-def load_distilled(path: Path | None, device: str) -> RealPortraitDiT | None:
-    """Weights for few steps: those of `path`, else the bundled ones where there are any."""
-    if path is None and not DISTILLED.is_file():
-        return None
+def load_distilled(path: Path | None, device: str) -> RealPortraitDiT:
+    """Weights for few steps: those of `path`, else the bundled ones."""
     return load_dit(path or DISTILLED).to(device)
 
 

@@ -172,7 +172,7 @@ class Conditioning(io.ComfyNode):
             display_name="RealPortrait Conditioning",
             category="RealPortrait",
             description="One clip for a stock sampler: the portrait and the motion as CONDITIONING, and an empty LATENT of as "
-            "many frames. Continue Clip makes the clip after it.",
+            "many frames. Use cfg 1 with the weights that come with the pack. Continue Clip makes the clip after it.",
             inputs=[
                 io.Vae.Input("vae", tooltip=VAE_TIP),
                 io.Image.Input("portrait", tooltip=PORTRAIT_TIP),

@@ -193,8 +193,8 @@ def test_fp8_weights_are_those_that_the_format_holds():
 def test_quality_needs_a_folder_with_clips(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "quality", "--detector", str(yunet.onnx())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "quality needs --data" in done.stderr
-    done = subprocess.run([*command, "--data", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "quality needs --data, and --dit" in done.stderr
+    done = subprocess.run([*command, "--data", str(tmp_path), "--dit", str(quality.DISTILLED)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "holds no .mp4 clip" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -15,7 +15,6 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 
 SUFFIX = ".safetensors"
 BUNDLED_MODEL = "realportrait_mini.safetensors"
-BUNDLED_DISTILLED = "realportrait_mini_4steps.safetensors"
 BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
 
 
@@ -36,7 +35,7 @@ def model_names() -> list[str]:
 
 def vid2vid_names() -> list[str]:
     """Names that Load Face Vid2vid offers, the bundled one first."""
-    return _names((FOLDER,), BUNDLED_VID2VID, but=(BUNDLED_MODEL, BUNDLED_DISTILLED))
+    return _names((FOLDER,), BUNDLED_VID2VID, but=(BUNDLED_MODEL,))
 
 
 def stitching_names() -> list[str]:

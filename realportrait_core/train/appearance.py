@@ -2,8 +2,9 @@
 
 A patch discriminator with feature matching (Wang et al. 2018, pix2pixHD) and, where its weights are given, a perceptual
 distance; both see random crops, sizes and mirror images, so that no fixed filter can be fooled by a pattern. The discriminator
-compares a picture with the true one of the same place (Jolicoeur-Martineau 2018, the relativistic GAN): what differs is then the
-detail and not the content, and it learns within tens of steps. None of the terms is ever a measure: what judges the result
+compares pictures with true ones (Jolicoeur-Martineau 2018, the relativistic GAN). Where every pixel has its place, as in a decoder,
+with the true one of the same place: what differs is then the detail and not the content, and it learns within tens of steps. Where
+the content may lie a little elsewhere, as in an animation, with another one, or place is all that it learns. None of the terms is ever a measure: what judges the result
 (realportrait_core.eval) is in no loss.
 """
 
@@ -110,23 +111,24 @@ class Shares:
 class Appearance:
     """The loss of pictures (B, 3, H, W) against the true ones, with a discriminator that learns beside the network.
 
-    perceptual: a distance that no measure uses, or None. warmup: steps in which the discriminator learns alone.
+    perceptual: a distance that no measure uses, or None. warmup: steps in which the discriminator learns alone. apart: so many
+    pictures on in the batch lies the true one that a picture is compared with by the discriminator; 0: its own.
     """
 
     def __init__(
         self, device: torch.device, precision: torch.dtype, perceptual: Perceptual | None = None, shares: Shares = Shares(),
-        lr: float = 4e-4, warmup: int = 40,
+        lr: float = 4e-4, warmup: int = 40, apart: int = 0,
     ):
         self.discriminator = Discriminator().to(device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.discriminator.parameters(), lr, betas=(0.5, 0.9), weight_decay=0.0)
-        self.precision, self.perceptual, self.shares, self.warmup = precision, perceptual, shares, warmup
+        self.precision, self.perceptual, self.shares, self.warmup, self.apart = precision, perceptual, shares, warmup, apart
         self.balance, self.steps = Balance(), 0
 
     def __call__(self, picture: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Both (B, 3, H, W), 0 .. 1; the discriminator takes a step of its own. The loss, and what to log."""
         flip = bool(torch.rand(()) < 0.5)
         fake, real = (2 * (x.flip(-1) if flip else x) - 1 for x in (picture, truth))
-        learned = self.learn(fake.detach(), real)
+        learned = self.learn(fake.detach(), real.roll(self.apart, 0))
         main, others = (picture - truth).abs().mean(), {}
         with self.mixed(picture):
             if self.steps > self.warmup:
@@ -136,7 +138,7 @@ class Appearance:
                     seen = self.discriminator(real)
                 ours = self.discriminator(fake)
                 others["features"] = self.shares.features, feature_distance(ours, seen)
-                others["adversarial"] = self.shares.adversarial, relativistic_loss(seen, ours)
+                others["adversarial"] = self.shares.adversarial, relativistic_loss(elsewhere(seen, self.apart), ours)
                 for parameter in self.discriminator.parameters():
                     parameter.requires_grad_(True)
             if self.perceptual is not None:
@@ -169,6 +171,11 @@ class Appearance:
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.balance.norms, self.steps = dict(state["norms"]), state["steps"]
+
+
+def elsewhere(seen: list[list[Tensor]], apart: int) -> list[list[Tensor]]:
+    """What was seen of a batch, `apart` pictures on."""
+    return [[layer.roll(apart, 0) for layer in scale] for scale in seen]
 
 
 def views(*pictures: Tensor) -> Iterator[Tensor]:

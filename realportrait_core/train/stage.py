@@ -87,12 +87,19 @@ def start(cfg: Config, init: Path | None) -> RealPortraitDiT:
         dit = RealPortraitDiT(cfg.dit)
         start_from_stdit2(dit, init)
         return dit
-    dit = load_dit(init).requires_grad_(True)
+    dit = for_any_steps(load_dit(init)).requires_grad_(True)
     if cfg.dit.draft_widths and not dit.cfg.draft_widths:
         dit = with_draft(dit, cfg.dit.draft_widths)
     if dit.cfg != cfg.dit:
         raise InputError(f"{init} is a network of another size or kind than the preset: {dit.cfg} against {cfg.dit}.")
     return dit
+
+
+def for_any_steps(dit: RealPortraitDiT) -> RealPortraitDiT:
+    """A distilled network as a start: its weights, as those of one that is yet to learn."""
+    other = RealPortraitDiT(replace(dit.cfg, distilled_steps=0))
+    other.load_state_dict(dit.state_dict())
+    return other.eval()
 
 
 def with_draft(dit: RealPortraitDiT, widths: tuple[int, ...]) -> RealPortraitDiT:
@@ -153,7 +160,8 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
         precision = precision_of(run.precision, world.device)
         appearance = None
         if stage.appearance:
-            appearance = Appearance(world.device, precision, perceptual_distance(run.perceptual, world.device))
+            # Two crops of each clip: the true picture that one is compared with is another clip's.
+            appearance = Appearance(world.device, precision, perceptual_distance(run.perceptual, world.device), lr=2e-4, apart=2)
         objective = make_objective(dit, stage, precision, vae, appearance).to(world.device)
         if world.first and appearance is None:          # a trial would teach the discriminator
             estimate(objective, stage, run.budget(stage), index, vid2vid.warping, world)
