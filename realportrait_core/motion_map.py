@@ -24,6 +24,7 @@ class MotionMaps:
     height: int
     width: int
     crop: int = 512                 # px, side of the crop in frame_to_crop's unit
+    everywhere: bool = False        # work out every place: on a GPU asking where the masks lie can take longer
 
     def __post_init__(self):
         frames = len(self.f)
@@ -112,7 +113,8 @@ def first_convolution(
     mask = mask if mask is None else checked_mask(maps, mask)
     rows, columns = (maps.height + 1) // 2, (maps.width + 1) // 2
     whole = bias[:, None, None].expand(len(maps), -1, rows, columns)                    # conv(0) = bias
-    box = facial_box(maps) if mask is None else mask_box(mask)
+    box = (facial_box(maps) if mask is None else mask_box(mask)) if not maps.everywhere else (
+        (0, maps.height - 1), (0, maps.width - 1))
     if box is None:
         return whole
     (top, bottom), (left, right) = box
