@@ -6,6 +6,7 @@ and last frames are sometimes known: no noise, t = 0, no loss.
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -116,8 +117,13 @@ def known(batch: Batch) -> torch.Tensor | None:
     return None if batch.z.shape[1] == 1 else batch.conditional
 
 
-def mixed(batch: Batch, precision: torch.dtype) -> torch.autocast:
-    return torch.autocast(batch.z.device.type, precision, enabled=precision != torch.float32)
+def mixed(batch: Batch, precision: torch.dtype) -> AbstractContextManager:
+    return autocast(batch.z.device, precision)
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
+    """Matrix products in `precision`; float32 leaves everything as it is, on any device."""
+    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
 
 
 def loss_of(objective: nn.Module, warping: WarpingNetwork, batch: Batch, precision: torch.dtype) -> torch.Tensor:
