@@ -81,8 +81,9 @@ def ellipse_mask(face: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.
 
 def crop_grid(maps: MotionMaps, x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Where pixels fall on f: (L, height, width, 2) in [-1, 1] between the crop's outer edges, u = (2 x_c + 1) / crop - 1."""
-    to_unit = maps.frame_to_crop.new_tensor([[2 / maps.crop, 0, 1 / maps.crop - 1], [0, 2 / maps.crop, 1 / maps.crop - 1]])
-    return affine(to_unit @ maps.frame_to_crop, x, y).to(dtype)
+    to_unit = 2 / maps.crop * maps.frame_to_crop[:, :2]
+    to_unit[..., 2] += 1 / maps.crop - 1
+    return affine(to_unit, x, y).to(dtype)
 
 
 def dense(maps: MotionMaps, mask: torch.Tensor | None = None) -> torch.Tensor:

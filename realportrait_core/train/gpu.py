@@ -72,7 +72,7 @@ def chosen(only: tuple[str, ...]) -> list[str]:
 
 
 def run_gpu(run: GpuRun) -> int:
-    """0, or 1 where a phase failed: the others went on without it."""
+    """0, or 1 where a phase failed, which costs the others nothing, or a file could not be written."""
     began, names, device = time.perf_counter(), chosen(run.only), device_named(run.device)
     if run.minutes <= 0:
         raise InputError(f"The budget is {run.minutes} minutes; it must be above 0.")
@@ -106,7 +106,7 @@ def run_phases(run: GpuRun, names: list[str], device: torch.device, began: float
         log.info("%s: %.2f minutes", name, minutes)
         failed += not run_phase(state, name, minutes)
     finish(device)
-    state.writer.write(state)
+    failed += len(state.writer.write(state))
     conclude(state, run.out)
     log.info("done in %s", clock(time.perf_counter() - began))
     return int(failed > 0)

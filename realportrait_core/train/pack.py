@@ -42,7 +42,7 @@ def write_pack(out: Path, heads: Path, photos: Path | None, limit: int = LIMIT) 
             with tempfile.TemporaryDirectory() as folder:
                 rig = Path(folder) / RIG
                 save_rig(load_rig(heads), rig)
-                file.write(rig, RIG, zipfile.ZIP_DEFLATED, compresslevel=9)
+                file.write(rig, RIG, zipfile.ZIP_DEFLATED, compresslevel=6)
             if photos is not None:
                 add_photos(file, photos)
             sizes = {name: sum(entry.compress_size for entry in file.infolist() if entry.filename.endswith(end)) / 1e6
@@ -70,7 +70,7 @@ def add_photos(file: zipfile.ZipFile, folder: Path) -> None:
         file.write(path, f"{PHOTOS}/{path.name}")
     kept = io.BytesIO()
     np.savez(kept, names=names, mesh=(mesh * 16).round().astype(np.int16), five=five.astype(np.float32))
-    file.writestr(POINTS, kept.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
+    file.writestr(POINTS, kept.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=6)
 
 
 def read_pack(path: Path, size: int) -> Packed:

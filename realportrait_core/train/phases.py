@@ -155,7 +155,7 @@ def train(
     settle()
     if gauge.sums:
         gauge.ask()
-    gauge.say(0.0)
+        gauge.say(0.0)
     if skipped := int(flat.skipped):
         log.warning("%s: %d of %d steps were skipped, their gradients were not finite", name, skipped, step)
 
@@ -222,7 +222,8 @@ def renderer(state: State, minutes: float) -> None:
 
 def renderer_of(state: State) -> Renderer:
     """The state's own F, W and G, with a readout."""
-    model = Renderer(state.cfg.vid2vid).to(state.device)
+    with state.device:
+        model = Renderer(state.cfg.vid2vid)
     for name in ("appearance", "warping", "generator"):
         setattr(model, name, getattr(state.vid2vid, name))
     return model

@@ -42,9 +42,9 @@ class Writer:
     def due(self) -> bool:
         return time.perf_counter() - self.last >= self.every
 
-    def write(self, state: "State") -> list[Path]:
-        """A network that cannot be written is told of and leaves its older file."""
-        began, paths = time.perf_counter(), []
+    def write(self, state: "State") -> list[str]:
+        """The names of networks that could not be written: they are told of and keep their older files."""
+        began, paths, failed = time.perf_counter(), [], []
         with tempfile.TemporaryDirectory() as folder:
             for network in sorted(self.changed):
                 file = FILES[network]
@@ -53,9 +53,10 @@ class Writer:
                     paths += save_in_parts(self.out / file, *read_safetensors(Path(folder) / file.name), self.limit)
                 except RealPortraitError as error:
                     log.error("%s is not written: %s", file, error)
+                    failed.append(network)
         self.last = time.perf_counter()
         log.info("wrote %s in %.1f s", ", ".join(path.relative_to(self.out).as_posix() for path in paths), self.last - began)
-        return paths
+        return failed
 
 
 def save_network(path: Path, network: str, state: "State") -> None:
