@@ -186,7 +186,7 @@ def numbers(clips: int, frames: int, device: torch.device) -> tuple[torch.Tensor
 
 # Poses that M reads
 
-@torch.inference_mode()
+@torch.no_grad()
 def leaning(bank: Bank, motion: MotionExtractor, share: float) -> Bank:
     """The bank with poses a share of the way from those that M reads to the true ones: 1 keeps the truth.
 

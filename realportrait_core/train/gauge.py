@@ -79,7 +79,7 @@ class Gauge:
         event.record()
         self.pending = names, host, event
 
-    def say(self, left: float, skipped: torch.Tensor | None = None) -> None:
+    def say(self, left: float) -> None:
         """A line, of the scalars that were asked for last if they have arrived; `left` seconds remain."""
         now = time.perf_counter()
         rate = (self.steps - self.since) / max(now - self.last, 1e-9)
@@ -89,6 +89,5 @@ class Gauge:
             told = "  ".join(f"{name} {value:.4f}" for name, value in zip(self.pending[0], self.pending[1].tolist()))
             self.pending = None
         speed = self.flops * rate
-        log.info("%s: step %d  %s  %.0f %s/s  %.1f TFLOP/s (%.0f %% of %.0f)  %s  %s left", self.name, self.steps, told,
-                 rate * self.items, self.unit, speed / 1e12, 100 * speed / self.best, self.best / 1e12, memory(self.device),
-                 clock(max(left, 0)))
+        fast = f"  {rate * self.items:.0f} {self.unit}/s  {speed / 1e12:.1f} TFLOP/s ({100 * speed / self.best:.0f} %)" if rate else ""
+        log.info("%s: step %d  %s%s  %s  %s left", self.name, self.steps, told, fast, memory(self.device), clock(max(left, 0)))

@@ -44,7 +44,7 @@ FACE, READ, EVEN = 3.0, 1.0, 0.03       # see stages.Stage
 REFINE = 0.0                # share of draws for "ddim_refine"; the default sampler takes even steps
 RECALIBRATED = 8            # batches by which batch norms are set for averaged weights
 READOUT_BATCHES = 2         # by which the readout is fitted: of a GPU's size each
-COMPILE_PAYS = 2.5          # minutes of a phase from which compiling the blocks pays: it takes about 40 s and saves a third
+COMPILE_PAYS = 3.0          # minutes of a phase from which compiling the blocks should pay: some 40 s, for a third of the rest
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Load:
     portraits: int = 48         # of F, W and G
     drivers: int = 4            # for each of them
     maps: Shape = Shape(64, frames=5, stride=4)
-    clips: Shape = Shape(32, frames=16, draws=2)
+    clips: Shape = Shape(24, frames=16, draws=2)
 
     def halved(self) -> "Load":
         def half(count: int) -> int:
@@ -209,9 +209,10 @@ def renderer(state: State, minutes: float) -> None:
     model = renderer_of(state)
     loss = renderer_loss(state, model)
     with learning(model):
-        fit_readout(model.readout, [
-            (warp_faces(model, faces, state.mixed)[0], faces) for faces in (renderer_draw(state) for _ in range(READOUT_BATCHES))
-        ])
+        with torch.no_grad():
+            drawn = [renderer_draw(state) for _ in range(READOUT_BATCHES)]
+            fit_readout(model.readout, [(warp_faces(model, faces, state.mixed)[0], faces) for faces in drawn])
+            del drawn
 
         def settle() -> None:
             recalibrate(model, loss, RECALIBRATED)
