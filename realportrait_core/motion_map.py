@@ -24,6 +24,7 @@ class MotionMaps:
     height: int
     width: int
     crop: int = 512                 # px, side of the crop in frame_to_crop's unit
+    everywhere: bool = False        # work out every place: on a GPU asking where the masks lie can take longer
 
     def __post_init__(self):
         frames = len(self.f)
@@ -80,8 +81,9 @@ def ellipse_mask(face: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.
 
 def crop_grid(maps: MotionMaps, x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Where pixels fall on f: (L, height, width, 2) in [-1, 1] between the crop's outer edges, u = (2 x_c + 1) / crop - 1."""
-    to_unit = maps.frame_to_crop.new_tensor([[2 / maps.crop, 0, 1 / maps.crop - 1], [0, 2 / maps.crop, 1 / maps.crop - 1]])
-    return affine(to_unit @ maps.frame_to_crop, x, y).to(dtype)
+    to_unit = 2 / maps.crop * maps.frame_to_crop[:, :2]
+    to_unit[..., 2] += 1 / maps.crop - 1
+    return affine(to_unit, x, y).to(dtype)
 
 
 def dense(maps: MotionMaps, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -112,7 +114,8 @@ def first_convolution(
     mask = mask if mask is None else checked_mask(maps, mask)
     rows, columns = (maps.height + 1) // 2, (maps.width + 1) // 2
     whole = bias[:, None, None].expand(len(maps), -1, rows, columns)                    # conv(0) = bias
-    box = facial_box(maps) if mask is None else mask_box(mask)
+    box = (facial_box(maps) if mask is None else mask_box(mask)) if not maps.everywhere else (
+        (0, maps.height - 1), (0, maps.width - 1))
     if box is None:
         return whole
     (top, bottom), (left, right) = box

@@ -308,6 +308,14 @@ def test_fresh_clips_go_on(rig):
     assert second.seed == 32
 
 
+def test_heads_look_as_they_did(rig):
+    """As drawn before what all identities share was worked out once, and all frames of a clip in one go."""
+    with np.load(ROOT / "tests" / "golden" / "heads.npz") as file:
+        for seed in file.files:
+            drawn = render_clip(rig, int(seed), int(seed), 2, 2.0, SMALL).heads.pixels
+            assert np.abs((drawn.numpy() * 255).round() - file[seed]).mean() < 0.05, seed         # of 255
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_draws_the_same(rig, clip):
     identity, motion, heads = clip

@@ -354,7 +354,7 @@ def test_a_readout_is_fitted_to_what_f_shows():
     f = torch.randn(3, 6, 8, 8)
     pictures = torch.nn.functional.pixel_shuffle(hidden(f), 2)                          # (3, 3, 16, 16)
     large = pictures.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    fit_readout(readout, [(SimpleNamespace(out=f), None, large, None)])
+    fit_readout(readout, [(SimpleNamespace(out=f), SimpleNamespace(target=large))])
     torch.testing.assert_close(readout.weight, hidden.weight, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(readout.bias, hidden.bias, atol=1e-4, rtol=1e-4)
 

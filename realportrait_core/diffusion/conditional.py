@@ -39,11 +39,13 @@ def keep(known: Known | None, x: Tensor) -> Tensor:
     return x if known is None else torch.where(known.mask[:, None, None, None], known.latents, x)
 
 
-def training_mask(clips: int, frames: int, generator: torch.Generator | None = None) -> Tensor:
+def training_mask(
+    clips: int, frames: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
     """Which frames are conditional in training (B, L), bool: none, the first 1 .. L/4, the last 1 .. L/4, or both."""
-    kind = torch.rand(clips, 1, generator=generator)
-    first, last = torch.randint(1, max(1, frames // 4) + 1, (2, clips, 1), generator=generator)
-    place = torch.arange(frames)
+    kind = torch.rand(clips, 1, generator=generator, device=device)
+    first, last = torch.randint(1, max(1, frames // 4) + 1, (2, clips, 1), generator=generator, device=device)
+    place = torch.arange(frames, device=device)
     head = (place < first) & ((kind >= NONE) & (kind < NONE + FIRST) | (kind >= NONE + FIRST + LAST))
     tail = (place >= frames - last) & (kind >= NONE + FIRST)
     return (head | tail) & (frames > 2)             # shorter clips would have nothing left to learn from

@@ -10,7 +10,7 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Schedule:
-    """Tables (T,) over the timesteps of a process, float64 on the CPU: q(x_t | x_0) = N(sqrt(abar_t) x_0, 1 - abar_t)."""
+    """Tables (T,) over the timesteps of a process, float64, on the CPU unless moved: q(x_t | x_0) = N(sqrt(abar_t) x_0, 1 - abar_t)."""
 
     betas: Tensor
     timesteps: Tensor               # (T,) int64: what the network is told at each of them
@@ -38,6 +38,10 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.betas)
+
+    def to(self, device: torch.device) -> "Schedule":
+        """With its tables on a device that has float64: where they are looked up often, a copy for each makes the host wait."""
+        return Schedule(self.betas.to(device), self.timesteps.to(device))
 
     def respaced(self, steps: int) -> "Schedule":
         """The process that visits only `steps` of the timesteps, spread evenly from the first to the last."""

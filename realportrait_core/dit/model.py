@@ -253,7 +253,8 @@ class RealPortraitDiT(nn.Module):
     def constants(self, z: Tensor, shape: ClipShape, dtype: torch.dtype) -> Constants:
         """Of clips of this shape, with latents like z (..., h, w)."""
         def numbers(*values: float) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=z.device)
+            # Filled in where they are wanted: a copy from the host would make it wait for a GPU.
+            return torch.stack([torch.full((), value, dtype=torch.float32, device=z.device) for value in values])
 
         size = torch.cat([
             self.csize_embedder(numbers(shape.height, shape.width), dtype),

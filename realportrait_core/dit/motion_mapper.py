@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..motion_map import MotionMaps, first_convolution
 
-AT_ONCE = 2             # frames: what a map becomes on its way takes a hundred times the memory of its latent
+AT_ONCE = 2             # frames on a CPU: what a map becomes on its way takes a hundred times the memory of its latent
+ON_A_GPU = 2**28        # values of dense maps at once: 128 frames of MINI, 4 of the paper's
 
 
 class ResidualBlock(nn.Module):
@@ -62,7 +63,9 @@ class MotionMapper(nn.Sequential):
                 f"The motion maps are {tuple(given)}; these weights read (L, {wanted}, height, width). Use the Face Vid2vid "
                 "that belongs to them."
             )
-        return torch.cat([self.latent(maps[i:i + AT_ONCE]) for i in range(0, len(maps), AT_ONCE)])
+        height, width = maps.shape[2:] if isinstance(maps, Tensor) else (maps.height, maps.width)
+        some = AT_ONCE if self[0].weight.device.type == "cpu" else max(AT_ONCE, ON_A_GPU // (wanted * height * width))
+        return torch.cat([self.latent(maps[i:i + some]) for i in range(0, len(maps), some)])
 
     def latent(self, maps: MotionMaps | Tensor) -> Tensor:
         """forward, of all frames at once."""

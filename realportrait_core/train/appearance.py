@@ -8,6 +8,7 @@ the content may lie a little elsewhere, as in an animation, with another one, or
 (realportrait_core.eval) is in no loss.
 """
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from .dit import autocast
 
 WIDTHS = (64, 128, 256)
 SLOPE = 0.2
@@ -84,7 +87,7 @@ class Balance:
     """Shares of several losses in one gradient (Defossez et al. 2022, EnCodec): each loss's gradient with respect to the
     picture is divided by its own running mean norm, so that a share means the same whatever the loss's scale."""
 
-    norms: dict[str, float] = field(default_factory=dict)
+    norms: dict[str, Tensor] = field(default_factory=dict)      # on the device: nothing here makes the host wait
 
     def __call__(self, picture: Tensor, main: Tensor, others: dict[str, tuple[float, Tensor]]) -> Tensor:
         """A loss whose gradient is that of `main`, and beside it of each (share, loss) at share times its norm."""
@@ -92,9 +95,9 @@ class Balance:
         norm = total.norm()
         for name, (share, loss) in others.items():
             gradient, = torch.autograd.grad(loss, picture, retain_graph=True)
-            size = float(gradient.norm())
+            size = gradient.norm()
             self.norms[name] = NORM_DECAY * self.norms.get(name, size) + (1 - NORM_DECAY) * size
-            total = total + gradient * (share * norm / max(self.norms[name], 1e-12))
+            total = total + gradient * (share * norm / self.norms[name].clamp_min(1e-12))
         surrogate = (picture * total.detach()).sum()
         return surrogate - surrogate.detach() + main.detach()               # the value that is logged is the main loss
 
@@ -119,14 +122,17 @@ class Appearance:
         self, device: torch.device, precision: torch.dtype, perceptual: Perceptual | None = None, shares: Shares = Shares(),
         lr: float = 4e-4, warmup: int = 40, apart: int = 0,
     ):
-        self.discriminator = Discriminator().to(device, memory_format=torch.channels_last)
+        with device:                                    # a parametrised weight cannot be moved everywhere
+            self.discriminator = Discriminator()
+        self.discriminator.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.discriminator.parameters(), lr, betas=(0.5, 0.9), weight_decay=0.0)
         self.precision, self.perceptual, self.shares, self.warmup, self.apart = precision, perceptual, shares, warmup, apart
         self.balance, self.steps = Balance(), 0
 
-    def __call__(self, picture: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, picture: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Both (B, 3, H, W), 0 .. 1; the discriminator takes a step of its own. The loss, and what to log."""
-        flip = bool(torch.rand(()) < 0.5)
+        chance = random.Random(self.steps)              # by the step, so that a resumed run draws what it would have drawn
+        flip = chance.random() < 0.5
         fake, real = (2 * (x.flip(-1) if flip else x) - 1 for x in (picture, truth))
         learned = self.learn(fake.detach(), real.roll(self.apart, 0))
         main, others = (picture - truth).abs().mean(), {}
@@ -142,11 +148,11 @@ class Appearance:
                 for parameter in self.discriminator.parameters():
                     parameter.requires_grad_(True)
             if self.perceptual is not None:
-                others["perceptual"] = self.shares.perceptual, self.perceptual(*views(fake, real)).mean()
-        scalars = {"judge": learned} | {name: float(loss.detach()) for name, (_, loss) in others.items()}
+                others["perceptual"] = self.shares.perceptual, self.perceptual(*views(chance, fake, real)).mean()
+        scalars = {"judge": learned} | {name: loss.detach() for name, (_, loss) in others.items()}
         return self.balance(picture, main, others), scalars
 
-    def learn(self, fake: Tensor, real: Tensor) -> float:
+    def learn(self, fake: Tensor, real: Tensor) -> Tensor:
         """One step of the discriminator."""
         self.steps += 1
         with self.mixed(real):
@@ -154,10 +160,10 @@ class Appearance:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        return float(loss.detach())
+        return loss.detach()
 
-    def mixed(self, like: Tensor) -> torch.autocast:
-        return torch.autocast(like.device.type, self.precision, enabled=self.precision != torch.float32)
+    def mixed(self, like: Tensor):
+        return autocast(like.device, self.precision)
 
     # What a stopped run needs.
 
@@ -178,14 +184,14 @@ def elsewhere(seen: list[list[Tensor]], apart: int) -> list[list[Tensor]]:
     return [[layer.roll(apart, 0) for layer in scale] for scale in seen]
 
 
-def views(*pictures: Tensor) -> Iterator[Tensor]:
+def views(chance: random.Random, *pictures: Tensor) -> Iterator[Tensor]:
     """The same random part of each, at the same random size."""
     height, width = pictures[0].shape[-2:]
     low, high = VIEW
-    kept = 0.8 + 0.2 * float(torch.rand(()))
+    kept = 0.8 + 0.2 * chance.random()
     h, w = int(kept * height), int(kept * width)
-    top, left = int(torch.randint(height - h + 1, ())), int(torch.randint(width - w + 1, ()))
-    zoom = low + (high - low) * float(torch.rand(()))
+    top, left = chance.randrange(height - h + 1), chance.randrange(width - w + 1)
+    zoom = chance.uniform(low, high)
     for picture in pictures:
         part = picture[..., top:top + h, left:left + w]
         yield F.interpolate(part, size=(round(zoom * h), round(zoom * w)), mode="bilinear", antialias=True, align_corners=False)

@@ -25,7 +25,8 @@ from .stages import Shape, Stage
 log = logging.getLogger(__name__)
 
 READERS = 4         # threads that read samples ahead of the step
-WARPED_AT_ONCE = 32     # frames that go through W together
+WARPED_AT_ONCE = 32     # frames that go through W together on a CPU
+WARPED_ON_A_GPU = 256
 
 
 # Which samples there are
@@ -95,10 +96,12 @@ def generator(seed: int, step: int, part: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 4099 + part)
 
 
-def stratified_times(count: int, steps: int, source: torch.Generator) -> torch.Tensor:
+def stratified_times(
+    count: int, steps: int, source: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """`count` timesteps spread evenly over 0 .. steps - 1, shuffled: less noise in the loss than independent draws."""
-    places = (torch.arange(count) + torch.rand(count, generator=source)) / count
-    return (places[torch.randperm(count, generator=source)] * steps).long().clamp(max=steps - 1)
+    places = (torch.arange(count, device=device) + torch.rand(count, generator=source, device=device)) / count
+    return (places[torch.randperm(count, generator=source, device=device)] * steps).long().clamp(max=steps - 1)
 
 
 def draw(index: Index, stage: Stage, seed: int, step: int, timesteps: int) -> list[Item]:
@@ -218,11 +221,13 @@ def maps_of(warping: WarpingNetwork, batch: Batch) -> tuple[MotionMaps, MotionMa
         return value.repeat_interleave(frames + 1, 0)
 
     given = every(batch.f_r), x_d.flatten(0, 1), every(batch.x_s), every(warping.compress(batch.f_r))
-    f = torch.cat([warping(*chunk).out for chunk in zip(*(value.split(WARPED_AT_ONCE) for value in given))])
+    on_a_gpu = batch.x_d.device.type not in ("cpu", "mps")
+    some = WARPED_ON_A_GPU if on_a_gpu else WARPED_AT_ONCE
+    f = torch.cat([warping(*chunk).out for chunk in zip(*(value.split(some) for value in given))])
     f = f.unflatten(0, (portraits, frames + 1))                                         # (R, N L + 1, C, h, w)
     place = batch.frame_to_crop.repeat_interleave(frames, 0)
-    driven = MotionMaps(f[:, :-1].flatten(0, 1), place, batch.face.flatten(0, 1), batch.size, batch.size)
-    return driven, MotionMaps(f[:, -1], batch.frame_to_crop, batch.own_face, batch.size, batch.size)
+    driven = MotionMaps(f[:, :-1].flatten(0, 1), place, batch.face.flatten(0, 1), batch.size, batch.size, everywhere=on_a_gpu)
+    return driven, MotionMaps(f[:, -1], batch.frame_to_crop, batch.own_face, batch.size, batch.size, everywhere=on_a_gpu)
 
 
 # Reading ahead

@@ -71,7 +71,7 @@ def train_decoder(
         if appearance is None:
             return picture_loss(decoded, pictures), scalars
         value, more = appearance(decoded, pictures)
-        return value, scalars | more
+        return value, scalars | {name: float(scalar) for name, scalar in more.items()}
 
     # Muon's even steps are for squared error; against a judge that moves, Adam's smaller ones.
     average = fit(vae.taesd_decoder, loss, checkpoint, budget, lr, decay=0.995, warmup=50,

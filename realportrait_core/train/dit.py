@@ -6,6 +6,7 @@ and last frames are sometimes known: no noise, t = 0, no loss.
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -116,8 +117,13 @@ def known(batch: Batch) -> torch.Tensor | None:
     return None if batch.z.shape[1] == 1 else batch.conditional
 
 
-def mixed(batch: Batch, precision: torch.dtype) -> torch.autocast:
-    return torch.autocast(batch.z.device.type, precision, enabled=precision != torch.float32)
+def mixed(batch: Batch, precision: torch.dtype) -> AbstractContextManager:
+    return autocast(batch.z.device, precision)
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
+    """Matrix products in `precision`; float32 leaves everything as it is, on any device."""
+    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
 
 
 def loss_of(objective: nn.Module, warping: WarpingNetwork, batch: Batch, precision: torch.dtype) -> torch.Tensor:
@@ -238,7 +244,9 @@ def train_stage(
             source = batches(index, stage, seed, step, objective.timesteps, world.rank, world.size)
         batch, expected = next(source).to(world.device), step + 1
         value = loss_of(spread_out, warping, batch, objective.precision)
-        return value, {"frames": float(batch.t.numel() * world.size)} | getattr(objective, "scalars", {})
+        return value, {"frames": float(batch.t.numel() * world.size)} | {
+            name: float(scalar) for name, scalar in getattr(objective, "scalars", {}).items()
+        }
 
     average = fit(
         dit, loss, checkpoint, budget, stage.lr, decay=stage.average, warmup=stage.warmup,

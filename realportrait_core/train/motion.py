@@ -20,12 +20,13 @@ CPU = torch.device("cpu")
 FEATURES = 4.0              # weight of the points of mouth and eyes, beside 1 for the others
 
 
-def recolour(images: torch.Tensor) -> torch.Tensor:
-    """Brightness, contrast and tint drawn per picture: M must not depend on them."""
+def recolour(images: torch.Tensor, place: torch.device = CPU) -> torch.Tensor:
+    """Brightness, contrast and tint drawn per picture: M must not depend on them. place: the CPU's random state is the one that
+    a checkpoint holds."""
     batch = len(images)
 
-    def draw(channels: int) -> torch.Tensor:            # on the CPU, whose random state the checkpoint holds
-        return torch.rand(batch, channels, 1, 1).to(images)
+    def draw(channels: int) -> torch.Tensor:
+        return torch.rand(batch, channels, 1, 1, device=place).to(images)
 
     gain = 1 + 0.25 * (draw(3) - 0.5) + 0.5 * (draw(1) - 0.5)
     offset, grey = 0.2 * (draw(1) - 0.5), (draw(1) < 0.1).float()
@@ -79,12 +80,15 @@ class Standardised(nn.Module):
         return model.eval()
 
 
-def motion_loss(model: Standardised, images: torch.Tensor, truth: Pose) -> tuple[torch.Tensor, dict[str, float]]:
-    """Pictures come in pairs: relative motion reads nothing of expressions but how they differ between two frames."""
-    pose = pose_from_raw(model.raw(images))
-    weight = images.new_ones(pose.canonical.shape[1])
+def feature_weight(keypoints: int, device: torch.device) -> torch.Tensor:
+    """(K, 1), of mean 1: FEATURES for mouth and eyes."""
+    weight = torch.ones(keypoints)
     weight[list(MOUTH_AND_EYES)] = FEATURES
-    weight = (weight / weight.mean())[:, None]
+    return (weight / weight.mean())[:, None].to(device)
+
+
+def motion_terms(pose: Pose, truth: Pose, weight: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Pictures come in pairs: relative motion reads nothing of expressions but how they differ between two frames."""
     points = (weight * (transform(pose) - transform(truth)).abs()).mean()
     canonical = (pose.canonical - truth.canonical).abs().mean()
     expression = (weight * (pose.expression - truth.expression).abs()).mean()
@@ -95,6 +99,13 @@ def motion_loss(model: Standardised, images: torch.Tensor, truth: Pose) -> tuple
     translation = (pose.translation - truth.translation).abs()[:, :2].mean()
     total = 10 * points + 5 * canonical + 10 * expression + 20 * change + 5 * rotation + 2 * scale + 2 * translation
     parts = dict(points=points, canonical=canonical, expression=expression, change=change, rotation=rotation, scale=scale)
+    return total, {name: part.detach() for name, part in parts.items()}
+
+
+def motion_loss(model: Standardised, images: torch.Tensor, truth: Pose) -> tuple[torch.Tensor, dict[str, float]]:
+    """motion_terms of what the model says of pictures, for the log of `fit`."""
+    pose = pose_from_raw(model.raw(images))
+    total, parts = motion_terms(pose, truth, feature_weight(pose.canonical.shape[1], images.device))
     return total, {name: part.item() for name, part in parts.items()}
 
 

@@ -62,8 +62,8 @@ HELD_OUT = 20                   # clips at the end that M and W never see; their
 
 VAE_FILE = Path("vae") / "realportrait_mini_vae.safetensors"
 VID2VID_FILE = Path("realportrait") / "realportrait_mini_vid2vid.safetensors"
-DIT_FILE = Path("realportrait") / "realportrait_mini.safetensors"
-DISTILLED_FILE = Path("realportrait") / "realportrait_mini_4steps.safetensors"
+DIT_FILE = Path("realportrait") / "realportrait_mini_any_steps.safetensors"
+DISTILLED_FILE = Path("realportrait") / "realportrait_mini.safetensors"     # what the pack's workflows load
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def start(cfg: Config, init: Path | None) -> RealPortraitDiT:
         dit = RealPortraitDiT(cfg.dit)
         start_from_stdit2(dit, init)
         return dit
-    dit = for_any_steps(load_dit(init)).requires_grad_(True)
+    dit = with_steps(load_dit(init), 0).requires_grad_(True)
     if cfg.dit.draft_widths and not dit.cfg.draft_widths:
         dit = with_draft(dit, cfg.dit.draft_widths)
     if dit.cfg != cfg.dit:
@@ -95,11 +95,11 @@ def start(cfg: Config, init: Path | None) -> RealPortraitDiT:
     return dit
 
 
-def for_any_steps(dit: RealPortraitDiT) -> RealPortraitDiT:
-    """A distilled network as a start: its weights, as those of one that is yet to learn."""
-    other = RealPortraitDiT(replace(dit.cfg, distilled_steps=0))
+def with_steps(dit: RealPortraitDiT, steps: int) -> RealPortraitDiT:
+    """The same weights as a start for another number of distilled steps, 0 for any number; only that number differs."""
+    other = RealPortraitDiT(replace(dit.cfg, distilled_steps=steps))
     other.load_state_dict(dit.state_dict())
-    return other.eval()
+    return other.eval().requires_grad_(False)
 
 
 def with_draft(dit: RealPortraitDiT, widths: tuple[int, ...]) -> RealPortraitDiT:
@@ -119,8 +119,7 @@ def make_objective(
         return Reading(dit, len(linear_schedule()), precision, stage.face, stage.even)
     if not stage.distil:
         return Objective(dit, linear_schedule(), precision, stage.face, stage.read, stage.even)
-    student = RealPortraitDiT(replace(dit.cfg, distilled_steps=stage.distil))
-    student.load_state_dict(dit.state_dict())
+    student = with_steps(dit, stage.distil).requires_grad_(True).train()
     if stage.appearance:
         return Student(student, vae, linear_schedule(), precision, appearance)
     return Distillation(student, dit, linear_schedule(), precision, stage.face)

@@ -11,7 +11,7 @@ from ..dit.model import RealPortraitDiT
 from ..speed import exact
 from ..vae import TinyVAE
 from ..vid2vid.warp import WarpingNetwork
-from .batch import Index, Item, load, maps_of
+from .batch import Batch, Index, Item, load, maps_of
 from .stages import Stage
 
 SHOWN = 3           # samples, a row each
@@ -35,9 +35,17 @@ def draw_row(dit, index: Index, sample: int, length: int, device, warping: Warpi
     frames = torch.arange(length)[None] + (0 if index.video[sample] and length > 1 else 1)
     item = Item(sample, 0, frames, torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, length, dtype=torch.bool), seed=0)
     batch = load(index, [item]).to(device)
+    z = animate(dit.to(device), batch, warping)
+    chosen = torch.linspace(0, length - 1, min(COLUMNS, length)).round().long()
+    latents = torch.cat([batch.z_r, batch.z[0, chosen], z[chosen]]).cpu()
+    pictures = (vae.decode(latents) * 255).round().byte().movedim(1, -1)    # (1 + 2 n, H, W, 3)
+    return list(pictures)
+
+
+def animate(dit: RealPortraitDiT, batch: Batch, warping: WarpingNetwork) -> torch.Tensor:
+    """What the network makes of a batch of one clip, from its noise: latents (L, 4, h, w)."""
     maps, own = maps_of(warping, batch)
     shape = ClipShape(batch.size, batch.size, dit.cfg.clip_frames, dit.cfg.fps)
-    dit = dit.to(device)
     reference = dit.encode_reference(batch.z_r, shape, own if dit.cfg.reference_motion else None)
     control = dit.encode_motion(maps, reference)
 
@@ -45,11 +53,7 @@ def draw_row(dit, index: Index, sample: int, length: int, device, warping: Warpi
         return dit(z[None], t[None], shape, reference, control, conditional[None])[0]
 
     speed = exact(dit.cfg, STEPS)
-    z = sample_clip(denoise, batch.noise[0], linear_schedule(), speed.steps, dit.cfg.prediction, solver=speed.solver)
-    chosen = torch.linspace(0, length - 1, min(COLUMNS, length)).round().long()
-    latents = torch.cat([batch.z_r, batch.z[0, chosen], z[chosen]]).cpu()
-    pictures = (vae.decode(latents) * 255).round().byte().movedim(1, -1)    # (1 + 2 n, H, W, 3)
-    return list(pictures)
+    return sample_clip(denoise, batch.noise[0], linear_schedule(), speed.steps, dit.cfg.prediction, solver=speed.solver)
 
 
 def save_picture(path: Path, picture: torch.Tensor) -> None:

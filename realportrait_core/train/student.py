@@ -5,6 +5,8 @@ gradient. Its x_0 is decoded in crops and compared with the true frames by `appe
 near the true ones.
 """
 
+import random
+
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +36,7 @@ class Student(nn.Module):
         self.dit, self.decoder = dit, vae.taesd_decoder.eval().requires_grad_(False)
         self.precision, self.appearance, self.timesteps = precision, appearance, len(schedule)
         self.coarse = schedule.trailing(dit.cfg.distilled_steps)
-        self.scalars: dict[str, float] = {}
+        self.scalars: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> Tensor:
         """The loss of the batch's clips. InputError where the samples keep no pictures."""
@@ -45,21 +47,22 @@ class Student(nn.Module):
             denoise = denoiser(self.dit, batch, *conditions(self.dit, batch, maps, own))
             x_0 = self.walk(denoise, batch, conditional)                                    # (B, L, 4, h, w)
             frames, places = chosen_crops(x_0, conditional)
-            fake = self.decode(crops(x_0, frames, places, CROP, MARGIN))                    # (B, 2, 3, H, W)
-        truth = crops(batch.drawn(batch.pictures), frames, places * DOWN, CROP * DOWN, 0).to(fake) / 255
+            side = min(CROP, *x_0.shape[-2:])
+            fake = self.decode(crops(x_0, frames, places, side, MARGIN))                    # (B, 2, 3, H, W)
+        truth = crops(batch.drawn(batch.pictures), frames, places * DOWN, side * DOWN, 0).to(fake) / 255
         looks, self.scalars = self.appearance(fake.flatten(0, 1), truth.flatten(0, 1))
         moved = ((fake[:, 1] - fake[:, 0]) - (truth[:, 1] - truth[:, 0])).abs().mean()
         error = (x_0 - batch.drawn(batch.z)).square() * batch.drawn(face_weight(maps, batch.z, FACE))
         if conditional is not None:
             error = error * (~conditional)[..., None, None, None]
-        self.scalars |= {"moved": float(moved.detach()), "latent": float(error.detach().mean())}
+        self.scalars |= {"moved": moved.detach(), "latent": error.detach().mean()}
         return looks + MOVED * moved + LATENT * error.mean()
 
     def walk(self, denoise, batch: Batch, conditional: Tensor | None) -> Tensor:
         """x_0 of the step that learns, after those before it."""
         steps, clean = len(self.coarse), batch.drawn(batch.z)
-        weights = torch.tensor([STEP_SHARES[i * len(STEP_SHARES) // steps] for i in range(steps)])
-        last = int(torch.multinomial(weights, 1))
+        shares = [STEP_SHARES[i * len(STEP_SHARES) // steps] for i in range(steps)]
+        last, = random.Random(self.appearance.steps).choices(range(steps), shares)
 
         def keep(x: Tensor) -> Tensor:
             return x if conditional is None else torch.where(conditional[..., None, None, None], clean, x)
@@ -91,10 +94,11 @@ def chosen_crops(x_0: Tensor, conditional: Tensor | None) -> tuple[Tensor, Tenso
         liked = liked - (conditional[:, 1:] | conditional[:, :-1]).to(liked)                # noised ones before known ones
     first = liked.argmax(1)
     frames = torch.stack([first, (first + 1).clamp(max=length - 1)], 1)
-    room = torch.tensor([height - CROP, width - CROP], device=x_0.device)
-    anywhere = (torch.rand(count, 2, device=x_0.device) * (room + 1)).long()
-    middle = torch.rand(count, 1, device=x_0.device) < 0.5
-    return frames, torch.where(middle, room // 2, anywhere)
+    side = min(CROP, height, width)
+    rows, columns = height - side, width - side
+    anywhere = torch.stack([torch.randint(room + 1, (count,), device=x_0.device) for room in (rows, columns)], 1)
+    middle = torch.stack([torch.full((count,), room // 2, device=x_0.device) for room in (rows, columns)], 1)
+    return frames, torch.where(torch.rand(count, 1, device=x_0.device) < 0.5, middle, anywhere)
 
 
 def crops(clips: Tensor, frames: Tensor, corners: Tensor, side: int, margin: int) -> Tensor:

@@ -4,7 +4,7 @@ M is taught these directly. K points of the head's surface, an iris and an upper
 s, R, t and delta are chosen so that x = s (x_c R + delta) + t holds exactly for every frame.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ EYE_NEIGHBOURS = ((105, 56, 111), (102, 54, 96))
 IRIS_RADIUS = 0.13                      # dm
 LID_FRONT, LID_HEIGHT, LID_TRAVEL = 0.14, 0.10, 0.16    # dm, the upper lid of an open eye, and how far a blink takes it
 BLINK = (8, 9)                          # eyeBlinkLeft, eyeBlinkRight among the 52 coefficients
+READ = ("neutral3d", "template3d", "verts3d", "verts2d", "eyes2d", "gaze", "expr")      # of an npz of heads256
 FLIP = (1.0, -1.0, -1.0)                # y up, z to the camera -> y down, z inward
 
 
@@ -42,6 +43,11 @@ class Heads:
     relative: torch.Tensor      # (N, T, 128, 3) surface points about the head's origin, crop units at s = 1
     eyes: torch.Tensor          # (N, T, 2, 2) px
     eye_offsets: torch.Tensor   # (N, T, 4, 3) iris and lid from their eyeball's centre, in the picture's axes, at s = 1
+    shown: torch.Tensor = field(default_factory=lambda: torch.tensor(SURFACE))      # indices, on the device of the rest
+    rigid: torch.Tensor = field(default_factory=lambda: torch.tensor(RIGID))
+
+    def to(self, device: torch.device) -> "Heads":
+        return Heads(*(getattr(self, entry.name).to(device) for entry in fields(self)))
 
 
 def kabsch(rest: np.ndarray, moved: np.ndarray) -> np.ndarray:
@@ -56,10 +62,15 @@ def kabsch(rest: np.ndarray, moved: np.ndarray) -> np.ndarray:
 def read_head(path: Path) -> tuple[np.ndarray, ...]:
     """One npz of heads256 as a row of Heads."""
     with np.load(path, allow_pickle=False) as file:
-        rest, template = file["neutral3d"].astype(np.float64), file["template3d"].astype(np.float64)
-        moved = file["verts3d"].astype(np.float64)                                      # (T, 128, 3)
-        surface, eyes = file["verts2d"].astype(np.float64) - 0.5, file["eyes2d"].astype(np.float64) - 0.5
-        gaze, blink = file["gaze"].astype(np.float64), file["expr"].astype(np.float64)[:, BLINK]
+        return head_truth({name: file[name] for name in READ})
+
+
+def head_truth(known: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """A row of Heads from what heads256's npz calls by these names (READ)."""
+    known = {name: known[name].astype(np.float64) for name in READ}
+    rest, template, moved = known["neutral3d"], known["template3d"], known["verts3d"]   # moved (T, 128, 3)
+    surface, eyes = known["verts2d"] - 0.5, known["eyes2d"] - 0.5
+    gaze, blink = known["gaze"], known["expr"][:, BLINK]
     rigid = list(RIGID)
     # Identities differ in height: every head at rest is put where the template's head is.
     rest = rest - (rest[rigid].mean(0) - template[rigid].mean(0))
@@ -92,15 +103,15 @@ def load_heads(folder: str | Path, limit: int | None = None) -> tuple[Heads, lis
 
 
 def pick(heads: Heads, clips: torch.Tensor, frames: torch.Tensor, frame_to_unit: torch.Tensor) -> tuple[Pose, torch.Tensor]:
-    """Truth of B frames in B crops. frame_to_unit (B, 2, 3): picture px -> the crop's [-1, 1].
+    """Truth of B frames in B crops, all on one device. frame_to_unit (B, 2, 3): picture px -> the crop's [-1, 1].
 
     Returns the Pose and all 128 surface points (B, 128, 3) in crop units.
     """
     linear, shift = frame_to_unit[:, :, :2], frame_to_unit[:, :, 2]
-    zoom = torch.linalg.det(linear).sqrt()[:, None, None]
-    spin = torch.zeros(len(clips), 3, 3)
+    zoom = (linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]).sqrt()[:, None, None]
+    spin = linear.new_zeros(len(clips), 3, 3)
     spin[:, :2, :2] = (linear / zoom).transpose(1, 2)                                   # the crop's own roll, row vectors
-    spin[:, 2, 2] = 1.0
+    spin[:, 2, 2].fill_(1.0)
     rotation = heads.rotation[clips, frames] @ spin
 
     def to_unit(pixels):                                                                # (B, P, 2)
@@ -109,7 +120,7 @@ def pick(heads: Heads, clips: torch.Tensor, frames: torch.Tensor, frame_to_unit:
     surface = to_unit(heads.surface[clips, frames])                                     # (B, 128, 2)
     relative = heads.relative[clips, frames] @ spin                                     # (B, 128, 3)
     # The weak perspective that fits the rigid points best: surface = s relative + t.
-    model, seen = relative[:, list(RIGID), :2], surface[:, list(RIGID)]
+    model, seen = relative[:, heads.rigid, :2], surface[:, heads.rigid]
     model_mean, seen_mean = model.mean(1, keepdim=True), seen.mean(1, keepdim=True)
     s = ((model - model_mean) * (seen - seen_mean)).sum((1, 2)) / (model - model_mean).square().sum((1, 2))
     t = (seen_mean - s[:, None, None] * model_mean)[:, 0]                               # (B, 2)
@@ -118,11 +129,11 @@ def pick(heads: Heads, clips: torch.Tensor, frames: torch.Tensor, frame_to_unit:
     eyes = to_unit(heads.eyes[clips, frames]).repeat(1, 2, 1) + s[:, None, None] * offsets[..., :2]     # (B, 4, 2)
     x_c = heads.canonical[clips]
     at_rest = x_c @ rotation
-    flat = (torch.cat([surface[:, list(SURFACE)], eyes], 1) - t[:, None]) / s[:, None, None]
+    flat = (torch.cat([surface[:, heads.shown], eyes], 1) - t[:, None]) / s[:, None, None]
     # In depth irises and lids stay at their canonical place: their delta has no z.
-    depth = torch.cat([relative[:, list(SURFACE), 2:], at_rest[:, -4:, 2:]], 1)
+    depth = torch.cat([relative[:, heads.shown, 2:], at_rest[:, -4:, 2:]], 1)
     delta = torch.cat([flat, depth], -1) - at_rest
     pitch, yaw, roll = rotation_angles(rotation)
-    pose = Pose(x_c, rotation, pitch, yaw, roll, delta, s[:, None], torch.cat([t, torch.zeros(len(t), 1)], 1))
+    pose = Pose(x_c, rotation, pitch, yaw, roll, delta, s[:, None], torch.cat([t, torch.zeros_like(t[:, :1])], 1))
     everywhere = torch.cat([surface, s[:, None, None] * relative[..., 2:]], -1)
     return pose, everywhere

@@ -6,6 +6,8 @@ it through three convolutions only, so the face's colours and edges must lie in 
 """
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from ..vid2vid.appearance import AppearanceExtractor
 from ..vid2vid.blocks import ConvNorm
 from ..vid2vid.generator import Generator
 from ..vid2vid.keypoints import transform
-from ..vid2vid.warp import WarpingNetwork, axis
+from ..vid2vid.warp import Warped, WarpingNetwork, axis
 from .loop import Budget, fit, recalibrate
 from .motion import CPU
 from .store import Store, crop_batch, jitter, to_unit
@@ -74,13 +76,13 @@ def from_weights(model: Renderer, start: dict[str, torch.Tensor] | None) -> Rend
 
 
 @torch.no_grad()
-def fit_readout(readout: nn.Conv2d, seen: list[tuple]) -> None:
-    """By least squares on what `warp` gave: a readout that says nothing would turn F and W anywhere in their first steps."""
+def fit_readout(readout: nn.Conv2d, seen: list[tuple[Warped, "Faces"]]) -> None:
+    """By least squares on what W made of faces: a readout that says nothing would turn F and W anywhere in their first steps."""
     factor = round((readout.out_channels / 3) ** 0.5)
     cells, pixels = [], []
-    for warped, _, target, _ in seen:
+    for warped, faces in seen:
         f = warped.out.float()
-        small = F.interpolate(target, size=[factor * n for n in f.shape[2:]], mode="area")
+        small = F.interpolate(faces.target, size=[factor * n for n in f.shape[2:]], mode="area")
         cells.append(F.pad(f.movedim(1, -1).flatten(0, -2), (0, 1), value=1.0))                           # (B h w, C + 1)
         pixels.append(F.pixel_unshuffle(small, factor).movedim(1, -1).flatten(0, -2))                     # (B h w, 3 factor^2)
     solved = torch.linalg.lstsq(torch.cat(cells), torch.cat(pixels)).solution.T                           # (3 factor^2, C + 1)
@@ -107,7 +109,8 @@ def flow_loss(deformation: torch.Tensor, driven: torch.Tensor, source: torch.Ten
     # Looked up at cell centres, as W samples; grids of W that run from end to end are a little wider than that.
     found = F.grid_sample(field, driven[:, :, None, None], align_corners=False, padding_mode="border")
     apart = (found[..., 0, 0].transpose(1, 2) - source).abs()                           # (B, P, 3)
-    return (apart[..., :2].sum(-1) + 0.3 * apart[..., 2])[inside].mean()
+    apart = apart[..., :2].sum(-1) + 0.3 * apart[..., 2]                                # (B, P)
+    return (apart * inside).sum() / inside.sum().clamp_min(1)
 
 
 def near(keypoints: torch.Tensor, size: int) -> torch.Tensor:
@@ -117,9 +120,51 @@ def near(keypoints: torch.Tensor, size: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def psnr(image: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> float:
+def psnr(image: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """dB, weighted."""
-    return float(-10 * torch.log10(((image - target).square() * weight).sum() / (3 * weight.sum())))
+    return -10 * torch.log10(((image - target).square() * weight).sum() / (3 * weight.sum()))
+
+
+@dataclass(frozen=True)
+class Faces:
+    """B portraits and, for each, n driving faces of the same clip, on one device. Keypoints in their own crops."""
+
+    face_r: torch.Tensor        # (B, 3, crop, crop)
+    x_s: torch.Tensor           # (B, K, 3)
+    x_d: torch.Tensor           # (B n, K, 3)
+    surface_r: torch.Tensor     # (B, P, 3) surface points in the portrait
+    surface_d: torch.Tensor     # (B n, P, 3) the same in the driving faces
+    target: torch.Tensor        # (B n, 3, S, S) what G shall paint
+    weight: torch.Tensor        # (B n, 1, S, S)
+
+
+def warp_faces(model: Renderer, faces: Faces, mixed: Callable[[], torch.autocast]) -> tuple[Warped, torch.Tensor]:
+    """What W makes of them, and its flow error."""
+    drivers = len(faces.x_d) // len(faces.x_s)
+    x_s = (faces.x_s + KEYPOINT_NOISE * torch.randn_like(faces.x_s)).repeat_interleave(drivers, 0)
+    x_d = faces.x_d + KEYPOINT_NOISE * torch.randn_like(faces.x_d)
+    f_r = model.appearance(faces.face_r)        # of a few portraits; and in bf16 its 3-D convolutions' gradients are not finite
+    with mixed():
+        compressed = model.warping.compress(f_r).repeat_interleave(drivers, 0)
+        warped = model.warping(f_r.repeat_interleave(drivers, 0), x_d, x_s, compressed)
+    return warped, flow_loss(warped.deformation.float(), faces.surface_d, faces.surface_r.repeat_interleave(drivers, 0))
+
+
+def painting_loss(
+    model: Renderer, faces: Faces, warped: Warped, flow: torch.Tensor, paint: bool, mixed: Callable[[], torch.autocast]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The flow's error with that of the readout, and with paint that of G's picture; parts of it for the log."""
+    with mixed():
+        plain = F.pixel_shuffle(model.readout(warped.out), 2**model.warping.cfg.appearance_down).float()      # (B n, 3, crop, crop)
+    small = [F.interpolate(x, size=plain.shape[2:], mode="area") for x in (faces.target, faces.weight)]
+    readout = pyramid_loss(plain, *small)
+    parts = {"flow": flow.detach(), "readout": readout.detach(), "plain_psnr": psnr(plain, *small)}
+    if not paint:
+        return readout + 2 * flow, parts
+    with mixed():
+        image = model.generator(warped.out).float()
+    picture = pyramid_loss(image, faces.target, faces.weight)
+    return picture + readout + 2 * flow, {**parts, "picture": picture.detach(), "psnr": psnr(image, faces.target, faces.weight)}
 
 
 def draw_pairs(store: Store, usable: torch.Tensor, faces: int, drivers: int) -> tuple[torch.Tensor, ...]:
@@ -135,6 +180,15 @@ def foreground(store: Store, clips: torch.Tensor, frames: torch.Tensor) -> torch
     return F.interpolate(torch.from_numpy(alpha).float()[:, None], size=store.frames.shape[2:4], mode="bilinear")
 
 
+def weight_of(
+    images: torch.Tensor, alpha: torch.Tensor, crops: torch.Tensor, x_d: torch.Tensor, size: int
+) -> torch.Tensor:
+    """(B, 1, size, size): the person counts more than what is behind, and most what is about keypoints x_d (B, K, 3); nothing does
+    beyond the picture. images (B, 3, S, S), alpha (B, 1, S, S), crops (B, 3, 3)."""
+    inside = crop_batch(torch.ones_like(images[:, :1]), crops, size)
+    return inside * (0.3 + 0.7 * crop_batch(alpha, crops, size) + FEATURES * near(x_d, size))
+
+
 def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, faces: int = 2, drivers: int = 3,
                    lr: float = 4e-3, holdout: int = 20, device: torch.device = CPU, precision: torch.dtype = torch.float32,
                    start: dict[str, torch.Tensor] | None = None) -> Renderer:
@@ -145,8 +199,7 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
     size = 4 * cfg.feature_size * cfg.upscale           # px, side of G's picture
     mixed = partial(torch.autocast, device.type, precision, enabled=precision != torch.float32)
 
-    def warp():
-        """What W makes of random faces, and what it should: warped, flow error, the driving faces, their weight."""
+    def draw() -> Faces:
         clips, portrait, driving = draw_pairs(store, usable, faces, drivers)
         crops_r = jitter(store.portrait_crops[clips, portrait], 0.05, 0.02, 3.0)
         pose_r, surface_r = pick(store.heads, clips, portrait, to_unit(crops_r))
@@ -154,40 +207,24 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
         crops_d = jitter(store.clip_crops[clips_d], 0.05, 0.02, 0.0)
         pose_d, surface_d = pick(store.heads, clips_d, driving, to_unit(crops_d))
         images_d = store.images(clips_d, driving).to(device)
-        target = crop_batch(images_d, crops_d, size)
-        alpha = foreground(store, clips_d, driving).to(device)
-        inside = crop_batch(torch.ones_like(images_d[:, :1]), crops_d, size)
-        weight = inside * (0.3 + 0.7 * crop_batch(alpha, crops_d, size) + FEATURES * near(transform(pose_d), size).to(device))
-
-        x_s, x_d = transform(pose_r), transform(pose_d)
-        x_s = (x_s + KEYPOINT_NOISE * torch.randn_like(x_s)).repeat_interleave(drivers, 0).to(device)
-        x_d = (x_d + KEYPOINT_NOISE * torch.randn_like(x_d)).to(device)
-        face_r = crop_batch(store.images(clips, portrait).to(device), crops_r, cfg.crop_size)
-        f_r = model.appearance(face_r)          # of a few portraits; and in bf16 its 3-D convolutions' gradients are not finite
-        with mixed():
-            compressed = model.warping.compress(f_r).repeat_interleave(drivers, 0)
-            warped = model.warping(f_r.repeat_interleave(drivers, 0), x_d, x_s, compressed)
-        flow = flow_loss(warped.deformation.float(), surface_d.to(device), surface_r.repeat_interleave(drivers, 0).to(device))
-        return warped, flow, target, weight
+        alpha, x_d = foreground(store, clips_d, driving).to(device), transform(pose_d)
+        return Faces(
+            crop_batch(store.images(clips, portrait).to(device), crops_r, cfg.crop_size), transform(pose_r).to(device), x_d.to(device),
+            surface_r.to(device), surface_d.to(device), crop_batch(images_d, crops_d, size),
+            weight_of(images_d, alpha, crops_d, x_d.to(device), size),
+        )
 
     def loss(step: int):
-        warped, flow, target, weight = warp()
+        drawn = draw()
+        warped, flow = warp_faces(model, drawn, mixed)
         if start is None and step < FLOW_FIRST and step % 2:    # W must be right before anything can be painted
             return 2 * flow, {"flow": flow.item()}
-        with mixed():
-            plain = F.pixel_shuffle(model.readout(warped.out), 2**cfg.appearance_down).float()            # (B, 3, crop, crop)
-        small = [F.interpolate(x, size=plain.shape[2:], mode="area") for x in (target, weight)]
-        readout = pyramid_loss(plain, *small)
-        scalars = {"flow": flow.item(), "readout": readout.item(), "plain_psnr": psnr(plain, *small)}
-        if step % PAINT_EVERY:                  # G is most of the cost, and only previews need it
-            return readout + 2 * flow, scalars
-        with mixed():
-            image = model.generator(warped.out).float()
-        picture = pyramid_loss(image, target, weight)
-        return picture + readout + 2 * flow, {**scalars, "picture": picture.item(), "psnr": psnr(image, target, weight)}
+        # G is most of the cost, and only previews need it.
+        value, parts = painting_loss(model, drawn, warped, flow, step % PAINT_EVERY == 0, mixed)
+        return value, {name: part.item() for name, part in parts.items()}
 
     if start is not None and not checkpoint.is_file():
-        fit_readout(model.readout, [warp() for _ in range(READOUT_BATCHES)])
+        fit_readout(model.readout, [(warp_faces(model, drawn, mixed)[0], drawn) for drawn in (draw() for _ in range(READOUT_BATCHES))])
     average = fit(model, loss, checkpoint, Budget(minutes=minutes), lr, adam_only=("readout",))
     model.load_state_dict(average)
     recalibrate(model, loss)

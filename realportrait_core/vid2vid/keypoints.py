@@ -6,6 +6,7 @@ Points are (x, y, z) in the crop's grid_sample frame: x right, y down, z inward,
 from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as F
 
 BIN_DEGREES = 3.0
 FIRST_BIN_DEGREES = -97.5
@@ -81,7 +82,7 @@ def place(
     scale: torch.Tensor, translation: torch.Tensor,
 ) -> torch.Tensor:
     """x = s (x_c R + delta) + (t_x, t_y, 0) (LivePortrait Eq. 2): (B, K, 3)."""
-    in_plane = translation * translation.new_tensor((1.0, 1.0, 0.0))
+    in_plane = F.pad(translation[:, :2], (0, 1))
     return scale[:, :, None] * (canonical @ rotation + expression) + in_plane[:, None]
 
 

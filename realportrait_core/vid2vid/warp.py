@@ -17,6 +17,7 @@ from .blocks import ConvNorm
 from .sampling import sample_volume
 
 HEATMAP_VARIANCE = 0.01
+SQUARINGS = 24              # of a 4 x 4 matrix: eigenvalues 1e-6 apart are told apart
 HEATMAP_ZERO = 1e-30        # below, a processor computes with denormal numbers: convolutions take five times as long
 
 
@@ -54,13 +55,36 @@ def gaussians(points: torch.Tensor, depth: int, height: int, width: int, centred
 
 def head_turn(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
     """Rotation and zoom (B, 3, 3), for row vectors, that take the keypoints x_d closest to x_s (B, K, 3): Umeyama 1991."""
-    # Nine numbers a frame, in double precision: Metal has none, and a GPU is no faster at them.
+    if x_d.device.type not in ("cpu", "mps"):
+        return head_turn_on_device(x_d, x_s)
+    # Nine numbers a frame, in double precision, which Metal does not have.
     d, s = ((x - x.mean(1, keepdim=True)).cpu().double() for x in (x_d, x_s))
     u, stretch, vt = torch.linalg.svd(d.transpose(1, 2) @ s)
     sign = torch.ones_like(stretch)
     sign[:, 2] = torch.linalg.det(u @ vt).sign()                                       # no mirror images
     zoom = (stretch * sign).sum(1) / d.square().sum((1, 2)).clamp_min(1e-12)
     return (zoom[:, None, None] * (u * sign[:, None]) @ vt).to(x_d)
+
+
+def head_turn_on_device(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
+    """The same without a decomposition, for which a GPU's host would wait: Horn 1987's 4 x 4 matrix, whose largest eigenvalue
+    belongs to the best turn's quaternion q, squared until only q q^T is left of it. Never a mirror image."""
+    d, s = ((x - x.mean(1, keepdim=True)).double() for x in (x_d, x_s))
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in (d.transpose(1, 2) @ s).unbind(1))
+    rows = ((xx + yy + zz, yz - zy, zx - xz, xy - yx), (yz - zy, xx - yy - zz, xy + yx, zx + xz),
+            (zx - xz, xy + yx, yy - xx - zz, yz + zy), (xy - yx, zx + xz, yz + zy, zz - xx - yy))
+    horn = torch.stack([torch.stack(row, -1) for row in rows], 1)                      # (B, 4, 4)
+    lift = horn.square().sum((1, 2)).sqrt()[:, None, None] + 1e-12                     # no eigenvalue is below minus this
+    q = horn + lift * torch.eye(4, dtype=horn.dtype, device=horn.device)
+    for _ in range(SQUARINGS):
+        q = q / q.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+        q = q @ q
+    q = q / q.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    zoom = (horn * q).sum((1, 2)) / d.square().sum((1, 2)).clamp_min(1e-12)
+    (ww, wx, wy, wz), (_, ii, ij, ik), (_, _, jj, jk), (*_, kk) = (row.unbind(-1) for row in q.unbind(1))
+    rows = ((ww + ii - jj - kk, 2 * (ij + wz), 2 * (ik - wy)), (2 * (ij - wz), ww - ii + jj - kk, 2 * (jk + wx)),
+            (2 * (ik + wy), 2 * (jk - wx), ww - ii - jj + kk))
+    return (zoom[:, None, None] * torch.stack([torch.stack(row, -1) for row in rows], 1)).to(x_d)
 
 
 def halve(x: torch.Tensor) -> torch.Tensor:

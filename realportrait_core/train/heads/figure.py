@@ -3,6 +3,7 @@
 Shape legend: T frames, G welded vertices, C corners, F triangles. The first of G and C are the rig's own.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from .labels import EYE_LABEL, FACE_LABEL, MOUTH_LABEL
 from .motion import Motion, rotations
 from .noise import step
 from .paint import EYE, FLAT, LASHES, SIZE, TEETH, TONGUE, beard_depth, flat_uv, paint, skin_uv, to_atlas
-from .rig import CHART_RECTS, HEAD, LASH, LOWER_TEETH, SKIN, UPPER_TEETH, Rig
+from .rig import CHART_RECTS, HEAD, LASH, LOWER_TEETH, SKIN, TORSO, UPPER_TEETH, Rig, corners_of, vertices_of
 from .rig import EYE as EYE_PART
 from .rig import TONGUE as TONGUE_PART
 
@@ -62,8 +63,9 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
     # The rig's own mesh, and behind it the pieces that are worn.
     shown = ~outfit.hides
     parts = rig.part[shown]
-    rest, share, welds, uvs, keeps = (
-        [lower_arms(grown(rig, shape, normals, identity.face), rig.arms, shoulders)],
+    rest, arms, share, welds, uvs, keeps = (
+        [grown(rig, shape, normals, identity.face)],
+        [rig.arms],
         [rig.head_share],
         [rig.weld],
         [uv],
@@ -76,9 +78,10 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
     for piece in outfit.pieces:
         surface = piece.surface
         # Vertices at one place (a grid's seam, a cloth's UV seam) are one, so that the shading does not show it.
-        _, weld = torch.unique((surface.vertices * 2e3).round().long(), dim=0, return_inverse=True)
-        count, many = int(weld.max()) + 1, len(surface.faces)
-        rest.append(lower_arms(welded_to(surface.vertices, weld, count), welded_to(piece.arms, weld, count).T, shoulders))
+        places, weld = torch.unique((surface.vertices * 2e3).round().long(), dim=0, return_inverse=True)
+        count, many = len(places), len(surface.faces)
+        rest.append(welded_to(surface.vertices, weld, count))
+        arms.append(welded_to(piece.arms, weld, count).T)
         share.append(welded_to(piece.head_share, weld, count))
         welds.append(weld + vertices)
         faces.append(surface.faces + corners)
@@ -95,7 +98,7 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
     units[:, rig.eyes.reshape(-1)] = 0                                                  # eyeballs turn, they do not bend
     units = (units * lid_strength(rig, shape)).double()
     return Figure(
-        rest=torch.cat(rest),
+        rest=lower_arms(torch.cat(rest), torch.cat(arms, 1), shoulders),
         head_share=torch.cat(share),
         units=units.reshape(len(units), -1),
         weld=weld,
@@ -126,10 +129,11 @@ def grown(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, face: Face) -> t
     """The shape (W, 3) as it is drawn: with a beard's thickness, and teeth that show."""
     drawn = shape.clone()
     for part, lower in ((UPPER_TEETH, TEETH_SHOW), (LOWER_TEETH, -TEETH_SHOW)):
-        drawn[torch.unique(rig.weld[rig.faces[rig.part == part]]), 1] -= lower
+        drawn[vertices_of(rig, part), 1] -= lower
     if face.beard in BEARD_DEPTH:
         outer = torch.zeros(len(shape), device=shape.device)
-        outer[torch.unique(rig.weld[rig.faces[(rig.part == SKIN) & (rig.chart <= HEAD)]])] = 1
+        for chart in (TORSO, HEAD):
+            outer[vertices_of(rig, SKIN, chart)] = 1
         # The lips keep their place: only what is away from the mouth grows.
         away = ((rig.vertices[:, 0] / MOUTH_SIZE[0]) ** 2 + ((rig.vertices[:, 1] - MOUTH_HEIGHT) / MOUTH_SIZE[1]) ** 2).sqrt()
         outer = outer * step(1.0, 1.9, away)
@@ -146,10 +150,10 @@ def own_corners(rig: Rig, face: Face, scale: float) -> tuple[torch.Tensor, torch
     uv = torch.zeros(len(rig.weld), 2, device=device)
     keep = torch.ones(len(rig.weld), device=device)
     for chart in range(len(CHART_RECTS)):
-        corners = torch.unique(rig.faces[(rig.part == SKIN) & (rig.chart == chart)])
+        corners = corners_of(rig, SKIN, chart)
         uv[corners] = to_atlas(skin_uv(rig, corners, chart), chart, scale)
     for part, chart in ((EYE_PART, EYE), (UPPER_TEETH, TEETH), (LOWER_TEETH, TEETH), (TONGUE_PART, TONGUE), (LASH, FLAT)):
-        corners = torch.unique(rig.faces[rig.part == part])
+        corners = corners_of(rig, part)
         points = rig.vertices[rig.weld[corners]]
         if part == EYE_PART:
             centres = rig.vertices[rig.eyes].mean(1)
@@ -169,20 +173,29 @@ def own_corners(rig: Rig, face: Face, scale: float) -> tuple[torch.Tensor, torch
     return uv, keep
 
 
-def lid_strength(rig: Rig, shape: torch.Tensor) -> torch.Tensor:
-    """(52, 1, 1): the blinks of an identity, stronger where its eyes are open wider than the template's."""
-    factor = torch.ones(len(rig.units), 1, 1, device=shape.device)
+@functools.lru_cache(maxsize=2)
+def lids(rig: Rig) -> tuple[tuple[int, int, int], ...]:
+    """Of the left and the right eye: the number of the face unit that shuts it, and the vertices of its lids' middles."""
+    found = []
     for side, name in enumerate(("eyeBlinkLeft", "eyeBlinkRight")):
         unit = rig.units[rig.unit_names.index(name)]
-        lid = unit[:, 1].argmin()  # what falls furthest: the upper lid's middle
+        lid = int(unit[:, 1].argmin())  # what falls furthest: the upper lid's middle
         sign = 1 if side == 0 else -1
         near = (rig.vertices[:, 0] * sign > 0) & (rig.vertices[:, 0] - rig.vertices[lid, 0]).abs().lt(0.03)
         near &= (
             (rig.vertices[:, 1] < rig.vertices[rig.eyes[side], 1].mean()) & (rig.vertices[:, 2] > 1.3) & (unit[:, 1].abs() < 0.06)
         )
-        below = (rig.vertices[:, 1] - rig.vertices[lid, 1]).masked_fill(~near, -9).argmax()
+        below = int((rig.vertices[:, 1] - rig.vertices[lid, 1]).masked_fill(~near, -9).argmax())
+        found.append((rig.unit_names.index(name), lid, below))
+    return tuple(found)
+
+
+def lid_strength(rig: Rig, shape: torch.Tensor) -> torch.Tensor:
+    """(52, 1, 1): the blinks of an identity, stronger where its eyes are open wider than the template's."""
+    factor = torch.ones(len(rig.units), 1, 1, device=shape.device)
+    for unit, lid, below in lids(rig):
         opening = (shape[lid, 1] - shape[below, 1]) / (rig.vertices[lid, 1] - rig.vertices[below, 1])
-        factor[rig.unit_names.index(name)] = opening.clamp(*LID_STRENGTH)
+        factor[unit] = opening.clamp(*LID_STRENGTH)
     return factor
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .noise import noise, step
-from .rig import HEAD, SKIN, Rig
+from .rig import HEAD, SKIN, Rig, vertices_of
 
 if TYPE_CHECKING:
     from .identity import Hair
@@ -120,7 +120,7 @@ class Skull:
 def skull(rig: Rig, shape: torch.Tensor) -> Skull:
     """Of an identity's neutral shape (W, 3)."""
     device = shape.device
-    skin = torch.unique(rig.weld[rig.faces[(rig.part == SKIN) & (rig.chart == HEAD)]])
+    skin = vertices_of(rig, SKIN, HEAD)
     skin = skin[(rig.ears[skin] < 0.3) & (rig.vertices[skin, 1] > 6.2)][::2]
     centre = torch.tensor(CENTRE, device=device)
     away = rig.vertices[skin] - centre
@@ -147,10 +147,10 @@ def heading(points: torch.Tensor, centre: torch.Tensor) -> tuple[torch.Tensor, t
 def curve(azimuth: torch.Tensor, knots: tuple[tuple[float, float], ...]) -> torch.Tensor:
     """A value over |azimuth| (radians), piecewise linear between knots (degrees, value)."""
     degrees = torch.rad2deg(azimuth.abs())
-    value = torch.full_like(degrees, float(knots[0][1]))
-    for (a, low), (b, high) in zip(knots[:-1], knots[1:]):
-        value = torch.where(degrees > a, low + (high - low) * ((degrees - a) / (b - a)).clamp(0, 1), value)
-    return value
+    table = np.array(knots, np.float32)                                                 # (n, 2)
+    starts, widths, rises = (torch.from_numpy(column).to(degrees) for column in
+                             (table[:-1, 0], np.diff(table[:, 0]).clip(1e-3), np.diff(table[:, 1])))
+    return float(table[0, 1]) + (((degrees[..., None] - starts) / widths).clamp(0, 1) * rises).sum(-1)
 
 
 def hairline_angle(azimuth: torch.Tensor, receding: float) -> torch.Tensor:

@@ -23,11 +23,16 @@ def volume() -> torch.Tensor:
     return torch.from_numpy(np.pad(field, ((0, 0), (0, 1), (0, 1), (0, 1)), mode="wrap").astype(np.float32))[None]
 
 
+@functools.cache
+def volume_on(device: torch.device) -> torch.Tensor:
+    return volume().to(device)
+
+
 def noise(points: torch.Tensor, frequency: float, offset: float = 0.0) -> torch.Tensor:
     """Three smooth fields of about N(0, 1) at points (..., 3). The finest detail is 1 / (8 frequency) across."""
     place = (points * frequency + offset) % PERIOD - 1
     grid = place.reshape(1, -1, 1, 1, 3)
-    field = F.grid_sample(volume().to(points.device), grid, align_corners=True, padding_mode="border")
+    field = F.grid_sample(volume_on(points.device), grid, align_corners=True, padding_mode="border")
     return field[0, :, :, 0, 0].T.reshape(*points.shape[:-1], CHANNELS)
 
 

@@ -18,13 +18,13 @@ from .looks import Layers, draw
 from .motion import INDEX, Motion, rotations
 from .paint import HAIRY, RGB
 from .raster import EMPTY, rasterize
-from .rig import Rig
+from .rig import HEAD, SKIN, Rig, vertices_of
 from .scene import background
-from .shade import lit, shade, shadow_maps, tone, unit
+from .shade import lit, shade, shadow_axes, shadow_maps, tone, unit
 
 SAMPLES = 2             # samples along each side of a pixel
 CHUNK = 2               # frames at once on a CPU, of 256 px: more do not fit its caches
-CHUNK_GPU = 16
+CHUNK_GPU = 48          # a clip: what is launched is the same for one frame and for many
 SMOOTH = 0.06           # dm of depth within which samples of one surface are shaded together
 BEYOND = (-0.6, 1.6)    # barycentric coordinates of such a group's middle
 OPENED_BY = {"jawOpen": 3.0, "mouthFunnel": 1.5, "mouthUpperUpLeft": 1.5, "mouthLowerDownLeft": 1.5, "mouthSmileLeft": 0.5}
@@ -59,7 +59,7 @@ def choose_camera(rig: Rig, identity: Identity, motion: Motion, seed: int | None
     """A framing that keeps the whole face inside for the whole motion. seed: another framing than the identity's own."""
     shape = neutral_shape(rig, identity.face)
     eyes = shape[rig.eyes].mean((0, 1))
-    head = torch.unique(rig.weld[rig.faces[rig.chart == 1]])
+    head = vertices_of(rig, SKIN, HEAD)
     camera = sample_camera(identity.seed if seed is None else seed, eyes.cpu().numpy(), float(shape[head, 1].max() - eyes[1]))
     return keep_inside(camera, head_extent(rig, identity, motion).cpu())
 
@@ -68,7 +68,7 @@ def head_extent(rig: Rig, identity: Identity, motion: Motion) -> torch.Tensor:
     """Points (T, V, 3) in body axes of the moving head: the surface points and some of the skull's."""
     motion = motion.to(rig.vertices.device)
     shape = neutral_shape(rig, identity.face)
-    skull = torch.unique(rig.weld[rig.faces[rig.chart == 1]])
+    skull = vertices_of(rig, SKIN, HEAD)
     chosen = torch.cat([rig.surface, skull[rig.vertices[skull, 1] > 6.1][::EVERY]])
     moved = shape[chosen] + express(motion, rig.units[:, chosen].reshape(len(rig.units), -1).double())
     return carry(moved, rig.head_share[chosen], moved_joint(rig, shape, rig.pivot), motion)
@@ -76,12 +76,14 @@ def head_extent(rig: Rig, identity: Identity, motion: Motion) -> torch.Tensor:
 
 @torch.no_grad()
 def render(
-    rig: Rig, identity: Identity, motion: Motion, camera: Camera, size: int = 256, device: torch.device | str = "cpu"
+    rig: Rig, identity: Identity, motion: Motion, camera: Camera, size: int = 256, device: torch.device | str = "cpu",
+    behind: np.ndarray | None = None,
 ) -> Heads:
-    """All frames of a motion. A frame does not depend on which others are rendered with it."""
+    """All frames of a motion. A frame does not depend on which others are rendered with it. behind: scene.background of the
+    identity, where it is at hand already."""
     rig, motion = rig.to(device) if rig.vertices.device != torch.device(device) else rig, motion.to(device)
     figure = build_figure(rig, identity, float(np.clip(size / 256, 0.5, 2.0)))
-    behind = torch.from_numpy(background(identity, size)).to(device)
+    behind = torch.from_numpy(background(identity, size) if behind is None else behind).to(device)
     chunk = max(1, round((CHUNK if behind.device.type == "cpu" else CHUNK_GPU) * (256 / size) ** 2))
     parts = [
         draw_frames(figure, identity, motion[start : start + chunk], camera, behind, size)
@@ -118,8 +120,8 @@ def draw_frames(
     normal, where, texels = attributes(figure, flat, normals, points, face, frame_of, at_x, at_y)
 
     light = identity.light
-    toward = torch.as_tensor(light.key_direction, dtype=torch.float32, device=device)
-    maps, axes = shadow_maps(figure, points, toward, camera.frame)
+    axes = shadow_axes(light.key_direction)
+    maps = shadow_maps(figure, points, axes, camera.frame)
     reached = lit(maps, axes, where, frame_of, camera.frame, light.softness)
     label = figure.label[face]
     colour = shade(texels, normal, where, label, reached, openness(motion)[frame_of], light, camera.distance)
@@ -163,6 +165,7 @@ def distinct(figure: Figure, seen: torch.Tensor, nearness: torch.Tensor) -> tupl
     patch = torch.where(seen >= 0, figure.patch[seen], EMPTY)
     distance = 1 / nearness.clamp_min(1e-6)
     free = [patch[i] >= 0 for i in range(many)]                                         # in no group yet
+    adds = torch.tensor([[1.0, x, y] for x, y in offsets], device=seen.device)[..., None]       # (4, 3, 1)
     leads, sums = [], []
     for i in range(many):
         lead = free[i]
@@ -171,7 +174,7 @@ def distinct(figure: Figure, seen: torch.Tensor, nearness: torch.Tensor) -> tupl
         for j in range(i + 1, many):
             joins = lead & free[j] & (patch[j] == patch[i]) & ((distance[j] - distance[i]).abs() < SMOOTH)
             free[j] = free[j] & ~joins
-            total += joins.float() * torch.tensor([[1.0], [offsets[j][0]], [offsets[j][1]]], device=seen.device)
+            total += joins.float() * adds[j]
         leads.append(lead)
         sums.append(total)
     index = torch.cat(leads).nonzero()[:, 0]

@@ -3,6 +3,7 @@
 Shape legend: W welded vertices, C corners (a vertex and its place in a UV chart), F triangles.
 """
 
+import functools
 import json
 import logging
 import os
@@ -77,6 +78,19 @@ class Rig:
     def to(self, device: torch.device | str) -> "Rig":
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         return Rig(**{name: value.to(device) if torch.is_tensor(value) else value for name, value in moved.items()})
+
+
+@functools.lru_cache(maxsize=64)
+def corners_of(rig: Rig, part: int, chart: int | None = None) -> torch.Tensor:
+    """The corners (K,), ascending, of a part's triangles, or of those on one of its charts."""
+    chosen = rig.part == part
+    return torch.unique(rig.faces[chosen if chart is None else chosen & (rig.chart == chart)])
+
+
+@functools.lru_cache(maxsize=64)
+def vertices_of(rig: Rig, part: int, chart: int | None = None) -> torch.Tensor:
+    """As corners_of, the vertices (K,)."""
+    return torch.unique(rig.weld[corners_of(rig, part, chart)])
 
 
 def load_rig(path: str | Path, device: torch.device | str = "cpu", cache: str | Path | None = None) -> Rig:

