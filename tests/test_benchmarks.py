@@ -109,14 +109,14 @@ def test_limits_run_where_there_is_no_gpu():
         (3, 64, "kernels"), (3, 64, "plain"), (3, 64, "compiled"), (2, 64, "kernels"), (3, 128, "kernels"),
         (3, 64, "fp8 weights"),
     ]
-    assert all(row.times_floor > 1 for row in figures)
+    assert all(row.times_floor > 0 for row in figures)
     assert figures[0].difference == 0 and figures[2].difference < CLOSE                 # on a CPU there are no kernels
     assert CLOSE < figures[-1].difference < 0.2
     clips = limits.clip_figures(TINY, "cpu", repeats=1)
     assert [(row.way, row.steps) for row in clips] == [
         ("exact", 50), *((name, speed.steps) for name, speed in PRESETS.items()), ("exact, fp8 weights", 50),
     ]
-    assert all(row.times_floor > 1 for row in clips)
+    assert all(row.times_floor > 0 for row in clips)
     assert all(row.new_frames_per_second * row.seconds == pytest.approx(TINY.config.clip_frames - 1) for row in clips)
     whole = limits.end_to_end(TINY, TINY_LIMITS, "cpu", repeats=1)
     assert whole.frames_per_second * whole.seconds == pytest.approx(TINY_LIMITS.driver_frames)

@@ -102,7 +102,7 @@ def test_a_cut_is_no_motion():
     assert error(joined[later].expression, half[EASE:].expression) < CLOSE
     assert error(joined[later].rotation, in_two_shots(half)[later].rotation) < 1e-5
     angles = torch.stack(rotation_angles(joined.rotation))
-    assert error(torch.stack([joined.pitch, joined.yaw, joined.roll]), angles) == 0
+    assert error(torch.stack([joined.pitch, joined.yaw, joined.roll]), angles) < 1e-4           # degrees
     rest = joined.rotation[cut_at:cut_at + EASE] @ in_two_shots(half).rotation[cut_at:cut_at + EASE].mT
     degrees = angle_between(rest, torch.eye(3))
     assert error(degrees, degrees[0] * (1 - torch.arange(EASE) / EASE)) < 0.1 and degrees[0] > 5
