@@ -30,6 +30,7 @@ from realportrait_core.train.five import five_points
 from realportrait_core.train.flat import Flat
 from realportrait_core.train.heads import load_rig
 from realportrait_core.train.loop import make_optimizers
+from realportrait_core.train.motion import unfolded
 from realportrait_core.train.phases import Load, State
 from realportrait_core.train.recipe import nearer_to_the_truth
 from realportrait_core.train.stages import Shape
@@ -63,8 +64,8 @@ LOAD = Load(decoder=4, side=32, motion=4, portraits=2, drivers=2, maps=Shape(2, 
             student=Shape(2, frames=2, stride=2))
 LOSSES = {
     "decoder": (phases.decoder_loss, lambda state: state.vae.taesd_decoder),
-    "motion": (phases.motion_loss, lambda state: state.vid2vid.motion),
-    "renderer": (None, phases.renderer_of),
+    "motion": (phases.motion_loss, phases.motion_of),
+    "renderer": (phases.renderer_loss, phases.renderer_of),
     "maps": (phases.maps_loss, lambda state: state.dit),
     "clips": (phases.clips_loss, lambda state: state.dit),
     "student": (phases.student_loss, lambda state: state.student),
@@ -144,7 +145,7 @@ def step_of(name: str, state: State):
     model = network(state)
     for part in (model.motion_net, model.draft) if name == "maps" else (model,):
         part.requires_grad_(True).train()
-    loss = phases.renderer_loss(state, model) if name == "renderer" else make(state)
+    loss = make(state, model) if name in ("motion", "renderer") else make(state)
     return loss, Flat(model, (), 0.9)
 
 
@@ -295,6 +296,16 @@ def test_poses_lean_to_what_m_reads(bank, tmp_path):
         leaning(bank, motion, 1.5)
     part = part_of(bank, slice(1, 3))
     assert len(part) == 2 and torch.equal(part.portrait_poses.scale, bank.portrait_poses.scale[bank.length:])
+
+
+def test_a_folded_m_learns_on_from_where_it_is(bank, tmp_path):
+    motion = state_of(bank, "cpu", tmp_path).vid2vid.motion
+    pictures = draws.motion_faces(bank, 16, TOY.vid2vid.crop_size)[0]
+    with torch.no_grad():
+        model = unfolded(motion, pictures).eval()
+        for name, value in motion.raw(pictures).items():
+            torch.testing.assert_close(model.raw(pictures)[name], value, atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(model.folded().raw(pictures)[name], value, atol=1e-4, rtol=1e-3)
 
 
 def test_affines_are_inverted():

@@ -80,6 +80,24 @@ class Standardised(nn.Module):
         return model.eval()
 
 
+@torch.no_grad()
+def unfolded(model: MotionExtractor, pictures: torch.Tensor) -> Standardised:
+    """The same function with its features standardised again, by those of pictures (B, 3, S, S): so an M that was folded learns on.
+    Without, the least step of its trunk moves the heads, whose weights hold the inverse deviations, by a thousand times as much."""
+    with pictures.device:
+        result = Standardised(model.cfg, torch.zeros(model.cfg.num_kp, 3))
+    result.model.load_state_dict(model.state_dict())
+    features = model.detector.trunk(pictures)
+    norm = result.standardise
+    norm.running_mean.copy_(features.mean(0))
+    norm.running_var.copy_(features.var(0))
+    for name, head in result.model.detector.named_children():
+        if name.startswith("fc_"):
+            head.bias.add_(head.weight @ norm.running_mean)
+            head.weight.mul_((norm.running_var + norm.eps).sqrt())
+    return result
+
+
 def feature_weight(keypoints: int, device: torch.device) -> torch.Tensor:
     """(K, 1), of mean 1: FEATURES for mouth and eyes."""
     weight = torch.ones(keypoints)

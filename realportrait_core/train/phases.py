@@ -29,7 +29,7 @@ from .draws import decoder_pictures, dit_batch, motion_faces, renderer_faces
 from .flat import Flat
 from .gauge import Gauge
 from .loop import LOWEST_RATE, recalibrate
-from .motion import feature_weight, motion_terms
+from .motion import Standardised, feature_weight, motion_terms, unfolded
 from .stages import Shape
 from .student import Student
 from .vae import picture_loss, psnr
@@ -191,17 +191,31 @@ def decoder_loss(state: State) -> Loss:
 def motion(state: State, minutes: float) -> None:
     """M, by the truth of the rendered heads."""
     state.writer.changes("vid2vid")
-    with learning(state.vid2vid.motion):
-        train(state, "motion", state.vid2vid.motion, motion_loss(state), minutes, state.load.motion, "faces", ("detector.fc_",))
+    model = motion_of(state)
+    loss = motion_loss(state, model)
+
+    def settle() -> None:
+        recalibrate(model, loss, RECALIBRATED)
+        state.vid2vid.motion = model.folded().requires_grad_(False)
+        model.train()
+
+    with learning(model):
+        train(state, "motion", model, loss, minutes, state.load.motion, "faces", ("model.detector.fc_",), settle=settle)
 
 
-def motion_loss(state: State) -> Loss:
+def motion_of(state: State) -> Standardised:
+    """The state's M as it learns on."""
+    with torch.no_grad():
+        return unfolded(state.vid2vid.motion, motion_faces(state.bank, state.load.motion, state.cfg.vid2vid.crop_size)[0])
+
+
+def motion_loss(state: State, model: Standardised) -> Loss:
     cfg = state.cfg.vid2vid
     weight = feature_weight(cfg.num_kp, state.device)
 
     def loss(step: int):
         pictures, truth = motion_faces(state.bank, state.load.motion, cfg.crop_size)
-        return motion_terms(pose_from_raw(state.vid2vid.motion.raw(pictures)), truth, weight)
+        return motion_terms(pose_from_raw(model.raw(pictures)), truth, weight)
 
     return loss
 
