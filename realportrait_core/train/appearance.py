@@ -124,7 +124,6 @@ class Appearance:
     ):
         with device:                                    # a parametrised weight cannot be moved everywhere
             self.discriminator = Discriminator()
-        self.discriminator.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.discriminator.parameters(), lr, betas=(0.5, 0.9), weight_decay=0.0)
         self.precision, self.perceptual, self.shares, self.warmup, self.apart = precision, perceptual, shares, warmup, apart
         self.balance, self.steps = Balance(), 0
