@@ -23,7 +23,6 @@ from ..vid2vid import FaceVid2Vid
 from ..vid2vid.motion import pose_from_raw
 from .appearance import Appearance
 from .bank import Bank, leaning
-from .decoder import ENDS as DECODER_ENDS
 from .dit import ENDS, Objective, Reading, autocast, loss_of
 from .draws import decoder_pictures, dit_batch, motion_faces, renderer_faces
 from .flat import Flat
@@ -32,14 +31,14 @@ from .loop import LOWEST_RATE, recalibrate
 from .motion import Standardised, feature_weight, motion_terms, unfolded
 from .stages import Shape
 from .student import Student
-from .vae import picture_loss, psnr
+from .vae import psnr
 from .warp import PAINT_EVERY, Renderer, fit_readout, painting_loss, warp_faces
 from .writer import Writer
 
 log = logging.getLogger(__name__)
 
 ASK_EVERY = 50              # steps between looks at the scalars
-RATES = {"decoder": 5e-4, "motion": 3e-4, "renderer": 5e-4, "maps": 1e-3, "clips": 8e-4, "student": 2e-4}   # all go on from trained weights
+RATES = {"decoder": 3e-4, "motion": 3e-4, "renderer": 5e-4, "maps": 1e-3, "clips": 8e-4, "student": 2e-4}   # all go on from trained weights
 WARMUPS = {"decoder": 50, "motion": 50, "renderer": 50, "maps": 50, "clips": 50, "student": 50}         # steps
 AVERAGES = {"decoder": 0.995, "motion": 0.998, "renderer": 0.998, "maps": 0.99, "clips": 0.995, "student": 0.995}
 FACE, READ, EVEN = 3.0, 1.0, 0.03       # see stages.Stage
@@ -166,14 +165,14 @@ def train(
 # Phases
 
 def decoder(state: State, minutes: float) -> None:
-    """The VAE's decoder, on crops of frames and photographs; the latent space stays."""
+    """The VAE's decoder, on crops of frames and photographs, by what they look like; the latent space stays."""
     state.writer.changes("vae")
     with learning(state.vae.taesd_decoder):
-        train(state, "decoder", state.vae.taesd_decoder, decoder_loss(state), minutes, state.load.decoder, "pictures", DECODER_ENDS)
+        train(state, "decoder", state.vae.taesd_decoder, decoder_loss(state), minutes, state.load.decoder, "pictures", ("",))
 
 
 def decoder_loss(state: State) -> Loss:
-    side = min(state.load.side, state.bank.size)
+    side, appearance = min(state.load.side, state.bank.size), Appearance(state.device, state.precision)
 
     def loss(step: int):
         top, left = (DOWN * state.chance.randrange((state.bank.size - side) // DOWN + 1) for _ in range(2))
@@ -183,7 +182,8 @@ def decoder_loss(state: State) -> Loss:
                 latents = state.vae.taesd_encoder(pictures)
             decoded = state.vae.taesd_decoder(latents)
         decoded = decoded.float()
-        return picture_loss(decoded, pictures), {"db": psnr(decoded.detach().clamp(0, 1), pictures).mean()}
+        value, scalars = appearance(decoded, pictures)
+        return value, scalars | {"db": psnr(decoded.detach().clamp(0, 1), pictures).mean()}
 
     return loss
 
