@@ -1,8 +1,10 @@
-"""Training on a GPU, rehearsed: pack, bank, every phase's step where there is no GPU to ask, files in parts, the whole in toy size."""
+"""Training on a GPU, rehearsed: pack, bank, every phase's step without a GPU, files in parts, the whole in toy size."""
 
 import itertools
 import logging
 import math
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import yunet
 from realportrait_core.config import Config, DiTConfig, Vid2VidConfig
-from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.errors import InputError
-from realportrait_core.face.crop import carry_ellipse, clip_crop, face_ellipse, points_to_crop
+from realportrait_core.face.crop import clip_crop
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.train import __main__ as command
 from realportrait_core.train import batch, draws, gauge, gpu, pack, phases, shards, truth, writer
-from realportrait_core.train.bank import Bank, Row, gather, leaning, part_of, render_bank
+from realportrait_core.train.bank import Bank, Row, gather, leaning
 from realportrait_core.train.data.frozen import freeze_segment
 from realportrait_core.train.dit import from_scratch
 from realportrait_core.train.five import five_points
@@ -34,7 +35,7 @@ from realportrait_core.train.motion import unfolded
 from realportrait_core.train.phases import Load, State
 from realportrait_core.train.recipe import nearer_to_the_truth
 from realportrait_core.train.stages import Shape
-from realportrait_core.train.store import Store, crop_batch, inverted, to_unit
+from realportrait_core.train.store import crop_batch, inverted
 from realportrait_core.train.truth import NUM_KP, READ, head_truth, load_heads
 from realportrait_core.train.writer import FILES, Writer
 from realportrait_core.vae import TinyVAE, load_vae, save_vae
@@ -60,8 +61,10 @@ TOY = Config(
     ),
     image_size=SIZE,
 )
-LOAD = Load(decoder=4, side=32, motion=4, portraits=2, drivers=2, maps=Shape(2, frames=2, stride=2), clips=Shape(2, frames=4, draws=2),
-            student=Shape(2, frames=2, stride=2))
+LOAD = Load(
+    decoder=4, side=32, motion=4, portraits=2, drivers=2, maps=Shape(2, frames=2, stride=2), clips=Shape(2, frames=4, draws=2),
+    student=Shape(2, frames=2, stride=2),
+)
 LOSSES = {
     "decoder": (phases.decoder_loss, lambda state: state.vae.taesd_decoder),
     "motion": (phases.motion_loss, phases.motion_of),
@@ -132,7 +135,8 @@ class NoWaiting(TorchDispatchMode):
         if name in self.ASKING and not at_hand or name == "repeat_interleave" and func._overloadname == "Tensor":
             raise AssertionError(f"the host waits in {name}")
         if name in ("index", "index_put_"):
-            assert not any(value is not None and value.dtype == torch.bool for value in args[1]), f"the host waits in {name} by a mask"
+            masks = [value for value in args[1] if value is not None and value.dtype == torch.bool]
+            assert not masks, f"the host waits in {name} by a mask"
         if name == "_to_copy" and (device := kwargs.get("device")) is not None:
             assert device.type == args[0].device.type, f"a copy from {args[0].device} to {device}"
         if name == "copy_" and args[1].ndim:
@@ -252,7 +256,8 @@ def test_batches_are_those_of_frozen_samples(tmp_path):
         known = {key: file[key] for key in READ}
     points = five_points(known["verts2d"].astype(np.float64) - 0.5)
     vae, vid2vid = TinyVAE((4, 4, 4, 4)).eval().requires_grad_(False), FaceVid2Vid(TOY.vid2vid).eval().requires_grad_(False)
-    sample = freeze_segment(vid2vid, vae, frames.float() / 255, torch.from_numpy(points).float(), torch.ones(24, dtype=torch.bool), 3)
+    there = torch.ones(24, dtype=torch.bool)
+    sample = freeze_segment(vid2vid, vae, frames.float() / 255, torch.from_numpy(points).float(), there, 3)
     heads, _ = load_heads(CLIPS)
     sample = nearer_to_the_truth(sample, heads, 0, 1.0)
     pictures = frames.movedim(-1, 1)
@@ -277,7 +282,8 @@ def test_batches_are_those_of_frozen_samples(tmp_path):
 
 def test_draws_lie_in_their_clips_and_unmoved_is_rare(bank, tmp_path):
     state = state_of(bank, "cpu", tmp_path)
-    seen = [draws.dit_batch(bank, state.vid2vid.appearance, Shape(4, clips=2, frames=4, draws=2), 1000, pictures=True) for _ in range(20)]
+    shape = Shape(4, clips=2, frames=4, draws=2)
+    seen = [draws.dit_batch(bank, state.vid2vid.appearance, shape, 1000, pictures=True) for _ in range(20)]
     one = seen[0]
     assert one.z.shape == (8, 4, 4, 8, 8) and one.noise.shape == (16, 4, 4, 8, 8) and one.pictures.shape == (8, 4, 3, SIZE, SIZE)
     assert one.x_d.shape == (4, 8, NUM_KP, 3) and one.face.shape == (4, 8, 2, 3) and one.unmoved.shape == (16,)
@@ -297,8 +303,6 @@ def test_poses_lean_to_what_m_reads(bank, tmp_path):
     torch.testing.assert_close(half.driver_poses.expression, (bank.driver_poses.expression + read.driver_poses.expression) / 2)
     with pytest.raises(InputError, match="share of the truth is 1.5"):
         leaning(bank, motion, 1.5)
-    part = part_of(bank, slice(1, 3))
-    assert len(part) == 2 and torch.equal(part.portrait_poses.scale, bank.portrait_poses.scale[bank.length:])
 
 
 def test_a_folded_m_learns_on_from_where_it_is(bank, tmp_path):
@@ -332,6 +336,14 @@ def test_five_points_of_the_truth_are_near_those_of_the_detector():
         sizes = [1 / torch.linalg.det(clip_crop(each)[:2, :2]).sqrt() for each in (seen, points[::6])]
         crops.append(sizes[1] / sizes[0])
     assert max(apart) < 8 and all(0.85 < ratio < 1.15 for ratio in crops), (apart, crops)      # px of 256
+
+
+def test_the_command_needs_no_more_than_a_bare_machine_has():
+    """torch, einops, safetensors, NumPy and OpenCV."""
+    absent = ("av", "kornia", "comfy", "torchvision", "tensorboard", "scipy", "PIL", "matplotlib", "webdataset", "mediapipe")
+    program = f"import sys; sys.modules.update(dict.fromkeys({absent}))\nfrom realportrait_core.train import __main__"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=yunet.ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 # Files

@@ -5,9 +5,9 @@ Nothing is read or decoded while it trains; a step indexes into this.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -16,7 +16,6 @@ import torch.nn.functional as F
 
 from ..errors import InputError
 from ..face.crop import clip_crop, face_ellipse, points_to_crop
-from ..generate import device_of
 from ..vae import TinyVAE
 from ..vid2vid.between import between
 from ..vid2vid.keypoints import Pose, cat
@@ -211,12 +210,3 @@ def read_poses(bank: Bank, motion: MotionExtractor, crops: torch.Tensor) -> Pose
     for some in torch.arange(len(crops), device=bank.device).split(READ_AT_ONCE):
         found.append(motion(crop_batch(pictures[some].float() / 255, crops[some], motion.cfg.crop_size)))
     return cat(found)
-
-
-def part_of(bank: Bank, clips: slice) -> Bank:
-    """Some clips of a bank, with all its photographs."""
-    poses = slice(clips.start * bank.length, clips.stop * bank.length)
-    heads = Heads(*(getattr(bank.heads, entry.name)[clips] for entry in fields(Heads)[:-2]), bank.heads.shown, bank.heads.rigid)
-    pictures = {name: getattr(bank, name)[clips] for name in
-                ("frames", "alpha", "latents", "points", "portrait_crops", "clip_crops", "faces")}
-    return replace(bank, **pictures, heads=heads, portrait_poses=bank.portrait_poses[poses], driver_poses=bank.driver_poses[poses])

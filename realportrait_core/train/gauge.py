@@ -89,5 +89,5 @@ class Gauge:
             told = "  ".join(f"{name} {value:.4f}" for name, value in zip(self.pending[0], self.pending[1].tolist()))
             self.pending = None
         speed = self.flops * rate
-        fast = f"  {rate * self.items:.0f} {self.unit}/s  {speed / 1e12:.1f} TFLOP/s ({100 * speed / self.best:.0f} %)" if rate else ""
-        log.info("%s: step %d  %s%s  %s  %s left", self.name, self.steps, told, fast, memory(self.device), clock(max(left, 0)))
+        fast = f"{rate * self.items:.0f} {self.unit}/s  {speed / 1e12:.1f} TFLOP/s ({100 * speed / self.best:.0f} %)  " if rate else ""
+        log.info("%s: step %d  %s  %s%s  %s left", self.name, self.steps, told, fast, memory(self.device), clock(max(left, 0)))

@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 COMMITTED = Path(__file__).resolve().parents[1] / "weights"
 RENDERING = 0.15            # of the minutes, for the clips that all phases read
-SHARES = {"decoder": 0.08, "motion": 0.12, "renderer": 0.2, "maps": 0.15, "clips": 0.45, "student": 0.3}     # of the rest, among the chosen
+# Of the rest, among the phases that are chosen.
+SHARES = {"decoder": 0.08, "motion": 0.12, "renderer": 0.2, "maps": 0.15, "clips": 0.45, "student": 0.3}
 ENDING = 0.06               # of the minutes, for the last writing and the table
 MOST_BYTES = 16e9           # of a bank
 STUDENT_STEPS = 4
@@ -169,5 +170,5 @@ def tell_widths(cfg: Config) -> None:
     """Tensor cores like multiples of 64; weights that go on keep what they have."""
     head = cfg.dit.hidden // cfg.dit.heads
     if cfg.dit.hidden % 64 or head != 64:
-        log.info("hidden %d with heads of %d channels stays, as the weights go on; multiples of 64 with heads of 64 would be faster",
-                 cfg.dit.hidden, head)
+        log.info("hidden %d with heads of %d channels stays, as the weights go on; multiples of 64 and heads of 64 would be "
+                 "faster", cfg.dit.hidden, head)

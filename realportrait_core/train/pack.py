@@ -50,7 +50,9 @@ def write_pack(out: Path, heads: Path, photos: Path | None, limit: int = LIMIT) 
         total = partial.stat().st_size
         told = ", ".join(f"{name} {size:.2f} MB" for name, size in sizes.items() if size)
         if total > limit:
-            raise InputError(f"The pack takes {total / 1e6:.2f} MB and may take {limit / 1e6:.2f} MB: {told}. Give fewer photographs.")
+            raise InputError(
+                f"The pack takes {total / 1e6:.2f} MB and may take {limit / 1e6:.2f} MB: {told}. Give fewer photographs."
+            )
         os.replace(partial, out)
         log.info("wrote %s, %.2f MB: %s", out, total / 1e6, told)
     finally:
@@ -94,5 +96,6 @@ def decode(data: bytes, size: int) -> torch.Tensor:
 
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if picture is None or picture.shape[:2] != (size, size):
-        raise InputError(f"A photograph of the pack is {None if picture is None else picture.shape[:2]}; it must be {size} x {size} px.")
+        shape = None if picture is None else picture.shape[:2]
+        raise InputError(f"A photograph of the pack is {shape} (height, width); it must be {size} x {size} px.")
     return torch.from_numpy(picture[..., ::-1].copy()).movedim(-1, 0)

@@ -66,7 +66,8 @@ class Load:
 
         return replace(
             self, decoder=half(self.decoder), motion=2 * half(self.motion // 2), portraits=half(self.portraits),
-            maps=replace(self.maps, portraits=half(self.maps.portraits)), clips=replace(self.clips, portraits=half(self.clips.portraits)),
+            maps=replace(self.maps, portraits=half(self.maps.portraits)),
+            clips=replace(self.clips, portraits=half(self.clips.portraits)),
             student=replace(self.student, portraits=half(self.student.portraits)),
         )
 
@@ -235,7 +236,8 @@ def renderer(state: State, minutes: float) -> None:
             recalibrate(model, loss, RECALIBRATED)
             model.train()
 
-        train(state, "renderer", model, loss, minutes, state.load.portraits * state.load.drivers, "faces", ("readout",), settle=settle)
+        faces = state.load.portraits * state.load.drivers
+        train(state, "renderer", model, loss, minutes, faces, "faces", ("readout",), settle=settle)
 
 
 def renderer_of(state: State) -> Renderer:

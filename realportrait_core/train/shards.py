@@ -71,7 +71,9 @@ def join(folder: Path) -> list[Path]:
             state |= tensors
             writings.add(metadata.pop(WRITING, ""))
         if len(writings) > 1:
-            raise InputError(f"The parts of {whole.name} in {whole.parent} are of {len(writings)} different writings: fetch them again.")
+            raise InputError(
+                f"The parts of {whole.name} in {whole.parent} are of {len(writings)} different writings: fetch them again."
+            )
         save(whole, state, metadata)
         for path in parts.values():
             path.unlink()

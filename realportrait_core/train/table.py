@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from .draws import batch_of
-from .dit import conditions
 from .batch import maps_of
+from .dit import conditions
+from .draws import batch_of
 from .phases import State
 from .strip import animate, save_picture
 from .vae import psnr
@@ -48,11 +48,9 @@ def draw_clip(state: State, clip: int, length: int) -> dict[str, torch.Tensor]:
     """Pictures (L, 3, S, S) in [0, 1] of frames 1 .. L of a held-out clip with frame 0 as portrait."""
     device, held = state.device, state.held
     frames = torch.arange(1, length + 1, device=device)
-    batch = batch_of(
-        held, state.vid2vid.appearance, torch.tensor([clip], device=device), torch.zeros(1, dtype=torch.long, device=device),
-        frames[None, None], torch.zeros(1, dtype=torch.long, device=device), torch.zeros(1, length, dtype=torch.bool, device=device),
-        torch.zeros(1, dtype=torch.bool, device=device), pictures=False,
-    )
+    first, no = torch.zeros(1, dtype=torch.long, device=device), torch.zeros(1, dtype=torch.bool, device=device)
+    known = no[:, None].expand(1, length)
+    batch = batch_of(held, state.vid2vid.appearance, first + clip, first, frames[None, None], first, known, no, pictures=False)
     _, motion = conditions(state.dit, batch, *maps_of(state.vid2vid.warping, batch))
     truth = held.frames[clip, frames].float() / 255
 

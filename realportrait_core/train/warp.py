@@ -209,8 +209,8 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
         images_d = store.images(clips_d, driving).to(device)
         alpha, x_d = foreground(store, clips_d, driving).to(device), transform(pose_d)
         return Faces(
-            crop_batch(store.images(clips, portrait).to(device), crops_r, cfg.crop_size), transform(pose_r).to(device), x_d.to(device),
-            surface_r.to(device), surface_d.to(device), crop_batch(images_d, crops_d, size),
+            crop_batch(store.images(clips, portrait).to(device), crops_r, cfg.crop_size), transform(pose_r).to(device),
+            x_d.to(device), surface_r.to(device), surface_d.to(device), crop_batch(images_d, crops_d, size),
             weight_of(images_d, alpha, crops_d, x_d.to(device), size),
         )
 
@@ -224,7 +224,8 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
         return value, {name: part.item() for name, part in parts.items()}
 
     if start is not None and not checkpoint.is_file():
-        fit_readout(model.readout, [(warp_faces(model, drawn, mixed)[0], drawn) for drawn in (draw() for _ in range(READOUT_BATCHES))])
+        drawn = [draw() for _ in range(READOUT_BATCHES)]
+        fit_readout(model.readout, [(warp_faces(model, some, mixed)[0], some) for some in drawn])
     average = fit(model, loss, checkpoint, Budget(minutes=minutes), lr, adam_only=("readout",))
     model.load_state_dict(average)
     recalibrate(model, loss)
