@@ -411,7 +411,7 @@ def test_a_widened_decoder_is_the_same_and_learns_with_its_new_channels(cache, t
     wide = widened(vae, (8, 16, 8, 8))
     with torch.inference_mode():
         latents = vae.encode(pictures)
-        assert torch.equal(wide.encode(pictures), latents)
+        torch.testing.assert_close(wide.encode(pictures), latents, atol=1e-6, rtol=1e-5)    # the padded layers sum in another order
         torch.testing.assert_close(wide.taesd_decoder(latents), vae.taesd_decoder(latents))
     wide.taesd_decoder(latents.clone()).square().mean().backward()
     last = wide.taesd_decoder[-1].weight.grad

@@ -264,7 +264,7 @@ def test_draws_share_what_is_read_of_a_clip(index, vid2vid):
     maps, own = maps_of(vid2vid.warping, batch)
     assert len(maps) == 16
     each = [
-        objective(replace(batch, **{name: getattr(batch, name)[d::3] for name in ("t", "noise", "conditional")}), maps, own)
+        objective(replace(batch, **{name: getattr(batch, name)[d::3] for name in ("t", "noise", "conditional", "unmoved")}), maps, own)
         for d in range(3)
     ]
     assert len({float(value.detach()) for value in each}) == 3

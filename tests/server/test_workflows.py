@@ -52,11 +52,11 @@ def probe(path) -> dict:
 
 
 def test_two_clips_with_our_sampler(run):
-    done, queued, path = run(frames=18, steps=2)
+    done, queued, path = run(frames=18)
     assert probe(path) == {"codec": "h264", "size": (256, 256), "fps": Fraction(25, 2), "frames": 18, "sound": 0.0}
     reported = steps_reported(done, node_of(queued, "RealPortraitSampler"))
     assert reported == sorted(reported)
-    assert reported[-1] == (4, 4), "two clips of two steps"
+    assert reported[-1] == (8, 8), "two clips of the bundled weights' four steps"
     assert len(jpeg_sizes(done)) >= 4
 
 
