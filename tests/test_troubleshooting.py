@@ -12,7 +12,7 @@ PAGE = ROOT / "docs" / "troubleshooting.md"
 SOURCES = [
     ROOT / "__init__.py", ROOT / "install.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "realportrait_core").rglob("*.py"),
 ]
-TELLING = 16            # characters that a text says by itself, whatever is put into it
+TELLING = 16            # letters that a text says by itself, whatever is put into it
 PLACE = re.compile(r"%[.\d]*[sdfgr]|\{[^}]*\}")         # of a logging format, of str.format
 
 
@@ -32,9 +32,10 @@ def said() -> list[re.Pattern]:
             if not all(isinstance(part, (ast.Constant, ast.FormattedValue)) for part in parts):
                 continue
             texts = [part.value if isinstance(part, ast.Constant) else None for part in parts]
-            if sum(len(text) for text in texts if isinstance(text, str)) < TELLING:
+            if sum(letter.isalpha() for text in texts if isinstance(text, str) for letter in text) < TELLING:
                 continue
-            patterns.append("".join(".+" if text is None else fixed(text) for text in texts))
+            pattern = "".join(".+" if text is None else fixed(text) for text in texts)
+            patterns.append(re.sub(r"(?:\.\+)+", ".+", pattern))     # several in a row would take for ever to match
     return [re.compile(pattern.removeprefix(r"\ ").removesuffix(r"\ ")) for pattern in patterns]   # of a longer report
 
 
