@@ -24,6 +24,7 @@ from realportrait_core.motion_map import MotionMaps, dense
 from torch import Tensor, nn
 
 CLOSE = 1e-5                            # of the largest value: float32, another order of sums, other sizes of a batch
+DEEP = 3e-5                             # the same through several blocks, whose rounding adds up
 TINY = DiTConfig(
     hidden=48, depth=4, heads=4, control_depth=2, input_sq_size=64, motion_channels=6, motion_widths=(8, 8),
 )
@@ -231,7 +232,7 @@ def test_backbone_is_stdit2(case):
             block.read(text_of(weights, golden[f"{case}.y"]), mask)
         with torch.no_grad():
             out = model(z, t, shape, None, None, conditional)
-        assert same(out, per_frame(golden[f"{case}.out.{name}"])), name
+        assert same(out, per_frame(golden[f"{case}.out.{name}"]), DEEP), name
 
 
 def test_control_is_pixart_delta():
@@ -255,12 +256,12 @@ def test_control_is_pixart_delta():
     with torch.no_grad():
         control = model.encode_motion_latent(golden["c"], 64, 64)
         out = model(z, t, shape, None, control)
-        assert same(model(z, t, shape, None, None)[:, 0], golden["out.base"])
-        assert same(out[:, 0], golden["out.control"])
+        assert same(model(z, t, shape, None, None)[:, 0], golden["out.base"], DEEP)
+        assert same(out[:, 0], golden["out.control"], DEEP)
         for block in model.controlnet:
             nn.init.zeros_(block.after_proj.weight)
             nn.init.zeros_(block.after_proj.bias)
-        assert same(model(z, t, shape, None, control)[:, 0], golden["out.zero_init"])
+        assert same(model(z, t, shape, None, control)[:, 0], golden["out.zero_init"], DEEP)
 
 
 def test_whole_network_is_the_derived_one():
