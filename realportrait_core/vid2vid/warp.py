@@ -55,9 +55,9 @@ def gaussians(points: torch.Tensor, depth: int, height: int, width: int, centred
 
 def head_turn(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
     """Rotation and zoom (B, 3, 3), for row vectors, that take the keypoints x_d closest to x_s (B, K, 3): Umeyama 1991."""
-    if x_d.device.type not in ("cpu", "mps"):
+    if x_d.device.type in ("cuda", "meta"):
         return head_turn_on_device(x_d, x_s)
-    # Nine numbers a frame, in double precision, which Metal does not have.
+    # Nine numbers a frame, in double precision, which Metal, Intel's GPUs and DirectML do not have.
     d, s = ((x - x.mean(1, keepdim=True)).cpu().double() for x in (x_d, x_s))
     u, stretch, vt = torch.linalg.svd(d.transpose(1, 2) @ s)
     sign = torch.ones_like(stretch)
