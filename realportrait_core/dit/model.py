@@ -211,7 +211,8 @@ class RealPortraitDiT(nn.Module):
         """The backbone from block 1 on, the first of them with a residual of the control: x (B, L, S, C) -> (B, L, S, C)."""
         for block, key_value, residual in zip_longest(list(self.blocks)[1:], keys, residuals):
             if residual is not None:
-                x = x + strength * residual
+                # A number is multiplied and added in one pass over memory.
+                x = x + strength * residual if isinstance(strength, Tensor) else torch.add(x, residual, alpha=strength)
             x = block(x, m, key_value)
         return x
 
