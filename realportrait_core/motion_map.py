@@ -114,8 +114,12 @@ def first_convolution(
     mask = mask if mask is None else checked_mask(maps, mask)
     rows, columns = (maps.height + 1) // 2, (maps.width + 1) // 2
     whole = bias[:, None, None].expand(len(maps), -1, rows, columns)                    # conv(0) = bias
-    box = (facial_box(maps) if mask is None else mask_box(mask)) if not maps.everywhere else (
-        (0, maps.height - 1), (0, maps.width - 1))
+    if maps.everywhere:
+        box = (0, maps.height - 1), (0, maps.width - 1)
+    elif mask is None:
+        box = facial_box(maps)
+    else:
+        box = mask_box(mask)
     if box is None:
         return whole
     (top, bottom), (left, right) = box
