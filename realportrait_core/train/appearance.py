@@ -137,15 +137,11 @@ class Appearance:
         main, others = (picture - truth).abs().mean(), {}
         with self.mixed(picture):
             if self.steps > self.warmup:
-                for parameter in self.discriminator.parameters():
-                    parameter.requires_grad_(False)
                 with torch.no_grad():
                     seen = self.discriminator(real)
                 ours = self.discriminator(fake)
                 others["features"] = self.shares.features, feature_distance(ours, seen)
                 others["adversarial"] = self.shares.adversarial, relativistic_loss(elsewhere(seen, self.apart), ours)
-                for parameter in self.discriminator.parameters():
-                    parameter.requires_grad_(True)
             if self.perceptual is not None:
                 others["perceptual"] = self.shares.perceptual, self.perceptual(*views(chance, fake, real)).mean()
         scalars = {"judge": learned} | {name: loss.detach() for name, (_, loss) in others.items()}
