@@ -24,7 +24,7 @@ from ..vid2vid.motion import pose_from_raw
 from .appearance import Appearance
 from .bank import Bank, leaning
 from .dit import ENDS, Objective, Reading, autocast, loss_of
-from .draws import decoder_pictures, dit_batch, motion_faces, renderer_faces
+from .draws import UNMOVED, decoder_pictures, dit_batch, motion_faces, renderer_faces
 from .flat import Flat
 from .gauge import Gauge
 from .loop import LOWEST_RATE, recalibrate
@@ -313,24 +313,22 @@ def student(state: State, minutes: float) -> None:
 
 
 def student_loss(state: State) -> Loss:
-    schedule, bank = linear_schedule().to(state.device), leaning(state.bank, state.vid2vid.motion, state.share)
+    schedule = linear_schedule().to(state.device)
     appearance = Appearance(state.device, state.precision, lr=2e-4, apart=2)        # two crops a clip
     objective = Student(state.student, state.vae, schedule, state.precision, appearance)
-
-    def loss(step: int):
-        batch = dit_batch(bank, state.vid2vid.appearance, state.load.student, len(schedule), unmoved=0.0, pictures=True)
-        value = loss_of(objective, state.vid2vid.warping, batch, state.precision)
-        return value, objective.scalars
-
-    return loss
+    return batch_loss(state, objective, state.load.student, len(schedule), unmoved=0.0, pictures=True)
 
 
-def batch_loss(state: State, objective: nn.Module, shape: Shape, timesteps: int) -> Loss:
+def batch_loss(
+    state: State, objective: nn.Module, shape: Shape, timesteps: int, unmoved: float = UNMOVED, pictures: bool = False
+) -> Loss:
+    """The loss of `objective` on batches of the bank; what it logs beside it is in its `scalars`."""
     bank = leaning(state.bank, state.vid2vid.motion, state.share)
 
     def loss(step: int):
-        batch = dit_batch(bank, state.vid2vid.appearance, shape, timesteps)
-        return loss_of(objective, state.vid2vid.warping, batch, state.precision), {}
+        batch = dit_batch(bank, state.vid2vid.appearance, shape, timesteps, unmoved, pictures)
+        value = loss_of(objective, state.vid2vid.warping, batch, state.precision)
+        return value, getattr(objective, "scalars", {})
 
     return loss
 
