@@ -12,6 +12,7 @@ from ..turn.dataset import read_photos
 from ..turn.topology import read_topology
 from ..turn.turning import turn
 from ..video import VideoFile, check_picture, decode, upright
+from .rows import to_bytes
 
 DRIVERS, OTHERS = 800000, 810000        # clip OTHERS + i performs the motion of clip DRIVERS + i
 CONTINUED = 46          # frames of three clips of 16, each of which starts with the last one of the clip before
@@ -65,7 +66,7 @@ def photo_cases(folder: Path, canonical: Path, limit: int | None = None) -> list
     for i, name in enumerate(photos.names):
         change = smooth_path((1, PHOTO_FRAMES), PHOTO_FPS, PHOTO_LIMITS, torch.Generator().manual_seed(i), from_rest=True)
         turned = turn(*photos.take(torch.tensor([i])), topology, change)
-        frames = (255 * turned.pictures[0].clamp(0, 1)).round().byte().movedim(1, -1)       # (L, S, S, 3)
+        frames = to_bytes(turned.pictures[0])                                           # (L, S, S, 3)
         cases.append(Case(Path(name).stem, frames, frames, valid=turned.unknown[0] < 0.5))
     return cases
 

@@ -26,13 +26,13 @@ from ..errors import FaceError, InputError
 from ..face.crop import clip_crop
 from ..face.detect import FaceDetector
 from ..face.track import portrait_points, track
-from ..generate import CHUNK, Motion, extract_keypoints, frame_portrait, motion_maps, render, sample_frame
+from ..generate import CHUNK, Motion, extract_keypoints, frame_portrait, motion_maps, render
 from ..speed import Speed
 from ..vae import TinyVAE
 from ..vid2vid import FaceVid2Vid
 from .cases import Case, frames_of
 from .judges import Judges
-from .rows import FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT, ROUND_TRIP, STATIC, decode, drafted, encode, paint
+from .rows import FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT, ROUND_TRIP, STATIC, decode, drafted, encode, paint, to_bytes
 from .score import Scores, Truth, look, score, spectrum
 
 log = logging.getLogger(__name__)
@@ -106,11 +106,7 @@ def prepare(networks: Networks, case: Case, framing: str = "whole") -> Prepared:
 
 def on_frame(frames: Tensor, motion: Motion) -> Tensor:
     """Frames (L, H, W, C) uint8 of the portrait's size on the motion's frame: (L, C, S, S) in [0, 1]."""
-    size = motion.maps.height
-    identity = torch.eye(3, dtype=torch.float64)
-    unchanged = frames.shape[1:3] == (size, size) and torch.allclose(motion.portrait_to_frame, identity)
-    chunks = (chunk.movedim(-1, 1).float() / 255 for chunk in frames.split(CHUNK))
-    return torch.cat([chunk if unchanged else sample_frame(chunk, motion.portrait_to_frame, size) for chunk in chunks])
+    return torch.cat([frame_portrait(chunk.float() / 255, motion) for chunk in frames.split(CHUNK)]).movedim(-1, 1)
 
 
 @torch.inference_mode()
@@ -152,11 +148,6 @@ def run_case(networks: Networks, case: Case, speed: Speed, framing: str = "whole
 def new_frames(frames: int, clip_frames: int) -> list[range]:
     """Which of the scored frames each clip of the network adds; frame 0 is the portrait."""
     return [range(max(1, clip.start + clip.conditional), clip.stop) for clip in plan(frames, clip_frames)]
-
-
-def to_bytes(pictures: Tensor) -> Tensor:
-    """(N, 3, S, S) in [0, 1] -> (N, S, S, 3) uint8."""
-    return (pictures.movedim(1, -1).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def run(

@@ -57,3 +57,8 @@ def decode(vae: TinyVAE, latents: Tensor) -> Tensor:
 def encode(vae: TinyVAE, pictures: Tensor) -> Tensor:
     """(L, 3, H, W) in [0, 1] -> (L, 4, h, w), a few frames at a time."""
     return torch.cat([vae.encode(chunk) for chunk in pictures.split(CHUNK)])
+
+
+def to_bytes(pictures: Tensor) -> Tensor:
+    """(N, 3, S, S) in [0, 1] -> (N, S, S, 3) uint8."""
+    return (pictures.movedim(1, -1).clamp(0, 1) * 255).round().to(torch.uint8)
