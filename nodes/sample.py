@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..realportrait_core import clips
 from ..realportrait_core.diffusion.guidance import check_guidance
 from ..realportrait_core.dit.cache import Caching
-from ..realportrait_core.errors import InputError, RealPortraitError
+from ..realportrait_core.errors import RealPortraitError
 from ..realportrait_core.generate import Motion as MotionValue
 from ..realportrait_core.speed import GUIDANCE, NAMES, STEPS, preset
 from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
@@ -94,8 +94,8 @@ class SampleClips(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps", default=BUNDLED_STEPS, min=1, max=1000,
-                    tooltip=f"Denoising steps of each clip. The weights that come with the pack take {BUNDLED_STEPS} and no other number. Weights "
-                    f"for any number: {STEPS} or more; the paper takes 50.",
+                    tooltip=f"Denoising steps of each clip. The weights that come with the pack take {BUNDLED_STEPS} and no other "
+                    f"number. Weights for any number: {STEPS} or more; the paper takes 50.",
                 ),
                 io.Combo.Input(
                     "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
@@ -120,7 +120,8 @@ class SampleClips(io.ComfyNode):
                     "guidance", default=1.0, min=1.0, max=10.0, step=0.1, round=0.01, optional=True,
                     tooltip="Classifier-free guidance, the cfg of the stock samplers: how far to go from the portrait without "
                     "motion to the one with it. 1 is off, right for the weights that come with the pack. With weights for any "
-                    f"number of steps {GUIDANCE:g} to 2 make eyes and mouth sharper and follow the driver more closely, in twice the time.",
+                    f"number of steps {GUIDANCE:g} to 2 make eyes and mouth sharper and follow the driver more closely, in twice the "
+                    "time.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="One latent for each driver frame.")],

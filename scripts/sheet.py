@@ -51,7 +51,7 @@ def main() -> None:
         motion = motion_maps(vid2vid, keypoints, size=dit.cfg.input_sq_size)
         framed = frame_portrait(portrait, motion)                                                       # (1, S, S, 3)
         latents = render(
-            dit, linear_schedule(), vae.encode(framed.movedim(-1, 1)), motion, speed.steps, solver=speed.solver, 
+            dit, linear_schedule(), vae.encode(framed.movedim(-1, 1)), motion, speed.steps, solver=speed.solver,
             guidance=usual_guidance(dit.cfg),
         )
         pictures = torch.cat([framed, decode(vae, latents).movedim(1, -1)])

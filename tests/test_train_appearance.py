@@ -19,10 +19,10 @@ from realportrait_core.train.data.sample import load_sample, save_sample
 from realportrait_core.train.dit import Objective, conditions, denoiser, from_scratch
 from realportrait_core.train.stage import StageRun, run_stage
 from realportrait_core.train.stages import Shape, Stage
-from realportrait_core.train.student import CROP, MARGIN, chosen_crops, crops
+from realportrait_core.train.student import CROP, chosen_crops, crops
 from realportrait_core.vae import TinyVAE, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
-from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
+from realportrait_core.vid2vid.checkpoint import save_vid2vid
 from test_train_stages import TOY, sample
 
 CPU = torch.device("cpu")

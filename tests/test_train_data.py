@@ -27,7 +27,7 @@ from realportrait_core.generate import KEYPOINT_PX, driven_keypoints, extract_ke
 from realportrait_core.train.data import __main__ as command
 from realportrait_core.train.data import prepare
 from realportrait_core.train.data.filters import BackgroundMotion, Filters, light, plausible
-from realportrait_core.train.data.frozen import freeze_crop, freeze_segment
+from realportrait_core.train.data.frozen import freeze_crop
 from realportrait_core.train.data.images import random_crop
 from realportrait_core.train.data.prepare import place, prepare_samples, to_batch
 from realportrait_core.train.data.report import JOURNAL, REPORT

@@ -19,7 +19,6 @@ def respaced_sigmas(model_sampling, steps: int) -> Tensor:
     return torch.cat([sigmas.flip(0), sigmas.new_zeros(1)])
 
 
-
 def process_of(sigmas: Tensor) -> Schedule:
     """The process that visits the levels sigmas (T,), from high to low, a last 0 left away; its timesteps only count them,
     for the host tells the network the time. Raises InputError where a level is not below the one before.

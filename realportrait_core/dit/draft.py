@@ -1,4 +1,5 @@
-"""A draft of every frame, by convolutions, before the backbone begins: motion latents that have seen the portrait. Not in the paper.
+"""A draft of every frame, by convolutions, before the backbone begins: motion latents that have seen the portrait. Not in the
+paper.
 
 The motion mapper sees f_{r->d} alone, inside the facial mask. What surrounds the face (hair, shoulders, the background they
 uncover) the backbone must find in the portrait by attention, which small networks take long to learn. Convolutions learn it in

@@ -40,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--canonical", type=Path, help="canonical_face_model.obj of MediaPipe, for the mode photos")
     parser.add_argument("--limit", type=int, help="the first so many clips or pairs, by name; all by default")
     parser.add_argument("--steps", type=int, default=STEPS,
-                        help="of each clip (%(default)s); PSNR rewards few, so compare at one number; distilled weights have their own")
+                        help="of each clip (%(default)s); PSNR rewards few: compare at one number; distilled weights have their own")
     parser.add_argument("--guidance", type=float,
                         help=f"from the portrait without motion to the one with it; 1: none, half the time. By default {GUIDANCE:g}, "
                              "and none for distilled and for epsilon weights")

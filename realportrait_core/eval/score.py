@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..face.crop import face_square
 from ..face.detect import FaceDetector
+from ..stlpips import distances
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.keypoints import angle_between
 from ..vid2vid.regions import EYES_AND_MOUTH, LIPS
@@ -21,7 +22,6 @@ from .judges import Judges, find_points
 from .landmarks import inner_lips_gap, landmark_errors, seen_landmarks
 from .metrics import feature_error, keypoint_error, mouth_opening, outside_error, psnr, seen_faces, ssim
 from .spectrum import spectrum_db
-from ..stlpips import distances
 
 Scores = dict[str, dict[str, list[float]]]      # row -> metric -> one figure for every frame from 1
 

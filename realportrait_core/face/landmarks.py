@@ -54,7 +54,7 @@ class FaceLandmarker:
     """MediaPipe's network through OpenCV 4.8 or newer, 5.x included; 25 ms a picture on one core.
 
     On 60 portraits of 256 px its points lie 0.8 px on average from those of MediaPipe itself, without a common shift.
-   
+
 
     Raises WeightsError where the file is missing, is not `face_landmarker.task`, or OpenCV is too old for it.
     """

@@ -14,8 +14,13 @@ from . import gpu, pack, recipe, shards, stage
 from .heads import __main__ as heads
 
 MINUTES = 150.0         # of the whole recipe; a single step takes its share of them
-TRAININGS = {"vae": recipe.vae, "decoder": recipe.decoder, "motion": recipe.motion, "renderer": recipe.renderer, "mini": recipe.mini}
-CHORES = {"render": recipe.render, "prepare": recipe.prepare_faces, "samples": recipe.samples, "photos": recipe.photos, "export": recipe.export}
+TRAININGS = {
+    "vae": recipe.vae, "decoder": recipe.decoder, "motion": recipe.motion, "renderer": recipe.renderer, "mini": recipe.mini,
+}
+CHORES = {
+    "render": recipe.render, "prepare": recipe.prepare_faces, "samples": recipe.samples, "photos": recipe.photos,
+    "export": recipe.export,
+}
 STAGES = {"frames": 0, "clips": 1, "distil": 2, "maps": 3, "student": 4}
 HELP = {"maps": "Before stage 1, if wanted: the motion mapper by itself learns what a warped feature shows (for --init).",
         "frames": "Stage 1 of the DiT on samples: single frames, of videos and pictures.",
@@ -27,8 +32,8 @@ HELP = {"maps": "Before stage 1, if wanted: the motion mapper by itself learns w
         "join": "Puts the parts of weight files together that `gpu` wrote.",
         "heads": "Synthetic heads as data, or as a contact sheet: `heads --help` lists its options."}
 ORDER = (
-    "maps", "frames", "clips", "distil", "student", "heads", "mini", "render", "prepare", "vae", "decoder", "motion", "renderer", "samples",
-    "photos", "export", "gpu", "pack", "join",
+    "maps", "frames", "clips", "distil", "student", "heads", "mini", "render", "prepare", "vae", "decoder", "motion", "renderer",
+    "samples", "photos", "export", "gpu", "pack", "join",
 )
 
 
@@ -125,9 +130,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             if name in ("decoder", "photos"):
                 step.add_argument("--photos", type=Path, help="folder of square photographs of the clips' size")
             if name == "photos":
-                step.add_argument("--canonical", type=Path, help="canonical_face_model.obj of MediaPipe, for the triangles of the faces")
+                step.add_argument("--canonical", type=Path, help="MediaPipe's canonical_face_model.obj: the faces' triangles")
             if name == "decoder":
-                step.add_argument("--looks", action="store_true", help="by a discriminator beside the error: sharper, and a little less PSNR")
+                step.add_argument("--looks", action="store_true", help="by a discriminator beside the error: sharper, a little less PSNR")
                 step.add_argument("--perceptual", type=Path, help="wheel stlpips-pytorch 0.0.2: the loss takes ST-LPIPS by VGG16 too")
             if name == "renderer":
                 step.add_argument("--start", type=Path, help="Face Vid2vid to go on from; from scratch by default")

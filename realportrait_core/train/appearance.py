@@ -2,10 +2,10 @@
 
 A patch discriminator with feature matching (Wang et al. 2018, pix2pixHD) and, where its weights are given, a perceptual
 distance; both see random crops, sizes and mirror images, so that no fixed filter can be fooled by a pattern. The discriminator
-compares pictures with true ones (Jolicoeur-Martineau 2018, the relativistic GAN). Where every pixel has its place, as in a decoder,
-with the true one of the same place: what differs is then the detail and not the content, and it learns within tens of steps. Where
-the content may lie a little elsewhere, as in an animation, with another one, or place is all that it learns. None of the terms is ever a measure: what judges the result
-(realportrait_core.eval) is in no loss.
+compares pictures with true ones (Jolicoeur-Martineau 2018, the relativistic GAN). Where every pixel has its place, as in a
+decoder, with the true one of the same place: what differs is then the detail and not the content, and it learns within tens of
+steps. Where the content may lie a little elsewhere, as in an animation, with another one, or place is all that it learns. None
+of the terms is ever a measure: what judges the result (realportrait_core.eval) is in no loss.
 """
 
 import random

@@ -2,8 +2,9 @@
 
     python -m realportrait_core.train decoder --data ../shared/data/heads256 --teacher ../shared/taesd --photos DIR
 
-By squared error alone, or by what the pictures look like (appearance.py), on rendered heads and on photographs. The encoder is not touched, so samples and a DiT that were made with the file go on fitting. A file of the published layout
-holds 64 channels everywhere, zeros where the network was narrower: the decoder grows into them, and costs no more in ComfyUI.
+By squared error alone, or by what the pictures look like (appearance.py), on rendered heads and on photographs. The encoder is
+not touched, so samples and a DiT that were made with the file go on fitting. A file of the published layout holds 64 channels
+everywhere, zeros where the network was narrower: the decoder grows into them, and costs no more in ComfyUI.
 """
 
 from pathlib import Path

@@ -221,8 +221,8 @@ def train_stage(
 ) -> RealPortraitDiT:
     """One stage from the weights of `objective.dit`; returns them averaged. A stopped run goes on from `checkpoint`.
 
-    objective: Objective, distil.Distillation or student.Student. Every process draws its share of a stage's portraits. strip(dit, step) may
-    draw what the averaged weights make.
+    objective: Objective, distil.Distillation or student.Student. Every process draws its share of a stage's portraits.
+    strip(dit, step) may draw what the averaged weights make.
     """
     uneven = [shape for shape in stage.shapes if shape.portraits % world.size]
     if uneven:

@@ -38,7 +38,8 @@ from .writer import Writer
 log = logging.getLogger(__name__)
 
 ASK_EVERY = 50              # steps between looks at the scalars
-RATES = {"decoder": 3e-4, "motion": 3e-4, "renderer": 5e-4, "maps": 1e-3, "clips": 4e-4, "student": 2e-4}   # all go on from trained weights
+# All go on from trained weights.
+RATES = {"decoder": 3e-4, "motion": 3e-4, "renderer": 5e-4, "maps": 1e-3, "clips": 4e-4, "student": 2e-4}
 WARMUPS = {"decoder": 50, "motion": 50, "renderer": 50, "maps": 50, "clips": 50, "student": 50}         # steps
 AVERAGES = {"decoder": 0.995, "motion": 0.998, "renderer": 0.998, "maps": 0.99, "clips": 0.995, "student": 0.995}
 FACE, READ, EVEN = 3.0, 1.0, 0.03       # see stages.Stage
