@@ -108,6 +108,10 @@ def test_bundled_weights_fit_and_open():
     assert (WEIGHTS / "CARD.md").is_file()
 
 
+def test_the_repository_is_light(tracked):
+    assert sum(file.stat().st_size for file in tracked) <= 52_000_000
+
+
 def test_no_pickles_networks_or_archives_are_tracked(tracked):
     assert not [file for file in tracked if file.suffix.lower() in NEVER_TRACKED]
 
