@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
+from realportrait_core.config import ConditionerConfig
 from realportrait_core.dit import ClipShape, RealPortraitDiT
 from realportrait_core.dit.attention import SpatialAttention, TemporalAttention, join_reference, scaled_dot_product
 from realportrait_core.dit.embed import rope
@@ -72,7 +73,7 @@ def step(sizes: Sizes, device: str) -> Part:
     reference = model.encode_reference(z_r, shape, own_maps)
     motion = model.motion_latents(maps, reference.still)
     control = model.encode_motion_latent(motion, sizes.step_px, sizes.step_px)
-    own_motion = model.mapped(own_maps) if cfg.reference_motion else None
+    own_motion = model.conditioner.mapped(own_maps) if cfg.reference_motion else None
     return Part(
         "denoising step",
         f"{sizes.name}, {cfg.depth}+{cfg.control_depth} blocks, {frames} frames of {sizes.step_px} px",
@@ -85,8 +86,9 @@ def step(sizes: Sizes, device: str) -> Part:
 def motion_map(sizes: Sizes, device: str) -> Part:
     """From f_{r->d} to the motion latent: the map, and the motion mapper that reads it."""
     cfg, frames = sizes.config.dit, sizes.map_frames
-    maps = some_maps(cfg.motion_channels, sizes.config.vid2vid.feature_size, sizes.map_px, frames).reaching(cfg.mask_reach)
-    mapper = random_weights(MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.motion_latent, operations=nn), device)
+    own = cfg.conditioner or ConditionerConfig()
+    maps = some_maps(cfg.motion_channels, sizes.config.vid2vid.feature_size, sizes.map_px, frames).reaching(own.mask_reach)
+    mapper = random_weights(MotionMapper(cfg.motion_channels, cfg.motion_widths, own.motion_latent, operations=nn), device)
     maps = maps.to(device)
     return Part(
         "motion map",

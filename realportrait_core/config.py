@@ -65,6 +65,30 @@ class Vid2VidConfig:
 
 
 @dataclass(frozen=True)
+class ConditionerConfig:
+    """What small networks have in the place of the paper's motion mapper; the defaults add nothing to it."""
+
+    motion_latent: int = 4              # channels of the motion latents
+    motion_blocks: int = 0              # residual blocks behind the mapper's three convolutions
+    reference_motion: bool = False      # the portrait's own map on the portrait's tokens
+    draft_widths: tuple[int, ...] = ()  # channels of the draft at the latent's size, half and quarter; empty: no draft
+    mask_reach: float = 1.0             # size of the facial mask in faces; the paper's is the face, twice that holds the hair
+
+    def __post_init__(self):
+        if self.motion_blocks < 0:
+            raise InputError(f"motion_blocks is {self.motion_blocks}; the motion mapper has 0 residual blocks or more.")
+        if self.motion_latent < 1:
+            raise InputError(f"motion_latent is {self.motion_latent}; the motion mapper gives at least 1 channel.")
+        if self.draft_widths and (len(self.draft_widths) != 3 or min(self.draft_widths) < 1 or not self.reference_motion):
+            raise InputError(
+                f"draft_widths is {self.draft_widths} with reference_motion {self.reference_motion}; a draft has three widths above "
+                "0 and reads the portrait's own map."
+            )
+        if not 1 <= self.mask_reach <= MOST_REACH:
+            raise InputError(f"mask_reach is {self.mask_reach}; it must be 1 (face only) to {MOST_REACH:g} faces.")
+
+
+@dataclass(frozen=True)
 class DiTConfig:
     """Sizes of the STDiT2 backbone, of its half control and of the motion mapper."""
 
@@ -85,11 +109,17 @@ class DiTConfig:
     # motion mapper: 3 convolutions with a stride of 2
     motion_channels: int = 256          # of f_{r->d}
     motion_widths: tuple[int, int] = (64, 32)
-    motion_blocks: int = 0              # residual blocks behind them; none in the paper
-    motion_latent: int = 4              # channels out. As many as the latent's: embedded as it is; else by an embedder of its own
-    reference_motion: bool = False      # the portrait's own map on the portrait's tokens (not in the paper)
-    draft_widths: tuple[int, ...] = ()  # channels of the draft at the latent's size, half and quarter; none in the paper
-    mask_reach: float = 1.0             # size of the facial mask in faces; the paper's is the face, twice that holds the hair
+    conditioner: ConditionerConfig | None = None    # in the motion mapper's place; None: the paper's network
+
+    @property
+    def reference_motion(self) -> bool:
+        """Whether the network reads the portrait's own motion map too, which the paper's does not."""
+        return self.conditioner is not None and self.conditioner.reference_motion
+
+    @property
+    def drafts(self) -> bool:
+        """Whether the motion latents are a picture of each frame."""
+        return self.conditioner is not None and bool(self.conditioner.draft_widths)
 
     def __post_init__(self):
         refuse_nothing(self, ("hidden", "heads", "mlp_ratio", "in_channels", "patch", "motion_channels", "motion_widths"))
@@ -97,19 +127,8 @@ class DiTConfig:
             raise InputError(f"hidden {self.hidden} must be a multiple of heads {self.heads} and of 12.")
         if not 0 <= self.control_depth < self.depth:
             raise InputError(f"control_depth {self.control_depth} must be below depth {self.depth}.")
-        if self.motion_blocks < 0:
-            raise InputError(f"motion_blocks is {self.motion_blocks}; the motion mapper has 0 residual blocks or more.")
-        if self.motion_latent < 1:
-            raise InputError(f"motion_latent is {self.motion_latent}; the motion mapper gives at least 1 channel.")
-        if self.draft_widths and (len(self.draft_widths) != 3 or min(self.draft_widths) < 1 or not self.reference_motion):
-            raise InputError(
-                f"draft_widths is {self.draft_widths} with reference_motion {self.reference_motion}; a draft has three widths above "
-                "0 and reads the portrait's own map."
-            )
         if self.prediction not in ("epsilon", "v"):
             raise InputError(f"prediction is {self.prediction!r}; it must be 'epsilon' or 'v'.")
-        if not 1 <= self.mask_reach <= MOST_REACH:
-            raise InputError(f"mask_reach is {self.mask_reach}; it must be 1 (face only) to {MOST_REACH:g} faces.")
         if not 0 <= self.distilled_steps < 1000:
             raise InputError(f"distilled_steps is {self.distilled_steps}; it must be 0 (not distilled) to 999.")
 
@@ -146,8 +165,10 @@ MINI = Config(
     ),
     dit=DiTConfig(
         hidden=240, depth=6, heads=3, control_depth=2, learned_sigma=False, qk_norm_legacy=False,
-        input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(64, 128), motion_blocks=3,
-        motion_latent=24, reference_motion=True, draft_widths=(96, 128, 160), mask_reach=2.0,
+        input_sq_size=256, prediction="v", fps=12.5, motion_channels=32, motion_widths=(64, 128),
+        conditioner=ConditionerConfig(
+            motion_latent=24, motion_blocks=3, reference_motion=True, draft_widths=(96, 128, 160), mask_reach=2.0,
+        ),
     ),
     image_size=256,
 )

@@ -14,7 +14,7 @@ from benchmarks import limits, parts, quality
 from benchmarks.literal.dit import attention
 from benchmarks.measure import relative_difference
 from benchmarks.sizes import SIZES, TINY_LIMITS
-from realportrait_core.config import PAPER
+from realportrait_core.config import PAPER, ConditionerConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import Caching, RealPortraitDiT
 from realportrait_core.errors import InputError
@@ -46,7 +46,10 @@ def difference(part: parts.Part) -> float:
 # As PAPER, as MINI, and where the picture's tokens pad an odd side.
 @pytest.mark.parametrize("sizes", [
     TINY,
-    with_dit(qk_norm_legacy=False, learned_sigma=False, motion_latent=5, reference_motion=True, mask_reach=1.5),
+    with_dit(
+        qk_norm_legacy=False, learned_sigma=False,
+        conditioner=ConditionerConfig(motion_latent=5, reference_motion=True, mask_reach=1.5),
+    ),
     replace(TINY, step_px=72),
 ], ids=["paper", "mini", "odd"])
 def test_step_is_the_literal_one(sizes):

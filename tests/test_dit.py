@@ -1,16 +1,17 @@
 """The DiT against the original networks, and the paper's equations as properties."""
 
+import json
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from golden import load
-from realportrait_core.checkpoint import bundle_metadata, read_safetensors, save
-from realportrait_core.config import MINI, PAPER, DiTConfig
+from realportrait_core.checkpoint import METADATA_KEY, bundle_metadata, read_safetensors, save
+from realportrait_core.config import MINI, PAPER, ConditionerConfig, DiTConfig
 from realportrait_core.dit import model as model_module
 from realportrait_core.dit.attention import RMSNorm, SpatialAttention, TemporalAttention, scaled_dot_product
 from realportrait_core.dit.block import Block, Modulation
@@ -429,7 +430,7 @@ def test_maps_are_read_a_few_at_a_time(tiny):
 
 
 def test_a_mask_of_the_whole_head_lets_more_of_the_map_in():
-    wide = random_model(replace(TINY, mask_reach=1.5))
+    wide = random_model(replace(TINY, conditioner=ConditionerConfig(mask_reach=1.5)))
     maps = some_maps(3)
     assert same(wide.encode_motion(maps), wide.encode_motion(dense(maps.reaching(1.5))))
     assert not same(wide.encode_motion(maps), wide.encode_motion(dense(maps)), 1e-3)
@@ -445,19 +446,20 @@ def test_sizes_of_nothing_are_refused(changes):
 @pytest.mark.parametrize("reach", [0.5, 3.0])
 def test_a_mask_smaller_than_the_face_or_without_bounds_is_refused(reach):
     with pytest.raises(InputError, match=f"mask_reach is {reach}"):
-        replace(TINY, mask_reach=reach)
+        ConditionerConfig(mask_reach=reach)
 
 
 def test_the_portraits_own_map_starts_silent():
-    cfg = replace(TINY, reference_motion=True)
-    model = random_model(cfg)
+    model = random_model(replace(TINY, conditioner=ConditionerConfig(reference_motion=True)))
     portrait, maps = torch.randn(2, 4, 8, 8), some_maps(2)
     with_map = model.encode_reference(portrait, SHAPE, maps).blocks[0][0]
     assert not same(with_map, model.encode_reference(portrait, SHAPE, some_maps(2)).blocks[0][0], 1e-3)
-    nn.init.zeros_(model.reference_proj.weight)
-    nn.init.zeros_(model.reference_proj.bias)
-    plain = RealPortraitDiT(TINY)
-    plain.load_state_dict({key: value for key, value in model.state_dict().items() if "reference_proj" not in key})
+    nn.init.zeros_(model.conditioner.reference_proj.weight)
+    nn.init.zeros_(model.conditioner.reference_proj.bias)
+    plain = random_model(TINY)
+    plain.load_state_dict(plain.state_dict() | {
+        key: value for key, value in model.state_dict().items() if not key.startswith("conditioner.")
+    })
     silent = model.encode_reference(portrait, SHAPE, maps).blocks[0][0]
     assert torch.equal(silent, plain.encode_reference(portrait, SHAPE).blocks[0][0])
     with pytest.raises(InputError, match="own motion map"):
@@ -468,7 +470,7 @@ def test_the_portraits_own_map_starts_silent():
 
 # The draft
 
-DRAFTING = replace(TINY, motion_latent=6, reference_motion=True, draft_widths=(8, 16, 12))
+DRAFTING = replace(TINY, conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 16, 12)))
 
 
 def test_a_field_carries_the_portrait_along():
@@ -485,11 +487,11 @@ def test_a_field_carries_the_portrait_along():
 def test_each_portrait_serves_its_own_frames():
     model = random_model(DRAFTING)
     portraits, own, maps = torch.randn(2, 4, 8, 8), some_maps(2), some_maps(6)
-    together = model.motion_latents(maps, model.still(portraits, own))
+    together = model.motion_latents(maps, model.conditioner.still(portraits, own))
     for i in range(2):
-        alone = model.motion_latents(maps[3 * i:3 * i + 3], model.still(portraits[i:i + 1], own[i:i + 1]))
+        alone = model.motion_latents(maps[3 * i:3 * i + 3], model.conditioner.still(portraits[i:i + 1], own[i:i + 1]))
         assert same(together[3 * i:3 * i + 3], alone)
-    swapped = model.motion_latents(maps, model.still(portraits.flip(0), own[[1, 0]]))
+    swapped = model.motion_latents(maps, model.conditioner.still(portraits.flip(0), own[[1, 0]]))
     assert not same(together, swapped, 1e-2)
     encoded = model.encode_motion(maps, model.encode_reference(portraits, SHAPE, own))
     assert same(encoded, model.encode_motion_latent(together, 64, 64))
@@ -501,7 +503,7 @@ def test_a_draft_sees_far_beyond_the_mask():
     portrait, own, maps = torch.randn(1, 4, 8, 8), some_maps(1), some_maps(1)
     other = portrait.clone()
     other[..., :2, :2] += 1
-    a, b = (model.motion_latents(maps, model.still(z, own)) for z in (portrait, other))
+    a, b = (model.motion_latents(maps, model.conditioner.still(z, own)) for z in (portrait, other))
     assert (a - b).abs().amax((0, 1))[:2, :2].min() > 1e-3 * a.abs().max()
 
 
@@ -509,7 +511,7 @@ def test_a_draft_sees_far_beyond_the_mask():
 def test_a_draft_takes_any_size(h, w):
     model = random_model(DRAFTING)
     m, still = torch.randn(4, 6, h, w), torch.randn(2, 10, h, w)
-    assert model.draft(m, still).shape == m.shape
+    assert model.conditioner.draft(m, still).shape == m.shape
 
 
 def test_a_draft_without_its_reference_says_so():
@@ -523,15 +525,15 @@ def test_a_draft_without_its_reference_says_so():
 ])
 def test_an_impossible_draft_is_refused(changes):
     with pytest.raises(InputError, match="three widths above 0 and reads the portrait's own map"):
-        replace(DRAFTING, **changes)
+        replace(DRAFTING.conditioner, **changes)
 
 
 def test_a_file_shows_its_draft(tmp_path):
     model = random_model(DRAFTING)
     save_dit(tmp_path / "draft.safetensors", model, torch.float32)
     loaded = load_dit(tmp_path / "draft.safetensors")
-    assert loaded.cfg == DRAFTING and dit_config_from_state(model.state_dict(), {}).draft_widths == (8, 16, 12)
-    still, maps = model.still(torch.randn(1, 4, 8, 8), some_maps(1)), some_maps(3)
+    assert loaded.cfg == DRAFTING and dit_config_from_state(model.state_dict(), {}).conditioner == DRAFTING.conditioner
+    still, maps = model.conditioner.still(torch.randn(1, 4, 8, 8), some_maps(1)), some_maps(3)
     assert same(loaded.motion_latents(maps, still), model.motion_latents(maps, still))
 
 
@@ -629,31 +631,35 @@ def expected_shapes(cfg: DiTConfig) -> dict[str, tuple[int, ...]]:
         block(f"controlnet.{i}.copied_block")
         linear(f"controlnet.{i}.after_proj", C, C)
     linear("controlnet.0.before_proj", C, C)
-    n = cfg.motion_blocks
-    for layer, out, channels in ((0, w1, cfg.motion_channels), (2, w2, w1), (4, w2 if n else cfg.motion_latent, w2)):
-        linear(f"motion_net.{layer}", out, channels, 3, 3)
-    for layer in range(5, 5 + n):
-        linear(f"motion_net.{layer}.conv1", w2, w2, 3, 3)
-        linear(f"motion_net.{layer}.conv2", w2, w2, 3, 3)
+    own = cfg.conditioner
+    if own is None:
+        for layer, out, channels in ((0, w1, cfg.motion_channels), (2, w2, w1), (4, 4, w2)):
+            linear(f"motion_net.{layer}", out, channels, 3, 3)
+        return shapes
+    n, m = own.motion_blocks, own.motion_latent
+    for layer, out, channels in ((0, w1, cfg.motion_channels), (2, w2, w1), (4, w2 if n else m, w2)):
+        linear(f"conditioner.mapper.{layer}", out, channels, 3, 3)
+    for layer in range(n):
+        linear(f"conditioner.deeper.{layer}.conv1", w2, w2, 3, 3)
+        linear(f"conditioner.deeper.{layer}.conv2", w2, w2, 3, 3)
     if n:
-        linear(f"motion_net.{5 + n}", cfg.motion_latent, w2, 1, 1)
-    if cfg.motion_latent != 4:
-        linear("motion_embedder.proj", C, cfg.motion_latent, 1, 2, 2)
-    if cfg.reference_motion:
-        linear("reference_proj", C, C)
-    if cfg.draft_widths:
-        fine, middle, coarse = cfg.draft_widths
-        still = 4 + cfg.motion_latent
+        linear(f"conditioner.deeper.{n}", m, w2, 1, 1)
+    linear("conditioner.embedder.proj", C, m, 1, 2, 2)
+    if own.reference_motion:
+        linear("conditioner.reference_proj", C, C)
+    if own.draft_widths:
+        fine, middle, coarse = own.draft_widths
+        still = 4 + m
         for name, out, channels, kernel in (
-            ("enter", fine, cfg.motion_latent + still, 3), ("halve", middle, fine, 3), ("quarter", coarse, middle, 3),
+            ("enter", fine, m + still, 3), ("halve", middle, fine, 3), ("quarter", coarse, middle, 3),
             ("from_coarse", middle, coarse, 1), ("from_middle", fine, middle, 1), ("fields", 4, middle, 1),
-            ("carried", fine, 2 * still, 3), ("leave", cfg.motion_latent, fine + 2 * still, 1),
+            ("carried", fine, 2 * still, 3), ("leave", m, fine + 2 * still, 1),
             *((f"{block}.conv{i}", width, width, 3) for i in (1, 2) for block, width in (
                 ("fine_in", fine), ("middle_in", middle), ("coarse.0", coarse), ("coarse.1", coarse), ("middle_out", middle),
                 ("fine_out", fine), ("last", fine),
             )),
         ):
-            linear(f"draft.{name}", out, channels, kernel, kernel)
+            linear(f"conditioner.draft.{name}", out, channels, kernel, kernel)
     return shapes
 
 
@@ -688,10 +694,58 @@ def test_file_round_trip(tiny, tmp_path):
 def test_sizes_are_read_off_the_shapes(cfg):
     state = RealPortraitDiT(cfg, device="meta").state_dict()
     unseen = {
-        "prediction": "epsilon", "qk_norm_legacy": True, "input_sq_size": 512, "clip_frames": 16, "fps": 25.0, "mask_reach": 1.0,
+        "prediction": "epsilon", "qk_norm_legacy": True, "input_sq_size": 512, "clip_frames": 16, "fps": 25.0,
+        "conditioner": cfg.conditioner and replace(cfg.conditioner, mask_reach=1.0),
     }
     assert dit_config_from_state(state, {}) == replace(cfg, **unseen)
     assert dit_config_from_state(state, bundle_metadata("dit", cfg)) == cfg
+
+
+def older(state: dict, cfg: DiTConfig) -> tuple[dict, dict]:
+    """A file from before the conditioner was a part of its own: names and config."""
+    names = {"conditioner.mapper.": "motion_net.", "conditioner.embedder.": "motion_embedder.", "conditioner.draft.": "draft.",
+             "conditioner.reference_proj.": "reference_proj."}
+    names |= {f"conditioner.deeper.{i}.": f"motion_net.{5 + i}." for i in range(9)}
+    found = {}
+    for key, value in state.items():
+        name = next((name for name in names if key.startswith(name)), "")
+        found[names.get(name, "") + key.removeprefix(name)] = value
+    fields = asdict(cfg)
+    fields |= fields.pop("conditioner")
+    return found, {METADATA_KEY: json.dumps({"role": "dit", "version": 1, "config": fields})}
+
+
+@pytest.mark.parametrize("changes", [dict(), dict(motion_blocks=2), dict(draft_widths=())])
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_files_from_before_the_conditioner_still_load(changes, prefix, tmp_path):
+    cfg = replace(DRAFTING, conditioner=replace(DRAFTING.conditioner, mask_reach=2.0, **changes))
+    model, path = random_model(cfg), tmp_path / "older.safetensors"
+    state, metadata = older(model.state_dict(), cfg)
+    assert "motion_net.0.weight" in state and not any(key.startswith("conditioner.") for key in state)
+    save(path, {prefix + key: value for key, value in state.items()}, metadata)
+    loaded = load_dit(path)
+    assert loaded.cfg == cfg
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
+
+
+def test_older_files_whose_motion_went_through_the_latents_own_embedder_still_load(tmp_path):
+    """Four channels of motion latents needed no embedder of their own."""
+    cfg = replace(TINY, conditioner=ConditionerConfig(reference_motion=True))
+    model, path = random_model(cfg), tmp_path / "older.safetensors"
+    model.conditioner.embedder.load_state_dict(model.x_embedder.state_dict())
+    state, metadata = older(model.state_dict(), cfg)
+    save(path, {key: value for key, value in state.items() if not key.startswith("motion_embedder.")}, metadata)
+    loaded = load_dit(path).state_dict()
+    assert loaded.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, loaded[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("conditioner", [None, asdict(ConditionerConfig(motion_latent=5)), "all of it", {"motion_latents": 6}])
+def test_a_config_of_another_conditioner_is_refused(conditioner):
+    fields = asdict(DRAFTING) | {"conditioner": conditioner}
+    metadata = {METADATA_KEY: json.dumps({"role": "dit", "version": 1, "config": fields})}
+    with pytest.raises(WeightsError, match="motion_latent|conditioner"):
+        dit_config_from_state(RealPortraitDiT(DRAFTING, device="meta").state_dict(), metadata)
 
 
 def test_weights_that_do_not_fit_are_refused(tiny, tmp_path):

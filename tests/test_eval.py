@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import yunet
-from realportrait_core.config import DiTConfig, Vid2VidConfig
+from realportrait_core.config import ConditionerConfig, DiTConfig, Vid2VidConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.dit.model import RealPortraitDiT
@@ -44,8 +44,8 @@ VID2VID = Vid2VidConfig(
     mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
 )
 DIT = DiTConfig(hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=64,
-                prediction="v", motion_channels=6, motion_widths=(8, 8), motion_latent=6, reference_motion=True,
-                draft_widths=(4, 4, 4), fps=12.5)
+                prediction="v", motion_channels=6, motion_widths=(8, 8), fps=12.5,
+                conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(4, 4, 4)))
 
 
 def pictures(seed: int, size: int = 40) -> torch.Tensor:
@@ -199,8 +199,8 @@ def test_motion_latents_are_pictures_only_where_there_is_a_draft():
     motion = Motion(maps, maps[0], torch.eye(3, dtype=torch.float64), (64, 64))
     with torch.inference_mode():
         found = rows.drafted(dit, torch.randn(1, 4, 8, 8), motion)
-        torch.testing.assert_close(found, dit.mapped(maps.to(dtype=torch.float32))[:, :4])
-        plain = RealPortraitDiT(replace(DIT, draft_widths=())).initialize().eval()
+        torch.testing.assert_close(found, dit.conditioner.mapped(maps.to(dtype=torch.float32))[:, :4])
+        plain = RealPortraitDiT(replace(DIT, conditioner=replace(DIT.conditioner, draft_widths=()))).initialize().eval()
         assert rows.drafted(plain, torch.randn(1, 4, 8, 8), motion) is None
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import yunet
-from realportrait_core.config import Config, DiTConfig, Vid2VidConfig
+from realportrait_core.config import ConditionerConfig, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.checkpoint import save
 from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.errors import InputError
@@ -51,8 +51,8 @@ TOY = Config(
     ),
     dit=DiTConfig(
         hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=256,
-        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), motion_latent=6, reference_motion=True, fps=12.5,
-        draft_widths=(8, 8, 8),
+        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), fps=12.5,
+        conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 8, 8)),
     ),
     image_size=256,
 )

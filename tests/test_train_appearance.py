@@ -180,7 +180,8 @@ def test_chosen_frames_are_neighbours_and_noised_where_there_are_such():
 def test_a_student_is_trained_by_a_command(index, vid2vid, tmp_path):
     """Weights for 4 steps, backbone, mapper and draft trained; a stopped run goes on with its judge."""
     torch.manual_seed(0)
-    dit = from_scratch(replace(LARGE.dit, motion_latent=8, draft_widths=(4, 4, 4)))
+    own = replace(LARGE.dit.conditioner, motion_latent=8, draft_widths=(4, 4, 4))
+    dit = from_scratch(replace(LARGE.dit, conditioner=own))
     cfg = replace(LARGE, dit=dit.cfg)
     files = {name: tmp_path / f"{name}.safetensors" for name in ("vid2vid", "init", "vae", "out")}
     save_vid2vid(files["vid2vid"], vid2vid, torch.float32)
@@ -194,9 +195,9 @@ def test_a_student_is_trained_by_a_command(index, vid2vid, tmp_path):
     run_stage(told, 4, cfg)
     student, before = load_dit(files["out"]), dit.state_dict()
     assert student.cfg == replace(dit.cfg, distilled_steps=4)
-    changed = {name.split(".")[0] for name, value in student.state_dict().items()      # files are in fp16
+    changed = {name.split(".")[name.startswith("conditioner.")] for name, value in student.state_dict().items()      # files are in fp16
                if not torch.equal(value.half(), before[name].half())}
-    assert {"blocks", "controlnet", "motion_net", "draft"} <= changed
+    assert {"blocks", "controlnet", "mapper", "draft"} <= changed
     saved = torch.load(files["out"].with_suffix(".ckpt"), weights_only=True)
     assert saved["step"] == 3 and saved["beside"]["steps"] == 3
     run_stage(replace(told, steps=4), 4, cfg)

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import yunet
-from realportrait_core.config import Config, DiTConfig, Vid2VidConfig
+from realportrait_core.config import ConditionerConfig, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import clip_crop
@@ -26,7 +26,7 @@ from realportrait_core.train import __main__ as command
 from realportrait_core.train import batch, draws, gauge, gpu, pack, phases, shards, truth, writer
 from realportrait_core.train.bank import Bank, Row, gather, leaning
 from realportrait_core.train.data.frozen import freeze_segment
-from realportrait_core.train.dit import from_scratch
+from realportrait_core.train.dit import from_scratch, motion_readers
 from realportrait_core.train.five import five_points
 from realportrait_core.train.flat import Flat
 from realportrait_core.train.heads import load_rig
@@ -56,8 +56,8 @@ TOY = Config(
     ),
     dit=DiTConfig(
         hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=SIZE,
-        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), motion_latent=6, reference_motion=True, fps=12.5,
-        draft_widths=(8, 8, 8),
+        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), fps=12.5,
+        conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 8, 8)),
     ),
     image_size=SIZE,
 )
@@ -149,7 +149,7 @@ def step_of(name: str, state: State):
     """The phase's loss, the network and its optimiser, as `train` has them."""
     make, network = LOSSES[name]
     model = network(state)
-    for part in (model.motion_net, model.draft) if name == "maps" else (model,):
+    for part in motion_readers(model) if name == "maps" else (model,):
         part.requires_grad_(True).train()
     loss = make(state, model) if name in ("motion", "renderer") else make(state)
     return loss, Flat(model, (), 0.9)

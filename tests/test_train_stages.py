@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import yunet
-from realportrait_core.config import MINI, Config, DiTConfig, Vid2VidConfig
+from realportrait_core.config import MINI, ConditionerConfig, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.diffusion.conditional import known_head
 from realportrait_core.diffusion.sampling import ddim_step, sample_ddim
 from realportrait_core.diffusion.schedule import linear_schedule, target
@@ -48,10 +48,18 @@ TOY = Config(
     ),
     dit=DiTConfig(
         hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=64,
-        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), motion_latent=6, reference_motion=True, fps=12.5,
+        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), fps=12.5,
+        conditioner=ConditionerConfig(motion_latent=6, reference_motion=True),
     ),
     image_size=64,
 )
+
+
+def conditioned(**changes) -> DiTConfig:
+    """TOY's network with another conditioner."""
+    return replace(TOY.dit, conditioner=replace(TOY.dit.conditioner, **changes))
+
+
 FRAMES = Stage((Shape(2, clips=2),), steps=6, lr=3e-3, warmup=2, average=0.9)
 CLIPS = Stage((Shape(2, frames=4), Shape(4, frames=2, stride=3)), steps=6, lr=3e-3, warmup=2, average=0.9)
 
@@ -290,7 +298,7 @@ def test_the_mapper_is_asked_for_the_frames_latents_where_it_sees(index, vid2vid
 def test_a_draft_is_asked_for_the_whole_frame_and_more_for_the_face(index, vid2vid):
     batch = load(index, draw(index, CLIPS, 0, 0, 1000))
     maps, _ = maps_of(vid2vid.warping, batch)
-    cfg, z = replace(TOY.dit, draft_widths=(8, 8, 8)), batch.z.flatten(0, 1)
+    cfg, z = conditioned(draft_widths=(8, 8, 8)), batch.z.flatten(0, 1)
     said = torch.cat([z + 0.5, torch.zeros_like(z[:, :2])], 1)
     torch.testing.assert_close(reading_loss(cfg, said, maps, batch.z, face_weight(maps, batch.z, 3.0)), torch.tensor(0.25))
     seen = torch.nn.functional.avg_pool2d(maps.mask()[:, None].float(), 8)
@@ -306,7 +314,7 @@ def test_frames_that_a_draft_misses_weigh_less(index, vid2vid):
     """So that the gradient of a frame's loss is that of a logarithm: the same for the same share of any error."""
     batch = load(index, draw(index, replace(CLIPS, shapes=(Shape(1, frames=4),)), 0, 0, 1000))
     maps, _ = maps_of(vid2vid.warping, batch)
-    cfg = replace(TOY.dit, draft_widths=(8, 8, 8))
+    cfg = conditioned(draft_widths=(8, 8, 8))
     off = torch.tensor([0.1, 0.2, 0.4, 0.8]).view(4, 1, 1, 1)
     said = torch.cat([batch.z[0] + off, torch.zeros_like(batch.z[0, :, :2])], 1).requires_grad_()
     weight = frame_weight(said, maps, batch.z, 0.0, even=0.04)
@@ -324,7 +332,7 @@ def test_frames_that_a_draft_misses_weigh_less(index, vid2vid):
 def test_weights_without_a_draft_go_on_with_a_silent_one(index, vid2vid, tmp_path):
     torch.manual_seed(0)
     save_dit(tmp_path / "old.safetensors", from_scratch(TOY.dit))
-    cfg = replace(TOY, dit=replace(TOY.dit, draft_widths=(8, 16, 8)))
+    cfg = replace(TOY, dit=conditioned(draft_widths=(8, 16, 8)))
     old, grown = load_dit(tmp_path / "old.safetensors"), start(cfg, tmp_path / "old.safetensors")
     assert grown.cfg == cfg.dit and all(parameter.requires_grad for parameter in grown.parameters())
     batch = load(index, draw(index, CLIPS, 0, 0, 1000))
@@ -349,10 +357,10 @@ def learns_alone(dit: RealPortraitDiT, index, vid2vid, folder) -> set[str]:
 
 def test_a_draft_by_itself_learns_and_leaves_the_backbone(index, vid2vid, tmp_path):
     torch.manual_seed(0)
-    dit = from_scratch(replace(TOY.dit, draft_widths=(16, 16, 16)))
+    dit = from_scratch(conditioned(draft_widths=(16, 16, 16)))
     changed = learns_alone(dit, index, vid2vid, tmp_path)
-    assert {name.split(".")[0] for name in changed} == {"motion_net", "draft"}
-    assert {"draft.fields.weight", "draft.coarse.1.conv2.weight", "draft.leave.weight"} <= changed
+    assert {".".join(name.split(".")[:2]) for name in changed} == {"conditioner.mapper", "conditioner.draft"}
+    assert {f"conditioner.draft.{name}.weight" for name in ("fields", "coarse.1.conv2", "leave")} <= changed
 
 
 @pytest.mark.parametrize("muon", [False, True])
@@ -368,7 +376,7 @@ def test_a_stage_that_does_not_ask_every_weight_goes_on_as_if_not_stopped(index,
 
     def trained(name: str, report: Report | None = None) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        objective = make_objective(from_scratch(replace(TOY.dit, draft_widths=(16, 16, 16))), stage, torch.float32)
+        objective = make_objective(from_scratch(conditioned(draft_widths=(16, 16, 16))), stage, torch.float32)
         return train_stage(objective, stage, index, vid2vid.warping, tmp_path / name, Budget(6), report=report).state_dict()
 
     whole = trained("whole.ckpt")
@@ -381,10 +389,10 @@ def test_a_stage_that_does_not_ask_every_weight_goes_on_as_if_not_stopped(index,
 
 def test_the_mapper_by_itself_learns_and_leaves_the_rest(index, vid2vid, tmp_path):
     torch.manual_seed(0)
-    dit = from_scratch(replace(TOY.dit, motion_blocks=1))
+    dit = from_scratch(conditioned(motion_blocks=1))
     changed = learns_alone(dit, index, vid2vid, tmp_path)
-    assert changed and all(name.startswith("motion_net.") for name in changed)
-    assert "motion_net.5.conv2.weight" in changed and "motion_net.6.weight" in changed
+    assert changed and all(name.startswith(("conditioner.mapper.", "conditioner.deeper.")) for name in changed)
+    assert {"conditioner.deeper.0.conv2.weight", "conditioner.deeper.1.weight"} <= changed
 
 
 # Distillation

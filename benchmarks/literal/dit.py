@@ -60,7 +60,7 @@ def step(
     c = embed(model, motion_embedder(model), motion, shape)
     r = embed(model, model.x_embedder, z_r[:, None], shape)
     if own_motion is not None:
-        r = r + linear(model.reference_proj, embed(model, motion_embedder(model), own_motion[:, None], shape))
+        r = r + linear(model.conditioner.reference_proj, embed(model, motion_embedder(model), own_motion[:, None], shape))
     none_noised = torch.zeros(len(z_r), 1, dtype=torch.bool, device=z_r.device)
     r_space, r_time = Times(space.noised, space.clean, none_noised), Times(over_time.noised, over_time.clean, none_noised)
 
@@ -84,7 +84,7 @@ def embed_number(embedder, number: float, like: Tensor) -> Tensor:
 
 
 def motion_embedder(model: RealPortraitDiT) -> PatchEmbed:
-    return model.x_embedder if model.cfg.motion_latent == model.cfg.in_channels else model.motion_embedder
+    return model.x_embedder if model.conditioner is None else model.conditioner.embedder
 
 
 def embed(model: RealPortraitDiT, embedder: PatchEmbed, z: Tensor, shape: ClipShape) -> Tensor:

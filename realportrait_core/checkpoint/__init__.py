@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import get_origin
+from types import UnionType
+from typing import get_args, get_origin
 
 import torch
 from safetensors import SafetensorError
@@ -173,7 +174,11 @@ def config_from_fields(kind: type, values: Mapping):
     arguments = {}
     for name, value in values.items():
         wanted = types[name]
-        if get_origin(wanted) is tuple:
+        if isinstance(wanted, UnionType):               # a config in the config, or None
+            part = get_args(wanted)[0]
+            right = value is None or isinstance(value, Mapping)
+            value = config_from_fields(part, value) if isinstance(value, Mapping) else value
+        elif get_origin(wanted) is tuple:
             right = isinstance(value, (list, tuple)) and all(type(item) is int for item in value)
             value = tuple(value) if right else value
         else:
@@ -197,7 +202,7 @@ SIGNATURES = {
     "vae": ("taesd_decoder.1.weight", "taesd_encoder.0.weight"),
     "sd_vae": ("decoder.up.0.block.0.conv1.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"),
     "text_encoder": ("text_model.embeddings.token_embedding.weight",),
-    "dit": ("motion_net.0.weight",),
+    "dit": ("motion_net.0.weight", "conditioner.mapper.0.weight"),
     "stdit2": ("t_block_temp.1.weight",),
     "stdit": ("blocks.0.attn_temp.qkv.weight", "spatial_blocks.0.attn.qkv.weight"),
     "pixart": ("blocks.0.cross_attn.q_linear.weight",),

@@ -26,7 +26,8 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "weight_u", "we
 def sizes_of(role: str, state: State, metadata: Mapping[str, str]) -> dict:
     """The sizes that the weights show, and for files of ours what their config says. Raises WeightsError if keys are missing."""
     if role == "dit":
-        return asdict(dit_config_from_state(state, metadata))
+        sizes = asdict(dit_config_from_state(state, metadata))
+        return sizes | (sizes.pop("conditioner") or {})
     if role == "stdit2":
         return backbone_sizes(state)
     if role == "vid2vid":

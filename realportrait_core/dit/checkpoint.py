@@ -6,7 +6,7 @@ Names are those of STDiT2 (hpcai-tech/OpenSora-STDiT-v2-stage3) and of PixArt-de
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ from ..checkpoint import (
     METADATA_KEY, bundle_metadata, config_from_fields, load_strictly, read_bundle_metadata, read_safetensors, save, sniff,
     wrong_role,
 )
-from ..config import DiTConfig
+from ..config import ConditionerConfig, DiTConfig
 from ..errors import InputError, WeightsError
-from .embed import PatchEmbed
+from .conditioner import Conditioner
 from .model import RealPortraitDiT
 from .motion_mapper import MotionMapper
 
@@ -28,14 +28,21 @@ TEXT = ("y_embedder.", ".cross_attn.")
 ROPE = "rope.freqs"
 # Of files that ComfyUI's own save nodes write.
 HOST_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
-DRAFT = ("enter", "halve", "quarter")   # its convolutions, by width
+DRAFT, DRAFTED = "conditioner.draft", ("enter", "halve", "quarter")    # its convolutions, by width
+# Files from before the conditioner was a part of its own: what only they have, names in them -> today's, fields of their configs.
+OLDER = ("draft.", "reference_proj.", "motion_embedder.", "motion_net.5.")
+RENAMED = {name: f"conditioner.{name}" for name in ("draft.", "reference_proj.")} | {
+    "motion_embedder.": "conditioner.embedder.", "motion_net.": "conditioner.mapper.",
+}
+OLDER_FIELDS = tuple(field.name for field in fields(ConditionerConfig))
 CONFIG_KEY = "realportrait_config"      # bytes of our metadata, which these nodes drop
 
 
 # Sizes from shapes
 
 def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
-    """Every field of DiTConfig that the shapes fix. Raises WeightsError naming a key that is not there."""
+    """Every field of DiTConfig, and of a ConditionerConfig in it, that the shapes fix. Raises WeightsError naming a key that is
+    not there."""
 
     def size(key: str, axis: int) -> int:
         if key not in state or axis >= state[key].ndim:
@@ -50,7 +57,9 @@ def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
 
     hidden, in_channels = size("x_embedder.proj.weight", 0), size("x_embedder.proj.weight", 1)
     patch = size("x_embedder.proj.weight", 3)
-    motion_blocks = count("motion_net.{}.conv1.weight", first=5)
+    conditioned = any(key.startswith("conditioner.") for key in state)
+    mapper = "conditioner.mapper" if conditioned else "motion_net"
+    blocks = count("conditioner.deeper.{}.conv1.weight")
     return {
         "hidden": hidden,
         "depth": count("blocks.{}.attn.qkv.weight"),
@@ -60,12 +69,14 @@ def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
         "in_channels": in_channels,
         "patch": patch,
         "learned_sigma": size("final_layer.linear.weight", 0) == 2 * patch**2 * in_channels,
-        "motion_channels": size("motion_net.0.weight", 1),
-        "motion_widths": (size("motion_net.0.weight", 0), size("motion_net.2.weight", 0)),
-        "motion_blocks": motion_blocks,
-        "motion_latent": size(f"motion_net.{5 + motion_blocks if motion_blocks else 4}.weight", 0),
-        "reference_motion": "reference_proj.weight" in state,
-        "draft_widths": tuple(size(f"draft.{layer}.weight", 0) for layer in DRAFT) if "draft.enter.weight" in state else (),
+        "motion_channels": size(f"{mapper}.0.weight", 1),
+        "motion_widths": (size(f"{mapper}.0.weight", 0), size(f"{mapper}.2.weight", 0)),
+        "conditioner": None if not conditioned else {
+            "motion_latent": size(f"conditioner.deeper.{blocks}.weight" if blocks else f"{mapper}.4.weight", 0),
+            "motion_blocks": blocks,
+            "reference_motion": "conditioner.reference_proj.weight" in state,
+            "draft_widths": tuple(size(f"{DRAFT}.{layer}.weight", 0) for layer in DRAFTED) if f"{DRAFT}.enter.weight" in state else (),
+        },
     }
 
 
@@ -79,16 +90,29 @@ def dit_config_from_state(state: Mapping[str, Tensor], metadata: Mapping[str, st
     sizes = sizes_from_shapes(state)
     values = read_bundle_metadata(metadata, "dit")
     try:
-        if values is None:
-            return DiTConfig(**sizes)
-        stated = config_from_fields(DiTConfig, values)
-        replace(stated, **sizes)
+        shown = config_from_values(sizes)
+        stated = shown if values is None else config_from_values(values)
     except InputError as error:
         raise WeightsError(f"The weights have impossible sizes: {error}") from error
-    for name, found in sizes.items():
-        if getattr(stated, name) != found:
-            raise WeightsError(f"The file's config has {name} = {getattr(stated, name)} and its weights have {found}.")
+    own = sizes.pop("conditioner")
+    if (stated.conditioner is None) != (own is None):
+        raise WeightsError(f"The file's config has conditioner = {stated.conditioner} and its weights have {shown.conditioner}.")
+    for config, found in ((stated, sizes), (stated.conditioner, own or {})):
+        for name, value in found.items():
+            if getattr(config, name) != value:
+                raise WeightsError(f"The file's config has {name} = {getattr(config, name)} and its weights have {value}.")
     return stated
+
+
+def config_from_values(values: Mapping) -> DiTConfig:
+    """A config from its fields as JSON keeps them; in older files the conditioner's lie among them. Raises WeightsError on wrong
+    names or types, InputError on impossible sizes."""
+    values = dict(values)
+    older = {name: values.pop(name) for name in OLDER_FIELDS if name in values}
+    own = config_from_fields(ConditionerConfig, older)
+    if own == ConditionerConfig():
+        return config_from_fields(DiTConfig, values)
+    return replace(config_from_fields(DiTConfig, values), conditioner=own)
 
 
 # Our files
@@ -99,7 +123,25 @@ def without_host_traces(state: dict[str, Tensor], metadata: dict[str, str]) -> t
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if (stored := state.pop(CONFIG_KEY, None)) is not None:
         metadata = {**metadata, METADATA_KEY: stored.numpy().tobytes().decode()}
-    return state, metadata
+    return renamed(state), metadata
+
+
+def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state with today's names."""
+    if not any(key.startswith(OLDER) for key in state):
+        return state
+    result = {}
+    for key, value in state.items():
+        name = next((name for name in RENAMED if key.startswith(name)), "")
+        rest = key.removeprefix(name)
+        layer, _, parameter = rest.partition(".")
+        if name == "motion_net." and layer.isdecimal() and int(layer) > 4:              # behind the three convolutions
+            result[f"conditioner.deeper.{int(layer) - 5}.{parameter}"] = value
+        else:
+            result[RENAMED.get(name, "") + rest] = value
+    if not any(key.startswith("motion_embedder.") for key in state):                    # where the latents' own embedder served
+        result |= {f"conditioner.{key[2:]}": value for key, value in state.items() if key.startswith("x_embedder.")}
+    return result
 
 
 def load_dit(path: str | os.PathLike) -> RealPortraitDiT:
@@ -133,7 +175,7 @@ class Start:
     state: dict[str, Tensor]        # float tensors in the dtype of the public ones
     kept: list[str]                 # as they are
     copied: list[str]               # blocks of the control, copies of the backbone's first ones
-    new: list[str]                  # zeros, and the motion mapper at random
+    new: list[str]                  # zeros, and the motion mapper or the conditioner at random
     dropped: list[str]              # of the public file: text, and the table of RoPE
     unknown: list[str]              # of the public file too, and in no STDiT2 that we know
 
@@ -158,16 +200,15 @@ def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
             for key, value in kept.items() if key.startswith(prefix)
         }
     dtype = next((value.dtype for value in kept.values()), torch.float32)
-    mapper = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.motion_latent, cfg.motion_blocks, operations=torch.nn)
-    mapper.initialize()
-    new = {f"motion_net.{key}": value.to(dtype) for key, value in mapper.state_dict().items()}
-    if cfg.motion_latent != cfg.in_channels:
-        embedder = PatchEmbed(cfg.motion_latent, cfg.patch, cfg.hidden, operations=torch.nn)
-        embedder.initialize()
-        new |= {f"motion_embedder.{key}": value.to(dtype) for key, value in embedder.state_dict().items()}
+    if cfg.conditioner is None:
+        name, reader = "motion_net", MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, operations=torch.nn)
+    else:
+        name, reader = "conditioner", Conditioner(cfg, operations=torch.nn)
+    reader.initialize()
+    new = {f"{name}.{key}": value.to(dtype) for key, value in reader.state_dict().items()}
     new |= {
         key: torch.zeros(value.shape, dtype=dtype) for key, value in wanted.items()
-        if key.startswith("reference_proj.") or ".after_proj." in key or ".before_proj." in key
+        if ".after_proj." in key or ".before_proj." in key
     }
     state = kept | copied | new
     load_strictly(bare, state)

@@ -10,9 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .motion_mapper import ResidualBlock
-
 FIELDS = 2              # ways in which a place may be carried from the portrait to the frame: the head, and what is behind it
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(SiLU(conv(SiLU(x)))), (L, C, h, w)."""
+
+    def __init__(self, channels: int, conv):
+        super().__init__()
+        self.conv1, self.conv2 = conv(channels, channels), conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
 
 
 class Draft(nn.Module):

@@ -15,8 +15,8 @@ from ..motion_map import MotionMaps
 from .attention import AttentionFunction, KeyValue, scaled_dot_product
 from .block import Block, Modulation, add_table
 from .cache import StepCache
+from .conditioner import Conditioner
 from .controlnet import ControlBlock
-from .draft import Draft
 from .embed import ClipShape, PatchEmbed, SizeEmbedder, TimestepEmbedder, positions, rope
 from .fused import modulate
 from .motion_mapper import MotionMapper
@@ -42,7 +42,7 @@ class Reference:
     blocks: tuple[KeyValue, ...]
     shape: ClipShape
     constants: Constants
-    still: Tensor | None = None     # (R, 4 + motion_latent, h, w) what a draft reads of them
+    still: Tensor | None = None     # (R, 4 + motion_latent, h, w) what a conditioner reads of them
 
     def to(self, device=None, dtype=None) -> "Reference":
         blocks = tuple((k.to(device, dtype), v.to(device, dtype)) for k, v in self.blocks)
@@ -111,13 +111,11 @@ class RealPortraitDiT(nn.Module):
         self.controlnet = nn.ModuleList(
             ControlBlock(block(), C, first=i == 0, **made) for i in range(cfg.control_depth)
         )
-        self.motion_net = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.motion_latent, cfg.motion_blocks, **made)
-        if cfg.motion_latent != cfg.in_channels:
-            self.motion_embedder = PatchEmbed(cfg.motion_latent, cfg.patch, C, **made)
-        if cfg.reference_motion:
-            self.reference_proj = operations.Linear(C, C, dtype=dtype, device=device)
-        if cfg.draft_widths:
-            self.draft = Draft(cfg.motion_latent, cfg.in_channels, cfg.draft_widths, **made)
+        # The paper's motion mapper, or what MINI has in its place.
+        if cfg.conditioner is None:
+            self.motion_net, self.conditioner = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, **made), None
+        else:
+            self.conditioner = Conditioner(cfg, **made)
 
     # ---- the three calls ----
 
@@ -131,11 +129,9 @@ class RealPortraitDiT(nn.Module):
         x = self.x_embedder(z_r)                                                        # (B, S, C)
         constants = self.constants(z_r, shape, x.dtype)
         x = x + constants.place
-        still = None
-        if self.cfg.reference_motion:
-            still = self.still(z_r, motion)
-            own = self.embed_motion(still[:, self.cfg.in_channels:], shape.height, shape.width)
-            x = x + self.reference_proj(own)
+        still = None if self.conditioner is None else self.conditioner.still(z_r, motion)
+        if still is not None:
+            x = x + self.conditioner.reference_tokens(still, constants.place)
         x = x.unsqueeze(1)                                                              # (B, 1, S, C)
         m = self.modulation(constants.clean, constants)
         found = []
@@ -143,7 +139,7 @@ class RealPortraitDiT(nn.Module):
             x, key_value = block.encode(x, m)
             found.append(key_value)
         found.append(self.blocks[-1].key_value(x, m))
-        return Reference(tuple(found), shape, constants, still if self.cfg.draft_widths else None)
+        return Reference(tuple(found), shape, constants, still)
 
     def encode_motion(self, maps: MotionMaps | Tensor, reference: Reference | None = None) -> Tensor:
         """Motion position maps of F frames, lazy or dense (F, channels, H, W) -> control tokens (F, S, C); once per clip.
@@ -156,7 +152,8 @@ class RealPortraitDiT(nn.Module):
 
     def encode_motion_latent(self, v: Tensor, height: int, width: int) -> Tensor:
         """The same from motion latents v (F, motion_latent, h, w) of pictures of height x width px."""
-        return self.controlnet[0].before_proj(self.embed_motion(v, height, width))
+        tokens = (self.x_embedder if self.conditioner is None else self.conditioner.embedder)(v)
+        return self.controlnet[0].before_proj(tokens + self.place(v, height, width).to(tokens))
 
     def forward(
         self,
@@ -217,34 +214,8 @@ class RealPortraitDiT(nn.Module):
         return x
 
     def motion_latents(self, maps: MotionMaps | Tensor, still: Tensor | None = None) -> Tensor:
-        """Maps of F frames -> motion latents (F, motion_latent, h, w). still: of R portraits, where there is a draft."""
-        if not self.cfg.draft_widths:
-            return self.mapped(maps)
-        if still is None:
-            raise InputError("These weights draft the frames from the portrait too: encode_motion needs its Reference.")
-        return self.draft(self.mapped(maps), still)
-
-    def mapped(self, maps: MotionMaps | Tensor) -> Tensor:
-        """What the motion mapper says of maps of F frames, (F, motion_latent, h, w). Dense ones are masked already."""
-        return self.motion_net(maps.reaching(self.cfg.mask_reach) if isinstance(maps, MotionMaps) else maps)
-
-    def still(self, z_r: Tensor, motion: MotionMaps | Tensor | None) -> Tensor:
-        """Portraits' latents z_r (R, 4, h, w) with their own motion latents, (R, 4 + motion_latent, h, w)."""
-        if motion is None:
-            raise InputError("These weights also read the portrait's own motion map; none was given.")
-        own = self.mapped(motion)
-        if own.shape[0] != len(z_r) or own.shape[2:] != z_r.shape[2:]:
-            raise InputError(
-                f"The portraits' own maps make motion latents {tuple(own.shape)}, their latents are {tuple(z_r.shape)}: frames or "
-                "sizes differ."
-            )
-        return torch.cat([z_r, own.to(z_r)], 1)
-
-    def embed_motion(self, v: Tensor, height: int, width: int) -> Tensor:
-        """Motion latents (F, motion_latent, h, w) -> tokens (F, S, C)."""
-        embedder = self.x_embedder if self.cfg.motion_latent == self.cfg.in_channels else self.motion_embedder
-        tokens = embedder(v)
-        return tokens + self.place(v, height, width).to(tokens)
+        """Maps of F frames -> motion latents (F, 4, h, w), or as many channels as a conditioner has. still: a Reference's."""
+        return self.motion_net(maps) if self.conditioner is None else self.conditioner.motion_latents(maps, still)
 
     def place(self, z: Tensor, height: int, width: int) -> Tensor:
         """Position (S, C) of every token of latents z (..., h, w) of a picture of height x width px."""
@@ -318,10 +289,8 @@ class RealPortraitDiT(nn.Module):
         for module in self.modules():
             if isinstance(module, PatchEmbed):
                 module.initialize()
-        # Motion mapper: see there.
-        self.motion_net.initialize()
-        if self.cfg.draft_widths:
-            self.draft.initialize()
+        # Motion mapper, or what is in its place: see there.
+        (self.motion_net if self.conditioner is None else self.conditioner).initialize()
         # Embeddings of numbers, and what makes modulation of them: a small normal, as DiT.
         for embedder in (self.t_embedder, self.csize_embedder, self.ar_embedder, self.fl_embedder, self.fps_embedder):
             nn.init.normal_(embedder.mlp[0].weight, std=0.02)
@@ -348,7 +317,4 @@ class RealPortraitDiT(nn.Module):
             nn.init.zeros_(control.after_proj.weight)
         for control in self.controlnet[:1]:
             nn.init.zeros_(control.before_proj.weight)
-        # The portrait's own map: added to its tokens, so zero too.
-        if self.cfg.reference_motion:
-            nn.init.zeros_(self.reference_proj.weight)
         return self

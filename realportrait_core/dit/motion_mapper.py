@@ -11,35 +11,14 @@ AT_ONCE = 2             # frames on a CPU: what a map becomes on its way takes a
 ON_A_GPU = 2**28        # values of dense maps at once: 128 frames of MINI, 4 of the paper's
 
 
-class ResidualBlock(nn.Module):
-    """x + conv(SiLU(conv(SiLU(x)))), (L, C, h, w)."""
-
-    def __init__(self, channels: int, conv):
-        super().__init__()
-        self.conv1, self.conv2 = conv(channels, channels), conv(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
-
-
 class MotionMapper(nn.Sequential):
-    """"3 convolutional layers with a stride of 2, supporting 8x downsampling"; kernel 3, SiLU between: our choice.
+    """"3 convolutional layers with a stride of 2, supporting 8x downsampling"; kernel 3, SiLU between: our choice."""
 
-    With `blocks` the third one is followed by so many residual blocks and a projection. It runs once per clip where the
-    backbone runs in every step, so a place for depth that costs the sampling next to nothing.
-    """
+    def __init__(self, channels: int, widths: tuple[int, int], out: int, *, operations, dtype=None, device=None):
+        def conv(a: int, b: int) -> nn.Module:
+            return operations.Conv2d(a, b, 3, stride=2, padding=1, dtype=dtype, device=device)
 
-    def __init__(
-        self, channels: int, widths: tuple[int, int], out: int, blocks: int = 0, *, operations, dtype=None, device=None
-    ):
-        def conv(a: int, b: int, stride: int = 1, kernel: int = 3) -> nn.Module:
-            return operations.Conv2d(a, b, kernel, stride=stride, padding=kernel // 2, dtype=dtype, device=device)
-
-        last = widths[1] if blocks else out
-        super().__init__(
-            conv(channels, widths[0], 2), nn.SiLU(), conv(*widths, 2), nn.SiLU(), conv(widths[1], last, 2),
-            *(ResidualBlock(last, conv) for _ in range(blocks)), *([conv(last, out, kernel=1)] if blocks else []),
-        )
+        super().__init__(conv(channels, widths[0]), nn.SiLU(), conv(*widths), nn.SiLU(), conv(widths[1], out))
 
     @torch.no_grad()
     def initialize(self) -> None:
@@ -47,13 +26,6 @@ class MotionMapper(nn.Sequential):
         for i in (0, 2, 4):
             nn.init.kaiming_normal_(self[i].weight, nonlinearity="relu")
             nn.init.zeros_(self[i].bias)
-        for layer in list(self)[5:]:
-            for module in layer.modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-                    nn.init.zeros_(module.bias)
-            if isinstance(layer, ResidualBlock):
-                nn.init.zeros_(layer.conv2.weight)      # each block starts as the identity
 
     def forward(self, maps: MotionMaps | Tensor) -> Tensor:
         """Maps of L frames, lazy or dense (L, channels, H, W) -> (L, out, H / 8, W / 8)."""
@@ -73,7 +45,4 @@ class MotionMapper(nn.Sequential):
             x = self[0](maps)
         else:
             x = first_convolution(maps, self[0].weight.to(maps.f), self[0].bias.to(maps.f))
-        x = self[4](F.silu(self[2](F.silu(x))))                             # (L, out, H / 8, W / 8)
-        for layer in list(self)[5:]:
-            x = layer(x)
-        return x
+        return self[4](F.silu(self[2](F.silu(x))))                          # (L, out, H / 8, W / 8)

@@ -42,10 +42,10 @@ def drafted(dit: RealPortraitDiT, portrait: Tensor, motion: Motion) -> Tensor | 
 
     None for weights without a draft, whose motion latents are no pictures.
     """
-    if not dit.cfg.draft_widths:
+    if not dit.cfg.drafts:
         return None
     maps = motion.maps.to(dtype=torch.float32)
-    still = dit.still(portrait, motion.portrait_maps.to(dtype=torch.float32))
+    still = dit.conditioner.still(portrait, motion.portrait_maps.to(dtype=torch.float32))
     return dit.motion_latents(maps, still)[:, :dit.cfg.in_channels].float()
 
 

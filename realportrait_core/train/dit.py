@@ -34,7 +34,8 @@ from .world import ALONE, World
 log = logging.getLogger(__name__)
 
 ENDS = (
-    "x_embedder", "motion_embedder", "t_embedder", "csize_embedder", "ar_embedder", "fl_embedder", "fps_embedder", "final_layer",
+    "x_embedder", "conditioner.embedder", "t_embedder", "csize_embedder", "ar_embedder", "fl_embedder", "fps_embedder",
+    "final_layer",
 )
 
 
@@ -45,7 +46,7 @@ def from_scratch(cfg: DiTConfig) -> RealPortraitDiT:
     for layer in [dit.controlnet[0].before_proj, *(c.after_proj for c in dit.controlnet)]:
         nn.init.xavier_uniform_(layer.weight)
     if cfg.reference_motion:
-        nn.init.xavier_uniform_(dit.reference_proj.weight)
+        nn.init.xavier_uniform_(dit.conditioner.reference_proj.weight)
     return dit
 
 
@@ -86,7 +87,7 @@ class Reading(nn.Module):
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
         with mixed(batch, self.precision):
-            still = self.dit.still(batch.z_r, own) if self.dit.cfg.draft_widths else None
+            still = self.dit.conditioner.still(batch.z_r, own) if self.dit.cfg.drafts else None
             motion = self.dit.motion_latents(maps, still)
         return reading_loss(self.dit.cfg, motion, maps, batch.z, frame_weight(motion, maps, batch.z, self.face, self.even))
 
@@ -100,9 +101,10 @@ def reading_loss(
     portrait, of the whole frame, weighed as in the diffusion loss.
     """
     error = reading_error(motion, z)
-    if cfg.draft_widths:
+    if cfg.drafts:
         return (error * weight).mean()
-    mask = mask_share(maps.reaching(cfg.mask_reach), z).view_as(error)
+    reach = 1.0 if cfg.conditioner is None else cfg.conditioner.mask_reach
+    mask = mask_share(maps.reaching(reach), z).view_as(error)
     return (error * mask).sum() / mask.sum().clamp_min(1)
 
 
@@ -131,6 +133,13 @@ def loss_of(objective: nn.Module, warping: WarpingNetwork, batch: Batch, precisi
     with mixed(batch, precision):
         maps = maps_of(warping, batch)
     return objective(batch, *maps)
+
+
+def motion_readers(dit: RealPortraitDiT) -> list[nn.Module]:
+    """What makes the motion latents: the motion mapper, and a draft."""
+    if dit.conditioner is None:
+        return [dit.motion_net]
+    return [part for name, part in dit.conditioner.named_children() if name in ("mapper", "deeper", "draft")]
 
 
 def conditions(dit: RealPortraitDiT, batch: Batch, maps: MotionMaps, own: MotionMaps) -> tuple[Reference, torch.Tensor]:

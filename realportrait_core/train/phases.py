@@ -23,7 +23,7 @@ from ..vid2vid import FaceVid2Vid
 from ..vid2vid.motion import pose_from_raw
 from .appearance import Appearance
 from .bank import Bank, leaning
-from .dit import ENDS, Objective, Reading, autocast, loss_of
+from .dit import ENDS, Objective, Reading, autocast, loss_of, motion_readers
 from .draws import UNMOVED, decoder_pictures, dit_batch, motion_faces, renderer_faces
 from .flat import Flat
 from .gauge import Gauge
@@ -269,8 +269,7 @@ def maps(state: State, minutes: float) -> None:
     """The motion mapper and the draft by themselves."""
     state.writer.changes("dit")
     shape = state.load.maps
-    parts = [state.dit.motion_net, *([state.dit.draft] if state.cfg.dit.draft_widths else [])]
-    with learning(*parts):
+    with learning(*motion_readers(state.dit)):
         train(state, "maps", state.dit, maps_loss(state), minutes, shape.portraits * shape.clips * shape.frames, "frames", ENDS)
 
 

@@ -88,8 +88,8 @@ def start(cfg: Config, init: Path | None) -> RealPortraitDiT:
         start_from_stdit2(dit, init)
         return dit
     dit = with_steps(load_dit(init), 0).requires_grad_(True)
-    if cfg.dit.draft_widths and not dit.cfg.draft_widths:
-        dit = with_draft(dit, cfg.dit.draft_widths)
+    if cfg.dit.drafts and dit.cfg.reference_motion and not dit.cfg.drafts:
+        dit = with_draft(dit, cfg.dit.conditioner.draft_widths)
     if dit.cfg != cfg.dit:
         raise InputError(f"{init} is a network of another size or kind than the preset: {dit.cfg} against {cfg.dit}.")
     return dit
@@ -104,8 +104,8 @@ def with_steps(dit: RealPortraitDiT, steps: int) -> RealPortraitDiT:
 
 def with_draft(dit: RealPortraitDiT, widths: tuple[int, ...]) -> RealPortraitDiT:
     """The same network with a draft that changes nothing yet."""
-    grown = RealPortraitDiT(replace(dit.cfg, draft_widths=widths))
-    grown.draft.initialize()
+    grown = RealPortraitDiT(replace(dit.cfg, conditioner=replace(dit.cfg.conditioner, draft_widths=widths)))
+    grown.conditioner.draft.initialize()
     grown.load_state_dict(grown.state_dict() | dit.state_dict())
     return grown
 

@@ -4,12 +4,13 @@ import torch
 
 
 def dit_config(pack, **changes):
+    config = pack("realportrait_core.config")
     given = dict(
         hidden=48, depth=4, heads=4, control_depth=2, learned_sigma=False, qk_norm_legacy=False, input_sq_size=64,
-        prediction="v", motion_channels=6, motion_widths=(8, 8), motion_latent=6, reference_motion=True, fps=12.5,
-        draft_widths=(8, 8, 8),
+        prediction="v", motion_channels=6, motion_widths=(8, 8), fps=12.5,
+        conditioner=config.ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 8, 8)),
     )
-    return pack("realportrait_core.config").DiTConfig(**{**given, **changes})
+    return config.DiTConfig(**{**given, **changes})
 
 
 def dit_file(pack, path, **changes):
