@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
 from torch import nn
 
 from ...checkpoint import read_header
 from ...config import Config
 from ...errors import InputError, WeightsError
-from ...face.detect import FaceDetector
+from ...face.detect import Face, FaceDetector
 from ...generate import frame_square, sample_frame
 from ...vae import TinyVAE
 from ...vid2vid import FaceVid2Vid
@@ -219,20 +220,13 @@ def look_at(
 
 def image_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dropped]:
     cfg = preparation.cfg
-    try:
-        picture = read_picture(source)
-    except InputError as error:
-        yield Dropped("unreadable file", str(error))
+    found = read_faces(source, preparation.detector)
+    if isinstance(found, Dropped):
+        yield found
         return
-    faces = preparation.detector.detect(picture)
-    if not faces:
-        yield Dropped("no face", f"no face in {picture.shape[1]}x{picture.shape[0]} px")
-        return
-    face = max(faces, key=lambda face: face.area)
+    picture, (face, *_) = found
     square = frame_square(face.points, *picture.shape[:2], cfg.image_size, "auto")
-    portrait, points = sample_frame(to_batch(picture), square, cfg.image_size), place(face.points, square)
-    measured = {"face_side": face_side(face.points[None]), **occlusion([face]), "enlargement": enlargement(square),
-                **light(portrait.movedim(1, -1), points[None])}
+    portrait, points, measured = take_square(picture, face, square, cfg.image_size)
     refused = preparation.filters.refuse(measured)
     if not refused and not holds(square, face.points[None], cfg.image_size):
         refused = NOT_HELD
@@ -254,6 +248,27 @@ def image_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
 
         zoom = {"zoom": enlargement(forward) / enlargement(square)}
         yield preparation.write(source, number, make, 0.0, measured | zoom)
+
+
+def read_faces(source: Source, detector: FaceDetector) -> tuple[np.ndarray, list[Face]] | Dropped:
+    """An image (H, W, 3) uint8 and its faces, the largest first; dropped where there is none."""
+    try:
+        picture = read_picture(source)
+    except InputError as error:
+        return Dropped("unreadable file", str(error))
+    faces = sorted(detector.detect(picture), key=lambda face: face.area, reverse=True)
+    return (picture, faces) if faces else Dropped("no face", f"no face in {picture.shape[1]}x{picture.shape[0]} px")
+
+
+def take_square(
+    picture: np.ndarray, face: Face, square: torch.Tensor, size: int
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+    """The square of a picture (H, W, 3): its pixels (1, 3, S, S) in [0, 1], the face's points (5, 2) px in it, and what is
+    measured of it."""
+    portrait, points = sample_frame(to_batch(picture), square, size), place(face.points, square)
+    measured = {"face_side": face_side(face.points[None]), **occlusion([face]), "enlargement": enlargement(square),
+                **light(portrait.movedim(1, -1), points[None])}
+    return portrait, points, measured
 
 
 def to_batch(picture) -> torch.Tensor:
