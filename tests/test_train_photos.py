@@ -27,7 +27,7 @@ from realportrait_core.train.data.photos import POINTS, SHARE, portrait_square, 
 from realportrait_core.train.data.report import JOURNAL, REPORT
 from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.photos import FIVE, read_pictures
-from realportrait_core.turn.dataset import read_photos
+from realportrait_core.turn.dataset import read_photos, read_squares
 from realportrait_core.turn.topology import HOME
 from test_turn import made_up_face
 
@@ -224,6 +224,17 @@ def test_a_folder_with_other_pictures_is_left_alone(folder, detector, tmp_path):
 
 
 # Who reads it
+
+def test_a_picture_that_does_not_fit_is_named():
+    whole, wide = (cv2.imencode(".png", np.zeros((8, width, 3), np.uint8))[1].tobytes() for width in (8, 9))
+    assert read_squares([("a", whole), ("b", whole)]).shape == (2, 8, 8, 3)
+    for files, side, said in (
+        ([("a", wide)], None, "a is 9x8 px.*9 x 8 is not 9 x 9"), ([("a", whole), ("b", wide)], None, "9 x 8 is not 8 x 8"),
+        ([("a", whole)], 16, "8 x 8 is not 16 x 16"), ([("a", whole), ("b", b"")], None, "b cannot be read"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_squares(files, side)
+
 
 @pytest.fixture(scope="module")
 def canonical(tmp_path_factory) -> Path:
