@@ -256,13 +256,17 @@ def test_a_pack_and_the_evaluation_read_it(prepared, canonical, tmp_path):
     assert len(cases) == 1 and cases[0].driver.shape == (16, 256, 256, 3)
 
 
-def test_photographs_become_samples(prepared, canonical, tmp_path):
+def test_photographs_become_samples_once(prepared, canonical, tmp_path):
     run = recipe.Run(tmp_path, tmp_path / "cache", WEIGHTS, tmp_path, limit=2, device="cpu", photos=prepared[0],
                      canonical=canonical)
     recipe.photos(run)
     files = sorted((run.cache / "samples" / "photos").iterdir())
     assert [file.stem for file in files] == [Path(name).stem for name in read_photos(prepared[0]).names[:2]]
-    assert len(load_sample(files[0])) == 2
+    kept, made = files[0].stat().st_mtime_ns, load_sample(files[1])
+    files[1].unlink()
+    recipe.photos(run)
+    assert files[0].stat().st_mtime_ns == kept
+    assert len(made) == 2 and torch.equal(load_sample(files[1]).latents, made.latents)
 
 
 def test_the_command_with_mediapipes_landmarker(folder, detector, tmp_path, caplog):
