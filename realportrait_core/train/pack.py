@@ -63,7 +63,8 @@ def write_pack(out: Path, heads: Path, photos: Path | None, limit: int = LIMIT) 
 def add_photos(file: zipfile.ZipFile, folder: Path) -> None:
     """The photographs that points.npz names, and their points, those of the mesh in sixteenths of a px."""
     if not (folder / "points.npz").is_file():
-        raise InputError(f"{folder} holds no points.npz: photographs come as in photos256, with their points beside them.")
+        raise InputError(f"{folder} holds no points.npz: photographs come with their points, as "
+                         "`python -m realportrait_core.train.data` with --landmarker makes them.")
     with np.load(folder / "points.npz", allow_pickle=False) as points:
         names, mesh, five = points["names"], points["mesh"], points["five"]
     for name in names:

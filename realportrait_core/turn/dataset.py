@@ -48,7 +48,8 @@ def read_photos(folder: str | Path, limit: int | None = None) -> Photos:
     folder = Path(folder)
     path = folder / "points.npz"
     if not path.is_file():
-        raise InputError(f"{path} is missing: a folder of photos needs the face mesh of each.")
+        raise InputError(f"{path} is missing: a folder of photos needs the face mesh of each. "
+                         "`python -m realportrait_core.train.data` with --landmarker makes one of any photographs.")
     try:
         with np.load(path, allow_pickle=False) as file:
             names, mesh = file["names"][:limit], file["mesh"][:limit].astype(np.float32)
