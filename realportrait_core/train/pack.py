@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
+from ..turn.dataset import read_squares
 from .heads.rig import Rig, load_rig, read_rig, save_rig
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ def write_pack(out: Path, heads: Path, photos: Path | None, limit: int = LIMIT) 
 def add_photos(file: zipfile.ZipFile, folder: Path) -> None:
     """The photographs that points.npz names, and their points, those of the mesh in sixteenths of a px."""
     if not (folder / "points.npz").is_file():
-        raise InputError(f"{folder} holds no points.npz: photographs come as in photos256, with their points beside them.")
+        raise InputError(f"{folder} holds no points.npz: photographs come with their points, as "
+                         "`python -m realportrait_core.train.data` with --landmarker makes them.")
     with np.load(folder / "points.npz", allow_pickle=False) as points:
         names, mesh, five = points["names"], points["mesh"], points["five"]
     for name in names:
@@ -84,18 +86,9 @@ def read_pack(path: Path, size: int) -> Packed:
                 return Packed(rig, torch.zeros(0, 3, size, size, dtype=torch.uint8), torch.zeros(0, 478, 3), torch.zeros(0, 5, 2))
             with np.load(io.BytesIO(file.read(POINTS)), allow_pickle=False) as points:
                 names, mesh, five = points["names"], points["mesh"], points["five"]
-            photos = [decode(file.read(f"{PHOTOS}/{int(name):06d}.jpg"), size) for name in names]
+            packed = [f"{PHOTOS}/{int(name):06d}.jpg" for name in names]
+            photos = read_squares(((f"{path}: {name}", file.read(name)) for name in packed), size)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is no pack ({error}): make one with `python -m realportrait_core.train pack`.") from error
-    return Packed(rig, torch.stack(photos), torch.from_numpy(mesh).float() / 16, torch.from_numpy(five).float())
-
-
-def decode(data: bytes, size: int) -> torch.Tensor:
-    """A JPEG as (3, S, S) uint8."""
-    import cv2
-
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if picture is None or picture.shape[:2] != (size, size):
-        shape = None if picture is None else picture.shape[:2]
-        raise InputError(f"A photograph of the pack is {shape} (height, width); it must be {size} x {size} px.")
-    return torch.from_numpy(picture[..., ::-1].copy()).movedim(-1, 0)
+    photos = torch.from_numpy(np.ascontiguousarray(photos.transpose(0, 3, 1, 2)))
+    return Packed(rig, photos, torch.from_numpy(mesh).float() / 16, torch.from_numpy(five).float())

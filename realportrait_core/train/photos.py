@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from ..errors import InputError
 from ..turn.change import Limits
-from ..turn.dataset import Photos, augmented
+from ..turn.dataset import Photos, augmented, bytes_of, read_squares
 from ..turn.pairs import draw_pairs
 from ..turn.topology import Topology
 from ..vae import TinyVAE
@@ -26,15 +25,7 @@ def read_pictures(folder: Path) -> np.ndarray:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
     if not paths:
         raise InputError(f"{folder} holds no photograph ({', '.join(ENDINGS)}).")
-    pictures = []
-    for path in paths:
-        picture = cv2.imread(str(path))
-        if picture is None:
-            raise InputError(f"{path} cannot be read as a picture.")
-        if picture.shape[0] != picture.shape[1] or pictures and picture.shape != pictures[0].shape:
-            raise InputError(f"{path} is {picture.shape[1]}x{picture.shape[0]} px; all must be square and of one size.")
-        pictures.append(picture[..., ::-1])
-    return np.stack(pictures)
+    return read_squares((str(path), bytes_of(path)) for path in paths)
 
 
 def photo_sample(

@@ -201,10 +201,14 @@ def photos(run: Run) -> None:
         raise InputError("Samples of photographs need --photos, a folder with points.npz, and --canonical, the canonical face model.")
     vid2vid, vae = load_vid2vid(run.out / VID2VID_FILE).to(run.place()), load_vae(run.out / VAE_FILE).to(run.place())
     pictures, topology, note = read_photos(run.photos), read_topology(run.canonical), {"vid2vid": weights_fingerprint(vid2vid)}
-    precision, source = precision_of(run.precision, run.place()), torch.Generator().manual_seed(run.seed)
+    precision = precision_of(run.precision, run.place())
     for i, name in enumerate(pictures.names[:run.limit]):
+        path = run.cache / "samples" / "photos" / f"{Path(name).stem}.safetensors"
+        if path.is_file():
+            continue
+        source = torch.Generator().manual_seed(run.seed + i)        # its own, so that nothing hangs on what was skipped
         sample = photo_sample(vid2vid, vae, pictures, i, topology, source, precision)
-        save_sample(run.cache / "samples" / "photos" / f"{Path(name).stem}.safetensors", sample, note | {"source": name})
+        save_sample(path, sample, note | {"source": name})
         if i % 50 == 0:
             log.info("samples: %d of %d photos", i, len(pictures))
 

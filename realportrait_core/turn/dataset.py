@@ -5,6 +5,7 @@ the picture, z in px and smaller nearer, as MediaPipe's landmarker gives it. `fi
 """
 
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +45,11 @@ def file_of(folder: Path, name: np.generic) -> Path:
 
 def read_photos(folder: str | Path, limit: int | None = None) -> Photos:
     """The photos of a folder, or the first `limit`. InputError where they, or `points.npz`, are missing or do not fit."""
-    import cv2
-
     folder = Path(folder)
     path = folder / "points.npz"
     if not path.is_file():
-        raise InputError(f"{path} is missing: a folder of photos needs the face mesh of each.")
+        raise InputError(f"{path} is missing: a folder of photos needs the face mesh of each. "
+                         "`python -m realportrait_core.train.data` with --landmarker makes one of any photographs.")
     try:
         with np.load(path, allow_pickle=False) as file:
             names, mesh = file["names"][:limit], file["mesh"][:limit].astype(np.float32)
@@ -62,19 +62,37 @@ def read_photos(folder: str | Path, limit: int | None = None) -> Photos:
     broken = int((~np.isfinite(mesh)).any((1, 2)).sum())
     if broken:
         raise InputError(f"{path}: the mesh of {broken} of {len(mesh)} photos is not finite.")
-    pictures = []
-    for name in names:
-        file = file_of(folder, name)
-        picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise InputError(f"{file} cannot be read as a picture.")
-        height, width = picture.shape[:2]
-        if height != width or pictures and picture.shape != pictures[0].shape:
-            raise InputError(f"{file} has {width} x {height} px: the photos of a folder must be squares of one size.")
-        pictures.append(picture[..., ::-1])
-    stack = torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
-    return Photos(tuple(file_of(folder, name).name for name in names), stack, torch.from_numpy(mesh),
+    files = [file_of(folder, name) for name in names]
+    stack = np.ascontiguousarray(read_squares((str(file), bytes_of(file)) for file in files).transpose(0, 3, 1, 2))
+    return Photos(tuple(file.name for file in files), torch.from_numpy(stack), torch.from_numpy(mesh),
                   None if five is None else torch.from_numpy(five))
+
+
+def bytes_of(file: Path) -> bytes:
+    """Those of a file, none where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def read_squares(files: Iterable[tuple[str, bytes]], side: int | None = None) -> np.ndarray:
+    """(N, S, S, 3) uint8 RGB of pictures by name and bytes; S is `side`, or that of the first. InputError names one that does
+    not fit."""
+    import cv2
+
+    pictures = []
+    for name, data in files:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        if picture is None:
+            raise InputError(f"{name} cannot be read as a picture.")
+        height, width = picture.shape[:2]
+        side = side or width
+        if (height, width) != (side, side):
+            raise InputError(f"{name} is {width}x{height} px; all must be square and of one size ({width} x {height} is not "
+                             f"{side} x {side}).")
+        pictures.append(picture[..., ::-1])
+    return np.stack(pictures)
 
 
 @dataclass(frozen=True)

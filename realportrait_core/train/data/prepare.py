@@ -9,29 +9,30 @@ import hashlib
 import json
 import logging
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
 from torch import nn
 
 from ...checkpoint import read_header
 from ...config import Config
 from ...errors import InputError, WeightsError
-from ...face.detect import FaceDetector
+from ...face.detect import Face, FaceDetector
 from ...generate import frame_square, sample_frame
 from ...vae import TinyVAE
 from ...vid2vid import FaceVid2Vid
 from .filters import BackgroundMotion, Filters, enlargement, face_side, light, occlusion
 from .frozen import freeze_crop, freeze_segment
 from .images import random_crop, read_picture
-from .report import REPORT, Dropped, Entry, Journal, Kept, Report, last_of
+from .report import Dropped, Kept, Report
 from .sample import Sample, save_sample
 from .segments import Scrap, Segment, find_segments, holds, read_frames, read_segment, segment_square
-from .sources import Source, list_files, open_sources
+from .sources import Source
+from .work import Progress, go_through, not_written
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +40,13 @@ FORMAT = 1              # of what is measured and frozen here: another number, a
 NOT_HELD = "face leaves the frame", "no square of the picture holds the face in every frame"
 SLUG = 60               # characters of the source's name in that of its samples
 
-Progress = Callable[[int, int, str], None]
-
 
 @dataclass(frozen=True)
 class Preparation:
     """What turns a source into samples."""
 
     out: Path
+    header: dict            # weights and settings
     vid2vid: FaceVid2Vid
     vae: TinyVAE
     detector: FaceDetector
@@ -56,6 +56,14 @@ class Preparation:
     crops: int              # crops of an image
     marks: dict[str, str]   # fingerprints of weights and settings, for the samples' metadata
     pictures: bool = False  # keep the frames in the samples too
+
+    made, partial = re.compile(r"-[0-9a-f]{16}-\d{4}\.safetensors$"), ".*.safetensors.*.part"
+
+    def pieces(self, source: Source) -> Iterator[Kept | Dropped]:
+        return video_pieces(self, source) if source.kind == "video" else image_pieces(self, source)
+
+    def is_there(self, kept: Kept) -> bool:
+        return frames_of(self.out / kept.file, self.marks) is not None
 
     def write(
         self, source: Source, number: int, make: Callable[[], Sample], time: float, measured: dict[str, float]
@@ -105,45 +113,13 @@ def prepare_samples(
     """
     out = Path(out)
     check(vid2vid, cfg, portraits, crops)
-    lost: list[Entry] = []
-
-    def drop(name: str, why: str) -> None:
-        lost.append(Entry(name, "file", "", [], [Dropped("unreadable file", why)]))
-
-    files = list_files(places, drop)
-    total, done = sum(file.size for file in files), 0
     settings = {"format": FORMAT, "image_size": cfg.image_size, "fps": cfg.fps, "shortest": cfg.clip_frames,
                 "portraits": portraits, "crops": crops, **asdict(filters)} | ({"pictures": True} if pictures else {})
     header = {"weights": weights_fingerprint(vid2vid, vae), "settings": settings}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        journal, before = open_journal(out, header, rebuild)
-        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-        marks = {"weights": header["weights"], "vid2vid": weights_fingerprint(vid2vid), "settings": digest}
-        preparation = Preparation(out, vid2vid, vae, detector, cfg, filters, portraits, crops, marks, pictures)
-        entries: dict[str, Entry] = {}
-        twins: list[Entry] = []
-        reused = 0
-        for source in open_sources(files, drop):
-            known = before.get(source.fingerprint)
-            if source.fingerprint in entries:
-                twins.append(Entry(source.name, source.kind, "", [], [
-                    Dropped("duplicate", f"the same content as {entries[source.fingerprint].name}")]))
-            elif known is not None and all(frames_of(out / kept.file, marks) is not None for kept in known.kept):
-                entries[source.fingerprint] = known
-                reused += 1
-            else:
-                entries[source.fingerprint] = prepare_source(preparation, source)
-                journal.add(entries[source.fingerprint])
-            done += source.size
-            if callback is not None:
-                callback(min(done, total), total, source.name)
-        strangers = sorted(entry.name for fingerprint, entry in before.items() if fingerprint not in entries)
-        report = Report(cfg.fps, [*entries.values(), *twins, *lost], reused, strangers)
-        report.write(out / REPORT)
-    except OSError as error:
-        raise not_written(out, error) from error
-    return report
+    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+    marks = {"weights": header["weights"], "vid2vid": weights_fingerprint(vid2vid), "settings": digest}
+    preparation = Preparation(out, header, vid2vid, vae, detector, cfg, filters, portraits, crops, marks, pictures)
+    return go_through(preparation, places, cfg.fps, rebuild, callback)
 
 
 def check(vid2vid: FaceVid2Vid, cfg: Config, portraits: int, crops: int) -> None:
@@ -158,39 +134,6 @@ def check(vid2vid: FaceVid2Vid, cfg: Config, portraits: int, crops: int) -> None
         raise InputError(f"PyAV, for videos, cannot be imported ({error}): `{sys.executable} -m pip install av`.") from error
     if portraits < 1 or crops < 0:
         raise InputError(f"A clip needs at least 1 portrait and an image at least 0 crops; these are {portraits} and {crops}.")
-
-
-def open_journal(out: Path, header: dict, rebuild: bool) -> tuple[Journal, dict[str, Entry]]:
-    """The folder's journal and what it says is done, by fingerprint. Raises InputError as prepare_samples."""
-    for partial in out.glob(".*.safetensors.*.part"):       # of a run that was killed
-        partial.unlink()
-    journal = Journal(out)
-    if rebuild:
-        for path in samples_of(out):
-            path.unlink()
-        journal.path.unlink(missing_ok=True)
-    found, entries = journal.read()
-    if found is None:
-        journal.start(header)
-    elif found != header:
-        raise InputError(
-            f"The samples in {out} were made with {difference(found, header)}. Use another --out, or --rebuild to delete "
-            f"these {len(list(samples_of(out)))} samples and make them anew."
-        )
-    return journal, last_of(entries)
-
-
-def samples_of(out: Path) -> Iterator[Path]:
-    """The sample files that this module wrote: its names, not others."""
-    return (path for path in out.glob("*.safetensors") if re.search(r"-[0-9a-f]{16}-\d{4}$", path.stem))
-
-
-def difference(found: dict, wanted: dict) -> str:
-    if found.get("weights") != wanted["weights"]:
-        return "other weights of Face Vid2vid or of the VAE"
-    old, new = found.get("settings", {}), wanted["settings"]
-    return "other settings: " + ", ".join(
-        f"{name} {old.get(name)} (now {new.get(name)})" for name in sorted({*old, *new}) if old.get(name) != new.get(name))
 
 
 def weights_fingerprint(*networks: nn.Module) -> str:
@@ -219,24 +162,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", str(PurePosixPath(name).with_suffix("")))[-SLUG:].strip("_") or "sample"
 
 
-def not_written(out: Path, error: Exception) -> InputError:
-    try:
-        free = f" {shutil.disk_usage(out).free / 1e6:.0f} MB are free there."
-    except OSError:
-        free = ""
-    return InputError(f"{out} cannot be written to: {error}{free} Free some space or choose another --out; what is done is kept, "
-                      f"and the same command goes on from there.")
-
-
 # One source
-
-def prepare_source(preparation: Preparation, source: Source) -> Entry:
-    kept, dropped = [], []
-    pieces = video_pieces(preparation, source) if source.kind == "video" else image_pieces(preparation, source)
-    for piece in pieces:
-        (kept if isinstance(piece, Kept) else dropped).append(piece)
-    return Entry(source.name, source.kind, source.fingerprint, kept, dropped)
-
 
 def video_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dropped]:
     cfg, position = preparation.cfg, 0
@@ -294,20 +220,13 @@ def look_at(
 
 def image_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dropped]:
     cfg = preparation.cfg
-    try:
-        picture = read_picture(source)
-    except InputError as error:
-        yield Dropped("unreadable file", str(error))
+    found = read_faces(source, preparation.detector)
+    if isinstance(found, Dropped):
+        yield found
         return
-    faces = preparation.detector.detect(picture)
-    if not faces:
-        yield Dropped("no face", f"no face in {picture.shape[1]}x{picture.shape[0]} px")
-        return
-    face = max(faces, key=lambda face: face.area)
+    picture, (face, *_) = found
     square = frame_square(face.points, *picture.shape[:2], cfg.image_size, "auto")
-    portrait, points = sample_frame(to_batch(picture), square, cfg.image_size), place(face.points, square)
-    measured = {"face_side": face_side(face.points[None]), **occlusion([face]), "enlargement": enlargement(square),
-                **light(portrait.movedim(1, -1), points[None])}
+    portrait, points, measured = take_square(picture, face, square, cfg.image_size)
     refused = preparation.filters.refuse(measured)
     if not refused and not holds(square, face.points[None], cfg.image_size):
         refused = NOT_HELD
@@ -329,6 +248,27 @@ def image_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
 
         zoom = {"zoom": enlargement(forward) / enlargement(square)}
         yield preparation.write(source, number, make, 0.0, measured | zoom)
+
+
+def read_faces(source: Source, detector: FaceDetector) -> tuple[np.ndarray, list[Face]] | Dropped:
+    """An image (H, W, 3) uint8 and its faces, the largest first; dropped where there is none."""
+    try:
+        picture = read_picture(source)
+    except InputError as error:
+        return Dropped("unreadable file", str(error))
+    faces = sorted(detector.detect(picture), key=lambda face: face.area, reverse=True)
+    return (picture, faces) if faces else Dropped("no face", f"no face in {picture.shape[1]}x{picture.shape[0]} px")
+
+
+def take_square(
+    picture: np.ndarray, face: Face, square: torch.Tensor, size: int
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+    """The square of a picture (H, W, 3): its pixels (1, 3, S, S) in [0, 1], the face's points (5, 2) px in it, and what is
+    measured of it."""
+    portrait, points = sample_frame(to_batch(picture), square, size), place(face.points, square)
+    measured = {"face_side": face_side(face.points[None]), **occlusion([face]), "enlargement": enlargement(square),
+                **light(portrait.movedim(1, -1), points[None])}
+    return portrait, points, measured
 
 
 def to_batch(picture) -> torch.Tensor:

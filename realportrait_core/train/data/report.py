@@ -84,7 +84,7 @@ class Report:
         said = self.summary()
         lines = [
             f"videos {said['videos_seen']}: {said['clips_kept']} clips kept, {said['hours_kept']:.3f} h",
-            f"images {said['images_seen']}: {said['images_kept']} kept, as {said['image_samples']} samples",
+            f"images {said['images_seen']}: {said['images_kept']} kept, in {said['image_samples']} files",
         ]
         lines += [f"left out {number:5d}  {reason}" for reason, number in said["left_out"].items()]
         width = max((len(entry.name) for entry in self.entries if entry.dropped), default=0)
@@ -92,7 +92,7 @@ class Report:
             lines += [f"  {entry.name:<{min(width, 48)}}  {piece.time:8.2f} s  {piece.reason}: {piece.detail}"
                       for piece in entry.dropped]
         if self.strangers:
-            lines.append(f"{len(self.strangers)} sources of earlier runs were not given now; their samples are still there: "
+            lines.append(f"{len(self.strangers)} sources of earlier runs were not given now; their files are still there: "
                          f"{', '.join(self.strangers[:5])}{' ...' if len(self.strangers) > 5 else ''}")
         return "\n".join(lines)
 

@@ -1,0 +1,114 @@
+"""Sources, one after the other: what is done is remembered and not done again, what cannot be used is told with its reason."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from ...errors import InputError
+from .report import REPORT, Dropped, Entry, Journal, Kept, Report, last_of
+from .sources import Source, list_files, open_sources
+
+Progress = Callable[[int, int, str], None]
+
+
+class Work(Protocol):
+    """What becomes of each source."""
+
+    out: Path
+    header: dict            # weights and settings: what they made does not mix with what others made
+    made: re.Pattern        # found in the names of the files that it writes, and of no others
+    partial: str            # glob of what a killed run leaves of them
+
+    def pieces(self, source: Source) -> Iterator[Kept | Dropped]:
+        """Writes files of a source."""
+
+    def is_there(self, kept: Kept) -> bool:
+        """Whether the file that was kept is still whole."""
+
+
+def go_through(work: Work, places: Iterable[str | Path], fps: float, rebuild: bool, callback: Progress | None) -> Report:
+    """Every source of `places` (files, folders, tar shards) in the work's hands, with journal and report.json in its folder.
+
+    rebuild: delete what earlier runs made, and start anew. callback(bytes done, bytes in all, name) after each source. Raises
+    InputError where a place does not exist, the folder holds what other weights or settings made, or the disk is full.
+    """
+    lost: list[Entry] = []
+
+    def drop(name: str, why: str) -> None:
+        lost.append(Entry(name, "file", "", [], [Dropped("unreadable file", why)]))
+
+    files = list_files(places, drop)
+    total, done = sum(file.size for file in files), 0
+    try:
+        work.out.mkdir(parents=True, exist_ok=True)
+        journal, before = open_journal(work, rebuild)
+        entries: dict[str, Entry] = {}
+        twins: list[Entry] = []
+        reused = 0
+        for source in open_sources(files, drop):
+            known = before.get(source.fingerprint)
+            if source.fingerprint in entries:
+                twins.append(Entry(source.name, source.kind, "", [], [
+                    Dropped("duplicate", f"the same content as {entries[source.fingerprint].name}")]))
+            elif known is not None and all(work.is_there(kept) for kept in known.kept):
+                entries[source.fingerprint] = known
+                reused += 1
+            else:
+                pieces = list(work.pieces(source))
+                kept = [piece for piece in pieces if isinstance(piece, Kept)]
+                dropped = [piece for piece in pieces if isinstance(piece, Dropped)]
+                entries[source.fingerprint] = Entry(source.name, source.kind, source.fingerprint, kept, dropped)
+                journal.add(entries[source.fingerprint])
+            done += source.size
+            if callback is not None:
+                callback(min(done, total), total, source.name)
+        strangers = sorted(entry.name for fingerprint, entry in before.items() if fingerprint not in entries)
+        report = Report(fps, [*entries.values(), *twins, *lost], reused, strangers)
+        report.write(work.out / REPORT)
+    except OSError as error:
+        raise not_written(work.out, error) from error
+    return report
+
+
+def open_journal(work: Work, rebuild: bool) -> tuple[Journal, dict[str, Entry]]:
+    """The folder's journal and what it says is done, by fingerprint. Raises InputError as go_through."""
+    for partial in work.out.glob(work.partial):
+        partial.unlink()
+    journal = Journal(work.out)
+    if rebuild:
+        for path in files_of(work):
+            path.unlink()
+        journal.path.unlink(missing_ok=True)
+    found, entries = journal.read()
+    if found is None:
+        journal.start(work.header)
+    elif found != work.header:
+        raise InputError(
+            f"What is in {work.out} was made with {difference(found, work.header)}. Use another --out, or --rebuild to delete "
+            f"these {len(files_of(work))} files and make them anew."
+        )
+    return journal, last_of(entries)
+
+
+def files_of(work: Work) -> list[Path]:
+    """What is there of the files that it writes."""
+    return sorted(path for path in work.out.iterdir() if work.made.search(path.name))
+
+
+def difference(found: dict, wanted: dict) -> str:
+    if found.get("weights") != wanted["weights"]:
+        return "other weights"
+    old, new = found.get("settings", {}), wanted["settings"]
+    return "other settings: " + ", ".join(
+        f"{name} {old.get(name)} (now {new.get(name)})" for name in sorted({*old, *new}) if old.get(name) != new.get(name))
+
+
+def not_written(out: Path, error: Exception) -> InputError:
+    try:
+        free = f" {shutil.disk_usage(out).free / 1e6:.0f} MB are free there."
+    except OSError:
+        free = ""
+    return InputError(f"{out} cannot be written to: {error}{free} Free some space or choose another --out; what is done is kept, "
+                      f"and the same command goes on from there.")
