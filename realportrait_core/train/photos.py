@@ -1,5 +1,6 @@
 """Photographs in training: as pictures alone, and as samples of a person in two poses."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..turn.pairs import draw_pairs
 from ..turn.topology import Topology
 from ..vae import TinyVAE
 from ..vid2vid import FaceVid2Vid
-from .data.frozen import freeze_pair
+from .data.frozen import freeze_segment
 from .data.sample import Sample
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -37,4 +38,5 @@ def photo_sample(
     pair = draw_pairs(pictures, mesh, topology, source, Limits(), untouched=1.0)
     frames = torch.cat([pair.portrait, pair.target]).clamp(0, 1).movedim(1, -1)             # (2, S, S, 3)
     points = torch.cat([pair.portrait_mesh, pair.target_mesh])[:, FIVE, :2]                 # (2, 5, 2)
-    return freeze_pair(vid2vid, vae, frames, points, precision)
+    sample = freeze_segment(vid2vid, vae, frames, points, torch.ones(2, dtype=torch.bool), 1, precision)
+    return replace(sample, kind="image")

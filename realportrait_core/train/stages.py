@@ -75,8 +75,8 @@ MINI_DISTIL = Stage(
 # Beyond the paper too: few steps again, judged by what they look like.
 PAPER_STUDENT = Stage((Shape(4, frames=16),), steps=5000, lr=1e-5, warmup=200, average=0.999, distil=4, appearance=True)
 MINI_STUDENT = Stage(
-    (Shape(2, frames=5, stride=4), Shape(8), Shape(2, frames=5, stride=4), Shape(1, frames=10), Shape(8)), steps=600, lr=2e-4, warmup=20,
-    average=0.99, distil=4, appearance=True,
+    (Shape(2, frames=5, stride=4), Shape(8), Shape(2, frames=5, stride=4), Shape(2, frames=7), Shape(8)), steps=1000, lr=2e-4,
+    warmup=20, average=0.99, distil=4, appearance=True,
 )
 STAGES = {
     "paper": (PAPER_FRAMES, PAPER_CLIPS, PAPER_DISTIL, PAPER_MAPS, PAPER_STUDENT),

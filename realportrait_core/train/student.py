@@ -18,7 +18,7 @@ from ..motion_map import MotionMaps
 from ..vae import DOWN, TinyVAE
 from .appearance import Appearance
 from .batch import Batch
-from .dit import conditions, denoiser, face_weight, known, mixed
+from .dit import conditions, denoiser, face_weight, known, mixed, motion_readers
 
 LATENT = 0.3                # weight of the squared error of the latents
 MOVED = 0.5                 # weight of the error of what changes from one frame to the next
@@ -37,6 +37,9 @@ class Student(nn.Module):
         self.precision, self.appearance, self.timesteps = precision, appearance, len(schedule)
         self.coarse = schedule.trailing(dit.cfg.distilled_steps)
         self.scalars: dict[str, Tensor] = {}
+        # They have learned the mean of what fits a map, and keep to it: to make a picture of it is the transformer's part.
+        for part in motion_readers(dit):
+            part.requires_grad_(False)
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> Tensor:
         """The loss of the batch's clips. InputError where the samples keep no pictures."""

@@ -64,22 +64,6 @@ def freeze_crop(vid2vid: FaceVid2Vid, vae: TinyVAE, frames: torch.Tensor, points
     ))
 
 
-@torch.inference_mode()
-def freeze_pair(
-    vid2vid: FaceVid2Vid, vae: TinyVAE, frames: torch.Tensor, points: torch.Tensor, precision: torch.dtype = torch.float32
-) -> Sample:
-    """A face in two poses, frames (2, S, S, 3), as portrait and driver; points (2, 5, 2) px. precision: of the VAE's encoder.
-
-    Raises InputError where a network gives NaN or infinity.
-    """
-    driven = extract_keypoints(vid2vid, frames[:1], frames, points[0], FaceTrack(points, torch.ones(2, dtype=torch.bool), ""))
-    return finite(Sample(
-        kind="image", size=frames.shape[1], latents=encode(vae, frames, precision), portraits=torch.tensor([0]),
-        f=driven.feature.half(), portrait_poses=driven.portrait, portrait_crops=driven.portrait_crop[None],
-        poses=driven.driver, points=points, driver_crop=driven.driver_crop, pictures=to_bytes(frames),
-    ))
-
-
 def portrait_keypoints(vid2vid: FaceVid2Vid, picture: torch.Tensor, points: torch.Tensor) -> Keypoints:
     """A picture (1, S, S, 3) with points (5, 2) as its own driver of one frame."""
     return extract_keypoints(vid2vid, picture, picture, points, FaceTrack(points[None], torch.tensor([True]), ""))
