@@ -4,13 +4,15 @@
     python -m benchmarks limits [--device cuda] [--preset mini|paper] [--json FILE]
     python -m benchmarks memory
     python -m benchmarks quality --data DIR --dit FILE [--limit N] [--frames N] [--distilled FILE] [--json FILE]
+    python -m benchmarks departures --data DIR --samples DIR [--minutes N] [--batch N] [--stlpips WHEEL] [--limit N] [--json FILE]
 
 Each ratio is taken in one run, call by call in turns, with the largest difference of the two results beside it. Without a
 table's name: `parts`, on a GPU `limits` too. With --json the ratios of the parts are drawn beside it, as an .svg.
 `limits` is how a step's cost grows with frames and size, whole clips in every speed, and MINI from end to end; on a CPU give it
 --preset mini and --repeats 1. `memory` is one whole step of the paper's network on the CPU: minutes.
 `quality` is what fewer steps, other solvers and caching cost, with the bundled weights on the clips of a folder; each row is
-printed, and written to --json, as soon as it is known.
+printed, and written to --json, as soon as it is known. `departures` is what each departure from the paper is worth: MINI trained
+with it and without, on the samples of a folder, each row --minutes of one CPU core and some for its sampling.
 """
 
 import argparse
@@ -22,10 +24,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from realportrait_core.config import MINI
 from realportrait_core.errors import RealPortraitError
 from realportrait_core.face.detect import MODEL_NAME
+from realportrait_core.train.stage import PRECISIONS
 
-from . import limits, memory, quality
+from . import departures, limits, memory, quality
 from .measure import Comparison, compare
 from .parts import PARTS
 from .plot import svg
@@ -56,23 +60,33 @@ def table(rows: list[Comparison]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="?", choices=("parts", "limits", "memory", "quality"), help="which table alone")
+    parser.add_argument("table", nargs="?", choices=("parts", "limits", "memory", "quality", "departures"),
+                        help="which table alone")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--preset", choices=tuple(SIZES), help="without it parts of mini and of paper, the others of paper")
     parser.add_argument("--part", choices=tuple(PARTS), help="one part alone")
     parser.add_argument("--repeats", type=int, default=5, help="calls of each side (%(default)s)")
-    parser.add_argument("--data", type=Path, help="of quality: a folder of .mp4 clips in the form of heads256")
-    parser.add_argument("--limit", type=int, help="of quality: the first so many clips, by name; all by default")
-    parser.add_argument("--frames", type=int, help="of quality: so many frames of each clip; all by default")
+    parser.add_argument("--data", type=Path, help="of quality and departures: a folder of .mp4 clips in the form of heads256")
+    parser.add_argument("--limit", type=int, help="of both: the first so many clips, by name; all by default")
+    parser.add_argument("--frames", type=int, help="of both: so many frames of each clip; all by default")
     parser.add_argument("--dit", type=Path, help="of quality: RealPortrait weights for any number of steps, .safetensors")
     parser.add_argument("--distilled", type=Path,
                         help="of quality: weights for few steps, in a row of their own; by default the bundled ones")
-    parser.add_argument("--detector", type=Path, help=f"of quality: {MODEL_NAME}; by default where install.py puts it")
+    parser.add_argument("--detector", type=Path, help=f"of both: {MODEL_NAME}; by default where install.py puts it")
+    parser.add_argument("--samples", type=Path, help="of departures: a folder of training samples, made with the bundled weights")
+    parser.add_argument("--minutes", type=float, default=5.0,
+                        help="of departures: of one core, to train each variant (%(default)g)")
+    parser.add_argument("--batch", type=float, default=1.0, help="of departures: factor on the portraits of a step (%(default)g)")
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32",
+                        help="of departures (%(default)s); bf16 is faster where the CPU has AMX")
+    parser.add_argument("--stlpips", type=Path, help="of departures: the wheel stlpips-pytorch 0.0.2, or its folder: adds ST-LPIPS")
     parser.add_argument("--json", type=Path, help="write every figure here, and the plot beside it")
     parser.add_argument("--plot", type=Path, help="draw the ratios of the parts here, as an .svg, and not beside the figures")
     options = parser.parse_args()
     if options.table == "quality" and None in (options.data, options.dit):
         parser.error("quality needs --data, and --dit with weights for any number of steps")
+    if options.table == "departures" and None in (options.data, options.samples):
+        parser.error("departures needs --data with clips to be scored, and --samples to learn from")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     tables = [options.table] if options.table else ["parts", "limits"] if options.device == "cuda" else ["parts"]
 
@@ -116,6 +130,25 @@ def main() -> None:
         for row in quality.rows(networks, clips, tried, options.device):
             show(quality.line(row))
             rows.append(asdict(row))
+            write(report, options.json)
+    if "departures" in tables:
+        torch.set_num_threads(1)
+        networks = departures.load_networks(options.detector, options.stlpips)
+        index, tried = departures.load_samples(options.samples, networks), departures.variants(MINI.dit)
+        clips, left_out = quality.prepared_clips(networks, options.data, options.limit, options.frames)
+        for name, reason in left_out.items():
+            log.info("Left out %s: %s", name, reason)
+        report["departures"] = {
+            "data": options.data.name, "clips": len(clips), "frames": options.frames, "left_out": left_out, "rows": [],
+            "samples": len(index.paths), "minutes": options.minutes, "batch": options.batch, "precision": options.precision,
+        }
+        show(departures.header())
+        before = {}
+        stages, precision = departures.mini_stages(options.batch), PRECISIONS[options.precision]
+        for row in departures.rows(networks, clips, tried, index, stages, options.minutes, precision):
+            show(departures.line(row, before))
+            before[row.name] = row
+            report["departures"]["rows"].append(asdict(row))
             write(report, options.json)
     write(report, options.json)
 

@@ -201,6 +201,14 @@ def test_quality_needs_a_folder_with_clips(tmp_path):
     assert done.returncode == 1 and "holds no .mp4 clip" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_departures_need_samples_and_clips(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "departures", "--detector", str(yunet.onnx()), "--data", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "departures needs --data" in done.stderr and "--samples" in done.stderr
+    done = subprocess.run([*command, "--samples", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "holds no training sample" in done.stderr and "Traceback" not in done.stderr
+
+
 A_FEW_BLOCKS = """
 import json
 from dataclasses import asdict, replace

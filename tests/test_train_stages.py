@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import yunet
+from benchmarks import departures, quality
+from benchmarks.parts import random_weights
 from realportrait_core.config import MINI, ConditionerConfig, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.diffusion.conditional import known_head
 from realportrait_core.diffusion.sampling import ddim_step, sample_ddim
@@ -21,6 +23,8 @@ from realportrait_core.diffusion.schedule import linear_schedule, target
 from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError
+from realportrait_core.eval.protocol import Networks
+from realportrait_core.face.detect import FaceDetector
 from realportrait_core.generate import motion_maps, render
 from realportrait_core.train import __main__ as train_command
 from realportrait_core.train import curves, distil, loop
@@ -36,6 +40,7 @@ from realportrait_core.train.report import Report
 from realportrait_core.train.stage import StageRun, make_objective, run_stage, start
 from realportrait_core.train.stages import PAPER_CLIPS, PAPER_FRAMES, Shape, Stage
 from realportrait_core.train.world import ALONE
+from realportrait_core.vae import TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix
@@ -730,3 +735,60 @@ def test_curves_are_drawn(tmp_path):
     assert curves.main([*options, "--eval", f"3:{tmp_path / 'self.json'}"]) == 0
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert curves.main([*options, "--eval", "x:none.json"]) == 1
+
+
+# What a departure from the paper is worth
+
+
+def test_each_variant_lacks_what_it_is_named_for():
+    tried = departures.variants(MINI.dit)
+    def fields(variant: departures.Variant) -> dict:
+        own = asdict(variant.cfg.conditioner or ConditionerConfig())
+        return asdict(variant.cfg) | {"conditioner": variant.cfg.conditioner is not None} | own
+
+    changed = {
+        name: {key for key, value in fields(variant).items() if value != fields(tried[variant.beside])[key]}
+        for name, variant in tried.items() if variant.beside is not None
+    }
+    assert changed == {
+        "no draft": {"draft_widths"}, "plain loss": set(), "mask_reach 1": {"mask_reach"}, "motion_blocks 0": {"motion_blocks"},
+        "none of them": {
+            "conditioner", "draft_widths", "reference_motion", "mask_reach", "motion_blocks", "motion_latent",
+        },
+        "no draft, no reference_motion": {"reference_motion"}, "MINI, another seed": set(),
+    }
+    for variant in tried.values():
+        plan = variant.plan(departures.mini_stages(0.5))
+        stages, shares = zip(*plan)
+        assert sum(shares) == 1 and [stage.alone for stage in stages] == ([False] if variant.plain else [True, False])
+        assert [shape.portraits for shape in stages[-1].shapes] == [2, 1] and (stages[-1].read == 0) == variant.plain
+
+
+def test_departures_are_trained_for_equal_time_and_set_side_by_side(index, vid2vid):
+    """Two variants of random networks, for a second of a core each, on two clips of 4 frames."""
+    pytest.importorskip("av")
+    networks = Networks(
+        vid2vid, RealPortraitDiT(TOY.dit), random_weights(TinyVAE((4, 4, 4, 4)), "cpu"), FaceDetector(yunet.onnx()),
+        linear_schedule(),
+    )
+    clips, _ = quality.prepared_clips(networks, Path(__file__).parent / "data", 2, 4)
+    tried = departures.variants(conditioned(draft_widths=(8, 8, 8), motion_blocks=1))
+    tried = {name: tried[name] for name in (departures.FULL, "none of them")}
+    stages = replace(CLIPS, read=1.0, alone=True), replace(CLIPS, read=1.0)
+    began = time.process_time()
+    rows = {row.name: row for row in departures.rows(networks, clips, tried, index, stages, 1 / 60, torch.float32)}
+    assert time.process_time() - began > 2
+    still, full, paper = rows.values()
+    assert still.steps == () and len(full.steps) == 2 and len(paper.steps) == 1 and min(full.steps + paper.steps) > 0
+    assert full.parameters > paper.parameters
+    assert set(full.figures) == {1.0, 1.5} and set(full.figures[1.0]) == {"psnr_db", "keypoint_error_px"}      # no judge was named
+    assert full.figures[1.0]["psnr_db"] != paper.figures[1.0]["psnr_db"]
+    columns = departures.header().splitlines()[0].count("|")
+    lines = [departures.line(row, rows) for row in rows.values()]
+    assert all(line.count("|") == columns for line in lines) and "±" in lines[2] and "±" not in lines[1]
+    with pytest.raises(InputError, match="two clips"):
+        next(departures.rows(networks, clips[:1], tried, index, stages, 1.0, torch.float32))
+
+
+def test_a_difference_is_known_as_well_as_its_clips_agree():
+    assert departures.difference([3.0, 4.0, 8.0], [2.0, 2.0, 5.0]) == pytest.approx((2.0, 1 / 3**0.5))

@@ -1,0 +1,221 @@
+"""What each departure from the paper is worth: MINI's DiT trained from scratch with it and without, at equal minutes of one core.
+
+All variants learn from the same samples and draw the same steps. Their time is the process's own CPU time, so that what else the
+machine does counts for none of them: a variant that is cheaper a step takes more steps. A third of it goes to the motion mapper
+(and draft) by themselves, the rest to clips; a variant whose loss does not ask the mapper for the frame's latent has no such first
+stage. A step of clips takes many seconds of a core: a few minutes are few steps, and tell no more than who starts fastest. What is
+scored is what a clip is sampled to, on clips that were not trained on, by the protocol of realportrait_core.eval `self`.
+
+The standard error is that of the clips' paired differences: it says whether other clips would show the same. It does not say
+whether another training would; how far two of those lie apart shows in the row of MINI with another seed.
+"""
+
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from realportrait_core.config import MINI, DiTConfig
+from realportrait_core.diffusion.schedule import linear_schedule
+from realportrait_core.dit import RealPortraitDiT
+from realportrait_core.errors import InputError
+from realportrait_core.eval.judges import load_judges
+from realportrait_core.eval.protocol import SEED, Networks, Prepared
+from realportrait_core.eval.rows import STATIC, decode, encode
+from realportrait_core.eval.score import look, score
+from realportrait_core.eval.summary import mean
+from realportrait_core.face.detect import FaceDetector
+from realportrait_core.face.find import find_detector
+from realportrait_core.generate import render
+from realportrait_core.speed import GUIDANCE, STEPS
+from realportrait_core.train.batch import Index, read_index
+from realportrait_core.train.data.prepare import weights_fingerprint
+from realportrait_core.train.dit import autocast, from_scratch, train_stage
+from realportrait_core.train.loop import Budget, read_checkpoint
+from realportrait_core.train.stage import make_objective
+from realportrait_core.train.stages import MINI_CLIPS, MINI_MAPS, Stage
+from realportrait_core.vae import load_vae
+from realportrait_core.vid2vid.checkpoint import load_vid2vid
+from torch import Tensor
+
+from .quality import WEIGHTS
+
+log = logging.getLogger("benchmarks")
+
+MAPS_SHARE = 1 / 3          # of a variant's minutes, for the motion mapper by itself
+GUIDANCES = (GUIDANCE, 1.0)
+# Metric -> its name, and decimals.
+METRICS = {"psnr_db": ("PSNR dB", 2), "st_lpips": ("ST-LPIPS", 4), "keypoint_error_px": ("keypoints px", 2)}
+FULL, NO_DRAFT = "MINI", "no draft"
+Figures = dict[str, list[float]]        # metric -> one figure for each clip, the mean of its frames
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train, and the one that it is set beside."""
+
+    cfg: DiTConfig
+    beside: str | None = FULL
+    plain: bool = False         # the loss weighs all places and frames alike and asks nothing of the motion latents
+    seed: int = 0
+
+    def plan(self, stages: tuple[Stage, Stage]) -> list[tuple[Stage, float]]:
+        """Of the stages maps and clips what is trained, and its share of the minutes."""
+        maps, clips = stages
+        if self.plain:
+            return [(replace(clips, face=0.0, read=0.0, even=0.0), 1.0)]
+        return [(maps, MAPS_SHARE), (clips, 1 - MAPS_SHARE)]
+
+
+def variants(cfg: DiTConfig) -> dict[str, Variant]:
+    """MINI's sizes and what is left of them without each departure, by name; what another is set beside comes before it."""
+    def changed(**fields) -> DiTConfig:
+        return replace(cfg, conditioner=replace(cfg.conditioner, **fields))
+
+    return {
+        FULL: Variant(cfg, beside=None),
+        NO_DRAFT: Variant(changed(draft_widths=())),
+        "none of them": Variant(replace(cfg, conditioner=None), plain=True),
+        "plain loss": Variant(cfg, plain=True),
+        "mask_reach 1": Variant(changed(mask_reach=1.0)),
+        "motion_blocks 0": Variant(changed(motion_blocks=0)),
+        "no draft, no reference_motion": Variant(changed(draft_widths=(), reference_motion=False), beside=NO_DRAFT),
+        "MINI, another seed": Variant(cfg, seed=1),
+    }
+
+
+def mini_stages(batch: float) -> tuple[Stage, Stage]:
+    """Maps and clips as MINI learns by them, with `batch` times the portraits a step, but one at least."""
+    return tuple(
+        replace(stage, shapes=tuple(replace(shape, portraits=max(1, round(batch * shape.portraits))) for shape in stage.shapes))
+        for stage in (MINI_MAPS, MINI_CLIPS)
+    )
+
+
+class CoreMinutes(Budget):
+    """So many minutes of this process's own CPU time, from the first question on."""
+
+    @cached_property
+    def began(self) -> float:
+        """Seconds."""
+        return time.process_time()
+
+    def spent(self, step: int, seconds: float) -> float:
+        return (time.process_time() - self.began) / 60 / self.minutes
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant."""
+
+    name: str
+    beside: str | None
+    steps: tuple[int, ...]              # of each stage
+    parameters: int
+    figures: dict[float, Figures]       # guidance -> figures
+
+
+def load_networks(detector: Path | None, stlpips: Path | None) -> Networks:
+    """The bundled Face Vid2vid and VAE, and who judges. The DiT is MINI without weights: each variant puts its own there."""
+    return Networks(
+        load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"), RealPortraitDiT(MINI.dit, device="meta"),
+        load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors"), FaceDetector(detector or find_detector()),
+        linear_schedule(), load_judges(stlpips, "alex", None, None),
+    )
+
+
+def load_samples(folder: Path, networks: Networks) -> Index:
+    """InputError where they were made with another Face Vid2vid: their keypoints would not fit its W."""
+    index = read_index(folder, networks.dit.cfg.input_sq_size)
+    if index.vid2vid != weights_fingerprint(networks.vid2vid):
+        raise InputError(f"The samples in {folder} were made with another Face Vid2vid than the bundled one.")
+    return index
+
+
+def rows(
+    networks: Networks, clips: list[Prepared], tried: dict[str, Variant], index: Index, stages: tuple[Stage, Stage], minutes: float,
+    precision: torch.dtype,
+) -> Iterator[Row]:
+    """The static portrait, then a row for each variant, as soon as it is measured. stages: maps and clips;
+    minutes: of one core, for each variant."""
+    if len(clips) < 2:
+        raise InputError("A standard error takes two clips or more.")
+    still = [clip.truth.portrait.expand_as(clip.truth.pictures) for clip in clips]
+    yield Row(STATIC, None, (), 0, dict.fromkeys(GUIDANCES, figures(networks, clips, still)))
+    for name, variant in tried.items():
+        log.info("%s ...", name)
+        dit, steps = train(variant, networks, index, stages, minutes, precision)
+        with_dit = replace(networks, dit=dit.requires_grad_(False))
+        found = {
+            guidance: figures(networks, clips, [sample(with_dit, clip, guidance, precision) for clip in clips])
+            for guidance in GUIDANCES
+        }
+        yield Row(name, variant.beside, steps, sum(value.numel() for value in dit.parameters()), found)
+
+
+def train(
+    variant: Variant, networks: Networks, index: Index, stages: tuple[Stage, Stage], minutes: float, precision: torch.dtype
+) -> tuple[RealPortraitDiT, tuple[int, ...]]:
+    """The averaged weights, and the steps of each stage."""
+    torch.manual_seed(variant.seed)
+    dit, steps = from_scratch(variant.cfg), []
+    with tempfile.TemporaryDirectory() as folder:
+        for stage, share in variant.plan(stages):
+            checkpoint = Path(folder) / f"{len(steps)}.ckpt"
+            objective, budget = make_objective(dit, stage, precision), CoreMinutes(minutes=share * minutes)
+            dit = train_stage(objective, stage, index, networks.vid2vid.warping, checkpoint, budget, variant.seed)
+            steps.append(read_checkpoint(checkpoint)["step"])
+    return dit, tuple(steps)
+
+
+@torch.inference_mode()
+def sample(networks: Networks, clip: Prepared, guidance: float, precision: torch.dtype) -> Tensor:
+    """The clip's pictures (L, 3, S, S) in [0, 1], by STEPS even steps."""
+    latent = encode(networks.vae, clip.truth.portrait)
+    with autocast(latent.device, precision):
+        latents = render(networks.dit, networks.schedule, latent, clip.motion, STEPS, SEED, guidance=guidance)
+    return decode(networks.vae, latents.float())
+
+
+@torch.inference_mode()
+def figures(networks: Networks, clips: list[Prepared], results: list[Tensor]) -> Figures:
+    """Of every clip's pictures (L, 3, S, S); without the network of ST-LPIPS that metric is left out."""
+    found = [
+        score(networks.vid2vid, {"": pictures}, clip.truth)[""]
+        | look(networks.judges, networks.detector, {"": pictures}, clip.truth)[""]
+        for clip, pictures in zip(clips, results)
+    ]
+    return {metric: [mean(of_clip[metric]) for of_clip in found] for metric in METRICS if metric in found[0]}
+
+
+def difference(values: list[float], others: list[float]) -> tuple[float, float]:
+    """Mean of the clips' differences, and its standard error."""
+    paired = [a - b for a, b in zip(values, others, strict=True)]
+    return mean(paired), statistics.stdev(paired) / len(paired) ** 0.5
+
+
+def header() -> str:
+    """Of a Markdown table. In brackets behind a figure: how far it is from that of the row that is named, ± standard error."""
+    names = [f"{name}, guidance {guidance:g}" for guidance in GUIDANCES for name, _ in METRICS.values()]
+    return "\n".join([f"| | beside | steps | M weights | {' | '.join(names)} |", "|---" * (4 + len(names)) + "|"])
+
+
+def line(row: Row, before: dict[str, Row]) -> str:
+    """before: the rows by name, with that which this one is set beside."""
+    cells = [row.name, row.beside or "", " + ".join(map(str, row.steps)), f"{row.parameters / 1e6:.2f}"]
+    for guidance, of_metric in row.figures.items():
+        for metric, (_, decimals) in METRICS.items():
+            if metric not in of_metric:
+                cells.append("-")
+                continue
+            cell = f"{mean(of_metric[metric]):.{decimals}f}"
+            if row.beside is not None:
+                gap, error = difference(of_metric[metric], before[row.beside].figures[guidance][metric])
+                cell += f" ({gap:+.{decimals}f} ± {error:.{decimals}f})"
+            cells.append(cell)
+    return f"| {' | '.join(cells)} |"
