@@ -28,7 +28,7 @@ from realportrait_core.train.data.frozen import freeze_segment
 from realportrait_core.train.decoder import WIDTHS, train_decoder, widened
 from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.loop import Budget, fit, recalibrate
-from realportrait_core.train.motion import draw_faces, motion_loss, train_motion
+from realportrait_core.train.motion import draw_faces, motion_terms, train_motion
 from realportrait_core.train.muon import between_features, orthogonal
 from realportrait_core.train.photo_faces import PhotoSet
 from realportrait_core.train.photos import read_pictures
@@ -41,7 +41,7 @@ from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.blocks import ConvNorm
 from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from realportrait_core.vid2vid.keypoints import angle_between, rotation_angles, rotation_matrix, transform
-from realportrait_core.vid2vid.motion import MotionExtractor
+from realportrait_core.vid2vid.motion import MotionExtractor, pose_from_raw
 from test_turn import made_up_face
 
 CLIPS = yunet.ROOT / "tests" / "data"
@@ -361,7 +361,7 @@ def test_motion_is_taught_how_expressions_differ(store):
     def taught(error: torch.Tensor) -> dict[str, float]:
         raw = {"kp": truth.canonical.flatten(1), "exp": (truth.expression + error).flatten(1), "scale": truth.scale,
                "t": truth.translation, **{angle: torch.zeros(4, 66) for angle in ("pitch", "yaw", "roll")}}
-        return motion_loss(SimpleNamespace(raw=lambda images: raw), torch.zeros(4, 3, 32, 32), truth)[1]
+        return {name: part.item() for name, part in motion_terms(pose_from_raw(raw), truth, torch.ones(NUM_KP, 1))[1].items()}
 
     changes = [taught(0.1 * torch.tensor(signs)[:, None, None]) for signs in ((1.0, 1, 1, 1), (1.0, -1, 1, -1))]
     assert changes[0]["change"] < 1e-6 and changes[1]["change"] == pytest.approx(0.2, rel=1e-4)

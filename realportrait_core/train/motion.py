@@ -140,7 +140,8 @@ def feature_weight(keypoints: int, device: torch.device) -> torch.Tensor:
 
 
 def motion_terms(pose: Pose, truth: Pose, weight: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Pictures come in pairs: relative motion reads nothing of expressions but how they differ between two frames."""
+    """The loss of what M says of rendered heads, and parts of it; weight (K, 1). Pictures come in pairs: relative motion reads
+    nothing of expressions but how they differ between two frames."""
     points = (weight * (transform(pose) - transform(truth)).abs()).mean()
     canonical = (pose.canonical - truth.canonical).abs().mean()
     expression = (weight * (pose.expression - truth.expression).abs()).mean()
@@ -154,15 +155,10 @@ def motion_terms(pose: Pose, truth: Pose, weight: torch.Tensor) -> tuple[torch.T
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def motion_loss(model: Standardised, images: torch.Tensor, truth: Pose) -> tuple[torch.Tensor, dict[str, float]]:
-    """motion_terms of what the model says of pictures, for the log of `fit`."""
-    pose = pose_from_raw(model.raw(images))
-    total, parts = motion_terms(pose, truth, feature_weight(pose.canonical.shape[1], images.device))
-    return total, {name: part.item() for name, part in parts.items()}
-
-
-def train_motion(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, batch: int = 32, holdout: int = 20,
-                 device: torch.device = CPU, start: MotionExtractor | None = None, photos: PhotoSet | None = None) -> MotionExtractor:
+def train_motion(
+    store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, batch: int = 32, holdout: int = 20,
+    device: torch.device = CPU, start: MotionExtractor | None = None, photos: PhotoSet | None = None,
+) -> MotionExtractor:
     """M on all clips and photos but the last `holdout` of each, whose error is logged at the end. From scratch, or from the
     trained M `start`, at a lower rate. photos: a share PHOTOS of every batch."""
     if start is not None and start.cfg.num_kp != NUM_KP:
