@@ -15,7 +15,7 @@ from torch import nn
 
 import yunet
 from realportrait_core.config import ConditionerConfig, Config, DiTConfig, Vid2VidConfig
-from realportrait_core.checkpoint import save
+from realportrait_core.checkpoint import read_safetensors, save
 from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import rescale
@@ -28,18 +28,21 @@ from realportrait_core.train.data.frozen import freeze_segment
 from realportrait_core.train.decoder import WIDTHS, train_decoder, widened
 from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.loop import Budget, fit, recalibrate
-from realportrait_core.train.motion import draw_faces, motion_loss, train_motion
+from realportrait_core.train.motion import draw_faces, motion_terms, train_motion
 from realportrait_core.train.muon import between_features, orthogonal
+from realportrait_core.train.photo_faces import PhotoSet
 from realportrait_core.train.photos import read_pictures
 from realportrait_core.train.store import Store, jitter, open_store, to_unit
 from realportrait_core.train.truth import NUM_KP, SURFACE, load_heads, pick
 from realportrait_core.train.warp import fit_readout, near, scale_down, train_renderer
+from realportrait_core.turn.dataset import read_photos
 from realportrait_core.vae import TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.blocks import ConvNorm
-from realportrait_core.vid2vid.checkpoint import load_vid2vid
+from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from realportrait_core.vid2vid.keypoints import angle_between, rotation_angles, rotation_matrix, transform
-from realportrait_core.vid2vid.motion import MotionExtractor
+from realportrait_core.vid2vid.motion import MotionExtractor, pose_from_raw
+from test_turn import made_up_face
 
 CLIPS = yunet.ROOT / "tests" / "data"
 NAMES = ("800000", "810000")
@@ -280,7 +283,63 @@ def test_motion_learns_from_the_truth(store, seconds, tmp_path, caplog):
     assert isinstance(model, MotionExtractor) and "held out" in caplog.text
     torch.manual_seed(0)
     start = MotionExtractor(TOY.vid2vid).state_dict()
-    assert len(trained(model.state_dict(), start)) > 0.9 * len(start)
+    # In three steps the norms' weights, near 1, move by less than the 16 bits of a file.
+    assert len(trained(model.state_dict(), start)) > 0.8 * len(start)
+
+
+@pytest.fixture
+def photo_folder(tmp_path) -> Path:
+    """Three grey photos of 128 px with a mesh like a face each."""
+    folder, generator = tmp_path / "photos", torch.Generator().manual_seed(0)
+    folder.mkdir()
+    face = made_up_face()
+    irises = torch.tensor([[side * 3.2, 2.7, 4.0] for side in (-1, 1) for _ in range(5)])
+    mesh = torch.cat([face.rest, irises]) * torch.tensor([3.6, -3.6, -3.6]) + torch.tensor([64.0, 64.0, 0.0])
+    for i in range(3):
+        cv2.imwrite(str(folder / f"{i:06d}.jpg"), (255 * torch.rand(128, 128, 3, generator=generator)).byte().numpy())
+    np.savez(folder / "points.npz", names=np.arange(3), mesh=mesh.expand(3, -1, -1).numpy())
+    return folder
+
+
+def test_motion_goes_on_from_given_weights_on_photos_too(cache, vid2vid, photo_folder, seconds, tmp_path, monkeypatch, caplog):
+    """M near where it was, F, W and G as they were, all in one file."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(recipe, "HELD_OUT", 1)
+    monkeypatch.setattr(recipe, "read_topology", lambda path: made_up_face())
+    save_vid2vid(tmp_path / "start.safetensors", vid2vid)
+    (tmp_path / "train").symlink_to(CLIPS)
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    for name in ("frames.npy", "points.npy"):
+        (folder / name).symlink_to(cache / name)
+    run = recipe.Run(tmp_path, folder, tmp_path / "out", tmp_path, start=tmp_path / "start.safetensors", photos=photo_folder,
+                     canonical=tmp_path / "face.obj", cfg=TOY)
+    recipe.motion(run, 2 / 60)
+    assert "held out, photos" in caplog.text
+    before, after = (load_vid2vid(path).state_dict() for path in (run.start, run.out / recipe.VID2VID_FILE))
+    moved = trained(after, before)
+    assert moved and all(name.startswith("motion.") for name in moved)
+    # The heads' scale is that of standardised features folded in; the trunk's is its own.
+    trunk = [name for name in moved if ".stages." in name]
+    assert trunk and all((after[name] - before[name]).abs().max() < 0.02 for name in trunk)
+    with torch.inference_mode():
+        M = load_vid2vid(run.out / recipe.VID2VID_FILE).motion
+        kept, _ = read_safetensors(folder / "motion.safetensors")
+        assert all(torch.equal(kept[name], value) for name, value in M.state_dict().items())
+
+
+def test_photos_for_motion_that_are_not_there_end_as_one_sentence(store, photo_folder, tmp_path, caplog):
+    options = ["--data", str(tmp_path), "--cache", str(tmp_path), "--out", str(tmp_path / "out"), "--minutes", "1"]
+    (tmp_path / "empty").mkdir()
+    assert command.main(["motion", *options, "--photos", str(tmp_path / "empty")]) == 1
+    assert "--canonical" in caplog.text
+    assert command.main(["motion", *options, "--photos", str(tmp_path / "empty"), "--canonical", str(tmp_path / "face.obj")]) == 1
+    assert "points.npz is missing: a folder of photos needs the face mesh of each" in caplog.text
+    few = PhotoSet(read_photos(photo_folder), made_up_face())
+    with pytest.raises(InputError, match="There are 3 photos; 20 are held out"):
+        train_motion(store, TOY.vid2vid, tmp_path / "motion.ckpt", 1.0, photos=few)
+    with pytest.raises(InputError, match="teach 26 keypoints; the M to go on from has 21"):
+        train_motion(store, TOY.vid2vid, tmp_path / "motion.ckpt", 1.0, start=MotionExtractor(replace(TOY.vid2vid, num_kp=21)))
 
 
 def test_faces_come_in_pairs_of_one_clip(store):
@@ -302,7 +361,7 @@ def test_motion_is_taught_how_expressions_differ(store):
     def taught(error: torch.Tensor) -> dict[str, float]:
         raw = {"kp": truth.canonical.flatten(1), "exp": (truth.expression + error).flatten(1), "scale": truth.scale,
                "t": truth.translation, **{angle: torch.zeros(4, 66) for angle in ("pitch", "yaw", "roll")}}
-        return motion_loss(SimpleNamespace(raw=lambda images: raw), torch.zeros(4, 3, 32, 32), truth)[1]
+        return {name: part.item() for name, part in motion_terms(pose_from_raw(raw), truth, torch.ones(NUM_KP, 1))[1].items()}
 
     changes = [taught(0.1 * torch.tensor(signs)[:, None, None]) for signs in ((1.0, 1, 1, 1), (1.0, -1, 1, -1))]
     assert changes[0]["change"] < 1e-6 and changes[1]["change"] == pytest.approx(0.2, rel=1e-4)

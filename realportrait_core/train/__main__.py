@@ -127,14 +127,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             step = steps.add_parser(name, parents=[of_recipe], help=function.__doc__, description=function.__doc__)
             if name in TRAININGS:
                 step.add_argument("--minutes", type=float, default=MINUTES * recipe.SHARES.get(name, 1.0), help="%(default)s")
-            if name in ("decoder", "photos"):
+            if name in ("decoder", "motion", "photos"):
                 step.add_argument("--photos", type=Path, help="folder of square photographs of the clips' size")
-            if name == "photos":
+            if name in ("motion", "photos"):
                 step.add_argument("--canonical", type=Path, help="MediaPipe's canonical_face_model.obj: the faces' triangles")
             if name == "decoder":
                 step.add_argument("--looks", action="store_true", help="by a discriminator beside the error: sharper, a little less PSNR")
                 step.add_argument("--perceptual", type=Path, help="wheel stlpips-pytorch 0.0.2: the loss takes ST-LPIPS by VGG16 too")
-            if name == "renderer":
+            if name in ("motion", "renderer"):
                 step.add_argument("--start", type=Path, help="Face Vid2vid to go on from; from scratch by default")
     return parser.parse_args(argv)
 

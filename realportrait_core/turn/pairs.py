@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..vid2vid.keypoints import rotation_matrix
 from .change import Limits, random_changes
 from .topology import Topology
 from .turning import turn
@@ -24,6 +25,7 @@ class Pair:
     unknown: Tensor         # (B, S, S) in 0..1: to be left out of every loss, at the target's places
     portrait_mesh: Tensor   # (B, P, 3) px
     target_mesh: Tensor     # (B, P, 3) px
+    rotation: Tensor        # (B, 3, 3) of the head from the portrait to the target, for row vectors
     untouched: Tensor       # (B,) bool: the target is the photo and the portrait is turned, not the other way round
 
 
@@ -35,6 +37,7 @@ def draw_pairs(photos: Tensor, mesh: Tensor, topology: Topology, generator: torc
     whole = torch.rand(len(photos), generator=generator, device=generator.device).to(photos.device) < untouched
     turned = turn(photos, mesh, topology, change)
     picture, moved = turned.pictures[:, 0], turned.mesh[:, 0]
+    rotation = rotation_matrix(*(angle[:, 0] for angle in (change.pitch, change.yaw, change.roll)))
 
     def choose(if_untouched: Tensor, otherwise: Tensor) -> Tensor:
         return torch.where(whole.view(-1, *[1] * (otherwise.ndim - 1)), if_untouched, otherwise)
@@ -42,5 +45,5 @@ def draw_pairs(photos: Tensor, mesh: Tensor, topology: Topology, generator: torc
     return Pair(
         portrait=choose(picture, photos), target=choose(photos, picture), flow=choose(-turned.forward[:, 0], turned.flow[:, 0]),
         unknown=choose(turned.hidden[:, 0], turned.unknown[:, 0]), portrait_mesh=choose(moved, mesh),
-        target_mesh=choose(mesh, moved), untouched=whole,
+        target_mesh=choose(mesh, moved), rotation=choose(rotation.mT, rotation), untouched=whole,
     )
