@@ -4,7 +4,7 @@
     python -m benchmarks limits [--device cuda] [--preset mini|paper] [--json FILE]
     python -m benchmarks memory
     python -m benchmarks quality --data DIR --dit FILE [--limit N] [--frames N] [--distilled FILE] [--json FILE]
-    python -m benchmarks departures --data DIR --samples DIR [--minutes N] [--batch N] [--stlpips WHEEL] [--limit N] [--json FILE]
+    python -m benchmarks departures --data DIR --samples DIR [--dit FILE] [--minutes N] [--batch N] [--stlpips WHEEL] [--limit N]
 
 Each ratio is taken in one run, call by call in turns, with the largest difference of the two results beside it. Without a
 table's name: `parts`, on a GPU `limits` too. With --json the ratios of the parts are drawn beside it, as an .svg.
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 from realportrait_core.config import MINI
+from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import RealPortraitError
 from realportrait_core.face.detect import MODEL_NAME
 from realportrait_core.train.stage import PRECISIONS
@@ -69,7 +70,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="of quality and departures: a folder of .mp4 clips in the form of heads256")
     parser.add_argument("--limit", type=int, help="of both: the first so many clips, by name; all by default")
     parser.add_argument("--frames", type=int, help="of both: so many frames of each clip; all by default")
-    parser.add_argument("--dit", type=Path, help="of quality: RealPortrait weights for any number of steps, .safetensors")
+    parser.add_argument("--dit", type=Path, help="RealPortrait weights for any number of steps, .safetensors: of quality; departures goes on from "
+                        "them, without from scratch")
     parser.add_argument("--distilled", type=Path,
                         help="of quality: weights for few steps, in a row of their own; by default the bundled ones")
     parser.add_argument("--detector", type=Path, help=f"of both: {MODEL_NAME}; by default where install.py puts it")
@@ -141,11 +143,14 @@ def main() -> None:
         report["departures"] = {
             "data": options.data.name, "clips": len(clips), "frames": options.frames, "left_out": left_out, "rows": [],
             "samples": len(index.paths), "minutes": options.minutes, "batch": options.batch, "precision": options.precision,
+            "dit": options.dit and options.dit.name,
         }
         show(departures.header())
         before = {}
-        stages, precision = departures.mini_stages(options.batch), PRECISIONS[options.precision]
-        for row in departures.rows(networks, clips, tried, index, stages, options.minutes, precision):
+        given = None if options.dit is None else load_dit(options.dit)
+        stages = departures.mini_stages(options.batch, 1.0 if given is None else departures.GOING_ON)
+        precision = PRECISIONS[options.precision]
+        for row in departures.rows(networks, clips, tried, index, stages, options.minutes, precision, given):
             show(departures.line(row, before))
             before[row.name] = row
             report["departures"]["rows"].append(asdict(row))

@@ -1,10 +1,12 @@
-"""What each departure from the paper is worth: MINI's DiT trained from scratch with it and without, at equal minutes of one core.
+"""What each departure from the paper is worth: MINI's DiT trained with it and without, at equal minutes of one core.
 
 All variants learn from the same samples and draw the same steps. Their time is the process's own CPU time, so that what else the
 machine does counts for none of them: a variant that is cheaper a step takes more steps. A third of it goes to the motion mapper
 (and draft) by themselves, the rest to clips; a variant whose loss does not ask the mapper for the frame's latent has no such first
-stage. A step of clips takes many seconds of a core: a few minutes are few steps, and tell no more than who starts fastest. What is
-scored is what a clip is sampled to, on clips that were not trained on, by the protocol of realportrait_core.eval `self`.
+stage. A step of clips takes many seconds of a core: from scratch a few minutes are few steps, and tell no more than who starts
+fastest. With weights to go on from, each variant starts from all of them that it has a place for: then a few minutes tell what it
+costs to do without a part that they have learned with. What is scored is what a clip is sampled to, on clips that were not trained
+on, by the protocol of realportrait_core.eval `self`.
 
 The standard error is that of the clips' paired differences: it says whether other clips would show the same. It does not say
 whether another training would; how far two of those lie apart shows in the row of MINI with another seed.
@@ -48,6 +50,7 @@ from .quality import WEIGHTS
 log = logging.getLogger("benchmarks")
 
 MAPS_SHARE = 1 / 3          # of a variant's minutes, for the motion mapper by itself
+GOING_ON = 0.25             # of a stage's rate, from trained weights
 GUIDANCES = (GUIDANCE, 1.0)
 # Metric -> its name, and decimals.
 METRICS = {"psnr_db": ("PSNR dB", 2), "st_lpips": ("ST-LPIPS", 4), "keypoint_error_px": ("keypoints px", 2)}
@@ -89,12 +92,26 @@ def variants(cfg: DiTConfig) -> dict[str, Variant]:
     }
 
 
-def mini_stages(batch: float) -> tuple[Stage, Stage]:
-    """Maps and clips as MINI learns by them, with `batch` times the portraits a step, but one at least."""
+def mini_stages(batch: float, rate: float = 1.0) -> tuple[Stage, Stage]:
+    """Maps and clips as MINI learns by them, at `rate` times their rate, with `batch` times the portraits a step, but one at least."""
     return tuple(
-        replace(stage, shapes=tuple(replace(shape, portraits=max(1, round(batch * shape.portraits))) for shape in stage.shapes))
+        replace(stage, lr=rate * stage.lr, shapes=tuple(
+            replace(shape, portraits=max(1, round(batch * shape.portraits))) for shape in stage.shapes
+        ))
         for stage in (MINI_MAPS, MINI_CLIPS)
     )
+
+
+def started(cfg: DiTConfig, given: RealPortraitDiT | None) -> RealPortraitDiT:
+    """From scratch; of the weights `given` those that have a place in it are taken over."""
+    dit = from_scratch(cfg)
+    if given is None:
+        return dit
+    theirs, ours = given.state_dict(), dit.state_dict()
+    if cfg.conditioner is None:
+        theirs |= {key.replace("conditioner.mapper.", "motion_net."): value for key, value in theirs.items()}
+    dit.load_state_dict(ours | {key: value for key, value in theirs.items() if key in ours and value.shape == ours[key].shape})
+    return dit
 
 
 class CoreMinutes(Budget):
@@ -139,17 +156,17 @@ def load_samples(folder: Path, networks: Networks) -> Index:
 
 def rows(
     networks: Networks, clips: list[Prepared], tried: dict[str, Variant], index: Index, stages: tuple[Stage, Stage], minutes: float,
-    precision: torch.dtype,
+    precision: torch.dtype, given: RealPortraitDiT | None = None,
 ) -> Iterator[Row]:
     """The static portrait, then a row for each variant, as soon as it is measured. stages: maps and clips;
-    minutes: of one core, for each variant."""
+    minutes: of one core, for each variant; given: weights to go on from."""
     if len(clips) < 2:
         raise InputError("A standard error takes two clips or more.")
     still = [clip.truth.portrait.expand_as(clip.truth.pictures) for clip in clips]
     yield Row(STATIC, None, (), 0, dict.fromkeys(GUIDANCES, figures(networks, clips, still)))
     for name, variant in tried.items():
         log.info("%s ...", name)
-        dit, steps = train(variant, networks, index, stages, minutes, precision)
+        dit, steps = train(variant, networks, index, stages, minutes, precision, given)
         with_dit = replace(networks, dit=dit.requires_grad_(False))
         found = {
             guidance: figures(networks, clips, [sample(with_dit, clip, guidance, precision) for clip in clips])
@@ -159,11 +176,12 @@ def rows(
 
 
 def train(
-    variant: Variant, networks: Networks, index: Index, stages: tuple[Stage, Stage], minutes: float, precision: torch.dtype
+    variant: Variant, networks: Networks, index: Index, stages: tuple[Stage, Stage], minutes: float, precision: torch.dtype,
+    given: RealPortraitDiT | None,
 ) -> tuple[RealPortraitDiT, tuple[int, ...]]:
     """The averaged weights, and the steps of each stage."""
     torch.manual_seed(variant.seed)
-    dit, steps = from_scratch(variant.cfg), []
+    dit, steps = started(variant.cfg, given), []
     with tempfile.TemporaryDirectory() as folder:
         for stage, share in variant.plan(stages):
             checkpoint = Path(folder) / f"{len(steps)}.ckpt"

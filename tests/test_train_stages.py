@@ -790,5 +790,20 @@ def test_departures_are_trained_for_equal_time_and_set_side_by_side(index, vid2v
         next(departures.rows(networks, clips[:1], tried, index, stages, 1.0, torch.float32))
 
 
+def test_a_variant_starts_from_the_weights_that_it_has_a_place_for():
+    torch.manual_seed(0)
+    given = from_scratch(conditioned(draft_widths=(8, 8, 8), motion_blocks=1))
+    for variant in departures.variants(given.cfg).values():
+        ours, theirs = departures.started(variant.cfg, given).state_dict(), given.state_dict()
+        taken = {key for key, value in ours.items() if key in theirs and torch.equal(value, theirs[key])}
+        assert {key for key in ours if key.startswith(("blocks.", "controlnet."))} <= taken
+        if variant.cfg.conditioner is None:
+            assert torch.equal(ours["motion_net.0.weight"], theirs["conditioner.mapper.0.weight"])
+        else:
+            assert "conditioner.mapper.0.weight" in taken
+    whole = departures.started(given.cfg, given).state_dict()
+    assert all(torch.equal(value, whole[key]) for key, value in given.state_dict().items())
+
+
 def test_a_difference_is_known_as_well_as_its_clips_agree():
     assert departures.difference([3.0, 4.0, 8.0], [2.0, 2.0, 5.0]) == pytest.approx((2.0, 1 / 3**0.5))
