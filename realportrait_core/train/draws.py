@@ -1,4 +1,5 @@
-"""What a step takes from a bank, drawn on its device: crops for the decoder, faces for M, pairs for F, W and G, clips for the DiT.
+"""What a step takes from a bank, drawn on its device: crops for the decoder, faces for M, pairs for F, W and G, clips for the
+DiT, and of turned photographs the same.
 
 Random numbers are those of the device's own generator, and nothing here makes the host wait for it.
 """
@@ -11,12 +12,14 @@ from ..generate import KEYPOINT_PX
 from ..vid2vid.appearance import AppearanceExtractor
 from ..vid2vid.keypoints import Pose, place, transform
 from ..vid2vid.retarget import Motion, relative
-from .bank import Bank
+from .bank import Bank, Clips
 from .batch import Batch, stratified_times
 from .motion import recolour
+from .photo_faces import seen_in
 from .stages import Shape
 from .store import crop_batch, inverted, jitter, to_unit
 from .truth import pick
+from .turned import TurnedPhotos
 from .warp import Faces, weight_of
 
 UNMOVED = 0.12              # of the draws leave the motion out, so that guidance by its absence is learned
@@ -28,7 +31,7 @@ def some(most: int, shape: tuple[int, ...], device: torch.device) -> torch.Tenso
     return torch.randint(most, shape, device=device)
 
 
-def images(bank: Bank, clips: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+def images(bank: Clips, clips: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
     """(B, 3, S, S) in [0, 1]."""
     return bank.frames[clips, frames].float() / 255
 
@@ -53,6 +56,20 @@ def motion_faces(bank: Bank, count: int, size: int) -> tuple[torch.Tensor, Pose]
     crops = jitter(crops, scale=0.1, shift=0.04, degrees=6.0)
     pictures = crop_batch(images(bank, clips, frames), crops, size)
     return recolour(pictures, bank.device), pick(bank.heads, clips, frames, to_unit(crops))[0]
+
+
+def turned_faces(photos: TurnedPhotos, count: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pairs of a photo and itself turned, one after the other, in crops and colours as those of motion_faces: pictures
+    (count, 3, size, size) and what photo_faces.turned_terms takes, places (count, 26, 2) and turns (count / 2, 3, 3)."""
+    device, pairs = photos.device, count // 2
+    number, of_clip = some(len(photos), (pairs,), device), torch.rand(pairs, 1, 1, 1, device=device) < 0.5
+    other = 1 + some(photos.length - 1, (pairs,), device)
+    clips, frames = number.repeat_interleave(2), torch.stack([torch.zeros_like(other), other], 1).flatten()
+    own = photos.portrait_crops[clips, frames].unflatten(0, (pairs, 2))
+    crops = torch.where(of_clip, photos.clip_crops[number][:, None], own).flatten(0, 1)
+    crops = jitter(crops, scale=0.1, shift=0.04, degrees=6.0)
+    pictures = recolour(crop_batch(images(photos, clips, frames), crops, size), device)
+    return pictures, *seen_in(crops, photos.keypoints[clips, frames], photos.rotation[number, other])
 
 
 def renderer_faces(bank: Bank, portraits: int, drivers: int, crop: int, size: int) -> Faces:
@@ -83,15 +100,29 @@ def dit_batch(
     own = some(bank.length, (shape.portraits,), device)
     starts = some(bank.length - shape.reach + 1, (shape.portraits, shape.clips, 1), device)
     frames = starts + shape.stride * torch.arange(shape.frames, device=device)          # (R, N, L)
-    count = shape.portraits * shape.clips * shape.draws
-    t = stratified_times(count, timesteps, device=device)
-    conditional = training_mask(count, shape.frames, device=device)
-    left_out = torch.rand(count, device=device) < unmoved
-    return batch_of(bank, appearance, clips, own, frames, t, conditional, left_out, pictures)
+    return batch_of(bank, appearance, clips, own, frames, *chances(frames, shape.draws, timesteps, unmoved), pictures)
+
+
+def photo_batch(
+    photos: TurnedPhotos, appearance: AppearanceExtractor, pairs: int, draws: int, timesteps: int, unmoved: float = UNMOVED,
+    pictures: bool = False,
+) -> Batch:
+    """Single frames: the portrait is a photo turned, and its driving frame the photo itself."""
+    clips, own = some(len(photos), (pairs,), photos.device), 1 + some(photos.length - 1, (pairs,), photos.device)
+    frames = torch.zeros_like(clips)[:, None, None]                                     # (R, 1, 1)
+    return batch_of(photos, appearance, clips, own, frames, *chances(frames, draws, timesteps, unmoved), pictures)
+
+
+def chances(frames: torch.Tensor, draws: int, timesteps: int, unmoved: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """t (B,), conditional (B, L) and unmoved (B,) of `draws` draws of every clip of frames (R, N, L)."""
+    portraits, clips, length = frames.shape
+    count, device = portraits * clips * draws, frames.device
+    t, conditional = stratified_times(count, timesteps, device=device), training_mask(count, length, device=device)
+    return t, conditional, torch.rand(count, device=device) < unmoved
 
 
 def batch_of(
-    bank: Bank, appearance: AppearanceExtractor, clips: torch.Tensor, own: torch.Tensor, frames: torch.Tensor, t: torch.Tensor,
+    bank: Clips, appearance: AppearanceExtractor, clips: torch.Tensor, own: torch.Tensor, frames: torch.Tensor, t: torch.Tensor,
     conditional: torch.Tensor, unmoved: torch.Tensor, pictures: bool,
 ) -> Batch:
     """clips, own (R,) and frames (R, N, L) of the bank; t (B,), conditional (B, L) and unmoved (B,) of all draws.
@@ -114,7 +145,7 @@ def batch_of(
 
 
 def driven(
-    bank: Bank, clips: torch.Tensor, own: torch.Tensor, frames: torch.Tensor, crops: torch.Tensor
+    bank: Clips, clips: torch.Tensor, own: torch.Tensor, frames: torch.Tensor, crops: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """x_s (R, K, 3), x_d (R, F, K, 3) and the facial masks (R, F, 2, 3) on the portrait's frame, of frames (R, F) of clips (R,)."""
     count = frames.shape[1]
