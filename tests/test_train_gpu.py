@@ -38,6 +38,7 @@ from realportrait_core.train.recipe import nearer_to_the_truth
 from realportrait_core.train.stages import Shape
 from realportrait_core.train.store import crop_batch, inverted
 from realportrait_core.train.truth import NUM_KP, READ, head_truth, load_heads
+from realportrait_core.train.warp import beside
 from realportrait_core.train.writer import FILES, Writer
 from realportrait_core.turn.keypoints import KNOWN
 from realportrait_core.vae import TinyVAE, load_vae, save_vae
@@ -71,14 +72,14 @@ LOAD = Load(
 LOSSES = {
     "decoder": (phases.decoder_loss, lambda state: state.vae.taesd_decoder),
     "motion": (phases.motion_loss, phases.motion_of),
-    "renderer": (phases.renderer_loss, phases.renderer_of),
+    "renderer": (lambda state, model: phases.renderer_loss(state, model, phases.renderer_draws(state)), phases.renderer_of),
     "maps": (phases.maps_loss, lambda state: state.dit),
     "clips": (phases.clips_loss, lambda state: state.dit),
     "student": (phases.student_loss, lambda state: state.student),
 }
 
 
-WITH_PHOTOS = ("motion", "maps", "clips", "student")        # and the decoder, which mixes them with frames
+TELL_OF_PHOTOS = ("motion", "maps", "clips", "student")     # what the decoder and the renderer log is of all pictures
 
 
 def bank_of(clips: int, frames: int, device: str, photos: int = 2, size: int = SIZE) -> Bank:
@@ -231,7 +232,7 @@ def test_every_loss_falls(name, bank, photos, tmp_path, monkeypatch):
     for number in range(12):
         torch.manual_seed(2)                            # the same draws: what is learned shows at once
         value, scalars = loss(4 * number)
-        assert any(said.startswith("photo") for said in scalars) == (name in WITH_PHOTOS)
+        assert any(said.startswith("photo") for said in scalars) == (name in TELL_OF_PHOTOS)
         value.backward()
         norm = flat.step(3e-3)
         assert torch.isfinite(norm)
@@ -357,6 +358,24 @@ def test_a_turned_photo_shows_its_keypoints_where_they_are_said_to_be(photos):
     found = torch.nn.functional.grid_sample(pictures.mean(1, keepdim=True), places[:, None, (22, 23, 14, 15)], align_corners=False)
     eyes, below = found[:, 0, 0].unflatten(1, (2, 2)).mean(2).unbind(1)
     assert (places[:, list(KNOWN)].abs() < 1).float().mean() > 0.95 and (eyes < below).float().mean() > 0.8
+
+
+def test_the_flow_of_photographs_is_that_of_their_pictures(photos):
+    """The portrait, fetched from where the flow says, is the target; the mesh knows the flow at its points."""
+    torch.manual_seed(0)
+    faces = draws.photo_faces(photos, 12, 64, 64)
+    assert len(faces.x_s) == len(faces.x_d) == 12 and faces.surface_r.shape == (12, 128, 3) == faces.surface_d.shape
+
+    def at(pictures, points):
+        return torch.nn.functional.grid_sample(pictures, points[:, None, :, :2], align_corners=False)[:, :, 0]
+
+    target = at(faces.target, faces.surface_d)
+    inside = (faces.surface_d[..., :2].abs().amax(-1) < 0.9) & (at(faces.weight, faces.surface_d)[:, 0] > 0.9)
+    apart = [(at(faces.face_r, points) - target).abs().mean(1) for points in (faces.surface_r, faces.surface_d)]
+    moved, still = (each[inside].mean() for each in apart)
+    assert inside.float().mean() > 0.5 and moved < 0.7 * still
+    both = beside(faces, faces)
+    assert both.portrait.tolist() == list(range(24)) and torch.equal(both.x_s[both.portrait[12:]], faces.x_s)
 
 
 def test_poses_lean_to_what_m_reads(bank, tmp_path):

@@ -62,8 +62,7 @@ def turned_faces(photos: TurnedPhotos, count: int, size: int) -> tuple[torch.Ten
     """Pairs of a photo and itself turned, one after the other, in crops and colours as those of motion_faces: pictures
     (count, 3, size, size) and what photo_faces.turned_terms takes, places (count, 26, 2) and turns (count / 2, 3, 3)."""
     device, pairs = photos.device, count // 2
-    number, of_clip = some(len(photos), (pairs,), device), torch.rand(pairs, 1, 1, 1, device=device) < 0.5
-    other = 1 + some(photos.length - 1, (pairs,), device)
+    (number, other), of_clip = turned_pairs(photos, pairs), torch.rand(pairs, 1, 1, 1, device=device) < 0.5
     clips, frames = number.repeat_interleave(2), torch.stack([torch.zeros_like(other), other], 1).flatten()
     own = photos.portrait_crops[clips, frames].unflatten(0, (pairs, 2))
     crops = torch.where(of_clip, photos.clip_crops[number][:, None], own).flatten(0, 1)
@@ -80,13 +79,44 @@ def renderer_faces(bank: Bank, portraits: int, drivers: int, crop: int, size: in
     crops_r = jitter(bank.portrait_crops[clips, own], 0.05, 0.02, 3.0)
     pose_r, surface_r = pick(bank.heads, clips, own, to_unit(crops_r))
     face_r = crop_batch(images(bank, clips, own), crops_r, crop)
-    clips = clips.repeat_interleave(order[:, 1:1 + drivers].shape[1])
+    portrait = torch.arange(portraits, device=bank.device).repeat_interleave(order[:, 1:1 + drivers].shape[1])
+    clips = clips[portrait]
     crops_d = jitter(bank.clip_crops[clips], 0.05, 0.02, 0.0)
     pose_d, surface_d = pick(bank.heads, clips, driving, to_unit(crops_d))
     pictures, x_d = images(bank, clips, driving), transform(pose_d)
     alpha = F.interpolate(bank.alpha[clips, driving][:, None].float() / 255, size=bank.size, mode="bilinear")
     target, weight = crop_batch(pictures, crops_d, size), weight_of(pictures, alpha, crops_d, x_d, size)
-    return Faces(face_r, transform(pose_r), x_d, surface_r, surface_d, target, weight)
+    return Faces(face_r, transform(pose_r), x_d, surface_r, surface_d, target, weight, portrait)
+
+
+def photo_faces(photos: TurnedPhotos, pairs: int, crop: int, size: int) -> Faces:
+    """Portraits that are photos turned, each with the photo itself as its driving face; what the portrait does not show has no
+    weight. Faces of crop px, targets of size px."""
+    clips, own = turned_pairs(photos, pairs)
+    number = clips * photos.length
+    crops_r, crops_d = photos.portrait_crops[clips, own], photos.clip_crops[clips]
+    x_s, x_d = transform(photos.portrait_poses[number + own]), transform(photos.driver_poses[number])
+    pictures = images(photos, clips, torch.zeros_like(clips))
+    share, seen = (F.interpolate(quarter[:, None].float() / 255, size=photos.size, mode="bilinear")
+                   for quarter in (photos.share[clips], photos.seen[clips, own]))
+    return Faces(
+        crop_batch(images(photos, clips, own), crops_r, crop), x_s, x_d, surface_in(crops_r, photos.surface[clips, own], x_s),
+        surface_in(crops_d, photos.surface[clips, 0], x_d), crop_batch(pictures, crops_d, size),
+        weight_of(pictures, share, crops_d, x_d, size) * crop_batch(seen, crops_d, size), torch.arange(pairs, device=photos.device),
+    )
+
+
+def turned_pairs(photos: TurnedPhotos, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips, and of each a frame in which the head is turned: (pairs,) both."""
+    return some(len(photos), (pairs,), photos.device), 1 + some(photos.length - 1, (pairs,), photos.device)
+
+
+def surface_in(crops: torch.Tensor, surface: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Points (B, P, 3) px of a mesh in the units of crops (B, 3, 3), their depth where that of the keypoints x (B, K, 3) is."""
+    unit = to_unit(crops)
+    zoom = torch.linalg.vector_norm(unit[:, 0, :2], dim=-1)[:, None, None]              # crop units a px
+    flat = surface[..., :2] @ unit[..., :2].mT + unit[:, None, :, 2]
+    return torch.cat([flat, zoom * surface[..., 2:] + x[..., 2:].mean(1, keepdim=True)], -1)
 
 
 # Clips
@@ -108,7 +138,7 @@ def photo_batch(
     pictures: bool = False,
 ) -> Batch:
     """Single frames: the portrait is a photo turned, and its driving frame the photo itself."""
-    clips, own = some(len(photos), (pairs,), photos.device), 1 + some(photos.length - 1, (pairs,), photos.device)
+    clips, own = turned_pairs(photos, pairs)
     frames = torch.zeros_like(clips)[:, None, None]                                     # (R, 1, 1)
     return batch_of(photos, appearance, clips, own, frames, *chances(frames, draws, timesteps, unmoved), pictures)
 

@@ -25,7 +25,7 @@ from ..vid2vid.motion import pose_from_raw
 from .appearance import Appearance
 from .bank import Bank, leaning
 from .dit import ENDS, Objective, Reading, autocast, loss_of, motion_readers
-from .draws import UNMOVED, decoder_pictures, dit_batch, motion_faces, photo_batch, renderer_faces, turned_faces
+from .draws import UNMOVED, decoder_pictures, dit_batch, motion_faces, photo_batch, photo_faces, renderer_faces, turned_faces
 from .flat import Flat
 from .gauge import Gauge
 from .loop import LOWEST_RATE, recalibrate
@@ -35,7 +35,7 @@ from .stages import Shape
 from .student import Student
 from .turned import TurnedPhotos, read_again
 from .vae import psnr
-from .warp import PAINT_EVERY, Renderer, fit_readout, painting_loss, warp_faces
+from .warp import PAINT_EVERY, Faces, Renderer, beside, fit_readout, painting_loss, warp_faces
 from .writer import Writer
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ WARMUPS = {"decoder": 50, "motion": 50, "renderer": 50, "maps": 50, "clips": 50,
 AVERAGES = {"decoder": 0.995, "motion": 0.998, "renderer": 0.998, "maps": 0.99, "clips": 0.995, "student": 0.995}
 FACE, READ, EVEN = 3.0, 1.0, 0.03       # see stages.Stage
 RECALIBRATED = 8            # batches by which batch norms are set for averaged weights
-PAIRS = 0.25                # of what a step of the DiT takes are pairs of photographs, where there are any: a pair is two pictures
+PAIRS = 0.25                # of a step's pictures, but M's, are pairs of photographs, where there are any: a pair is two pictures
 READOUT_BATCHES = 2         # by which the readout is fitted: of a GPU's size each
 COMPILE_PAYS = 3.0          # minutes of a phase from which compiling the blocks should pay: some 40 s, for a third of the rest
 
@@ -249,10 +249,11 @@ def renderer(state: State, minutes: float) -> None:
     """F, W and G together."""
     state.writer.changes("vid2vid")
     model = renderer_of(state)
-    loss = renderer_loss(state, model)
+    draw = renderer_draws(state)
+    loss = renderer_loss(state, model, draw)
     with learning(model):
         with torch.no_grad():
-            drawn = [renderer_draw(state) for _ in range(READOUT_BATCHES)]
+            drawn = [draw() for _ in range(READOUT_BATCHES)]
             fit_readout(model.readout, [(warp_faces(model, faces, state.mixed)[0], faces) for faces in drawn])
             del drawn
 
@@ -260,8 +261,7 @@ def renderer(state: State, minutes: float) -> None:
             recalibrate(model, loss, RECALIBRATED)
             model.train()
 
-        faces = state.load.portraits * state.load.drivers
-        train(state, "renderer", model, loss, minutes, faces, "faces", ("readout",), settle=settle)
+        train(state, "renderer", model, loss, minutes, frames_of(state, renderer_shape(state)), "faces", ("readout",), settle=settle)
 
 
 def renderer_of(state: State) -> Renderer:
@@ -273,15 +273,27 @@ def renderer_of(state: State) -> Renderer:
     return model
 
 
-def renderer_draw(state: State):
-    cfg = state.cfg.vid2vid
+def renderer_shape(state: State) -> Shape:
+    """Driving faces as frames."""
+    return Shape(state.load.portraits, frames=state.load.drivers)
+
+
+def renderer_draws(state: State) -> Callable[[], Faces]:
+    """Draws the faces of a step, those of photographs last."""
+    cfg, photos = state.cfg.vid2vid, photos_of(state)
     size = 4 * cfg.feature_size * cfg.upscale           # px, side of G's picture
-    return renderer_faces(state.bank, state.load.portraits, state.load.drivers, cfg.crop_size, size)
+    shape, pairs = with_photos(state, renderer_shape(state))
+
+    def draw() -> Faces:
+        faces = renderer_faces(state.bank, shape.portraits, shape.frames, cfg.crop_size, size)
+        return faces if photos is None else beside(faces, photo_faces(photos, pairs, cfg.crop_size, size))
+
+    return draw
 
 
-def renderer_loss(state: State, model: Renderer) -> Loss:
+def renderer_loss(state: State, model: Renderer, draw: Callable[[], Faces]) -> Loss:
     def loss(step: int):
-        faces = renderer_draw(state)
+        faces = draw()
         warped, flow = warp_faces(model, faces, state.mixed)
         return painting_loss(model, faces, warped, flow, step % PAINT_EVERY == 0, state.mixed)
 
@@ -345,7 +357,7 @@ def batch_loss(
     """The loss of `objective` on batches of the bank, and where there are photographs on pairs of them too; what it logs beside it
     is in its `scalars`."""
     vid2vid, bank = state.vid2vid, leaning(state.bank, state.vid2vid.motion, state.share)
-    photos = None if state.turned is None else read_again(state.turned, vid2vid.motion)
+    photos = photos_of(state)
     shape, pairs = with_photos(state, shape)
 
     def loss(step: int):
@@ -360,6 +372,11 @@ def batch_loss(
         return torch.lerp(value, of_photos, PAIRS), scalars | {"photos": of_photos.detach()}
 
     return loss
+
+
+def photos_of(state: State) -> TurnedPhotos | None:
+    """Turned photographs, as M reads them now."""
+    return None if state.turned is None else read_again(state.turned, state.vid2vid.motion)
 
 
 def with_photos(state: State, shape: Shape) -> tuple[Shape, int]:

@@ -9,17 +9,19 @@ import time
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..face.crop import face_ellipse
 from ..turn.change import Limits, random_changes
 from ..turn.dataset import augmented
-from ..turn.keypoints import seen_keypoints
+from ..turn.keypoints import KNOWN, seen_keypoints
+from ..turn.topology import POINTS
 from ..turn.turning import turn
 from ..vae import TinyVAE
 from ..vid2vid.keypoints import cat, rotation_matrix
 from ..vid2vid.motion import MotionExtractor
-from .bank import ENCODED_AT_ONCE, Clips, read_poses
+from .bank import ALPHA_DOWN, ENCODED_AT_ONCE, Clips, read_poses
 from .pack import Packed
 from .photo_faces import WIDER, mesh_crops
 from .photos import FIVE
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 TURNS = 4                   # frames of a clip besides the photo itself
 TURNED_AT_ONCE = 32         # photos
+SURFACE = tuple(i * POINTS // 128 for i in range(128))      # points of the mesh, as many as the truth of rendered heads has
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class TurnedPhotos(Clips):
 
     keypoints: Tensor           # (N, T, 26, 2) px by the mesh, 0 where it has none
     rotation: Tensor            # (N, T, 3, 3) of the head from frame 0 to this one, for row vectors
+    surface: Tensor             # (N, T, P, 3) px, points of the mesh; depth from the keypoints' middle, smaller nearer
+    share: Tensor               # (N, S / 4, S / 4) uint8, how much of the head's motion a place of frame 0 takes part in, of 255
+    seen: Tensor                # (N, T, S / 4, S / 4) uint8, how much of a place of frame 0 the frame shows, of 255
 
 
 def turn_photos(
@@ -72,13 +78,23 @@ def turn_some(packed: Packed, chosen: Tensor, vae: TinyVAE, motion: MotionExtrac
     points = mesh[:, :, FIVE, :2].cpu()
     portrait, clip = (crops.to(device) for crops in mesh_crops(points))
     face = (face_ellipse(points) / WIDER).to(device)
+    keypoints, _ = seen_keypoints(mesh.flatten(0, 1))
+    keypoints = keypoints.unflatten(0, frames.shape[:2])
+    surface = mesh[:, :, SURFACE].clone()
+    surface[..., 2] -= keypoints[:, :, KNOWN, 2].mean(2, keepdim=True)
+    seen = torch.cat([torch.ones_like(turned.hidden[:, :1]), 1 - turned.hidden], 1)     # (N, T, S, S)
     angles = (angle.flatten() for angle in (change.pitch, change.yaw, change.roll))
     rotation = rotation_matrix(*angles).unflatten(0, change.yaw.shape)
     none = torch.eye(3, device=device).expand(len(chosen), 1, 3, 3)
     return TurnedPhotos(
         frames, latents.unflatten(0, frames.shape[:2]), portrait, clip, face, *read_poses(motion, frames, portrait, clip),
-        seen_keypoints(mesh.flatten(0, 1))[0][..., :2].unflatten(0, frames.shape[:2]), torch.cat([none, rotation], 1),
+        keypoints[..., :2], torch.cat([none, rotation], 1), surface, quarter(turned.share), quarter(seen),
     )
+
+
+def quarter(shares: Tensor) -> Tensor:
+    """Of pictures (..., S, S) in 0..1, at a quarter of the size: uint8, of 255."""
+    return (F.avg_pool2d(shares, ALPHA_DOWN) * 255).round().to(torch.uint8)
 
 
 def joined(parts: list[TurnedPhotos]) -> TurnedPhotos:
