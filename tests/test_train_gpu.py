@@ -23,8 +23,8 @@ from realportrait_core.errors import InputError
 from realportrait_core.face.crop import clip_crop
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.train import __main__ as command
-from realportrait_core.train import batch, draws, gauge, gpu, pack, phases, shards, truth, writer
-from realportrait_core.train.bank import Bank, Row, gather, leaning
+from realportrait_core.train import batch, draws, gauge, gpu, pack, phases, shards, truth, turned, writer
+from realportrait_core.train.bank import Bank, Clips, Row, gather, leaning
 from realportrait_core.train.data.frozen import freeze_segment
 from realportrait_core.train.dit import from_scratch, motion_readers
 from realportrait_core.train.five import five_points
@@ -33,17 +33,21 @@ from realportrait_core.train.heads import load_rig
 from realportrait_core.train.loop import make_optimizers
 from realportrait_core.train.motion import unfolded
 from realportrait_core.train.phases import Load, State
+from realportrait_core.train.photos import FIVE
 from realportrait_core.train.recipe import nearer_to_the_truth
 from realportrait_core.train.stages import Shape
 from realportrait_core.train.store import crop_batch, inverted
 from realportrait_core.train.truth import NUM_KP, READ, head_truth, load_heads
+from realportrait_core.train.warp import beside
 from realportrait_core.train.writer import FILES, Writer
+from realportrait_core.turn.keypoints import KNOWN
 from realportrait_core.vae import TinyVAE, load_vae, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
-from realportrait_core.vid2vid.keypoints import transform
+from realportrait_core.vid2vid.keypoints import angle_between, transform
 from realportrait_core.vid2vid.warp import head_turn, head_turn_on_device
 from test_heads import find_wheel
+from test_turn import made_up_face, write_face
 
 CLIPS = yunet.ROOT / "tests" / "data"
 NAMES = ("800000", "810000")
@@ -68,11 +72,14 @@ LOAD = Load(
 LOSSES = {
     "decoder": (phases.decoder_loss, lambda state: state.vae.taesd_decoder),
     "motion": (phases.motion_loss, phases.motion_of),
-    "renderer": (phases.renderer_loss, phases.renderer_of),
+    "renderer": (lambda state, model: phases.renderer_loss(state, model, phases.renderer_draws(state)), phases.renderer_of),
     "maps": (phases.maps_loss, lambda state: state.dit),
     "clips": (phases.clips_loss, lambda state: state.dit),
     "student": (phases.student_loss, lambda state: state.student),
 }
+
+
+TELL_OF_PHOTOS = ("motion", "maps", "clips", "student")     # what the decoder and the renderer log is of all pictures
 
 
 def bank_of(clips: int, frames: int, device: str, photos: int = 2, size: int = SIZE) -> Bank:
@@ -95,7 +102,35 @@ def bank_of(clips: int, frames: int, device: str, photos: int = 2, size: int = S
     return moved(real, device)
 
 
-def moved(bank: Bank, device: str) -> Bank:
+def photographs(size: int = SIZE) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two "photographs" (2, 3, size, size) uint8, frames of the clips of tests/data, with a made-up mesh (2, 478, 3) where the five
+    points (2, 5, 2) are; px."""
+    av, frames = pytest.importorskip("av"), []
+    for name in NAMES:
+        with av.open(str(CLIPS / f"{name}.mp4")) as video:
+            frames.append(torch.from_numpy(next(video.decode(video=0)).to_ndarray(format="rgb24")).movedim(-1, 0))
+    frames = torch.stack(frames)
+    pictures = torch.nn.functional.interpolate(frames.float(), (size, size), mode="area").round().byte()
+    five = torch.from_numpy(np.stack([five_points(clip[:1])[0] for clip in load_heads(CLIPS)[0].surface.double().numpy()]))
+    five = (five * size / 256).float()
+    rest = torch.cat([made_up_face().rest, torch.tensor([[-3.2, 2.7, 4.0]] * 5 + [[3.2, 2.7, 4.0]] * 5)])
+    unit = (five[:, 1] - five[:, 0]).norm(dim=-1)[:, None, None] / 6.4                  # px a cm
+    middle = torch.cat([five[:, :2].mean(1), torch.zeros(2, 1)], 1)[:, None]
+    mesh = (rest - torch.tensor([0, 2.7, 0])) * torch.tensor([1, -1, -1]) * unit + middle
+    mesh[:, FIVE, :2] = five
+    return pictures, mesh, five
+
+
+@pytest.fixture(scope="module")
+def photos() -> turned.TurnedPhotos:
+    """Six clips of two photographs."""
+    torch.manual_seed(0)
+    packed = pack.Packed(None, *photographs(), made_up_face())
+    vae, motion = TinyVAE((4, 4, 4, 4)).requires_grad_(False), FaceVid2Vid(TOY.vid2vid).motion.eval()
+    return turned.turn_photos(packed, vae, motion, torch.device("cpu"), 60.0, most=6)
+
+
+def moved(bank: Clips, device: str) -> Clips:
     """On another device, a fake one too: of the same shapes there."""
     def there(value):
         if isinstance(value, torch.Tensor):
@@ -105,14 +140,15 @@ def moved(bank: Bank, device: str) -> Bank:
     return there(bank)
 
 
-def state_of(bank: Bank, device: str, out: Path) -> State:
+def state_of(bank: Bank, device: str, out: Path, photos: turned.TurnedPhotos | None = None) -> State:
     torch.manual_seed(0)
     with torch.device(device):
         vid2vid, dit, vae = FaceVid2Vid(TOY.vid2vid), from_scratch(TOY.dit), TinyVAE((4, 4, 4, 4))
         student = from_scratch(replace(TOY.dit, distilled_steps=4))
     for network in (vid2vid, dit, vae, student):
         network.eval().requires_grad_(False)
-    return State(TOY, vid2vid, vae, dit, student, bank, bank, torch.device(device), torch.float32, Writer(out), 1e12, LOAD)
+    return State(TOY, vid2vid, vae, dit, student, bank, bank, torch.device(device), torch.float32, Writer(out), 1e12, LOAD,
+                 turned=photos)
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +194,11 @@ def step_of(name: str, state: State):
 # Steps
 
 
+@pytest.mark.parametrize("with_photos", [False, True])
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_step_runs_on_the_meta_device(name, bank, tmp_path):
+def test_a_step_runs_on_the_meta_device(name, with_photos, bank, photos, tmp_path):
     """Forwards, backwards and the weights' step: a tensor left on the CPU fails."""
-    loss, flat = step_of(name, state_of(moved(bank, "meta"), "meta", tmp_path))
+    loss, flat = step_of(name, state_of(moved(bank, "meta"), "meta", tmp_path, moved(photos, "meta") if with_photos else None))
     for number in (0, 1):
         with NoWaiting():
             value, scalars = loss(number)
@@ -171,11 +208,11 @@ def test_a_step_runs_on_the_meta_device(name, bank, tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {"decoder", "student"}))
-def test_a_step_runs_on_a_gpu_that_is_not_there(name, bank, tmp_path):
+def test_a_step_runs_on_a_gpu_that_is_not_there(name, bank, photos, tmp_path):
     """With tensors that claim to be on a CUDA device, for which PyTorch is stricter than for meta; no backward pass is possible, and
     where a discriminator learns the loss has one in it."""
     with FakeTensorMode():
-        loss, flat = step_of(name, state_of(moved(bank, "cuda"), "cuda", tmp_path))
+        loss, flat = step_of(name, state_of(moved(bank, "cuda"), "cuda", tmp_path, moved(photos, "cuda")))
         for number in (0, 1):
             with NoWaiting():
                 value, scalars = loss(number)
@@ -187,14 +224,15 @@ def test_a_step_runs_on_a_gpu_that_is_not_there(name, bank, tmp_path):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_falls(name, bank, tmp_path, monkeypatch):
+def test_every_loss_falls(name, bank, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(phases, "EVEN", 0.0)            # by which a frame weighs the more, the better it is
     torch.manual_seed(1)
-    loss, flat = step_of(name, state_of(bank, "cpu", tmp_path))
+    loss, flat = step_of(name, state_of(bank, "cpu", tmp_path, photos))
     values = []
     for number in range(12):
         torch.manual_seed(2)                            # the same draws: what is learned shows at once
-        value, _ = loss(4 * number)
+        value, scalars = loss(4 * number)
+        assert any(said.startswith("photo") for said in scalars) == (name in TELL_OF_PHOTOS)
         value.backward()
         norm = flat.step(3e-3)
         assert torch.isfinite(norm)
@@ -291,6 +329,53 @@ def test_draws_lie_in_their_clips_and_unmoved_is_rare(bank, tmp_path):
     assert 0.04 < share < 0.25
     times = torch.cat([each.t[:, 0] for each in seen]).float()
     assert 400 < times.mean() < 600
+
+
+def test_a_photo_is_driven_by_itself_and_the_portrait_is_turned(photos, bank, tmp_path):
+    """Every portrait reads M's keypoints, and what shall be made is the photo as it is."""
+    torch.manual_seed(0)
+    vid2vid = state_of(bank, "cpu", tmp_path).vid2vid
+    photos = turned.read_again(photos, vid2vid.motion)
+    made = draws.photo_batch(photos, vid2vid.appearance, 8, 2, 1000, pictures=True)
+    assert made.z.shape == (8, 1, 4, 8, 8) and made.noise.shape == (16, 1, 4, 8, 8) and made.x_d.shape == (8, 1, NUM_KP, 3)
+    clips = (made.pictures[:, :1] == photos.frames[None, :, 0]).flatten(2).all(2).long().argmax(1)
+    assert torch.equal(made.pictures[:, 0], photos.frames[clips, 0]) and torch.equal(made.z[:, 0], photos.latents[clips, 0].float())
+    own = (made.z_r[:, None] == photos.latents[clips].float()).flatten(2).all(2).long().argmax(1)
+    assert (own > 0).all() and torch.equal(made.z_r, photos.latents[clips, own].float())
+    crops = photos.portrait_crops[clips, own]
+    read = vid2vid.motion(crop_batch(photos.frames[clips, own].float() / 255, crops, TOY.vid2vid.crop_size))
+    torch.testing.assert_close(made.x_s, transform(read), atol=1e-3, rtol=1e-3)
+
+
+def test_a_turned_photo_shows_its_keypoints_where_they_are_said_to_be(photos):
+    """The iris is the mesh's, and the picture around it that of the photo: darker than the skin below it."""
+    assert torch.equal(photos.rotation[:, 0], torch.eye(3).expand(len(photos), 3, 3)) and photos.length == 1 + turned.TURNS
+    angle = angle_between(photos.rotation[:, 1:].flatten(0, 1), torch.eye(3).expand(len(photos) * turned.TURNS, 3, 3))
+    assert 2 < angle.median() < 18
+    torch.manual_seed(0)
+    pictures, places, turns = draws.turned_faces(photos, 64, TOY.vid2vid.crop_size)
+    assert pictures.shape == (64, 3, 32, 32) and places.shape == (64, NUM_KP, 2) and turns.shape == (32, 3, 3)
+    found = torch.nn.functional.grid_sample(pictures.mean(1, keepdim=True), places[:, None, (22, 23, 14, 15)], align_corners=False)
+    eyes, below = found[:, 0, 0].unflatten(1, (2, 2)).mean(2).unbind(1)
+    assert (places[:, list(KNOWN)].abs() < 1).float().mean() > 0.95 and (eyes < below).float().mean() > 0.8
+
+
+def test_the_flow_of_photographs_is_that_of_their_pictures(photos):
+    """The portrait, fetched from where the flow says, is the target; the mesh knows the flow at its points."""
+    torch.manual_seed(0)
+    faces = draws.photo_faces(photos, 12, 64, 64)
+    assert len(faces.x_s) == len(faces.x_d) == 12 and faces.surface_r.shape == (12, 128, 3) == faces.surface_d.shape
+
+    def at(pictures, points):
+        return torch.nn.functional.grid_sample(pictures, points[:, None, :, :2], align_corners=False)[:, :, 0]
+
+    target = at(faces.target, faces.surface_d)
+    inside = (faces.surface_d[..., :2].abs().amax(-1) < 0.9) & (at(faces.weight, faces.surface_d)[:, 0] > 0.9)
+    apart = [(at(faces.face_r, points) - target).abs().mean(1) for points in (faces.surface_r, faces.surface_d)]
+    moved, still = (each[inside].mean() for each in apart)
+    assert inside.float().mean() > 0.5 and moved < 0.7 * still
+    both = beside(faces, faces)
+    assert both.portrait.tolist() == list(range(24)) and torch.equal(both.x_s[both.portrait[12:]], faces.x_s)
 
 
 def test_poses_lean_to_what_m_reads(bank, tmp_path):
@@ -415,11 +500,10 @@ def wheel() -> Path:
 def photo_folder(folder: Path) -> Path:
     cv2 = pytest.importorskip("cv2")
     folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name in (600000, 600007):
-        cv2.imwrite(str(folder / f"{name:06d}.jpg"), cv2.resize(rng.integers(0, 255, (8, 8, 3), np.uint8), (SIZE, SIZE)))
-    np.savez(folder / "points.npz", names=np.array([600000, 600007]), mesh=rng.random((2, 478, 3), np.float32) * SIZE,
-             five=rng.random((2, 5, 2), np.float32) * SIZE)
+    pictures, mesh, five = photographs()
+    for name, picture in zip(NAMES, pictures):
+        cv2.imwrite(str(folder / f"{name}.jpg"), picture.movedim(0, -1).numpy()[..., ::-1])
+    np.savez(folder / "points.npz", names=np.array([int(name) for name in NAMES]), mesh=mesh, five=five)
     return folder
 
 
@@ -427,17 +511,20 @@ def test_the_whole_in_toy_size(wheel, tmp_path, monkeypatch, caplog):
     """pack, run of all phases, files, join, and the weights load."""
     caplog.set_level(logging.INFO)
     packed, rig = tmp_path / "pack.zip", tmp_path / "rig.safetensors"
-    photos = photo_folder(tmp_path / "photos")
+    photos, face = photo_folder(tmp_path / "photos"), write_face(tmp_path / "face.obj")
     load_rig(wheel, cache=rig)
-    assert command.main(["pack", str(packed), "--heads", str(rig), "--photos", str(photos)]) == 0
+    assert command.main(["pack", str(packed), "--heads", str(rig), "--photos", str(photos), "--canonical", str(face)]) == 0
     assert "photographs 0.0" in caplog.text and packed.stat().st_size < 5e6
     with pytest.raises(InputError, match=r"takes .* MB and may take 1.00 MB: rig 1\.\d+ MB, photographs"):
-        pack.write_pack(tmp_path / "other.zip", rig, photos, limit=1_000_000)
+        pack.write_pack(tmp_path / "other.zip", rig, photos, face, limit=1_000_000)
+    with pytest.raises(InputError, match="--canonical, the canonical face model, go together"):
+        pack.write_pack(tmp_path / "other.zip", rig, photos)
     assert not list(tmp_path.glob("*other*"))
     read = pack.read_pack(packed, SIZE)
     with np.load(photos / "points.npz") as points:
         torch.testing.assert_close(read.mesh, torch.from_numpy(points["mesh"]), atol=0.04, rtol=0)
     assert read.photos.shape == (2, 3, SIZE, SIZE)
+    assert torch.equal(read.topology.triangles, made_up_face().triangles)
 
     start = tmp_path / "start"
     torch.manual_seed(0)
@@ -446,6 +533,7 @@ def test_the_whole_in_toy_size(wheel, tmp_path, monkeypatch, caplog):
     for network, steps in (("dit", 0), ("student", 4)):
         save_dit(start / FILES[network], from_scratch(replace(TOY.dit, distilled_steps=steps)))
     monkeypatch.setattr(gpu, "HELD", 1)
+    monkeypatch.setattr(gpu, "PHOTO_CLIPS", 5)
     monkeypatch.setattr(gpu, "RENDERING", 100.0)        # of the minutes: as long as the clips take
     ticks = SimpleNamespace(perf_counter=itertools.count().__next__)        # every look at the clock finds a second gone
     for module in (gpu, phases, gauge, writer):
@@ -455,8 +543,9 @@ def test_the_whole_in_toy_size(wheel, tmp_path, monkeypatch, caplog):
                      limit=shards.HEADER + 1_200_000, every=25.0)
     assert gpu.run_gpu(run) == 0
     said = (out / "run.log").read_text(encoding="utf-8")
-    for words in ("rendered 2 clips of 6 frames", "a matrix product runs at", "decoder: step", "motion: step", "renderer: step",
-                  "maps: step", "clips: step", "student: step", "TFLOP/s", "RealPortrait", "done in"):
+    for words in ("rendered 2 clips of 6 frames", ": 5 clips of 2, ", "photo canonical", "photos ", "a matrix product runs at",
+                  "decoder: step", "motion: step", "renderer: step", "maps: step", "clips: step", "student: step", "TFLOP/s",
+                  "RealPortrait", "done in"):
         assert words in said, words
     assert "failed" not in said and (out / "strip.png").stat().st_size > 1000
     assert list(out.rglob("*-of-*.safetensors")) and not list(out.rglob(".*"))

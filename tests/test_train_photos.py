@@ -29,7 +29,7 @@ from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.photos import FIVE, read_pictures
 from realportrait_core.turn.dataset import read_photos, read_squares
 from realportrait_core.turn.topology import HOME
-from test_turn import made_up_face
+from test_turn import write_face
 
 cv2 = pytest.importorskip("cv2")
 
@@ -238,17 +238,13 @@ def test_a_picture_that_does_not_fit_is_named():
 
 @pytest.fixture(scope="module")
 def canonical(tmp_path_factory) -> Path:
-    """A face model as MediaPipe's file has it."""
-    topology, path = made_up_face(), tmp_path_factory.mktemp("face") / "face.obj"
-    rows = [f"v {x} {y} {z}" for x, y, z in topology.rest.tolist()]
-    path.write_text("\n".join(rows + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in topology.triangles.tolist()]))
-    return path
+    return write_face(tmp_path_factory.mktemp("face") / "face.obj")
 
 
 def test_a_pack_and_the_evaluation_read_it(prepared, canonical, tmp_path):
     out, file = prepared[0], tmp_path / "photos.zip"
     with zipfile.ZipFile(file, "w") as archive:
-        pack.add_photos(archive, out)
+        pack.add_photos(archive, out, canonical)
     with zipfile.ZipFile(file) as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg")]
     assert names == [f"photos/{name}" for name in read_photos(out).names]

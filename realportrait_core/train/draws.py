@@ -1,4 +1,5 @@
-"""What a step takes from a bank, drawn on its device: crops for the decoder, faces for M, pairs for F, W and G, clips for the DiT.
+"""What a step takes from a bank, drawn on its device: crops for the decoder, faces for M, pairs for F, W and G, clips for the
+DiT, and of turned photographs the same.
 
 Random numbers are those of the device's own generator, and nothing here makes the host wait for it.
 """
@@ -11,12 +12,14 @@ from ..generate import KEYPOINT_PX
 from ..vid2vid.appearance import AppearanceExtractor
 from ..vid2vid.keypoints import Pose, place, transform
 from ..vid2vid.retarget import Motion, relative
-from .bank import Bank
+from .bank import Bank, Clips
 from .batch import Batch, stratified_times
 from .motion import recolour
+from .photo_faces import seen_in
 from .stages import Shape
 from .store import crop_batch, inverted, jitter, to_unit
 from .truth import pick
+from .turned import TurnedPhotos
 from .warp import Faces, weight_of
 
 UNMOVED = 0.12              # of the draws leave the motion out, so that guidance by its absence is learned
@@ -28,7 +31,7 @@ def some(most: int, shape: tuple[int, ...], device: torch.device) -> torch.Tenso
     return torch.randint(most, shape, device=device)
 
 
-def images(bank: Bank, clips: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+def images(bank: Clips, clips: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
     """(B, 3, S, S) in [0, 1]."""
     return bank.frames[clips, frames].float() / 255
 
@@ -55,6 +58,19 @@ def motion_faces(bank: Bank, count: int, size: int) -> tuple[torch.Tensor, Pose]
     return recolour(pictures, bank.device), pick(bank.heads, clips, frames, to_unit(crops))[0]
 
 
+def turned_faces(photos: TurnedPhotos, count: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pairs of a photo and itself turned, one after the other, in crops and colours as those of motion_faces: pictures
+    (count, 3, size, size) and what photo_faces.turned_terms takes, places (count, 26, 2) and turns (count / 2, 3, 3)."""
+    device, pairs = photos.device, count // 2
+    (number, other), of_clip = turned_pairs(photos, pairs), torch.rand(pairs, 1, 1, 1, device=device) < 0.5
+    clips, frames = number.repeat_interleave(2), torch.stack([torch.zeros_like(other), other], 1).flatten()
+    own = photos.portrait_crops[clips, frames].unflatten(0, (pairs, 2))
+    crops = torch.where(of_clip, photos.clip_crops[number][:, None], own).flatten(0, 1)
+    crops = jitter(crops, scale=0.1, shift=0.04, degrees=6.0)
+    pictures = recolour(crop_batch(images(photos, clips, frames), crops, size), device)
+    return pictures, *seen_in(crops, photos.keypoints[clips, frames], photos.rotation[number, other])
+
+
 def renderer_faces(bank: Bank, portraits: int, drivers: int, crop: int, size: int) -> Faces:
     """`portraits` frames and for each `drivers` others of its clip; faces of crop px, targets of size px."""
     clips = some(len(bank), (portraits,), bank.device)
@@ -63,13 +79,44 @@ def renderer_faces(bank: Bank, portraits: int, drivers: int, crop: int, size: in
     crops_r = jitter(bank.portrait_crops[clips, own], 0.05, 0.02, 3.0)
     pose_r, surface_r = pick(bank.heads, clips, own, to_unit(crops_r))
     face_r = crop_batch(images(bank, clips, own), crops_r, crop)
-    clips = clips.repeat_interleave(order[:, 1:1 + drivers].shape[1])
+    portrait = torch.arange(portraits, device=bank.device).repeat_interleave(order[:, 1:1 + drivers].shape[1])
+    clips = clips[portrait]
     crops_d = jitter(bank.clip_crops[clips], 0.05, 0.02, 0.0)
     pose_d, surface_d = pick(bank.heads, clips, driving, to_unit(crops_d))
     pictures, x_d = images(bank, clips, driving), transform(pose_d)
     alpha = F.interpolate(bank.alpha[clips, driving][:, None].float() / 255, size=bank.size, mode="bilinear")
     target, weight = crop_batch(pictures, crops_d, size), weight_of(pictures, alpha, crops_d, x_d, size)
-    return Faces(face_r, transform(pose_r), x_d, surface_r, surface_d, target, weight)
+    return Faces(face_r, transform(pose_r), x_d, surface_r, surface_d, target, weight, portrait)
+
+
+def photo_faces(photos: TurnedPhotos, pairs: int, crop: int, size: int) -> Faces:
+    """Portraits that are photos turned, each with the photo itself as its driving face; what the portrait does not show has no
+    weight. Faces of crop px, targets of size px."""
+    clips, own = turned_pairs(photos, pairs)
+    number = clips * photos.length
+    crops_r, crops_d = photos.portrait_crops[clips, own], photos.clip_crops[clips]
+    x_s, x_d = transform(photos.portrait_poses[number + own]), transform(photos.driver_poses[number])
+    pictures = images(photos, clips, torch.zeros_like(clips))
+    share, seen = (F.interpolate(quarter[:, None].float() / 255, size=photos.size, mode="bilinear")
+                   for quarter in (photos.share[clips], photos.seen[clips, own]))
+    return Faces(
+        crop_batch(images(photos, clips, own), crops_r, crop), x_s, x_d, surface_in(crops_r, photos.surface[clips, own], x_s),
+        surface_in(crops_d, photos.surface[clips, 0], x_d), crop_batch(pictures, crops_d, size),
+        weight_of(pictures, share, crops_d, x_d, size) * crop_batch(seen, crops_d, size), torch.arange(pairs, device=photos.device),
+    )
+
+
+def turned_pairs(photos: TurnedPhotos, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips, and of each a frame in which the head is turned: (pairs,) both."""
+    return some(len(photos), (pairs,), photos.device), 1 + some(photos.length - 1, (pairs,), photos.device)
+
+
+def surface_in(crops: torch.Tensor, surface: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Points (B, P, 3) px of a mesh in the units of crops (B, 3, 3), their depth where that of the keypoints x (B, K, 3) is."""
+    unit = to_unit(crops)
+    zoom = torch.linalg.vector_norm(unit[:, 0, :2], dim=-1)[:, None, None]              # crop units a px
+    flat = surface[..., :2] @ unit[..., :2].mT + unit[:, None, :, 2]
+    return torch.cat([flat, zoom * surface[..., 2:] + x[..., 2:].mean(1, keepdim=True)], -1)
 
 
 # Clips
@@ -83,15 +130,29 @@ def dit_batch(
     own = some(bank.length, (shape.portraits,), device)
     starts = some(bank.length - shape.reach + 1, (shape.portraits, shape.clips, 1), device)
     frames = starts + shape.stride * torch.arange(shape.frames, device=device)          # (R, N, L)
-    count = shape.portraits * shape.clips * shape.draws
-    t = stratified_times(count, timesteps, device=device)
-    conditional = training_mask(count, shape.frames, device=device)
-    left_out = torch.rand(count, device=device) < unmoved
-    return batch_of(bank, appearance, clips, own, frames, t, conditional, left_out, pictures)
+    return batch_of(bank, appearance, clips, own, frames, *chances(frames, shape.draws, timesteps, unmoved), pictures)
+
+
+def photo_batch(
+    photos: TurnedPhotos, appearance: AppearanceExtractor, pairs: int, draws: int, timesteps: int, unmoved: float = UNMOVED,
+    pictures: bool = False,
+) -> Batch:
+    """Single frames: the portrait is a photo turned, and its driving frame the photo itself."""
+    clips, own = turned_pairs(photos, pairs)
+    frames = torch.zeros_like(clips)[:, None, None]                                     # (R, 1, 1)
+    return batch_of(photos, appearance, clips, own, frames, *chances(frames, draws, timesteps, unmoved), pictures)
+
+
+def chances(frames: torch.Tensor, draws: int, timesteps: int, unmoved: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """t (B,), conditional (B, L) and unmoved (B,) of `draws` draws of every clip of frames (R, N, L)."""
+    portraits, clips, length = frames.shape
+    count, device = portraits * clips * draws, frames.device
+    t, conditional = stratified_times(count, timesteps, device=device), training_mask(count, length, device=device)
+    return t, conditional, torch.rand(count, device=device) < unmoved
 
 
 def batch_of(
-    bank: Bank, appearance: AppearanceExtractor, clips: torch.Tensor, own: torch.Tensor, frames: torch.Tensor, t: torch.Tensor,
+    bank: Clips, appearance: AppearanceExtractor, clips: torch.Tensor, own: torch.Tensor, frames: torch.Tensor, t: torch.Tensor,
     conditional: torch.Tensor, unmoved: torch.Tensor, pictures: bool,
 ) -> Batch:
     """clips, own (R,) and frames (R, N, L) of the bank; t (B,), conditional (B, L) and unmoved (B,) of all draws.
@@ -114,7 +175,7 @@ def batch_of(
 
 
 def driven(
-    bank: Bank, clips: torch.Tensor, own: torch.Tensor, frames: torch.Tensor, crops: torch.Tensor
+    bank: Clips, clips: torch.Tensor, own: torch.Tensor, frames: torch.Tensor, crops: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """x_s (R, K, 3), x_d (R, F, K, 3) and the facial masks (R, F, 2, 3) on the portrait's frame, of frames (R, F) of clips (R,)."""
     count = frames.shape[1]

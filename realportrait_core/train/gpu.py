@@ -27,6 +27,7 @@ from .report import clock
 from .shards import join
 from .stage import precision_of, with_steps
 from .table import conclude
+from .turned import turn_photos
 from .world import device_named
 from .writer import EVERY, FILES, Writer
 
@@ -34,11 +35,13 @@ log = logging.getLogger(__name__)
 
 COMMITTED = Path(__file__).resolve().parents[1] / "weights"
 RENDERING = 0.15            # of the minutes, for the clips that all phases read
+TURNING = 0.1               # of these, for photographs, where there are any
 # Of the rest, among the phases that are chosen.
 SHARES = {"decoder": 0.08, "motion": 0.12, "renderer": 0.2, "maps": 0.15, "clips": 0.45, "student": 0.3}
 ENDING = 0.06               # of the minutes, for the last writing and the table
 MOST_BYTES = 16e9           # of a bank
 STUDENT_STEPS = 4
+PHOTO_CLIPS = 2000          # at most; of 256 px 2 GB
 HELD = 8                    # clips that nothing learns from
 FIRST_SEED, HELD_SEED = 1_000_000, 2_000_000        # heads256 ends below the first
 HALVINGS = 4                # of the batch, where it does not fit into the memory
@@ -143,6 +146,8 @@ def prepare(run: GpuRun, device: torch.device) -> State:
     cfg = Config(vid2vid.cfg, dit.cfg, run.cfg.image_size)
     tell_widths(cfg)
     seconds = 60 * run.minutes * RENDERING
+    turned = turn_photos(packed, vae, vid2vid.motion, device, seconds * TURNING, PHOTO_CLIPS)
+    seconds *= 1 if turned is None else 1 - TURNING
     clip_bytes = 3.5 * run.frames * cfg.image_size**2
     most = run.clips or max(1, int(MOST_BYTES / clip_bytes))
     empty = packed.photos[:0]
@@ -154,7 +159,7 @@ def prepare(run: GpuRun, device: torch.device) -> State:
     log.info("a matrix product runs at %.1f TFLOP/s", best / 1e12)
     return State(
         cfg, vid2vid, vae, dit, student, bank, held, device, precision_of(run.precision, device), writer, best, run.load, run.share,
-        device.type == "cuda" if run.compiled is None else run.compiled, random.Random(run.seed),
+        device.type == "cuda" if run.compiled is None else run.compiled, random.Random(run.seed), turned,
     )
 
 

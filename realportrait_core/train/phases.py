@@ -20,19 +20,22 @@ from ..diffusion.schedule import linear_schedule
 from ..dit.model import RealPortraitDiT
 from ..vae import DOWN, TinyVAE
 from ..vid2vid import FaceVid2Vid
+from ..vid2vid.keypoints import Pose
 from ..vid2vid.motion import pose_from_raw
 from .appearance import Appearance
 from .bank import Bank, leaning
 from .dit import ENDS, Objective, Reading, autocast, loss_of, motion_readers
-from .draws import UNMOVED, decoder_pictures, dit_batch, motion_faces, renderer_faces
+from .draws import UNMOVED, decoder_pictures, dit_batch, motion_faces, photo_batch, photo_faces, renderer_faces, turned_faces
 from .flat import Flat
 from .gauge import Gauge
 from .loop import LOWEST_RATE, recalibrate
-from .motion import Standardised, feature_weight, motion_terms, storable, unfolded
+from .motion import PHOTOS, Standardised, feature_weight, motion_terms, storable, unfolded
+from .photo_faces import turned_terms, turned_weight
 from .stages import Shape
 from .student import Student
+from .turned import TurnedPhotos, read_again
 from .vae import psnr
-from .warp import PAINT_EVERY, Renderer, fit_readout, painting_loss, warp_faces
+from .warp import PAINT_EVERY, Faces, Renderer, beside, fit_readout, painting_loss, warp_faces
 from .writer import Writer
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ WARMUPS = {"decoder": 50, "motion": 50, "renderer": 50, "maps": 50, "clips": 50,
 AVERAGES = {"decoder": 0.995, "motion": 0.998, "renderer": 0.998, "maps": 0.99, "clips": 0.995, "student": 0.995}
 FACE, READ, EVEN = 3.0, 1.0, 0.03       # see stages.Stage
 RECALIBRATED = 8            # batches by which batch norms are set for averaged weights
+PAIRS = 0.25                # of a step's pictures, but M's, are pairs of photographs, where there are any: a pair is two pictures
 READOUT_BATCHES = 2         # by which the readout is fitted: of a GPU's size each
 COMPILE_PAYS = 3.0          # minutes of a phase from which compiling the blocks should pay: some 40 s, for a third of the rest
 
@@ -92,6 +96,7 @@ class State:
     share: float = 1.0          # of the way from M's poses to the rendered ones, in the DiT's batches
     compiled: bool = False      # compile the blocks, where it pays
     chance: random.Random = field(default_factory=random.Random)    # for what the host decides
+    turned: TurnedPhotos | None = None  # None: there are no photographs
 
     @property
     def mixed(self) -> Callable:
@@ -191,14 +196,14 @@ def decoder_loss(state: State) -> Loss:
 
 
 def motion(state: State, minutes: float) -> None:
-    """M, by the truth of the rendered heads."""
+    """M, by the truth of the rendered heads, and where there are any by photographs turned."""
     state.writer.changes("vid2vid")
     model = motion_of(state)
     loss = motion_loss(state, model)
 
     def settle() -> None:
         recalibrate(model, loss, RECALIBRATED)
-        pictures = motion_faces(state.bank, state.load.motion, state.cfg.vid2vid.crop_size)[0]
+        pictures = motion_draw(state)[0]
         state.vid2vid.motion = storable(model.folded(), pictures).requires_grad_(False)
         model.train()
 
@@ -209,16 +214,33 @@ def motion(state: State, minutes: float) -> None:
 def motion_of(state: State) -> Standardised:
     """The state's M as it learns on."""
     with torch.no_grad():
-        return unfolded(state.vid2vid.motion, motion_faces(state.bank, state.load.motion, state.cfg.vid2vid.crop_size)[0])
+        return unfolded(state.vid2vid.motion, motion_draw(state)[0])
+
+
+def motion_draw(state: State) -> tuple[torch.Tensor, Pose, tuple[torch.Tensor, torch.Tensor] | None]:
+    """Pictures, the rendered ones first, and their truth; of the photographs, which follow, what turned_terms takes."""
+    size, count = state.cfg.vid2vid.crop_size, state.load.motion
+    if state.turned is None:
+        return *motion_faces(state.bank, count, size), None
+    of_photos = 2 * round(PHOTOS * count / 2)
+    pictures, truth = motion_faces(state.bank, count - of_photos, size)
+    faces, places, turned = turned_faces(state.turned, of_photos, size)
+    return torch.cat([pictures, faces]), truth, (places, turned)
 
 
 def motion_loss(state: State, model: Standardised) -> Loss:
-    cfg = state.cfg.vid2vid
-    weight = feature_weight(cfg.num_kp, state.device)
+    weight = feature_weight(state.cfg.vid2vid.num_kp, state.device)
+    photo_weight = turned_weight(weight)
 
     def loss(step: int):
-        pictures, truth = motion_faces(state.bank, state.load.motion, cfg.crop_size)
-        return motion_terms(pose_from_raw(model.raw(pictures)), truth, weight)
+        pictures, truth, of_photos = motion_draw(state)
+        pose = pose_from_raw(model.raw(pictures))
+        rendered = len(truth.scale)
+        total, parts = motion_terms(pose[:rendered], truth, weight)
+        if of_photos is not None:
+            more, of_turned = turned_terms(pose[rendered:], *of_photos, photo_weight)
+            total, parts = total + more, parts | {f"photo {name}": part for name, part in of_turned.items()}
+        return total, parts
 
     return loss
 
@@ -227,10 +249,11 @@ def renderer(state: State, minutes: float) -> None:
     """F, W and G together."""
     state.writer.changes("vid2vid")
     model = renderer_of(state)
-    loss = renderer_loss(state, model)
+    draw = renderer_draws(state)
+    loss = renderer_loss(state, model, draw)
     with learning(model):
         with torch.no_grad():
-            drawn = [renderer_draw(state) for _ in range(READOUT_BATCHES)]
+            drawn = [draw() for _ in range(READOUT_BATCHES)]
             fit_readout(model.readout, [(warp_faces(model, faces, state.mixed)[0], faces) for faces in drawn])
             del drawn
 
@@ -238,8 +261,7 @@ def renderer(state: State, minutes: float) -> None:
             recalibrate(model, loss, RECALIBRATED)
             model.train()
 
-        faces = state.load.portraits * state.load.drivers
-        train(state, "renderer", model, loss, minutes, faces, "faces", ("readout",), settle=settle)
+        train(state, "renderer", model, loss, minutes, frames_of(state, renderer_shape(state)), "faces", ("readout",), settle=settle)
 
 
 def renderer_of(state: State) -> Renderer:
@@ -251,15 +273,27 @@ def renderer_of(state: State) -> Renderer:
     return model
 
 
-def renderer_draw(state: State):
-    cfg = state.cfg.vid2vid
+def renderer_shape(state: State) -> Shape:
+    """Driving faces as frames."""
+    return Shape(state.load.portraits, frames=state.load.drivers)
+
+
+def renderer_draws(state: State) -> Callable[[], Faces]:
+    """Draws the faces of a step, those of photographs last."""
+    cfg, photos = state.cfg.vid2vid, photos_of(state)
     size = 4 * cfg.feature_size * cfg.upscale           # px, side of G's picture
-    return renderer_faces(state.bank, state.load.portraits, state.load.drivers, cfg.crop_size, size)
+    shape, pairs = with_photos(state, renderer_shape(state))
+
+    def draw() -> Faces:
+        faces = renderer_faces(state.bank, shape.portraits, shape.frames, cfg.crop_size, size)
+        return faces if photos is None else beside(faces, photo_faces(photos, pairs, cfg.crop_size, size))
+
+    return draw
 
 
-def renderer_loss(state: State, model: Renderer) -> Loss:
+def renderer_loss(state: State, model: Renderer, draw: Callable[[], Faces]) -> Loss:
     def loss(step: int):
-        faces = renderer_draw(state)
+        faces = draw()
         warped, flow = warp_faces(model, faces, state.mixed)
         return painting_loss(model, faces, warped, flow, step % PAINT_EVERY == 0, state.mixed)
 
@@ -269,9 +303,8 @@ def renderer_loss(state: State, model: Renderer) -> Loss:
 def maps(state: State, minutes: float) -> None:
     """The motion mapper and the draft by themselves."""
     state.writer.changes("dit")
-    shape = state.load.maps
     with learning(*motion_readers(state.dit)):
-        train(state, "maps", state.dit, maps_loss(state), minutes, shape.portraits * shape.clips * shape.frames, "frames", ENDS)
+        train(state, "maps", state.dit, maps_loss(state), minutes, frames_of(state, state.load.maps), "frames", ENDS)
 
 
 def maps_loss(state: State) -> Loss:
@@ -282,7 +315,6 @@ def maps_loss(state: State) -> Loss:
 def clips(state: State, minutes: float) -> None:
     """The whole network, on clips of L frames."""
     state.writer.changes("dit")
-    shape = state.load.clips
 
     def compile_blocks() -> None:
         if not state.compiled or minutes < COMPILE_PAYS:
@@ -292,7 +324,7 @@ def clips(state: State, minutes: float) -> None:
             block.compile()
 
     with learning(state.dit):
-        frames = shape.portraits * shape.clips * shape.frames * shape.draws
+        frames = frames_of(state, state.load.clips)
         train(state, "clips", state.dit, clips_loss(state), minutes, frames, "frames", ENDS, compile_it=compile_blocks)
 
 
@@ -307,9 +339,8 @@ def student(state: State, minutes: float) -> None:
     if "dit" in state.writer.changed:
         state.student.load_state_dict(state.dit.state_dict())
     state.writer.changes("student")
-    shape = state.load.student
     with learning(state.student):
-        frames = shape.portraits * shape.clips * shape.frames
+        frames = frames_of(state, state.load.student)
         train(state, "student", state.student, student_loss(state), minutes, frames, "frames", ("",))
 
 
@@ -323,15 +354,43 @@ def student_loss(state: State) -> Loss:
 def batch_loss(
     state: State, objective: nn.Module, shape: Shape, timesteps: int, unmoved: float = UNMOVED, pictures: bool = False
 ) -> Loss:
-    """The loss of `objective` on batches of the bank; what it logs beside it is in its `scalars`."""
-    bank = leaning(state.bank, state.vid2vid.motion, state.share)
+    """The loss of `objective` on batches of the bank, and where there are photographs on pairs of them too; what it logs beside it
+    is in its `scalars`."""
+    vid2vid, bank = state.vid2vid, leaning(state.bank, state.vid2vid.motion, state.share)
+    photos = photos_of(state)
+    shape, pairs = with_photos(state, shape)
 
     def loss(step: int):
-        batch = dit_batch(bank, state.vid2vid.appearance, shape, timesteps, unmoved, pictures)
-        value = loss_of(objective, state.vid2vid.warping, batch, state.precision)
-        return value, getattr(objective, "scalars", {})
+        batch = dit_batch(bank, vid2vid.appearance, shape, timesteps, unmoved, pictures)
+        value = loss_of(objective, vid2vid.warping, batch, state.precision)
+        scalars = getattr(objective, "scalars", {})
+        if photos is None:
+            return value, scalars
+        batch = photo_batch(photos, vid2vid.appearance, pairs, shape.draws, timesteps, unmoved, pictures)
+        with torch.compiler.set_stance("force_eager"):      # single frames would be compiled anew
+            of_photos = loss_of(objective, vid2vid.warping, batch, state.precision)
+        return torch.lerp(value, of_photos, PAIRS), scalars | {"photos": of_photos.detach()}
 
     return loss
+
+
+def photos_of(state: State) -> TurnedPhotos | None:
+    """Turned photographs, as M reads them now."""
+    return None if state.turned is None else read_again(state.turned, state.vid2vid.motion)
+
+
+def with_photos(state: State, shape: Shape) -> tuple[Shape, int]:
+    """What a step draws of the bank, and how many pairs of photographs beside it: together no more pictures than `shape` has."""
+    if state.turned is None:
+        return shape, 0
+    given = round(PAIRS * shape.portraits)
+    return replace(shape, portraits=max(1, shape.portraits - given)), max(1, given * shape.clips * shape.frames // 2)
+
+
+def frames_of(state: State, shape: Shape) -> int:
+    """Pictures that a step makes."""
+    shape, pairs = with_photos(state, shape)
+    return (shape.portraits * shape.clips * shape.frames + pairs) * shape.draws
 
 
 # In the order in which they are run. A phase that joins them also needs its part of the minutes, gpu.SHARES.

@@ -42,18 +42,26 @@ def draw_turned(photo_set: PhotoSet, chosen: Tensor, size: int) -> tuple[Tensor,
     pictures, mesh = augmented(*photo_set.photos.take(chosen), photo_set.topology, torch.default_generator)
     pair = draw_pairs(pictures, mesh, photo_set.topology, torch.default_generator, untouched=0.5)
     mesh = torch.stack([pair.portrait_mesh, pair.target_mesh], 1)                       # (N, 2, 478, 3)
-    points = mesh[:, :, FIVE, :2]
-    portrait = points_to_crop(points, scale=2.3 * WIDER)                                # (N, 2, 3, 3)
-    clip = torch.stack([clip_crop(both, scale=2.2 * WIDER) for both in points])         # (N, 3, 3)
+    portrait, clip = mesh_crops(mesh[:, :, FIVE, :2])
     of_clip = (torch.rand(len(chosen)) < 0.5)[:, None, None, None]
     crops = jitter(torch.where(of_clip, clip[:, None], portrait).flatten(0, 1), scale=0.1, shift=0.04, degrees=6.0)
     images = crop_batch(torch.stack([pair.portrait, pair.target], 1).flatten(0, 1), crops, size)
-
-    unit = to_unit(crops)                                                               # (2 N, 2, 3)
     places, _ = seen_keypoints(mesh.flatten(0, 1))
+    return images, *seen_in(crops, places[..., :2], pair.rotation)
+
+
+def mesh_crops(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Of N clips of T pictures the portrait crops (N, T, 3, 3) and the clips' crops (N, 3, 3), float64 on the CPU, by points FIVE
+    (N, T, 5, 2) px of the mesh."""
+    return points_to_crop(points, scale=2.3 * WIDER), torch.stack([clip_crop(clip, scale=2.2 * WIDER) for clip in points])
+
+
+def seen_in(crops: Tensor, places: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
+    """Of N pairs in crops (2 N, 3, 3) the places (2 N, 26, 2) px in the crop's [-1, 1], and the turn (N, 3, 3) of the head from the
+    first picture to the second, each seen in its crop."""
+    unit = to_unit(crops)                                                               # (2 N, 2, 3)
     spin = crop_roll(unit[..., :2])
-    turned = spin[::2].mT @ pair.rotation @ spin[1::2]
-    return images, places[..., :2] @ unit[..., :2].mT + unit[:, None, :, 2], turned
+    return places @ unit[..., :2].mT + unit[:, None, :, 2], spin[::2].mT @ rotation @ spin[1::2]
 
 
 def turned_weight(weight: Tensor) -> Tensor:

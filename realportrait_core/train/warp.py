@@ -7,7 +7,7 @@ it through three convolutions only, so the face's colours and edges must lie in 
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -127,27 +127,33 @@ def psnr(image: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> tor
 
 @dataclass(frozen=True)
 class Faces:
-    """B portraits and, for each, n driving faces of the same clip, on one device. Keypoints in their own crops."""
+    """B portraits and F driving faces of their clips, on one device. Keypoints in their own crops."""
 
     face_r: torch.Tensor        # (B, 3, crop, crop)
     x_s: torch.Tensor           # (B, K, 3)
-    x_d: torch.Tensor           # (B n, K, 3)
+    x_d: torch.Tensor           # (F, K, 3)
     surface_r: torch.Tensor     # (B, P, 3) surface points in the portrait
-    surface_d: torch.Tensor     # (B n, P, 3) the same in the driving faces
-    target: torch.Tensor        # (B n, 3, S, S) what G shall paint
-    weight: torch.Tensor        # (B n, 1, S, S)
+    surface_d: torch.Tensor     # (F, P, 3) the same in the driving faces
+    target: torch.Tensor        # (F, 3, S, S) what G shall paint
+    weight: torch.Tensor        # (F, 1, S, S)
+    portrait: torch.Tensor      # (F,) whose each driving face is
+
+
+def beside(one: Faces, other: Faces) -> Faces:
+    """Both as one batch."""
+    joined = {entry.name: torch.cat([getattr(one, entry.name), getattr(other, entry.name)]) for entry in fields(Faces)}
+    return Faces(**joined | {"portrait": torch.cat([one.portrait, len(one.x_s) + other.portrait])})
 
 
 def warp_faces(model: Renderer, faces: Faces, mixed: Callable[[], torch.autocast]) -> tuple[Warped, torch.Tensor]:
     """What W makes of them, and its flow error."""
-    drivers = len(faces.x_d) // len(faces.x_s)
-    x_s = (faces.x_s + KEYPOINT_NOISE * torch.randn_like(faces.x_s)).repeat_interleave(drivers, 0)
+    x_s = (faces.x_s + KEYPOINT_NOISE * torch.randn_like(faces.x_s))[faces.portrait]
     x_d = faces.x_d + KEYPOINT_NOISE * torch.randn_like(faces.x_d)
     f_r = model.appearance(faces.face_r)        # of a few portraits; and in bf16 its 3-D convolutions' gradients are not finite
     with mixed():
-        compressed = model.warping.compress(f_r).repeat_interleave(drivers, 0)
-        warped = model.warping(f_r.repeat_interleave(drivers, 0), x_d, x_s, compressed)
-    return warped, flow_loss(warped.deformation.float(), faces.surface_d, faces.surface_r.repeat_interleave(drivers, 0))
+        compressed = model.warping.compress(f_r).index_select(0, faces.portrait)
+        warped = model.warping(f_r.index_select(0, faces.portrait), x_d, x_s, compressed)
+    return warped, flow_loss(warped.deformation.float(), faces.surface_d, faces.surface_r[faces.portrait])
 
 
 def painting_loss(
@@ -155,7 +161,7 @@ def painting_loss(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The flow's error with that of the readout, and with paint that of G's picture; parts of it for the log."""
     with mixed():
-        plain = F.pixel_shuffle(model.readout(warped.out), 2**model.warping.cfg.appearance_down).float()      # (B n, 3, crop, crop)
+        plain = F.pixel_shuffle(model.readout(warped.out), 2**model.warping.cfg.appearance_down).float()      # (F, 3, crop, crop)
     small = [F.interpolate(x, size=plain.shape[2:], mode="area") for x in (faces.target, faces.weight)]
     readout = pyramid_loss(plain, *small)
     parts = {"flow": flow.detach(), "readout": readout.detach(), "plain_psnr": psnr(plain, *small)}
@@ -211,7 +217,7 @@ def train_renderer(store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: 
         return Faces(
             crop_batch(store.images(clips, portrait).to(device), crops_r, cfg.crop_size), transform(pose_r).to(device),
             x_d.to(device), surface_r.to(device), surface_d.to(device), crop_batch(images_d, crops_d, size),
-            weight_of(images_d, alpha, crops_d, x_d.to(device), size),
+            weight_of(images_d, alpha, crops_d, x_d.to(device), size), torch.arange(faces, device=device).repeat_interleave(drivers),
         )
 
     def loss(step: int):
