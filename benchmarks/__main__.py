@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--batch", type=float, default=1.0, help="of departures: factor on the portraits of a step (%(default)g)")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32",
                         help="of departures (%(default)s); bf16 is faster where the CPU has AMX")
+    parser.add_argument("--only", help="of departures: these variants, by the names in the table, comma-separated")
     parser.add_argument("--stlpips", type=Path, help="of departures: the wheel stlpips-pytorch 0.0.2, or its folder: adds ST-LPIPS")
     parser.add_argument("--json", type=Path, help="write every figure here, and the plot beside it")
     parser.add_argument("--plot", type=Path, help="draw the ratios of the parts here, as an .svg, and not beside the figures")
@@ -136,7 +137,8 @@ def main() -> None:
     if "departures" in tables:
         torch.set_num_threads(1)
         networks = departures.load_networks(options.detector, options.stlpips)
-        index, tried = departures.load_samples(options.samples, networks), departures.variants(MINI.dit)
+        index = departures.load_samples(options.samples, networks)
+        tried = departures.chosen(departures.variants(MINI.dit), options.only)
         clips, left_out = quality.prepared_clips(networks, options.data, options.limit, options.frames)
         for name, reason in left_out.items():
             log.info("Left out %s: %s", name, reason)

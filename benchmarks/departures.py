@@ -9,7 +9,7 @@ costs to do without a part that they have learned with. What is scored is what a
 on, by the protocol of realportrait_core.eval `self`.
 
 The standard error is that of the clips' paired differences: it says whether other clips would show the same. It does not say
-whether another training would; how far two of those lie apart shows in the row of MINI with another seed.
+whether another training would; how far two of those lie apart shows in the row *MINI again*, of another seed.
 """
 
 import logging
@@ -87,9 +87,19 @@ def variants(cfg: DiTConfig) -> dict[str, Variant]:
         "plain loss": Variant(cfg, plain=True),
         "mask_reach 1": Variant(changed(mask_reach=1.0)),
         "motion_blocks 0": Variant(changed(motion_blocks=0)),
-        "no draft, no reference_motion": Variant(changed(draft_widths=(), reference_motion=False), beside=NO_DRAFT),
-        "MINI, another seed": Variant(cfg, seed=1),
+        "no draft or reference_motion": Variant(changed(draft_widths=(), reference_motion=False), beside=NO_DRAFT),
+        "MINI again": Variant(cfg, seed=1),
     }
+
+
+def chosen(tried: dict[str, Variant], names: str | None) -> dict[str, Variant]:
+    """Those named, comma-separated, with what they are set beside; all by default. InputError for a name that is none."""
+    if names is None:
+        return tried
+    wanted = names.split(",")
+    if missing := [name for name in wanted if name not in tried]:
+        raise InputError(f"There is no variant {missing[0]!r}; there are {', '.join(tried)}.")
+    return {name: each for name, each in tried.items() if name in wanted or name in {tried[w].beside for w in wanted}}
 
 
 def mini_stages(batch: float, rate: float = 1.0) -> tuple[Stage, Stage]:

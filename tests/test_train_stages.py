@@ -755,7 +755,7 @@ def test_each_variant_lacks_what_it_is_named_for():
         "none of them": {
             "conditioner", "draft_widths", "reference_motion", "mask_reach", "motion_blocks", "motion_latent",
         },
-        "no draft, no reference_motion": {"reference_motion"}, "MINI, another seed": set(),
+        "no draft or reference_motion": {"reference_motion"}, "MINI again": set(),
     }
     for variant in tried.values():
         plan = variant.plan(departures.mini_stages(0.5))
@@ -788,6 +788,16 @@ def test_departures_are_trained_for_equal_time_and_set_side_by_side(index, vid2v
     assert all(line.count("|") == columns for line in lines) and "±" in lines[2] and "±" not in lines[1]
     with pytest.raises(InputError, match="two clips"):
         next(departures.rows(networks, clips[:1], tried, index, stages, 1.0, torch.float32))
+
+
+def test_variants_are_chosen_by_name_with_what_they_are_set_beside():
+    tried = departures.variants(MINI.dit)
+    assert departures.chosen(tried, None) == tried
+    assert list(departures.chosen(tried, "mask_reach 1,plain loss")) == ["MINI", "plain loss", "mask_reach 1"]
+    both = "no draft or reference_motion"
+    assert list(departures.chosen(tried, both)) == ["no draft", both]
+    with pytest.raises(InputError, match="no variant 'less'; there are MINI, no draft"):
+        departures.chosen(tried, "less")
 
 
 def test_a_variant_starts_from_the_weights_that_it_has_a_place_for():

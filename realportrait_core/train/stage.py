@@ -134,7 +134,7 @@ def perceptual_distance(wheel: Path | None, device: torch.device) -> Perceptual 
 
 
 def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
-    """Trains stage `number` (0: frames, 1: clips, 2: distillation, 3: maps, 4: student); averaged weights, fp16, go to `run.out`."""
+    """Trains stage `number` (0: frames, 1: clips, 2: distillation, 3: maps, 4: student); averaged, fp16, to `run.out`."""
     cfg, stage = cfg or PRESETS[run.preset], run.stage(number)
     index = read_index(run.samples, cfg.image_size)
     vid2vid = load_vid2vid(run.vid2vid)
