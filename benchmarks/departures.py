@@ -93,13 +93,14 @@ def variants(cfg: DiTConfig) -> dict[str, Variant]:
 
 
 def chosen(tried: dict[str, Variant], names: str | None) -> dict[str, Variant]:
-    """Those named, comma-separated, with what they are set beside; all by default. InputError for a name that is none."""
+    """MINI and those named, comma-separated, with what they are set beside; all by default. InputError for a name that is none."""
     if names is None:
         return tried
     wanted = names.split(",")
     if missing := [name for name in wanted if name not in tried]:
         raise InputError(f"There is no variant {missing[0]!r}; there are {', '.join(tried)}.")
-    return {name: each for name, each in tried.items() if name in wanted or name in {tried[w].beside for w in wanted}}
+    wanted += [FULL, *(tried[name].beside for name in wanted)]
+    return {name: each for name, each in tried.items() if name in wanted}
 
 
 def mini_stages(batch: float, rate: float = 1.0) -> tuple[Stage, Stage]:

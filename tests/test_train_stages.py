@@ -795,7 +795,7 @@ def test_variants_are_chosen_by_name_with_what_they_are_set_beside():
     assert departures.chosen(tried, None) == tried
     assert list(departures.chosen(tried, "mask_reach 1,plain loss")) == ["MINI", "plain loss", "mask_reach 1"]
     both = "no draft or reference_motion"
-    assert list(departures.chosen(tried, both)) == ["no draft", both]
+    assert list(departures.chosen(tried, both)) == ["MINI", "no draft", both]
     with pytest.raises(InputError, match="no variant 'less'; there are MINI, no draft"):
         departures.chosen(tried, "less")
 
