@@ -97,15 +97,10 @@ async function photograph(name) {
   await page.screenshot({ path: join(job.shots, `${name}.png`), clip });
 }
 
-/** The quick start, two frames and one step of it, by the page's own button; which nodes show pictures, and which grew. */
+/** The quick start as it is, by the page's own button; which nodes show pictures, and which grew. */
 async function queue() {
   await load('animate_portrait', job.workflows.animate_portrait);
   await page.evaluate(() => {
-    const set = (type, name, value) => {
-      app.graph._nodes.find(node => node.type === type).widgets.find(widget => widget.name === name).value = value;
-    };
-    set('RealPortraitMotionMaps', 'frames', 2);
-    set('RealPortraitSampler', 'steps', 1);
     window.ended = new Promise(resolve => {
       for (const kind of ['execution_success', 'execution_error']) {
         app.api.addEventListener(kind, event => resolve({ kind, detail: event.detail }));
