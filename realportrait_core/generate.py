@@ -17,7 +17,9 @@ from .diffusion.guidance import guided
 from .diffusion.sampling import Denoise, Solver, cpu_noise, sample_clip
 from .diffusion.schedule import Schedule
 from .errors import InputError
-from .face.crop import CROP, carry_ellipse, clip_crop, face_ellipse, face_square, points_to_crop, sample_crop, warp_averaged
+from .face.crop import (
+    CROP, carry_ellipse, clip_crop, face_ellipse, face_square, points_to_crop, sample_crop, upright_square, warp_averaged,
+)
 from .face.track import FaceTrack, Gaps
 from .motion_map import MotionMaps
 from .vid2vid import FaceVid2Vid
@@ -255,12 +257,7 @@ def frame_square(points: torch.Tensor, height: int, width: int, size: int, frami
     if framing == "half-body":
         side, drop = min(side, HALF_BODY_SHARE * float(square.size)), HALF_BODY_DROP
     centre = square.center + torch.tensor([0.0, drop * side], dtype=torch.float64)
-    room = torch.tensor([width, height], dtype=torch.float64)
-    corner = torch.minimum((centre - side / 2 + 0.5).clamp(min=0), room - side)         # outer corner of the square
-    zoom = size / side
-    forward = torch.diag(torch.tensor([zoom, zoom, 1.0], dtype=torch.float64))
-    forward[:2, 2] = (0.5 - corner) * zoom - 0.5
-    return forward
+    return upright_square(centre, side, height, width, size)
 
 
 def turned_upright(pose: Pose, portrait_crop: torch.Tensor) -> Pose:

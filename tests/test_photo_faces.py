@@ -8,24 +8,15 @@ from realportrait_core.train.photo_faces import PhotoSet, draw_turned, turned_te
 from realportrait_core.turn.dataset import Photos
 from realportrait_core.turn.keypoints import KNOWN, NUM_KP, seen_keypoints
 from realportrait_core.turn.sampling import pixels
-from realportrait_core.turn.topology import HOME, Topology, read_topology
+from realportrait_core.turn.topology import Topology
 from realportrait_core.vid2vid.keypoints import angle_between
 from realportrait_core.vid2vid.motion import MotionExtractor, pose_from_raw
 from test_train import TOY
-from test_turn import made_up_face
+from test_turn import topology              # noqa: F401, a fixture
 
 SIDE, SIZE = 128, 64        # px of photos and crops
 PIXEL = 2 / SIZE            # of the crop
 EYE = (3.2, 2.7)            # cm of the canonical face
-
-
-@pytest.fixture(scope="module", params=["made up", "canonical"])
-def topology(request) -> Topology:
-    if request.param == "made up":
-        return made_up_face()
-    if not HOME.is_file():
-        pytest.skip(f"{HOME} is not here")
-    return read_topology()
 
 
 def with_irises(topology: Topology) -> torch.Tensor:

@@ -178,6 +178,17 @@ def sample_crop(image: torch.Tensor, frame_to_crop: torch.Tensor, size: int, uni
     return torch.cat(crops)                                                             # (B, 3, size, size)
 
 
+def upright_square(centre: torch.Tensor, side: float, height: int, width: int, size: int) -> torch.Tensor:
+    """(3, 3) float64: picture px -> px of a size x size square of `side` px around centre (2,), moved inside the picture, which
+    must have room for it."""
+    room = torch.tensor([width, height], dtype=torch.float64)
+    corner = torch.minimum((centre - side / 2 + 0.5).clamp(min=0), room - side)         # outer corner of the square
+    zoom = size / side
+    forward = torch.diag(torch.tensor([zoom, zoom, 1.0], dtype=torch.float64))
+    forward[:2, 2] = (0.5 - corner) * zoom - 0.5
+    return forward
+
+
 def rescale(factor: float) -> torch.Tensor:
     """(3, 3) float64: px of a picture -> px of the same picture resized by `factor`, both with half-pixel centres."""
     shift = (factor - 1) / 2

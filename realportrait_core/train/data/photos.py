@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError
+from ...face.crop import upright_square
 from ...face.detect import Face, FaceDetector
 from ...face.landmarks import FaceLandmarker
 from ..photos import FIVE
@@ -153,12 +154,7 @@ def portrait_square(mesh: torch.Tensor, height: int, width: int, size: int) -> t
     low, high = mesh[:, :2].double().amin(0), mesh[:, :2].double().amax(0)
     side = min(SHARE * float((high - low).max()), float(min(height, width)))
     centre = (low + high) / 2 - torch.tensor([0.0, RISE * side], dtype=torch.float64)
-    room = torch.tensor([width, height], dtype=torch.float64)
-    corner = torch.minimum((centre - side / 2 + 0.5).clamp(min=0), room - side)         # outer corner of the square
-    zoom = size / side
-    forward = torch.diag(torch.tensor([zoom, zoom, 1.0], dtype=torch.float64))
-    forward[:2, 2] = (0.5 - corner) * zoom - 0.5
-    return forward
+    return upright_square(centre, side, height, width, size)
 
 
 def misplaced(mesh: torch.Tensor, five: torch.Tensor) -> tuple[str, str] | None:
