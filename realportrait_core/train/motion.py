@@ -155,6 +155,24 @@ def motion_terms(pose: Pose, truth: Pose, weight: torch.Tensor) -> tuple[torch.T
     return total, {name: part.detach() for name, part in parts.items()}
 
 
+def taught_terms(
+    pose: Pose, truth: Pose, of_photos: tuple[torch.Tensor, torch.Tensor] | None, weight: torch.Tensor, photo_weight: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The loss of what M says of rendered heads and, behind them, of pairs of photos, and parts of it. of_photos: places and turns
+    as turned_terms takes them, None without photos; the weights (K, 1) are those of motion_terms and turned_terms."""
+    rendered = len(truth.scale)
+    total, parts = motion_terms(pose[:rendered], truth, weight)
+    if of_photos is None:
+        return total, parts
+    more, of_turned = turned_terms(pose[rendered:], *of_photos, photo_weight)
+    return total + more, parts | {f"photo {name}": part for name, part in of_turned.items()}
+
+
+def photos_among(pictures: int) -> int:
+    """How many of a step's pictures are photos, in pairs, where there are any."""
+    return 2 * round(PHOTOS * pictures / 2)
+
+
 def train_motion(
     store: Store, cfg: Vid2VidConfig, checkpoint: Path, minutes: float, batch: int = 32, holdout: int = 20,
     device: torch.device = CPU, start: MotionExtractor | None = None, photos: PhotoSet | None = None,
@@ -168,16 +186,15 @@ def train_motion(
     usable = torch.nonzero(store.found)
     held = usable[usable[:, 0] >= len(store.names) - holdout][::12]
     usable = usable[usable[:, 0] < len(store.names) - holdout]
-    of_photos = 0 if photos is None else 2 * round(PHOTOS * batch / 2)
-    rendered = batch - of_photos
+    count = 0 if photos is None else photos_among(batch)
 
-    def draw() -> tuple[torch.Tensor, Pose, torch.Tensor | None, torch.Tensor | None]:
+    def draw() -> tuple[torch.Tensor, Pose, tuple[torch.Tensor, torch.Tensor] | None]:
         """Pictures, the rendered ones first, and their truth; of the photos, which follow, what turned_terms takes."""
-        images, truth = draw_faces(store, usable, rendered, cfg.crop_size, device)
+        images, truth = draw_faces(store, usable, batch - count, cfg.crop_size, device)
         if photos is None:
-            return recolour(images), truth, None, None
-        faces, places, turned = draw_turned(photos, torch.randint(len(photos.photos) - holdout, (of_photos // 2,)), cfg.crop_size)
-        return recolour(torch.cat([images, faces.to(device)])), truth, places.to(device), turned.to(device)
+            return recolour(images), truth, None
+        faces, places, turned = draw_turned(photos, torch.randint(len(photos.photos) - holdout, (count // 2,)), cfg.crop_size)
+        return recolour(torch.cat([images, faces.to(device)])), truth, (places.to(device), turned.to(device))
 
     def measured() -> torch.Tensor:
         return torch.cat([draw()[0] for _ in range(MEASURED)])
@@ -189,12 +206,8 @@ def train_motion(
     weight, photo_weight = feature_weight(cfg.num_kp, device), turned_weight(feature_weight(cfg.num_kp, device))
 
     def loss(step: int):
-        images, truth, places, turned = draw()
-        pose = pose_from_raw(model.raw(images))
-        total, parts = motion_terms(pose[:rendered], truth, weight)
-        if photos is not None:
-            more, of_turned = turned_terms(pose[rendered:], places, turned, photo_weight)
-            total, parts = total + more, parts | {f"photo {name}": part for name, part in of_turned.items()}
+        images, truth, of_photos = draw()
+        total, parts = taught_terms(pose_from_raw(model.raw(images)), truth, of_photos, weight, photo_weight)
         return total, {name: part.item() for name, part in parts.items()}
 
     kind = "new" if start is None else "trained"

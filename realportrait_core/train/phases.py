@@ -29,8 +29,8 @@ from .draws import UNMOVED, decoder_pictures, dit_batch, motion_faces, photo_bat
 from .flat import Flat
 from .gauge import Gauge
 from .loop import LOWEST_RATE, recalibrate
-from .motion import PHOTOS, Standardised, feature_weight, motion_terms, storable, unfolded
-from .photo_faces import turned_terms, turned_weight
+from .motion import Standardised, feature_weight, photos_among, storable, taught_terms, unfolded
+from .photo_faces import turned_weight
 from .stages import Shape
 from .student import Student
 from .turned import TurnedPhotos, read_again
@@ -222,7 +222,7 @@ def motion_draw(state: State) -> tuple[torch.Tensor, Pose, tuple[torch.Tensor, t
     size, count = state.cfg.vid2vid.crop_size, state.load.motion
     if state.turned is None:
         return *motion_faces(state.bank, count, size), None
-    of_photos = 2 * round(PHOTOS * count / 2)
+    of_photos = photos_among(count)
     pictures, truth = motion_faces(state.bank, count - of_photos, size)
     faces, places, turned = turned_faces(state.turned, of_photos, size)
     return torch.cat([pictures, faces]), truth, (places, turned)
@@ -234,13 +234,7 @@ def motion_loss(state: State, model: Standardised) -> Loss:
 
     def loss(step: int):
         pictures, truth, of_photos = motion_draw(state)
-        pose = pose_from_raw(model.raw(pictures))
-        rendered = len(truth.scale)
-        total, parts = motion_terms(pose[:rendered], truth, weight)
-        if of_photos is not None:
-            more, of_turned = turned_terms(pose[rendered:], *of_photos, photo_weight)
-            total, parts = total + more, parts | {f"photo {name}": part for name, part in of_turned.items()}
-        return total, parts
+        return taught_terms(pose_from_raw(model.raw(pictures)), truth, of_photos, weight, photo_weight)
 
     return loss
 
