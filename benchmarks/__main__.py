@@ -24,6 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+
 from realportrait_core.config import MINI
 from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import RealPortraitError
@@ -59,10 +60,12 @@ def table(rows: list[Comparison]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="?", choices=("parts", "limits", "memory", "quality", "departures"),
-                        help="which table alone")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "table", nargs="?", choices=("parts", "limits", "memory", "quality", "departures"), help="which table alone"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--preset", choices=tuple(SIZES), help="without it parts of mini and of paper, the others of paper")
     parser.add_argument("--part", choices=tuple(PARTS), help="one part alone")
@@ -70,17 +73,27 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="of quality and departures: a folder of .mp4 clips in the form of heads256")
     parser.add_argument("--limit", type=int, help="of both: the first so many clips, by name; all by default")
     parser.add_argument("--frames", type=int, help="of both: so many frames of each clip; all by default")
-    parser.add_argument("--dit", type=Path, help="RealPortrait weights for any number of steps, .safetensors: of quality; departures goes on from "
-                        "them, without from scratch")
-    parser.add_argument("--distilled", type=Path,
-                        help="of quality: weights for few steps, in a row of their own; by default the bundled ones")
+    parser.add_argument(
+        "--dit",
+        type=Path,
+        help="RealPortrait weights for any number of steps, .safetensors: of quality; departures goes on from "
+        "them, without from scratch",
+    )
+    parser.add_argument(
+        "--distilled", type=Path, help="of quality: weights for few steps, in a row of their own; by default the bundled ones"
+    )
     parser.add_argument("--detector", type=Path, help=f"of both: {MODEL_NAME}; by default where install.py puts it")
     parser.add_argument("--samples", type=Path, help="of departures: a folder of training samples, made with the bundled weights")
-    parser.add_argument("--minutes", type=float, default=5.0,
-                        help="of departures: of one core, to train each variant (%(default)g)")
+    parser.add_argument(
+        "--minutes", type=float, default=5.0, help="of departures: of one core, to train each variant (%(default)g)"
+    )
     parser.add_argument("--batch", type=float, default=1.0, help="of departures: factor on the portraits of a step (%(default)g)")
-    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32",
-                        help="of departures (%(default)s); bf16 is faster where the CPU has AMX")
+    parser.add_argument(
+        "--precision",
+        choices=tuple(PRECISIONS),
+        default="fp32",
+        help="of departures (%(default)s); bf16 is faster where the CPU has AMX",
+    )
     parser.add_argument("--only", help="of departures: these variants, by the names in the table, comma-separated")
     parser.add_argument("--stlpips", type=Path, help="of departures: the wheel stlpips-pytorch 0.0.2, or its folder: adds ST-LPIPS")
     parser.add_argument("--json", type=Path, help="write every figure here, and the plot beside it")
@@ -93,9 +106,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     tables = [options.table] if options.table else ["parts", "limits"] if options.device == "cuda" else ["parts"]
 
-    report = {
-        "torch": torch.__version__, "threads": torch.get_num_threads(), "processor": processor(options.device),
-    }
+    report = {"torch": torch.__version__, "threads": torch.get_num_threads(), "processor": processor(options.device)}
     if "parts" in tables:
         rows = part_rows(options)
         show(table(rows))
@@ -111,7 +122,9 @@ def main() -> None:
         whole = limits.end_to_end(sizes if small else SIZES["mini"], tried, options.device, options.repeats)
         show(f"{sizes.name}\n\n{limits.table(steps, clips, whole)}")
         report["limits"] = {
-            "size": sizes.name, "steps": [asdict(row) for row in steps], "clips": [asdict(row) for row in clips],
+            "size": sizes.name,
+            "steps": [asdict(row) for row in steps],
+            "clips": [asdict(row) for row in clips],
             "end_to_end": asdict(whole),
         }
     if "memory" in tables:
@@ -127,7 +140,11 @@ def main() -> None:
             log.info("Left out %s: %s", name, reason)
         rows = []
         report["quality"] = {
-            "data": options.data.name, "limit": options.limit, "frames": options.frames, "rows": rows, "left_out": left_out,
+            "data": options.data.name,
+            "limit": options.limit,
+            "frames": options.frames,
+            "rows": rows,
+            "left_out": left_out,
         }
         show(quality.header())
         for row in quality.rows(networks, clips, tried, options.device):
@@ -143,8 +160,15 @@ def main() -> None:
         for name, reason in left_out.items():
             log.info("Left out %s: %s", name, reason)
         report["departures"] = {
-            "data": options.data.name, "clips": len(clips), "frames": options.frames, "left_out": left_out, "rows": [],
-            "samples": len(index.paths), "minutes": options.minutes, "batch": options.batch, "precision": options.precision,
+            "data": options.data.name,
+            "clips": len(clips),
+            "frames": options.frames,
+            "left_out": left_out,
+            "rows": [],
+            "samples": len(index.paths),
+            "minutes": options.minutes,
+            "batch": options.batch,
+            "precision": options.precision,
             "dit": options.dit and options.dit.name,
         }
         show(departures.header())

@@ -22,6 +22,8 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from realportrait_core.config import MINI, DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import RealPortraitDiT
@@ -43,19 +45,18 @@ from realportrait_core.train.stage import make_objective
 from realportrait_core.train.stages import MINI_CLIPS, MINI_MAPS, Stage
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
-from torch import Tensor
 
 from .quality import WEIGHTS
 
 log = logging.getLogger("benchmarks")
 
-MAPS_SHARE = 1 / 3          # of a variant's minutes, for the motion mapper by itself
-GOING_ON = 0.25             # of a stage's rate, from trained weights
+MAPS_SHARE = 1 / 3  # of a variant's minutes, for the motion mapper by itself
+GOING_ON = 0.25  # of a stage's rate, from trained weights
 GUIDANCES = (GUIDANCE, 1.0)
 # Metric -> its name, and decimals.
 METRICS = {"psnr_db": ("PSNR dB", 2), "st_lpips": ("ST-LPIPS", 4), "keypoint_error_px": ("keypoints px", 2)}
 FULL, NO_DRAFT = "MINI", "no draft"
-Figures = dict[str, list[float]]        # metric -> one figure for each clip, the mean of its frames
+Figures = dict[str, list[float]]  # metric -> one figure for each clip, the mean of its frames
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Variant:
 
     cfg: DiTConfig
     beside: str | None = FULL
-    plain: bool = False         # the loss weighs all places and frames alike and asks nothing of the motion latents
+    plain: bool = False  # the loss weighs all places and frames alike and asks nothing of the motion latents
     seed: int = 0
 
     def plan(self, stages: tuple[Stage, Stage]) -> list[tuple[Stage, float]]:
@@ -77,6 +78,7 @@ class Variant:
 
 def variants(cfg: DiTConfig) -> dict[str, Variant]:
     """MINI's sizes and what is left of them without each departure, by name; what another is set beside comes before it."""
+
     def changed(**fields) -> DiTConfig:
         return replace(cfg, conditioner=replace(cfg.conditioner, **fields))
 
@@ -104,11 +106,13 @@ def chosen(tried: dict[str, Variant], names: str | None) -> dict[str, Variant]:
 
 
 def mini_stages(batch: float, rate: float = 1.0) -> tuple[Stage, Stage]:
-    """Maps and clips as MINI learns by them, at `rate` times their rate, with `batch` times the portraits a step, but one at least."""
+    """Maps and clips as MINI learns by them, at `rate` times their rate, with `batch` times the portraits a step (one at least)."""
     return tuple(
-        replace(stage, lr=rate * stage.lr, shapes=tuple(
-            replace(shape, portraits=max(1, round(batch * shape.portraits))) for shape in stage.shapes
-        ))
+        replace(
+            stage,
+            lr=rate * stage.lr,
+            shapes=tuple(replace(shape, portraits=max(1, round(batch * shape.portraits))) for shape in stage.shapes),
+        )
         for stage in (MINI_MAPS, MINI_CLIPS)
     )
 
@@ -143,17 +147,20 @@ class Row:
 
     name: str
     beside: str | None
-    steps: tuple[int, ...]              # of each stage
+    steps: tuple[int, ...]  # of each stage
     parameters: int
-    figures: dict[float, Figures]       # guidance -> figures
+    figures: dict[float, Figures]  # guidance -> figures
 
 
 def load_networks(detector: Path | None, stlpips: Path | None) -> Networks:
     """The bundled Face Vid2vid and VAE, and who judges. The DiT is MINI without weights: each variant puts its own there."""
     return Networks(
-        load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"), RealPortraitDiT(MINI.dit, device="meta"),
-        load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors"), FaceDetector(detector or find_detector()),
-        linear_schedule(), load_judges(stlpips, "alex", None, None),
+        load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"),
+        RealPortraitDiT(MINI.dit, device="meta"),
+        load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors"),
+        FaceDetector(detector or find_detector()),
+        linear_schedule(),
+        load_judges(stlpips, "alex", None, None),
     )
 
 
@@ -166,8 +173,14 @@ def load_samples(folder: Path, networks: Networks) -> Index:
 
 
 def rows(
-    networks: Networks, clips: list[Prepared], tried: dict[str, Variant], index: Index, stages: tuple[Stage, Stage], minutes: float,
-    precision: torch.dtype, given: RealPortraitDiT | None = None,
+    networks: Networks,
+    clips: list[Prepared],
+    tried: dict[str, Variant],
+    index: Index,
+    stages: tuple[Stage, Stage],
+    minutes: float,
+    precision: torch.dtype,
+    given: RealPortraitDiT | None = None,
 ) -> Iterator[Row]:
     """The static portrait, then a row for each variant, as soon as it is measured. stages: maps and clips;
     minutes: of one core, for each variant; given: weights to go on from."""
@@ -187,7 +200,12 @@ def rows(
 
 
 def train(
-    variant: Variant, networks: Networks, index: Index, stages: tuple[Stage, Stage], minutes: float, precision: torch.dtype,
+    variant: Variant,
+    networks: Networks,
+    index: Index,
+    stages: tuple[Stage, Stage],
+    minutes: float,
+    precision: torch.dtype,
     given: RealPortraitDiT | None,
 ) -> tuple[RealPortraitDiT, tuple[int, ...]]:
     """The averaged weights, and the steps of each stage."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from realportrait_core.train.heads import load_rig, render_clip  # noqa: E402
+from rendered_heads import load_rig, render_clip  # noqa: E402
 
 log = logging.getLogger("benchmark")
 
@@ -60,8 +60,14 @@ def main() -> None:
     count = options.clips * options.frames
     log.info("prototype  %6.2f frames/s", count / spent[old])
     log.info("heads      %6.2f frames/s", count / spent[new])
-    log.info("ratio      %6.2f, over %d clips of %d frames at %d px, %d thread(s)", spent[old] / spent[new], options.clips,
-             options.frames, options.size, options.threads)
+    log.info(
+        "ratio      %6.2f, over %d clips of %d frames at %d px, %d thread(s)",
+        spent[old] / spent[new],
+        options.clips,
+        options.frames,
+        options.size,
+        options.threads,
+    )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-import realportrait_core
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
+import realportrait_core
 from realportrait_core.config import DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import ClipShape, RealPortraitDiT, fused
@@ -24,16 +26,15 @@ from realportrait_core.speed import PRESETS, Speed
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.blocks import fold_norms
-from torch import Tensor, nn
 
 from .measure import relative_difference, seconds
 from .parts import FACE, random_weights, some_maps
 from .sizes import Limits, Sizes
 
 VAE = Path(realportrait_core.__file__).parent / "weights" / "vae" / "realportrait_mini_vae.safetensors"
-MATRIX = {"cpu": 512, "cuda": 8192}             # side of the matrix product that tells the processor's rate
+MATRIX = {"cpu": 512, "cuda": 8192}  # side of the matrix product that tells the processor's rate
 PAPER_STEPS = 50
-VAE_AT_ONCE = 8                                 # frames
+VAE_AT_ONCE = 8  # frames
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,24 @@ class StepFigure:
 
     frames: int
     px: int
-    way: str                        # "kernels" (as it runs), "plain" (without Triton's kernels), "compiled" or "fp8 weights"
+    way: str  # "kernels" (as it runs), "plain" (without Triton's kernels), "compiled" or "fp8 weights"
     seconds: float
     flop: int
-    times_floor: float              # seconds / (flop / rate)
-    difference: float | None        # from the plain step, of the ways beside it
-    peak_bytes: int | None          # of GPU memory, weights included
+    times_floor: float  # seconds / (flop / rate)
+    difference: float | None  # from the plain step, of the ways beside it
+    peak_bytes: int | None  # of GPU memory, weights included
 
 
 @dataclass(frozen=True)
 class ClipFigure:
     """A clip from the portrait's latent and the maps to pictures: K, V, control tokens, every step, the bundled VAE."""
 
-    way: str                        # of realportrait_core.speed, with the dtype of the weights
+    way: str  # of realportrait_core.speed, with the dtype of the weights
     steps: int
     seconds: float
-    new_frames_per_second: float    # a clip's first frame is the last of the clip before
-    times_floor: float              # seconds / (steps * flop of a step / rate)
-    peak_bytes: int | None          # of GPU memory, weights included
+    new_frames_per_second: float  # a clip's first frame is the last of the clip before
+    times_floor: float  # seconds / (steps * flop of a step / rate)
+    peak_bytes: int | None  # of GPU memory, weights included
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ class EndToEnd:
 def step_flop(cfg: DiTConfig, frames: int, tokens: int) -> int:
     """Floating-point operations of a step whose reference and control tokens are at hand; a multiplication and an addition
     count as two."""
-    linear = 2 * frames * tokens * cfg.hidden**2                                        # of one C x C layer
+    linear = 2 * frames * tokens * cfg.hidden**2  # of one C x C layer
     block = (8 + 2 * cfg.mlp_ratio) * linear + 4 * frames * tokens * (tokens + frames) * cfg.hidden
-    seen = 4 * frames * tokens * tokens * cfg.hidden                                    # of the reference's keys
+    seen = 4 * frames * tokens * tokens * cfg.hidden  # of the reference's keys
     out = cfg.in_channels * (2 if cfg.learned_sigma else 1)
     ends = 2 * frames * tokens * cfg.hidden * cfg.patch**2 * (cfg.in_channels + out)
     return cfg.depth * (block + seen) + cfg.control_depth * (block + linear) + ends
@@ -125,10 +126,18 @@ def step_figures(sizes: Sizes, limits: Limits, device: str, repeats: int) -> lis
         peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
         difference = relative_difference(forward(*clip), wanted) if arguments is clip and way != "plain" else None
         flop = step_flop(cfg, n, (side // 8 // cfg.patch) ** 2)
-        figures.append(StepFigure(
-            frames=n, px=side, way=way, seconds=took, flop=flop, times_floor=took * rate / flop,
-            difference=difference, peak_bytes=peak,
-        ))
+        figures.append(
+            StepFigure(
+                frames=n,
+                px=side,
+                way=way,
+                seconds=took,
+                flop=flop,
+                times_floor=took * rate / flop,
+                difference=difference,
+                peak_bytes=peak,
+            )
+        )
     return figures
 
 
@@ -158,9 +167,9 @@ def clip_figures(sizes: Sizes, device: str, repeats: int) -> list[ClipFigure]:
                 torch.cuda.reset_peak_memory_stats()
             took = median_seconds(lambda: pictures(speed), device, repeats)
             peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
-            figures.append(ClipFigure(
-                name + weights, speed.steps, took, (frames - 1) / took, took * rate / (speed.steps * flop), peak,
-            ))
+            figures.append(
+                ClipFigure(name + weights, speed.steps, took, (frames - 1) / took, took * rate / (speed.steps * flop), peak)
+            )
     return figures
 
 
@@ -220,23 +229,29 @@ def end_to_end(sizes: Sizes, limits: Limits, device: str, repeats: int) -> EndTo
 
 def table(figures: list[StepFigure], clips: list[ClipFigure], whole: EndToEnd) -> str:
     """Markdown: steps, clips, and a line on MINI."""
-    return "\n".join([
-        "| frames | px | | step ms | ms a frame | TFLOP | times the floor | difference | peak memory GB |",
-        "|---|---|---|---|---|---|---|---|---|",
-        *(
-            f"| {row.frames} | {row.px} | {row.way} | {1e3 * row.seconds:.2f} | {1e3 * row.seconds / row.frames:.2f} "
-            f"| {row.flop / 1e12:.3g} | {row.times_floor:.2f} | {'' if row.difference is None else f'{row.difference:.1e}'} "
-            f"| {gigabytes(row.peak_bytes)} |" for row in figures
-        ), "",
-        "| a clip | steps | s | new frames a second | times the floor | peak memory GB |",
-        "|---|---|---|---|---|---|",
-        *(
-            f"| {row.way} | {row.steps} | {row.seconds:.2f} | {row.new_frames_per_second:.1f} | {row.times_floor:.2f} "
-            f"| {gigabytes(row.peak_bytes)} |" for row in clips
-        ), "",
-        f"End to end: {whole.frames} frames with {whole.steps} steps in {whole.seconds:.2f} s, "
-        f"{whole.frames_per_second:.1f} frames a second.",
-    ])
+    return "\n".join(
+        [
+            "| frames | px | | step ms | ms a frame | TFLOP | times the floor | difference | peak memory GB |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *(
+                f"| {row.frames} | {row.px} | {row.way} | {1e3 * row.seconds:.2f} | {1e3 * row.seconds / row.frames:.2f} "
+                f"| {row.flop / 1e12:.3g} | {row.times_floor:.2f} | {'' if row.difference is None else f'{row.difference:.1e}'} "
+                f"| {gigabytes(row.peak_bytes)} |"
+                for row in figures
+            ),
+            "",
+            "| a clip | steps | s | new frames a second | times the floor | peak memory GB |",
+            "|---|---|---|---|---|---|",
+            *(
+                f"| {row.way} | {row.steps} | {row.seconds:.2f} | {row.new_frames_per_second:.1f} | {row.times_floor:.2f} "
+                f"| {gigabytes(row.peak_bytes)} |"
+                for row in clips
+            ),
+            "",
+            f"End to end: {whole.frames} frames with {whole.steps} steps in {whole.seconds:.2f} s, "
+            f"{whole.frames_per_second:.1f} frames a second.",
+        ]
+    )
 
 
 def gigabytes(count: int | None) -> str:

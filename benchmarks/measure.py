@@ -25,15 +25,15 @@ class Comparison:
 
     part: str
     size: str
-    literal_s: float            # median seconds a call
+    literal_s: float  # median seconds a call
     ours_s: float
-    ratio: float                # median of the ratios of neighbouring calls
+    ratio: float  # median of the ratios of neighbouring calls
     ratios: tuple[float, ...]
-    difference: float           # largest difference of the results / largest value
-    faster: float               # the bar of `ratio`
-    literal_bytes: int | None = None    # memory beside the inputs and weights, at its peak
+    difference: float  # largest difference of the results / largest value
+    faster: float  # the bar of `ratio`
+    literal_bytes: int | None = None  # memory beside the inputs and weights, at its peak
     ours_bytes: int | None = None
-    leaner: float | None = None         # the bar of literal_bytes / ours_bytes
+    leaner: float | None = None  # the bar of literal_bytes / ours_bytes
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
@@ -58,7 +58,7 @@ def wait_for(device: str) -> None:
 def compare(preset: str, name: str, device: str, repeats: int) -> Comparison:
     """In turns, so that a busy machine disturbs both alike; each call's ratio is that to its neighbour."""
     part = PARTS[name](SIZES[preset], device)
-    difference = relative_difference(part.ours(), part.literal())                       # and the first call prepares
+    difference = relative_difference(part.ours(), part.literal())  # and the first call prepares
     pairs = [(seconds(part.literal, device), seconds(part.ours, device)) for _ in range(repeats)]
     ratios = [literal / ours for literal, ours in pairs]
     literal, ours = (statistics.median(column) for column in zip(*pairs))
@@ -66,8 +66,7 @@ def compare(preset: str, name: str, device: str, repeats: int) -> Comparison:
     if part.leaner is not None:
         memory = [peak_bytes(preset, name, side, device) for side in ("literal", "ours")]
     return Comparison(
-        part.name, part.size, literal, ours, statistics.median(ratios), tuple(ratios), difference, part.faster,
-        *memory, part.leaner,
+        part.name, part.size, literal, ours, statistics.median(ratios), tuple(ratios), difference, part.faster, *memory, part.leaner
     )
 
 

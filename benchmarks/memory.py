@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 import torch
+
 from realportrait_core.config import DiTConfig
 from realportrait_core.dit import RealPortraitDiT
 
@@ -16,10 +17,10 @@ from .parts import random_weights
 class Peak:
     """Bytes of a process at its peak, while it makes one step, reference and control tokens included."""
 
-    process: int            # Python and torch
+    process: int  # Python and torch
     weights: int
-    reference: int          # K, V of the portrait, kept over steps
-    passing: int            # the clip's tokens, and what lives within a block; proportional to the frames
+    reference: int  # K, V of the portrait, kept over steps
+    passing: int  # the clip's tokens, and what lives within a block; proportional to the frames
     seconds: float
 
     @property

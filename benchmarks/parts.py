@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
+from torch import Tensor, nn
+
 from realportrait_core.config import ConditionerConfig
 from realportrait_core.dit import ClipShape, RealPortraitDiT
 from realportrait_core.dit.attention import SpatialAttention, TemporalAttention, join_reference, scaled_dot_product
@@ -15,7 +17,6 @@ from realportrait_core.face.crop import clip_crop, face_ellipse
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.vid2vid.blocks import fold_norms
 from realportrait_core.vid2vid.warp import WarpingNetwork
-from torch import Tensor, nn
 
 from .literal import dit as literal_dit
 from .literal import motion_map as literal_map
@@ -34,8 +35,8 @@ class Part:
     size: str
     literal: Callable[[], Tensor]
     ours: Callable[[], Tensor]
-    faster: float               # at least so many times as fast on the CPU
-    leaner: float | None = None     # times less extra memory at its peak
+    faster: float  # at least so many times as fast on the CPU
+    leaner: float | None = None  # times less extra memory at its peak
 
 
 def random_weights(network: nn.Module, device: torch.device | str, seed: int = 0) -> nn.Module:
@@ -55,7 +56,7 @@ def random_weights(network: nn.Module, device: torch.device | str, seed: int = 0
 def some_maps(channels: int, side: int, px: int, frames: int) -> MotionMaps:
     """A face that moves through a square of px, framed as in training."""
     points = (FACE - 256) * px / 512 + px / 2
-    points = torch.stack([points + 0.01 * px * i for i in range(frames)])               # (L, 5, 2)
+    points = torch.stack([points + 0.01 * px * i for i in range(frames)])  # (L, 5, 2)
     crop = clip_crop(points)
     return MotionMaps(torch.randn(frames, channels, side, side), crop.expand(frames, 3, 3), face_ellipse(points), px, px)
 
@@ -95,7 +96,8 @@ def motion_map(sizes: Sizes, device: str) -> Part:
         f"{sizes.name}, {cfg.motion_channels} channels, {frames} frames of {sizes.map_px} px",
         literal=lambda: literal_map.motion_latent(mapper, maps),
         ours=lambda: mapper(maps),
-        faster=8.0, leaner=5.0,
+        faster=8.0,
+        leaner=5.0,
     )
 
 
@@ -121,12 +123,12 @@ def warp(sizes: Sizes, device: str) -> Part:
 def attention_in_space(sizes: Sizes, device: str) -> Part:
     """Every frame's tokens over themselves and the portrait's keys and values, which are joined to each frame's own."""
     cfg, frames, tokens = sizes.step, sizes.step_frames, (sizes.step_px // 8 // sizes.step.patch) ** 2
-    layer = random_weights(
-        SpatialAttention(cfg.hidden, cfg.heads, attention=scaled_dot_product, operations=nn), device)
+    layer = random_weights(SpatialAttention(cfg.hidden, cfg.heads, attention=scaled_dot_product, operations=nn), device)
     x, portrait = (torch.randn(n, tokens, cfg.hidden).to(device) for n in (frames, 1))
     reference = layer.key_value(portrait)
     return Part(
-        "attention in space", f"{sizes.name}, {frames} frames of {tokens} tokens and the portrait's",
+        "attention in space",
+        f"{sizes.name}, {frames} frames of {tokens} tokens and the portrait's",
         literal=lambda: literal_dit.spatial_attention(layer, x, reference)[0],
         ours=lambda: layer(x, reference),
         faster=1.0,
@@ -136,8 +138,9 @@ def attention_in_space(sizes: Sizes, device: str) -> Part:
 def attention_in_time(sizes: Sizes, device: str) -> Part:
     """Every place over all frames; literally with the places brought to the front and back."""
     cfg, frames, tokens = sizes.step, sizes.step_frames, (sizes.step_px // 8 // sizes.step.patch) ** 2
-    layer = random_weights(TemporalAttention(
-        cfg.hidden, cfg.heads, norm_last=cfg.qk_norm_legacy, attention=scaled_dot_product, operations=nn), device)
+    layer = random_weights(
+        TemporalAttention(cfg.hidden, cfg.heads, norm_last=cfg.qk_norm_legacy, attention=scaled_dot_product, operations=nn), device
+    )
     x, turn = torch.randn(1, frames, tokens, cfg.hidden).to(device), rope(frames, cfg.hidden // cfg.heads, device)
 
     def literal() -> Tensor:
@@ -145,7 +148,7 @@ def attention_in_time(sizes: Sizes, device: str) -> Part:
         return rearrange(out, "s l c -> 1 l s c").contiguous()
 
     return Part(
-        "attention in time", f"{sizes.name}, {tokens} places over {frames} frames", literal, lambda: layer(x, turn), faster=1.0,
+        "attention in time", f"{sizes.name}, {tokens} places over {frames} frames", literal, lambda: layer(x, turn), faster=1.0
     )
 
 
@@ -154,27 +157,26 @@ def two_sources(sizes: Sizes, device: str) -> Part:
     either, and the two results weighed by their shares of the softmax."""
     cfg, frames, tokens = sizes.step, sizes.step_frames, (sizes.step_px // 8 // sizes.step.patch) ** 2
     heads, dim = cfg.heads, cfg.hidden // cfg.heads
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32                       # flash attention has no float32 there
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32  # flash attention has no float32 there
     q, k, v = (torch.randn(frames, heads, tokens, dim).to(device, dtype) for _ in range(3))
     k_r, v_r = (torch.randn(1, heads, tokens, dim).to(device, dtype) for _ in range(2))
     one = torch.ops.aten
     flash = one._scaled_dot_product_flash_attention if device == "cuda" else one._scaled_dot_product_flash_attention_for_cpu
 
     def apart() -> Tensor:
-        own, log_own = flash(q, k, v)[:2]                                               # (L, h, S, d), (L, h, S)
-        out, log_out = flash(rearrange(q, "l h s d -> 1 h (l s) d"), k_r, v_r)[:2]      # every frame's at once
+        own, log_own = flash(q, k, v)[:2]  # (L, h, S, d), (L, h, S)
+        out, log_out = flash(rearrange(q, "l h s d -> 1 h (l s) d"), k_r, v_r)[:2]  # every frame's at once
         out, log_out = (rearrange(x, "1 h (l s) ... -> l h s ...", l=frames) for x in (out, log_out))
         share = torch.sigmoid(log_own - log_out)[..., None].to(out)
         return rearrange(torch.lerp(out, own, share), "l h s d -> l s (h d)")
 
     return Part(
-        "two sources apart", f"{sizes.name}, {frames} frames of {tokens} tokens and the portrait's",
+        "two sources apart",
+        f"{sizes.name}, {frames} frames of {tokens} tokens and the portrait's",
         literal=lambda: scaled_dot_product(q, join_reference(k, k_r), join_reference(v, v_r)),
         ours=apart,
         faster=1.0,
     )
 
 
-PARTS = {
-    "step": step, "space": attention_in_space, "two": two_sources, "time": attention_in_time, "map": motion_map, "warp": warp,
-}
+PARTS = {"step": step, "space": attention_in_space, "two": two_sources, "time": attention_in_time, "map": motion_map, "warp": warp}

@@ -5,7 +5,7 @@ from html import escape
 
 from .measure import Comparison
 
-ROW, LEFT, WIDTH = 28, 420, 420         # px: height of a row, place of the bars, length of the longest
+ROW, LEFT, WIDTH = 28, 420, 420  # px: height of a row, place of the bars, length of the longest
 
 
 def svg(rows: Sequence[Comparison]) -> str:

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import realportrait_core
 import torch
+from torch import Tensor
+
+import realportrait_core
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import Caching, RealPortraitDiT
 from realportrait_core.dit.checkpoint import load_dit
@@ -29,7 +31,6 @@ from realportrait_core.generate import render
 from realportrait_core.speed import PRESETS, Speed, preset
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
-from torch import Tensor
 
 from .measure import seconds
 
@@ -37,10 +38,8 @@ log = logging.getLogger("benchmarks")
 
 WEIGHTS = Path(realportrait_core.__file__).parent / "weights"
 DISTILLED = WEIGHTS / "realportrait" / "realportrait_mini.safetensors"
-YARDSTICK_STEPS = 4         # of DDIM, beside every measurement
-METRICS = {
-    "psnr_db": "PSNR dB", "ssim": "SSIM", "keypoint_error_px": "keypoints px", "rotation_error_deg": "head degrees",
-}
+YARDSTICK_STEPS = 4  # of DDIM, beside every measurement
+METRICS = {"psnr_db": "PSNR dB", "ssim": "SSIM", "keypoint_error_px": "keypoints px", "rotation_error_deg": "head degrees"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Variant:
     """A way to denoise a clip."""
 
     speed: Speed
-    dit: RealPortraitDiT | None = None      # other weights than the reference's
+    dit: RealPortraitDiT | None = None  # other weights than the reference's
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,10 @@ class Row:
 
     name: str
     speed: Speed
-    truth: dict[str, float]             # metric -> figure, against the truth
-    reference: dict[str, float]         # metric -> figure, against the reference variant's frames
-    seconds: float                      # of a clip's latents, mean
-    times_as_fast: float                # as the reference: median over the clips, both measured in plain steps
+    truth: dict[str, float]  # metric -> figure, against the truth
+    reference: dict[str, float]  # metric -> figure, against the reference variant's frames
+    seconds: float  # of a clip's latents, mean
+    times_as_fast: float  # as the reference: median over the clips, both measured in plain steps
 
 
 def variants(distilled: RealPortraitDiT | None) -> dict[str, Variant]:
@@ -71,7 +70,7 @@ def variants(distilled: RealPortraitDiT | None) -> dict[str, Variant]:
         **{f"DDIM, 20 steps, control every {n}": Speed(20, caching=Caching(control_every=n)) for n in (2, 3)},
         **{f"DDIM, 20 steps, first-block cache {limit:g}": Speed(20, caching=Caching(threshold=limit)) for limit in (0.1, 0.2)},
     }
-    for name, speed in PRESETS.items():                 # one that is among them takes its row over
+    for name, speed in PRESETS.items():  # one that is among them takes its row over
         same = next((row for row in speeds if speeds[row] == speed), None)
         speeds[name if same is None else f"{name}: {same}"] = speeds.pop(same, speed)
     found = {name: Variant(speed) for name, speed in speeds.items()}
@@ -96,9 +95,11 @@ def load_networks(detector: Path | None, dit: Path, device: str) -> Networks:
     detector: YuNet's file; None looks for it.
     """
     return Networks(
-        load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"), load_dit(dit).to(device),
+        load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"),
+        load_dit(dit).to(device),
         load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors"),
-        FaceDetector(detector or find_detector()), linear_schedule(),
+        FaceDetector(detector or find_detector()),
+        linear_schedule(),
     )
 
 
@@ -107,9 +108,7 @@ def load_distilled(path: Path | None, device: str) -> RealPortraitDiT:
     return load_dit(path or DISTILLED).to(device)
 
 
-def prepared_clips(
-    networks: Networks, data: Path, limit: int | None, frames: int | None
-) -> tuple[list[Prepared], dict[str, str]]:
+def prepared_clips(networks: Networks, data: Path, limit: int | None, frames: int | None) -> tuple[list[Prepared], dict[str, str]]:
     """The first `limit` clips of `data`, `frames` of each (None: all), and those that were left out because of a face:
     name -> reason. InputError where no clip is left.
     """
@@ -132,9 +131,9 @@ def prepared_clips(
 class Measured:
     """One variant of one clip."""
 
-    pictures: Tensor            # (L, 3, S, S)
+    pictures: Tensor  # (L, 3, S, S)
     seconds: float
-    plain_steps: float          # so many plain steps would have taken as long
+    plain_steps: float  # so many plain steps would have taken as long
 
 
 def rows(networks: Networks, clips: list[Prepared], tried: dict[str, Variant], device: str) -> Iterator[Row]:
@@ -144,7 +143,8 @@ def rows(networks: Networks, clips: list[Prepared], tried: dict[str, Variant], d
         measured = [measure(networks, clip, variant, device) for clip in clips]
         first = first or measured
         yield Row(
-            name, variant.speed,
+            name,
+            variant.speed,
             truth=scores(networks, clips, measured, [clip.truth.pictures for clip in clips]),
             reference=scores(networks, clips, measured, [own.pictures for own in first]),
             seconds=mean(own.seconds for own in measured),
@@ -157,20 +157,18 @@ def measure(networks: Networks, clip: Prepared, variant: Variant, device: str) -
     latent, latents = encode(networks.vae, clip.truth.portrait), []
 
     def run(dit: RealPortraitDiT, speed: Speed) -> None:
-        latents[:] = [render(
-            dit, networks.schedule, latent, clip.motion, speed.steps, SEED, solver=speed.solver, caching=speed.caching,
-        )]
+        latents[:] = [
+            render(dit, networks.schedule, latent, clip.motion, speed.steps, SEED, solver=speed.solver, caching=speed.caching)
+        ]
 
-    run(networks.dit, Speed(1))                             # the first call prepares
+    run(networks.dit, Speed(1))  # the first call prepares
     yardstick = seconds(lambda: run(networks.dit, Speed(YARDSTICK_STEPS)), device)
     took = seconds(lambda: run(variant.dit or networks.dit, variant.speed), device)
     return Measured(decode(networks.vae, latents[0]), took, YARDSTICK_STEPS * took / yardstick)
 
 
 @torch.inference_mode()
-def scores(
-    networks: Networks, clips: list[Prepared], measured: list[Measured], truths: list[Tensor]
-) -> dict[str, float]:
+def scores(networks: Networks, clips: list[Prepared], measured: list[Measured], truths: list[Tensor]) -> dict[str, float]:
     """Metric -> mean over the clips of their means over the frames."""
     found = [
         score(networks.vid2vid, {"": own.pictures}, replace(clip.truth, pictures=truth))[""]
@@ -182,14 +180,14 @@ def scores(
 def header() -> str:
     """Of a Markdown table: a row's figures against the truth, then against the reference."""
     names = list(METRICS.values())
-    return "\n".join([
-        f"| | steps | times as fast | {' | '.join(names)} | {' | '.join(f'to the first: {name}' for name in names)} |",
-        "|---" * (3 + 2 * len(names)) + "|",
-    ])
+    return "\n".join(
+        [
+            f"| | steps | times as fast | {' | '.join(names)} | {' | '.join(f'to the first: {name}' for name in names)} |",
+            "|---" * (3 + 2 * len(names)) + "|",
+        ]
+    )
 
 
 def line(row: Row) -> str:
-    figures = [
-        f"{values[metric]:.{4 if metric == 'ssim' else 2}f}" for values in (row.truth, row.reference) for metric in METRICS
-    ]
+    figures = [f"{values[metric]:.{4 if metric == 'ssim' else 2}f}" for values in (row.truth, row.reference) for metric in METRICS]
     return f"| {row.name} | {row.speed.steps} | {row.times_as_fast:.2f} | {' | '.join(figures)} |"

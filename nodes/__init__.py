@@ -23,7 +23,21 @@ class RealPortraitExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
-            LoadModel, LoadVid2Vid, ExtractKeypoints, EditMotion, MakeMotionMaps, Conditioning, SampleClips, ContinueClip,
-            LoadDrivingVideo, PasteBack, Inspect, SaveMotion, LoadMotion, IDDPMSigmas, IDDPMSampler,
-            LoadStitching, StitchAndRetarget,
+            LoadModel,
+            LoadVid2Vid,
+            ExtractKeypoints,
+            EditMotion,
+            MakeMotionMaps,
+            Conditioning,
+            SampleClips,
+            ContinueClip,
+            LoadDrivingVideo,
+            PasteBack,
+            Inspect,
+            SaveMotion,
+            LoadMotion,
+            IDDPMSigmas,
+            IDDPMSampler,
+            LoadStitching,
+            StitchAndRetarget,
         ]

@@ -24,24 +24,33 @@ class ContinueClip(io.ComfyNode):
                 io.Latent.Input("previous", tooltip="The sampled LATENT of the clip before, or of all clips before."),
                 Motion.Input("motion", tooltip="The same motion as for the clip before, or another one for the same portrait."),
                 io.Int.Input(
-                    "start_frame", default=15, min=0, max=10**6,
+                    "start_frame",
+                    default=15,
+                    min=0,
+                    max=10**6,
                     tooltip="The driver frame at which the new clip starts, its known frames included: after 16 frames with an "
                     "overlap of 1 it is 15, then 30, 45.",
                 ),
                 io.Int.Input(
-                    "frames", default=16, min=2, max=128,
+                    "frames",
+                    default=16,
+                    min=2,
+                    max=128,
                     tooltip="Frames of the new clip, the known ones included; fewer where the motion ends. The model was trained "
                     "with 16.",
                 ),
                 io.Int.Input(
-                    "overlap", default=1, min=1, max=16,
+                    "overlap",
+                    default=1,
+                    min=1,
+                    max=16,
                     tooltip="How many frames are taken over from the clip before. They are kept as they are.",
                 ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive", tooltip="The portrait with the motion of the new clip."),
                 io.Conditioning.Output(
-                    display_name="negative", tooltip="The portrait without motion, from which a cfg above 1 leads away.",
+                    display_name="negative", tooltip="The portrait without motion, from which a cfg above 1 leads away."
                 ),
                 io.Latent.Output(display_name="latent", tooltip="The new clip, its known frames filled in and masked."),
             ],

@@ -15,7 +15,7 @@ from .sockets import Keypoints, Vid2Vid
 
 log = logging.getLogger(__name__)
 
-FACES = {                   # what the menu says -> what the core is asked for
+FACES = {  # what the menu says -> what the core is asked for
     "largest": "largest",
     "the only one": "only",
     "1st from left": 0,
@@ -43,15 +43,21 @@ class ExtractKeypoints(io.ComfyNode):
                 io.Image.Input("portrait", tooltip="The picture to animate, of any size."),
                 io.Image.Input("driver", tooltip="The frames whose motion is taken, of any size and number."),
                 io.Combo.Input(
-                    "portrait_face", options=list(FACES), default="largest",
+                    "portrait_face",
+                    options=list(FACES),
+                    default="largest",
                     tooltip="Which face of the portrait is animated. 'the only one' refuses a portrait with several.",
                 ),
                 io.Combo.Input(
-                    "driver_face", options=list(FACES), default="largest",
+                    "driver_face",
+                    options=list(FACES),
+                    default="largest",
                     tooltip="Which face of the driver is followed, chosen at its first frame. 'the only one' refuses several.",
                 ),
                 io.Combo.Input(
-                    "missing_face", options=["hold", "interpolate", "fade", "stop"], default="hold",
+                    "missing_face",
+                    options=["hold", "interpolate", "fade", "stop"],
+                    default="hold",
                     tooltip="Where the driver's face is not found: 'hold' the last pose, 'interpolate' between the neighbours, "
                     "let the motion 'fade' to none within a few frames, or 'stop' with an error that names the frames.",
                 ),
@@ -81,7 +87,7 @@ class ExtractKeypoints(io.ComfyNode):
             detector = FaceDetector(folders.detector_path(MODEL_NAME))
 
         frames = len(driver)
-        progress = Progress(frames)                     # half a frame for its face, half for its keypoints
+        progress = Progress(frames)  # half a frame for its face, half for its keypoints
         points = portrait_points(portrait[0], detector, whose_portrait, portrait_box)
         found = track(driver, detector, whose_driver, missing_face, driver_box, lambda done, total: progress.to(done // 2))
         keypoints = extract_keypoints(
@@ -113,7 +119,5 @@ def at_a_glance(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torc
 def found_on(keypoints, portrait, driver, frames: list[int], side: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The portrait (1, side, side, 3) and n frames of the driver (n, side, side, 3), with what was found drawn on them."""
     left = tile(portrait[0], keypoints.portrait_crop, keypoints.portrait_points, side=side)
-    right = [
-        tile(driver[i], keypoints.driver_crop, keypoints.driver_points[i], bool(keypoints.present[i]), side) for i in frames
-    ]
+    right = [tile(driver[i], keypoints.driver_crop, keypoints.driver_points[i], bool(keypoints.present[i]), side) for i in frames]
     return left[None], torch.stack(right)

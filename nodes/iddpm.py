@@ -19,7 +19,10 @@ class IDDPMSigmas(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="From Load RealPortrait Model: the levels are those it was trained with."),
                 io.Int.Input(
-                    "steps", default=50, min=1, max=1000,
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=1000,
                     tooltip="Denoising steps. The paper takes 50; fewer are faster, and smoother.",
                 ),
             ],

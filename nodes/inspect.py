@@ -26,19 +26,27 @@ class Inspect(io.ComfyNode):
                 io.Image.Input("portrait", tooltip="The portrait that the keypoints are of."),
                 io.Image.Input("driver", tooltip="The driver that the keypoints are of."),
                 io.Int.Input(
-                    "most", default=32, min=2, max=10**4,
+                    "most",
+                    default=32,
+                    min=2,
+                    max=10**4,
                     tooltip="Longer clips show this many frames, evenly spaced, the first and the last among them.",
                 ),
                 io.Int.Input(
-                    "clip_frames", default=16, min=2, max=128,
+                    "clip_frames",
+                    default=16,
+                    min=2,
+                    max=128,
                     tooltip="Frames of a clip, for the table of drift: 16 with RealPortrait Sampler and the bundled weights.",
                 ),
                 io.Image.Input(
-                    "frames", optional=True,
+                    "frames",
+                    optional=True,
                     tooltip="The animated frames, from VAE Decode: they are shown too, and measured clip by clip.",
                 ),
                 Vid2Vid.Input(
-                    "vid2vid", optional=True,
+                    "vid2vid",
+                    optional=True,
                     tooltip="From Load Face Vid2vid: measures too how far the animated face is from the wanted motion.",
                 ),
             ],
@@ -58,9 +66,7 @@ class Inspect(io.ComfyNode):
         frames = None if frames is None else images.rgb(frames, "frames")
         chosen = evenly(len(motion.maps), most)
         progress = Progress(len(chosen))
-        sheets = inspect(
-            keypoints, motion, driver, portrait, frames, chosen, clip_frames, lambda done, total: progress.to(done)
-        )
+        sheets = inspect(keypoints, motion, driver, portrait, frames, chosen, clip_frames, lambda done, total: progress.to(done))
         found = int(keypoints.present.sum())
         report = f"Face found in {found} of {len(driver)} driver frames."
         if frames is None:

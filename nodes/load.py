@@ -11,7 +11,7 @@ from .sockets import Vid2Vid
 
 # The last output of each loader: new ones go to the end, where no saved link points.
 INFO = io.String.Output(
-    display_name="info", tooltip="What each file holds, and its licence: one line a file. Connect Preview Any to read it.",
+    display_name="info", tooltip="What each file holds, and its licence: one line a file. Connect Preview Any to read it."
 )
 
 
@@ -26,20 +26,20 @@ class LoadModel(io.ComfyNode):
             "model patches and samplers of ComfyUI.",
             inputs=[
                 io.Combo.Input(
-                    "weights", options=folders.model_names(),
+                    "weights",
+                    options=folders.model_names(),
                     tooltip="A RealPortrait .safetensors file. First the weights that come with the pack (256 px, a small "
                     "demonstration model), then those in models/realportrait and models/diffusion_models.",
                 ),
                 io.Combo.Input(
-                    "weight_dtype", options=list(model.WEIGHT_DTYPES), default="default",
+                    "weight_dtype",
+                    options=list(model.WEIGHT_DTYPES),
+                    default="default",
                     tooltip="Precision in which the weights are kept. 'default' is what suits your device; fp8 halves the "
                     "memory of large weights and costs a little quality.",
                 ),
             ],
-            outputs=[
-                io.Model.Output(display_name="model", tooltip="For RealPortrait Sampler or a stock sampler."),
-                INFO,
-            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="For RealPortrait Sampler or a stock sampler."), INFO],
         )
 
     @classmethod
@@ -69,11 +69,12 @@ class LoadVid2Vid(io.ComfyNode):
             description="Loads Face Vid2vid, which reads the motion off the driver and bends the portrait's features to it.",
             inputs=[
                 io.Combo.Input(
-                    "weights", options=folders.vid2vid_names(),
+                    "weights",
+                    options=folders.vid2vid_names(),
                     tooltip="A Face Vid2vid .safetensors file: the one that comes with the pack, or, in models/realportrait, "
                     "any one of LivePortrait's files with its siblings beside it. It must be the one that the RealPortrait "
                     "weights were trained with.",
-                ),
+                )
             ],
             outputs=[
                 Vid2Vid.Output(display_name="vid2vid", tooltip="For Extract Vid2vid Keypoints and Motion Position Maps."),

@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 MODES = ["relative", "absolute", "paper-absolute"]
 HEAD_SIZES = ["driven", "steady", "constant"]
-FRAME_CROPS = 2             # side of the animated frame / of the face crop: 512 and 256 px in the paper, 256 and 128 px in MINI
-CHOOSE = -1                 # neutral_frame: the node chooses
-NOT_NEUTRAL = 20.0          # degrees between the portrait's head and the neutral frame's that are worth a warning
+FRAME_CROPS = 2  # side of the animated frame / of the face crop: 512 and 256 px in the paper, 256 and 128 px in MINI
+CHOOSE = -1  # neutral_frame: the node chooses
+NOT_NEUTRAL = 20.0  # degrees between the portrait's head and the neutral frame's that are worth a warning
 
 
 def check_weights(cfg: Vid2VidConfig, keypoints) -> None:
@@ -48,26 +48,32 @@ class EditMotion(io.ComfyNode):
             inputs=[
                 Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from another Edit Motion."),
                 io.Combo.Input(
-                    "head_size", options=HEAD_SIZES, default="driven",
+                    "head_size",
+                    options=HEAD_SIZES,
+                    default="driven",
                     tooltip="The size of the head: 'driven' as the driver's, 'steady' lets it change slowly only, which ends "
                     "swelling and trembling, 'constant' holds it.",
                 ),
                 io.Float.Input(
-                    "smooth_head", **smooth,
+                    "smooth_head",
+                    **smooth,
                     tooltip="Smooths turn, place and size of the head over so many frames to both sides. 0 is off, 1 to 3 calm "
                     "a trembling head; more makes it float.",
                 ),
                 io.Float.Input(
-                    "smooth_expression", **smooth,
+                    "smooth_expression",
+                    **smooth,
                     tooltip="Smooths the expression over so many frames to both sides. 0 is off; above 1, lips and blinks "
                     "become weak.",
                 ),
                 io.Float.Input(
-                    "smooth_track", **smooth,
+                    "smooth_track",
+                    **smooth,
                     tooltip="Smooths the face points over so many frames: they say where the facial mask lies. 0 is off.",
                 ),
                 io.Boolean.Input(
-                    "mirror", default=False,
+                    "mirror",
+                    default=False,
                     tooltip="The motion in a mirror: a driver who turns to the left makes the portrait turn to the right.",
                 ),
             ],
@@ -95,7 +101,9 @@ class MakeMotionMaps(io.ComfyNode):
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid, the same as for the keypoints."),
                 Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
                 io.Combo.Input(
-                    "mode", options=MODES, default="relative",
+                    "mode",
+                    options=MODES,
+                    default="relative",
                     tooltip="'relative' adds the driver's change since its neutral frame to the portrait: best between two "
                     "people, and what the networks were trained with. 'absolute' takes the driver's pose as it is, and the "
                     "expression where LivePortrait's 21 keypoints allow it. 'paper-absolute' takes the driver's whole motion.",
@@ -103,35 +111,46 @@ class MakeMotionMaps(io.ComfyNode):
                 io.Float.Input("pose_gain", **gain, tooltip="Turns, size, place: 0 keeps the portrait's, 1 is the driver's."),
                 io.Float.Input("expression_gain", **gain, tooltip="The expression: 0 keeps the portrait's, 1 is the driver's."),
                 io.Int.Input(
-                    "neutral_frame", default=CHOOSE, min=CHOOSE, max=10**6,
+                    "neutral_frame",
+                    default=CHOOSE,
+                    min=CHOOSE,
+                    max=10**6,
                     tooltip="For 'relative': the driver frame, counted from 0, whose motion counts as none. -1 chooses the calm "
                     "frame whose pose and expression are nearest the portrait's; the report names it.",
                 ),
                 io.Combo.Input(
-                    "framing", options=list(FRAMINGS), default="auto",
+                    "framing",
+                    options=list(FRAMINGS),
+                    default="auto",
                     tooltip="The square of the portrait that is animated: 'auto' comes closer where the face is small, as in "
                     "training; 'half-body' shows head to waist, which the bundled weights were not trained on; 'whole' takes as "
                     "much of the picture as a square can.",
                 ),
                 io.Float.Input("eye_gain", **part, tooltip="Times expression_gain, around the eyes: blinks and gaze."),
                 io.Float.Input("mouth_gain", **part, tooltip="Times expression_gain, around the mouth: above 1 it opens wider."),
+                io.Float.Input("rotation_gain", **part, tooltip="Times pose_gain: how far the head turns and tilts."),
                 io.Float.Input(
-                    "rotation_gain", **part, tooltip="Times pose_gain: how far the head turns and tilts.",
+                    "translation_gain", **part, tooltip="Times pose_gain: how far the head moves to the sides, up and down."
                 ),
                 io.Float.Input(
-                    "translation_gain", **part,
-                    tooltip="Times pose_gain: how far the head moves to the sides, up and down.",
-                ),
-                io.Float.Input(
-                    "scale_gain", **part,
+                    "scale_gain",
+                    **part,
                     tooltip="Times pose_gain: how much the head grows and shrinks. 0 keeps the portrait's size.",
                 ),
                 io.Int.Input(
-                    "first_frame", default=0, min=0, max=10**6, optional=True,
+                    "first_frame",
+                    default=0,
+                    min=0,
+                    max=10**6,
+                    optional=True,
                     tooltip="The driver frame, counted from 0, at which the animation begins. The neutral frame may lie before.",
                 ),
                 io.Int.Input(
-                    "frames", default=0, min=0, max=10**6, optional=True,
+                    "frames",
+                    default=0,
+                    min=0,
+                    max=10**6,
+                    optional=True,
                     tooltip="How many driver frames are animated, fewer where the driver ends. 0 takes all from first_frame on.",
                 ),
             ],
@@ -144,16 +163,37 @@ class MakeMotionMaps(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, vid2vid, keypoints, mode, pose_gain, expression_gain, neutral_frame, framing, eye_gain=1.0, mouth_gain=1.0,
-        rotation_gain=1.0, translation_gain=1.0, scale_gain=1.0, first_frame=0, frames=0,
+        cls,
+        vid2vid,
+        keypoints,
+        mode,
+        pose_gain,
+        expression_gain,
+        neutral_frame,
+        framing,
+        eye_gain=1.0,
+        mouth_gain=1.0,
+        rotation_gain=1.0,
+        translation_gain=1.0,
+        scale_gain=1.0,
+        first_frame=0,
+        frames=0,
     ) -> io.NodeOutput:
         chosen = frame_range(keypoints, first_frame, frames)
         progress, network = Progress(chosen.stop - chosen.start), loaded(vid2vid)
         check_weights(network.cfg, keypoints)
         neutral = find_neutral(keypoints) if neutral_frame == CHOOSE else neutral_frame
         motion = motion_maps(
-            network, keypoints, mode, pose_gain, expression_gain, size=FRAME_CROPS * network.cfg.crop_size, framing=framing,
-            neutral=neutral, gains=Gains(rotation_gain, translation_gain, scale_gain, eye_gain, mouth_gain), frames=chosen,
+            network,
+            keypoints,
+            mode,
+            pose_gain,
+            expression_gain,
+            size=FRAME_CROPS * network.cfg.crop_size,
+            framing=framing,
+            neutral=neutral,
+            gains=Gains(rotation_gain, translation_gain, scale_gain, eye_gain, mouth_gain),
+            frames=chosen,
             callback=lambda done, total: progress.to(done),
         )
         report = f"Frames {chosen.start} to {chosen.stop - 1} of the driver's {len(keypoints.driver)}."
@@ -166,7 +206,7 @@ class MakeMotionMaps(io.ComfyNode):
 
 def neutral_report(keypoints, neutral: int, chosen: bool) -> str:
     """Which frame is the neutral one, and how far its head is turned from the portrait's; a warning where that is far."""
-    still = turned_upright(keypoints.driver[neutral:neutral + 1], keypoints.portrait_crop)
+    still = turned_upright(keypoints.driver[neutral : neutral + 1], keypoints.portrait_crop)
     degrees = float(turned_away(keypoints.portrait, still)[0])
     report = (
         f"The neutral frame is {neutral}, chosen {'automatically' if chosen else 'by hand'}; its head is turned "

@@ -30,11 +30,16 @@ class SaveMotion(io.ComfyNode):
             inputs=[
                 Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
                 io.Float.Input(
-                    "fps", default=25.0, min=0.01, max=1000.0, step=0.01,
+                    "fps",
+                    default=25.0,
+                    min=0.01,
+                    max=1000.0,
+                    step=0.01,
                     tooltip="The driver's frames a second, to be had from Get Video Components. It is only written down.",
                 ),
                 io.String.Input(
-                    "filename_prefix", default="motion/RealPortrait",
+                    "filename_prefix",
+                    default="motion/RealPortrait",
                     tooltip="Folder and beginning of the file's name, below the output folder. A number is added; no file is "
                     "overwritten.",
                 ),
@@ -63,12 +68,15 @@ class LoadMotion(io.ComfyNode):
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid: the weights that the motion was read with."),
                 io.Image.Input("portrait", tooltip="The picture to animate, of any size."),
                 io.Combo.Input(
-                    "file", options=folders.motion_names(),
+                    "file",
+                    options=folders.motion_names(),
                     tooltip="A motion file (.safetensors) in ComfyUI's input folder: of Save RealPortrait Motion, or converted "
                     "from a template of LivePortrait.",
                 ),
                 io.Combo.Input(
-                    "portrait_face", options=list(FACES), default="largest",
+                    "portrait_face",
+                    options=list(FACES),
+                    default="largest",
                     tooltip="Which face of the portrait is animated. 'the only one' refuses a portrait with several.",
                 ),
                 io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),
@@ -100,11 +108,9 @@ class LoadMotion(io.ComfyNode):
         detector = FaceDetector(folders.detector_path(MODEL_NAME)) if box is None else None
         points = portrait_points(portrait[0], detector, whose, box)
         keypoints = join_driver(loaded(vid2vid), portrait, points, driver)
-        black = torch.zeros(()).expand(len(driver), *driver.size, 3)                    # one value, whatever the size
+        black = torch.zeros(()).expand(len(driver), *driver.size, 3)  # one value, whatever the size
         on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, black), cls=cls)
-        return io.NodeOutput(
-            keypoints, preview(keypoints, portrait, black), driver.fps, report(driver, file), ui=on_node
-        )
+        return io.NodeOutput(keypoints, preview(keypoints, portrait, black), driver.fps, report(driver, file), ui=on_node)
 
 
 def report(driver, file: str) -> str:
@@ -118,8 +124,6 @@ def report(driver, file: str) -> str:
     if driver.points is None:
         said.append("It holds no face points: the facial mask goes where the portrait's face would.")
     if not driver.encoder:
-        said.append(
-            "It does not say which Face Vid2vid read it: if it was not this one, the expressions will be others."
-        )
+        said.append("It does not say which Face Vid2vid read it: if it was not this one, the expressions will be others.")
         log.warning("%s", said[-1])
     return " ".join(said)

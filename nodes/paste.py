@@ -30,30 +30,40 @@ class PasteBack(io.ComfyNode):
                     "as the result for another face.",
                 ),
                 io.Image.Input(
-                    "frames", tooltip="The animated square frames, from VAE Decode; enlarged ones (2x, 4x) are welcome.",
+                    "frames", tooltip="The animated square frames, from VAE Decode; enlarged ones (2x, 4x) are welcome."
                 ),
                 Motion.Input("motion", tooltip="The motion that these frames were made with: it knows where the square lies."),
                 io.Float.Input(
-                    "feather", default=8.0, min=0.0, max=50.0, step=0.5,
+                    "feather",
+                    default=8.0,
+                    min=0.0,
+                    max=50.0,
+                    step=0.5,
                     tooltip="Width of the soft edge in percent of the square's side. Sides on the picture's border have none.",
                 ),
                 io.Combo.Input(
-                    "length", options=LENGTHS, default="longest",
+                    "length",
+                    options=LENGTHS,
+                    default="longest",
                     tooltip="If picture and frames have different numbers of frames: 'longest' holds the last frame of the "
                     "shorter one, 'shortest' cuts the longer one. A single picture lasts as long as the frames.",
                 ),
                 io.Mask.Input(
-                    "mask", optional=True,
+                    "mask",
+                    optional=True,
                     tooltip="Where the animation is shown (white): a mask of the picture's size, or a square one for the "
                     "animated square. The soft edge is applied as well.",
                 ),
                 io.Boolean.Input(
-                    "even_size", default=False, optional=True,
+                    "even_size",
+                    default=False,
+                    optional=True,
                     tooltip="Leaves out the last column or row of a picture of odd width or height, which Save Video (mp4) "
                     "refuses. With several faces only where the last one is pasted.",
                 ),
                 Keypoints.Input(
-                    "driver_framing", optional=True,
+                    "driver_framing",
+                    optional=True,
                     tooltip="From Extract Vid2vid Keypoints: the result then has the driver's size, and the face lies where and "
                     "as large as the driver's. What the portrait does not show is black. With several faces only for the last.",
                 ),
@@ -65,9 +75,7 @@ class PasteBack(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, picture, frames, motion, feather, length, mask=None, even_size=False, driver_framing=None
-    ) -> io.NodeOutput:
+    def execute(cls, picture, frames, motion, feather, length, mask=None, even_size=False, driver_framing=None) -> io.NodeOutput:
         picture, frames = images.rgb(picture, "picture"), images.rgb(frames, "frames")
         one_of(LENGTHS, length, "length")
         size, wanted = tuple(picture.shape[1:3]), tuple(motion.portrait_size)
@@ -81,7 +89,13 @@ class PasteBack(io.ComfyNode):
         check_room(total, *size)
         progress = Progress(total)
         out, shown = paste(
-            picture, frames, motion.portrait_to_frame, motion.maps.height, feather / 100, mask, length,
+            picture,
+            frames,
+            motion.portrait_to_frame,
+            motion.maps.height,
+            feather / 100,
+            mask,
+            length,
             lambda done, total: progress.to(done),
         )
         if driver_framing is not None:

@@ -22,20 +22,29 @@ from .sockets import Motion
 
 log = logging.getLogger(__name__)
 
-TIMED = 2               # steps after which the rest is estimated; the first also reads portrait and maps
+TIMED = 2  # steps after which the rest is estimated; the first also reads portrait and maps
 PORTRAIT_TIP = "The portrait, the same picture that went into Extract Vid2vid Keypoints."
 VAE_TIP = "A VAE of Stable Diffusion 1.5, or realportrait_mini_vae that comes with the pack."
 STRENGTH_TIP = "How strongly the motion steers the picture. 1 is what the model was trained with; 0 switches the motion off."
-REFINE = "refine"       # a scheduler of the pack's own that older workflows name: its pictures were a blur
+REFINE = "refine"  # a scheduler of the pack's own that older workflows name: its pictures were a blur
 # The core's solvers as the host's sampler and scheduler.
 SOLVERS = {"ddim": ("euler", "normal"), "ddim_trailing": ("euler", "sgm_uniform"), "dpmpp_2m": ("dpmpp_2m", "sgm_uniform")}
 DISTILLED_SCHEDULER = SOLVERS["ddim_trailing"][1]
-BUNDLED_STEPS = 4       # of the weights that come with the pack, which are distilled
+BUNDLED_STEPS = 4  # of the weights that come with the pack, which are distilled
 
 
 def sample_clips(
-    model, reference: torch.Tensor, motion: MotionValue, *,
-    seed: int, steps: int, sampler_name: str, scheduler: str, strength: float, guidance: float, caching: Caching,
+    model,
+    reference: torch.Tensor,
+    motion: MotionValue,
+    *,
+    seed: int,
+    steps: int,
+    sampler_name: str,
+    scheduler: str,
+    strength: float,
+    guidance: float,
+    caching: Caching,
 ) -> torch.Tensor:
     """Latents (frames, 4, h, w) of every driver frame, clip after clip; the last latent of a clip starts the next.
 
@@ -43,14 +52,14 @@ def sample_clips(
     """
     plan = clips.plan(len(motion.maps), config_of(model).clip_frames)
     progress, preview = Progress(len(plan) * steps), preview_of_middle(model)
-    done = new_latent(motion.maps)                                                      # (frames, 4, h, w)
+    done = new_latent(motion.maps)  # (frames, 4, h, w)
     started = time.monotonic()
     for i, clip in enumerate(plan):
         maps = motion.maps[clips.frames(clip)]
         positive, negative = conditioning(reference, maps, motion.portrait_maps, strength, caching)
         latent = {"samples": new_latent(maps)}
         if clip.conditional:
-            latent = continued_latent(maps, done[:clip.start + clip.conditional], clip.conditional)
+            latent = continued_latent(maps, done[: clip.start + clip.conditional], clip.conditional)
 
         def shown(step, x0, x, total, before=i * steps):
             progress.to(before + round((step + 1) * steps / total), preview(x0))
@@ -60,9 +69,19 @@ def sample_clips(
 
         clip_seed = (seed + i) % 2**64
         samples = comfy.sample.sample(
-            model, comfy.sample.prepare_noise(latent["samples"], clip_seed), steps, guidance, sampler_name, scheduler,
-            positive, negative, latent["samples"], noise_mask=latent.get("noise_mask"), callback=shown,
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=clip_seed,
+            model,
+            comfy.sample.prepare_noise(latent["samples"], clip_seed),
+            steps,
+            guidance,
+            sampler_name,
+            scheduler,
+            positive,
+            negative,
+            latent["samples"],
+            noise_mask=latent.get("noise_mask"),
+            callback=shown,
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=clip_seed,
         )
         if not torch.isfinite(samples).all():
             raise RealPortraitError(
@@ -70,7 +89,7 @@ def sample_clips(
                 "model with weight_dtype bf16 or fp32, or choose another sampler."
             )
         new = slice(clip.start + clip.conditional, clip.stop)
-        done[new] = samples[clip.conditional:clip.stop - clip.start].to(done)
+        done[new] = samples[clip.conditional : clip.stop - clip.start].to(done)
     return done
 
 
@@ -89,39 +108,59 @@ class SampleClips(io.ComfyNode):
                 io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
                 Motion.Input("motion", tooltip="From Motion Position Maps. It says how many frames are made."),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
                     tooltip="The noise: the same seed gives the same frames. Clip i uses seed + i.",
                 ),
                 io.Int.Input(
-                    "steps", default=BUNDLED_STEPS, min=1, max=1000,
+                    "steps",
+                    default=BUNDLED_STEPS,
+                    min=1,
+                    max=1000,
                     tooltip=f"Denoising steps of each clip. The weights that come with the pack take {BUNDLED_STEPS} and no other "
                     f"number. Weights for any number: {STEPS} or more; the paper takes 50.",
                 ),
                 io.Combo.Input(
-                    "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
+                    "sampler_name",
+                    options=comfy.samplers.KSampler.SAMPLERS,
+                    default="euler",
                     tooltip="'euler' is DDIM, the deterministic sampler; 'euler_ancestral' is nearest to the paper's IDDPM; "
                     "'dpmpp_2m' with 'sgm_uniform' often needs fewer steps.",
                 ),
                 io.Combo.Input(
-                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default=DISTILLED_SCHEDULER,
+                    "scheduler",
+                    options=comfy.samplers.KSampler.SCHEDULERS,
+                    default=DISTILLED_SCHEDULER,
                     tooltip="Which noise levels the steps visit. 'sgm_uniform' is that of the weights that come with the pack; "
                     "'normal' spaces the timesteps evenly, as IDDPM does, for weights for any number of steps.",
                 ),
                 io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=STRENGTH_TIP),
                 # Optional, so that workflows from before it was there still run.
                 io.Combo.Input(
-                    "speed", options=list(NAMES), default="exact", optional=True,
+                    "speed",
+                    options=list(NAMES),
+                    default="exact",
+                    optional=True,
                     tooltip="'exact' computes every step, with steps, sampler_name and scheduler as they are set. The others set "
                     "these themselves and take less time for less likeness: 'balanced' is 10 steps of 'dpmpp_2m' with "
                     "'sgm_uniform'; 'fast' is 8, and the motion is read anew at every 2nd only; 'distilled' is for weights that "
                     "were made for few steps, such as those that come with the pack.",
                 ),
                 io.Float.Input(
-                    "guidance", default=1.0, min=1.0, max=10.0, step=0.1, round=0.01, optional=True,
+                    "guidance",
+                    default=1.0,
+                    min=1.0,
+                    max=10.0,
+                    step=0.1,
+                    round=0.01,
+                    optional=True,
                     tooltip="Classifier-free guidance, the cfg of the stock samplers: how far to go from the portrait without "
                     "motion to the one with it. 1 is off, right for the weights that come with the pack. With weights for any "
-                    f"number of steps {GUIDANCE:g} to 2 make eyes and mouth sharper and follow the driver more closely, in twice the "
-                    "time.",
+                    f"number of steps {GUIDANCE:g} to 2 make eyes and mouth sharper and follow the driver more closely, in twice "
+                    "the time.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="One latent for each driver frame.")],
@@ -153,14 +192,24 @@ class SampleClips(io.ComfyNode):
         elif cfg.distilled_steps and (steps, scheduler) != (cfg.distilled_steps, DISTILLED_SCHEDULER):
             log.warning(
                 "These weights are distilled for %d steps with %r: these are taken instead of %d with %r.",
-                cfg.distilled_steps, DISTILLED_SCHEDULER, steps, scheduler,
+                cfg.distilled_steps,
+                DISTILLED_SCHEDULER,
+                steps,
+                scheduler,
             )
             steps, scheduler = cfg.distilled_steps, DISTILLED_SCHEDULER
         reference = encode_portrait(vae, portrait, motion)
         samples = sample_clips(
-            model, reference, motion,
-            seed=seed, steps=steps, sampler_name=sampler_name, scheduler=scheduler, strength=strength,
-            guidance=guidance, caching=caching,
+            model,
+            reference,
+            motion,
+            seed=seed,
+            steps=steps,
+            sampler_name=sampler_name,
+            scheduler=scheduler,
+            strength=strength,
+            guidance=guidance,
+            caching=caching,
         )
         return io.NodeOutput({"samples": samples})
 
@@ -180,7 +229,10 @@ class Conditioning(io.ComfyNode):
                 Motion.Input("motion", tooltip="From Motion Position Maps."),
                 io.Int.Input("start_frame", default=0, min=0, max=10**6, tooltip="The driver frame at which the clip starts."),
                 io.Int.Input(
-                    "frames", default=16, min=1, max=128,
+                    "frames",
+                    default=16,
+                    min=1,
+                    max=128,
                     tooltip="Frames of the clip, fewer where the motion ends. The model was trained with 16.",
                 ),
                 io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=STRENGTH_TIP),

@@ -11,8 +11,8 @@ from .host import folders
 from .load import INFO
 from .sockets import Keypoints, Stitching
 
-LEAVE = -1.0            # eyes, lips: as they are
-OPEN_EYES = 0.35        # opening / width, of most portraits
+LEAVE = -1.0  # eyes, lips: as they are
+OPEN_EYES = 0.35  # opening / width, of most portraits
 
 
 def opening(portrait: float, wanted: float) -> Opening | None:
@@ -30,10 +30,11 @@ class LoadStitching(io.ComfyNode):
             "of this kind come with the pack.",
             inputs=[
                 io.Combo.Input(
-                    "weights", options=folders.stitching_names(),
+                    "weights",
+                    options=folders.stitching_names(),
                     tooltip="A .safetensors file in models/realportrait that holds LivePortrait's stitching and retargeting, "
                     "alone or beside its other networks. It is recognised by what it holds, not by its name.",
-                ),
+                )
             ],
             outputs=[Stitching.Output(display_name="stitching", tooltip="For Stitch and Retarget."), INFO],
         )
@@ -67,26 +68,39 @@ class StitchAndRetarget(io.ComfyNode):
                 Stitching.Input("stitching", tooltip="From Load Stitching."),
                 Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
                 io.Boolean.Input(
-                    "hold_shoulders", default=True,
+                    "hold_shoulders",
+                    default=True,
                     tooltip="Stitching: the shoulders stay where the portrait's are. Without it they go along with the head, "
                     "which RealPortrait paints.",
                 ),
                 io.Float.Input(
-                    "eyes", default=LEAVE, min=LEAVE, **ratio,
+                    "eyes",
+                    default=LEAVE,
+                    min=LEAVE,
+                    **ratio,
                     tooltip="How open the portrait's eyes shall be before the driver's motion is added: height / width. 0 is "
                     "shut, 0.35 open, 0.6 wide open. Below 0 they are left as they are.",
                 ),
                 io.Float.Input(
-                    "portrait_eyes", default=OPEN_EYES, min=0.0, **ratio,
+                    "portrait_eyes",
+                    default=OPEN_EYES,
+                    min=0.0,
+                    **ratio,
                     tooltip="How open they are in the picture, measured in the same way. Counts only where eyes is 0 or more.",
                 ),
                 io.Float.Input(
-                    "lips", default=LEAVE, min=LEAVE, **ratio,
+                    "lips",
+                    default=LEAVE,
+                    min=LEAVE,
+                    **ratio,
                     tooltip="How open the portrait's mouth shall be before the driver's motion is added: height / width. 0 is "
                     "shut. Below 0 it is left as it is.",
                 ),
                 io.Float.Input(
-                    "portrait_lips", default=0.0, min=0.0, **ratio,
+                    "portrait_lips",
+                    default=0.0,
+                    min=0.0,
+                    **ratio,
                     tooltip="How open it is in the picture, measured in the same way. Counts only where lips is 0 or more.",
                 ),
             ],
@@ -96,6 +110,6 @@ class StitchAndRetarget(io.ComfyNode):
     @classmethod
     def execute(cls, stitching, keypoints, hold_shoulders, eyes, portrait_eyes, lips, portrait_lips) -> io.NodeOutput:
         check_keypoints(stitching, keypoints.portrait.canonical.shape[1])
-        return io.NodeOutput(replace(keypoints, finish=Finish(
-            stitching, hold_shoulders, opening(portrait_eyes, eyes), opening(portrait_lips, lips),
-        )))
+        return io.NodeOutput(
+            replace(keypoints, finish=Finish(stitching, hold_shoulders, opening(portrait_eyes, eyes), opening(portrait_lips, lips)))
+        )

@@ -16,7 +16,7 @@ from .host.run import Progress, one_of
 
 SOCKET = "(the video input)"
 UNITS = ["seconds", "frames"]
-SPARE = 1 << 30             # bytes of the free memory that are left to others
+SPARE = 1 << 30  # bytes of the free memory that are left to others
 
 
 def input_videos() -> list[str]:
@@ -49,31 +49,53 @@ class LoadDrivingVideo(io.ComfyNode):
             "that are not wanted take no memory, however long the video is.",
             inputs=[
                 io.Combo.Input(
-                    "file", options=[SOCKET, *input_videos()], default=SOCKET,
+                    "file",
+                    options=[SOCKET, *input_videos()],
+                    default=SOCKET,
                     tooltip="A video of ComfyUI's input folder (mp4, mov, mkv, webm, avi, gif), or the video input. Load Video "
                     "can upload one.",
                 ),
                 io.Float.Input(
-                    "start", default=0.0, min=0.0, max=10**6, step=0.01, round=0.0001,
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=10**6,
+                    step=0.01,
+                    round=0.0001,
                     tooltip="Where the range starts, in seconds or in frames. Frames are counted from 0 at the rate of fps.",
                 ),
                 io.Combo.Input("start_in", options=UNITS, default="seconds", tooltip="What start is given in."),
                 io.Int.Input(
-                    "frames", default=0, min=0, max=10**6,
+                    "frames",
+                    default=0,
+                    min=0,
+                    max=10**6,
                     tooltip="How many frames are loaded, fewer where the video ends. 0: all from the start on.",
                 ),
                 io.Int.Input(
-                    "stride", default=1, min=1, max=1000,
+                    "stride",
+                    default=1,
+                    min=1,
+                    max=1000,
                     tooltip="Of the frames at the rate of fps, every stride-th is loaded: the motion stays as fast if the result "
                     "is saved at the fps that this node gives.",
                 ),
                 io.Float.Input(
-                    "fps", default=0.0, min=0.0, max=240.0, step=0.5, round=0.001,
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=240.0,
+                    step=0.5,
+                    round=0.001,
                     tooltip="Frames a second, the nearest in time being taken; 0 is the video's own average. The bundled weights "
                     "were trained at 12.5.",
                 ),
                 io.Int.Input(
-                    "longest_side", default=0, min=0, max=8192, step=8,
+                    "longest_side",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=8,
                     tooltip="Larger frames are brought down to so many pixels along their longer side. 0 leaves them as they "
                     "are. The face should stay at least 256 px wide.",
                 ),
@@ -121,7 +143,7 @@ def stream_source(video) -> VideoFile | None:
     if not isinstance(video, InputImpl.VideoFromFile):
         return None
     content = video.get_stream_source()
-    if hasattr(video, "as_trimmed"):                    # newer hosts cut a VIDEO, in time or to a rectangle, but not its file
+    if hasattr(video, "as_trimmed"):  # newer hosts cut a VIDEO, in time or to a rectangle, but not its file
         whole = InputImpl.VideoFromFile(content)
         if (video.get_duration(), *video.get_dimensions()) != (whole.get_duration(), *whole.get_dimensions()):
             return None

@@ -12,7 +12,7 @@ class Clip:
     start: int
     stop: int
     conditional: int
-    length: int         # L, what the network sees: beyond `stop` the last frame is repeated and its result dropped
+    length: int  # L, what the network sees: beyond `stop` the last frame is repeated and its result dropped
 
 
 def plan(frames: int, length: int = 16, overlap: int = 1) -> list[Clip]:

@@ -81,7 +81,7 @@ class ConditionerConfig:
             raise InputError(f"motion_latent is {self.motion_latent}; the motion mapper gives at least 1 channel.")
         if self.draft_widths and (len(self.draft_widths) != 3 or min(self.draft_widths) < 1 or not self.reference_motion):
             raise InputError(
-                f"draft_widths is {self.draft_widths} with reference_motion {self.reference_motion}; a draft has three widths above "
+                f"draft_widths is {self.draft_widths} with reference_motion {self.reference_motion}; a draft has 3 widths above "
                 "0 and reads the portrait's own map."
             )
         if not 1 <= self.mask_reach <= MOST_REACH:

@@ -9,7 +9,7 @@ from .generate import Keypoints, one_shot
 from .vid2vid.edit import HeadSize, hold_size, mirror, smooth_expression, smooth_head, smoothed
 from .vid2vid.regions import partners
 
-MIRRORED_POINTS = (1, 0, 2, 4, 3)       # eyes and corners of the mouth change sides
+MIRRORED_POINTS = (1, 0, 2, 4, 3)  # eyes and corners of the mouth change sides
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Edit:
     """What is done to the driver's motion. The defaults leave it as it is."""
 
     head_size: HeadSize = "driven"
-    smooth_head: float = 0.0            # frames, turn, place and size of the head
-    smooth_expression: float = 0.0      # frames
-    smooth_track: float = 0.0           # frames, the face points, where the facial mask lies
+    smooth_head: float = 0.0  # frames, turn, place and size of the head
+    smooth_expression: float = 0.0  # frames
+    smooth_track: float = 0.0  # frames, the face points, where the facial mask lies
     mirror: bool = False
 
 

@@ -10,15 +10,23 @@ import torch
 from torch import nn
 
 from . import clips
-from .dit.cache import Caching, StepCache
-from .dit.embed import ClipShape
-from .dit.model import RealPortraitDiT
 from .diffusion.guidance import guided
 from .diffusion.sampling import Denoise, Solver, cpu_noise, sample_clip
 from .diffusion.schedule import Schedule
+from .dit.cache import Caching, StepCache
+from .dit.embed import ClipShape
+from .dit.model import RealPortraitDiT
 from .errors import InputError
 from .face.crop import (
-    CROP, carry_ellipse, clip_crop, face_ellipse, face_square, points_to_crop, sample_crop, upright_square, warp_averaged,
+    CROP,
+    carry_ellipse,
+    clip_crop,
+    face_ellipse,
+    face_square,
+    points_to_crop,
+    sample_crop,
+    upright_square,
+    warp_averaged,
 )
 from .face.track import FaceTrack, Gaps
 from .motion_map import MotionMaps
@@ -32,16 +40,16 @@ from .vid2vid.retarget import Motion as PoseMotion
 from .vid2vid.shots import as_one_shot
 from .vid2vid.stitching import Finish, finish
 
-CHUNK = 8               # frames that go through M or W at once: memory stays the same for any driver
+CHUNK = 8  # frames that go through M or W at once: memory stays the same for any driver
 # The square that MINI's training pictures are: its side in extents of the face, and where it lies.
-FACE_SHARE = 2.44       # side of the frame / extent of the face
-FACE_DROP = 0.02        # the frame's centre lies so much of its side below the face's
+FACE_SHARE = 2.44  # side of the frame / extent of the face
+FACE_DROP = 0.02  # the frame's centre lies so much of its side below the face's
 # Head to waist, wider than anything that MINI was trained on.
 HALF_BODY_SHARE, HALF_BODY_DROP = 4.6, 0.2
-CLOSE_ENOUGH = 0.76     # a picture at most 1 / 0.76 times too wide for its face is taken whole, as one in twenty of those
+CLOSE_ENOUGH = 0.76  # a picture at most 1 / 0.76 times too wide for its face is taken whole, as one in twenty of those
 FRAMINGS = ("auto", "half-body", "whole")
-KEYPOINT_PX = (CROP - CROP // 64) / 2       # crop px a unit of the keypoints' grid, whose ends are cell centres of 64
-KEYPOINT_MIDDLE = (CROP - 1) / 2            # crop px of the keypoints' 0
+KEYPOINT_PX = (CROP - CROP // 64) / 2  # crop px a unit of the keypoints' grid, whose ends are cell centres of 64
+KEYPOINT_MIDDLE = (CROP - 1) / 2  # crop px of the keypoints' 0
 
 Progress = Callable[[int, int], None]
 
@@ -50,34 +58,34 @@ Progress = Callable[[int, int], None]
 class Keypoints:
     """What the driver does and where the portrait's face is."""
 
-    portrait: Pose              # 1 pose
-    driver: Pose                # L poses, in the driver's one crop
-    feature: torch.Tensor       # (1, C, D, h, w) f_r
-    portrait_crop: torch.Tensor     # (3, 3) float64, portrait px -> crop px
-    driver_crop: torch.Tensor   # (3, 3) float64, driver px -> crop px
-    portrait_points: torch.Tensor   # (5, 2) px
-    driver_points: torch.Tensor     # (L, 5, 2) px
-    present: torch.Tensor       # (L,) bool, whether the driver's face was found
+    portrait: Pose  # 1 pose
+    driver: Pose  # L poses, in the driver's one crop
+    feature: torch.Tensor  # (1, C, D, h, w) f_r
+    portrait_crop: torch.Tensor  # (3, 3) float64, portrait px -> crop px
+    driver_crop: torch.Tensor  # (3, 3) float64, driver px -> crop px
+    portrait_points: torch.Tensor  # (5, 2) px
+    driver_points: torch.Tensor  # (L, 5, 2) px
+    present: torch.Tensor  # (L,) bool, whether the driver's face was found
     portrait_size: tuple[int, int]  # height, width in px
-    driver_size: tuple[int, int]    # height, width in px
-    encoder: str = ""           # motion_fingerprint of the M that read the poses; empty where it is not known
+    driver_size: tuple[int, int]  # height, width in px
+    encoder: str = ""  # motion_fingerprint of the M that read the poses; empty where it is not known
     cuts: tuple[int, ...] = ()  # frames before which the driver is cut to another shot of the face
-    shown: torch.Tensor | None = None   # (L,) how much of the motion is shown, 0 .. 1; None: all of it
-    finish: Finish | None = None    # what is done to the driven keypoints in the end; None: nothing
+    shown: torch.Tensor | None = None  # (L,) how much of the motion is shown, 0 .. 1; None: all of it
+    finish: Finish | None = None  # what is done to the driven keypoints in the end; None: nothing
 
 
 @dataclass(frozen=True)
 class Driver:
     """What a driver does in L frames, without a portrait: what a motion file keeps."""
 
-    motion: PoseMotion              # L frames, in the driver's one crop
+    motion: PoseMotion  # L frames, in the driver's one crop
     canonical: torch.Tensor | None  # (L, K, 3); None where only the motion is known, as in LivePortrait's templates
-    points: torch.Tensor | None     # (L, 5, 2) px, or None
-    crop: torch.Tensor              # (3, 3) float64, driver px -> crop px
-    present: torch.Tensor           # (L,) bool, whether the driver's face was found
-    size: tuple[int, int]           # height, width in px
-    fps: float                      # frames a second
-    encoder: str                    # motion_fingerprint of the M that read it; empty where it is not known
+    points: torch.Tensor | None  # (L, 5, 2) px, or None
+    crop: torch.Tensor  # (3, 3) float64, driver px -> crop px
+    present: torch.Tensor  # (L,) bool, whether the driver's face was found
+    size: tuple[int, int]  # height, width in px
+    fps: float  # frames a second
+    encoder: str  # motion_fingerprint of the M that read it; empty where it is not known
 
     def __len__(self) -> int:
         return len(self.motion.rotation)
@@ -87,12 +95,12 @@ class Driver:
 class Motion:
     """The motion position maps of L frames, on a square frame that shows the portrait's face."""
 
-    maps: MotionMaps            # L frames
-    portrait_maps: MotionMaps   # 1 frame: the portrait's own, f_{r->r}
-    portrait_to_frame: torch.Tensor     # (3, 3) float64, portrait px -> frame px
+    maps: MotionMaps  # L frames
+    portrait_maps: MotionMaps  # 1 frame: the portrait's own, f_{r->r}
+    portrait_to_frame: torch.Tensor  # (3, 3) float64, portrait px -> frame px
     portrait_size: tuple[int, int]
     wanted: torch.Tensor | None = None  # (L, K, 3) x_d in the portrait's crop: where the animation's keypoints shall lie
-    first: int = 0              # the driver's frame that the first of the L is of
+    first: int = 0  # the driver's frame that the first of the L is of
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -123,7 +131,7 @@ def extract_keypoints(
     faces = torch.arange(len(driver)) if track.gaps is None else track.present.nonzero()[:, 0]
     poses = []
     for start in range(0, len(faces), CHUNK):
-        poses.append(vid2vid.motion(crop_faces(vid2vid, driver[faces[start:start + CHUNK]], driver_crop)).to("cpu"))
+        poses.append(vid2vid.motion(crop_faces(vid2vid, driver[faces[start : start + CHUNK]], driver_crop)).to("cpu"))
         if callback is not None:
             callback(min(start + CHUNK, len(faces)) * len(driver) // len(faces), len(driver))
     return Keypoints(
@@ -145,7 +153,7 @@ def extract_keypoints(
 
 def without_gaps(poses: Pose, present: torch.Tensor, gaps: Gaps) -> Pose:
     """The poses of the frames with the face, of which there are present.sum() -> those of all frames (L)."""
-    number = present.cumsum(0) - 1                      # of a frame with the face among those
+    number = present.cumsum(0) - 1  # of a frame with the face among those
     held = poses[number[gaps.before]]
     return between(held, poses[number[gaps.after]], gaps.share) if gaps.share.any() else held
 
@@ -156,7 +164,7 @@ def one_shot(keypoints: Keypoints) -> Keypoints:
         return keypoints
     before, after = keypoints.driver, as_one_shot(keypoints.driver, keypoints.cuts)
     crop, back = keypoints.driver_crop, torch.linalg.inv(keypoints.driver_crop)
-    x = (keypoints.driver_points.double() @ crop[:2, :2].T + crop[:2, 2] - KEYPOINT_MIDDLE) / KEYPOINT_PX       # (L, 5, 2)
+    x = (keypoints.driver_points.double() @ crop[:2, :2].T + crop[:2, 2] - KEYPOINT_MIDDLE) / KEYPOINT_PX  # (L, 5, 2)
     x = (after.scale / before.scale)[:, None] * (x - before.translation[:, None, :2]) + after.translation[:, None, :2]
     points = (x * KEYPOINT_PX + KEYPOINT_MIDDLE) @ back[:2, :2].T + back[:2, 2]
     return replace(keypoints, driver=after, driver_points=points.float(), cuts=())
@@ -199,9 +207,7 @@ def join_driver(vid2vid: FaceVid2Vid, portrait: torch.Tensor, portrait_points: t
     face = crop_faces(vid2vid, portrait, portrait_crop)
     pose, motion = vid2vid.motion(face).to("cpu"), driver.motion
     canonical = pose.canonical.expand(len(driver), k, 3) if driver.canonical is None else driver.canonical
-    poses = Pose(
-        canonical, motion.rotation, *rotation_angles(motion.rotation), motion.expression, motion.scale, motion.translation
-    )
+    poses = Pose(canonical, motion.rotation, *rotation_angles(motion.rotation), motion.expression, motion.scale, motion.translation)
     points = driver.points
     if points is None:
         points = points_by_poses(pose, poses, portrait_points, portrait_crop, driver.crop)
@@ -228,15 +234,16 @@ def points_by_poses(
     The portrait's points go along by the turn in the plane, the size and the shift that take its keypoints nearest to
     the driver's.
     """
-    def plane(x: torch.Tensor) -> torch.Tensor:                                         # (..., 2) as complex numbers
+
+    def plane(x: torch.Tensor) -> torch.Tensor:  # (..., 2) as complex numbers
         return torch.view_as_complex(x[..., :2].double().contiguous())
 
-    still, moved = plane(transform(portrait)), plane(transform(driver))                 # (1, K), (L, K)
+    still, moved = plane(transform(portrait)), plane(transform(driver))  # (1, K), (L, K)
     middle, shifted = still.mean(1, keepdim=True), moved.mean(1, keepdim=True)
     turn = ((still - middle).conj() * (moved - shifted)).sum(1, keepdim=True) / (still - middle).abs().square().sum()
     points = torch.cat([portrait_points.double(), portrait_points.new_ones(5, 1).double()], 1) @ portrait_crop[:2].T
-    points = plane((points - KEYPOINT_MIDDLE) / KEYPOINT_PX)                            # (5,)
-    points = torch.view_as_real(shifted + turn * (points - middle)) * KEYPOINT_PX + KEYPOINT_MIDDLE     # (L, 5, 2)
+    points = plane((points - KEYPOINT_MIDDLE) / KEYPOINT_PX)  # (5,)
+    points = torch.view_as_real(shifted + turn * (points - middle)) * KEYPOINT_PX + KEYPOINT_MIDDLE  # (L, 5, 2)
     back = torch.linalg.inv(driver_crop)
     return (points @ back[:2, :2].T + back[:2, 2]).float()
 
@@ -269,9 +276,7 @@ def turned_upright(pose: Pose, portrait_crop: torch.Tensor) -> Pose:
     roll = torch.eye(3, dtype=torch.float64)
     roll[:2, :2] = (linear / torch.linalg.det(linear).sqrt()).T
     roll = roll.to(pose.rotation)
-    return replace(
-        pose, rotation=pose.rotation @ roll, expression=pose.expression @ roll, translation=pose.translation @ roll
-    )
+    return replace(pose, rotation=pose.rotation @ roll, expression=pose.expression @ roll, translation=pose.translation @ roll)
 
 
 def seen_by_portrait(driver: Pose, neutral: Pose, portrait: Pose, portrait_crop: torch.Tensor) -> tuple[Pose, Pose]:
@@ -279,7 +284,7 @@ def seen_by_portrait(driver: Pose, neutral: Pose, portrait: Pose, portrait_crop:
 
     They are turned upright with it, and a step to the side is measured in heads: t times the ratio of the two scales.
     """
-    heads = portrait.scale / neutral.scale                                              # (1, 1)
+    heads = portrait.scale / neutral.scale  # (1, 1)
 
     def seen(pose: Pose) -> Pose:
         pose = turned_upright(pose, portrait_crop)
@@ -295,13 +300,18 @@ def find_neutral(keypoints: Keypoints) -> int:
 
 
 def driven_keypoints(
-    keypoints: Keypoints, mode: Mode, pose_gain: float, expression_gain: float, neutral: int, gains: Gains = FULL,
+    keypoints: Keypoints,
+    mode: Mode,
+    pose_gain: float,
+    expression_gain: float,
+    neutral: int,
+    gains: Gains = FULL,
     frames: slice = slice(None),
 ) -> torch.Tensor:
     """x_d (L, K, 3) in the portrait's crop, of the chosen frames; the neutral one is counted among all of the driver's."""
     if not 0 <= neutral < len(keypoints.driver):
         raise InputError(f"The neutral frame {neutral} is not among the driver's {len(keypoints.driver)} frames.")
-    driver, still = keypoints.driver[frames], keypoints.driver[neutral:neutral + 1]
+    driver, still = keypoints.driver[frames], keypoints.driver[neutral : neutral + 1]
     if mode == "relative":
         driver, still = seen_by_portrait(driver, still, keypoints.portrait, keypoints.portrait_crop)
     x_d = drive(keypoints.portrait, driver, still, mode, pose_gain, expression_gain, gains)
@@ -323,8 +333,11 @@ def cut(keypoints: Keypoints, frames: slice) -> Keypoints:
     """The keypoints of some of the driver's frames, a slice without gaps."""
     start, stop, _ = frames.indices(len(keypoints.driver))
     return replace(
-        keypoints, driver=keypoints.driver[frames], driver_points=keypoints.driver_points[frames],
-        present=keypoints.present[frames], shown=None if keypoints.shown is None else keypoints.shown[frames],
+        keypoints,
+        driver=keypoints.driver[frames],
+        driver_points=keypoints.driver_points[frames],
+        present=keypoints.present[frames],
+        shown=None if keypoints.shown is None else keypoints.shown[frames],
         cuts=tuple(frame - start for frame in keypoints.cuts if start < frame < stop),
     )
 
@@ -358,9 +371,9 @@ def motion_maps(
     compressed = vid2vid.warping.compress(feature)
     parts = []
     for start in range(0, len(x_d), CHUNK):
-        x = x_d[start:start + CHUNK].to(device)
+        x = x_d[start : start + CHUNK].to(device)
         out = vid2vid.warping(feature, x, x_s.to(device), compressed).out
-        parts.append((out * shown[start:start + CHUNK, None, None, None].to(out)).half().cpu())
+        parts.append((out * shown[start : start + CHUNK, None, None, None].to(out)).half().cpu())
         if callback is not None:
             callback(min(start + CHUNK, len(x_d)), len(x_d))
     own = vid2vid.warping(feature, x_s.to(device), x_s.to(device), compressed).out.half().cpu()
@@ -376,16 +389,16 @@ def motion_maps(
 class Place:
     """Where the maps of L frames lie on the frame, apart from what is in them."""
 
-    portrait_to_frame: torch.Tensor     # (3, 3) float64, portrait px -> frame px
-    frame_to_crop: torch.Tensor         # (3, 3) float64, frame px -> crop px
-    face: torch.Tensor                  # (L, 2, 3) frame px -> unit disc
-    portrait_face: torch.Tensor         # (2, 3)
+    portrait_to_frame: torch.Tensor  # (3, 3) float64, portrait px -> frame px
+    frame_to_crop: torch.Tensor  # (3, 3) float64, frame px -> crop px
+    face: torch.Tensor  # (L, 2, 3) frame px -> unit disc
+    portrait_face: torch.Tensor  # (2, 3)
 
 
 def place_maps(keypoints: Keypoints, x_d: torch.Tensor, size: int, framing: str) -> Place:
     """x_d (L, K, 3) in the portrait's crop: the driver's facial mask moves by as much as x_d lies beside its own keypoints."""
     portrait_to_frame = frame_square(keypoints.portrait_points, *keypoints.portrait_size, size, framing)
-    frame_to_crop = keypoints.portrait_crop @ torch.linalg.inv(portrait_to_frame)       # (3, 3)
+    frame_to_crop = keypoints.portrait_crop @ torch.linalg.inv(portrait_to_frame)  # (3, 3)
     shift = KEYPOINT_PX * (x_d - transform(keypoints.driver))[..., :2].mean(1).double()  # (L, 2)
     face = carry_ellipse(face_ellipse(keypoints.driver_points), keypoints.driver_crop, frame_to_crop, shift)
     portrait_face = face_ellipse(keypoints.portrait_points) @ torch.linalg.inv(portrait_to_frame)
@@ -449,7 +462,7 @@ def render(
         control = dit.encode_motion(motion.maps[clips.frames(clip)].to(device, dtype), reference)
         draw = cpu_noise(seed + i)
         noise = draw(torch.empty(clip.length, *reference_latent.shape[1:], device=device))
-        known = torch.stack(latents[-clip.conditional:]) if clip.conditional else None
+        known = torch.stack(latents[-clip.conditional :]) if clip.conditional else None
 
         def denoiser(control: torch.Tensor | None) -> Denoise:
             cache = StepCache(caching)
@@ -465,5 +478,5 @@ def render(
 
         denoise = guided(denoiser(control), denoiser(None), guidance)
         z = sample_clip(denoise, noise, schedule, steps, cfg.prediction, known, counted, solver, draw)
-        latents.extend(z[clip.conditional:clip.stop - clip.start].cpu())
+        latents.extend(z[clip.conditional : clip.stop - clip.start].cpu())
     return torch.stack(latents)

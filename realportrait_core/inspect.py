@@ -19,12 +19,12 @@ from .motion_map import MotionMaps, dense
 from .vid2vid import FaceVid2Vid
 from .vid2vid.keypoints import Pose, transform
 
-TILE, BAR = 320, 24             # side of a tile, height of the title above it
-LEARNT = 64                     # frames, evenly spaced, that the principal components are taken from
-AXIS = 0.42                     # length of a pose axis, in units of the keypoints' grid times the pose's scale
-VEIL = 0.65                     # of the map over the picture
-RIM = 4                         # px, around a frame that two clips share
-CHUNK = 8                       # frames that are measured at once
+TILE, BAR = 320, 24  # side of a tile, height of the title above it
+LEARNT = 64  # frames, evenly spaced, that the principal components are taken from
+AXIS = 0.42  # length of a pose axis, in units of the keypoints' grid times the pose's scale
+VEIL = 0.65  # of the map over the picture
+RIM = 4  # px, around a frame that two clips share
+CHUNK = 8  # frames that are measured at once
 
 INK, PAPER = (235, 235, 235), (24, 24, 28)
 BOX, MISSING, POINT, OUTLINE = (90, 200, 255), (255, 80, 80), (255, 220, 60), (255, 255, 255)
@@ -37,10 +37,10 @@ Progress = Callable[[int, int], None]
 class Components:
     """The three main directions of f over a clip, as red, green and blue."""
 
-    mean: torch.Tensor          # (C,)
-    axes: torch.Tensor          # (C, 3)
-    spread: torch.Tensor        # (3,) standard deviation along each
-    share: float                # of f's variance that they hold
+    mean: torch.Tensor  # (C,)
+    axes: torch.Tensor  # (C, 3)
+    spread: torch.Tensor  # (3,) standard deviation along each
+    share: float  # of f's variance that they hold
 
     def colors(self, f: torch.Tensor) -> torch.Tensor:
         """(L, C, h, w) -> (L, 3, h, w) in [0, 1]: the mean is grey, two deviations are full."""
@@ -53,21 +53,22 @@ def components(f: torch.Tensor) -> Components:
     count = min(len(f), LEARNT)
     picked = torch.linspace(0, len(f) - 1, count).round().long()
     channels = f.shape[1]
-    mean = sum(f[i].double().mean((1, 2)) for i in picked) / count                      # (C,)
+    mean = sum(f[i].double().mean((1, 2)) for i in picked) / count  # (C,)
     spread = torch.zeros(channels, channels, dtype=torch.float64)
     for i in picked:
         values = f[i].double().flatten(1) - mean[:, None]
         spread += values @ values.mT / (values.shape[1] * count)
-    variance, axes = torch.linalg.eigh(spread)                                          # ascending
+    variance, axes = torch.linalg.eigh(spread)  # ascending
     if channels < 3:
         axes, variance = F.pad(axes, (3 - channels, 0)), F.pad(variance, (3 - channels, 0))
     axes, along = axes[:, -3:].flip(1), variance[-3:].flip(0).clamp(min=0)
-    signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()                   # eigh leaves the signs open
+    signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # eigh leaves the signs open
     share = float(along.sum() / variance.clamp(min=0).sum().clamp(min=1e-12))
     return Components(mean.float(), (axes * signs).float(), along.sqrt().clamp(min=1e-6).float(), share)
 
 
 # Pictures
+
 
 def inspect(
     keypoints: Keypoints,
@@ -100,14 +101,16 @@ def inspect(
     still = crop_tile(portrait, keypoints.portrait_crop, own[0], keypoints.portrait, 0, keypoints.portrait_points)
     out = torch.empty(len(chosen), 2 * (TILE + BAR), 3 * TILE, 3)
     for done, n in enumerate(chosen, 1):
-        i = motion.first + n                                                            # of the driver's frames
+        i = motion.first + n  # of the driver's frames
         present, points = bool(keypoints.present[i]), keypoints.driver_points[i]
         found = "face found" if present else "FACE MISSING"
-        color = basis.colors(motion.maps.f[n:n + 1])                                    # (1, 3, h, w)
+        color = basis.colors(motion.maps.f[n : n + 1])  # (1, 3, h, w)
         tiles = [
             titled(driver_tile(driver[i], keypoints.driver_crop, points, present), f"driver, frame {i} of {length}: {found}"),
-            titled(crop_tile(driver[i:i + 1], keypoints.driver_crop, theirs[i], keypoints.driver, i, points),
-                   f"its crop: {angles(keypoints.driver, i)}"),
+            titled(
+                crop_tile(driver[i : i + 1], keypoints.driver_crop, theirs[i], keypoints.driver, i, points),
+                f"its crop: {angles(keypoints.driver, i)}",
+            ),
             titled(still, f"portrait: {angles(keypoints.portrait, 0)}"),
             titled(feature_tile(color), f"warped feature f: 3 components, {100 * basis.share:.0f} %"),
             titled(map_tile(framed, motion.maps[n], color), "motion position map on the portrait"),
@@ -135,7 +138,7 @@ def fitted(picture: np.ndarray) -> tuple[np.ndarray, float, tuple[int, int]]:
     left, top = (TILE - size[0]) // 2, (TILE - size[1]) // 2
     tile = np.full((TILE, TILE, 3), PAPER, np.uint8)
     filtering = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    tile[top:top + size[1], left:left + size[0]] = cv2.resize(picture, size, interpolation=filtering)
+    tile[top : top + size[1], left : left + size[0]] = cv2.resize(picture, size, interpolation=filtering)
     return tile, scale, (left, top)
 
 
@@ -145,7 +148,7 @@ def titled(tile: np.ndarray, text: str) -> np.ndarray:
 
     bar = np.full((BAR, TILE, 3), PAPER, np.uint8)
     cv2.putText(bar, text, (6, BAR - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, INK, 1, cv2.LINE_AA)
-    bar[:, -1], tile[:, -1] = 0, 0                                                      # a line between tiles
+    bar[:, -1], tile[:, -1] = 0, 0  # a line between tiles
     return np.concatenate([bar, tile])
 
 
@@ -184,20 +187,18 @@ def driver_tile(picture: torch.Tensor, crop: torch.Tensor, points: torch.Tensor,
     return tile
 
 
-def crop_tile(
-    picture: torch.Tensor, crop: torch.Tensor, x: torch.Tensor, pose: Pose, i: int, points: torch.Tensor
-) -> np.ndarray:
+def crop_tile(picture: torch.Tensor, crop: torch.Tensor, x: torch.Tensor, pose: Pose, i: int, points: torch.Tensor) -> np.ndarray:
     """The crop that M reads, of picture (1, H, W, 3), with the keypoints x (K, 3), the five points and the axes of pose i."""
     import cv2
 
     zoom = TILE / CROP
     tile = pixels(sample_crop(picture.float().movedim(-1, 1), crop, TILE)[0].movedim(0, -1))
-    tile = np.ascontiguousarray(tile // 4 * 3)                                          # darker, for what is drawn on it
+    tile = np.ascontiguousarray(tile // 4 * 3)  # darker, for what is drawn on it
 
     def place(crop_px: torch.Tensor) -> list[tuple[int, int]]:
         return spots((crop_px + 0.5) * zoom - 0.5)
 
-    face = points.cpu().double() @ crop[:2, :2].mT.double() + crop[:2, 2].double()      # (5, 2) crop px
+    face = points.cpu().double() @ crop[:2, :2].mT.double() + crop[:2, 2].double()  # (5, 2) crop px
     for at in place(face):
         dot(tile, at, 2, POINT)
     for k, at in enumerate(place(KEYPOINT_PX * x[:, :2].double() + (CROP - 1) / 2)):
@@ -206,17 +207,17 @@ def crop_tile(
     nose = face[2]
     rotation, reach = pose.rotation[i].cpu().double(), AXIS * float(pose.scale[i]) * KEYPOINT_PX
     tips = nose + reach * torch.stack([rotation[0], rotation[1], -rotation[2]])[:, :2]  # z points into the picture
-    start, = place(nose[None])
-    depth = rotation[:, 2] * torch.tensor([1.0, 1.0, -1.0])                             # of the tips, into the picture
+    (start,) = place(nose[None])
+    depth = rotation[:, 2] * torch.tensor([1.0, 1.0, -1.0])  # of the tips, into the picture
     for n in depth.argsort(descending=True).tolist():
         color, name = AXES[n]
-        tip, = place(tips[n:n + 1])
+        (tip,) = place(tips[n : n + 1])
         cv2.line(tile, start, tip, (0, 0, 0), 4, cv2.LINE_AA, 4)
         cv2.line(tile, start, tip, color, 2, cv2.LINE_AA, 4)
         dot(tile, tip, 3, color)
         wide = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)[0][0]
-        at = tip[0] // 16 + (7 if tip[0] >= start[0] else -wide - 7), tip[1] // 16 + 4     # outwards
-        for ink, thickness in (((0, 0, 0), 3), (color, 1)):                             # a dark rim
+        at = tip[0] // 16 + (7 if tip[0] >= start[0] else -wide - 7), tip[1] // 16 + 4  # outwards
+        for ink, thickness in (((0, 0, 0), 3), (color, 1)):  # a dark rim
             cv2.putText(tile, name, at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, ink, thickness, cv2.LINE_AA)
     return tile
 
@@ -257,16 +258,17 @@ def result_tile(framed: np.ndarray, frames: torch.Tensor | None, n: int, known: 
 
 # Drift
 
+
 @dataclass(frozen=True)
 class Look:
     """What frames look like on the whole; colours 0..255."""
 
     first: int
-    last: int                   # frame numbers
-    mean: torch.Tensor          # (3,) R, G, B
-    deviation: torch.Tensor     # (3,) over the pixels of a frame, mean over the frames
-    sharpness: float            # variance of the brightness's Laplacian, mean over the frames
-    keypoints: float | None = None      # px, mean distance from where the motion wants them; None: not measured
+    last: int  # frame numbers
+    mean: torch.Tensor  # (3,) R, G, B
+    deviation: torch.Tensor  # (3,) over the pixels of a frame, mean over the frames
+    sharpness: float  # variance of the brightness's Laplacian, mean over the frames
+    keypoints: float | None = None  # px, mean distance from where the motion wants them; None: not measured
 
 
 def keypoint_errors(vid2vid: FaceVid2Vid, frames: torch.Tensor, motion: Motion) -> torch.Tensor:
@@ -277,11 +279,11 @@ def keypoint_errors(vid2vid: FaceVid2Vid, frames: torch.Tensor, motion: Motion) 
     size, errors = motion.maps.height, []
     to_square = rescale(size / frames.shape[1])
     for start in range(0, len(frames), CHUNK):
-        part = frames[start:start + CHUNK]
-        forward = motion.maps.frame_to_crop[start:start + len(part)].double() @ to_square
+        part = frames[start : start + CHUNK]
+        forward = motion.maps.frame_to_crop[start : start + len(part)].double() @ to_square
         seen = transform(vid2vid.motion(crop_faces(vid2vid, part, forward))).cpu()
-        errors.append((seen - motion.wanted[start:start + len(part)])[..., :2].norm(dim=-1).mean(1))
-    crop_px = torch.linalg.det(motion.maps.frame_to_crop[:len(frames), :2, :2].double()).abs().sqrt()
+        errors.append((seen - motion.wanted[start : start + len(part)])[..., :2].norm(dim=-1).mean(1))
+    crop_px = torch.linalg.det(motion.maps.frame_to_crop[: len(frames), :2, :2].double()).abs().sqrt()
     return torch.cat(errors) * KEYPOINT_PX / crop_px.to(errors[0])
 
 
@@ -290,7 +292,7 @@ def look(frames: torch.Tensor, first: int = 0, errors: torch.Tensor | None = Non
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     means, deviations, edges = [], [], []
     for start in range(0, len(frames), CHUNK):
-        part = 255 * frames[start:start + CHUNK].float()
+        part = 255 * frames[start : start + CHUNK].float()
         means.append(part.mean((1, 2)))
         deviations.append(part.flatten(1, 2).std(1, correction=0))
         luma = part @ part.new_tensor([0.299, 0.587, 0.114])
@@ -311,14 +313,17 @@ def drift(frames: torch.Tensor, clip_frames: int, errors: torch.Tensor | None = 
 
 def drift_table(found: list[Look], reference: Look | None = None) -> str:
     """One line a clip, and the change from the first to the last; reference: the portrait's own square, on a line of its own."""
+
     def line(name: str, place: str, one: Look) -> str:
         numbers = [f"{value:6.1f}" for value in (*one.mean.tolist(), *one.deviation.tolist())]
         error = "" if one.keypoints is None else f"   {one.keypoints:12.2f}"
         return f"{name:<9}{place:<11}{' '.join(numbers[:3])}   {' '.join(numbers[3:])}   {one.sharpness:9.1f}{error}"
 
     measured = found[0].keypoints is not None
-    lines = [f"{'clip':<9}{'frames':<11}{'mean R':>6} {'G':>6} {'B':>6}   {'dev. R':>6} {'G':>6} {'B':>6}   {'sharpness':>9}"
-             + "   keypoints px" * measured]
+    lines = [
+        f"{'clip':<9}{'frames':<11}{'mean R':>6} {'G':>6} {'B':>6}   {'dev. R':>6} {'G':>6} {'B':>6}   {'sharpness':>9}"
+        + "   keypoints px" * measured
+    ]
     if reference is not None:
         lines.append(line("portrait", "", reference))
     lines += [line(str(n), f"{one.first}-{one.last}", one) for n, one in enumerate(found)]
@@ -327,8 +332,10 @@ def drift_table(found: list[Look], reference: Look | None = None) -> str:
         shift = ", ".join(f"{value:+.1f}" for value in (b.mean - a.mean).tolist())
         spread = float((b.deviation / a.deviation.clamp(min=1e-6)).mean())
         further = f"; keypoints {b.keypoints - a.keypoints:+.2f} px off" if measured else ""
-        lines.append(f"Clip {len(found) - 1} against clip 0: mean {shift} of 255; deviation x {spread:.2f}; sharpness x "
-                     f"{b.sharpness / max(a.sharpness, 1e-6):.2f}{further}.")
+        lines.append(
+            f"Clip {len(found) - 1} against clip 0: mean {shift} of 255; deviation x {spread:.2f}; sharpness x "
+            f"{b.sharpness / max(a.sharpness, 1e-6):.2f}{further}."
+        )
     else:
         lines.append("One clip: nothing to drift from.")
     return "\n".join(lines)

@@ -33,7 +33,7 @@ def licence(path: str | os.PathLike, role: str, metadata: Mapping[str, str]) -> 
 
 
 def licence_line(path: str | os.PathLike) -> str:
-    """"name: what it is. Licence: ..." of a safetensors file. Raises WeightsError if it is none."""
+    """ "name: what it is. Licence: ..." of a safetensors file. Raises WeightsError if it is none."""
     header = read_header(path)
     role = sniff(header.shapes)
     return f"{Path(path).name}: {DESCRIPTIONS[role][0]}. Licence: {licence(path, role, header.metadata)}."

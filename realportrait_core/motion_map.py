@@ -18,13 +18,13 @@ from .errors import InputError
 class MotionMaps:
     """The maps of L frames of height x width px (integer coordinates are pixel centres)."""
 
-    f: torch.Tensor                 # (L, C, h, w) f_{r->d}, the warped feature over the driver's crop
-    frame_to_crop: torch.Tensor     # (L, 3, 3) frame px -> crop px
-    face: torch.Tensor              # (L, 2, 3) frame px (x, y, 1) -> unit disc: the facial mask is norm <= 1
+    f: torch.Tensor  # (L, C, h, w) f_{r->d}, the warped feature over the driver's crop
+    frame_to_crop: torch.Tensor  # (L, 3, 3) frame px -> crop px
+    face: torch.Tensor  # (L, 2, 3) frame px (x, y, 1) -> unit disc: the facial mask is norm <= 1
     height: int
     width: int
-    crop: int = 512                 # px, side of the crop in frame_to_crop's unit
-    everywhere: bool = False        # work out every place: on a GPU asking where the masks lie can take longer
+    crop: int = 512  # px, side of the crop in frame_to_crop's unit
+    everywhere: bool = False  # work out every place: on a GPU asking where the masks lie can take longer
 
     def __post_init__(self):
         frames = len(self.f)
@@ -48,7 +48,7 @@ class MotionMaps:
     def to(self, device=None, dtype: torch.dtype | None = None) -> "MotionMaps":
         """Move everything to `device`; `dtype` is that of f only, since the affines need their precision."""
         f = self.f.to(device=device, dtype=dtype)
-        geometry = torch.float32 if f.device.type == "mps" else self.face.dtype     # Metal has no float64
+        geometry = torch.float32 if f.device.type == "mps" else self.face.dtype  # Metal has no float64
         return replace(self, f=f, frame_to_crop=self.frame_to_crop.to(f.device, geometry), face=self.face.to(f.device, geometry))
 
     def reaching(self, faces: float) -> "MotionMaps":
@@ -69,7 +69,7 @@ def pixels(like: torch.Tensor, rows: tuple[int, int], columns: tuple[int, int]) 
 
 def affine(rows: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """rows @ (x, y, 1) over a window: (L, 2, 3) -> (L, height, width, 2)."""
-    a, b, c = rows[:, None, None].unbind(-1)                                            # each (L, 1, 1, 2)
+    a, b, c = rows[:, None, None].unbind(-1)  # each (L, 1, 1, 2)
     return a * x[:, None] + (b * y[..., None] + c)
 
 
@@ -98,9 +98,7 @@ def dense(maps: MotionMaps, mask: torch.Tensor | None = None) -> torch.Tensor:
     return (warped * facial[:, None].to(f.dtype)).to(maps.f.dtype)
 
 
-def first_convolution(
-    maps: MotionMaps, weight: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
+def first_convolution(maps: MotionMaps, weight: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """conv2d(dense(maps), weight, bias, stride=2, padding=1) without the dense map: (L, C1, ceil(height/2), ceil(width/2)).
 
     Only outputs whose window meets the mask are computed, the others are the bias. weight (C1, C, 3, 3), bias (C1,);
@@ -113,7 +111,7 @@ def first_convolution(
         )
     mask = mask if mask is None else checked_mask(maps, mask)
     rows, columns = (maps.height + 1) // 2, (maps.width + 1) // 2
-    whole = bias[:, None, None].expand(len(maps), -1, rows, columns)                    # conv(0) = bias
+    whole = bias[:, None, None].expand(len(maps), -1, rows, columns)  # conv(0) = bias
     if maps.everywhere:
         box = (0, maps.height - 1), (0, maps.width - 1)
     elif mask is None:
@@ -123,18 +121,18 @@ def first_convolution(
     if box is None:
         return whole
     (top, bottom), (left, right) = box
-    y0, y1 = top // 2, min((bottom + 1) // 2, rows - 1) + 1                             # output rows y0 .. y1 - 1
+    y0, y1 = top // 2, min((bottom + 1) // 2, rows - 1) + 1  # output rows y0 .. y1 - 1
     x0, x1 = left // 2, min((right + 1) // 2, columns - 1) + 1
 
     # Every pixel that those outputs look at, the padding included.
     x, y = pixels(maps.face, (2 * y0 - 1, 2 * y1), (2 * x0 - 1, 2 * x1))
     inside = (x >= 0) & (x < maps.width) & (y >= 0) & (y < maps.height)
-    facial = (ellipse_mask(maps.face, x, y) if mask is None else window(mask, x, y)) * inside      # (L, 2n+1, 2m+1)
+    facial = (ellipse_mask(maps.face, x, y) if mask is None else window(mask, x, y)) * inside  # (L, 2n+1, 2m+1)
     dtype = sampling_dtype(weight.dtype)
-    grid = crop_grid(maps, x, y, dtype)                                                 # (L, 2n+1, 2m+1, 2)
+    grid = crop_grid(maps, x, y, dtype)  # (L, 2n+1, 2m+1, 2)
     # The 9 taps on a quarter of the pixels sample 2.25 C1 channels: with fewer of f's own, warp those instead.
     order = warp_then_mix if maps.f.shape[1] <= 2.25 * len(weight) else mix_then_warp
-    out = order(maps.f, grid, facial[:, None].to(dtype), weight)                        # (L, C1, n, m)
+    out = order(maps.f, grid, facial[:, None].to(dtype), weight)  # (L, C1, n, m)
     whole = whole.clone()
     whole[:, :, y0:y1, x0:x1] += out
     return whole
@@ -158,7 +156,7 @@ def mix_then_warp(f: torch.Tensor, grid: torch.Tensor, facial: torch.Tensor, wei
     for tap, channels in enumerate(mixed):
         dy, dx = slice(tap // 3, tap // 3 + 2 * n - 1, 2), slice(tap % 3, tap % 3 + 2 * m - 1, 2)
         sampled = F.grid_sample(channels, grid[:, dy, dx], padding_mode="zeros", align_corners=False)
-        out = out + facial[:, :, dy, dx] * sampled                                      # (L, C1, n, m)
+        out = out + facial[:, :, dy, dx] * sampled  # (L, C1, n, m)
     return out.to(weight.dtype)
 
 
@@ -191,12 +189,12 @@ def mask_box(mask: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int]] | No
 def facial_box(maps: MotionMaps) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """As mask_box, for the union of the ellipses and without drawing them: rounded outwards."""
     linear, shift = maps.face[..., :2].cpu().double(), maps.face[..., 2:].cpu().double()
-    solid = torch.linalg.det(linear).abs() > 1e-12                                      # an empty mask has no axes
+    solid = torch.linalg.det(linear).abs() > 1e-12  # an empty mask has no axes
     if not solid.any():
         return None
     to_frame = torch.linalg.inv(linear[solid])
-    center = -(to_frame @ shift[solid])[..., 0]                                         # (n, 2) x, y
-    reach = to_frame.norm(dim=-1)                                                       # (n, 2) of the unit disc's image
+    center = -(to_frame @ shift[solid])[..., 0]  # (n, 2) x, y
+    reach = to_frame.norm(dim=-1)  # (n, 2) of the unit disc's image
     low, high = (center - reach).amin(0), (center + reach).amax(0)
     left, top = max(0, floor(low[0])), max(0, floor(low[1]))
     right, bottom = min(maps.width - 1, ceil(high[0])), min(maps.height - 1, ceil(high[1]))

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from .errors import InputError
 from .face.crop import rescale, warp_averaged
 
-CHUNK = 8               # frames that are resampled at once
-EXACT = 1e-6            # px by which a square may miss the pixel grid and still be copied
+CHUNK = 8  # frames that are resampled at once
+EXACT = 1e-6  # px by which a square may miss the pixel grid and still be copied
 
 Length = Literal["longest", "shortest"]
 Progress = Callable[[int, int], None]
@@ -26,16 +26,16 @@ class Region:
     bottom: int
     left: int
     right: int
-    zoom: float             # frame px / picture px
-    origin: tuple[float, float]     # frame px (x, y) of the picture's pixel (0, 0)
-    side: float             # of the square, picture px
-    open: tuple[bool, bool, bool, bool]     # left, top, right, bottom side end inside the picture
+    zoom: float  # frame px / picture px
+    origin: tuple[float, float]  # frame px (x, y) of the picture's pixel (0, 0)
+    side: float  # of the square, picture px
+    open: tuple[bool, bool, bool, bool]  # left, top, right, bottom side end inside the picture
 
     def ramp(self, axis: int, feather: float) -> torch.Tensor:
         """Weight of every column (axis 0) or row (axis 1): 0 at an open side of the square to 1 at `feather` of its side."""
         low, high = ((self.left, self.right), (self.top, self.bottom))[axis]
         at = torch.arange(low, high, dtype=torch.float64)
-        inward = (at * self.zoom + self.origin[axis] + 0.5) / (self.zoom * self.side)   # 0 .. 1 across the square
+        inward = (at * self.zoom + self.origin[axis] + 0.5) / (self.zoom * self.side)  # 0 .. 1 across the square
         weight = torch.ones_like(at)
         for is_open, distance in ((self.open[axis], inward), (self.open[axis + 2], 1 - inward)):
             if is_open and feather > 0:
@@ -54,7 +54,7 @@ def region(portrait_to_frame: torch.Tensor, size: int, height: int, width: int) 
     if zoom <= 0 or (rows[:2, :2] - zoom * torch.eye(2, dtype=torch.float64)).abs().max() > 1e-6 * abs(zoom):
         raise InputError(f"The square of this motion is turned or squeezed ({rows[:2, :2].tolist()}): it cannot be pasted back.")
     side = size / zoom
-    left, top = (-0.5 - x) / zoom, (-0.5 - y) / zoom                                    # outer corner, picture px
+    left, top = (-0.5 - x) / zoom, (-0.5 - y) / zoom  # outer corner, picture px
     right, bottom = left + side, top + side
     columns = max(0, ceil(left - EXACT)), min(width, floor(right + EXACT) + 1)
     lines = max(0, ceil(top - EXACT)), min(height, floor(bottom + EXACT) + 1)
@@ -63,7 +63,7 @@ def region(portrait_to_frame: torch.Tensor, size: int, height: int, width: int) 
             f"The square lies at x {left:.0f} to {right:.0f} and y {top:.0f} to {bottom:.0f} px, beside the picture of "
             f"{width}x{height} px."
         )
-    ends = left > 0, top > 0, right < width - 1, bottom < height - 1                    # by more than half a pixel
+    ends = left > 0, top > 0, right < width - 1, bottom < height - 1  # by more than half a pixel
     return Region(*lines, *columns, zoom, (x, y), side, ends)
 
 
@@ -104,8 +104,8 @@ def paste(
         raise InputError(f"The feather is {feather:g} of the square's side; it must be between 0 and 0.5.")
     forward = rescale(frames.shape[1] / size) @ portrait_to_frame.cpu().double()
     place = region(forward, frames.shape[1], height, width)
-    edge = place.ramp(1, feather)[:, None] * place.ramp(0, feather)                     # (h, w)
-    weights = edge[None]                                                                # (1 or M, h, w)
+    edge = place.ramp(1, feather)[:, None] * place.ramp(0, feather)  # (h, w)
+    weights = edge[None]  # (1 or M, h, w)
     if mask is not None:
         weights = edge * mask_of(mask, place, size, portrait_to_frame, height, width)
     total = frames_out([len(pictures), len(frames), len(weights)], length)
@@ -114,8 +114,8 @@ def paste(
     rows, columns = slice(place.top, place.bottom), slice(place.left, place.right)
     for start in range(0, total, CHUNK):
         stop = min(start + CHUNK, total)
-        animated = held(frames, start, stop).float().movedim(-1, 1)                     # (b, 3, S, S)
-        square = resampled(animated, place, bicubic=True).movedim(1, -1)                # (b, h, w, 3)
+        animated = held(frames, start, stop).float().movedim(-1, 1)  # (b, 3, S, S)
+        square = resampled(animated, place, bicubic=True).movedim(1, -1)  # (b, h, w, 3)
         out[start:stop] = held(pictures, start, stop)
         inside = out[start:stop, rows, columns]
         inside.copy_(torch.lerp(inside, square.to(inside), held(weights, start, stop)[..., None]))
@@ -136,8 +136,8 @@ def reframe(pictures: torch.Tensor, forward: torch.Tensor, height: int, width: i
     fine = max(1, ceil(float(torch.linalg.det(forward[:2, :2]).abs()) ** -0.5 - EXACT))
     out = torch.empty(len(pictures), height, width, pictures.shape[3])
     for start in range(0, len(pictures), CHUNK):
-        chunk = pictures[start:start + CHUNK].float().movedim(-1, 1)
-        out[start:start + len(chunk)] = warp_averaged(chunk, forward, height, width, fine).movedim(1, -1)
+        chunk = pictures[start : start + CHUNK].float().movedim(-1, 1)
+        out[start : start + len(chunk)] = warp_averaged(chunk, forward, height, width, fine).movedim(1, -1)
     return out
 
 
@@ -152,15 +152,19 @@ def resampled(frames: torch.Tensor, place: Region, bicubic: bool) -> torch.Tenso
     x, y = (place.zoom * start + origin for start, origin in zip((place.left, place.top), place.origin))
     height, width = place.bottom - place.top, place.right - place.left
     whole = round(x), round(y)
-    if abs(place.zoom - 1) < EXACT / size and max(abs(x - whole[0]), abs(y - whole[1])) < EXACT and min(whole) >= 0 and (
-            whole[0] + width <= size and whole[1] + height <= size):
-        return frames[..., whole[1]:whole[1] + height, whole[0]:whole[0] + width]
-    fine = max(1, ceil(place.zoom - EXACT))                                             # samples along a picture px
+    if (
+        abs(place.zoom - 1) < EXACT / size
+        and max(abs(x - whole[0]), abs(y - whole[1])) < EXACT
+        and min(whole) >= 0
+        and (whole[0] + width <= size and whole[1] + height <= size)
+    ):
+        return frames[..., whole[1] : whole[1] + height, whole[0] : whole[0] + width]
+    fine = max(1, ceil(place.zoom - EXACT))  # samples along a picture px
     steps = (torch.arange(fine, dtype=torch.float64) + 0.5) / fine - 0.5
 
     def axis(start: float, count: int) -> torch.Tensor:
         at = start + place.zoom * (torch.arange(count, dtype=torch.float64)[:, None] + steps).flatten()
-        return ((2 * at + 1) / size - 1).float()                                        # between the outer edges
+        return ((2 * at + 1) / size - 1).float()  # between the outer edges
 
     columns, rows = axis(x, width), axis(y, height)
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1).expand(len(frames), -1, -1, 2).to(frames.device)
@@ -169,9 +173,7 @@ def resampled(frames: torch.Tensor, place: Region, bicubic: bool) -> torch.Tenso
     return F.avg_pool2d(out, fine).clamp(0, 1)
 
 
-def mask_of(
-    mask: torch.Tensor, place: Region, size: int, portrait_to_frame: torch.Tensor, height: int, width: int
-) -> torch.Tensor:
+def mask_of(mask: torch.Tensor, place: Region, size: int, portrait_to_frame: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """The mask on the region's pixels (M, h, w) in [0, 1]; InputError unless it is of the picture's size, or square."""
     if mask.ndim == 2:
         mask = mask[None]
@@ -179,7 +181,7 @@ def mask_of(
         raise InputError(f"The mask is {tuple(mask.shape)}; it must be (frames, height, width).")
     mask = mask.float().clamp(0, 1)
     if mask.shape[1:] == (height, width):
-        return mask[:, place.top:place.bottom, place.left:place.right]
+        return mask[:, place.top : place.bottom, place.left : place.right]
     if mask.shape[1] != mask.shape[2]:
         raise InputError(
             f"The mask is {mask.shape[2]}x{mask.shape[1]} px; it must be of the picture's {width}x{height} px, or a square that "

@@ -7,10 +7,9 @@ from .diffusion.sampling import Solver
 from .dit.cache import Caching
 from .errors import InputError
 
-
 # Of weights that take any number of steps. Epsilon weights, as the paper's, were not trained to be led away from anything.
 STEPS = 10
-GUIDANCE = 1.5      # classifier-free guidance; 1 for none
+GUIDANCE = 1.5  # classifier-free guidance; 1 for none
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,7 @@ class Speed:
 
 
 # Beside "exact", every step of whatever number and solver one chooses, and "distilled", whose number the weights fix.
-PRESETS = {
-    "balanced": Speed(10, "dpmpp_2m"),
-    "fast": Speed(8, "dpmpp_2m", Caching(control_every=2)),
-}
+PRESETS = {"balanced": Speed(10, "dpmpp_2m"), "fast": Speed(8, "dpmpp_2m", Caching(control_every=2))}
 NAMES = ("exact", *PRESETS, "distilled")
 
 

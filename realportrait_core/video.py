@@ -15,11 +15,11 @@ import torch.nn.functional as F
 
 from .errors import InputError
 
-HDR = {16: "PQ", 18: "HLG"}     # transfer functions that an 8-bit picture shows washed out
-FASTEST = 240.0         # frames a second above which a file's own rate is taken for a clock's, not a camera's
-SEARCHED = 5.0          # s; a range that starts later is looked for from the key frame before it
-MARGIN = 1.0            # s before it that are searched for, since a file's index may be coarse
-LOADED = 1 + 4          # bytes a colour value takes while frames are loaded: uint8, then float32
+HDR = {16: "PQ", 18: "HLG"}  # transfer functions that an 8-bit picture shows washed out
+FASTEST = 240.0  # frames a second above which a file's own rate is taken for a clock's, not a camera's
+SEARCHED = 5.0  # s; a range that starts later is looked for from the key frame before it
+MARGIN = 1.0  # s before it that are searched for, since a file's index may be coarse
+LOADED = 1 + 4  # bytes a colour value takes while frames are loaded: uint8, then float32
 
 ISO_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
 EBML = b"\x1a\x45\xdf\xa3"
@@ -33,9 +33,9 @@ class Readable(Protocol):
     """Where a video's bytes come from."""
 
     @property
-    def name(self) -> str: ...          # for errors
+    def name(self) -> str: ...  # for errors
 
-    def open(self) -> BinaryIO: ...     # anew each time
+    def open(self) -> BinaryIO: ...  # anew each time
 
 
 @dataclass(frozen=True)
@@ -53,38 +53,38 @@ class VideoFile:
 class Shown:
     """A frame as the file has it."""
 
-    frame: object               # av.VideoFrame
-    ratio: float                # width of a pixel / its height
-    time: float                 # s
-    anew: bool                  # the one before is damaged or of another size
+    frame: object  # av.VideoFrame
+    ratio: float  # width of a pixel / its height
+    time: float  # s
+    anew: bool  # the one before is damaged or of another size
 
 
 @dataclass(frozen=True)
 class About:
     """What a file says of itself."""
 
-    rate: float | None          # frames a second, on average
-    duration: float | None      # s
+    rate: float | None  # frames a second, on average
+    duration: float | None  # s
 
 
 @dataclass(frozen=True)
 class Sound:
     """Samples in -1 .. 1."""
 
-    waveform: torch.Tensor      # (1, channels, samples), one or two channels
-    rate: int                   # samples a second
+    waveform: torch.Tensor  # (1, channels, samples), one or two channels
+    rate: int  # samples a second
 
 
 @dataclass(frozen=True)
 class Selection:
     """Which frames of a video are loaded. The timeline is the video at `fps`, its first frame being number 0."""
 
-    start: float = 0.0          # seconds, or a frame of the timeline
+    start: float = 0.0  # seconds, or a frame of the timeline
     start_in: Literal["seconds", "frames"] = "seconds"
-    frames: int = 0             # at most so many; 0: all
-    stride: int = 1             # of the timeline, every stride-th
-    fps: float = 0.0            # 0: the video's own
-    longest_side: int = 0       # px, to which larger frames are brought down; 0: as they are
+    frames: int = 0  # at most so many; 0: all
+    stride: int = 1  # of the timeline, every stride-th
+    fps: float = 0.0  # 0: the video's own
+    longest_side: int = 0  # px, to which larger frames are brought down; 0: as they are
 
     def __post_init__(self):
         if self.start_in not in ("seconds", "frames"):
@@ -104,13 +104,14 @@ class Selection:
 class Footage:
     """Frames of a video, `fps` a second, and the sound from the first of them to the end of the last."""
 
-    images: torch.Tensor        # (n, H, W, 3) float32 in [0, 1]
+    images: torch.Tensor  # (n, H, W, 3) float32 in [0, 1]
     fps: float
-    times: list[float]          # s in the file, of each frame
+    times: list[float]  # s in the file, of each frame
     sound: Sound | None
 
 
 # The file
+
 
 def container(source: Readable) -> str:
     """FFmpeg's name for what the first bytes say. Left to guess, it would also open a playlist, which names other files."""
@@ -164,8 +165,9 @@ def decode(source: Readable, since: float | None = None) -> Iterator[Shown]:
                 if frame.time is None and not (rate and since is None):
                     raise InputError(f"{source.name} says neither when its frames are shown nor how many a second there are.")
                 size = frame.width, frame.height, frame.rotation
-                yield Shown(frame, ratio, float(i / rate if frame.time is None else frame.time),
-                            broken or before not in (None, size))
+                yield Shown(
+                    frame, ratio, float(i / rate if frame.time is None else frame.time), broken or before not in (None, size)
+                )
                 before, broken = size, False
     except InputError:
         raise
@@ -184,7 +186,7 @@ def decode_near(source: Readable, seconds: float) -> tuple[Iterator[Shown], floa
     frames = decode(source, max(first.time, first.time + seconds - MARGIN))
     try:
         shown = next(frames, None)
-    except InputError:                                  # of the search: if the file is damaged, plain decoding will say so
+    except InputError:  # of the search: if the file is damaged, plain decoding will say so
         shown = None
     if shown is None or shown.time > first.time + seconds:
         return decode(source), None
@@ -193,9 +195,11 @@ def decode_near(source: Readable, seconds: float) -> tuple[Iterator[Shown], floa
 
 def video_track(video, source: Readable):
     """The first video stream of an open container."""
-    if not video.streams.video or video.streams.video[0].codec_context is None:    # PyAV #2344: else it crashes
-        raise InputError(f"{source.name} has no video that can be decoded: {len(video.streams.audio)} of its "
-                         f"{len(video.streams)} streams are sound.")
+    if not video.streams.video or video.streams.video[0].codec_context is None:  # PyAV #2344: else it crashes
+        raise InputError(
+            f"{source.name} has no video that can be decoded: {len(video.streams.audio)} of its "
+            f"{len(video.streams)} streams are sound."
+        )
     return video.streams.video[0]
 
 
@@ -206,9 +210,12 @@ def upright(shown: Shown, longest_side: int = 0) -> np.ndarray:
     smaller = 0 < longest_side < max(width, height)
     if smaller:
         width, height = fit(width, height, longest_side)
-    picture = frame.to_ndarray(format="rgb24") if (width, height) == (frame.width, frame.height) else frame.reformat(
-        width=width, height=height, format="rgb24", interpolation="AREA" if smaller else "BICUBIC").to_ndarray()
-    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90) % 4))      # counterclockwise, both
+    picture = (
+        frame.to_ndarray(format="rgb24")
+        if (width, height) == (frame.width, frame.height)
+        else frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA" if smaller else "BICUBIC").to_ndarray()
+    )
+    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90) % 4))  # counterclockwise, both
 
 
 def fit(width: int, height: int, longest_side: int) -> tuple[int, int]:
@@ -218,6 +225,7 @@ def fit(width: int, height: int, longest_side: int) -> tuple[int, int]:
 
 
 # Frames by their timestamps
+
 
 class Timed(Protocol):
     """A frame with its time in s, and whether nothing joins it to the one before."""
@@ -299,6 +307,7 @@ def chosen(
 
 # Loading
 
+
 def load_video(source: Readable, selection: Selection, most: float | None = None, callback: Progress | None = None) -> Footage:
     """The chosen frames of a file and their sound. Frames before and between them are dropped one by one as they are decoded.
 
@@ -361,7 +370,7 @@ def select_frames(
     times, fps = [time for _, time in picked], fps / selection.stride
     if sound is not None:
         begin, samples = round(times[0] * sound.rate), round(len(times) / fps * sound.rate)
-        sound = Sound(sound.waveform[..., begin:begin + samples], sound.rate)
+        sound = Sound(sound.waveform[..., begin : begin + samples], sound.rate)
     return Footage(torch.stack(out), fps, times, sound)
 
 
@@ -373,7 +382,7 @@ class Ticks:
         whole = round(duration * fps) if duration else None
         wanted = first + (selection.frames - 1) * stride + 1 if selection.frames else None
         self.total = min((n for n in (whole, wanted) if n), default=1)
-        self.expected = max(0, -(-(self.total - first) // stride))      # frames that will be kept, 0 where nobody knows
+        self.expected = max(0, -(-(self.total - first) // stride))  # frames that will be kept, 0 where nobody knows
         self.callback = callback
 
     def frame(self, n: int) -> None:
@@ -423,13 +432,13 @@ def read_sound(source: Readable, start: float, seconds: float, tick: Callable[[]
                 if frame.time is not None and frame.time > start + seconds:
                     break
                 at = place if frame.time is None else round((frame.time - start) * rate)
-                if place is None or abs(at - place) > 0.05 * rate:      # clocks of 1 ms are not gaps
+                if place is None or abs(at - place) > 0.05 * rate:  # clocks of 1 ms are not gaps
                     place = at or 0
                 for piece in resampler.resample(frame):
-                    samples = piece.to_ndarray()                        # (channels, n)
+                    samples = piece.to_ndarray()  # (channels, n)
                     low, high = max(0, place), min(waveform.shape[1], place + samples.shape[1])
                     if low < high:
-                        waveform[:, low:high] = samples[:, low - place:high - place]
+                        waveform[:, low:high] = samples[:, low - place : high - place]
                     place += samples.shape[1]
                 if tick is not None and (frame.time or 0.0) >= ticked + 1:
                     ticked = frame.time

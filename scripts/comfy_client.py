@@ -10,8 +10,8 @@ from pathlib import Path
 
 import aiohttp
 
-PREVIEW_IMAGE = 1           # id of a binary message of the host: a preview picture
-SILENCE_LIMIT = 1200        # s without any message; one step of a large clip on a slow CPU takes less
+PREVIEW_IMAGE = 1  # id of a binary message of the host: a preview picture
+SILENCE_LIMIT = 1200  # s without any message; one step of a large clip on a slow CPU takes less
 
 
 class ClientError(RuntimeError):
@@ -22,9 +22,9 @@ class ClientError(RuntimeError):
 class Event:
     """One websocket message."""
 
-    kind: str               # execution_start, executing, progress, progress_state, executed, preview, execution_error, ...
-    data: dict              # of a preview: {"image": bytes}
-    time: float             # s, of a monotonic clock
+    kind: str  # execution_start, executing, progress, progress_state, executed, preview, execution_error, ...
+    data: dict  # of a preview: {"image": bytes}
+    time: float  # s, of a monotonic clock
 
 
 @dataclass
@@ -32,11 +32,11 @@ class Run:
     """What became of one queued workflow."""
 
     prompt_id: str
-    status: str = "rejected"                            # success, error, interrupted; rejected: all or part of it was not queued
-    error: str = ""                                     # the text that the user sees
-    error_node: str = ""                                # id of the node that it is shown at
+    status: str = "rejected"  # success, error, interrupted; rejected: all or part of it was not queued
+    error: str = ""  # the text that the user sees
+    error_node: str = ""  # id of the node that it is shown at
     events: list[Event] = field(default_factory=list)
-    outputs: dict = field(default_factory=dict)         # node id -> what it showed or saved
+    outputs: dict = field(default_factory=dict)  # node id -> what it showed or saved
 
     def of(self, kind: str) -> list[Event]:
         return [event for event in self.events if event.kind == kind]
@@ -82,10 +82,7 @@ class ComfyClient:
         self.post("/free", {"unload_models": True, "free_memory": True})
 
     def queue(
-        self,
-        workflow: dict,
-        on_event: Callable[[Event], None] | None = None,
-        interrupt_when: Callable[[Event], bool] | None = None,
+        self, workflow: dict, on_event: Callable[[Event], None] | None = None, interrupt_when: Callable[[Event], bool] | None = None
     ) -> Run:
         """Queue an API workflow and follow it to its end. interrupt_when: /interrupt after the first event it is true of."""
         return asyncio.run(self._queue(workflow, on_event, interrupt_when))
@@ -113,7 +110,7 @@ class ComfyClient:
                         await (await session.post(f"{self.url}/interrupt", json={"prompt_id": run.prompt_id})).release()
                     if event.kind == "execution_success":
                         run.status = "success"
-                        if told.get("node_errors"):     # the host runs the outputs that are valid, and leaves the others out
+                        if told.get("node_errors"):  # the host runs the outputs that are valid, and leaves the others out
                             run.status = "rejected"
                             run.error, run.error_node = rejection(told)
                     elif event.kind == "execution_interrupted":
@@ -141,7 +138,7 @@ class ComfyClient:
         raise ClientError("ComfyUI closed the connection.")
 
     async def _outputs(self, session, prompt_id: str) -> dict:
-        for _ in range(100):        # the history may lag the last message by some milliseconds
+        for _ in range(100):  # the history may lag the last message by some milliseconds
             async with session.get(f"{self.url}/history/{prompt_id}") as answer:
                 history = await answer.json()
             if prompt_id in history:

@@ -45,6 +45,7 @@ def existing(suffix: str = ""):
         if not path.name.endswith(suffix):
             raise argparse.ArgumentTypeError(f"{path.name} is not a {suffix} file")
         return path
+
     return check
 
 
@@ -212,7 +213,7 @@ def main() -> int:
     # The same command again, by the Python that has the host's packages.
     command = [str(made.python), *sys.argv]
     if os.name == "posix":
-        os.execv(command[0], command)       # one process to stop, not two
+        os.execv(command[0], command)  # one process to stop, not two
     return subprocess.run(command).returncode
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from environment import BASE, ROOT, Environment
 
 PACK = "realportrait"
-START_LIMIT = 600       # s; about 10 on an idle machine
+START_LIMIT = 600  # s; about 10 on an idle machine
 NOT_THE_PACK = (".git", ".venv", "__pycache__", "node_modules", "output", "runs", "tests")
 
 
@@ -61,9 +61,18 @@ class HeadlessComfyUI:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = self.folder / "server.log"
         command = [
-            self.environment.python, "-u", self.environment.comfyui / "main.py",
-            "--port", str(self.port), "--base-directory", self.folder, "--database-url", "sqlite:///:memory:",
-            "--disable-auto-launch", "--preview-method", "latent2rgb",
+            self.environment.python,
+            "-u",
+            self.environment.comfyui / "main.py",
+            "--port",
+            str(self.port),
+            "--base-directory",
+            self.folder,
+            "--database-url",
+            "sqlite:///:memory:",
+            "--disable-auto-launch",
+            "--preview-method",
+            "latent2rgb",
             *(() if has_accelerator() else ("--cpu",)),
             *(("--front-end-root", os.path.abspath(frontend)) if (frontend := os.environ.get("REALPORTRAIT_FRONTEND")) else ()),
         ]
@@ -96,7 +105,7 @@ class HeadlessComfyUI:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)      # links go, what they point at stays
+        shutil.rmtree(self.folder, ignore_errors=True)  # links go, what they point at stays
 
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")

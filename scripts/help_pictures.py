@@ -26,11 +26,11 @@ from thumbnails import WORKFLOWS, furnish, only_for
 
 PAGES = ROOT / "web" / "docs"
 PICTURES = PAGES / "pictures"
-LIMIT = 1800            # s for the browser; half a minute on an idle machine
-FRAMES = 16             # of the driver: one clip
-SHOWN = 12              # the driver's frame where one is shown
-WIDTH = 768             # px of a result's picture
-BAR = 30                # px of the line of text above a part of it
+LIMIT = 1800  # s for the browser; half a minute on an idle machine
+FRAMES = 16  # of the driver: one clip
+SHOWN = 12  # the driver's frame where one is shown
+WIDTH = 768  # px of a result's picture
+BAR = 30  # px of the line of text above a part of it
 
 
 def fail(text: str) -> None:
@@ -53,18 +53,23 @@ def photograph_nodes(client: ComfyClient) -> None:
     browser = Path(os.environ.get("REALPORTRAIT_BROWSER") or environment.VENV / "browser")
     if not shutil.which("node") or not (browser / "node_modules" / "playwright-core").is_dir():
         fail(f"No browser in {browser}: run python scripts/test.py with node and npm on PATH, or set REALPORTRAIT_BROWSER.")
-    unpacked = browser / "tmp"                          # Chromium unpacks itself there, once
+    unpacked = browser / "tmp"  # Chromium unpacks itself there, once
     unpacked.mkdir(exist_ok=True)
     nodes = sorted(page.stem for page in PAGES.glob("*.md"))
     with tempfile.TemporaryDirectory() as folder:
         motion, job = Path(folder, "motion.safetensors"), Path(folder, "job.json")
-        motion.touch()                                  # only its name is seen
+        motion.touch()  # only its name is seen
         client.upload(motion)
         job.write_text(json.dumps({"url": client.url, "nodes": nodes, "folder": folder}), encoding="utf-8")
         with (ROOT / "scripts" / "help_pictures.mjs").open("rb") as script:
             done = subprocess.run(
-                ["node", "--input-type=module", "-", str(job)], stdin=script, cwd=browser,
-                env=dict(os.environ, TMPDIR=str(unpacked)), capture_output=True, text=True, timeout=LIMIT,
+                ["node", "--input-type=module", "-", str(job)],
+                stdin=script,
+                cwd=browser,
+                env=dict(os.environ, TMPDIR=str(unpacked)),
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
             )
         if done.returncode:
             fail(f"The browser ended with {done.returncode}.\n{done.stderr[-3000:]}")
@@ -101,15 +106,27 @@ def show_stages(client: ComfyClient) -> None:
     workflow = api_workflow("compare_and_evaluate")
     limit_frames(workflow, FRAMES)
     shown = shown_by(
-        client, workflow, found=("Extract Vid2vid Keypoints", 1), maps=("Motion Position Maps", 1), sheets=("Inspect RealPortrait", 0)
+        client,
+        workflow,
+        found=("Extract Vid2vid Keypoints", 1),
+        maps=("Motion Position Maps", 1),
+        sheets=("Inspect RealPortrait", 0),
     )
     keep(column([("The portrait, and a frame of the driver", shown["found"][SHOWN])]), "RealPortraitExtractKeypoints_result.jpg")
     chosen = [0, 4, 8, SHOWN]
     driver = frames_of(ROOT / "assets" / "driving.mp4")
-    keep(column([
-        ("Frames of the driver", sheet([[driver[i] for i in chosen]], WIDTH // len(chosen))),
-        ("Their motion position maps, where the sampler sees them", sheet([[shown["maps"][i] for i in chosen]], WIDTH // len(chosen))),
-    ]), "RealPortraitMotionMaps_result.jpg")
+    keep(
+        column(
+            [
+                ("Frames of the driver", sheet([[driver[i] for i in chosen]], WIDTH // len(chosen))),
+                (
+                    "Their motion position maps, where the sampler sees them",
+                    sheet([[shown["maps"][i] for i in chosen]], WIDTH // len(chosen)),
+                ),
+            ]
+        ),
+        "RealPortraitMotionMaps_result.jpg",
+    )
     keep(shown["sheets"][SHOWN], "RealPortraitInspect_result.jpg")
 
 
@@ -123,10 +140,16 @@ def show_pasted(client: ComfyClient) -> None:
     node = next(node for node, entry in workflow.items() if entry["_meta"]["title"] == pasted)
     workflow["mask"] = {"class_type": "MaskToImage", "inputs": {"mask": [node, 1]}, "_meta": {"title": "Mask"}}
     shown = shown_by(client, workflow, picture=("Picture with Two Faces", 0), images=(pasted, 0), masks=("Mask", 0))
-    keep(column([
-        ("picture", shown["picture"][0]), ("mask, for the left face", shown["masks"][0]),
-        (f"images, frame {SHOWN}", shown["images"][SHOWN]),
-    ]), "RealPortraitPasteBack_result.jpg")
+    keep(
+        column(
+            [
+                ("picture", shown["picture"][0]),
+                ("mask, for the left face", shown["masks"][0]),
+                (f"images, frame {SHOWN}", shown["images"][SHOWN]),
+            ]
+        ),
+        "RealPortraitPasteBack_result.jpg",
+    )
 
 
 def column(parts: list):

@@ -19,6 +19,7 @@ def main() -> None:
     import numpy as np
     import torch
     from PIL import Image
+
     from realportrait_core.diffusion.schedule import linear_schedule
     from realportrait_core.dit.checkpoint import load_dit
     from realportrait_core.eval.rows import decode
@@ -46,12 +47,17 @@ def main() -> None:
     speed = exact(dit.cfg, STEPS)
 
     def animate(path: Path) -> list:
-        portrait = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None].float() / 255      # (1, H, W, 3)
+        portrait = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None].float() / 255  # (1, H, W, 3)
         keypoints = extract_keypoints(vid2vid, portrait, driver.float() / 255, portrait_points(portrait[0], detector), followed)
         motion = motion_maps(vid2vid, keypoints, size=dit.cfg.input_sq_size)
-        framed = frame_portrait(portrait, motion)                                                       # (1, S, S, 3)
+        framed = frame_portrait(portrait, motion)  # (1, S, S, 3)
         latents = render(
-            dit, linear_schedule(), vae.encode(framed.movedim(-1, 1)), motion, speed.steps, solver=speed.solver,
+            dit,
+            linear_schedule(),
+            vae.encode(framed.movedim(-1, 1)),
+            motion,
+            speed.steps,
+            solver=speed.solver,
             guidance=usual_guidance(dit.cfg),
         )
         pictures = torch.cat([framed, decode(vae, latents).movedim(1, -1)])
@@ -59,7 +65,7 @@ def main() -> None:
         return [first, *spread(made, said.columns)]
 
     shown = frames_of(said.driving)
-    driver = torch.stack([torch.from_numpy(np.array(frame.convert("RGB"))) for frame in shown])         # (L, H, W, 3)
+    driver = torch.stack([torch.from_numpy(np.array(frame.convert("RGB"))) for frame in shown])  # (L, H, W, 3)
     with torch.inference_mode():
         followed = track(driver, detector)
         rows = [animate(path) for path in said.portraits]

@@ -1,6 +1,6 @@
 """The thumbnails of the workflows in the browser's list of templates, each made from its own result.
 
-    python scripts/demo.py && .venv/bin/python scripts/thumbnails.py [NAME ...]
+python scripts/demo.py && .venv/bin/python scripts/thumbnails.py [NAME ...]
 """
 
 import argparse
@@ -16,13 +16,13 @@ from headless import HeadlessComfyUI
 from picture import frames_of
 
 WORKFLOWS = ROOT / "workflows"
-HEIGHT = 256            # px; twice as wide
+HEIGHT = 256  # px; twice as wide
 
 
 def only_for(workflow: dict, class_type: str) -> dict:
     """The part of an API workflow that its nodes of one type need."""
     wanted = [node for node, entry in workflow.items() if entry["class_type"] == class_type]
-    for node in wanted:                                 # grows while it is walked
+    for node in wanted:  # grows while it is walked
         sources = [value[0] for value in workflow[node]["inputs"].values() if isinstance(value, list)]
         wanted += [source for source in sources if source not in wanted]
     return {node: workflow[node] for node in wanted}

@@ -1,4 +1,4 @@
-"""Makes `import realportrait_core`, `import benchmarks` and `from golden import load` work from a checkout.
+"""Makes `import realportrait_core`, `benchmarks`, `rendered_heads` and `from golden import load` work from a checkout.
 
 The repository's root must stay off sys.path: its `nodes/` would hide the `nodes.py` of a ComfyUI in the same process.
 """
@@ -24,7 +24,7 @@ def import_package(name: str) -> None:
 
 sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != str(ROOT)]
 sys.path.insert(0, str(TESTS))
-for package in ("realportrait_core", "benchmarks"):
+for package in ("realportrait_core", "benchmarks", "rendered_heads"):
     if package not in sys.modules:
         import_package(package)
 

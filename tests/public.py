@@ -4,18 +4,36 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.stitching import KeypointMLP
-from safetensors.torch import save_file
 
 TINY = Vid2VidConfig(
-    crop_size=32, num_kp=5, appearance_width=4, reshape_channel=4, reshape_depth=3, appearance_resblocks=1,
-    motion_depths=(1, 1, 2, 1), motion_dims=(8, 8, 12, 8), dense_width=4, dense_max=8, dense_blocks=2, compress=2,
-    mask_kernel=3, warped_channels=6, generator_blocks=2, generator_out=4, spade_hidden=8, upscale=2,
+    crop_size=32,
+    num_kp=5,
+    appearance_width=4,
+    reshape_channel=4,
+    reshape_depth=3,
+    appearance_resblocks=1,
+    motion_depths=(1, 1, 2, 1),
+    motion_dims=(8, 8, 12, 8),
+    dense_width=4,
+    dense_max=8,
+    dense_blocks=2,
+    compress=2,
+    mask_kernel=3,
+    warped_channels=6,
+    generator_blocks=2,
+    generator_out=4,
+    spade_hidden=8,
+    upscale=2,
 )
 NAMES = {
-    "appearance": "appearance_feature_extractor", "motion": "motion_extractor", "warping": "warping_module",
+    "appearance": "appearance_feature_extractor",
+    "motion": "motion_extractor",
+    "warping": "warping_module",
     "generator": "spade_generator",
 }
 STITCHING = "stitching_retargeting_module"
@@ -49,7 +67,8 @@ def public_states(model: FaceVid2Vid) -> dict[str, dict]:
 def stitching_groups(num_kp: int) -> dict[str, dict]:
     """LivePortrait's three MLPs, narrow, with the keys of DistributedDataParallel."""
     sizes = {
-        "retarget_shoulder": (6 * num_kp, 8, 3 * num_kp + 2), "retarget_mouth": (3 * num_kp + 2, 8, 3 * num_kp),
+        "retarget_shoulder": (6 * num_kp, 8, 3 * num_kp + 2),
+        "retarget_mouth": (3 * num_kp + 2, 8, 3 * num_kp),
         "retarget_eye": (3 * num_kp + 3, 8, 8, 3 * num_kp),
     }
     torch.manual_seed(1)

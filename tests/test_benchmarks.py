@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import yunet
+from torch.utils.flop_counter import FlopCounterMode
+
 from benchmarks import limits, parts, quality
 from benchmarks.literal.dit import attention
 from benchmarks.measure import relative_difference
@@ -23,11 +25,10 @@ from realportrait_core.face.detect import FaceDetector
 from realportrait_core.speed import PRESETS, Speed
 from realportrait_core.vae import TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid
-from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = SIZES["tiny"]
-CLOSE = 1e-5                            # of the largest value: float32, another order of sums
+CLOSE = 1e-5  # of the largest value: float32, another order of sums
 
 
 def with_dit(**changes):
@@ -44,14 +45,19 @@ def difference(part: parts.Part) -> float:
 
 
 # As PAPER, as MINI, and where the picture's tokens pad an odd side.
-@pytest.mark.parametrize("sizes", [
-    TINY,
-    with_dit(
-        qk_norm_legacy=False, learned_sigma=False,
-        conditioner=ConditionerConfig(motion_latent=5, reference_motion=True, mask_reach=1.5),
-    ),
-    replace(TINY, step_px=72),
-], ids=["paper", "mini", "odd"])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        TINY,
+        with_dit(
+            qk_norm_legacy=False,
+            learned_sigma=False,
+            conditioner=ConditionerConfig(motion_latent=5, reference_motion=True, mask_reach=1.5),
+        ),
+        replace(TINY, step_px=72),
+    ],
+    ids=["paper", "mini", "odd"],
+)
 def test_step_is_the_literal_one(sizes):
     assert difference(parts.step(sizes, "cpu")) < CLOSE
 
@@ -62,7 +68,7 @@ def test_attention_is_the_literal_one(part, sizes):
     assert difference(part(sizes, "cpu")) < CLOSE
 
 
-@pytest.mark.parametrize("channels", [4, 6])            # directly, and with the channels mixed first
+@pytest.mark.parametrize("channels", [4, 6])  # directly, and with the channels mixed first
 def test_motion_map_is_the_literal_one(channels):
     dit = replace(TINY.config.dit, motion_channels=channels)
     assert difference(parts.motion_map(replace(TINY, config=replace(TINY.config, dit=dit)), "cpu")) < CLOSE
@@ -85,7 +91,12 @@ def test_command_writes_tables_json_and_plot(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads(figures.read_text(encoding="utf-8"))["parts"]
     assert [row["part"] for row in rows] == [
-        "denoising step", "attention in space", "two sources apart", "attention in time", "motion map", "W",
+        "denoising step",
+        "attention in space",
+        "two sources apart",
+        "attention in time",
+        "motion map",
+        "W",
     ]
     for row in rows:
         assert row["part"] in done.stdout and row["difference"] < CLOSE and min(row["ratios"]) > 0
@@ -109,15 +120,21 @@ def test_arithmetic_of_a_step_is_what_pytorch_counts():
 def test_limits_run_where_there_is_no_gpu():
     figures = limits.step_figures(TINY, TINY_LIMITS, "cpu", repeats=1)
     assert [(row.frames, row.px, row.way) for row in figures] == [
-        (3, 64, "kernels"), (3, 64, "plain"), (3, 64, "compiled"), (2, 64, "kernels"), (3, 128, "kernels"),
+        (3, 64, "kernels"),
+        (3, 64, "plain"),
+        (3, 64, "compiled"),
+        (2, 64, "kernels"),
+        (3, 128, "kernels"),
         (3, 64, "fp8 weights"),
     ]
     assert all(row.times_floor > 0 for row in figures)
-    assert figures[0].difference == 0 and figures[2].difference < CLOSE                 # on a CPU there are no kernels
+    assert figures[0].difference == 0 and figures[2].difference < CLOSE  # on a CPU there are no kernels
     assert CLOSE < figures[-1].difference < 0.2
     clips = limits.clip_figures(TINY, "cpu", repeats=1)
     assert [(row.way, row.steps) for row in clips] == [
-        ("exact", 50), *((name, speed.steps) for name, speed in PRESETS.items()), ("exact, fp8 weights", 50),
+        ("exact", 50),
+        *((name, speed.steps) for name, speed in PRESETS.items()),
+        ("exact, fp8 weights", 50),
     ]
     assert all(row.times_floor > 0 for row in clips)
     assert all(row.new_frames_per_second * row.seconds == pytest.approx(TINY.config.clip_frames - 1) for row in clips)
@@ -125,8 +142,8 @@ def test_limits_run_where_there_is_no_gpu():
     assert whole.frames_per_second * whole.seconds == pytest.approx(TINY_LIMITS.driver_frames)
     lines = limits.table(figures, clips, whole).splitlines()
     assert len(lines) == 2 + len(figures) + 1 + 2 + len(clips) + 2 and "End to end: 4 frames with 2 steps" in lines[-1]
-    assert {line.count("|") for line in lines[:2 + len(figures)]} == {10}
-    assert {line.count("|") for line in lines[3 + len(figures):-2]} == {7}
+    assert {line.count("|") for line in lines[: 2 + len(figures)]} == {10}
+    assert {line.count("|") for line in lines[3 + len(figures) : -2]} == {7}
 
 
 def test_limits_are_a_command_too(tmp_path):
@@ -143,13 +160,19 @@ def test_quality_is_measured_against_truth_and_against_the_first_variant():
     pytest.importorskip("av")
     config, data = TINY.config, ROOT / "tests" / "data"
     networks = Networks(
-        parts.random_weights(FaceVid2Vid(config.vid2vid), "cpu"), parts.random_weights(RealPortraitDiT(config.dit), "cpu"),
-        parts.random_weights(TinyVAE((4, 4, 4, 4)), "cpu"), FaceDetector(yunet.onnx()), linear_schedule(),
+        parts.random_weights(FaceVid2Vid(config.vid2vid), "cpu"),
+        parts.random_weights(RealPortraitDiT(config.dit), "cpu"),
+        parts.random_weights(TinyVAE((4, 4, 4, 4)), "cpu"),
+        FaceDetector(yunet.onnx()),
+        linear_schedule(),
     )
     distilled = parts.random_weights(RealPortraitDiT(replace(config.dit, distilled_steps=2)), "cpu", seed=1)
     tried = {
-        "all": Speed(4), "the same": Speed(4, caching=Caching(control_every=1)), "fewer": Speed(2),
-        "cached": Speed(4, "dpmpp_2m", Caching(control_every=2, threshold=0.1)), "ancestral": Speed(3, "ancestral"),
+        "all": Speed(4),
+        "the same": Speed(4, caching=Caching(control_every=1)),
+        "fewer": Speed(2),
+        "cached": Speed(4, "dpmpp_2m", Caching(control_every=2, threshold=0.1)),
+        "ancestral": Speed(3, "ancestral"),
     }
     tried = {name: quality.Variant(speed) for name, speed in tried.items()}
     tried["distilled"] = quality.Variant(Speed(2, "ddim_trailing"), distilled)
@@ -185,7 +208,7 @@ def test_rows_of_quality():
 
 def test_fp8_weights_are_those_that_the_format_holds():
     dit = RealPortraitDiT(TINY.config.dit).initialize()
-    (name, variant), = quality.fp8_row(dit).items()
+    ((name, variant),) = quality.fp8_row(dit).items()
     assert variant.speed == Speed(20) and "fp8" in name
     for plain, rounded in zip(dit.parameters(), variant.dit.parameters()):
         assert torch.equal(rounded, rounded.to(torch.float8_e4m3fn).to(rounded.dtype))
@@ -197,7 +220,9 @@ def test_quality_needs_a_folder_with_clips(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "quality", "--detector", str(yunet.onnx())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "quality needs --data, and --dit" in done.stderr
-    done = subprocess.run([*command, "--data", str(tmp_path), "--dit", str(quality.DISTILLED)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--data", str(tmp_path), "--dit", str(quality.DISTILLED)], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 1 and "holds no .mp4 clip" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -224,7 +249,7 @@ def test_a_step_of_the_papers_network_fits_into_10_gb():
     done = subprocess.run([sys.executable, "-c", A_FEW_BLOCKS], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     few = json.loads(done.stdout)
-    key_value = 2 * 1024 * PAPER.dit.hidden * 4                                         # bytes, K and V of a block
+    key_value = 2 * 1024 * PAPER.dit.hidden * 4  # bytes, K and V of a block
     assert few["reference"] == 2 * key_value
     weights = sum(value.nbytes for value in RealPortraitDiT(PAPER.dit, device="meta").state_dict().values())
     assert few["process"] + weights + PAPER.dit.depth * key_value + 16 / 2 * few["passing"] < 10e9

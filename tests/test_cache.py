@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+
 from realportrait_core.config import DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import Caching, ClipShape, RealPortraitDiT, StepCache
@@ -14,8 +15,16 @@ from realportrait_core.motion_map import MotionMaps
 from realportrait_core.speed import PRESETS
 
 CFG = DiTConfig(
-    hidden=48, depth=4, heads=4, control_depth=2, input_sq_size=64, motion_channels=6, motion_widths=(8, 8), clip_frames=3,
-    learned_sigma=False, prediction="v",
+    hidden=48,
+    depth=4,
+    heads=4,
+    control_depth=2,
+    input_sq_size=64,
+    motion_channels=6,
+    motion_widths=(8, 8),
+    clip_frames=3,
+    learned_sigma=False,
+    prediction="v",
 )
 SHAPE = ClipShape(64, 64, frames=3, fps=25)
 
@@ -79,10 +88,10 @@ def test_control_runs_at_every_nth_step(model, called):
 def test_later_blocks_are_skipped_while_the_first_says_the_same(model, called):
     steps, cache = Steps(model), StepCache(Caching(threshold=1e-3))
     first = steps(600.0, cache)
-    kept = steps(600.0, cache)                                                          # nothing moved
+    kept = steps(600.0, cache)  # nothing moved
     assert called["block 0"] == 2 and {called[key] for key in called if key != "block 0"} == {1}
     torch.testing.assert_close(kept, first, rtol=0, atol=1e-5 * float(first.abs().max()))
-    moved = steps(200.0, cache)                                                         # more than a thousandth
+    moved = steps(200.0, cache)  # more than a thousandth
     assert {called[key] for key in called if key != "block 0"} == {2}
     assert torch.equal(moved, steps(200.0, None))
 
@@ -104,17 +113,21 @@ def test_both_at_once(model, called):
     assert (called["block 0"], called["block 3"], called["control 0"]) == (4, 3, 2)
 
 
-@pytest.mark.parametrize("changes, match", [
-    ({"control_every": 0}, "every 0th step; it must be 1 or more"),
-    ({"threshold": -0.1}, "-0.1; it must be finite, 0 .off. or more"),
-    ({"threshold": float("nan")}, "nan; it must be finite"),
-])
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"control_every": 0}, "every 0th step; it must be 1 or more"),
+        ({"threshold": -0.1}, "-0.1; it must be finite, 0 .off. or more"),
+        ({"threshold": float("nan")}, "nan; it must be finite"),
+    ],
+)
 def test_values_that_mean_nothing_are_refused(changes, match):
     with pytest.raises(InputError, match=match):
         Caching(**changes)
 
 
 # Whole animations
+
 
 def motion(frames: int) -> Motion:
     torch.manual_seed(2)

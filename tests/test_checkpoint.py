@@ -12,20 +12,32 @@ import torch
 from golden import load, state
 from public import NAMES as PUBLIC_NAMES
 from public import TINY, with_spectral_norm
+from safetensors.torch import save_file
+
 from realportrait_core.checkpoint import (
-    DESCRIPTIONS, METADATA_KEY, bundle_metadata, config_from_fields, read_header, read_safetensors, save, sniff,
+    DESCRIPTIONS,
+    METADATA_KEY,
+    bundle_metadata,
+    config_from_fields,
+    read_header,
+    read_safetensors,
+    save,
+    sniff,
 )
 from realportrait_core.config import DiTConfig, Vid2VidConfig
 from realportrait_core.errors import WeightsError
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import (
-    fuse_spectral_norm, load_stitching, load_vid2vid, save_vid2vid, vid2vid_config_from_state,
+    fuse_spectral_norm,
+    load_stitching,
+    load_vid2vid,
+    save_vid2vid,
+    vid2vid_config_from_state,
 )
 from realportrait_core.vid2vid.keypoints import transform
 from realportrait_core.vid2vid.stitching import retarget, stitch
-from safetensors.torch import save_file
 
-PUBLIC = replace(TINY, crop_size=256)       # a public file says nothing of the crop
+PUBLIC = replace(TINY, crop_size=256)  # a public file says nothing of the crop
 
 
 def model_of(cfg: Vid2VidConfig) -> FaceVid2Vid:
@@ -49,9 +61,7 @@ def picture(model: FaceVid2Vid) -> torch.Tensor:
     """One pass through all four networks."""
     size = model.cfg.crop_size
     portrait, driver = torch.rand(2, 1, 3, size, size, generator=torch.Generator().manual_seed(1))
-    warped = model.warping(
-        model.appearance(portrait), transform(model.motion(driver)), transform(model.motion(portrait))
-    )
+    warped = model.warping(model.appearance(portrait), transform(model.motion(driver)), transform(model.motion(portrait)))
     return model.generator(warped.out)
 
 
@@ -70,11 +80,12 @@ def write_public(folder: Path, model: FaceVid2Vid, prefix: str = "") -> None:
 
 # Bundles
 
+
 def test_a_bundle_comes_back_whole(tiny, bundle):
     again = load_vid2vid(bundle)
     assert again.cfg == TINY
     assert all(torch.equal(value, tiny.state_dict()[key]) for key, value in again.state_dict().items())
-    assert (picture(again) - picture(tiny)).abs().max() < 1e-5          # of 0 to 1: weights of a file lie elsewhere in memory
+    assert (picture(again) - picture(tiny)).abs().max() < 1e-5  # of 0 to 1: weights of a file lie elsewhere in memory
     assert not again.training and not any(p.requires_grad for p in again.parameters())
     assert not any(tensor.is_meta for tensor in [*again.parameters(), *again.buffers()])
 
@@ -90,7 +101,8 @@ def test_half_storage_is_read_into_float32(tiny, tmp_path):
 
 def test_a_bundle_may_lack_the_generator_and_the_batch_counters(tiny, tmp_path):
     weights = {
-        key: value for key, value in tiny.state_dict().items()
+        key: value
+        for key, value in tiny.state_dict().items()
         if not key.startswith("generator.") and not key.endswith("num_batches_tracked")
     }
     save(tmp_path / "no_g.safetensors", weights, bundle_metadata("vid2vid", TINY))
@@ -106,6 +118,7 @@ def test_extra_tensors_are_named_and_left_out(tiny, bundle, caplog):
 
 
 # Public files
+
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("entry", ["", *PUBLIC_NAMES.values()])
@@ -137,6 +150,7 @@ def test_fused_spectral_norm_has_the_stored_direction_at_one():
 
 def test_fused_weights_do_not_depend_on_where_the_tensors_lie():
     """In a file they begin anywhere, and fast products of matrix and vector take other sums then."""
+
     def moved(value: torch.Tensor) -> torch.Tensor:
         room = torch.empty(value.numel() + 1, dtype=value.dtype)
         return room[1:].view(value.shape).copy_(value)
@@ -182,11 +196,22 @@ def test_networks_of_different_sets_are_refused(tmp_path):
         load_vid2vid(tmp_path)
 
 
-@pytest.mark.parametrize("changes", [
-    dict(num_kp=15), dict(upscale=1), dict(upscale=4), dict(reshape_depth=2), dict(dense_blocks=1, dense_max=8),
-    dict(dense_blocks=3, dense_max=16), dict(appearance_resblocks=3), dict(motion_depths=(1, 1), motion_dims=(8, 12)),
-    dict(mask_kernel=7), dict(num_bins=33), dict(appearance_down=1),
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(num_kp=15),
+        dict(upscale=1),
+        dict(upscale=4),
+        dict(reshape_depth=2),
+        dict(dense_blocks=1, dense_max=8),
+        dict(dense_blocks=3, dense_max=16),
+        dict(appearance_resblocks=3),
+        dict(motion_depths=(1, 1), motion_dims=(8, 12)),
+        dict(mask_kernel=7),
+        dict(num_bins=33),
+        dict(appearance_down=1),
+    ],
+)
 def test_every_size_is_read_off_the_shapes(changes):
     cfg = replace(PUBLIC, **changes)
     with torch.device("meta"):
@@ -220,6 +245,7 @@ def test_stitching_and_retargeting_are_the_original(tmp_path):
 
 # What a slot must refuse
 
+
 def pickled(path: Path) -> None:
     torch.save({"a": torch.zeros(2)}, path)
 
@@ -228,21 +254,24 @@ def old_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps({"a": 1}, protocol=2))
 
 
-@pytest.mark.parametrize("write, message", [
-    (lambda path: None, "no weight file"),
-    (lambda path: path.write_bytes(b""), "not a safetensors file"),
-    (lambda path: path.write_bytes(b"1234567"), "not a safetensors file"),
-    (pickled, "pickled PyTorch file.*never opens"),
-    (old_pickle, "pickled PyTorch file.*never opens"),
-    (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "Git LFS pointer"),
-    (lambda path: path.write_text("<!DOCTYPE html><html></html>"), "web page"),
-    (lambda path: path.write_bytes(struct.pack("<Q", 2**40) + b"{}"), "not a safetensors file"),
-    (lambda path: path.write_bytes(struct.pack("<Q", 4000) + b"{}"), "cut short: 10 bytes .* 4008"),
-    (lambda path: path.write_bytes(struct.pack("<Q", 2) + b"[]"), "header cannot be read"),
-    (lambda path: path.write_bytes(struct.pack("<Q", 4) + b"\xff\xfe{}"), "header cannot be read"),
-    (lambda path: path.write_bytes(struct.pack("<Q", 8) + b'{"a":{}}'), "header cannot be read"),
-    (lambda path: path.mkdir(), "lacks LivePortrait's appearance and motion and warping"),
-])
+@pytest.mark.parametrize(
+    "write, message",
+    [
+        (lambda path: None, "no weight file"),
+        (lambda path: path.write_bytes(b""), "not a safetensors file"),
+        (lambda path: path.write_bytes(b"1234567"), "not a safetensors file"),
+        (pickled, "pickled PyTorch file.*never opens"),
+        (old_pickle, "pickled PyTorch file.*never opens"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "Git LFS pointer"),
+        (lambda path: path.write_text("<!DOCTYPE html><html></html>"), "web page"),
+        (lambda path: path.write_bytes(struct.pack("<Q", 2**40) + b"{}"), "not a safetensors file"),
+        (lambda path: path.write_bytes(struct.pack("<Q", 4000) + b"{}"), "cut short: 10 bytes .* 4008"),
+        (lambda path: path.write_bytes(struct.pack("<Q", 2) + b"[]"), "header cannot be read"),
+        (lambda path: path.write_bytes(struct.pack("<Q", 4) + b"\xff\xfe{}"), "header cannot be read"),
+        (lambda path: path.write_bytes(struct.pack("<Q", 8) + b'{"a":{}}'), "header cannot be read"),
+        (lambda path: path.mkdir(), "lacks LivePortrait's appearance and motion and warping"),
+    ],
+)
 def test_files_that_are_no_weights_are_refused_by_content(tmp_path, write, message):
     path = tmp_path / "weights.safetensors"
     write(path)
@@ -338,16 +367,19 @@ def test_weights_that_are_whole_numbers_or_nothing_are_refused(tiny, bundle):
         load_vid2vid(bundle)
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(num_kp=21), "num_kp = 21 and its weights have 5"),
-    (dict(motion_dims=[8, 8, 8, 8]), r"motion_dims = \(8, 8, 8, 8\) and its weights have \(8, 8, 12, 8\)"),
-    (dict(crop_size=10), "impossible sizes.*crop_size 10"),
-    (dict(crop_size=2**40), "impossible sizes.*crop_size"),
-    (dict(crop_size="32"), "crop_size = '32'"),
-    (dict(crop_size=True), "crop_size = True"),
-    (dict(motion_dims=8), "motion_dims = 8"),
-    (dict(colour="red"), "does not know: colour"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(num_kp=21), "num_kp = 21 and its weights have 5"),
+        (dict(motion_dims=[8, 8, 8, 8]), r"motion_dims = \(8, 8, 8, 8\) and its weights have \(8, 8, 12, 8\)"),
+        (dict(crop_size=10), "impossible sizes.*crop_size 10"),
+        (dict(crop_size=2**40), "impossible sizes.*crop_size"),
+        (dict(crop_size="32"), "crop_size = '32'"),
+        (dict(crop_size=True), "crop_size = True"),
+        (dict(motion_dims=8), "motion_dims = 8"),
+        (dict(colour="red"), "does not know: colour"),
+    ],
+)
 def test_a_config_that_contradicts_the_weights_is_refused(tiny, bundle, change, message):
     info = {"role": "vid2vid", "version": 1, "config": asdict(TINY) | change}
     save(bundle, tiny.state_dict(), {METADATA_KEY: json.dumps(info)})
@@ -355,13 +387,16 @@ def test_a_config_that_contradicts_the_weights_is_refused(tiny, bundle, change, 
         load_vid2vid(bundle)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("not json", "cannot be read"),
-    ("[]", "cannot be read"),
-    ('{"role": "vid2vid"}', "cannot be read"),
-    ('{"role": "vid2vid", "version": 2, "config": {}}', "format 2 .* up to 1"),
-    ('{"role": "dit", "version": 1, "config": {}}', "'dit'"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("not json", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"role": "vid2vid"}', "cannot be read"),
+        ('{"role": "vid2vid", "version": 2, "config": {}}', "format 2 .* up to 1"),
+        ('{"role": "dit", "version": 1, "config": {}}', "'dit'"),
+    ],
+)
 def test_metadata_that_cannot_be_followed_is_refused(tiny, bundle, text, message):
     save(bundle, tiny.state_dict(), {METADATA_KEY: text})
     with pytest.raises(WeightsError, match=message):
@@ -369,8 +404,11 @@ def test_metadata_that_cannot_be_followed_is_refused(tiny, bundle, text, message
 
 
 WRONG_FILES = {
-    "sd_checkpoint": ["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.up.0.block.0.conv1.weight",
-                      "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"],
+    "sd_checkpoint": [
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "first_stage_model.decoder.up.0.block.0.conv1.weight",
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+    ],
     "sd_unet": ["down_blocks.0.resnets.0.time_emb_proj.weight", "down_blocks.0.resnets.0.conv1.weight"],
     "lora": ["lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "lora_unet_x.lora_up.weight"],
     "sd_vae": ["encoder.down.0.block.0.conv1.weight", "decoder.up.0.block.0.conv1.weight"],
@@ -409,6 +447,7 @@ def test_a_bundle_in_the_stitching_slot_is_named(bundle):
 
 
 # Writing
+
 
 def test_saving_is_all_or_nothing(tiny, bundle):
     before = bundle.read_bytes()

@@ -4,12 +4,24 @@ import math
 
 import pytest
 import torch
-
 from golden import load
+
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import (
-    EMPTY_FACE, Square, carry_ellipse, clip_crop, face_ellipse, face_square, landmark_square, mean_square,
-    paste_back, points_to_crop, rescale, sample_crop, square_to_crop, warp_affine,
+    EMPTY_FACE,
+    Square,
+    carry_ellipse,
+    clip_crop,
+    face_ellipse,
+    face_square,
+    landmark_square,
+    mean_square,
+    paste_back,
+    points_to_crop,
+    rescale,
+    sample_crop,
+    square_to_crop,
+    warp_affine,
 )
 
 FACE = torch.tensor([[95.2, 60.3], [144.5, 57.4], [120.2, 88.2], [102.4, 110.8], [146.3, 108.3]], dtype=torch.float64)
@@ -168,12 +180,15 @@ def test_carry_ellipse():
     assert torch.equal(carry_ellipse(empty, driver, output, shift).float(), empty)
 
 
-@pytest.mark.parametrize("points, message", [
-    (torch.zeros(7, 2), r"N one of .*\(7, 2\)"),
-    (torch.zeros(5, 3), r"\(5, 3\)"),
-    (torch.full((5, 2), math.nan), "10 of 10 face coordinates are NaN"),
-    (torch.ones(5, 2), "coincide"),
-])
+@pytest.mark.parametrize(
+    "points, message",
+    [
+        (torch.zeros(7, 2), r"N one of .*\(7, 2\)"),
+        (torch.zeros(5, 3), r"\(5, 3\)"),
+        (torch.full((5, 2), math.nan), "10 of 10 face coordinates are NaN"),
+        (torch.ones(5, 2), "coincide"),
+    ],
+)
 def test_bad_points_are_refused(points, message):
     with pytest.raises(InputError, match=message):
         points_to_crop(points)

@@ -3,17 +3,34 @@
 import pytest
 import torch
 from golden import load
+from torch import Tensor
+
 from realportrait_core.diffusion.conditional import Known, known_head, training_mask
 from realportrait_core.diffusion.guidance import guided
 from realportrait_core.diffusion.objective import diffusion_loss, noise_clip
 from realportrait_core.diffusion.sampling import (
-    ancestral_step, cpu_noise, ddim_step, denoised, extrapolated, sample_ancestral, sample_clip, sample_ddim, sample_dpmpp_2m,
+    ancestral_step,
+    cpu_noise,
+    ddim_step,
+    denoised,
+    extrapolated,
+    sample_ancestral,
+    sample_clip,
+    sample_ddim,
+    sample_dpmpp_2m,
 )
 from realportrait_core.diffusion.schedule import (
-    Schedule, learned_log_variance, linear_schedule, posterior_mean, q_sample, spread, target, to_epsilon, to_x0,
+    Schedule,
+    learned_log_variance,
+    linear_schedule,
+    posterior_mean,
+    q_sample,
+    spread,
+    target,
+    to_epsilon,
+    to_x0,
 )
 from realportrait_core.errors import InputError
-from torch import Tensor
 
 FULL = linear_schedule()
 NOBODY = torch.zeros(8, dtype=torch.bool)
@@ -41,6 +58,7 @@ def rounded(schedule: Schedule) -> Schedule:
 
 def stand_in(golden: dict[str, Tensor]):
     """The small function that the original's numbers were made with, in place of a network."""
+
     def denoise(z: Tensor, t: Tensor, conditional: Tensor) -> Tensor:
         mixed = torch.einsum("oc,lchw->lohw", golden["fake.W"], z) + golden["fake.b"][:, None, None]
         return torch.tanh(mixed + 0.1 * torch.sin(t / 100)[:, None, None, None])
@@ -50,14 +68,16 @@ def stand_in(golden: dict[str, Tensor]):
 
 # Parity
 
+
 def test_tables_are_iddpms(golden):
-    assert same(FULL.betas, golden["betas64"], 1e-15)                   # float64: a processor may fuse product and sum
+    assert same(FULL.betas, golden["betas64"], 1e-15)  # float64: a processor may fuse product and sum
     assert same(FULL.alphas_cumprod, golden["alphas_cumprod64"], 1e-13)
     for steps in (8, 50, 100):
         schedule = FULL.respaced(steps)
         assert torch.equal(schedule.timesteps, golden[f"s{steps}.timestep_map"])
         for name, table in (
-            ("betas", schedule.betas), ("alphas_cumprod", schedule.alphas_cumprod),
+            ("betas", schedule.betas),
+            ("alphas_cumprod", schedule.alphas_cumprod),
             ("posterior_log_variance_clipped", rounded(schedule).posterior_log_variance),
         ):
             assert same(table.float(), golden[f"s{steps}.{name}"]), (steps, name)
@@ -126,9 +146,10 @@ def test_losses_are_iddpms(golden, name):
 
 # The process
 
+
 def test_noise_is_nearly_pure_at_the_end():
     abar = FULL.alphas_cumprod
-    sigma = ((1 - abar) / abar).sqrt()                                  # as samplers of the host count noise
+    sigma = ((1 - abar) / abar).sqrt()  # as samplers of the host count noise
     assert abs(float(sigma[-1]) - 157.407) < 1e-3 and abs(float(sigma[0]) - 0.0100005) < 1e-7
 
 
@@ -226,6 +247,7 @@ def test_a_clip_is_sampled_by_the_solver_that_is_named(golden):
 
 # Guidance
 
+
 def scaled(golden, factor: float):
     """A network whose prediction differs from the stand-in's."""
     return lambda z, t, conditional: factor * stand_in(golden)(z, t, conditional)
@@ -272,6 +294,7 @@ def test_guidance_out_of_range_is_refused(golden, guidance):
 
 # Conditional frames
 
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 @pytest.mark.parametrize("sampler", ["ddim", "ddim eta 1", "dpmpp_2m", "ancestral"])
 def test_conditional_frames_stay_bit_identical(golden, sampler, prediction):
@@ -295,7 +318,7 @@ def test_clip_continues_from_known_frames(golden):
     noise, head = torch.randn(5, 4, 6, 6), torch.randn(2, 4, 6, 6)
     out = sample_clip(stand_in(golden), noise, FULL, 6, "v", head)
     assert torch.equal(out[:2], head)
-    assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 6, "v")[2:], out[2:])     # this network looks at one frame only
+    assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 6, "v")[2:], out[2:])  # this network looks at one frame only
     for wrong in (torch.randn(5, 4, 6, 6), torch.randn(0, 4, 6, 6), torch.randn(1, 4, 6, 5)):
         with pytest.raises(InputError, match=rf"Known latents \({len(wrong)}, .*1 to 4 frames"):
             known_head(wrong, noise)
@@ -329,21 +352,19 @@ def test_noise_is_left_out_of_conditional_frames_in_training():
 
     out = torch.randn(2, 8, 4, 6, 6)
     loss = diffusion_loss(FULL, out, x_0, x_t, t, noise, "v", conditional)
-    out[conditional] = 1e6                                              # what the network says there does not count
+    out[conditional] = 1e6  # what the network says there does not count
     assert torch.equal(diffusion_loss(FULL, out, x_0, x_t, t, noise, "v", conditional), loss)
 
 
 def test_training_masks_are_heads_and_tails():
     mask = training_mask(20_000, 16, torch.Generator().manual_seed(0))
     inside = mask[:, 4:12]
-    assert not inside.any()                                             # at most L/4 at either end
+    assert not inside.any()  # at most L/4 at either end
     first, last = mask[:, 0], mask[:, 15]
-    shares = {
-        "none": ~first & ~last, "first": first & ~last, "last": ~first & last, "both": first & last,
-    }
+    shares = {"none": ~first & ~last, "first": first & ~last, "last": ~first & last, "both": first & last}
     for name, share in (("none", 0.5), ("first", 0.2), ("last", 0.1), ("both", 0.2)):
         assert abs(float(shares[name].float().mean()) - share) < 0.02, name
-    assert (mask[:, :4].int().diff(dim=1) <= 0).all() and (mask[:, 12:].int().diff(dim=1) >= 0).all()    # without holes
+    assert (mask[:, :4].int().diff(dim=1) <= 0).all() and (mask[:, 12:].int().diff(dim=1) >= 0).all()  # without holes
     assert mask[:, 3].any() and mask[:, 12].any()
     assert not training_mask(100, 1).any() and not training_mask(100, 2).any()
     assert (~training_mask(100, 3)).any(dim=1).all()

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from golden import load
+from torch import Tensor, nn
+
 from realportrait_core.checkpoint import METADATA_KEY, bundle_metadata, read_safetensors, save
 from realportrait_core.config import MINI, PAPER, ConditionerConfig, DiTConfig
 from realportrait_core.dit import model as model_module
@@ -22,15 +24,12 @@ from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.dit.motion_mapper import AT_ONCE
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.motion_map import MotionMaps, dense
-from torch import Tensor, nn
 
-CLOSE = 1e-5                            # of the largest value: float32, another order of sums, other sizes of a batch
-DEEP = 3e-5                             # the same through several blocks, whose rounding adds up
-TINY = DiTConfig(
-    hidden=48, depth=4, heads=4, control_depth=2, input_sq_size=64, motion_channels=6, motion_widths=(8, 8),
-)
+CLOSE = 1e-5  # of the largest value: float32, another order of sums, other sizes of a batch
+DEEP = 3e-5  # the same through several blocks, whose rounding adds up
+TINY = DiTConfig(hidden=48, depth=4, heads=4, control_depth=2, input_sq_size=64, motion_channels=6, motion_widths=(8, 8))
 SHAPE = ClipShape(64, 64, frames=3, fps=25)
-TOKENS = 16                             # of a 64 x 64 picture
+TOKENS = 16  # of a 64 x 64 picture
 
 
 def same(a: Tensor, b: Tensor, room: float = CLOSE) -> bool:
@@ -68,7 +67,8 @@ def some_maps(frames: int, channels: int = 6) -> MotionMaps:
         f=torch.randn(frames, channels, 8, 8),
         frame_to_crop=torch.tensor([[8.0, 0, 0], [0, 8.0, 16], [0, 0, 1]]).expand(frames, 3, 3).contiguous(),
         face=torch.tensor([[1 / 20, 0, -32 / 20], [0, 1 / 24, -30 / 24]]).expand(frames, 2, 3).contiguous(),
-        height=64, width=64,
+        height=64,
+        width=64,
     )
 
 
@@ -96,10 +96,14 @@ def some_clip(model: RealPortraitDiT, clips: int = 2, frames: int = 3, seed: int
 
 # Parity: the numbers
 
+
 def test_positions_are_the_originals():
     golden, _ = load("dit", "embedders")
     for name, rows, columns, height, width in (
-        ("p512", 32, 32, 512, 512), ("p256", 16, 16, 256, 256), ("p768", 48, 48, 768, 768), ("p384x640", 24, 40, 384, 640),
+        ("p512", 32, 32, 512, 512),
+        ("p256", 16, 16, 256, 256),
+        ("p768", 48, 48, 768, 768),
+        ("p384x640", 24, 40, 384, 640),
     ):
         assert same(positions(rows, columns, 1152, height, width, 512)[None, ::41], golden[f"pos1152.{name}"]), name
     for name, rows, columns, scale, base in (("a", 8, 8, 1, 8), ("b", 12, 8, (192 / 128) ** 0.5, 10), ("c", 5, 7, 0.37, 6)):
@@ -109,7 +113,7 @@ def test_positions_are_the_originals():
 def test_positions_are_integers_at_512():
     """The first frequency is 1, so its angle is the position itself."""
     grid = positions(32, 32, 1152, 512, 512, 512)
-    angle = torch.atan2(grid[:, 0], grid[:, 288])                                       # of the column
+    angle = torch.atan2(grid[:, 0], grid[:, 288])  # of the column
     column = torch.arange(32.0).repeat(32)
     assert torch.allclose(angle, torch.atan2(column.sin(), column.cos()), atol=1e-5)
 
@@ -146,13 +150,12 @@ def test_rope_and_norm_are_the_originals_in_both_orders():
 
 # Parity: the blocks. STDiT2 and PixArt also read a text; the tests put it back where the originals have it.
 
+
 class TextBlock(Block):
     """A block that also attends to y (B, N, C), of which mask (B, N) counts."""
 
     def __init__(self, hidden: int, heads: int, in_time: bool = True):
-        super().__init__(
-            hidden, heads, 4, qk_norm_legacy=True, attention=scaled_dot_product, operations=nn,
-        )
+        super().__init__(hidden, heads, 4, qk_norm_legacy=True, attention=scaled_dot_product, operations=nn)
         self.cross_attn = nn.ModuleDict(
             {"q_linear": nn.Linear(hidden, hidden), "kv_linear": nn.Linear(hidden, 2 * hidden), "proj": nn.Linear(hidden, hidden)}
         )
@@ -191,9 +194,7 @@ def test_block_is_the_original():
     assert same(block.mlp(golden["x"]), golden["sub.mlp"])
 
     y = golden["y"][0].split([3, 7])
-    block.read(
-        nn.utils.rnn.pad_sequence(y, batch_first=True), torch.arange(7) < torch.tensor([[3], [7]]),
-    )
+    block.read(nn.utils.rnn.pad_sequence(y, batch_first=True), torch.arange(7) < torch.tensor([[3], [7]]))
     for name, noised in (("nomask", torch.ones(2, 5, dtype=torch.bool)), ("xmask", golden["x_mask"])):
         pick = noised[..., None, None]
         m = Modulation(
@@ -213,7 +214,7 @@ class SampledShape(ClipShape):
         return self.height / self.width
 
 
-@pytest.mark.parametrize("case", ["a", "b", "c"])       # square; not square; a single frame of odd sides
+@pytest.mark.parametrize("case", ["a", "b", "c"])  # square; not square; a single frame of odd sides
 def test_backbone_is_stdit2(case):
     golden, about = load("dit", "stdit2_small")
     weights, numbers = weights_of(golden), about["cases"][case]
@@ -227,7 +228,9 @@ def test_backbone_is_stdit2(case):
     z, noised = per_frame(golden[f"{case}.x"]), golden[f"{case}.x_mask"]
     t = golden[f"{case}.t"][:, None].expand(*noised.shape)
     for name, mask, conditional in (
-        ("nomask", golden[f"{case}.mask"], None), ("xmask", golden[f"{case}.mask"], ~noised), ("xmask_fulltext", None, ~noised),
+        ("nomask", golden[f"{case}.mask"], None),
+        ("xmask", golden[f"{case}.mask"], ~noised),
+        ("xmask_fulltext", None, ~noised),
     ):
         for block in model.blocks:
             block.read(text_of(weights, golden[f"{case}.y"]), mask)
@@ -250,7 +253,7 @@ def test_control_is_pixart_delta():
         setattr(holder, name, block)
     unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
     assert all(key.startswith(("pos_embed", "y_embedder")) for key in unexpected)
-    for embedder in (model.csize_embedder, model.ar_embedder):                          # PixArt is told no sizes
+    for embedder in (model.csize_embedder, model.ar_embedder):  # PixArt is told no sizes
         nn.init.zeros_(embedder.mlp[2].weight)
 
     shape, z, t = ClipShape(64, 64, 1, 25), golden["x"].unsqueeze(1), golden["t"][:, None]
@@ -285,6 +288,7 @@ def test_whole_network_is_the_derived_one():
 
 # The equations
 
+
 def test_equation_4_is_attention_over_both_frames_tokens():
     torch.manual_seed(0)
     attention = SpatialAttention(24, 2, attention=scaled_dot_product, operations=nn).double().requires_grad_(False)
@@ -299,8 +303,8 @@ def test_equation_4_is_attention_over_both_frames_tokens():
     assert same(attention(frames, key_value), by_hand, 1e-12)
 
     lost = (key_value[0], torch.zeros_like(key_value[1]))
-    assert not same(attention(frames, key_value), attention(frames, lost), 1e-3)        # V_r is read
-    assert not same(attention(frames, key_value), attention(frames), 1e-3)              # Eq. 4 is not Eq. 1
+    assert not same(attention(frames, key_value), attention(frames, lost), 1e-3)  # V_r is read
+    assert not same(attention(frames, key_value), attention(frames), 1e-3)  # Eq. 4 is not Eq. 1
 
 
 def test_permuting_frames_permutes_spatial_attention():
@@ -313,6 +317,7 @@ def test_permuting_frames_permutes_spatial_attention():
 
 def test_temporal_attention_of_one_frame_is_the_value():
     """The shortcut and the full formula, also for a Linear that is not torch's own."""
+
     class HostLinear(nn.Linear):
         pass
 
@@ -337,7 +342,7 @@ def test_zero_initialised_control_is_the_backbone(tiny):
     backbone = model(clip.z, clip.t, SHAPE, reference, None, clip.conditional)
     assert torch.equal(model(clip.z, clip.t, SHAPE, reference, clip.control, clip.conditional), backbone)
     controlled = tiny(clip.z, clip.t, SHAPE, reference, clip.control, clip.conditional)
-    assert not same(controlled, backbone, 1e-2)                                         # tiny's control is not zero
+    assert not same(controlled, backbone, 1e-2)  # tiny's control is not zero
     assert torch.equal(tiny(clip.z, clip.t, SHAPE, reference, clip.control, clip.conditional, strength=0.0), backbone)
 
 
@@ -374,7 +379,7 @@ def test_time_of_conditional_frames_does_not_matter(tiny):
     moved = tiny(clip.z, clip.t.masked_fill(clip.conditional, 3.0), SHAPE, reference, clip.control, clip.conditional)
     assert torch.equal(out[~clip.conditional], moved[~clip.conditional])
     noised = tiny(clip.z, clip.t, SHAPE, reference, clip.control)
-    assert not same(out[~clip.conditional], noised[~clip.conditional], 1e-3)            # but that they are conditional does
+    assert not same(out[~clip.conditional], noised[~clip.conditional], 1e-3)  # but that they are conditional does
 
 
 def test_what_is_the_same_at_every_step_is_computed_once(tiny, monkeypatch):
@@ -399,9 +404,9 @@ def test_one_reference_serves_several_clips(tiny):
     portraits = clip.portrait[:2]
     shared = tiny(clip.z, clip.t, SHAPE, tiny.encode_reference(portraits, SHAPE), clip.control)
     for i in range(6):
-        own = tiny.encode_reference(portraits[i // 3: i // 3 + 1], SHAPE)
-        alone = tiny(clip.z[i: i + 1], clip.t[i: i + 1], SHAPE, own, clip.control[i: i + 1])
-        assert same(shared[i: i + 1], alone)
+        own = tiny.encode_reference(portraits[i // 3 : i // 3 + 1], SHAPE)
+        alone = tiny(clip.z[i : i + 1], clip.t[i : i + 1], SHAPE, own, clip.control[i : i + 1])
+        assert same(shared[i : i + 1], alone)
 
 
 def test_control_of_one_clip_serves_all(tiny):
@@ -425,7 +430,7 @@ def test_maps_are_read_a_few_at_a_time(tiny):
         seen.clear()
         tokens = tiny.encode_motion(given)
         assert max(seen) == AT_ONCE and sum(seen) == 5
-        assert same(tokens, torch.cat([tiny.encode_motion(given[i:i + 1]) for i in range(5)]))
+        assert same(tokens, torch.cat([tiny.encode_motion(given[i : i + 1]) for i in range(5)]))
     hook.remove()
 
 
@@ -438,7 +443,7 @@ def test_a_mask_of_the_whole_head_lets_more_of_the_map_in():
 
 @pytest.mark.parametrize("changes", [dict(hidden=0), dict(heads=0), dict(patch=0), dict(motion_widths=(8, 0))])
 def test_sizes_of_nothing_are_refused(changes):
-    (name, value), = changes.items()
+    ((name, value),) = changes.items()
     with pytest.raises(InputError, match=rf"{name} is {re.escape(str(value))}; it must be above 0"):
         DiTConfig(**changes)
 
@@ -457,9 +462,9 @@ def test_the_portraits_own_map_starts_silent():
     nn.init.zeros_(model.conditioner.reference_proj.weight)
     nn.init.zeros_(model.conditioner.reference_proj.bias)
     plain = random_model(TINY)
-    plain.load_state_dict(plain.state_dict() | {
-        key: value for key, value in model.state_dict().items() if not key.startswith("conditioner.")
-    })
+    plain.load_state_dict(
+        plain.state_dict() | {key: value for key, value in model.state_dict().items() if not key.startswith("conditioner.")}
+    )
     silent = model.encode_reference(portrait, SHAPE, maps).blocks[0][0]
     assert torch.equal(silent, plain.encode_reference(portrait, SHAPE).blocks[0][0])
     with pytest.raises(InputError, match="own motion map"):
@@ -476,11 +481,11 @@ DRAFTING = replace(TINY, conditioner=ConditionerConfig(motion_latent=6, referenc
 def test_a_field_carries_the_portrait_along():
     still = torch.randn(2, 3, 5, 8)
     fields = torch.zeros(2, 4, 5, 8)
-    fields[:, 0] = 2 * 3 / 8                                # x of the first field: three latent pixels to the right
-    fields[:, 3] = -2 * 1 / 5                               # y of the second: one up
+    fields[:, 0] = 2 * 3 / 8  # x of the first field: three latent pixels to the right
+    fields[:, 3] = -2 * 1 / 5  # y of the second: one up
     first, second = carry(still, fields).split(3, 1)
     assert same(first[..., :5], still[..., 3:])
-    assert same(first[..., 5:], still[..., 7:].expand(2, 3, 5, 3))                      # beyond the edge: the edge
+    assert same(first[..., 5:], still[..., 7:].expand(2, 3, 5, 3))  # beyond the edge: the edge
     assert same(second[:, :, 1:], still[:, :, :4])
 
 
@@ -489,8 +494,8 @@ def test_each_portrait_serves_its_own_frames():
     portraits, own, maps = torch.randn(2, 4, 8, 8), some_maps(2), some_maps(6)
     together = model.motion_latents(maps, model.conditioner.still(portraits, own))
     for i in range(2):
-        alone = model.motion_latents(maps[3 * i:3 * i + 3], model.conditioner.still(portraits[i:i + 1], own[i:i + 1]))
-        assert same(together[3 * i:3 * i + 3], alone)
+        alone = model.motion_latents(maps[3 * i : 3 * i + 3], model.conditioner.still(portraits[i : i + 1], own[i : i + 1]))
+        assert same(together[3 * i : 3 * i + 3], alone)
     swapped = model.motion_latents(maps, model.conditioner.still(portraits.flip(0), own[[1, 0]]))
     assert not same(together, swapped, 1e-2)
     encoded = model.encode_motion(maps, model.encode_reference(portraits, SHAPE, own))
@@ -520,9 +525,9 @@ def test_a_draft_without_its_reference_says_so():
         model.encode_motion(some_maps(2))
 
 
-@pytest.mark.parametrize("changes", [
-    dict(draft_widths=(8, 8)), dict(draft_widths=(8, 0, 8)), dict(draft_widths=(8, 8, 8), reference_motion=False),
-])
+@pytest.mark.parametrize(
+    "changes", [dict(draft_widths=(8, 8)), dict(draft_widths=(8, 0, 8)), dict(draft_widths=(8, 8, 8), reference_motion=False)]
+)
 def test_an_impossible_draft_is_refused(changes):
     with pytest.raises(InputError, match="three widths above 0 and reads the portrait's own map"):
         replace(DRAFTING.conditioner, **changes)
@@ -538,6 +543,7 @@ def test_a_file_shows_its_draft(tmp_path):
 
 
 # Training
+
 
 def test_initialised_network_says_zero_and_its_control_nothing():
     torch.manual_seed(0)
@@ -575,6 +581,7 @@ def test_no_value_decides_where_python_goes():
 
 # Precision
 
+
 def test_time_is_embedded_in_float32_for_a_bf16_network():
     """bf16 holds only every fourth number above 512."""
     model = random_model(TINY).to(torch.bfloat16)
@@ -592,13 +599,12 @@ def test_tables_may_be_kept_in_fp8(tiny):
         if "table" in name or "_norm" in name:
             parameter.data = parameter.data.to(torch.float8_e4m3fn).float()
     clip = some_clip(tiny)
-    outs = [
-        model(clip.z, clip.t, SHAPE, model.encode_reference(clip.portrait, SHAPE), clip.control) for model in (kept, rounded)
-    ]
+    outs = [model(clip.z, clip.t, SHAPE, model.encode_reference(clip.portrait, SHAPE), clip.control) for model in (kept, rounded)]
     assert torch.equal(*outs)
 
 
 # The paper's numbers
+
 
 def expected_shapes(cfg: DiTConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of STDiT2's file without its text, and of the control and the mapper beside it."""
@@ -651,13 +657,27 @@ def expected_shapes(cfg: DiTConfig) -> dict[str, tuple[int, ...]]:
         fine, middle, coarse = own.draft_widths
         still = 4 + m
         for name, out, channels, kernel in (
-            ("enter", fine, m + still, 3), ("halve", middle, fine, 3), ("quarter", coarse, middle, 3),
-            ("from_coarse", middle, coarse, 1), ("from_middle", fine, middle, 1), ("fields", 4, middle, 1),
-            ("carried", fine, 2 * still, 3), ("leave", m, fine + 2 * still, 1),
-            *((f"{block}.conv{i}", width, width, 3) for i in (1, 2) for block, width in (
-                ("fine_in", fine), ("middle_in", middle), ("coarse.0", coarse), ("coarse.1", coarse), ("middle_out", middle),
-                ("fine_out", fine), ("last", fine),
-            )),
+            ("enter", fine, m + still, 3),
+            ("halve", middle, fine, 3),
+            ("quarter", coarse, middle, 3),
+            ("from_coarse", middle, coarse, 1),
+            ("from_middle", fine, middle, 1),
+            ("fields", 4, middle, 1),
+            ("carried", fine, 2 * still, 3),
+            ("leave", m, fine + 2 * still, 1),
+            *(
+                (f"{block}.conv{i}", width, width, 3)
+                for i in (1, 2)
+                for block, width in (
+                    ("fine_in", fine),
+                    ("middle_in", middle),
+                    ("coarse.0", coarse),
+                    ("coarse.1", coarse),
+                    ("middle_out", middle),
+                    ("fine_out", fine),
+                    ("last", fine),
+                )
+            ),
         ):
             linear(f"conditioner.draft.{name}", out, channels, kernel, kernel)
     return shapes
@@ -673,11 +693,12 @@ def test_paper_has_as_many_parameters_as_the_original():
     model = RealPortraitDiT(PAPER.dit, device="meta")
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     control, mapper = counts.pop("controlnet"), counts.pop("motion_net")
-    backbone = sum(counts.values()) + 36            # STDiT2 also stores RoPE's 36 frequencies; here they are computed
+    backbone = sum(counts.values()) + 36  # STDiT2 also stores RoPE's 36 frequencies; here they are computed
     assert (backbone, control, backbone + control, mapper) == (612_639_428, 294_966_432, 907_605_860, 167_140)
 
 
 # Weight files
+
 
 def test_file_round_trip(tiny, tmp_path):
     path = tmp_path / "dit.safetensors"
@@ -694,7 +715,11 @@ def test_file_round_trip(tiny, tmp_path):
 def test_sizes_are_read_off_the_shapes(cfg):
     state = RealPortraitDiT(cfg, device="meta").state_dict()
     unseen = {
-        "prediction": "epsilon", "qk_norm_legacy": True, "input_sq_size": 512, "clip_frames": 16, "fps": 25.0,
+        "prediction": "epsilon",
+        "qk_norm_legacy": True,
+        "input_sq_size": 512,
+        "clip_frames": 16,
+        "fps": 25.0,
         "conditioner": cfg.conditioner and replace(cfg.conditioner, mask_reach=1.0),
     }
     assert dit_config_from_state(state, {}) == replace(cfg, **unseen)
@@ -703,8 +728,12 @@ def test_sizes_are_read_off_the_shapes(cfg):
 
 def older(state: dict, cfg: DiTConfig) -> tuple[dict, dict]:
     """A file from before the conditioner was a part of its own: names and config."""
-    names = {"conditioner.mapper.": "motion_net.", "conditioner.embedder.": "motion_embedder.", "conditioner.draft.": "draft.",
-             "conditioner.reference_proj.": "reference_proj."}
+    names = {
+        "conditioner.mapper.": "motion_net.",
+        "conditioner.embedder.": "motion_embedder.",
+        "conditioner.draft.": "draft.",
+        "conditioner.reference_proj.": "reference_proj.",
+    }
     names |= {f"conditioner.deeper.{i}.": f"motion_net.{5 + i}." for i in range(9)}
     found = {}
     for key, value in state.items():
@@ -788,6 +817,7 @@ def test_start_from_the_public_backbone(tmp_path):
 
 
 # Bad input
+
 
 def test_shapes_that_do_not_fit_are_refused_with_numbers(tiny):
     clip = some_clip(tiny)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 import yunet
+
 from realportrait_core.config import ConditionerConfig, DiTConfig, Vid2VidConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit, save_dit
@@ -18,15 +18,22 @@ from realportrait_core.eval import __main__ as command
 from realportrait_core.eval import cases, rows
 from realportrait_core.eval.judges import HOW_TO_GET, Judges
 from realportrait_core.eval.metrics import (
-    feature_error, keypoint_error, mouth_correlation, mouth_opening, outside_error, psnr, seen_faces, ssim,
+    feature_error,
+    keypoint_error,
+    mouth_correlation,
+    mouth_opening,
+    outside_error,
+    psnr,
+    seen_faces,
+    ssim,
 )
 from realportrait_core.eval.protocol import Networks, prepare, run_case
-from realportrait_core.stlpips import STLPIPS
 from realportrait_core.face.crop import rescale
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.generate import Motion
-from realportrait_core.speed import Speed
 from realportrait_core.motion_map import MotionMaps
+from realportrait_core.speed import Speed
+from realportrait_core.stlpips import STLPIPS
 from realportrait_core.vae import TinyVAE, load_vae, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
@@ -35,17 +42,46 @@ from realportrait_core.vid2vid.motion import MotionExtractor
 
 CLIPS = yunet.ROOT / "tests" / "data"
 WEIGHTS = yunet.ROOT / "realportrait_core" / "weights"
-BUNDLED = [WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors",
-           WEIGHTS / "realportrait" / "realportrait_mini.safetensors", WEIGHTS / "vae" / "realportrait_mini_vae.safetensors"]
+BUNDLED = [
+    WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors",
+    WEIGHTS / "realportrait" / "realportrait_mini.safetensors",
+    WEIGHTS / "vae" / "realportrait_mini_vae.safetensors",
+]
 
 VID2VID = Vid2VidConfig(
-    crop_size=32, num_kp=5, appearance_width=4, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
-    motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=2,
-    mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+    crop_size=32,
+    num_kp=5,
+    appearance_width=4,
+    reshape_channel=4,
+    reshape_depth=2,
+    appearance_resblocks=1,
+    motion_depths=(1, 1, 1, 1),
+    motion_dims=(4, 8, 8, 16),
+    dense_width=4,
+    dense_max=16,
+    dense_blocks=2,
+    compress=2,
+    mask_kernel=3,
+    warped_channels=6,
+    generator_blocks=1,
+    generator_out=4,
+    spade_hidden=4,
+    upscale=1,
 )
-DIT = DiTConfig(hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=64,
-                prediction="v", motion_channels=6, motion_widths=(8, 8), fps=12.5,
-                conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(4, 4, 4)))
+DIT = DiTConfig(
+    hidden=48,
+    depth=2,
+    heads=2,
+    control_depth=1,
+    learned_sigma=False,
+    qk_norm_legacy=False,
+    input_sq_size=64,
+    prediction="v",
+    motion_channels=6,
+    motion_widths=(8, 8),
+    fps=12.5,
+    conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(4, 4, 4)),
+)
 
 
 def pictures(seed: int, size: int = 40) -> torch.Tensor:
@@ -92,8 +128,15 @@ def test_keypoint_error_is_the_mean_distance():
 def test_keypoints_are_measured_in_px_of_the_frame():
     """M with nothing but biases sees the same points in every crop; a crop of 100 px makes a unit 50 px."""
     motion = MotionExtractor(VID2VID).eval()
-    for head in (motion.detector.fc_kp, motion.detector.fc_exp, motion.detector.fc_scale, motion.detector.fc_t,
-                 motion.detector.fc_pitch, motion.detector.fc_yaw, motion.detector.fc_roll):
+    for head in (
+        motion.detector.fc_kp,
+        motion.detector.fc_exp,
+        motion.detector.fc_scale,
+        motion.detector.fc_t,
+        motion.detector.fc_pitch,
+        motion.detector.fc_yaw,
+        motion.detector.fc_roll,
+    ):
         torch.nn.init.zeros_(head.weight)
     points = motion.detector.fc_kp.bias.detach().view(1, 5, 3)
     crop = rescale(512 / 100)
@@ -115,7 +158,7 @@ def test_rotation_error_is_the_angle_between_the_heads():
 def test_errors_of_a_part_do_not_see_the_rest():
     truth, chosen = torch.rand(2, 21, 2), [11, 20]
     moved = truth.clone()
-    moved[:, 0] += 9                                    # neither eye nor mouth
+    moved[:, 0] += 9  # neither eye nor mouth
     moved[1, chosen] += torch.tensor([3.0, 4.0])
     torch.testing.assert_close(feature_error(moved, truth), torch.tensor([0.0, 10 / 11]))
     with pytest.raises(InputError, match="Of 5 keypoints"):
@@ -124,7 +167,7 @@ def test_errors_of_a_part_do_not_see_the_rest():
 
 def test_mouths_that_open_together_correlate():
     points = torch.zeros(6, 26, 2)
-    points[:, 5, 1] = torch.tensor([1.0, 3, 2, 5, 4, 1])                                # the lower lip
+    points[:, 5, 1] = torch.tensor([1.0, 3, 2, 5, 4, 1])  # the lower lip
     torch.testing.assert_close(mouth_opening(points + 7), points[:, 5, 1])
     opening, other = points[:, 5, 1].tolist(), [2.0, 2.5, 2.0, 2.5, 2.0, 2.5]
     assert mouth_correlation([opening, other], [opening, other]) == pytest.approx(1)
@@ -132,7 +175,7 @@ def test_mouths_that_open_together_correlate():
     assert mouth_correlation([[2 * x + 9 for x in opening]], [opening]) == pytest.approx(1)
     assert mouth_correlation([[-x for x in opening]], [opening]) == pytest.approx(-1)
     assert mouth_correlation([[3.0] * 6], [opening]) == 0
-    assert mouth_correlation([[3 + 1e-5 * x for x in opening]], [opening]) == 0         # what rounding makes of a still one
+    assert mouth_correlation([[3 + 1e-5 * x for x in opening]], [opening]) == 0  # what rounding makes of a still one
     expected = torch.corrcoef(torch.tensor([opening, other]))[0, 1].item()
     assert mouth_correlation([opening], [other]) == pytest.approx(expected, rel=1e-5)
 
@@ -142,7 +185,7 @@ def test_outside_error_leaves_out_the_face():
     face = torch.zeros(2, 20, 20, dtype=torch.bool)
     face[:, 5:15, 5:15] = True
     result = pictures + 0.25 * face[:, None]
-    result[1, :, 0] += 0.1                              # 20 of the 300 px outside
+    result[1, :, 0] += 0.1  # 20 of the 300 px outside
     torch.testing.assert_close(outside_error(result, pictures, face), torch.tensor([0.0, 25.5 * 20 / 300]))
 
 
@@ -236,7 +279,8 @@ def test_a_case_can_carry_its_frames():
     for wrong, message in (
         (cases.Case("a", frames, frames[:3]), "4 frames and the truth 3"),
         (cases.Case("a", frames[:1], frames[:1]), "at least 2"),
-        (cases.Case("a", frames.float(), frames), "uint8"), (replace(case, valid=valid[:, 1:]), "valid is"),
+        (cases.Case("a", frames.float(), frames), "uint8"),
+        (replace(case, valid=valid[:, 1:]), "valid is"),
     ):
         with pytest.raises(InputError, match=message):
             cases.frames_of(wrong)
@@ -310,6 +354,7 @@ def test_self_leaves_out_what_has_no_face_and_says_so(tiny, tmp_path, capsys):
     assert report["clips_in_a_row"][1]["psnr_db"] == pytest.approx(sum(ours[15:]) / 8)
 
     import cv2
+
     strip = cv2.imread(str(tmp_path / "out" / "strip.png"))
     assert strip.shape == (64 + 6, 13 * 64, 3)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.json", "strip.png"]
@@ -320,9 +365,9 @@ def test_any_folder_of_clips(tiny, tmp_path, capsys):
     data = tmp_path / "data"
     data.mkdir()
     frames = cases.read_clip(CLIPS / "800000.mp4")[:4]
-    for name, margins in (("wide", (120, 24, 0, 0)), ("tall", (0, 0, 30, 50))):         # 400x256 and 256x336 px
+    for name, margins in (("wide", (120, 24, 0, 0)), ("tall", (0, 0, 30, 50))):  # 400x256 and 256x336 px
         wider = torch.nn.functional.pad(frames.movedim(-1, 1).float(), margins, mode="replicate")
-        write_clip(data / f"{name}.mp4", wider.movedim(1, -1).byte()[:3 if name == "tall" else None])
+        write_clip(data / f"{name}.mp4", wider.movedim(1, -1).byte()[: 3 if name == "tall" else None])
     write_clip(data / "late.mp4", torch.cat([torch.zeros_like(frames[:1]), frames]))
     assert command.main(["self", "--data", str(data), "--steps", "1", "--json", str(tmp_path / "a.json"), *tiny]) == 0
     report = json.loads((tmp_path / "a.json").read_text())
@@ -333,7 +378,7 @@ def test_any_folder_of_clips(tiny, tmp_path, capsys):
     for name, count, clip in zip(("tall", "wide"), (2, 3), report["clips"], strict=True):
         assert clip["name"] == name and len(clip["frames_from_1"]["RealPortrait"]["psnr_db"]) == count
         assert clip["rows"]["static portrait"]["psnr_db"] == pytest.approx(expected[:count].mean().item(), abs=1.5)
-    assert [clip["frames"] for clip in report["clips_in_a_row"]] == [[1, 2]]            # what both have
+    assert [clip["frames"] for clip in report["clips_in_a_row"]] == [[1, 2]]  # what both have
 
 
 def test_places_that_are_not_known_and_clips_that_are_tensors(tiny):
@@ -344,7 +389,7 @@ def test_places_that_are_not_known_and_clips_that_are_tensors(tiny):
     for weight in judge.weight:
         torch.nn.init.uniform_(weight)
     networks = Networks(
-        load_vid2vid(vid2vid), load_dit(dit), load_vae(vae), FaceDetector(detector), linear_schedule(), Judges(stlpips=judge),
+        load_vid2vid(vid2vid), load_dit(dit), load_vae(vae), FaceDetector(detector), linear_schedule(), Judges(stlpips=judge)
     )
     frames = cases.read_clip(CLIPS / "800000.mp4")[:3]
     valid = torch.ones(3, 256, 256, dtype=torch.bool)
@@ -369,7 +414,7 @@ def test_continued_runs_three_clips(tiny, tmp_path, capsys):
     assert [clip["frames"] for clip in report["clips_in_a_row"]] == [[1, 15], [16, 30], [31, 45]]
     assert report["frames_scored"] == 45 and "frames  31-45" in capsys.readouterr().out
     still = report["clips"][0]["frames_from_1"]["static portrait"]["psnr_db"]
-    assert [still[44], still[24]] == pytest.approx([still[0], still[20]])       # 45 is frame 1 again, 25 is frame 21
+    assert [still[44], still[24]] == pytest.approx([still[0], still[20]])  # 45 is frame 1 again, 25 is frame 21
 
 
 def test_errors_end_as_one_sentence(tiny, tmp_path, capsys, caplog):

@@ -8,30 +8,52 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yunet
+
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.eval.cases import read_clip
 from realportrait_core.eval.identity import (
-    ALIGNED, SIDE, FaceEmbedding, aligned_faces, alignment, identity_distance, load_embedding,
+    ALIGNED,
+    SIDE,
+    FaceEmbedding,
+    aligned_faces,
+    alignment,
+    identity_distance,
+    load_embedding,
 )
 from realportrait_core.eval.judges import HOW_TO_GET, Judges, find_points
 from realportrait_core.eval.landmarks import PARTS, inner_lips_gap, landmark_errors, seen_landmarks
 from realportrait_core.eval.score import Truth, known, look, score, spectrum
 from realportrait_core.eval.spectrum import OCTAVES, octave_power, spectrum_db, window, worst_octave
-from realportrait_core.stlpips import STLPIPS, Blurred, distances, load_stlpips
 from realportrait_core.face.crop import warp_affine
 from realportrait_core.face.detect import Face, FaceDetector
 from realportrait_core.face.landmarks import FaceLandmarker, Region, region_of_five, region_of_points
+from realportrait_core.stlpips import STLPIPS, Blurred, distances, load_stlpips
 from realportrait_core.vid2vid import FaceVid2Vid
 
 CLIPS = yunet.ROOT / "tests" / "data"
 MIDDLE = (63.5, 63.5)
 VID2VID = Vid2VidConfig(
-    crop_size=32, num_kp=5, appearance_width=4, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
-    motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=2,
-    mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+    crop_size=32,
+    num_kp=5,
+    appearance_width=4,
+    reshape_channel=4,
+    reshape_depth=2,
+    appearance_resblocks=1,
+    motion_depths=(1, 1, 1, 1),
+    motion_dims=(4, 8, 8, 16),
+    dense_width=4,
+    dense_max=16,
+    dense_blocks=2,
+    compress=2,
+    mask_kernel=3,
+    warped_channels=6,
+    generator_blocks=1,
+    generator_out=4,
+    spade_hidden=4,
+    upscale=1,
 )
-JAW_OPEN = 24           # of the clips' ARKit coefficients, which are in alphabetical order
+JAW_OPEN = 24  # of the clips' ARKit coefficients, which are in alphabetical order
 
 
 def noise(frames: int, size: int = 128, seed: int = 0) -> torch.Tensor:
@@ -77,7 +99,7 @@ def test_blur_falls_in_the_fine_octaves():
 def test_hatching_stands_up_in_its_octave(octave, periods):
     frames = noise(2)
     x = torch.arange(128.0)
-    hatching = 0.2 * torch.sin(2 * torch.pi * periods * (x + x[:, None]) / 2**0.5)     # diagonal
+    hatching = 0.2 * torch.sin(2 * torch.pi * periods * (x + x[:, None]) / 2**0.5)  # diagonal
     octaves = spectrum_db(frames + hatching, frames, MIDDLE)
     assert max(octaves) == octaves[octave] > 3
     assert all(abs(db) < 1 for k, db in enumerate(octaves) if abs(k - octave) > 1)
@@ -206,8 +228,9 @@ def test_other_folders_than_the_packages_are_refused(tmp_path):
     with pytest.raises(WeightsError, match="npm pack @vladmandic/face-api"):
         load_embedding(tmp_path)
     (tmp_path / "face_recognition_model.bin").write_bytes(b"1234")
-    (tmp_path / "face_recognition_model-weights_manifest.json").write_text('[{"weights": [{"name": "fc", "shape": [9], '
-                                                                           '"dtype": "float32"}]}]')
+    (tmp_path / "face_recognition_model-weights_manifest.json").write_text(
+        '[{"weights": [{"name": "fc", "shape": [9], "dtype": "float32"}]}]'
+    )
     with pytest.raises(WeightsError, match="damaged"):
         load_embedding(tmp_path)
     (tmp_path / "face_recognition_model.bin").write_bytes(bytes(36))

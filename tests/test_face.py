@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 import torch
-
 import yunet
+
 from realportrait_core.errors import FaceError, InputError, WeightsError
 from realportrait_core.face.crop import face_square
 from realportrait_core.face.detect import Face, FaceDetector
@@ -41,6 +41,7 @@ def beside(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 # Detection
 
+
 @pytest.mark.parametrize("seed", [800000, 810000])
 def test_eyes_are_where_they_were_rendered(detector, seed):
     # The truth is the eyeball's centre, YuNet marks the pupil: they agree in frontal views.
@@ -66,7 +67,7 @@ def test_any_size_of_picture(detector, height, width):
     import cv2
 
     frame = cv2.resize(clip(800000)[0].numpy(), (width, height), interpolation=cv2.INTER_AREA)
-    face, = detector.detect(frame)
+    (face,) = detector.detect(frame)
     scale = torch.tensor([width, height]) / 256
     torch.testing.assert_close(face.points[:2], eyes(800000)[0] * scale, atol=0.03 * width, rtol=0)
 
@@ -77,7 +78,7 @@ def test_a_small_face_in_a_huge_picture(detector):
 
     picture = np.full((2400, 2400, 3), 90, np.uint8)
     picture[1700:1800, 300:400] = cv2.resize(clip(800000)[0].numpy(), (100, 100), interpolation=cv2.INTER_AREA)
-    face, = detector.detect(picture)
+    (face,) = detector.detect(picture)
     torch.testing.assert_close(face.points[:2], eyes(800000)[0] * 100 / 256 + torch.tensor([300, 1700]), atol=5, rtol=0)
 
 
@@ -106,19 +107,23 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
         FaceDetector(tmp_path / yunet.NAME).detect(clip(800000)[0])
 
 
-@pytest.mark.parametrize("image, message", [
-    (torch.zeros(1, 8, 8, 3), r"\(1, 8, 8, 3\)"),
-    (torch.zeros(8, 8, 4), r"\(8, 8, 4\)"),
-    (torch.zeros(0, 8, 3), r"\(0, 8, 3\)"),
-    (torch.full((8, 8, 3), torch.nan), "192 values of 192 that are NaN"),
-    (torch.zeros(8, 8, 3, dtype=torch.int64), "int64"),
-])
+@pytest.mark.parametrize(
+    "image, message",
+    [
+        (torch.zeros(1, 8, 8, 3), r"\(1, 8, 8, 3\)"),
+        (torch.zeros(8, 8, 4), r"\(8, 8, 4\)"),
+        (torch.zeros(0, 8, 3), r"\(0, 8, 3\)"),
+        (torch.full((8, 8, 3), torch.nan), "192 values of 192 that are NaN"),
+        (torch.zeros(8, 8, 3, dtype=torch.int64), "int64"),
+    ],
+)
 def test_what_is_no_picture_is_refused(detector, image, message):
     with pytest.raises(InputError, match=message):
         detector.detect(image)
 
 
 # Portrait
+
 
 def test_portrait_points(detector):
     frame = clip(800000)[0]
@@ -172,6 +177,7 @@ def test_the_nominal_layout_fits_the_detector(detector):
 
 
 # Tracking
+
 
 def test_a_plain_clip(detector):
     calls = []
@@ -253,7 +259,7 @@ def test_identity_is_kept_when_the_other_face_grows(detector):
 def test_a_cut_starts_a_new_track_and_is_not_smoothed_over(detector):
     left = torch.nn.functional.pad(clip(800000)[:6], (0, 0, 0, 256))
     right = torch.nn.functional.pad(255 - clip(810000)[:6], (0, 0, 256, 0))
-    right = 255 - right                                     # the second scene is bright where the first was dark
+    right = 255 - right  # the second scene is bright where the first was dark
     followed = track(torch.cat([left, right]), detector)
     assert "A cut or a jump at frame 6" in followed.report and bool(followed.present.all())
     assert followed.cuts == (6,)
@@ -290,12 +296,15 @@ def test_one_frame_is_a_clip(detector):
     assert torch.equal(followed.points[0], detector.detect(clip(800000)[0])[0].points)
 
 
-@pytest.mark.parametrize("frames, message", [
-    (torch.zeros(0, 8, 8, 3), r"at least one frame; this one is \(0, 8, 8, 3\)"),
-    (torch.zeros(8, 8, 3), r"\(8, 8, 3\)"),
-    (torch.zeros(2, 8, 8, 1), r"Frame 0 of the driver: .*\(8, 8, 1\)"),
-    (torch.stack([torch.zeros(8, 8, 3), torch.full((8, 8, 3), torch.inf)]), "Frame 1 of the driver: .*192 values"),
-])
+@pytest.mark.parametrize(
+    "frames, message",
+    [
+        (torch.zeros(0, 8, 8, 3), r"at least one frame; this one is \(0, 8, 8, 3\)"),
+        (torch.zeros(8, 8, 3), r"\(8, 8, 3\)"),
+        (torch.zeros(2, 8, 8, 1), r"Frame 0 of the driver: .*\(8, 8, 1\)"),
+        (torch.stack([torch.zeros(8, 8, 3), torch.full((8, 8, 3), torch.inf)]), "Frame 1 of the driver: .*192 values"),
+    ],
+)
 def test_what_is_no_clip_is_refused(detector, frames, message):
     with pytest.raises(InputError, match=message):
         track(frames, detector)

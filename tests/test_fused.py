@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+
 from realportrait_core.config import DiTConfig
 from realportrait_core.dit import ClipShape, RealPortraitDiT, fused
 from realportrait_core.dit.embed import rope
-from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -30,7 +31,7 @@ class Found:
 
     case: str
     off: float
-    plain_off: float            # the same of the plain expressions, which in half precision round at every operation
+    plain_off: float  # the same of the plain expressions, which in half precision round at every operation
 
 
 def cases(device: str) -> Iterator[tuple[str, Callable, tuple]]:
@@ -40,7 +41,7 @@ def cases(device: str) -> Iterator[tuple[str, Callable, tuple]]:
     def some(*shape: int) -> Tensor:
         return torch.randn(*shape, device=device)
 
-    for C in (240, 1152):                                                               # MINI's, PAPER's
+    for C in (240, 1152):  # MINI's, PAPER's
         x = 3 * some(1, 2, 2, C) + 1
         yield f"modulate {C}", fused.modulate, (x, some(1, 2, 1, C), some(1, 2, 1, C))
         yield f"add_gated {C}", fused.add_gated, (x, some(1, 2, 1, C), some(1, 2, 2, C))
@@ -53,15 +54,15 @@ def cases(device: str) -> Iterator[tuple[str, Callable, tuple]]:
         strided = some(48, 2, 2, 3).permute(1, 3, 2, 0)
         yield f"{name}, strided", function, (strided, some(2, 3, 1, 96)[..., ::2], third)
         yield f"{name}, frames of one", function, (some(1, 1, 2, 48).expand(2, 3, 2, 48), row, third)
-    for d in (72, 80):                                                                  # a head of PAPER, of MINI
-        qkv = some(2, 5, 3 * 2 * d)                                                     # (n, s, 3 h d)
-        q = qkv.chunk(3, dim=-1)[1].unflatten(-1, (2, d)).transpose(1, 2)               # (n, h, s, d), strided
+    for d in (72, 80):  # a head of PAPER, of MINI
+        qkv = some(2, 5, 3 * 2 * d)  # (n, s, 3 h d)
+        q = qkv.chunk(3, dim=-1)[1].unflatten(-1, (2, d)).transpose(1, 2)  # (n, h, s, d), strided
         turn = rope(5, d, device=device)
         yield f"rms_norm {d}", fused.rms_norm, (q, 1 + some(d))
         yield f"norm, rotate {d}", fused.rotate_and_norm, (q, 1 + some(d), turn, False)
         yield f"rotate, norm {d}", fused.rotate_and_norm, (q, 1 + some(d), turn, True)
     yield "rms_norm, strided channels", fused.rms_norm, (some(3, 2, 7, 16)[..., ::2], some(16)[::2])
-    yield "rms_norm, tiny values", fused.rms_norm, (1e-3 * some(1, 1, 3, 8), some(8))   # where eps counts
+    yield "rms_norm, tiny values", fused.rms_norm, (1e-3 * some(1, 1, 3, 8), some(8))  # where eps counts
 
 
 def to(dtype: torch.dtype, argument):
@@ -102,9 +103,7 @@ def measure(device: str, served: Callable) -> list[Found]:
             fused.kernels_for = chosen
             assert ours.dtype == dtype and ours.shape == wanted.shape, name
             allowed = torch.finfo(dtype).eps / 2 * wanted.abs() + 1e-6 * wanted.abs().max()
-            found.append(Found(
-                f"{name}, {dtype}", *(float(((y.double() - wanted).abs() / allowed).max()) for y in (ours, plain)),
-            ))
+            found.append(Found(f"{name}, {dtype}", *(float(((y.double() - wanted).abs() / allowed).max()) for y in (ours, plain))))
     return found
 
 
@@ -156,6 +155,7 @@ def test_kernels_run_on_the_gpu():
 
 # ---- which of the two ----
 
+
 class OnGPU:
     """What kernels_for asks of a tensor."""
 
@@ -172,13 +172,17 @@ def asked(monkeypatch) -> list[torch.device]:
     return devices
 
 
-@pytest.mark.parametrize("tensors", [
-    [OnGPU(is_cuda=False)],
-    [OnGPU(torch.float64)],
-    [OnGPU(), OnGPU(torch.float32)],
-    [OnGPU(), OnGPU(index=1)],
-    [OnGPU(), OnGPU(requires_grad=True)],
-], ids=["cpu", "float64", "dtypes differ", "devices differ", "trained"])
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        [OnGPU(is_cuda=False)],
+        [OnGPU(torch.float64)],
+        [OnGPU(), OnGPU(torch.float32)],
+        [OnGPU(), OnGPU(index=1)],
+        [OnGPU(), OnGPU(requires_grad=True)],
+    ],
+    ids=["cpu", "float64", "dtypes differ", "devices differ", "trained"],
+)
 def test_plain_where_no_kernel_serves(asked, tensors):
     assert fused.kernels_for(*tensors) is None and asked == []
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from realportrait_core.errors import InputError
-from realportrait_core.train import truth
-from realportrait_core.train.heads import (
+from realportrait_core.train.mini import truth
+from rendered_heads import (
     LOOKS,
     STYLES,
     choose_camera,
@@ -27,14 +27,14 @@ from realportrait_core.train.heads import (
     save_rig,
     write_folder,
 )
-from realportrait_core.train.heads.clips import arrays, motion_of
-from realportrait_core.train.heads.figure import build_figure, move
-from realportrait_core.train.heads.motion import ARKIT, rotations
-from realportrait_core.train.heads.raster import EMPTY, rasterize
-from realportrait_core.train.heads.renderer import head_extent
+from rendered_heads.clips import arrays, motion_of
+from rendered_heads.figure import build_figure, move
+from rendered_heads.motion import ARKIT, rotations
+from rendered_heads.raster import EMPTY, rasterize
+from rendered_heads.renderer import head_extent
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = 64      # px: pictures of most tests
+SMALL = 64  # px: pictures of most tests
 
 
 def find_wheel() -> Path | None:
@@ -103,13 +103,13 @@ def test_a_square_of_two_triangles_is_covered_once_and_without_a_gap():
     together = rasterize(points, torch.tensor([[0, 2, 1], [0, 3, 2]]), both.repeat(2), 12, 12)[0] >= 0
     assert not (one & other).any()
     assert torch.equal(one | other, together)
-    assert 55 < together.sum() < 65                 # the square's area is 60 px
+    assert 55 < together.sum() < 65  # the square's area is 60 px
 
 
 def test_a_motion_is_a_function_of_time():
     fast, slow = sample_motion(5, 48, 25.0), sample_motion(5, 24, 12.5)
     for name in ("expression", "pose", "gaze", "translation"):
-        torch.testing.assert_close(getattr(fast, name)[::2], getattr(slow, name), atol=1e-6, rtol=0)    # two lengths of sums
+        torch.testing.assert_close(getattr(fast, name)[::2], getattr(slow, name), atol=1e-6, rtol=0)  # two lengths of sums
     assert slow.expression.min() >= 0 and slow.expression.max() <= 1
     assert torch.rad2deg(slow.pose.abs()).amax() < 50
 
@@ -179,7 +179,7 @@ def test_a_frame_does_not_depend_on_its_batch(rig, clip):
     parts = [render(rig, identity, motion[part], heads.camera, SMALL) for part in (slice(0, 1), slice(1, 6))]
     for name in ("points2d", "points3d", "eyes2d"):
         torch.testing.assert_close(torch.cat([getattr(part, name) for part in parts]), getattr(heads, name), atol=1e-3, rtol=0)
-    for name in ("pixels", "alpha", "segments"):        # a point's last digit may give an edge's pixel to its neighbour
+    for name in ("pixels", "alpha", "segments"):  # a point's last digit may give an edge's pixel to its neighbour
         off = (torch.cat([getattr(part, name) for part in parts]).float() - getattr(heads, name).float()).abs()
         assert (off > 1e-3).float().mean() < 1e-3, name
 
@@ -211,7 +211,7 @@ def test_no_face_point_leaves_the_frame(rig):
 
 def test_truth_accepts_a_written_clip_and_its_equation_is_exact(rig, tmp_path):
     assert write_folder(rig, tmp_path, [4, 5], frames=4, size=128) == 2
-    assert write_folder(rig, tmp_path, [4, 5], frames=4, size=128) == 0             # what is there is not made again
+    assert write_folder(rig, tmp_path, [4, 5], frames=4, size=128) == 0  # what is there is not made again
     heads, names = truth.load_heads(tmp_path)
     assert names == ["000004", "000005"]
     clips, frames = torch.tensor([0, 1, 1]), torch.tensor([0, 2, 3])
@@ -219,8 +219,8 @@ def test_truth_accepts_a_written_clip_and_its_equation_is_exact(rig, tmp_path):
     pose, _ = truth.pick(heads, clips, frames, to_unit)
     keypoints = pose.scale[:, :, None] * (pose.canonical @ pose.rotation + pose.expression) + pose.translation[:, None]
     surface = heads.surface[clips, frames][:, list(truth.SURFACE)] * (2 / 128) - 1
-    torch.testing.assert_close(keypoints[:, :len(truth.SURFACE), :2], surface, atol=1e-4, rtol=0)
-    assert pose.expression[:, :len(truth.SURFACE)].abs().mean() < 0.1                    # the rotation explains the most of it
+    torch.testing.assert_close(keypoints[:, : len(truth.SURFACE), :2], surface, atol=1e-4, rtol=0)
+    assert pose.expression[:, : len(truth.SURFACE)].abs().mean() < 0.1  # the rotation explains the most of it
 
 
 def test_a_written_clip_has_the_arrays_of_heads256(rig):
@@ -254,7 +254,7 @@ def test_expressions_add_up(rig):
     weights[1, 24], weights[2, 43], weights[3, 24], weights[3, 43] = 1.0, 1.0, 0.5, 1.0
     rest, first, second, both = move(figure, replace(still, expression=weights))
     torch.testing.assert_close(both - rest, 0.5 * (first - rest) + (second - rest), atol=1e-5, rtol=0)
-    assert (first - rest).norm(dim=1).max() > 0.2                                   # dm: the jaw opens
+    assert (first - rest).norm(dim=1).max() > 0.2  # dm: the jaw opens
 
 
 def test_the_head_turns_as_its_pose_says(rig):
@@ -270,7 +270,7 @@ def test_the_head_turns_as_its_pose_says(rig):
 def test_every_hair_style_is_finite_and_another(rig):
     assert len(STYLES) >= 16
     identity, motion = sample_identity(rig, 3), sample_motion(3, 1, 12.5)
-    motion = replace(motion, pose=torch.tensor([[0.2, 0.8, 0.0]]))                      # what is behind the head shows from aside
+    motion = replace(motion, pose=torch.tensor([[0.2, 0.8, 0.0]]))  # what is behind the head shows from aside
     identity = replace(identity, look="photo", clothes=replace(identity.clothes, hat=""))
     camera, pictures = choose_camera(rig, identity, motion), []
     for style in STYLES:
@@ -313,7 +313,7 @@ def test_heads_look_as_they_did(rig):
     with np.load(ROOT / "tests" / "golden" / "heads.npz") as file:
         for seed in file.files:
             drawn = render_clip(rig, int(seed), int(seed), 2, 2.0, SMALL).heads.pixels
-            assert np.abs((drawn.numpy() * 255).round() - file[seed]).mean() < 0.05, seed         # of 255
+            assert np.abs((drawn.numpy() * 255).round() - file[seed]).mean() < 0.05, seed  # of 255
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -327,7 +327,7 @@ def test_a_gpu_draws_the_same(rig, clip):
 def test_the_recipe_renders_what_it_learns_from(rig, tmp_path, monkeypatch):
     """A training clip, and a pair of identities in one motion; what is there is not drawn again."""
     from realportrait_core.eval.cases import cross_cases
-    from realportrait_core.train import recipe
+    from realportrait_core.train.mini import recipe
 
     monkeypatch.setattr(recipe, "PAIRS", 1)
     monkeypatch.setattr(recipe, "load_rig", lambda *arguments: rig)

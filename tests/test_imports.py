@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "realportrait_core"
 NODES = ROOT / "nodes"
+HEADS = ROOT / "rendered_heads"
 
 # Imports run one way: a room of the core -> the rooms that it may look into.
 BASE = {"config", "errors"}
@@ -27,14 +28,14 @@ ALLOWED = {
     "vae": BASE | {"checkpoint"},
     "licences": BASE | {"checkpoint"},
     "vid2vid": BASE | {"checkpoint"},
-    "dit": BASE | {"checkpoint", "motion_map"},         # never vid2vid: a motion map is a tensor
+    "dit": BASE | {"checkpoint", "motion_map"},  # never vid2vid: a motion map is a tensor
     "speed": BASE | {"dit", "diffusion"},
     "clips": BASE | NETWORKS,
     "generate": BASE | NETWORKS | {"clips"},
     "inspect": BASE | NETWORKS | {"clips", "generate"},
     "edit": BASE | NETWORKS | {"generate"},
     "motion_file": BASE | NETWORKS | {"generate"},
-    "turn": BASE | {"vid2vid"},                         # never train or eval: both use it
+    "turn": BASE | {"vid2vid"},  # never train or eval: both use it
     "train": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "turn", "video"},
     "eval": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "turn", "video"},
     "stlpips": BASE,
@@ -50,9 +51,7 @@ WAITS = {CORE / "dit" / "kernels.py"}
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "print", "torch.load", "logging.basicConfig", "torch.cuda.empty_cache"}
 # Run with python -m: they talk to a terminal.
-COMMANDS = {
-    CORE / "train", CORE / "eval", CORE / "convert", CORE / "checkpoint" / "__main__.py", CORE / "turn" / "__main__.py",
-}
+COMMANDS = {CORE / "train", CORE / "eval", CORE / "convert", CORE / "checkpoint" / "__main__.py", CORE / "turn" / "__main__.py"}
 # Where torch.load may be called, with weights_only=True: training resumes from its own optimizer state, of plain tensors,
 # one file of one command turns the .pth of others into safetensors, and one measure's network comes as a .pth inside a wheel.
 READERS_OF_PLAIN_TENSORS = {CORE / "train", CORE / "convert" / "pickled.py", CORE / "stlpips.py"}
@@ -119,8 +118,40 @@ def test_core_imports_one_way(file):
 def test_core_runs_without_the_host():
     wrong = [
         f"{file}:{line} imports {path[0]}"
-        for file in python_files(CORE) for line, level, path in imports(file)
+        for file in python_files(CORE)
+        for line, level, path in imports(file)
         if level == 0 and path[0] in HOST
+    ]
+    assert not wrong
+
+
+def test_rendered_heads_know_the_errors_of_the_core_alone():
+    wrong = [
+        f"{file}:{line} imports {'.'.join(path)}"
+        for file in python_files(HEADS)
+        for line, level, path in imports(file)
+        if level == 0 and path[0] in {"realportrait_core", "nodes"} | HOST and path[:2] != ["realportrait_core", "errors"]
+    ]
+    assert not wrong
+
+
+def test_rendered_heads_are_drawn_for_training_alone():
+    """Neither what a user of the nodes has, nor what trains the paper's model, needs them."""
+    wrong = [
+        f"{file}:{line}"
+        for file in [*python_files(CORE), *python_files(NODES)]
+        for line, level, path in imports(file)
+        if level == 0 and path[0] == HEADS.name and CORE / "train" / "mini" not in file.parents
+    ]
+    assert not wrong
+
+
+def test_the_paper_is_trained_without_mini():
+    wrong = [
+        f"{file}:{line}"
+        for file in python_files(CORE / "train")
+        for line, level, path in imports(file)
+        if CORE / "train" / "mini" not in file.parents and (level == 1 and path[0] == "mini" or level == 2 and path[:1] == ["mini"])
     ]
     assert not wrong
 
@@ -130,7 +161,8 @@ def test_own_modules_are_imported_relatively(folder):
     """The host loads the pack under its path's name: an absolute name of ours finds nothing, or another copy."""
     wrong = [
         f"{file}:{line} imports {'.'.join(path)}"
-        for file in python_files(folder) for line, level, path in imports(file)
+        for file in python_files(folder)
+        for line, level, path in imports(file)
         if level == 0 and path[0] in {"realportrait_core", "nodes"}
     ]
     assert not wrong
@@ -142,8 +174,9 @@ def test_nodes_run_no_command(command):
     dotted = ["realportrait_core", *command.relative_to(CORE).with_suffix("").parts]
     wrong = [
         f"{file}:{line}"
-        for file in python_files(NODES) for line, level, path in imports(file)
-        if level and path[:len(dotted)] == dotted
+        for file in python_files(NODES)
+        for line, level, path in imports(file)
+        if level and path[: len(dotted)] == dotted
     ]
     assert not wrong
 
@@ -153,7 +186,9 @@ def test_slow_imports_wait_until_they_are_needed():
     files = [file for file in python_files(CORE) if not is_command(file)] + python_files(NODES)
     wrong = [
         f"{file}:{line} imports {path[0]}"
-        for file in files if file not in WAITS for line, level, path in imports(file, nested=False)
+        for file in files
+        if file not in WAITS
+        for line, level, path in imports(file, nested=False)
         if level == 0 and path[0] not in sys.stdlib_module_names | HOST | AT_START | ({"PIL"} if NODES in file.parents else set())
     ]
     assert not wrong
@@ -165,8 +200,7 @@ def test_nothing_that_runs_strings_or_pickles(folder):
     for file in python_files(folder):
         reader = bool(READERS_OF_PLAIN_TENSORS & {file, *file.parents})
         wrong += [
-            f"{file}:{line} imports {path[0]}"
-            for line, level, path in imports(file) if not level and path[0] in FORBIDDEN_MODULES
+            f"{file}:{line} imports {path[0]}" for line, level, path in imports(file) if not level and path[0] in FORBIDDEN_MODULES
         ]
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):

@@ -9,9 +9,7 @@ from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import clip_crop, face_ellipse, points_to_crop
 from realportrait_core.generate import KEYPOINT_PX, Keypoints, Motion, crop_faces, frame_square
-from realportrait_core.inspect import (
-    AXES, BAR, BOX, MISSING, TILE, components, drift, drift_table, inspect, keypoint_errors, look,
-)
+from realportrait_core.inspect import AXES, BAR, BOX, MISSING, TILE, components, drift, drift_table, inspect, keypoint_errors, look
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix, transform
@@ -19,21 +17,45 @@ from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix, transform
 pytest.importorskip("cv2")
 
 TINY = Vid2VidConfig(
-    crop_size=32, num_kp=5, appearance_width=4, appearance_down=2, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
-    motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=2,
-    mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+    crop_size=32,
+    num_kp=5,
+    appearance_width=4,
+    appearance_down=2,
+    reshape_channel=4,
+    reshape_depth=2,
+    appearance_resblocks=1,
+    motion_depths=(1, 1, 1, 1),
+    motion_dims=(4, 8, 8, 16),
+    dense_width=4,
+    dense_max=16,
+    dense_blocks=2,
+    compress=2,
+    mask_kernel=3,
+    warped_channels=6,
+    generator_blocks=1,
+    generator_out=4,
+    spade_hidden=4,
+    upscale=1,
 )
 FACE = torch.tensor([[95.2, 60.3], [144.5, 57.4], [120.2, 88.2], [102.4, 110.8], [146.3, 108.3]])
 HEIGHT, WIDTH, SIZE = 200, 240, 128
-TALL, WIDE = 420, 480           # of the driver
+TALL, WIDE = 420, 480  # of the driver
 
 
 def poses(yaw: list[float]) -> Pose:
     count, turn = len(yaw), torch.tensor(yaw)
     still = torch.zeros(count)
     points = torch.tensor([[-0.2, -0.2, 0.0], [0.2, -0.2, 0.0], [0.0, 0.0, -0.2], [0.0, 0.3, 0.0]]).expand(count, 4, 3)
-    return Pose(points, rotation_matrix(still, turn, still), still, turn, still, torch.zeros_like(points), torch.ones(count, 1),
-                torch.zeros(count, 3))
+    return Pose(
+        points,
+        rotation_matrix(still, turn, still),
+        still,
+        turn,
+        still,
+        torch.zeros_like(points),
+        torch.ones(count, 1),
+        torch.zeros(count, 3),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +64,16 @@ def made():
     points = (FACE + 120).expand(5, 5, 2).contiguous()
     portrait_crop, driver_crop = points_to_crop(FACE), clip_crop(points)
     keypoints = Keypoints(
-        poses([0.0]), poses([-30.0, 0.0, 30.0, 0.0, 10.0]), torch.zeros(1, 2, 2, 8, 8), portrait_crop, driver_crop, FACE, points,
-        torch.tensor([True, True, True, False, True]), (HEIGHT, WIDTH), (TALL, WIDE),
+        poses([0.0]),
+        poses([-30.0, 0.0, 30.0, 0.0, 10.0]),
+        torch.zeros(1, 2, 2, 8, 8),
+        portrait_crop,
+        driver_crop,
+        FACE,
+        points,
+        torch.tensor([True, True, True, False, True]),
+        (HEIGHT, WIDTH),
+        (TALL, WIDE),
     )
     forward = frame_square(FACE, HEIGHT, WIDTH, SIZE, "whole")
     back = torch.linalg.inv(forward)
@@ -61,19 +91,18 @@ def grey(frames: int) -> torch.Tensor:
 
 def tile(sheet: torch.Tensor, row: int, column: int) -> torch.Tensor:
     top = row * (TILE + BAR) + BAR
-    return sheet[top:top + TILE, column * TILE:(column + 1) * TILE]
+    return sheet[top : top + TILE, column * TILE : (column + 1) * TILE]
 
 
 def has(picture: torch.Tensor, color) -> torch.Tensor:
     """(H, W) bool, where the picture is of a colour given in 0..255."""
-    return ((picture * 255 - torch.tensor(color)).abs().amax(-1) < 8)
+    return (picture * 255 - torch.tensor(color)).abs().amax(-1) < 8
 
 
 def test_sheets(made):
     keypoints, motion = made
     ticks = []
-    sheets = inspect(
-        keypoints, motion, grey(5), grey(1), None, [0, 3, 4], callback=lambda done, total: ticks.append((done, total)))
+    sheets = inspect(keypoints, motion, grey(5), grey(1), None, [0, 3, 4], callback=lambda done, total: ticks.append((done, total)))
     assert sheets.shape == (3, 2 * (TILE + BAR), 3 * TILE, 3) and ticks == [(1, 3), (2, 3), (3, 3)]
     assert 0 <= sheets.min() and sheets.max() <= 1
     for sheet, present in zip(sheets, (True, False, True)):
@@ -122,7 +151,7 @@ def test_components_are_fixed_over_the_clip_and_find_the_directions():
 def test_the_map_lies_where_the_mask_is(made):
     keypoints, motion = made
     sheet = inspect(keypoints, motion, grey(5), grey(1), chosen=[1])[0]
-    shown = tile(sheet, 1, 1)[:, :-1]                                                   # without the line between tiles
+    shown = tile(sheet, 1, 1)[:, :-1]  # without the line between tiles
     changed = ((shown - 0.5).abs().amax(-1) > 0.02).float()
     mask = torch.nn.functional.interpolate(motion.maps.mask()[:1, None].float(), (TILE, TILE))[0, 0][:, :-1]
     assert (changed * (1 - mask)).sum() < 0.1 * mask.sum() and (changed * mask).sum() > 0.9 * mask.sum()
@@ -178,7 +207,7 @@ def test_the_keypoints_are_measured_against_the_wanted_motion():
     maps = MotionMaps(torch.zeros(3, 6, 8, 8), crop.expand(3, 3, 3), torch.zeros(3, 2, 3), size, size)
     motion = Motion(maps, maps[0], torch.eye(3), (size, size), wanted)
     assert keypoint_errors(vid2vid, frames, motion).max() < 1e-4
-    shift = torch.tensor([0.3, 0.4, 9.0]) * torch.tensor([0.0, 1.0, 2.0])[:, None, None]        # z is no place in a picture
+    shift = torch.tensor([0.3, 0.4, 9.0]) * torch.tensor([0.0, 1.0, 2.0])[:, None, None]  # z is no place in a picture
     px = 0.5 * KEYPOINT_PX / float(torch.linalg.det(crop[:2, :2]).sqrt())
     further = replace(motion, wanted=wanted + shift)
     torch.testing.assert_close(keypoint_errors(vid2vid, frames, further), torch.tensor([0.0, px, 2 * px]), atol=1e-3, rtol=1e-3)

@@ -13,11 +13,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 import yunet
 
-NO_INDEX = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0",
-            "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
+NO_INDEX = {
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_RETRIES": "0",
+    "PIP_FIND_LINKS": "",
+    "PIP_EXTRA_INDEX_URL": "",
+}
 
 
 @pytest.fixture
@@ -47,8 +51,9 @@ def test_fetches_from_inside_custom_nodes_once(tmp_path, script):
     assert [path.name for path in placed.parent.iterdir()] == [yunet.NAME]
 
     before = placed.stat()
-    again = subprocess.run([sys.executable, "install.py"], cwd=pack, capture_output=True, text=True, timeout=60,
-                           env={**os.environ, **NO_INDEX})
+    again = subprocess.run(
+        [sys.executable, "install.py"], cwd=pack, capture_output=True, text=True, timeout=60, env={**os.environ, **NO_INDEX}
+    )
     assert again.returncode == 0 and "in place" in again.stderr
     assert placed.stat().st_mtime_ns == before.st_mtime_ns and placed.stat().st_ino == before.st_ino
 
@@ -128,6 +133,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, script):
 
 # ---- requirements.txt ----
 
+
 @pytest.fixture
 def stock_host(host_sources, tmp_path) -> Path:
     """The Python of an environment in which pip sees the host's packages, at their versions, and OpenCV not yet."""
@@ -145,8 +151,21 @@ def stock_host(host_sources, tmp_path) -> Path:
 
 def test_requirements_change_no_package_of_the_host(stock_host):
     """A real pip, asked what it would do on the day on which the pack is installed."""
-    command = [sys.executable, "-m", "pip", "--python", str(stock_host), "install", "--dry-run", "--quiet", "--report", "-",
-               "--disable-pip-version-check", "-r", str(yunet.ROOT / "requirements.txt")]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(stock_host),
+        "install",
+        "--dry-run",
+        "--quiet",
+        "--report",
+        "-",
+        "--disable-pip-version-check",
+        "-r",
+        str(yunet.ROOT / "requirements.txt"),
+    ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=400)
     if run.returncode and "No matching distribution" in run.stderr:
         pytest.skip("no package index within reach")

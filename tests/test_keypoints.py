@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from golden import load
+
 from realportrait_core.errors import InputError
 from realportrait_core.vid2vid.keypoints import Pose, cat, headpose_from_bins, rotation_matrix, transform
 from realportrait_core.vid2vid.motion import pose_from_raw
@@ -15,7 +16,7 @@ from realportrait_core.vid2vid.stitching import eye_close_ratio, lip_close_ratio
 
 HEADS = ("pitch", "yaw", "roll", "t", "exp", "scale", "kp")
 MODES = ("relative", "absolute", "paper-absolute")
-CLOSE = 5e-6                            # of keypoints up to 2 or so: float32, a processor's own sine and order of sums
+CLOSE = 5e-6  # of keypoints up to 2 or so: float32, a processor's own sine and order of sums
 
 
 def error(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -38,12 +39,19 @@ def random_pose(n: int, k: int = 21, seed: int = 0) -> Pose:
 
     pitch, yaw, roll = (20 * normal(n) for _ in range(3))
     return Pose(
-        0.4 * normal(n, k, 3), rotation_matrix(pitch, yaw, roll), pitch, yaw, roll,
-        0.05 * normal(n, k, 3), 1.2 + 0.1 * normal(n, 1), 0.1 * normal(n, 3),
+        0.4 * normal(n, k, 3),
+        rotation_matrix(pitch, yaw, roll),
+        pitch,
+        yaw,
+        roll,
+        0.05 * normal(n, k, 3),
+        1.2 + 0.1 * normal(n, 1),
+        0.1 * normal(n, 3),
     )
 
 
 # Parity
+
 
 def test_keypoints_are_the_original(golden):
     tensors, source, driver = golden
@@ -51,12 +59,12 @@ def test_keypoints_are_the_original(golden):
         assert error(pose.rotation, tensors[f"out/R_{who}"]) < CLOSE
         assert error(transform(pose), tensors[f"out/x_{who}"]) < CLOSE
         for name in ("pitch", "yaw", "roll"):
-            assert error(getattr(pose, name), tensors[f"out/{name}_{who}_deg"]) < 5e-5      # of up to 97.5 degrees
+            assert error(getattr(pose, name), tensors[f"out/{name}_{who}_deg"]) < 5e-5  # of up to 97.5 degrees
 
 
-@pytest.mark.parametrize("mode, name", [
-    ("relative", "relative"), ("absolute", "absolute_lp"), ("paper-absolute", "absolute_paper"),
-])
+@pytest.mark.parametrize(
+    "mode, name", [("relative", "relative"), ("absolute", "absolute_lp"), ("paper-absolute", "absolute_paper")]
+)
 def test_driving_keypoints_are_the_original(golden, mode, name):
     tensors, source, driver = golden
     assert error(drive(source[:1], driver, driver[:1], mode), tensors[f"out/x_d_{name}"]) < CLOSE
@@ -79,6 +87,7 @@ def test_close_ratios_are_the_original():
 
 # Poses
 
+
 def test_bins_are_three_degrees_apart_and_centred():
     certain = torch.full((66, 66), -1e4).fill_diagonal_(1e4)
     assert torch.allclose(headpose_from_bins(certain), torch.arange(66) * 3 - 97.5)
@@ -90,9 +99,9 @@ def test_rotations_are_rotations_about_the_named_axes():
     zero = torch.zeros(1)
     x, y, z = torch.eye(3)[:, None]
     c, s = math.cos(math.radians(30)), math.sin(math.radians(30))
-    assert error((y @ rotation_matrix(angle, zero, zero))[0], torch.tensor([[0, c, s]])) < CLOSE    # pitch: y towards z
-    assert error((z @ rotation_matrix(zero, angle, zero))[0], torch.tensor([[s, 0, c]])) < CLOSE    # yaw: z towards x
-    assert error((x @ rotation_matrix(zero, zero, angle))[0], torch.tensor([[c, s, 0]])) < CLOSE    # roll: x towards y
+    assert error((y @ rotation_matrix(angle, zero, zero))[0], torch.tensor([[0, c, s]])) < CLOSE  # pitch: y towards z
+    assert error((z @ rotation_matrix(zero, angle, zero))[0], torch.tensor([[s, 0, c]])) < CLOSE  # yaw: z towards x
+    assert error((x @ rotation_matrix(zero, zero, angle))[0], torch.tensor([[c, s, 0]])) < CLOSE  # roll: x towards y
     pose = random_pose(16)
     assert error(pose.rotation @ pose.rotation.mT, torch.eye(3).expand(16, 3, 3)) < CLOSE
     assert error(torch.linalg.det(pose.rotation), torch.ones(16)) < CLOSE
@@ -121,6 +130,7 @@ def test_poses_slice_and_join():
 
 # Retargeting
 
+
 def test_relative_motion_starts_on_the_portrait():
     portrait, driver = random_pose(1, seed=1), random_pose(4, seed=2)
     x_d = drive(portrait, driver, driver[2:3], "relative")
@@ -142,8 +152,12 @@ def test_relative_motion_forgets_the_drivers_own_pose_and_size():
     portrait, driver = random_pose(1, seed=1), random_pose(4, seed=2)
     turn = rotation_matrix(*torch.tensor([[5.0], [40.0], [-12.0]]))
     other = replace(
-        driver, canonical=driver.canonical * 2, rotation=driver.rotation @ turn, expression=driver.expression + 0.3,
-        scale=driver.scale * 1.7, translation=driver.translation - 0.4,
+        driver,
+        canonical=driver.canonical * 2,
+        rotation=driver.rotation @ turn,
+        expression=driver.expression + 0.3,
+        scale=driver.scale * 1.7,
+        translation=driver.translation - 0.4,
     )
     assert error(drive(portrait, driver, driver[:1]), drive(portrait, other, other[:1])) < CLOSE
 
@@ -176,9 +190,7 @@ def test_gains_next_to_one_are_next_to_no_gains(mode):
 
 def test_expression_gain_is_linear_and_leaves_the_pose():
     portrait, driver = random_pose(1, seed=1), random_pose(3, seed=2)
-    none, full, double = (
-        drive(portrait, driver, driver[:1], "paper-absolute", expression_gain=g) for g in (0.0, 1.0, 2.0)
-    )
+    none, full, double = (drive(portrait, driver, driver[:1], "paper-absolute", expression_gain=g) for g in (0.0, 1.0, 2.0))
     assert error(double - full, full - none) < CLOSE
     wanted = driver.scale[:, :, None] * (driver.expression - portrait.expression)
     assert error(full - none, wanted) < CLOSE
@@ -194,12 +206,15 @@ def test_rotation_power_scales_the_angle():
     assert torch.equal(rotation_power(still, 0.7), still)
 
 
-@pytest.mark.parametrize("mode, counts, message", [
-    ("relative", (2, 3, 1), "portrait holds 2 poses"),
-    ("relative", (1, 3, 2), "neutral frame holds 2 poses"),
-    ("relative", (1, 0, 1), "no frames"),
-    ("sideways", (1, 3, 1), "'sideways'"),
-])
+@pytest.mark.parametrize(
+    "mode, counts, message",
+    [
+        ("relative", (2, 3, 1), "portrait holds 2 poses"),
+        ("relative", (1, 3, 2), "neutral frame holds 2 poses"),
+        ("relative", (1, 0, 1), "no frames"),
+        ("sideways", (1, 3, 1), "'sideways'"),
+    ],
+)
 def test_wrong_counts_and_modes_are_refused(mode, counts, message):
     portrait, driver, neutral = (random_pose(n) for n in counts)
     with pytest.raises(InputError, match=message):
@@ -214,6 +229,7 @@ def test_motion_of_other_weights_is_refused_with_both_counts():
 
 
 # Smoothing
+
 
 def test_a_still_sequence_stays_and_order_in_time_does_not_matter_inside():
     still = torch.full((9, 2), 3.7)

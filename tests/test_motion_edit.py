@@ -8,14 +8,26 @@ import pytest
 import torch
 import yunet
 from PIL import Image
+
 from realportrait_core.edit import Edit, edit_driver, mirror_driver
 from realportrait_core.errors import InputError
-from realportrait_core.generate import (
-    KEYPOINT_MIDDLE, KEYPOINT_PX, Keypoints, cut, driven_keypoints, driver_of, extract_keypoints, find_neutral, frame_range,
-    join_driver, motion_maps, one_shot, place_maps,
-)
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.track import portrait_points, track
+from realportrait_core.generate import (
+    KEYPOINT_MIDDLE,
+    KEYPOINT_PX,
+    Keypoints,
+    cut,
+    driven_keypoints,
+    driver_of,
+    extract_keypoints,
+    find_neutral,
+    frame_range,
+    join_driver,
+    motion_maps,
+    one_shot,
+    place_maps,
+)
 from realportrait_core.vid2vid.between import between
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
 from realportrait_core.vid2vid.edit import hold_size, mirror, nearest_rotation, smooth_expression, smooth_head, turned
@@ -28,7 +40,7 @@ from realportrait_core.vid2vid.shots import EASE, as_one_shot
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "realportrait_core" / "weights" / "realportrait" / "realportrait_mini_vid2vid.safetensors"
 STILL = Gains()
-CLOSE = 5e-6                            # of numbers up to 2 or so: float32, a processor's own sine and order of sums
+CLOSE = 5e-6  # of numbers up to 2 or so: float32, a processor's own sine and order of sums
 FIVE = torch.tensor([[100.0, 100], [160, 102], [130, 140], [108, 170], [154, 171]])
 
 
@@ -58,7 +70,11 @@ def clip(frames: int, k: int = 26, seed: int = 1, swing: float = 1.0) -> Pose:
     angles = 10 * normal(3, frames)
     face = symmetric_face(k).expand(frames, k, 3)
     return Pose(
-        face, rotation_matrix(*angles), *angles, 0.05 * normal(frames, k, 3), (0.1 * normal(frames, 1)).exp(),
+        face,
+        rotation_matrix(*angles),
+        *angles,
+        0.05 * normal(frames, k, 3),
+        (0.1 * normal(frames, 1)).exp(),
         0.1 * normal(frames, 3),
     )
 
@@ -68,10 +84,16 @@ def keypoints(driver: Pose, portrait: Pose | None = None, seed: int = 2) -> Keyp
     crop = torch.diag(torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64))
     crop[:2, 2] = torch.tensor([-40.0, -30.0])
     return Keypoints(
-        portrait=clip(1, driver.canonical.shape[1], seed=9) if portrait is None else portrait, driver=driver,
-        feature=torch.zeros(1, 1, 1, 1, 1), portrait_crop=crop, driver_crop=crop, portrait_points=FIVE,
-        driver_points=FIVE + 3 * torch.randn(len(driver), 1, 2, generator=g), present=torch.ones(len(driver), dtype=torch.bool),
-        portrait_size=(256, 256), driver_size=(240, 300),
+        portrait=clip(1, driver.canonical.shape[1], seed=9) if portrait is None else portrait,
+        driver=driver,
+        feature=torch.zeros(1, 1, 1, 1, 1),
+        portrait_crop=crop,
+        driver_crop=crop,
+        portrait_points=FIVE,
+        driver_points=FIVE + 3 * torch.randn(len(driver), 1, 2, generator=g),
+        present=torch.ones(len(driver), dtype=torch.bool),
+        portrait_size=(256, 256),
+        driver_size=(240, 300),
     )
 
 
@@ -81,6 +103,7 @@ def trembling(x: torch.Tensor) -> float:
 
 
 # Cuts
+
 
 def in_two_shots(half: Pose) -> Pose:
     """The same motion twice, the second time filmed from half as far and beside."""
@@ -92,7 +115,7 @@ def test_a_cut_is_no_motion():
     """The first frame after it is the last one before; within EASE frames the new shot moves on its own, in the first's frame."""
     half = clip(2 * EASE)
     joined, cut_at = as_one_shot(in_two_shots(half), (2 * EASE,)), 2 * EASE
-    before, at = joined[cut_at - 1:cut_at], joined[cut_at:cut_at + 1]
+    before, at = joined[cut_at - 1 : cut_at], joined[cut_at : cut_at + 1]
     for name in ("rotation", "scale", "translation", "expression"):
         assert error(getattr(joined[:cut_at], name), getattr(half, name)) < CLOSE
         assert error(getattr(at, name), getattr(before, name)) < 1e-5
@@ -102,8 +125,8 @@ def test_a_cut_is_no_motion():
     assert error(joined[later].expression, half[EASE:].expression) < CLOSE
     assert error(joined[later].rotation, in_two_shots(half)[later].rotation) < 1e-5
     angles = torch.stack(rotation_angles(joined.rotation))
-    assert error(torch.stack([joined.pitch, joined.yaw, joined.roll]), angles) < 1e-4           # degrees
-    rest = joined.rotation[cut_at:cut_at + EASE] @ in_two_shots(half).rotation[cut_at:cut_at + EASE].mT
+    assert error(torch.stack([joined.pitch, joined.yaw, joined.roll]), angles) < 1e-4  # degrees
+    rest = joined.rotation[cut_at : cut_at + EASE] @ in_two_shots(half).rotation[cut_at : cut_at + EASE].mT
     degrees = angle_between(rest, torch.eye(3))
     assert error(degrees, degrees[0] * (1 - torch.arange(EASE) / EASE)) < 0.1 and degrees[0] > 5
 
@@ -130,7 +153,7 @@ def test_the_face_points_go_along_with_the_shot():
     eye = ((transform(given.driver)[:, :5, :2] * KEYPOINT_PX + KEYPOINT_MIDDLE).double() - crop[:2, 2]) / crop[0, 0]
     joined = one_shot(replace(given, driver_points=eye.float(), cuts=(EASE,)))
     wanted = ((transform(joined.driver)[:, :5, :2] * KEYPOINT_PX + KEYPOINT_MIDDLE).double() - crop[:2, 2]) / crop[0, 0]
-    eased = slice(EASE, 2 * EASE)           # where the expression is still the other shot's
+    eased = slice(EASE, 2 * EASE)  # where the expression is still the other shot's
     assert joined.cuts == () and error(joined.driver_points[:EASE].double(), wanted[:EASE]) < 1e-2
     off = (joined.driver_points[eased].double() - wanted[eased]).norm(dim=-1).mean()
     assert off < 0.2 * (eye[eased] - wanted[eased]).norm(dim=-1).mean()
@@ -150,9 +173,10 @@ def test_relative_motion_goes_on_across_a_cut():
 
 # Regions and partners
 
+
 def test_one_definition_of_the_regions():
     from realportrait_core.eval import metrics
-    from realportrait_core.train import truth
+    from realportrait_core.train.mini import truth
 
     assert truth.MOUTH_AND_EYES == EYES_AND_MOUTH[26] == (4, 5, 6, 7, 8, 9, 14, 15, 16, 17, 22, 23, 24, 25)
     assert EYES_AND_MOUTH[21] == (6, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
@@ -189,6 +213,7 @@ def test_a_lopsided_face_has_no_partners():
 
 # Mirror
 
+
 def test_mirroring_twice_is_the_identity():
     once = keypoints(clip(6))
     twice = mirror_driver(mirror_driver(once))
@@ -207,7 +232,7 @@ def test_mirrored_poses_place_the_mirrored_keypoints(k):
     mirrored = mirror(poses, partner)
     assert error(transform(mirrored), transform(poses)[:, partner] * torch.tensor([-1.0, 1, 1])) < CLOSE
     assert error(rotation_matrix(mirrored.pitch, mirrored.yaw, mirrored.roll), mirrored.rotation) < CLOSE
-    assert error(mirrored.canonical, poses.canonical) == 0                              # a symmetric face stays what it is
+    assert error(mirrored.canonical, poses.canonical) == 0  # a symmetric face stays what it is
 
 
 @pytest.mark.parametrize("mode", ["relative", "paper-absolute"])
@@ -231,6 +256,7 @@ def test_mirrored_points_and_crop_are_those_of_the_mirrored_picture():
 
 
 # Size of the head
+
 
 def wobbling(frames: int = 40) -> Pose:
     """A driver whose head keeps its size, read with jitter."""
@@ -266,6 +292,7 @@ def test_head_size_is_one_of_three():
 
 
 # Smoothing
+
 
 def test_smoothing_reaches_what_it_names_and_nothing_else():
     given = keypoints(clip(40))
@@ -309,11 +336,14 @@ def test_smoothed_rotations_rotate():
     assert error(nearest_rotation(poses.rotation * 0.7), poses.rotation) < 1e-5
 
 
-@pytest.mark.parametrize("edit, match", [
-    (Edit(smooth_head=-1.0), "smoothing of the head is -1.0; it must be from 0"),
-    (Edit(smooth_expression=float("nan")), "smoothing of the expression is nan"),
-    (Edit(smooth_track=31.0), "smoothing of the track is 31.0"),
-])
+@pytest.mark.parametrize(
+    "edit, match",
+    [
+        (Edit(smooth_head=-1.0), "smoothing of the head is -1.0; it must be from 0"),
+        (Edit(smooth_expression=float("nan")), "smoothing of the expression is nan"),
+        (Edit(smooth_track=31.0), "smoothing of the track is 31.0"),
+    ],
+)
 def test_smoothing_that_cannot_be(edit, match):
     with pytest.raises(InputError, match=match):
         edit_driver(keypoints(clip(3)), edit)
@@ -325,6 +355,7 @@ def test_one_frame_can_be_edited():
 
 
 # Gains
+
 
 def test_each_gain_keeps_its_part_of_the_portrait():
     portrait, driver = clip(1, seed=9), clip(4)
@@ -367,11 +398,12 @@ def test_eye_gain_needs_known_keypoints():
 
 # The neutral frame
 
+
 def test_the_neutral_frame_is_the_one_like_the_portrait():
     portrait, driver = clip(1, seed=9), clip(12)
     driver = replace(driver, translation=0 * driver.translation, scale=torch.ones_like(driver.scale))
     rotation, expression = driver.rotation.clone(), driver.expression.clone()
-    for frame in (6, 7, 8):                             # calm, and the portrait's
+    for frame in (6, 7, 8):  # calm, and the portrait's
         rotation[frame], expression[frame] = portrait.rotation[0], portrait.expression[0]
     driver = replace(driver, rotation=rotation, expression=expression)
     everywhere = torch.ones(12, dtype=torch.bool)
@@ -391,7 +423,7 @@ def test_a_frame_in_motion_a_lean_and_a_grimace_are_not_neutral():
     moved = replace(driver, scale=scale, expression=expression, translation=translation)
     distance = unlike(rest, moved)
     assert (distance[:3] > 0.05).all()
-    assert neutral_frame(rest, moved, torch.ones(9, dtype=torch.bool)) == 4         # 3 still lies beside a moving frame
+    assert neutral_frame(rest, moved, torch.ones(9, dtype=torch.bool)) == 4  # 3 still lies beside a moving frame
 
 
 def test_a_turned_head_is_more_neutral_than_an_open_mouth():
@@ -399,7 +431,7 @@ def test_a_turned_head_is_more_neutral_than_an_open_mouth():
     driver = Pose(*(getattr(rest, f.name).repeat(8, *[1] * (getattr(rest, f.name).ndim - 1)) for f in fields(Pose)))
     rotation, expression = driver.rotation.clone(), driver.expression.clone()
     rotation[:4] = rotation[:4] @ rotation_matrix(*torch.tensor([[0.0], [15.0], [0.0]]))
-    expression[4:, [5, 8, 9], 1] += 0.1                 # lower lip and chin
+    expression[4:, [5, 8, 9], 1] += 0.1  # lower lip and chin
     moved = replace(driver, rotation=rotation, expression=expression)
     assert neutral_frame(rest, moved, torch.ones(8, dtype=torch.bool)) < 4
 
@@ -419,6 +451,7 @@ def test_the_portraits_turned_crop_does_not_mislead():
 
 # Frames without the face
 
+
 def test_between_two_poses():
     """At the ends they are the poses themselves; half-way the turn, the size and the place are half changed."""
     first, second = clip(6, seed=3), clip(6, seed=4)
@@ -435,12 +468,13 @@ def test_between_two_poses():
 
 # The range of frames
 
+
 def test_a_range_is_the_same_frames_of_the_whole():
     given = keypoints(clip(9))
     some = frame_range(given, 3, 4)
     assert (some.start, some.stop) == (3, 7)
     whole, part = (driven_keypoints(given, "relative", 1.0, 1.0, 0, STILL, frames) for frames in (slice(None), some))
-    assert error(part, whole[3:7]) < CLOSE                                              # the neutral frame lies before
+    assert error(part, whole[3:7]) < CLOSE  # the neutral frame lies before
     shorter = cut(given, some)
     assert len(shorter.driver) == len(shorter.driver_points) == len(shorter.present) == 4
     assert frame_range(given, 0, 0) == slice(0, 9) and frame_range(given, 7, 10) == slice(7, 9)
@@ -458,6 +492,7 @@ def test_angles_are_read_back():
 
 
 # With the bundled M, on the demonstration's driver
+
 
 @pytest.fixture(scope="module")
 def seen():
@@ -525,7 +560,7 @@ def test_a_missing_face_holds_its_pose_or_goes_on_to_the_next(seen):
     vid2vid, portrait, driver, given, _ = seen
     gone, rest = [4, 5], [0, 1, 2, 3, 6, 7]
     torn = driver[:8].clone()
-    coarse = torch.nn.functional.adaptive_avg_pool2d(torn[gone].movedim(-1, 1), 6)       # no face is seen in it, and no cut
+    coarse = torch.nn.functional.adaptive_avg_pool2d(torn[gone].movedim(-1, 1), 6)  # no face is seen in it, and no cut
     torn[gone] = torch.nn.functional.interpolate(coarse, torn.shape[1:3], mode="bilinear").movedim(1, -1)
     detector = FaceDetector(yunet.onnx())
     ticks, poses = [], {}
@@ -535,7 +570,8 @@ def test_a_missing_face_holds_its_pose_or_goes_on_to_the_next(seen):
         assert followed.present.logical_not().nonzero()[:, 0].tolist() == gone
         with torch.inference_mode():
             poses[policy] = extract_keypoints(
-                vid2vid, portrait, torn, given.portrait_points, followed, lambda done, total: ticks.append((done, total))).driver
+                vid2vid, portrait, torn, given.portrait_points, followed, lambda done, total: ticks.append((done, total))
+            ).driver
         assert ticks[-1] == (8, 8)
     for policy in ("hold", "fade"):
         for f in fields(Pose):
@@ -545,4 +581,4 @@ def test_a_missing_face_holds_its_pose_or_goes_on_to_the_next(seen):
     turn = angle_between(drawn.rotation[3:6], drawn.rotation[4:7])
     assert error(turn, angle_between(drawn.rotation[3:4], drawn.rotation[6:7]).expand(3) / 3) < 0.1
     assert error(drawn.expression[4], torch.lerp(drawn.expression[3], drawn.expression[6], 1 / 3)) < CLOSE
-    assert error(drawn.expression[rest], poses["hold"].expression[rest]) < 0.02          # the crop moves with the track
+    assert error(drawn.expression[rest], poses["hold"].expression[rest]) < 0.02  # the crop moves with the track

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from realportrait_core.checkpoint import bundle_metadata, save
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
@@ -23,14 +25,29 @@ from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid, motion_fingerprint, save_vid2vid
 from realportrait_core.vid2vid.keypoints import rotation_matrix
 from realportrait_core.vid2vid.retarget import Motion
-from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT.parent / "shared" / "media" / "motion_templates"
 TINY = Vid2VidConfig(
-    crop_size=32, num_kp=5, appearance_width=4, appearance_down=2, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
-    motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=2,
-    mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+    crop_size=32,
+    num_kp=5,
+    appearance_width=4,
+    appearance_down=2,
+    reshape_channel=4,
+    reshape_depth=2,
+    appearance_resblocks=1,
+    motion_depths=(1, 1, 1, 1),
+    motion_dims=(4, 8, 8, 16),
+    dense_width=4,
+    dense_max=16,
+    dense_blocks=2,
+    compress=2,
+    mask_kernel=3,
+    warped_channels=6,
+    generator_blocks=1,
+    generator_out=4,
+    spade_hidden=4,
+    upscale=1,
 )
 
 
@@ -41,22 +58,33 @@ def driver(frames: int = 4, k: int = 5, **changes) -> Driver:
     present = torch.arange(frames) != 1
     given = Driver(
         motion=Motion(
-            rotation_matrix(*(20 * torch.randn(3, frames, generator=g))), 0.1 * torch.randn(frames, k, 3, generator=g),
-            1 + 0.1 * torch.rand(frames, 1, generator=g), 0.1 * torch.randn(frames, 3, generator=g),
+            rotation_matrix(*(20 * torch.randn(3, frames, generator=g))),
+            0.1 * torch.randn(frames, k, 3, generator=g),
+            1 + 0.1 * torch.rand(frames, 1, generator=g),
+            0.1 * torch.randn(frames, 3, generator=g),
         ),
-        canonical=torch.randn(frames, k, 3, generator=g), points=torch.rand(frames, 5, 2, generator=g) * 200, crop=crop,
-        present=present, size=(240, 300), fps=29.97, encoder="0123456789abcdef",
+        canonical=torch.randn(frames, k, 3, generator=g),
+        points=torch.rand(frames, 5, 2, generator=g) * 200,
+        crop=crop,
+        present=present,
+        size=(240, 300),
+        fps=29.97,
+        encoder="0123456789abcdef",
     )
     return replace(given, **changes)
 
 
 def same(a: Driver, b: Driver) -> bool:
     x, y = tensors_of(a), tensors_of(b)
-    return x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x) and (
-        (a.size, a.fps, a.encoder) == (b.size, b.fps, b.encoder))
+    return (
+        x.keys() == y.keys()
+        and all(torch.equal(x[name], y[name]) for name in x)
+        and ((a.size, a.fps, a.encoder) == (b.size, b.fps, b.encoder))
+    )
 
 
 # There and back
+
 
 def test_a_motion_comes_back_as_it_was(tmp_path):
     save_motion(tmp_path / "a.safetensors", driver())
@@ -69,7 +97,15 @@ def test_a_motion_comes_back_as_it_was(tmp_path):
 def test_nothing_of_the_portrait_is_in_the_file(tmp_path):
     save_motion(tmp_path / "a.safetensors", driver())
     assert set(load_file(tmp_path / "a.safetensors")) == {
-        "rotation", "expression", "scale", "translation", "present", "crop", "canonical", "points"}
+        "rotation",
+        "expression",
+        "scale",
+        "translation",
+        "present",
+        "crop",
+        "canonical",
+        "points",
+    }
 
 
 def test_what_cannot_be_read_back_is_not_written(tmp_path):
@@ -92,6 +128,7 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path):
 
 # Files that are wrong
 
+
 def write(path: Path, tensors: dict, **about) -> Path:
     given = {"frames": 4, "keypoints": 5, "fps": 25.0, "height": 240, "width": 300, "encoder": ""}
     save_file(tensors, path, bundle_metadata("motion", About(**{**given, **about})))
@@ -104,25 +141,28 @@ def changed(name: str, index, value) -> dict:
     return tensors
 
 
-@pytest.mark.parametrize("tensors, about, match", [
-    (changed("translation", (0, 0), torch.inf), {}, "not finite"),
-    (changed("points", (0, 0, 0), torch.nan), {}, "not finite"),
-    (changed("rotation", (2,), torch.zeros(3, 3)), {}, "1 of its 4 rotations are none, that of frame 2 first"),
-    (changed("rotation", (3,), torch.diag(torch.tensor([1.0, 1, -1]))), {}, "that of frame 3 first"),
-    (changed("scale", (1, 0), -0.5), {}, "smallest scale is -0.5"),
-    (changed("crop", (0, 0), 0.0), {}, "no affine"),
-    (changed("crop", (2, 0), 1.0), {}, "no affine"),
-    (tensors_of(driver()), {"keypoints": 6}, r"expression is \(4, 5, 3\), not \(4, 6, 3\)"),
-    (tensors_of(driver()), {"frames": 3}, "not those of 3 frames"),
-    (tensors_of(driver()), {"frames": 0}, "0 frames, 5 keypoints"),
-    (tensors_of(driver()), {"fps": -1.0}, "frame rate is -1"),
-    (tensors_of(driver()), {"encoder": "no fingerprint"}, "16 hexadecimal digits"),
-    (tensors_of(driver()), {"width": "wide"}, "width = 'wide'"),
-    ({"rotation": torch.eye(3).repeat(4, 1, 1)}, {}, "expression, scale, translation, present, crop missing"),
-    (tensors_of(driver()) | {"portrait": torch.zeros(1)}, {}, "portrait not known"),
-    (tensors_of(driver()) | {"present": torch.ones(4)}, {}, "present is of the type torch.float32"),
-    (tensors_of(driver()) | {"scale": torch.ones(4, 1, dtype=torch.int64)}, {}, "scale is of the type torch.int64"),
-])
+@pytest.mark.parametrize(
+    "tensors, about, match",
+    [
+        (changed("translation", (0, 0), torch.inf), {}, "not finite"),
+        (changed("points", (0, 0, 0), torch.nan), {}, "not finite"),
+        (changed("rotation", (2,), torch.zeros(3, 3)), {}, "1 of its 4 rotations are none, that of frame 2 first"),
+        (changed("rotation", (3,), torch.diag(torch.tensor([1.0, 1, -1]))), {}, "that of frame 3 first"),
+        (changed("scale", (1, 0), -0.5), {}, "smallest scale is -0.5"),
+        (changed("crop", (0, 0), 0.0), {}, "no affine"),
+        (changed("crop", (2, 0), 1.0), {}, "no affine"),
+        (tensors_of(driver()), {"keypoints": 6}, r"expression is \(4, 5, 3\), not \(4, 6, 3\)"),
+        (tensors_of(driver()), {"frames": 3}, "not those of 3 frames"),
+        (tensors_of(driver()), {"frames": 0}, "0 frames, 5 keypoints"),
+        (tensors_of(driver()), {"fps": -1.0}, "frame rate is -1"),
+        (tensors_of(driver()), {"encoder": "no fingerprint"}, "16 hexadecimal digits"),
+        (tensors_of(driver()), {"width": "wide"}, "width = 'wide'"),
+        ({"rotation": torch.eye(3).repeat(4, 1, 1)}, {}, "expression, scale, translation, present, crop missing"),
+        (tensors_of(driver()) | {"portrait": torch.zeros(1)}, {}, "portrait not known"),
+        (tensors_of(driver()) | {"present": torch.ones(4)}, {}, "present is of the type torch.float32"),
+        (tensors_of(driver()) | {"scale": torch.ones(4, 1, dtype=torch.int64)}, {}, "scale is of the type torch.int64"),
+    ],
+)
 def test_refused_files(tmp_path, tensors, about, match):
     path = write(tmp_path / "motion.safetensors", tensors, **about)
     with pytest.raises(InputError, match=match) as error:
@@ -166,6 +206,7 @@ def test_a_file_cut_short_at_any_place_is_refused(tmp_path):
 
 # Joined with a portrait
 
+
 @pytest.fixture(scope="module")
 def tiny():
     torch.manual_seed(0)
@@ -207,10 +248,16 @@ def test_the_fingerprint_is_of_m_alone_whatever_the_precision(tiny, tmp_path):
 
 # Pickles
 
+
 def plain():
     return {
-        "turned": np.arange(6, dtype=np.float32).reshape(2, 3).T, "list": [1, -2, 2.5, None, True, "ü", b"y", 2**70],
-        "tuple": (1, 2, 3, 4), "scalar": np.float32(3), "big": np.arange(3, dtype=">i4"), "flat": np.zeros((1, 3)), 7: {},
+        "turned": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        "list": [1, -2, 2.5, None, True, "ü", b"y", 2**70],
+        "tuple": (1, 2, 3, 4),
+        "scalar": np.float32(3),
+        "big": np.arange(3, dtype=">i4"),
+        "flat": np.zeros((1, 3)),
+        7: {},
     }
 
 
@@ -238,16 +285,19 @@ class Plain:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-@pytest.mark.parametrize("evil, names", [
-    (Runs(os.system, "touch /tmp/realportrait_was_here"), r"(posix|nt|os)\.system"),
-    (Runs(eval, "1"), r"(builtins|__builtin__)\.eval"),
-    (Runs(subprocess.Popen, ["true"]), r"(subprocess|commands)\.Popen"),
-    (Runs(np.load, "x.npy"), r"numpy.*\.load"),
-    (Plain(), r"(copy_?reg\._reconstructor|test_motion_file\.Plain)"),
-    (np.array([Plain()], dtype=object), r"(array of something else|_reconstructor|test_motion_file)"),
-    (np.zeros(2, dtype=[("a", "f4")]), "array of something else than numbers"),
-    (np.array(["text"]), "array of something else than numbers"),
-])
+@pytest.mark.parametrize(
+    "evil, names",
+    [
+        (Runs(os.system, "touch /tmp/realportrait_was_here"), r"(posix|nt|os)\.system"),
+        (Runs(eval, "1"), r"(builtins|__builtin__)\.eval"),
+        (Runs(subprocess.Popen, ["true"]), r"(subprocess|commands)\.Popen"),
+        (Runs(np.load, "x.npy"), r"numpy.*\.load"),
+        (Plain(), r"(copy_?reg\._reconstructor|test_motion_file\.Plain)"),
+        (np.array([Plain()], dtype=object), r"(array of something else|_reconstructor|test_motion_file)"),
+        (np.zeros(2, dtype=[("a", "f4")]), "array of something else than numbers"),
+        (np.array(["text"]), "array of something else than numbers"),
+    ],
+)
 def test_pickles_that_could_run_code_are_refused_and_named(protocol, evil, names):
     marker = Path("/tmp/realportrait_was_here")
     marker.unlink(missing_ok=True)
@@ -257,30 +307,33 @@ def test_pickles_that_could_run_code_are_refused_and_named(protocol, evil, names
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("data, match", [
-    (b"cos\nsystem\n.", r"asks for os\.system.*could run code"),
-    (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"asks for os\.system"),
-    (b"(S'true'\nios\nsystem\n.", "instruction (STRING|INST)"),
-    (b"\x80\x02Pthing\n.", "instruction PERSID|damaged"),
-    (b"\x82\x01.", "instruction EXT1"),
-    (b"cnumpy\nndarray\n(I9\ntR.", "numpy.ndarray in a way"),
-    (b"cnumpy\nndarray\n)\x81.", "instruction NEWOBJ"),
-    (b"cnumpy.core.multiarray\n_reconstruct\n(I0\ntR.", "array of a class of its own"),
-    (b"c_codecs\nencode\n(Vabc\nVrot13\ntR.", "_codecs.encode in a way"),
-    (b"\x8c\x02os\x8c\x06systemR.", "calls something that is not the name"),
-    (b"]}b.", "sets the inside"),
-    (b"}(I1\nI2\nI3\nu.", "dict with keys"),
-    (b"}()I2\nu.", "dict with keys"),
-    (b"}I1\na.", "no list"),
-    (b"h\x05.", "damaged near byte"),
-    (b"a.", "more off its stack"),
-    (b"0.", "instruction POP"),
-    (b".", "more off its stack"),
-    (b"", "damaged"),
-    (b"\x00\xff", "damaged"),
-    (b"PK\x03\x04", "damaged|instruction"),
-    (b"I1\n", "damaged"),
-])
+@pytest.mark.parametrize(
+    "data, match",
+    [
+        (b"cos\nsystem\n.", r"asks for os\.system.*could run code"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"asks for os\.system"),
+        (b"(S'true'\nios\nsystem\n.", "instruction (STRING|INST)"),
+        (b"\x80\x02Pthing\n.", "instruction PERSID|damaged"),
+        (b"\x82\x01.", "instruction EXT1"),
+        (b"cnumpy\nndarray\n(I9\ntR.", "numpy.ndarray in a way"),
+        (b"cnumpy\nndarray\n)\x81.", "instruction NEWOBJ"),
+        (b"cnumpy.core.multiarray\n_reconstruct\n(I0\ntR.", "array of a class of its own"),
+        (b"c_codecs\nencode\n(Vabc\nVrot13\ntR.", "_codecs.encode in a way"),
+        (b"\x8c\x02os\x8c\x06systemR.", "calls something that is not the name"),
+        (b"]}b.", "sets the inside"),
+        (b"}(I1\nI2\nI3\nu.", "dict with keys"),
+        (b"}()I2\nu.", "dict with keys"),
+        (b"}I1\na.", "no list"),
+        (b"h\x05.", "damaged near byte"),
+        (b"a.", "more off its stack"),
+        (b"0.", "instruction POP"),
+        (b".", "more off its stack"),
+        (b"", "damaged"),
+        (b"\x00\xff", "damaged"),
+        (b"PK\x03\x04", "damaged|instruction"),
+        (b"I1\n", "damaged"),
+    ],
+)
 def test_malformed_and_malicious_pickles(data, match):
     with pytest.raises(InputError, match=match):
         read_pickle(data)
@@ -316,12 +369,17 @@ def test_a_pickle_that_is_too_large_is_not_read():
 
 # Templates
 
+
 def template(frames: int = 3, k: int = 21, **changes) -> dict:
     g = torch.Generator().manual_seed(1)
     rotation = rotation_matrix(*(10 * torch.randn(3, frames, generator=g))).numpy()
     motion = [
-        {"scale": np.full((1, 1), 1.2, np.float32), "R": rotation[i:i + 1].transpose(0, 2, 1).copy().transpose(0, 2, 1),
-         "exp": np.full((1, k, 3), 0.01 * i, np.float32), "t": np.array([[0.1, 0.2, 0.3]], np.float32)}
+        {
+            "scale": np.full((1, 1), 1.2, np.float32),
+            "R": rotation[i : i + 1].transpose(0, 2, 1).copy().transpose(0, 2, 1),
+            "exp": np.full((1, k, 3), 0.01 * i, np.float32),
+            "t": np.array([[0.1, 0.2, 0.3]], np.float32),
+        }
         for i in range(frames)
     ]
     return {"n_frames": frames, "output_fps": 20, "motion": motion, **changes}
@@ -356,18 +414,21 @@ def test_older_and_newer_templates(tmp_path):
     assert (found.canonical == 1).all() and torch.equal(found.motion.rotation[0], torch.from_numpy(newer["motion"][0]["R"][0]))
 
 
-@pytest.mark.parametrize("change, match", [
-    ({"motion": []}, "no list 'motion'"),
-    ({"motion": [1]}, "no list 'motion'"),
-    ({"n_frames": 7}, "has 3 frames and says"),
-    ({"output_fps": "fast"}, "output_fps is no number"),
-    ({"output_fps": 0}, "frame rate is 0"),
-    ({"motion": template(1)["motion"] + template(1, 20)["motion"], "n_frames": 2}, "exp of frame 1 has 60 numbers"),
-    ({"motion": [{"exp": np.ones((1, 21, 3))}], "n_frames": 1}, "Frame 0 has no array R or R_d"),
-    ({"motion": [template(1)["motion"][0] | {"R": np.ones((1, 3, 3))}], "n_frames": 1}, "rotations are none"),
-    ({"motion": [template(1)["motion"][0] | {"t": np.full((1, 3), np.nan)}], "n_frames": 1}, "not finite"),
-    ({"motion": [template(1)["motion"][0] | {"t": np.ones((1, 2))}], "n_frames": 1}, "array t of frame 0 has 2 numbers"),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"motion": []}, "no list 'motion'"),
+        ({"motion": [1]}, "no list 'motion'"),
+        ({"n_frames": 7}, "has 3 frames and says"),
+        ({"output_fps": "fast"}, "output_fps is no number"),
+        ({"output_fps": 0}, "frame rate is 0"),
+        ({"motion": template(1)["motion"] + template(1, 20)["motion"], "n_frames": 2}, "exp of frame 1 has 60 numbers"),
+        ({"motion": [{"exp": np.ones((1, 21, 3))}], "n_frames": 1}, "Frame 0 has no array R or R_d"),
+        ({"motion": [template(1)["motion"][0] | {"R": np.ones((1, 3, 3))}], "n_frames": 1}, "rotations are none"),
+        ({"motion": [template(1)["motion"][0] | {"t": np.full((1, 3), np.nan)}], "n_frames": 1}, "not finite"),
+        ({"motion": [template(1)["motion"][0] | {"t": np.ones((1, 2))}], "n_frames": 1}, "array t of frame 0 has 2 numbers"),
+    ],
+)
 def test_refused_templates(tmp_path, change, match):
     path = write_template(tmp_path / "t.pkl", template(**change))
     with pytest.raises(InputError, match=match) as error:
@@ -389,11 +450,16 @@ def test_the_command_refuses_in_a_sentence(tmp_path, capsys):
 def test_liveportraits_own_templates(tmp_path, name, frames, fps):
     if not (TEMPLATES / f"{name}.pkl").is_file():
         pytest.skip(f"{TEMPLATES} is not on this machine")
-    program = ("import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
-               "runpy.run_module('realportrait_core.motion_file', run_name='__main__')")
+    program = (
+        "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+        "runpy.run_module('realportrait_core.motion_file', run_name='__main__')"
+    )
     out = tmp_path / "out.safetensors"
-    done = subprocess.run([sys.executable, "-c", program, str(ROOT), "convert", str(TEMPLATES / f"{name}.pkl"), str(out)],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT), "convert", str(TEMPLATES / f"{name}.pkl"), str(out)],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     found = load_motion(out)
     assert len(found) == frames and found.fps == fps and found.motion.expression.shape[1] == 21

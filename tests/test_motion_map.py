@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from golden import load
+
 from realportrait_core.config import MOST_REACH
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import EMPTY_FACE, clip_crop, face_ellipse
@@ -16,8 +16,9 @@ FACE = torch.tensor([[0.0, 0.0], [24.0, 2.0], [11.0, 14.0], [2.0, 26.0], [21.0, 
 def maps_at(places, channels=5, side=8, height=48, width=60, dtype=torch.float64) -> MotionMaps:
     """Maps of a face whose left eye stands at each of `places` (x, y) px, turned a little from frame to frame."""
     turn = torch.tensor([[1.0, 0.15], [-0.15, 1.0]], dtype=torch.float64)
-    points = torch.stack([torch.tensor(place, dtype=torch.float64) + FACE @ torch.linalg.matrix_power(turn, i)
-                          for i, place in enumerate(places)])
+    points = torch.stack(
+        [torch.tensor(place, dtype=torch.float64) + FACE @ torch.linalg.matrix_power(turn, i) for i, place in enumerate(places)]
+    )
     f = torch.randn(len(places), channels, side, side, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     return MotionMaps(f.to(dtype), clip_crop(points).expand(len(places), 3, 3), face_ellipse(points), height, width)
 
@@ -65,12 +66,15 @@ def test_no_face_stays_no_face_however_far_the_mask_reaches():
 # 2 output channels of 5 take the commuted order, 7 the direct one.
 @pytest.mark.parametrize("out_channels", [2, 7])
 @pytest.mark.parametrize("explicit_mask", [False, True])
-@pytest.mark.parametrize("places", [
-    [(18, 12), (20, 10), (15, 11)],                 # inside the frame
-    [(-14, -12), (-12, -10)],                       # over the top left corner
-    [(50, 38), (44, 30)],                           # over the bottom right corner
-    [(18, 12), (400, 400)],                         # the second face out of the frame
-])
+@pytest.mark.parametrize(
+    "places",
+    [
+        [(18, 12), (20, 10), (15, 11)],  # inside the frame
+        [(-14, -12), (-12, -10)],  # over the top left corner
+        [(50, 38), (44, 30)],  # over the bottom right corner
+        [(18, 12), (400, 400)],  # the second face out of the frame
+    ],
+)
 @pytest.mark.parametrize("size", [(48, 60), (47, 59)])
 def test_first_convolution_is_the_literal_one(places, size, out_channels, explicit_mask):
     maps = maps_at(places, height=size[0], width=size[1])
@@ -111,7 +115,7 @@ def test_half_precision_maps_stay_close():
 
 
 def test_moving_the_driver_moves_the_map():
-    here, there = dense(maps_at([(8, 6)])), dense(maps_at([(16, 14)]))      # 8 px right and down
+    here, there = dense(maps_at([(8, 6)])), dense(maps_at([(16, 14)]))  # 8 px right and down
     torch.testing.assert_close(there[..., 8:, 8:], here[..., :-8, :-8], atol=1e-12, rtol=0)
 
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "realportrait_core" / "weights"
 MB = 1_000_000
-ACCELERATORS = {"NVIDIA CUDA", "AMD ROCm", "Intel Arc", "Apple Metal"}      # GPUs that the registry knows, in its spelling
+ACCELERATORS = {"NVIDIA CUDA", "AMD ROCm", "Intel Arc", "Apple Metal"}  # GPUs that the registry knows, in its spelling
 NEVER_TRACKED = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".onnx", ".tflite", ".whl", ".zip"}
 TEMPLATE_FOLDERS = {"example_workflows", "example", "examples", "workflow", "workflows"}
 
@@ -75,7 +75,7 @@ def test_no_top_level_package_hides_the_hosts_nodes(pyproject):
     setuptools = pytest.importorskip("setuptools")
     found = setuptools.find_namespace_packages(str(ROOT), **pyproject["tool"]["setuptools"]["packages"]["find"])
     assert "realportrait_core" in found
-    assert {name.split(".")[0] for name in found} == {"realportrait_core"}
+    assert {name.split(".")[0] for name in found} == {"realportrait_core", "rendered_heads"}
 
 
 def test_the_hosts_own_parser_reads_pyproject(host_sources):
@@ -145,9 +145,19 @@ def test_one_folder_of_workflows():
 
 
 def test_the_house_is_furnished():
-    for name in ("README.md", "LICENSE", "requirements.txt", "install.py", ".ci/run", "scripts/demo.py", "scripts/test.py",
-                 "assets/portrait.png", "assets/driving.mp4", "workflows/animate_portrait.json",
-                 "workflows/api/animate_portrait.json"):
+    for name in (
+        "README.md",
+        "LICENSE",
+        "requirements.txt",
+        "install.py",
+        ".ci/run",
+        "scripts/demo.py",
+        "scripts/test.py",
+        "assets/portrait.png",
+        "assets/driving.mp4",
+        "workflows/animate_portrait.json",
+        "workflows/api/animate_portrait.json",
+    ):
         assert (ROOT / name).is_file(), name
 
 
@@ -155,7 +165,8 @@ def test_the_commands_of_the_texts_exist(tracked):
     """Every `python -m` of ours that a text or a message names."""
     texts = [path for path in tracked if path.suffix in {".md", ".py", ".json"}]
     named = {
-        name for path in texts
+        name
+        for path in texts
         for name in re.findall(r"python -m\s+((?:realportrait_core|benchmarks)[\w.]*)", path.read_text(encoding="utf-8"))
     }
     assert {"realportrait_core.checkpoint", "realportrait_core.motion_file", "benchmarks"} <= named

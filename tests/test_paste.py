@@ -75,9 +75,9 @@ def test_the_soft_edge():
     columns = mask[0, 150]
     inside = columns.nonzero()[:, 0]
     assert len(inside) == pytest.approx(300, abs=1) and (mask[0, 0] == columns).all() and (mask[0, -1] == columns).all()
-    ramp = columns[inside[0]:inside[0] + 31]
+    ramp = columns[inside[0] : inside[0] + 31]
     assert (ramp.diff() >= 0).all() and ramp[0] < 0.01 and ramp[15] == pytest.approx(0.5, abs=0.06) and ramp[30] == 1
-    corner = motion_of(FACE - 50, 300, 500, 128, "whole")               # pressed into the left border
+    corner = motion_of(FACE - 50, 300, 500, 128, "whole")  # pressed into the left border
     assert (pasted(picture, torch.ones(1, 128, 128, 3), corner)[1][0, :, 0] == 1).all()
 
 
@@ -90,10 +90,18 @@ def test_enlarged_frames_lie_on_the_same_square():
     assert (small[0] - large[0]).abs().max() < 5e-3 and torch.allclose(small[1], large[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("pictures, frames, length, total", [
-    (1, 5, "longest", 5), (1, 5, "shortest", 5), (5, 1, "longest", 5), (3, 5, "longest", 5), (3, 5, "shortest", 3),
-    (20, 5, "longest", 20), (1, 1, "shortest", 1),
-])
+@pytest.mark.parametrize(
+    "pictures, frames, length, total",
+    [
+        (1, 5, "longest", 5),
+        (1, 5, "shortest", 5),
+        (5, 1, "longest", 5),
+        (3, 5, "longest", 5),
+        (3, 5, "shortest", 3),
+        (20, 5, "longest", 20),
+        (1, 1, "shortest", 1),
+    ],
+)
 def test_lengths(pictures, frames, length, total):
     assert frames_out([pictures, frames], length) == total
     motion = motion_of(FACE + 20, 200, 260, 64, "auto")
@@ -103,7 +111,7 @@ def test_lengths(pictures, frames, length, total):
     assert len(out) == total and len(mask) == 1 and ticks[-1] == (total, total)
     for i in {0, total // 2, total - 1}:
         alone, _ = pasted(under[min(i, pictures - 1)][None], over[min(i, frames - 1)][None], motion)
-        assert (out[i] - alone[0]).abs().max() < 1e-6                   # of 0 to 1: a last digit may depend on the batch
+        assert (out[i] - alone[0]).abs().max() < 1e-6  # of 0 to 1: a last digit may depend on the batch
 
 
 def test_two_faces_of_one_picture():
@@ -130,10 +138,10 @@ def test_masks():
     out, shown = pasted(picture, frames, motion, mask=half)
     assert torch.equal(shown, edge * half) and torch.equal(out[:, :, 130:], picture.expand(3, -1, -1, -1)[:, :, 130:])
     square = torch.zeros(1, 100, 100)
-    square[..., :50] = 1                                        # the left half of the animated square
+    square[..., :50] = 1  # the left half of the animated square
     middle = (-0.5 - float(motion.portrait_to_frame[0, 2]) + 32) / float(motion.portrait_to_frame[0, 0])
     shown = pasted(picture, frames, motion, mask=square)[1]
-    assert not shown[..., int(middle) + 3:].any() and torch.allclose(shown[..., :int(middle) - 3], edge[..., :int(middle) - 3])
+    assert not shown[..., int(middle) + 3 :].any() and torch.allclose(shown[..., : int(middle) - 3], edge[..., : int(middle) - 3])
     moving = torch.rand(2, 200, 260)
     out, shown = pasted(picture, frames, motion, mask=moving)
     assert len(shown) == 3 and torch.equal(shown[2], edge[0] * moving[1])

@@ -2,21 +2,21 @@
 
 import pytest
 import torch
+from test_train import TOY
+from test_turn import topology  # noqa: F401, a fixture
 
-from realportrait_core.train.motion import Standardised, feature_weight, storable
-from realportrait_core.train.photo_faces import PhotoSet, draw_turned, turned_terms, turned_weight
+from realportrait_core.train.mini.motion import Standardised, feature_weight, storable
+from realportrait_core.train.mini.photo_faces import PhotoSet, draw_turned, turned_terms, turned_weight
 from realportrait_core.turn.dataset import Photos
 from realportrait_core.turn.keypoints import KNOWN, NUM_KP, seen_keypoints
 from realportrait_core.turn.sampling import pixels
 from realportrait_core.turn.topology import Topology
 from realportrait_core.vid2vid.keypoints import angle_between
 from realportrait_core.vid2vid.motion import MotionExtractor, pose_from_raw
-from test_train import TOY
-from test_turn import topology              # noqa: F401, a fixture
 
-SIDE, SIZE = 128, 64        # px of photos and crops
-PIXEL = 2 / SIZE            # of the crop
-EYE = (3.2, 2.7)            # cm of the canonical face
+SIDE, SIZE = 128, 64  # px of photos and crops
+PIXEL = 2 / SIZE  # of the crop
+EYE = (3.2, 2.7)  # cm of the canonical face
 
 
 def with_irises(topology: Topology) -> torch.Tensor:
@@ -51,11 +51,11 @@ def test_the_crop_shows_a_keypoint_where_it_is_said_to_be(topology):
     images, places, _ = draw_turned(photo_set, torch.arange(len(photo_set.photos)), SIZE)
     assert images.shape == (44, 3, SIZE, SIZE) and places.shape == (44, NUM_KP, 2)
     seen = middle(images)
-    irises = (seen[:4, None] - places[:4, (22, 23)]).norm(dim=-1)       # in a mirror an iris is at the other one's place
+    irises = (seen[:4, None] - places[:4, (22, 23)]).norm(dim=-1)  # in a mirror an iris is at the other one's place
     assert irises.amin(1).max() < PIXEL
     named = torch.tensor([1, 3, 10, 15, 16] * 4).repeat_interleave(2)
     apart = (seen[4:] - places[torch.arange(4, 44), named]).norm(dim=-1)
-    for k in named.unique():                            # the other keypoints are not symmetrical: those of unmirrored photos
+    for k in named.unique():  # the other keypoints are not symmetrical: those of unmirrored photos
         assert apart[named == k].sort().values[1] < PIXEL
 
 
@@ -70,11 +70,11 @@ def test_the_turn_is_that_of_the_seen_head(topology):
     at_rest = seen_keypoints(mesh[None])[0][0, known]
     at_rest = at_rest - at_rest.mean(0)
     seen = places[:, known] - places[:, known].mean(1, keepdim=True)
-    camera = torch.linalg.lstsq(at_rest.expand(len(seen), -1, -1), seen).solution       # (2 N, 3, 2)
+    camera = torch.linalg.lstsq(at_rest.expand(len(seen), -1, -1), seen).solution  # (2 N, 3, 2)
     x, y = camera.unbind(-1)
     z = torch.linalg.cross(x, y)
     u, _, vt = torch.linalg.svd(torch.stack([x, y, z / z.norm(dim=-1, keepdim=True) * x.norm(dim=-1, keepdim=True)], -1))
-    rotation = u @ vt                                                                   # row vectors
+    rotation = u @ vt  # row vectors
     rigid = angle_between(rotation[::2] @ turned, rotation[1::2])
     unmoved = angle_between(rotation[::2], rotation[1::2])
     backwards = angle_between(rotation[::2] @ turned.mT, rotation[1::2])

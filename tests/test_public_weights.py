@@ -15,8 +15,17 @@ import pytest
 import torch
 from golden import find, load, state
 from public import NAMES, STITCHING, TINY, public_states, stitching_groups, write_kijai, write_originals
+from safetensors.torch import save_file
+
 from realportrait_core.checkpoint import (
-    LICENCE_KEY, METADATA_KEY, VID2VID_PARTS, bundle_metadata, read_header, read_safetensors, save, sniff,
+    LICENCE_KEY,
+    METADATA_KEY,
+    VID2VID_PARTS,
+    bundle_metadata,
+    read_header,
+    read_safetensors,
+    save,
+    sniff,
 )
 from realportrait_core.checkpoint.__main__ import main
 from realportrait_core.config import MINI, PAPER, Config, DiTConfig, Vid2VidConfig
@@ -30,15 +39,23 @@ from realportrait_core.licences import BUNDLED, BUNDLED_LICENCE, LIVEPORTRAIT, O
 from realportrait_core.train.stage import start as start_training
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import (
-    SIZES, Shapes, fuse_spectral_norm, load_stitching, load_vid2vid, stitching_networks, stitching_part,
-    vid2vid_config_from_state, vid2vid_files,
+    SIZES,
+    Shapes,
+    fuse_spectral_norm,
+    load_stitching,
+    load_vid2vid,
+    stitching_networks,
+    stitching_part,
+    vid2vid_config_from_state,
+    vid2vid_files,
 )
-from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
-PUBLIC = replace(TINY, crop_size=256)           # a public file says nothing of the crop
-PARAMETERS = {                                  # of the published networks
-    "appearance_feature_extractor": 836_224, "motion_extractor": 28_118_728, "warping_module": 45_529_829,
+PUBLIC = replace(TINY, crop_size=256)  # a public file says nothing of the crop
+PARAMETERS = {  # of the published networks
+    "appearance_feature_extractor": 836_224,
+    "motion_extractor": 28_118_728,
+    "warping_module": 45_529_829,
     "spade_generator": 55_365_388,
 }
 
@@ -71,6 +88,7 @@ def originals(tiny, tmp_path) -> Path:
 
 # LivePortrait: the published keys and shapes
 
+
 @pytest.fixture(scope="module")
 def published() -> dict[str, dict[str, torch.Tensor]]:
     """Every network at its full size, on the meta device."""
@@ -98,10 +116,19 @@ def test_published_networks_are_recognised_and_measured_at_full_size(published, 
     assert counts == PARAMETERS
 
 
-@pytest.mark.parametrize("changes", [
-    dict(num_kp=15), dict(num_kp=20), dict(num_kp=21), dict(reshape_depth=2), dict(dense_blocks=3, dense_max=16),
-    dict(upscale=1), dict(upscale=2), dict(appearance_resblocks=2),
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(num_kp=15),
+        dict(num_kp=20),
+        dict(num_kp=21),
+        dict(reshape_depth=2),
+        dict(dense_blocks=3, dense_max=16),
+        dict(upscale=1),
+        dict(upscale=2),
+        dict(appearance_resblocks=2),
+    ],
+)
 def test_variants_are_converted_with_their_own_sizes(tmp_path, changes):
     cfg = replace(PUBLIC, **changes)
     write_originals(tmp_path / "in", model_of(cfg))
@@ -113,6 +140,7 @@ def test_variants_are_converted_with_their_own_sizes(tmp_path, changes):
 
 # LivePortrait: containers
 
+
 def test_originals_and_safetensors_conversions_become_the_same_bundle(tiny, originals, tmp_path, caplog):
     write_kijai(tmp_path / "kijai", tiny)
     said = "\n".join(liveportrait.convert([originals], tmp_path / "a.safetensors"))
@@ -121,7 +149,7 @@ def test_originals_and_safetensors_conversions_become_the_same_bundle(tiny, orig
     assert all(name in said for name in (*NAMES.values(), STITCHING, "stitching and retargeting", LIVEPORTRAIT))
     bundle, direct = load_vid2vid(tmp_path / "a.safetensors"), load_vid2vid(tmp_path / "kijai")
     assert bundle.cfg == PUBLIC and equal(bundle, direct)
-    assert "not used" not in caplog.text                # the stitching inside is no surprise to the loader
+    assert "not used" not in caplog.text  # the stitching inside is no surprise to the loader
     lone, inside = (load_stitching(tmp_path / name) for name in (f"kijai/{STITCHING}.safetensors", "a.safetensors"))
     assert all(equal(lone[name], inside[name]) for name in ("stitching", "lip", "eye"))
 
@@ -170,7 +198,7 @@ def test_networks_are_known_by_their_keys_and_not_by_their_names(originals, tmp_
     renamed = tmp_path / "renamed"
     renamed.mkdir()
     for i, path in enumerate(sorted(originals.rglob("*.pth"))):
-        (renamed / f"{i}.safetensors").write_bytes(path.read_bytes())           # not even the ending is true
+        (renamed / f"{i}.safetensors").write_bytes(path.read_bytes())  # not even the ending is true
     (renamed / "landmark.onnx").write_bytes(b"no weights of ours")
     (renamed / "notes.pth").write_bytes(b"damaged")
     liveportrait.convert([renamed], tmp_path / "out.safetensors")
@@ -201,6 +229,7 @@ def test_published_generator_survives_the_conversion(tmp_path):
 
 # LivePortrait: refusals
 
+
 class Trap:
     """Runs code when it is unpickled without restrictions."""
 
@@ -224,20 +253,33 @@ def damaged(path: Path, write) -> None:
     write(path)
 
 
-@pytest.mark.parametrize("write, message", [
-    (lambda p: p.unlink(), "There is no weight file at"),
-    (lambda p: p.write_bytes(p.read_bytes()[:3000]), "was not opened: it is damaged"),
-    (lambda p: p.write_bytes(b""), "is not a safetensors file"),
-    (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "Git LFS pointer"),
-    (lambda p: p.write_text("<html>401</html>"), "web page"),
-    (lambda p: torch.save({}, p), "holds no tensors"),
-    (lambda p: torch.save({"epoch": 3, "name": "x"}, p), "holds no tensors"),
-    (lambda p: torch.save({"detector.fc_kp.weight": torch.tensor([1.0, float("nan")])}, p), "1 of 2 values of detector.fc_kp"),
-    (lambda p: torch.save({"input_blocks.0.0.weight": torch.ones(1)}, p), "looks like a Stable Diffusion UNet, not like"),
-    (lambda p: torch.save({"kp_detector": {"a": torch.ones(1)}, "generator": {
-        "resblocks_3d.3dr0.conv1.weight": torch.ones(1), "dense_motion_network.mask.weight": torch.ones(1)}}, p),
-     "unofficial face-vid2vid"),
-])
+@pytest.mark.parametrize(
+    "write, message",
+    [
+        (lambda p: p.unlink(), "There is no weight file at"),
+        (lambda p: p.write_bytes(p.read_bytes()[:3000]), "was not opened: it is damaged"),
+        (lambda p: p.write_bytes(b""), "is not a safetensors file"),
+        (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "Git LFS pointer"),
+        (lambda p: p.write_text("<html>401</html>"), "web page"),
+        (lambda p: torch.save({}, p), "holds no tensors"),
+        (lambda p: torch.save({"epoch": 3, "name": "x"}, p), "holds no tensors"),
+        (lambda p: torch.save({"detector.fc_kp.weight": torch.tensor([1.0, float("nan")])}, p), "1 of 2 values of detector.fc_kp"),
+        (lambda p: torch.save({"input_blocks.0.0.weight": torch.ones(1)}, p), "looks like a Stable Diffusion UNet, not like"),
+        (
+            lambda p: torch.save(
+                {
+                    "kp_detector": {"a": torch.ones(1)},
+                    "generator": {
+                        "resblocks_3d.3dr0.conv1.weight": torch.ones(1),
+                        "dense_motion_network.mask.weight": torch.ones(1),
+                    },
+                },
+                p,
+            ),
+            "unofficial face-vid2vid",
+        ),
+    ],
+)
 def test_bad_files_are_named(tmp_path, write, message):
     path = tmp_path / "motion_extractor.pth"
     damaged(path, write)
@@ -388,9 +430,7 @@ def test_a_start_at_full_size(prefix):
 
 # Open-Sora: the command, on a small backbone
 
-SMALL = DiTConfig(
-    hidden=48, depth=4, heads=4, control_depth=2, input_sq_size=128, motion_channels=6, motion_widths=(8, 8),
-)
+SMALL = DiTConfig(hidden=48, depth=4, heads=4, control_depth=2, input_sq_size=128, motion_channels=6, motion_widths=(8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -444,13 +484,21 @@ def test_a_start_file_holds_the_backbone_and_says_what_became_of_it(backbone, pu
     assert len(zero) == 6 and not any(weights[key].any() for key in zero)
     assert all(weights[f"motion_net.{i}.weight"].std() > 0.01 for i in (0, 2, 4))
     for line in (
-        "kept as they are", "blocks.0-3.attn_temp.qkv.weight", "controlnet.0-1.copied_block.mlp.fc1.bias",
-        "controlnet.0.before_proj.weight", "controlnet.0-1.after_proj.bias", "motion_net.4.weight", "y_embedder.y_embedding",
-        "blocks.0-3.cross_attn.proj.weight", "rope.freqs", "qk_norm_legacy: True", OPEN_SORA,
+        "kept as they are",
+        "blocks.0-3.attn_temp.qkv.weight",
+        "controlnet.0-1.copied_block.mlp.fc1.bias",
+        "controlnet.0.before_proj.weight",
+        "controlnet.0-1.after_proj.bias",
+        "motion_net.4.weight",
+        "y_embedder.y_embedding",
+        "blocks.0-3.cross_attn.proj.weight",
+        "rope.freqs",
+        "qk_norm_legacy: True",
+        OPEN_SORA,
     ):
         assert line in said, line
     assert load_dit(out).cfg == SMALL
-    assert start_training(Config(dit=SMALL), out).cfg == SMALL          # what `train frames --init` does with it
+    assert start_training(Config(dit=SMALL), out).cfg == SMALL  # what `train frames --init` does with it
 
 
 def test_a_start_computes_what_the_public_backbone_does(published_file, tmp_path):
@@ -472,7 +520,7 @@ def test_sharded_files_are_read_by_folder_or_index(backbone, published_file, tmp
     opensora.convert(published_file, tmp_path / "whole.safetensors", SMALL)
     for i, source in enumerate((index, index.parent)):
         opensora.convert(source, tmp_path / f"{i}.safetensors", SMALL)
-        assert same_file(tmp_path / f"{i}.safetensors", tmp_path / "whole.safetensors")        # the random part too
+        assert same_file(tmp_path / f"{i}.safetensors", tmp_path / "whole.safetensors")  # the random part too
 
 
 def test_unknown_tensors_are_named_and_left_out(backbone, tmp_path):
@@ -527,6 +575,7 @@ def test_what_is_no_start_is_refused(backbone, published_file, tmp_path):
 
 # What a file is
 
+
 def inspected(capsys, *paths: Path) -> tuple[int, str]:
     status = main(["inspect", *map(str, paths)])
     return status, capsys.readouterr().out
@@ -541,7 +590,8 @@ FOREIGN = {
     "a text encoder": ["text_model.embeddings.token_embedding.weight"],
     "a transformer of Open-Sora 1.0 or 1.2": ["spatial_blocks.0.attn.qkv.weight"],
     "the generator of the unofficial face-vid2vid": [
-        "generator.resblocks_3d.3dr0.conv1.weight", "generator.dense_motion_network.mask.weight",
+        "generator.resblocks_3d.3dr0.conv1.weight",
+        "generator.dense_motion_network.mask.weight",
     ],
     "something that RealPortrait does not recognise": ["head.weight"],
 }
@@ -563,8 +613,11 @@ def test_inspect_measures_liveportraits_files(capsys, tiny, tmp_path):
         path = tmp_path / "kijai" / f"{name}.safetensors"
         status, said = inspected(capsys, path)
         assert status == 0 and "loads as      Face Vid2vid" in said and "beside it" in said and LIVEPORTRAIT in said
-        stored = sum(value.numel() for key, value in public_states(tiny)[part].items()
-                     if not key.endswith(("running_mean", "running_var", "num_batches_tracked", "weight_u", "weight_v")))
+        stored = sum(
+            value.numel()
+            for key, value in public_states(tiny)[part].items()
+            if not key.endswith(("running_mean", "running_var", "num_batches_tracked", "weight_u", "weight_v"))
+        )
         assert f"parameters    {stored:,}" in said
     _, said = inspected(capsys, tmp_path / "kijai" / "warping_module.safetensors")
     assert "num_kp 5, reshape_channel 4, reshape_depth 3" in said
@@ -615,8 +668,11 @@ def test_inspect_names_the_node_of_the_bundled_weights(capsys):
 def test_inspect_goes_on_after_a_file_that_cannot_be_read(capsys, caplog, published_file, tmp_path):
     whole = published_file.read_bytes()
     bad = {
-        "cut short": whole[:-100], "Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
-        "web page": b"<!DOCTYPE html>", "GGUF": b"GGUF\3\0\0\0" + bytes(99), "JSON text": b'{"weight_map": {}}',
+        "cut short": whole[:-100],
+        "Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        "web page": b"<!DOCTYPE html>",
+        "GGUF": b"GGUF\3\0\0\0" + bytes(99),
+        "JSON text": b'{"weight_map": {}}',
     }
     for what, content in bad.items():
         (tmp_path / f"{what}.safetensors").write_bytes(content)
@@ -660,7 +716,7 @@ def test_the_command_runs_as_it_is_written(published_file, tmp_path):
     done = run("inspect", published_file)
     assert done.returncode == 0 and "STDiT2: 4 blocks of width 48" in done.stdout, done.stderr
     done = run("convert", "opensora", published_file, tmp_path / "start.safetensors")
-    assert done.returncode == 1 and "not the STDiT2 that the paper starts from" in done.stderr      # it is a small one
+    assert done.returncode == 1 and "not the STDiT2 that the paper starts from" in done.stderr  # it is a small one
 
 
 def test_shared_memory_in_a_pth_is_no_obstacle(tmp_path):
@@ -672,6 +728,7 @@ def test_shared_memory_in_a_pth_is_no_obstacle(tmp_path):
 
 
 # Licences
+
 
 def test_every_file_has_a_line_about_its_licence(tiny, originals, tmp_path):
     for path in BUNDLED.rglob("*.safetensors"):

@@ -11,30 +11,32 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yunet
+from test_turn import made_up_face
 from torch import nn
 
-import yunet
-from realportrait_core.config import ConditionerConfig, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.checkpoint import read_safetensors, save
+from realportrait_core.config import ConditionerConfig, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import rescale
 from realportrait_core.face.detect import FaceDetector
-from realportrait_core.train import __main__ as command
-from realportrait_core.train import loop, prepare, recipe
+from realportrait_core.train import loop
 from realportrait_core.train.appearance import Appearance
-from realportrait_core.train.dit import from_scratch
 from realportrait_core.train.data.frozen import freeze_segment
-from realportrait_core.train.decoder import WIDTHS, train_decoder, widened
 from realportrait_core.train.data.sample import load_sample
+from realportrait_core.train.dit import from_scratch
 from realportrait_core.train.loop import Budget, fit, recalibrate
-from realportrait_core.train.motion import draw_faces, motion_terms, train_motion
+from realportrait_core.train.mini import __main__ as command
+from realportrait_core.train.mini import prepare, recipe
+from realportrait_core.train.mini.decoder import WIDTHS, train_decoder, widened
+from realportrait_core.train.mini.motion import draw_faces, motion_terms, train_motion
+from realportrait_core.train.mini.photo_faces import PhotoSet
+from realportrait_core.train.mini.photos import read_pictures
+from realportrait_core.train.mini.store import Store, jitter, open_store, to_unit
+from realportrait_core.train.mini.truth import NUM_KP, SURFACE, load_heads, pick
+from realportrait_core.train.mini.warp import fit_readout, near, scale_down, train_renderer
 from realportrait_core.train.muon import between_features, orthogonal
-from realportrait_core.train.photo_faces import PhotoSet
-from realportrait_core.train.photos import read_pictures
-from realportrait_core.train.store import Store, jitter, open_store, to_unit
-from realportrait_core.train.truth import NUM_KP, SURFACE, load_heads, pick
-from realportrait_core.train.warp import fit_readout, near, scale_down, train_renderer
 from realportrait_core.turn.dataset import read_photos
 from realportrait_core.vae import TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid
@@ -42,19 +44,43 @@ from realportrait_core.vid2vid.blocks import ConvNorm
 from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from realportrait_core.vid2vid.keypoints import angle_between, rotation_angles, rotation_matrix, transform
 from realportrait_core.vid2vid.motion import MotionExtractor, pose_from_raw
-from test_turn import made_up_face
 
 CLIPS = yunet.ROOT / "tests" / "data"
 NAMES = ("800000", "810000")
 TOY = Config(
     vid2vid=Vid2VidConfig(
-        crop_size=32, num_kp=NUM_KP, appearance_width=4, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
-        motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=1,
-        mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+        crop_size=32,
+        num_kp=NUM_KP,
+        appearance_width=4,
+        reshape_channel=4,
+        reshape_depth=2,
+        appearance_resblocks=1,
+        motion_depths=(1, 1, 1, 1),
+        motion_dims=(4, 8, 8, 16),
+        dense_width=4,
+        dense_max=16,
+        dense_blocks=2,
+        compress=1,
+        mask_kernel=3,
+        warped_channels=6,
+        generator_blocks=1,
+        generator_out=4,
+        spade_hidden=4,
+        upscale=1,
     ),
     dit=DiTConfig(
-        hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=256,
-        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), fps=12.5,
+        hidden=48,
+        depth=2,
+        heads=2,
+        control_depth=1,
+        learned_sigma=False,
+        qk_norm_legacy=False,
+        input_sq_size=256,
+        prediction="v",
+        clip_frames=4,
+        motion_channels=6,
+        motion_widths=(8, 8),
+        fps=12.5,
         conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 8, 8)),
     ),
     image_size=256,
@@ -116,16 +142,17 @@ def test_keypoints_of_the_truth_lie_on_the_rendered_head(crops):
     clips, frames, frame_to_unit = crops
     pose, _ = pick(heads, clips, frames, frame_to_unit)
     found = transform(pose)
-    torch.testing.assert_close(found, pose.scale[:, :, None] * (pose.canonical @ pose.rotation + pose.expression)
-                               + pose.translation[:, None])
+    torch.testing.assert_close(
+        found, pose.scale[:, :, None] * (pose.canonical @ pose.rotation + pose.expression) + pose.translation[:, None]
+    )
     for i, (clip, frame) in enumerate(zip(clips.tolist(), frames.tolist())):
         with np.load(CLIPS / f"{names[clip]}.npz") as file:
             pixels = torch.from_numpy(file["verts2d"][frame, list(SURFACE)].astype(np.float32)) - 0.5
             eyes = torch.from_numpy(file["eyes2d"][frame].astype(np.float32)) - 0.5
         expected = pixels @ frame_to_unit[i, :, :2].T + frame_to_unit[i, :, 2]
-        torch.testing.assert_close(found[i, :len(SURFACE), :2], expected, atol=2e-5, rtol=0)
-        near = found[i, len(SURFACE):, :2] - (eyes @ frame_to_unit[i, :, :2].T + frame_to_unit[i, :, 2]).repeat(2, 1)
-        assert near.norm(dim=-1).max() < 0.1            # iris and lid are within an eye's radius of its centre
+        torch.testing.assert_close(found[i, : len(SURFACE), :2], expected, atol=2e-5, rtol=0)
+        near = found[i, len(SURFACE) :, :2] - (eyes @ frame_to_unit[i, :, :2].T + frame_to_unit[i, :, 2]).repeat(2, 1)
+        assert near.norm(dim=-1).max() < 0.1  # iris and lid are within an eye's radius of its centre
 
 
 def test_depth_of_the_truth_is_that_of_the_head(crops):
@@ -133,7 +160,7 @@ def test_depth_of_the_truth_is_that_of_the_head(crops):
     heads, _ = load_heads(CLIPS)
     clips, frames, frame_to_unit = crops
     pose, everywhere = pick(heads, clips, frames, frame_to_unit)
-    torch.testing.assert_close(transform(pose)[:, :len(SURFACE), 2], everywhere[:, list(SURFACE), 2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(transform(pose)[:, : len(SURFACE), 2], everywhere[:, list(SURFACE), 2], atol=1e-5, rtol=0)
     nose, ears = 0, (75, 21)
     assert (everywhere[:, nose, 2] < everywhere[:, list(ears), 2].amin(1)).all()
 
@@ -183,12 +210,12 @@ def test_points_are_missing_where_there_is_no_face_and_a_stopped_run_goes_on(cac
     faces[1, 1] = 0
     np.save(tmp_path / "frames.npy", faces)
     begun = np.full((2, 2, 5, 2), np.inf, np.float32)
-    begun[0] = 7.0                                      # as if a run had been stopped after the first clip
+    begun[0] = 7.0  # as if a run had been stopped after the first clip
     np.save(tmp_path / "points.partial.npy", begun)
     points = prepare.find_points(tmp_path, FaceDetector(yunet.onnx()))
     assert (points[0] == 7).all() and np.isnan(points[1, 1]).all()
     truth = np.load(cache / "points.npy")[1, 0]
-    assert np.abs(points[1, 0] - truth).mean() < 10     # an eyeball's centre is not where the eye is seen
+    assert np.abs(points[1, 0] - truth).mean() < 10  # an eyeball's centre is not where the eye is seen
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.npy", "points.npy"]
 
 
@@ -243,7 +270,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(seconds, tmp_path):
     whole = run("whole.ckpt", None)
     with pytest.raises(Stopped):
         run("stopped.ckpt", 5)
-    torch.rand(100)                                     # the state of the random numbers comes with the checkpoint
+    torch.rand(100)  # the state of the random numbers comes with the checkpoint
     resumed = run("stopped.ckpt", None)
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert torch.load(tmp_path / "stopped.ckpt", weights_only=True)["step"] == 8
@@ -312,8 +339,16 @@ def test_motion_goes_on_from_given_weights_on_photos_too(cache, vid2vid, photo_f
     folder.mkdir()
     for name in ("frames.npy", "points.npy"):
         (folder / name).symlink_to(cache / name)
-    run = recipe.Run(tmp_path, folder, tmp_path / "out", tmp_path, start=tmp_path / "start.safetensors", photos=photo_folder,
-                     canonical=tmp_path / "face.obj", cfg=TOY)
+    run = recipe.Run(
+        tmp_path,
+        folder,
+        tmp_path / "out",
+        tmp_path,
+        start=tmp_path / "start.safetensors",
+        photos=photo_folder,
+        canonical=tmp_path / "face.obj",
+        cfg=TOY,
+    )
     recipe.motion(run, 2 / 60)
     assert "held out, photos" in caplog.text
     before, after = (load_vid2vid(path).state_dict() for path in (run.start, run.out / recipe.VID2VID_FILE))
@@ -359,8 +394,13 @@ def test_motion_is_taught_how_expressions_differ(store):
     _, truth = draw_faces(store, torch.nonzero(store.found), 4, 32, torch.device("cpu"))
 
     def taught(error: torch.Tensor) -> dict[str, float]:
-        raw = {"kp": truth.canonical.flatten(1), "exp": (truth.expression + error).flatten(1), "scale": truth.scale,
-               "t": truth.translation, **{angle: torch.zeros(4, 66) for angle in ("pitch", "yaw", "roll")}}
+        raw = {
+            "kp": truth.canonical.flatten(1),
+            "exp": (truth.expression + error).flatten(1),
+            "scale": truth.scale,
+            "t": truth.translation,
+            **{angle: torch.zeros(4, 66) for angle in ("pitch", "yaw", "roll")},
+        }
         return {name: part.item() for name, part in motion_terms(pose_from_raw(raw), truth, torch.ones(NUM_KP, 1))[1].items()}
 
     changes = [taught(0.1 * torch.tensor(signs)[:, None, None]) for signs in ((1.0, 1, 1, 1), (1.0, -1, 1, -1))]
@@ -370,7 +410,7 @@ def test_motion_is_taught_how_expressions_differ(store):
 
 def test_folded_motion_is_an_ordinary_extractor(store):
     """Standardising the features and folding that into the heads are one function."""
-    from realportrait_core.train.motion import Standardised
+    from realportrait_core.train.mini.motion import Standardised
 
     torch.manual_seed(0)
     model = Standardised(TOY.vid2vid, store.heads.canonical.mean(0)).train()
@@ -392,15 +432,26 @@ def test_the_renderer_trains(store, seconds, tmp_path):
         assert any(name.startswith(part) for name in moved)
     # With its M beside it, the state is that of a FaceVid2Vid.
     assert set(FaceVid2Vid(TOY.vid2vid).state_dict()) - set(start) == {
-        f"motion.{name}" for name in MotionExtractor(TOY.vid2vid).state_dict()}
+        f"motion.{name}" for name in MotionExtractor(TOY.vid2vid).state_dict()
+    }
 
 
 def test_a_renderer_goes_on_from_given_weights(store, seconds, tmp_path):
     """In bf16 too: each weight stays near where it was, where a start from scratch would be anywhere."""
     torch.manual_seed(1)
     given = FaceVid2Vid(TOY.vid2vid).state_dict()
-    model = train_renderer(store, TOY.vid2vid, tmp_path / "renderer.ckpt", 1 / 60, faces=2, drivers=2, holdout=1, lr=1e-5,
-                           precision=torch.bfloat16, start=given)
+    model = train_renderer(
+        store,
+        TOY.vid2vid,
+        tmp_path / "renderer.ckpt",
+        1 / 60,
+        faces=2,
+        drivers=2,
+        holdout=1,
+        lr=1e-5,
+        precision=torch.bfloat16,
+        start=given,
+    )
     matrices = {name: value for name, value in model.state_dict().items() if value.ndim > 1 and name in given}
     assert len(matrices) > 20 and any(not torch.equal(value, given[name]) for name, value in matrices.items())
     for name, value in matrices.items():
@@ -411,7 +462,7 @@ def test_a_readout_is_fitted_to_what_f_shows():
     torch.manual_seed(0)
     hidden, readout = (torch.nn.Conv2d(6, 12, 1).requires_grad_(False) for _ in range(2))
     f = torch.randn(3, 6, 8, 8)
-    pictures = torch.nn.functional.pixel_shuffle(hidden(f), 2)                          # (3, 3, 16, 16)
+    pictures = torch.nn.functional.pixel_shuffle(hidden(f), 2)  # (3, 3, 16, 16)
     large = pictures.repeat_interleave(2, 2).repeat_interleave(2, 3)
     fit_readout(readout, [(SimpleNamespace(out=f), SimpleNamespace(target=large))])
     torch.testing.assert_close(readout.weight, hidden.weight, atol=1e-4, rtol=1e-4)
@@ -451,11 +502,12 @@ def test_scaled_down_a_block_says_the_same(dims):
 
 
 def test_what_is_near_keypoints():
-    weight = near(torch.tensor([[[0.5, -0.25, 0.0], [-0.5, 0.75, 0.3]]]), 32)           # x, y, z
+    weight = near(torch.tensor([[[0.5, -0.25, 0.0], [-0.5, 0.75, 0.3]]]), 32)  # x, y, z
     assert weight.shape == (1, 1, 32, 32)
     rows, columns = torch.nonzero(weight[0, 0] > 0.85, as_tuple=True)
-    assert set(zip(rows.tolist(), columns.tolist())) == {(r, c) for r0, c0 in ((11, 23), (27, 7)) for r in (r0, r0 + 1)
-                                                         for c in (c0, c0 + 1)}
+    assert set(zip(rows.tolist(), columns.tolist())) == {
+        (r, c) for r0, c0 in ((11, 23), (27, 7)) for r in (r0, r0 + 1) for c in (c0, c0 + 1)
+    }
     assert weight[0, 0, 0, 0] < 1e-3
 
 
@@ -470,11 +522,11 @@ def test_a_widened_decoder_is_the_same_and_learns_with_its_new_channels(cache, t
     wide = widened(vae, (8, 16, 8, 8))
     with torch.inference_mode():
         latents = vae.encode(pictures)
-        torch.testing.assert_close(wide.encode(pictures), latents, atol=1e-6, rtol=1e-5)    # the padded layers sum in another order
+        torch.testing.assert_close(wide.encode(pictures), latents, atol=1e-6, rtol=1e-5)  # the padded layers sum in another order
         torch.testing.assert_close(wide.taesd_decoder(latents), vae.taesd_decoder(latents))
     wide.taesd_decoder(latents.clone()).square().mean().backward()
     last = wide.taesd_decoder[-1].weight.grad
-    assert last[:, 4:].abs().sum() > 0                                  # what the new channels say is of use at once
+    assert last[:, 4:].abs().sum() > 0  # what the new channels say is of use at once
 
     before = -10 * (vae.decode(latents.clone()) - pictures).square().mean().log10()
     trained = train_decoder(store, vae, TinyVAE((4, 4, 4, 4)), tmp_path / "d.ckpt", Budget(steps=30), batch=4, side=64, holdout=0)
@@ -498,12 +550,16 @@ def test_a_decoder_learns_what_pictures_look_like_on_photographs_too(cache, tmp_
     assert np.array_equal(read, photos)
     judge = Appearance(torch.device("cpu"), torch.float32, warmup=2)
     before = {name: value.clone() for name, value in widened(vae, WIDTHS).state_dict().items()}
-    trained = train_decoder(store, vae, None, tmp_path / "d.ckpt", Budget(steps=4), batch=4, side=64, holdout=0, photos=read,
-                            appearance=judge)
+    trained = train_decoder(
+        store, vae, None, tmp_path / "d.ckpt", Budget(steps=4), batch=4, side=64, holdout=0, photos=read, appearance=judge
+    )
     assert judge.steps == 4 and set(judge.balance.norms) == {"features", "adversarial"}
     state = trained.state_dict()
-    assert all(torch.equal(value, before[name]) == name.startswith(("taesd_encoder", "vae_")) for name, value in state.items()
-               if "bias" not in name)
+    assert all(
+        torch.equal(value, before[name]) == name.startswith(("taesd_encoder", "vae_"))
+        for name, value in state.items()
+        if "bias" not in name
+    )
     (tmp_path / "wide.png").write_bytes(cv2.imencode(".png", photos[0][:, :128])[1].tobytes())
     with pytest.raises(InputError, match="wide.png is 128x256 px; all must be square and of one size"):
         read_pictures(tmp_path)
@@ -517,7 +573,7 @@ def test_a_decoder_learns_what_pictures_look_like_on_photographs_too(cache, tmp_
 def test_export_writes_what_users_load(vid2vid, tmp_path):
     run = recipe.Run(CLIPS, tmp_path / "cache", tmp_path / "out", tmp_path, cfg=TOY)
     recipe.export(run)
-    assert not run.out.exists()                         # nothing is trained yet
+    assert not run.out.exists()  # nothing is trained yet
     state = vid2vid.state_dict()
     save(run.cache / "motion.safetensors", vid2vid.motion.state_dict(), {})
     save(run.cache / "renderer.safetensors", {name: state[name] for name in state if not name.startswith("motion.")}, {})
@@ -548,6 +604,7 @@ def test_the_whole_recipe_in_toy_size(cache, seconds, tmp_path, monkeypatch, cap
     monkeypatch.setattr(recipe, "HELD_OUT", 1)
     run = recipe.Run(data, folder, tmp_path / "out", tmp_path, cfg=replace(TOY, dit=replace(TOY.dit, clip_frames=3)))
     from realportrait_core.vae import save_vae
+
     save_vae(run.out / recipe.VAE_FILE, TinyVAE((4, 4, 4, 4)))
     recipe.mini(run, minutes=0.1 / 60)
     for name in NAMES:
@@ -569,7 +626,7 @@ def test_the_whole_recipe_in_toy_size(cache, seconds, tmp_path, monkeypatch, cap
 def test_steps_out_of_order_end_as_one_sentence(cache, tmp_path, caplog):
     options = ["--data", str(tmp_path), "--cache", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
     assert command.main(["motion", *options, "--minutes", "1"]) == 1
-    assert "realportrait_core.train prepare" in caplog.text
+    assert "realportrait_core.train.mini prepare" in caplog.text
     assert command.main(["prepare", *options]) == 1
     assert "holds no .mp4 clip" in caplog.text
     run = recipe.Run(tmp_path, cache, tmp_path / "out", tmp_path, cfg=TOY)

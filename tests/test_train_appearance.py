@@ -6,12 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from test_train_stages import TOY, sample
+
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError
 from realportrait_core.train.appearance import (
-    Appearance, Balance, Discriminator, blurred, feature_distance, relativistic_loss, views,
+    Appearance,
+    Balance,
+    Discriminator,
+    blurred,
+    feature_distance,
+    relativistic_loss,
+    views,
 )
 from realportrait_core.train.batch import draw, load, maps_of, read_index
 from realportrait_core.train.data.prepare import weights_fingerprint
@@ -23,11 +31,10 @@ from realportrait_core.train.student import CROP, chosen_crops, crops
 from realportrait_core.vae import TinyVAE, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import save_vid2vid
-from test_train_stages import TOY, sample
 
 CPU = torch.device("cpu")
 CLIPS = Stage((Shape(2, frames=4), Shape(4, frames=2, stride=3)), steps=6, lr=3e-3, warmup=2, average=0.9)
-LARGE = replace(TOY, dit=replace(TOY.dit, input_sq_size=128), image_size=128)       # a crop must fit into the latent
+LARGE = replace(TOY, dit=replace(TOY.dit, input_sq_size=128), image_size=128)  # a crop must fit into the latent
 
 
 def textured(count: int, seed: int) -> torch.Tensor:
@@ -108,10 +115,10 @@ def test_shares_are_of_the_main_gradient_whatever_the_scale():
     torch.manual_seed(0)
     picture, target = torch.rand(2, 3, 8, 8, requires_grad=True), torch.rand(2, 3, 8, 8)
     main = (picture - target).abs().mean()
-    alone, = torch.autograd.grad(main, picture, retain_graph=True)
+    (alone,) = torch.autograd.grad(main, picture, retain_graph=True)
     for scale in (1e-3, 1e3):
         loss = Balance()(picture, main, {"other": (0.5, scale * picture.square().sum())})
-        whole, = torch.autograd.grad(loss, picture, retain_graph=True)
+        (whole,) = torch.autograd.grad(loss, picture, retain_graph=True)
         assert float((whole - alone).norm() / alone.norm()) == pytest.approx(0.5, rel=1e-3)
         assert float(loss.detach()) == pytest.approx(float(main.detach()), rel=1e-5)
 
@@ -156,10 +163,10 @@ def test_crops_are_parts_of_their_frames():
     for b in range(3):
         y, x = corners[b].tolist()
         for k in range(2):
-            assert torch.equal(cut[b, k], clips[b, frames[b, k], :, y:y + 16, x:x + 16])
+            assert torch.equal(cut[b, k], clips[b, frames[b, k], :, y : y + 16, x : x + 16])
     wide = crops(clips, frames, corners, 16, 2)
     assert torch.equal(wide[..., 2:-2, 2:-2], cut)
-    assert torch.equal(wide[0, 0, :, 0, 2:-2], clips[0, 0, :, 0, :16])              # the border again, beyond the frame
+    assert torch.equal(wide[0, 0, :, 0, 2:-2], clips[0, 0, :, 0, :16])  # the border again, beyond the frame
     assert torch.equal(wide[1, 0, :, 0, 2:-2], clips[1, 2, :, 2, 8:24])
 
 
@@ -188,15 +195,19 @@ def test_a_student_is_trained_by_a_command(index, vid2vid, tmp_path):
     save_dit(files["init"], dit, torch.float32)
     save_vae(files["vae"], TinyVAE((4, 4, 4, 4)))
     told = StageRun(
-        index.paths[0].parent, files["vid2vid"], files["out"], "mini", files["init"], steps=3, device="cpu", vae=files["vae"])
+        index.paths[0].parent, files["vid2vid"], files["out"], "mini", files["init"], steps=3, device="cpu", vae=files["vae"]
+    )
     told = replace(told, batch=0.5)
     with pytest.raises(InputError, match="give the VAE with --vae"):
         run_stage(replace(told, vae=None), 4, cfg)
     run_stage(told, 4, cfg)
     student, before = load_dit(files["out"]), dit.state_dict()
     assert student.cfg == replace(dit.cfg, distilled_steps=4)
-    changed = {name.split(".")[name.startswith("conditioner.")] for name, value in student.state_dict().items()
-               if not torch.equal(value.half(), before[name].half())}                  # files are in fp16
+    changed = {
+        name.split(".")[name.startswith("conditioner.")]
+        for name, value in student.state_dict().items()
+        if not torch.equal(value.half(), before[name].half())
+    }  # files are in fp16
     assert {"blocks", "controlnet", "embedder", "reference_proj"} <= changed and not {"mapper", "draft"} & changed
     saved = torch.load(files["out"].with_suffix(".ckpt"), weights_only=True)
     assert saved["step"] == 3 and saved["beside"]["steps"] == 3
@@ -206,14 +217,16 @@ def test_a_student_is_trained_by_a_command(index, vid2vid, tmp_path):
 
 def test_samples_without_pictures_are_refused(index, vid2vid, tmp_path):
     for path in index.paths:
-        save_sample(tmp_path / "samples" / path.name, replace(load_sample(path), pictures=None),
-                    {"vid2vid": weights_fingerprint(vid2vid)})
+        save_sample(
+            tmp_path / "samples" / path.name, replace(load_sample(path), pictures=None), {"vid2vid": weights_fingerprint(vid2vid)}
+        )
     files = {name: tmp_path / f"{name}.safetensors" for name in ("vid2vid", "init", "vae", "out")}
     save_vid2vid(files["vid2vid"], vid2vid, torch.float32)
     save_dit(files["init"], from_scratch(LARGE.dit), torch.float32)
     save_vae(files["vae"], TinyVAE((4, 4, 4, 4)))
     told = StageRun(
-        tmp_path / "samples", files["vid2vid"], files["out"], "mini", files["init"], steps=1, device="cpu", vae=files["vae"])
+        tmp_path / "samples", files["vid2vid"], files["out"], "mini", files["init"], steps=1, device="cpu", vae=files["vae"]
+    )
     with pytest.raises(InputError, match="these samples keep none: make them with --pictures"):
         run_stage(told, 4, LARGE)
 
@@ -231,7 +244,10 @@ def test_a_share_of_the_draws_is_without_the_motion(index):
 def test_a_draw_without_its_motion_is_what_guidance_leads_away_from(index, vid2vid):
     """The prediction of a network that is given no control, beside draws of the same batch that have theirs."""
     torch.manual_seed(0)
-    dit, batch = speaking(from_scratch(LARGE.dit)), load(index, draw(index, replace(CLIPS, shapes=(Shape(2, frames=4),)), 0, 0, 1000))
+    dit, batch = (
+        speaking(from_scratch(LARGE.dit)),
+        load(index, draw(index, replace(CLIPS, shapes=(Shape(2, frames=4),)), 0, 0, 1000)),
+    )
     batch = replace(batch, unmoved=torch.tensor([True, False]))
     maps, own = maps_of(vid2vid.warping, batch)
     with torch.no_grad():
@@ -247,7 +263,10 @@ def test_a_draw_without_its_motion_is_what_guidance_leads_away_from(index, vid2v
 
 def test_the_objective_learns_both(index, vid2vid):
     torch.manual_seed(0)
-    dit, batch = speaking(from_scratch(LARGE.dit)), load(index, draw(index, replace(CLIPS, shapes=(Shape(2, frames=4),)), 0, 0, 1000))
+    dit, batch = (
+        speaking(from_scratch(LARGE.dit)),
+        load(index, draw(index, replace(CLIPS, shapes=(Shape(2, frames=4),)), 0, 0, 1000)),
+    )
     maps, own = maps_of(vid2vid.warping, batch)
     objective = Objective(dit, linear_schedule(), torch.float32)
     with torch.no_grad():

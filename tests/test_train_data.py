@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 import yunet
+from videos import write
+
 from realportrait_core.checkpoint import read_header
 from realportrait_core.config import MINI, PAPER
 from realportrait_core.errors import InputError
@@ -32,14 +33,11 @@ from realportrait_core.train.data.images import random_crop
 from realportrait_core.train.data.prepare import place, prepare_samples, to_batch
 from realportrait_core.train.data.report import JOURNAL, REPORT
 from realportrait_core.train.data.sample import TENSORS, load_sample
-from realportrait_core.train.data.segments import (
-    LONGEST, Block, Segment, cut_run, find_segments, read_frames, segment_square,
-)
+from realportrait_core.train.data.segments import LONGEST, Block, Segment, cut_run, find_segments, read_frames, segment_square
 from realportrait_core.train.data.sources import File, list_files, open_sources
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
 from realportrait_core.vid2vid.keypoints import transform
-from videos import write
 
 av, cv2 = pytest.importorskip("av"), pytest.importorskip("cv2")
 
@@ -49,7 +47,7 @@ WEIGHTS = yunet.ROOT / "realportrait_core" / "weights"
 VID2VID = WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"
 VAE = WEIGHTS / "vae" / "realportrait_mini_vae.safetensors"
 FILTERS = Filters.for_size(MINI.image_size, {})
-CLIP = replace(MINI, dit=replace(MINI.dit, clip_frames=8))      # clips of 8 frames suffice, and take a third of the time
+CLIP = replace(MINI, dit=replace(MINI.dit, clip_frames=8))  # clips of 8 frames suffice, and take a third of the time
 
 
 def frames_of(path: Path, count: int | None = None) -> np.ndarray:
@@ -91,10 +89,16 @@ def files_of(report, name: str) -> list[str]:
 def same(a: Path, b: Path) -> bool:
     """Whether two samples hold the same bits; the order of the metadata in the file is safetensors' own."""
     one, other = load_sample(a), load_sample(b)
-    poses = all(torch.equal(getattr(getattr(one, role), field.name), getattr(getattr(other, role), field.name))
-                for role in ("poses", "portrait_poses") for field in fields(one.poses))
-    return poses and all(torch.equal(getattr(one, name), getattr(other, name)) for name in TENSORS) and (
-        read_header(a).metadata == read_header(b).metadata)
+    poses = all(
+        torch.equal(getattr(getattr(one, role), field.name), getattr(getattr(other, role), field.name))
+        for role in ("poses", "portrait_poses")
+        for field in fields(one.poses)
+    )
+    return (
+        poses
+        and all(torch.equal(getattr(one, name), getattr(other, name)) for name in TENSORS)
+        and (read_header(a).metadata == read_header(b).metadata)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +128,15 @@ def folder(tmp_path_factory) -> Path:
     write(root / "one frame.mp4", driving[:1])
     (root / "text.mp4").write_text("#EXTM3U\nhttp://localhost/other.ts\n")
     whole = (root / "good.mp4").read_bytes()
-    (root / "cut short.mp4").write_bytes(whole[:len(whole) // 2])
+    (root / "cut short.mp4").write_bytes(whole[: len(whole) // 2])
     (root / "notes.txt").write_text("not a source")
     deep = root / "día ☃" / "deep er"
     deep.mkdir(parents=True)
-    write(deep / "good.mp4", driving[10:18])                    # another video of the same name
+    write(deep / "good.mp4", driving[10:18])  # another video of the same name
     shutil.copy(root / "good.mp4", deep / "copy of good.mp4")
     cv2.imwrite(str(deep / "naïve face.jpg"), np.ascontiguousarray(still[..., ::-1]))
     jpeg = (deep / "naïve face.jpg").read_bytes()
-    (deep / "half.jpg").write_bytes(jpeg[:len(jpeg) // 2])
+    (deep / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (deep / "page.png").write_bytes(b"<html>")
     (deep / "loop").symlink_to(root, target_is_directory=True)
     (deep / "gone.mp4").symlink_to(root / "nowhere.mp4")
@@ -146,6 +150,7 @@ def prepared(folder, detector, networks, tmp_path_factory):
 
 
 # The folder as a whole
+
 
 def test_good_videos_and_images_become_samples(folder, prepared):
     out, report = prepared
@@ -161,7 +166,8 @@ def test_good_videos_and_images_become_samples(folder, prepared):
         sample = load_sample(out / files_of(report, picture)[0])
         assert (sample.kind, len(sample), sample.portraits.tolist()) == ("image", 2, [0])
     assert sorted(path.name for path in out.glob("*.safetensors")) == sorted(
-        kept.file for kind in ("video", "image") for kept in report.kept(kind))
+        kept.file for kind in ("video", "image") for kept in report.kept(kind)
+    )
     assert all(path.name.isascii() for path in out.iterdir())
     assert not list(out.glob(".*"))
 
@@ -171,15 +177,21 @@ def test_everything_else_is_named_with_its_reason(folder, prepared):
     name = folder.name
     deep = f"{name}/día ☃/deep er"
     expected = {
-        "small.mp4": "low resolution", "dark.mp4": "low lighting", "pan.mp4": "moving background", "wall.mp4": "no face",
-        "one frame.mp4": "too short", "text.mp4": "unreadable file", "cut short.mp4": "unreadable file",
-        "día ☃/deep er/half.jpg": "unreadable file", "día ☃/deep er/page.png": "unreadable file",
+        "small.mp4": "low resolution",
+        "dark.mp4": "low lighting",
+        "pan.mp4": "moving background",
+        "wall.mp4": "no face",
+        "one frame.mp4": "too short",
+        "text.mp4": "unreadable file",
+        "cut short.mp4": "unreadable file",
+        "día ☃/deep er/half.jpg": "unreadable file",
+        "día ☃/deep er/page.png": "unreadable file",
         "día ☃/deep er/gone.mp4": "unreadable file",
     }
     assert {key: said(report, f"{name}/{key}") for key in expected} == {key: [reason] for key, reason in expected.items()}
     # Of two files of the same content the second is left out; in order of names that is the one at the top.
     assert said(report, f"{deep}/copy of good.mp4") == ["duplicate"] or said(report, f"{name}/good.mp4") == ["duplicate"]
-    assert len(report.entries) == 16                            # the link back to the top did not bring anything twice
+    assert len(report.entries) == 16  # the link back to the top did not bring anything twice
 
 
 def test_measured_numbers_are_in_report_and_sample(prepared):
@@ -202,7 +214,9 @@ def test_measured_numbers_are_in_report_and_sample(prepared):
 def test_the_frames_are_kept_where_that_is_asked_for(folder, prepared, detector, networks, tmp_path):
     out, report = prepared
     assert load_sample(out / files_of(report, f"{folder.name}/good.mp4")[0]).pictures is None
-    made = prepare_samples([folder / "good.mp4", folder / "portrait.png"], tmp_path, *networks, detector, CLIP, FILTERS, pictures=True)
+    made = prepare_samples(
+        [folder / "good.mp4", folder / "portrait.png"], tmp_path, *networks, detector, CLIP, FILTERS, pictures=True
+    )
     sample = load_sample(tmp_path / made.kept("video")[0].file)
     assert torch.equal(sample.pictures.movedim(1, -1), torch.from_numpy(frames_of(folder / "good.mp4")))
     image = load_sample(tmp_path / made.kept("image")[0].file)
@@ -220,6 +234,7 @@ def test_a_cut_ends_a_segment(folder, prepared):
 
 # What is cached is what is live
 
+
 def test_maps_from_a_sample_are_those_of_the_live_path(networks, folder, detector, prepared):
     """The same frames through generate.py, f_r in fp32: only its rounding to fp16 lies between."""
     vid2vid, vae = networks
@@ -233,7 +248,8 @@ def test_maps_from_a_sample_are_those_of_the_live_path(networks, folder, detecto
         for portrait in (0, 2):
             own = int(sample.portraits[portrait])
             live = extract_keypoints(
-                vid2vid, pictures[own:own + 1], pictures, points[own], FaceTrack(points, torch.ones(8, dtype=torch.bool), ""))
+                vid2vid, pictures[own : own + 1], pictures, points[own], FaceTrack(points, torch.ones(8, dtype=torch.bool), "")
+            )
             cached = sample.keypoints(portrait, torch.arange(8))
             for field in fields(live.driver):
                 assert torch.equal(getattr(cached.driver, field.name)[1:], getattr(live.driver, field.name))
@@ -243,12 +259,13 @@ def test_maps_from_a_sample_are_those_of_the_live_path(networks, folder, detecto
         found = motion_maps(vid2vid, sample.keypoints(2, some), size=256, framing="whole", neutral=0).maps[1:]
         exact = motion_maps(vid2vid, live, size=256, framing="whole", neutral=own).maps[some]
         torch.testing.assert_close(found.frame_to_crop, exact.frame_to_crop, rtol=0, atol=1e-9)
-        torch.testing.assert_close(found.face, exact.face, rtol=0, atol=1e-5)           # of x_d in float32, two batches
+        torch.testing.assert_close(found.face, exact.face, rtol=0, atol=1e-5)  # of x_d in float32, two batches
         deviation, scale = (found.f.float() - exact.f.float()).abs(), float(exact.f.float().std())
         assert float(deviation.mean()) < 1e-3 * scale and float(deviation.max()) < 0.02 * scale
 
 
 # Images and their crops
+
 
 def crop_case(index: int):
     """A rendered head, its truth in px, the five points, and a crop of the picture as a user's image gives it."""
@@ -268,7 +285,7 @@ def crop_case(index: int):
 def test_driven_keypoints_lie_on_the_face_of_the_crop(networks):
     """Relative motion from the picture to its crop puts the portrait's keypoints where the crop shows them: the moved own
     ones to 1 % of the frame, and the surface points they stand for as well as M finds those in the picture itself."""
-    from realportrait_core.train.truth import SURFACE
+    from realportrait_core.train.mini.truth import SURFACE
 
     vid2vid, vae = networks
     for index in range(4):
@@ -285,18 +302,18 @@ def test_driven_keypoints_lie_on_the_face_of_the_crop(networks):
         own = in_frame(transform(keypoints.portrait)[0])
         off = (driven - place(own, crop).double()).norm(dim=-1)
         assert float(off.mean()) < 2.56, f"{index}: {off.mean():.2f} px"
-        here = (driven[:len(SURFACE)] - truth[list(SURFACE)]).norm(dim=-1).mean()
+        here = (driven[: len(SURFACE)] - truth[list(SURFACE)]).norm(dim=-1).mean()
         before = torch.linalg.inv(crop)
-        there = (own[:len(SURFACE)] - place(truth[list(SURFACE)], before).double()).norm(dim=-1).mean()
+        there = (own[: len(SURFACE)] - place(truth[list(SURFACE)], before).double()).norm(dim=-1).mean()
         assert float(here) < float(crop[0, 0]) * float(there) + 2.0, f"{index}: {here:.2f} px against {there:.2f} px"
 
         motion = motion_maps(vid2vid, keypoints, size=256, framing="whole", neutral=0)
         inside = motion.maps.mask()[1]
-        place_of = inside.nonzero().double().mean(0).flip(0)                        # x, y
+        place_of = inside.nonzero().double().mean(0).flip(0)  # x, y
         wanted = face_square(points[1], scale=1.0, vy=0.0)
         assert float((place_of - wanted.center).norm()) < 0.1 * float(wanted.size)
         still = motion.maps.mask()[0]
-        assert inside.sum() > 1.05 * still.sum()                                    # nearer, so larger
+        assert inside.sum() > 1.05 * still.sum()  # nearer, so larger
 
 
 def test_crop_keeps_the_face_and_repeats_itself():
@@ -309,17 +326,18 @@ def test_crop_keeps_the_face_and_repeats_itself():
         for sign in (-1, 1):
             corner = place(face.center + sign * face.size / 2, crop)
             assert -0.51 < float(corner.min()) and float(corner.max()) < 255.51
-        seen = place(inner, square @ torch.linalg.inv(crop))                        # in the portrait's frame
+        seen = place(inner, square @ torch.linalg.inv(crop))  # in the portrait's frame
         assert float(seen.min()) >= -0.51 and float(seen.max()) <= 255.51
     zooms = torch.stack([crop[0, 0] / square[0, 0] for crop in crops])
     assert float(zooms.min()) < 1.12 and float(zooms.max()) > 1.35
     assert torch.equal(crops[7], random_crop(square, points, 256, 1.4, "picture 7"))
     assert len({tuple(crop.flatten().tolist()) for crop in crops}) == 50
-    assert random_crop(square, points, 256, 0.85, "picture 7") is None                # it would have to be enlarged
-    assert random_crop(square, (points - 130) * 2.5 + 150, 256, 1.4, "picture 7") is None     # the face fills the picture
+    assert random_crop(square, points, 256, 0.85, "picture 7") is None  # it would have to be enlarged
+    assert random_crop(square, (points - 130) * 2.5 + 150, 256, 1.4, "picture 7") is None  # the face fills the picture
 
 
 # Filters
+
 
 def test_background_motion_is_that_of_the_camera(detector):
     """The head moves by up to some px a frame throughout; only the wall behind it counts."""
@@ -346,10 +364,10 @@ def test_light_and_shape_of_a_face():
     assert measured["face_light"] == pytest.approx(0.6, abs=0.03)
     assert measured["frame_light"] == pytest.approx(0.2 + 0.4 * (120 / 256) ** 2, abs=1e-3)
     assert plausible(points)
-    for wrong in ([1, 0, 2, 3, 4], [0, 1, 2, 4, 3]):            # eyes, then mouth corners, swapped
+    for wrong in ([1, 0, 2, 3, 4], [0, 1, 2, 4, 3]):  # eyes, then mouth corners, swapped
         assert not plausible(points[wrong])
     lost = points.clone()
-    lost[2] = torch.tensor([120.0, 190.0])                      # the nose below the mouth
+    lost[2] = torch.tensor([120.0, 190.0])  # the nose below the mouth
     assert not plausible(lost)
 
 
@@ -365,6 +383,7 @@ def test_each_threshold_decides(name):
 
 
 # Frames by their timestamps
+
 
 def grey_ramp(values) -> list[np.ndarray]:
     return [np.full((64, 64, 3), value, np.uint8) for value in values]
@@ -385,22 +404,22 @@ def test_any_frame_rate_becomes_the_configs(tmp_path, fps):
 
 def test_variable_rate_gaps_and_too_few_frames(tmp_path):
     times = np.cumsum([0.0, *np.random.default_rng(0).uniform(0.02, 0.06, 40)])
-    times = np.concatenate([times, times[-1] + 5 + np.arange(10) / 25])     # a pause of 5 s
+    times = np.concatenate([times, times[-1] + 5 + np.arange(10) / 25])  # a pause of 5 s
     path = write(tmp_path / "rate.mp4", grey_ramp(40 + 30 * time for time in np.minimum(times, 5)), 25, times)
     frames = list(read_frames(source_of(path), 12.5))
     starts = [i for i, frame in enumerate(frames) if not frame.joined]
     assert len(starts) == 2 and frames[starts[1]].time == pytest.approx(times[41], abs=2e-3)
-    before = frames[:starts[1]]
+    before = frames[: starts[1]]
     shown = [(float(frame.picture.mean()) - 40) / 30 for frame in before]
     assert shown == pytest.approx([frame.time for frame in before], abs=0.1)
-    assert len(frames) < 1.05 * (times[40] + 0.4) * 12.5 + 2                # the pause is not filled with 60 copies
+    assert len(frames) < 1.05 * (times[40] + 0.4) * 12.5 + 2  # the pause is not filled with 60 copies
     slow = list(read_frames(source_of(write(tmp_path / "slow.mp4", grey_ramp(range(40, 90, 5)), 10)), 25))
     assert sum(frame.fresh for frame in slow) == 10 and len(slow) == pytest.approx(23, abs=1)
 
 
 def test_turned_squeezed_and_hdr_videos(tmp_path):
     picture = np.zeros((64, 96, 3), np.uint8)
-    picture[:32, :48] = 255                                     # white at the top left, as it is stored
+    picture[:32, :48] = 255  # white at the top left, as it is stored
     corner = {0: (0, 0), 90: (1, 0), 180: (1, 1), -90: (0, 1)}  # row, column of it once it is turned counterclockwise
     for rotation, (row, column) in corner.items():
         path = write(tmp_path / f"{rotation}.mov", [picture] * 3, rotation=rotation)
@@ -418,7 +437,7 @@ def test_what_comes_before_the_damage_is_used(tmp_path, detector):
     """A file with its index at the front that breaks off."""
     path = write(tmp_path / "front.mp4", frames_of(ASSETS / "driving.mp4"), options={"movflags": "faststart"})
     data = path.read_bytes()
-    path.write_bytes(data[:len(data) * 3 // 4])
+    path.write_bytes(data[: len(data) * 3 // 4])
     pieces = list(find_segments(source_of(path), detector, 12.5, 8))
     assert len(pieces[0]) >= 12 and pieces[-1].reason == "damaged file" and path.name in pieces[-1].detail
 
@@ -459,6 +478,7 @@ def test_square_holds_the_face_wherever_it_goes():
 
 # Going on, and not
 
+
 def test_a_killed_run_goes_on_and_makes_the_same(folder, prepared, detector, networks, tmp_path, monkeypatch):
     done, report = prepared
     out = tmp_path / "killed"
@@ -481,10 +501,10 @@ def test_a_killed_run_goes_on_and_makes_the_same(folder, prepared, detector, net
         with pytest.raises(Killed):
             prepare_samples([folder], out, *networks, detector, CLIP, FILTERS)
     with (out / JOURNAL).open("a") as file:
-        file.write('{"name": "half a li')                       # a line that was being written
+        file.write('{"name": "half a li')  # a line that was being written
     times = {path: path.stat().st_mtime_ns for path in written}
     again = prepare_samples([folder], out, *networks, detector, CLIP, FILTERS)
-    assert {path: path.stat().st_mtime_ns for path in written} == times             # not made again
+    assert {path: path.stat().st_mtime_ns for path in written} == times  # not made again
     assert again.summary() == report.summary() | {"reused": again.reused} and again.reused >= 1
     names = sorted(path.name for path in out.iterdir())
     assert names == sorted(path.name for path in done.iterdir())
@@ -544,8 +564,19 @@ sys.exit(main(sys.argv[1:]))
 def test_command_on_a_full_disk_then_with_room(folder, tmp_path):
     """The command in a process of its own: no sample fits, then all does."""
     out = tmp_path / "out"
-    arguments = [str(folder / "portrait.png"), "--out", str(out), "--weights", str(VID2VID), "--vae", str(VAE),
-                 "--detector", str(yunet.onnx()), "--device", "cpu"]
+    arguments = [
+        str(folder / "portrait.png"),
+        "--out",
+        str(out),
+        "--weights",
+        str(VID2VID),
+        "--vae",
+        str(VAE),
+        "--detector",
+        str(yunet.onnx()),
+        "--device",
+        "cpu",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(yunet.ROOT)}
     full = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert full.returncode == 1, full.stderr
@@ -580,6 +611,7 @@ def test_fingerprint_of_a_long_file_sees_size_and_ends(tmp_path):
 
 # Shards
 
+
 def test_shard_without_the_package_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.tar").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "webdataset", None)
@@ -592,7 +624,7 @@ def test_shards(tmp_path, folder, prepared, detector, networks):
     """Members become what the same files in a folder do; what is pickled is left alone; a shard may break off."""
     pytest.importorskip("webdataset")
     picture = (folder / "portrait.png").read_bytes()
-    poison = b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."    # what pickle would run
+    poison = b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."  # what pickle would run
 
     def shard(name: str, members: dict[str, bytes]) -> Path:
         with tarfile.open(tmp_path / name, "w") as tar:
@@ -605,7 +637,7 @@ def test_shards(tmp_path, folder, prepared, detector, networks):
     still = cv2.imencode(".png", frames_of(ASSETS / "driving.mp4")[0][..., ::-1])[1].tobytes()
     first = shard("000.tar", {"a.b.PNG": picture, "a.b.json": b"{}", "c.pkl": poison, "c.pyd": poison, "d.jpg": poison})
     second = shard("001.tar", {"a.b.png": still, "sub/a.b.png": picture, "last.mp4": bytes(50_000)})
-    second.write_bytes(second.read_bytes()[:-40_000])           # in the midst of last.mp4
+    second.write_bytes(second.read_bytes()[:-40_000])  # in the midst of last.mp4
     out = tmp_path / "out"
     report = prepare_samples([first, second], out, *networks, detector, CLIP, FILTERS)
     (one,), (two,) = files_of(report, "000.tar/a.b.PNG"), files_of(report, "001.tar/a.b.png")

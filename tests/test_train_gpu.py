@@ -12,61 +12,94 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yunet
+from test_heads import find_wheel
+from test_turn import made_up_face, write_face
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import yunet
 from realportrait_core.config import ConditionerConfig, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import clip_crop
 from realportrait_core.face.detect import FaceDetector
-from realportrait_core.train import __main__ as command
-from realportrait_core.train import batch, draws, gauge, gpu, pack, phases, shards, truth, turned, writer
-from realportrait_core.train.bank import Bank, Clips, Row, gather, leaning
+from realportrait_core.train import batch
 from realportrait_core.train.data.frozen import freeze_segment
 from realportrait_core.train.dit import from_scratch, motion_readers
-from realportrait_core.train.five import five_points
-from realportrait_core.train.flat import Flat
-from realportrait_core.train.heads import load_rig
 from realportrait_core.train.loop import make_optimizers
-from realportrait_core.train.motion import unfolded
-from realportrait_core.train.phases import Load, State
-from realportrait_core.train.photos import FIVE
-from realportrait_core.train.recipe import nearer_to_the_truth
+from realportrait_core.train.mini import __main__ as command
+from realportrait_core.train.mini import draws, gauge, gpu, pack, phases, shards, truth, turned, writer
+from realportrait_core.train.mini.bank import Bank, Clips, Row, gather, leaning
+from realportrait_core.train.mini.five import five_points
+from realportrait_core.train.mini.flat import Flat
+from realportrait_core.train.mini.motion import unfolded
+from realportrait_core.train.mini.phases import Load, State
+from realportrait_core.train.mini.recipe import nearer_to_the_truth
+from realportrait_core.train.mini.store import crop_batch, inverted
+from realportrait_core.train.mini.truth import NUM_KP, READ, head_truth, load_heads
+from realportrait_core.train.mini.warp import beside
+from realportrait_core.train.mini.writer import FILES, Writer
 from realportrait_core.train.stages import Shape
-from realportrait_core.train.store import crop_batch, inverted
-from realportrait_core.train.truth import NUM_KP, READ, head_truth, load_heads
-from realportrait_core.train.warp import beside
-from realportrait_core.train.writer import FILES, Writer
 from realportrait_core.turn.keypoints import KNOWN
+from realportrait_core.turn.topology import FIVE
 from realportrait_core.vae import TinyVAE, load_vae, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from realportrait_core.vid2vid.keypoints import angle_between, transform
 from realportrait_core.vid2vid.warp import head_turn, head_turn_on_device
-from test_heads import find_wheel
-from test_turn import made_up_face, write_face
+from rendered_heads import load_rig
 
 CLIPS = yunet.ROOT / "tests" / "data"
 NAMES = ("800000", "810000")
 SIZE = 64
 TOY = Config(
     vid2vid=Vid2VidConfig(
-        crop_size=32, num_kp=NUM_KP, appearance_width=4, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
-        motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=1,
-        mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1, first_order=True,
+        crop_size=32,
+        num_kp=NUM_KP,
+        appearance_width=4,
+        reshape_channel=4,
+        reshape_depth=2,
+        appearance_resblocks=1,
+        motion_depths=(1, 1, 1, 1),
+        motion_dims=(4, 8, 8, 16),
+        dense_width=4,
+        dense_max=16,
+        dense_blocks=2,
+        compress=1,
+        mask_kernel=3,
+        warped_channels=6,
+        generator_blocks=1,
+        generator_out=4,
+        spade_hidden=4,
+        upscale=1,
+        first_order=True,
     ),
     dit=DiTConfig(
-        hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=SIZE,
-        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), fps=12.5,
+        hidden=48,
+        depth=2,
+        heads=2,
+        control_depth=1,
+        learned_sigma=False,
+        qk_norm_legacy=False,
+        input_sq_size=SIZE,
+        prediction="v",
+        clip_frames=4,
+        motion_channels=6,
+        motion_widths=(8, 8),
+        fps=12.5,
         conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 8, 8)),
     ),
     image_size=SIZE,
 )
 LOAD = Load(
-    decoder=4, side=32, motion=4, portraits=2, drivers=2, maps=Shape(2, frames=2, stride=2), clips=Shape(2, frames=4, draws=2),
+    decoder=4,
+    side=32,
+    motion=4,
+    portraits=2,
+    drivers=2,
+    maps=Shape(2, frames=2, stride=2),
+    clips=Shape(2, frames=4, draws=2),
     student=Shape(2, frames=2, stride=2),
 )
 LOSSES = {
@@ -79,7 +112,7 @@ LOSSES = {
 }
 
 
-TELL_OF_PHOTOS = ("motion", "maps", "clips", "student")     # what the decoder and the renderer log is of all pictures
+TELL_OF_PHOTOS = ("motion", "maps", "clips", "student")  # what the decoder and the renderer log is of all pictures
 
 
 def bank_of(clips: int, frames: int, device: str, photos: int = 2, size: int = SIZE) -> Bank:
@@ -88,17 +121,27 @@ def bank_of(clips: int, frames: int, device: str, photos: int = 2, size: int = S
     chosen = torch.arange(clips) % len(NAMES)
     heads = truth.Heads(*(getattr(heads, entry.name)[chosen] for entry in fields(heads)[:-2]))
     heads = replace(heads, surface=heads.surface * size / 256, eyes=heads.eyes * size / 256)
-    heads = replace(heads, **{name: getattr(heads, name)[:, :frames] for name in
-                              ("rotation", "surface", "relative", "eyes", "eye_offsets")})
+    heads = replace(
+        heads, **{name: getattr(heads, name)[:, :frames] for name in ("rotation", "surface", "relative", "eyes", "eye_offsets")}
+    )
     points = np.stack([five_points(clip) for clip in heads.surface.double().numpy()])
 
     def noise(*shape: int) -> torch.Tensor:
         return torch.randint(256, shape, dtype=torch.uint8)
 
-    real = gather([
-        Row(noise(frames, 3, size, size), noise(frames, size // 4, size // 4), torch.randn(frames, 4, size // 8, size // 8).half(),
-            tuple(getattr(heads, entry.name)[i].numpy() for entry in fields(heads)[:-2]), points[i]) for i in range(clips)
-    ], noise(photos, 3, size, size))
+    real = gather(
+        [
+            Row(
+                noise(frames, 3, size, size),
+                noise(frames, size // 4, size // 4),
+                torch.randn(frames, 4, size // 8, size // 8).half(),
+                tuple(getattr(heads, entry.name)[i].numpy() for entry in fields(heads)[:-2]),
+                points[i],
+            )
+            for i in range(clips)
+        ],
+        noise(photos, 3, size, size),
+    )
     return moved(real, device)
 
 
@@ -114,7 +157,7 @@ def photographs(size: int = SIZE) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     five = torch.from_numpy(np.stack([five_points(clip[:1])[0] for clip in load_heads(CLIPS)[0].surface.double().numpy()]))
     five = (five * size / 256).float()
     rest = torch.cat([made_up_face().rest, torch.tensor([[-3.2, 2.7, 4.0]] * 5 + [[3.2, 2.7, 4.0]] * 5)])
-    unit = (five[:, 1] - five[:, 0]).norm(dim=-1)[:, None, None] / 6.4                  # px a cm
+    unit = (five[:, 1] - five[:, 0]).norm(dim=-1)[:, None, None] / 6.4  # px a cm
     middle = torch.cat([five[:, :2].mean(1), torch.zeros(2, 1)], 1)[:, None]
     mesh = (rest - torch.tensor([0, 2.7, 0])) * torch.tensor([1, -1, -1]) * unit + middle
     mesh[:, FIVE, :2] = five
@@ -132,6 +175,7 @@ def photos() -> turned.TurnedPhotos:
 
 def moved(bank: Clips, device: str) -> Clips:
     """On another device, a fake one too: of the same shapes there."""
+
     def there(value):
         if isinstance(value, torch.Tensor):
             return value if device == "cpu" else torch.empty(value.shape, dtype=value.dtype, device=device)
@@ -147,8 +191,9 @@ def state_of(bank: Bank, device: str, out: Path, photos: turned.TurnedPhotos | N
         student = from_scratch(replace(TOY.dit, distilled_steps=4))
     for network in (vid2vid, dit, vae, student):
         network.eval().requires_grad_(False)
-    return State(TOY, vid2vid, vae, dit, student, bank, bank, torch.device(device), torch.float32, Writer(out), 1e12, LOAD,
-                 turned=photos)
+    return State(
+        TOY, vid2vid, vae, dit, student, bank, bank, torch.device(device), torch.float32, Writer(out), 1e12, LOAD, turned=photos
+    )
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +254,8 @@ def test_a_step_runs_on_the_meta_device(name, with_photos, bank, photos, tmp_pat
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {"decoder", "student"}))
 def test_a_step_runs_on_a_gpu_that_is_not_there(name, bank, photos, tmp_path):
-    """With tensors that claim to be on a CUDA device, for which PyTorch is stricter than for meta; no backward pass is possible, and
-    where a discriminator learns the loss has one in it."""
+    """With tensors that claim to be on a CUDA device, for which PyTorch is stricter than for meta; no backward pass is possible,
+    and where a discriminator learns the loss has one in it."""
     with FakeTensorMode():
         loss, flat = step_of(name, state_of(moved(bank, "cuda"), "cuda", tmp_path, moved(photos, "cuda")))
         for number in (0, 1):
@@ -225,12 +270,12 @@ def test_a_step_runs_on_a_gpu_that_is_not_there(name, bank, photos, tmp_path):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_falls(name, bank, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(phases, "EVEN", 0.0)            # by which a frame weighs the more, the better it is
+    monkeypatch.setattr(phases, "EVEN", 0.0)  # by which a frame weighs the more, the better it is
     torch.manual_seed(1)
     loss, flat = step_of(name, state_of(bank, "cpu", tmp_path, photos))
     values = []
     for number in range(12):
-        torch.manual_seed(2)                            # the same draws: what is learned shows at once
+        torch.manual_seed(2)  # the same draws: what is learned shows at once
         value, scalars = loss(4 * number)
         assert any(said.startswith("photo") for said in scalars) == (name in TELL_OF_PHOTOS)
         value.backward()
@@ -242,6 +287,7 @@ def test_every_loss_falls(name, bank, photos, tmp_path, monkeypatch):
 
 def test_flat_weights_learn_as_the_loop_does():
     """Muon, AdamW and clipping as loop.fit has them; an infinite gradient moves nothing."""
+
     def made() -> nn.Module:
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3))
@@ -299,22 +345,34 @@ def test_batches_are_those_of_frozen_samples(tmp_path):
     heads, _ = load_heads(CLIPS)
     sample = nearer_to_the_truth(sample, heads, 0, 1.0)
     pictures = frames.movedim(-1, 1)
-    held = gather([Row(pictures, torch.zeros(24, 64, 64, dtype=torch.uint8), sample.latents, head_truth(known), points)],
-                  torch.zeros(0, 3, 256, 256, dtype=torch.uint8))
+    held = gather(
+        [Row(pictures, torch.zeros(24, 64, 64, dtype=torch.uint8), sample.latents, head_truth(known), points)],
+        torch.zeros(0, 3, 256, 256, dtype=torch.uint8),
+    )
     chosen = torch.tensor([[3, 4, 9]])
     item = batch.Item(0, 1, chosen, torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, 3, dtype=torch.bool), seed=0)
     from realportrait_core.train.data.sample import save_sample
+
     save_sample(tmp_path / "0.safetensors", sample, {"vid2vid": ""})
     expected = batch.load(batch.read_index(tmp_path, 256), [item])
-    found = draws.batch_of(held, vid2vid.appearance, torch.tensor([0]), sample.portraits[1:2], chosen[None], item.t[0],
-                           item.conditional[0], torch.tensor([False]), pictures=True)
+    found = draws.batch_of(
+        held,
+        vid2vid.appearance,
+        torch.tensor([0]),
+        sample.portraits[1:2],
+        chosen[None],
+        item.t[0],
+        item.conditional[0],
+        torch.tensor([False]),
+        pictures=True,
+    )
     for field in ("z_r", "z", "t", "conditional"):
         assert torch.equal(getattr(found, field), getattr(expected, field)), field
     for field in ("x_s", "x_d", "frame_to_crop"):
         torch.testing.assert_close(getattr(found, field), getattr(expected, field), atol=2e-4, rtol=1e-3)
     for field in ("face", "own_face"):
         torch.testing.assert_close(getattr(found, field), getattr(expected, field), atol=2e-3, rtol=1e-3)
-    torch.testing.assert_close(found.f_r, expected.f_r, atol=5e-3, rtol=1e-2)           # the sample's is fp16
+    torch.testing.assert_close(found.f_r, expected.f_r, atol=5e-3, rtol=1e-2)  # the sample's is fp16
     assert torch.equal(found.pictures[0], pictures[chosen[0]])
 
 
@@ -420,7 +478,7 @@ def test_five_points_of_the_truth_are_near_those_of_the_detector():
         apart.append((seen - torch.from_numpy(points[::6])).norm(dim=-1).mean())
         sizes = [1 / torch.linalg.det(clip_crop(each)[:2, :2]).sqrt() for each in (seen, points[::6])]
         crops.append(sizes[1] / sizes[0])
-    assert max(apart) < 8 and all(0.85 < ratio < 1.15 for ratio in crops), (apart, crops)      # px of 256
+    assert max(apart) < 8 and all(0.85 < ratio < 1.15 for ratio in crops), (apart, crops)  # px of 256
 
 
 def test_the_command_needs_no_more_than_a_bare_machine_has():
@@ -449,6 +507,7 @@ def test_parts_are_small_and_join_to_the_whole(tmp_path):
     again[0].write_bytes(new)
     assert command.main(["join", str(tmp_path)]) == 0
     from realportrait_core.checkpoint import read_safetensors
+
     found, metadata = read_safetensors(tmp_path / "sub" / "net.safetensors")
     assert metadata == {"a": "b"} and found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["net.safetensors"]
@@ -464,7 +523,9 @@ def test_a_bad_pack_or_phase_is_named(tmp_path, caplog):
     bad.write_bytes(b"no zip")
     with pytest.raises(InputError, match="is no pack"):
         pack.read_pack(bad, SIZE)
-    assert command.main(["gpu", "--pack", str(bad), "--out", str(tmp_path / "out"), "--only", "clips,lunch", "--device", "cpu"]) == 1
+    assert (
+        command.main(["gpu", "--pack", str(bad), "--out", str(tmp_path / "out"), "--only", "clips,lunch", "--device", "cpu"]) == 1
+    )
     assert "no phase lunch; there are: decoder, motion, renderer, maps, clips" in caplog.text
 
 
@@ -534,26 +595,53 @@ def test_the_whole_in_toy_size(wheel, tmp_path, monkeypatch, caplog):
         save_dit(start / FILES[network], from_scratch(replace(TOY.dit, distilled_steps=steps)))
     monkeypatch.setattr(gpu, "HELD", 1)
     monkeypatch.setattr(gpu, "PHOTO_CLIPS", 5)
-    monkeypatch.setattr(gpu, "RENDERING", 100.0)        # of the minutes: as long as the clips take
-    ticks = SimpleNamespace(perf_counter=itertools.count().__next__)        # every look at the clock finds a second gone
+    monkeypatch.setattr(gpu, "RENDERING", 100.0)  # of the minutes: as long as the clips take
+    ticks = SimpleNamespace(perf_counter=itertools.count().__next__)  # every look at the clock finds a second gone
     for module in (gpu, phases, gauge, writer):
         monkeypatch.setattr(module, "time", ticks)
     out = tmp_path / "out"
-    run = gpu.GpuRun(packed, out, minutes=2.0, start=start, device="cpu", clips=2, cfg=TOY, load=LOAD, frames=6,
-                     limit=shards.HEADER + 1_200_000, every=25.0)
+    run = gpu.GpuRun(
+        packed,
+        out,
+        minutes=2.0,
+        start=start,
+        device="cpu",
+        clips=2,
+        cfg=TOY,
+        load=LOAD,
+        frames=6,
+        limit=shards.HEADER + 1_200_000,
+        every=25.0,
+    )
     assert gpu.run_gpu(run) == 0
     said = (out / "run.log").read_text(encoding="utf-8")
-    for words in ("rendered 2 clips of 6 frames", ": 5 clips of 2, ", "photo canonical", "photos ", "a matrix product runs at",
-                  "decoder: step", "motion: step", "renderer: step", "maps: step", "clips: step", "student: step", "TFLOP/s",
-                  "RealPortrait", "done in"):
+    for words in (
+        "rendered 2 clips of 6 frames",
+        ": 5 clips of 2, ",
+        "photo canonical",
+        "photos ",
+        "a matrix product runs at",
+        "decoder: step",
+        "motion: step",
+        "renderer: step",
+        "maps: step",
+        "clips: step",
+        "student: step",
+        "TFLOP/s",
+        "RealPortrait",
+        "done in",
+    ):
         assert words in said, words
     assert "failed" not in said and (out / "strip.png").stat().st_size > 1000
     assert list(out.rglob("*-of-*.safetensors")) and not list(out.rglob(".*"))
     assert command.main(["join", str(out)]) == 0
     dit, vid2vid, vae = load_dit(out / FILES["dit"]), load_vid2vid(out / FILES["vid2vid"]), load_vae(out / FILES["vae"])
     assert (dit.cfg, vid2vid.cfg) == (TOY.dit, TOY.vid2vid)
-    for made, network in ((dit, load_dit(start / FILES["dit"])), (vid2vid, load_vid2vid(start / FILES["vid2vid"])),
-                          (vae, load_vae(start / FILES["vae"]))):
+    for made, network in (
+        (dit, load_dit(start / FILES["dit"])),
+        (vid2vid, load_vid2vid(start / FILES["vid2vid"])),
+        (vae, load_vae(start / FILES["vae"])),
+    ):
         before, after = network.state_dict(), made.state_dict()
         assert any(not torch.equal(before[name], after[name]) for name in before)
     assert load_dit(out / FILES["student"]).cfg == replace(TOY.dit, distilled_steps=4)

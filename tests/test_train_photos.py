@@ -11,25 +11,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 import yunet
 from judges import landmarker as landmarker_file
+from test_turn import write_face
+
 from realportrait_core.config import MINI
 from realportrait_core.errors import InputError
 from realportrait_core.eval.cases import photo_cases
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.landmarks import FaceLandmarker
-from realportrait_core.train import pack, recipe
 from realportrait_core.train.data import __main__ as command
 from realportrait_core.train.data import photos
 from realportrait_core.train.data.filters import Filters
 from realportrait_core.train.data.photos import POINTS, SHARE, portrait_square, prepare_photos
 from realportrait_core.train.data.report import JOURNAL, REPORT
 from realportrait_core.train.data.sample import load_sample
-from realportrait_core.train.photos import FIVE, read_pictures
+from realportrait_core.train.mini import pack, recipe
+from realportrait_core.train.mini.photos import read_pictures
 from realportrait_core.turn.dataset import read_photos, read_squares
-from realportrait_core.turn.topology import HOME
-from test_turn import write_face
+from realportrait_core.turn.topology import FIVE, HOME
 
 cv2 = pytest.importorskip("cv2")
 
@@ -130,8 +130,12 @@ def test_everything_else_is_named_with_its_reason(prepared):
     out, report = prepared
     said = {entry.name.rpartition("/")[2]: entry.dropped[0] for entry in report.entries if entry.dropped}
     assert {name: dropped.reason for name, dropped in said.items()} == {
-        "small.png": "low resolution", "noise.png": "no face", "couple.png": "several faces", "half.jpg": "unreadable file",
-        "copy.png": "duplicate", "driving.mp4": "no photograph",
+        "small.png": "low resolution",
+        "noise.png": "no face",
+        "couple.png": "several faces",
+        "half.jpg": "unreadable file",
+        "copy.png": "duplicate",
+        "driving.mp4": "no photograph",
     }
     assert re.search(r"another face, (0.9\d|1.0\d) times as large; below 0.5 passes", said["couple.png"].detail)
     summary = json.loads((out / REPORT).read_text(encoding="utf-8"))["summary"]
@@ -160,6 +164,7 @@ def test_the_square_lies_in_the_picture_and_its_middle_above_the_faces(height, w
 
 
 # Going on, and not
+
 
 def same(a: Path, b: Path) -> bool:
     """Whether two folders hold the same pictures and points."""
@@ -192,7 +197,7 @@ def test_a_killed_run_goes_on_and_makes_the_same(folder, prepared, detector, tmp
     assert len(list(out.glob("*.jpg"))) == 2
     times = {path: path.stat().st_mtime_ns for path in written[:1]}
     report = prepare_photos([folder], out, detector, landmarker, 256, FILTERS)
-    assert {path: path.stat().st_mtime_ns for path in times} == times                   # not made again
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # not made again
     assert same(out, prepared[0]) and not list(out.glob(".*"))
     assert report.summary() == prepared[1].summary() | {"reused": report.reused} and report.reused >= 1
 
@@ -201,7 +206,7 @@ def test_a_finished_run_is_not_repeated_and_a_lost_square_is(folder, prepared, d
     out, landmarker = shutil.copytree(prepared[0], tmp_path / "out"), Known(tmp_path / "known.task")
     (out / files_of(prepared[1])["portrait.png"]).unlink()
     report = prepare_photos([folder], out, detector, landmarker, 256, FILTERS)
-    assert report.reused == len(prepared[1].entries) - 2 and same(out, prepared[0])    # all but it and the duplicate
+    assert report.reused == len(prepared[1].entries) - 2 and same(out, prepared[0])  # all but it and the duplicate
     more = tmp_path / "more"
     more.mkdir()
     cv2.imwrite(str(more / "new.png"), frame_of(CLIPS / "800000.mp4", 18))
@@ -225,12 +230,15 @@ def test_a_folder_with_other_pictures_is_left_alone(folder, detector, tmp_path):
 
 # Who reads it
 
+
 def test_a_picture_that_does_not_fit_is_named():
     whole, wide = (cv2.imencode(".png", np.zeros((8, width, 3), np.uint8))[1].tobytes() for width in (8, 9))
     assert read_squares([("a", whole), ("b", whole)]).shape == (2, 8, 8, 3)
     for files, side, said in (
-        ([("a", wide)], None, "a is 9x8 px.*9 x 8 is not 9 x 9"), ([("a", whole), ("b", wide)], None, "9 x 8 is not 8 x 8"),
-        ([("a", whole)], 16, "8 x 8 is not 16 x 16"), ([("a", whole), ("b", b"")], None, "b cannot be read"),
+        ([("a", wide)], None, "a is 9x8 px.*9 x 8 is not 9 x 9"),
+        ([("a", whole), ("b", wide)], None, "9 x 8 is not 8 x 8"),
+        ([("a", whole)], 16, "8 x 8 is not 16 x 16"),
+        ([("a", whole), ("b", b"")], None, "b cannot be read"),
     ):
         with pytest.raises(InputError, match=said):
             read_squares(files, side)
@@ -253,8 +261,9 @@ def test_a_pack_and_the_evaluation_read_it(prepared, canonical, tmp_path):
 
 
 def test_photographs_become_samples_once(prepared, canonical, tmp_path):
-    run = recipe.Run(tmp_path, tmp_path / "cache", WEIGHTS, tmp_path, limit=2, device="cpu", photos=prepared[0],
-                     canonical=canonical)
+    run = recipe.Run(
+        tmp_path, tmp_path / "cache", WEIGHTS, tmp_path, limit=2, device="cpu", photos=prepared[0], canonical=canonical
+    )
     recipe.photos(run)
     files = sorted((run.cache / "samples" / "photos").iterdir())
     assert [file.stem for file in files] == [Path(name).stem for name in read_photos(prepared[0]).names[:2]]
@@ -267,8 +276,15 @@ def test_photographs_become_samples_once(prepared, canonical, tmp_path):
 
 def test_the_command_with_mediapipes_landmarker(folder, detector, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    arguments = [str(folder), "--out", str(tmp_path / "out"), "--landmarker", str(landmarker_file()),
-                 "--detector", str(yunet.onnx())]
+    arguments = [
+        str(folder),
+        "--out",
+        str(tmp_path / "out"),
+        "--landmarker",
+        str(landmarker_file()),
+        "--detector",
+        str(yunet.onnx()),
+    ]
     assert command.main(arguments) == 0 and "images 9: 4 kept" in caplog.text
     read, seen = read_photos(tmp_path / "out"), FaceLandmarker(landmarker_file())
     for picture, mesh, five in zip(read.pixels, read.mesh, read.five):
@@ -282,8 +298,10 @@ def test_the_command_with_mediapipes_landmarker(folder, detector, tmp_path, capl
 
 def test_the_command_says_what_does_not_go_together(folder, tmp_path, capsys, caplog):
     common = [str(folder), "--out", str(tmp_path / "out")]
-    for more, said in (([], "samples need --weights and --vae, photographs with their meshes --landmarker"),
-                       (["--landmarker", "x", "--crops", "2", "--pictures"], "--crops, --pictures")):
+    for more, said in (
+        ([], "samples need --weights and --vae, photographs with their meshes --landmarker"),
+        (["--landmarker", "x", "--crops", "2", "--pictures"], "--crops, --pictures"),
+    ):
         with pytest.raises(SystemExit):
             command.main([*common, *more])
         assert said in capsys.readouterr().err

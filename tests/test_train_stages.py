@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 import yunet
+
 from benchmarks import departures, quality
 from benchmarks.parts import random_weights
 from realportrait_core.config import MINI, ConditionerConfig, Config, DiTConfig, Vid2VidConfig
@@ -33,7 +33,14 @@ from realportrait_core.train.data import __main__ as prepare_command
 from realportrait_core.train.data.prepare import weights_fingerprint
 from realportrait_core.train.data.sample import Sample, load_sample, save_sample
 from realportrait_core.train.dit import (
-    Objective, conditions, denoiser, face_weight, frame_weight, from_scratch, reading_loss, train_stage,
+    Objective,
+    conditions,
+    denoiser,
+    face_weight,
+    frame_weight,
+    from_scratch,
+    reading_loss,
+    train_stage,
 )
 from realportrait_core.train.loop import Budget, save_atomically
 from realportrait_core.train.report import Report
@@ -47,13 +54,38 @@ from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix
 
 TOY = Config(
     vid2vid=Vid2VidConfig(
-        crop_size=32, num_kp=5, appearance_width=4, reshape_channel=4, reshape_depth=2, appearance_resblocks=1,
-        motion_depths=(1, 1, 1, 1), motion_dims=(4, 8, 8, 16), dense_width=4, dense_max=16, dense_blocks=2, compress=1,
-        mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=4, upscale=1,
+        crop_size=32,
+        num_kp=5,
+        appearance_width=4,
+        reshape_channel=4,
+        reshape_depth=2,
+        appearance_resblocks=1,
+        motion_depths=(1, 1, 1, 1),
+        motion_dims=(4, 8, 8, 16),
+        dense_width=4,
+        dense_max=16,
+        dense_blocks=2,
+        compress=1,
+        mask_kernel=3,
+        warped_channels=6,
+        generator_blocks=1,
+        generator_out=4,
+        spade_hidden=4,
+        upscale=1,
     ),
     dit=DiTConfig(
-        hidden=48, depth=2, heads=2, control_depth=1, learned_sigma=False, qk_norm_legacy=False, input_sq_size=64,
-        prediction="v", clip_frames=4, motion_channels=6, motion_widths=(8, 8), fps=12.5,
+        hidden=48,
+        depth=2,
+        heads=2,
+        control_depth=1,
+        learned_sigma=False,
+        qk_norm_legacy=False,
+        input_sq_size=64,
+        prediction="v",
+        clip_frames=4,
+        motion_channels=6,
+        motion_widths=(8, 8),
+        fps=12.5,
         conditioner=ConditionerConfig(motion_latent=6, reference_motion=True),
     ),
     image_size=64,
@@ -71,8 +103,16 @@ CLIPS = Stage((Shape(2, frames=4), Shape(4, frames=2, stride=3)), steps=6, lr=3e
 
 def poses(count: int) -> Pose:
     pitch, yaw, roll = 10 * torch.randn(3, count)
-    return Pose(torch.randn(count, 5, 3) / 4, rotation_matrix(pitch, yaw, roll), pitch, yaw, roll,
-                torch.randn(count, 5, 3) / 50, torch.full((count, 1), 1.1), torch.randn(count, 3) / 50)
+    return Pose(
+        torch.randn(count, 5, 3) / 4,
+        rotation_matrix(pitch, yaw, roll),
+        pitch,
+        yaw,
+        roll,
+        torch.randn(count, 5, 3) / 50,
+        torch.full((count, 1), 1.1),
+        torch.randn(count, 3) / 50,
+    )
 
 
 def sample(kind: str, frames: int, portraits: list[int], seed: int) -> Sample:
@@ -80,9 +120,18 @@ def sample(kind: str, frames: int, portraits: list[int], seed: int) -> Sample:
     points = torch.tensor([[22.0, 26], [42, 26], [32, 34], [25, 42], [39, 42]]) + torch.randn(frames, 5, 2)
     crop = torch.diag(torch.tensor([8.0, 8.0, 1.0], dtype=torch.float64))
     latents = torch.tensor([1.0, -1.0, 0.5, -0.5])[:, None, None] + 0.3 * torch.randn(frames, 4, 8, 8)
-    return Sample(kind, 64, latents.half(), torch.tensor(portraits),
-                  torch.randn(len(portraits), 4, 2, 8, 8).half(), poses(len(portraits)),
-                  crop.expand(len(portraits), 3, 3), poses(frames), points, crop)
+    return Sample(
+        kind,
+        64,
+        latents.half(),
+        torch.tensor(portraits),
+        torch.randn(len(portraits), 4, 2, 8, 8).half(),
+        poses(len(portraits)),
+        crop.expand(len(portraits), 3, 3),
+        poses(frames),
+        points,
+        crop,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +273,7 @@ def test_faces_weigh_more(index, vid2vid):
     assert mask.any() and not mask.all()
     weight = face_weight(maps, batch.z, 3.0)
     torch.testing.assert_close(weight.mean((1, 2, 3, 4)), torch.ones(len(weight)))
-    cells = mask.unflatten(1, (-1, 8)).unflatten(3, (-1, 8))                            # (F, h, 8, w, 8)
+    cells = mask.unflatten(1, (-1, 8)).unflatten(3, (-1, 8))  # (F, h, 8, w, 8)
     inside, outside = cells.all(4).all(2), ~cells.any(4).any(2)
     for at, whole, none in zip(weight.flatten(0, 2), inside, outside):
         if whole.any() and none.any():
@@ -277,7 +326,9 @@ def test_draws_share_what_is_read_of_a_clip(index, vid2vid):
     maps, own = maps_of(vid2vid.warping, batch)
     assert len(maps) == 16
     each = [
-        objective(replace(batch, **{name: getattr(batch, name)[d::3] for name in ("t", "noise", "conditional", "unmoved")}), maps, own)
+        objective(
+            replace(batch, **{name: getattr(batch, name)[d::3] for name in ("t", "noise", "conditional", "unmoved")}), maps, own
+        )
         for d in range(3)
     ]
     assert len({float(value.detach()) for value in each}) == 3
@@ -288,7 +339,7 @@ def test_the_mapper_is_asked_for_the_frames_latents_where_it_sees(index, vid2vid
     batch = load(index, draw(index, CLIPS, 0, 0, 1000))
     maps, own = maps_of(vid2vid.warping, batch)
     z, even = batch.z.flatten(0, 1), face_weight(maps, batch.z, 0.0)
-    said = torch.cat([z + 0.5, torch.full_like(z[:, :2], 9.0)], 1)              # the channels after the first four are free
+    said = torch.cat([z + 0.5, torch.full_like(z[:, :2], 9.0)], 1)  # the channels after the first four are free
     torch.testing.assert_close(reading_loss(TOY.dit, said, maps, batch.z, even), torch.tensor(0.25))
     seen = torch.nn.functional.avg_pool2d(maps.mask()[:, None].float(), 8)
     assert (seen == 0).any()
@@ -326,7 +377,7 @@ def test_frames_that_a_draft_misses_weigh_less(index, vid2vid):
     assert not weight.requires_grad
     torch.testing.assert_close(weight, (0.04 / (0.04 + off**2)).expand_as(weight[0])[None])
     reading_loss(cfg, said, maps, batch.z, weight).backward()
-    slope = said.grad[:, :4].sum((1, 2, 3)) * off.flatten() / 2                         # d loss / d log(off) of each frame
+    slope = said.grad[:, :4].sum((1, 2, 3)) * off.flatten() / 2  # d loss / d log(off) of each frame
     torch.testing.assert_close(slope, (0.04 * off**2 / (0.04 + off**2)).flatten() / 4)
     objective = [Objective(from_scratch(cfg), linear_schedule(), torch.float32, even=even) for even in (0.0, 0.04)]
     objective[1].dit.load_state_dict(objective[0].dit.state_dict())
@@ -343,7 +394,7 @@ def test_weights_without_a_draft_go_on_with_a_silent_one(index, vid2vid, tmp_pat
     batch = load(index, draw(index, CLIPS, 0, 0, 1000))
     maps, own = maps_of(vid2vid.warping, batch)
     losses = [Objective(dit, linear_schedule(), torch.float32)(batch, maps, own) for dit in (old, grown)]
-    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)                              # weights of a file and in memory
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)  # weights of a file and in memory
 
 
 def learns_alone(dit: RealPortraitDiT, index, vid2vid, folder) -> set[str]:
@@ -376,7 +427,7 @@ def test_a_stage_that_does_not_ask_every_weight_goes_on_as_if_not_stopped(index,
 
     class Stopping(Report):
         def step(self, step, spent, scalars):
-            if step == 4:                                               # the checkpoint is one of 3 steps then
+            if step == 4:  # the checkpoint is one of 3 steps then
                 raise KeyboardInterrupt
 
     def trained(name: str, report: Report | None = None) -> dict[str, torch.Tensor]:
@@ -438,7 +489,7 @@ def test_the_teacher_walks_as_ddim_does(index, vid2vid):
         for start in (2 * distil.SUBSTEPS - 1, distil.SUBSTEPS - 1):
             x = distil.walk(denoise, fine, x, torch.full_like(batch.t, start), "v", conditional)
 
-        def second(z, t, known):                            # the other clip is not looked at
+        def second(z, t, known):  # the other clip is not looked at
             return denoise(torch.stack([z, z]), torch.stack([t, t]).long())[1]
 
         whole = sample_ddim(second, batch.noise[1], fine, "v", known=known_head(batch.z[1, :1], batch.z[1]))
@@ -610,8 +661,15 @@ leave(world)
 
 
 def program(tmp_path: Path, folder: Path, name: str, steps: int = 6, muon: bool = False, shard: bool = False) -> list[str]:
-    text = PROGRAM.format(tests=str(yunet.ROOT / "tests"), samples=str(folder), out=str(tmp_path / f"{name}.jsonl"), muon=muon,
-                          checkpoint=str(tmp_path / f"{name}.ckpt"), steps=steps, shard=shard)
+    text = PROGRAM.format(
+        tests=str(yunet.ROOT / "tests"),
+        samples=str(folder),
+        out=str(tmp_path / f"{name}.jsonl"),
+        muon=muon,
+        checkpoint=str(tmp_path / f"{name}.ckpt"),
+        steps=steps,
+        shard=shard,
+    )
     (tmp_path / f"{name}.py").write_text(text)
     return [str(tmp_path / f"{name}.py")]
 
@@ -677,16 +735,22 @@ def test_a_folder_of_videos_becomes_weights(tmp_path, capsys, caplog):
     """The README's way, each command once, in MINI's size and two steps a stage."""
     pytest.importorskip("av")
     bundled = yunet.ROOT / "realportrait_core" / "weights"
-    vid2vid, vae = (str(bundled / name) for name in ("realportrait/realportrait_mini_vid2vid.safetensors",
-                                                     "vae/realportrait_mini_vae.safetensors"))
+    vid2vid, vae = (
+        str(bundled / name)
+        for name in ("realportrait/realportrait_mini_vid2vid.safetensors", "vae/realportrait_mini_vae.safetensors")
+    )
     videos = tmp_path / "my videos"
     videos.mkdir()
     for name in ("800000.mp4", "810000.mp4"):
         (videos / name).symlink_to(yunet.ROOT / "tests" / "data" / name)
     (videos / "portrait.png").symlink_to(yunet.ROOT / "assets" / "portrait.png")
     samples = str(tmp_path / "samples")
-    assert prepare_command.main([str(videos), "--out", samples, "--weights", vid2vid, "--vae", vae, "--preset", "mini",
-                                 "--detector", str(yunet.onnx())]) == 0
+    assert (
+        prepare_command.main(
+            [str(videos), "--out", samples, "--weights", vid2vid, "--vae", vae, "--preset", "mini", "--detector", str(yunet.onnx())]
+        )
+        == 0
+    )
     caplog.set_level(logging.INFO)
     common = ["--samples", samples, "--vid2vid", vid2vid, "--preset", "mini", "--steps", "2", "--batch", "0.25"]
     stage_1, mine = str(tmp_path / "stage1.safetensors"), str(tmp_path / "mine.safetensors")
@@ -695,7 +759,8 @@ def test_a_folder_of_videos_becomes_weights(tmp_path, capsys, caplog):
     assert train_command.main(["clips", *common, "--out", mine, "--init", stage_1]) == 0
     dit = load_dit(mine)
     assert dit.cfg == MINI.dit and any(
-        not torch.equal(value, load_dit(stage_1).state_dict()[name]) for name, value in dit.state_dict().items())
+        not torch.equal(value, load_dit(stage_1).state_dict()[name]) for name, value in dit.state_dict().items()
+    )
 
     shuffled = FaceVid2Vid(MINI.vid2vid)
     save_vid2vid(tmp_path / "other.safetensors", shuffled)
@@ -742,20 +807,24 @@ def test_curves_are_drawn(tmp_path):
 
 def test_each_variant_lacks_what_it_is_named_for():
     tried = departures.variants(MINI.dit)
+
     def fields(variant: departures.Variant) -> dict:
         own = asdict(variant.cfg.conditioner or ConditionerConfig())
         return asdict(variant.cfg) | {"conditioner": variant.cfg.conditioner is not None} | own
 
     changed = {
         name: {key for key, value in fields(variant).items() if value != fields(tried[variant.beside])[key]}
-        for name, variant in tried.items() if variant.beside is not None
+        for name, variant in tried.items()
+        if variant.beside is not None
     }
     assert changed == {
-        "no draft": {"draft_widths"}, "plain loss": set(), "mask_reach 1": {"mask_reach"}, "motion_blocks 0": {"motion_blocks"},
-        "none of them": {
-            "conditioner", "draft_widths", "reference_motion", "mask_reach", "motion_blocks", "motion_latent",
-        },
-        "no draft or reference_motion": {"reference_motion"}, "MINI again": set(),
+        "no draft": {"draft_widths"},
+        "plain loss": set(),
+        "mask_reach 1": {"mask_reach"},
+        "motion_blocks 0": {"motion_blocks"},
+        "none of them": {"conditioner", "draft_widths", "reference_motion", "mask_reach", "motion_blocks", "motion_latent"},
+        "no draft or reference_motion": {"reference_motion"},
+        "MINI again": set(),
     }
     for variant in tried.values():
         plan = variant.plan(departures.mini_stages(0.5))
@@ -768,7 +837,10 @@ def test_departures_are_trained_for_equal_time_and_set_side_by_side(index, vid2v
     """Two variants of random networks, for a second of a core each, on two clips of 4 frames."""
     pytest.importorskip("av")
     networks = Networks(
-        vid2vid, RealPortraitDiT(TOY.dit), random_weights(TinyVAE((4, 4, 4, 4)), "cpu"), FaceDetector(yunet.onnx()),
+        vid2vid,
+        RealPortraitDiT(TOY.dit),
+        random_weights(TinyVAE((4, 4, 4, 4)), "cpu"),
+        FaceDetector(yunet.onnx()),
         linear_schedule(),
     )
     clips, _ = quality.prepared_clips(networks, Path(__file__).parent / "data", 2, 4)
@@ -781,7 +853,7 @@ def test_departures_are_trained_for_equal_time_and_set_side_by_side(index, vid2v
     still, full, paper = rows.values()
     assert still.steps == () and len(full.steps) == 2 and len(paper.steps) == 1 and min(full.steps + paper.steps) > 0
     assert full.parameters > paper.parameters
-    assert set(full.figures) == {1.0, 1.5} and set(full.figures[1.0]) == {"psnr_db", "keypoint_error_px"}      # no judge was named
+    assert set(full.figures) == {1.0, 1.5} and set(full.figures[1.0]) == {"psnr_db", "keypoint_error_px"}  # no judge was named
     assert full.figures[1.0]["psnr_db"] != paper.figures[1.0]["psnr_db"]
     columns = departures.header().splitlines()[0].count("|")
     lines = [departures.line(row, rows) for row in rows.values()]

@@ -9,11 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "troubleshooting.md"
-SOURCES = [
-    ROOT / "__init__.py", ROOT / "install.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "realportrait_core").rglob("*.py"),
-]
-TELLING = 16            # letters that a text says by itself, whatever is put into it
-PLACE = re.compile(r"%[.\d]*[sdfgr]|\{[^}]*\}")         # of a logging format, of str.format
+SOURCES = [ROOT / "__init__.py", ROOT / "install.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "realportrait_core").rglob("*.py")]
+TELLING = 16  # letters that a text says by itself, whatever is put into it
+PLACE = re.compile(r"%[.\d]*[sdfgr]|\{[^}]*\}")  # of a logging format, of str.format
 
 
 def quotes() -> list[str]:
@@ -35,8 +33,8 @@ def said() -> list[re.Pattern]:
             if sum(letter.isalpha() for text in texts if isinstance(text, str) for letter in text) < TELLING:
                 continue
             pattern = "".join(".+" if text is None else fixed(text) for text in texts)
-            patterns.append(re.sub(r"(?:\.\+)+", ".+", pattern))     # several in a row would take for ever to match
-    return [re.compile(pattern.removeprefix(r"\ ").removesuffix(r"\ ")) for pattern in patterns]   # of a longer report
+            patterns.append(re.sub(r"(?:\.\+)+", ".+", pattern))  # several in a row would take for ever to match
+    return [re.compile(pattern.removeprefix(r"\ ").removesuffix(r"\ ")) for pattern in patterns]  # of a longer report
 
 
 def fixed(text: str) -> str:
@@ -55,7 +53,8 @@ def test_the_pack_says_what_is_quoted(quote):
 def test_the_page_is_linked_and_its_links_lead_somewhere():
     assert "docs/troubleshooting.md" in (ROOT / "README.md").read_text(encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
-    headings = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-                for line in page.splitlines() if line.startswith("#")}
+    headings = {
+        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in page.splitlines() if line.startswith("#")
+    }
     for anchor in re.findall(r"\]\(#([^)]+)\)", page):
         assert anchor in headings

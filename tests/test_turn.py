@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+
 from realportrait_core.errors import InputError
 from realportrait_core.turn.change import Change, Limits, joined, pose_change, random_changes, smooth_path, still
 from realportrait_core.turn.dataset import Augmentation, augmented, mirrored, read_photos
@@ -19,10 +21,8 @@ from realportrait_core.turn.topology import HOME, Topology, make_topology, read_
 from realportrait_core.turn.turning import change_of_axes, stretch, turn
 from realportrait_core.vid2vid.regions import PAIRS
 
-from conftest import ROOT
-
 SIDE = 128
-ROWS, COLUMNS = 36, 13      # of the made-up face's 468 vertices
+ROWS, COLUMNS = 36, 13  # of the made-up face's 468 vertices
 NO_EXPRESSION = ((0.0, 0.0),) * len(NAMES)
 POSES = Limits(expression=NO_EXPRESSION)
 
@@ -34,7 +34,7 @@ def made_up_face() -> Topology:
     half = 7.6 * np.sqrt(1 - (0.85 * up) ** 2)
     x = half * across
     z = 7 * np.sqrt(1 - (0.8 * across) ** 2) * np.sqrt(1 - (0.7 * up) ** 2)
-    z = z + 2.5 * np.exp(-(x / 1.2) ** 2 - ((y + 0.5) / 2) ** 2)
+    z = z + 2.5 * np.exp(-((x / 1.2) ** 2) - ((y + 0.5) / 2) ** 2)
     rest = np.stack(np.broadcast_arrays(x, y, z), -1).reshape(-1, 3).astype(np.float32)
     low_left = (np.arange(ROWS - 1)[:, None] * COLUMNS + np.arange(COLUMNS - 1)).flatten()
     low_right, high_left, high_right = low_left + 1, low_left + COLUMNS, low_left + COLUMNS + 1
@@ -85,13 +85,14 @@ def inner(topology: Topology) -> torch.Tensor:
 
 # The topology
 
+
 def test_the_mirror_is_an_involution_that_maps_the_face_onto_itself(topology):
     mirror = topology.mirror
     assert (mirror[mirror] == torch.arange(478)).all() and (mirror != torch.arange(478)).any()
     reflected = topology.rest[mirror[:468]] * torch.tensor([-1.0, 1.0, 1.0])
     assert (reflected - topology.rest).abs().max() < 0.05
     assert set(mirror[topology.outline].tolist()) == set(topology.outline.tolist())
-    assert mirror[468] == 473 and mirror[470] == 475        # eye by eye, and a top stays a top
+    assert mirror[468] == 473 and mirror[470] == 475  # eye by eye, and a top stays a top
 
 
 def test_the_outline_goes_around_once(topology):
@@ -114,11 +115,12 @@ def test_what_is_no_face_is_refused(tmp_path):
     lopsided[5, 0] += 0.5
     with pytest.raises(InputError, match="0.4. cm|0.50 cm"):
         make_topology(lopsided, face.triangles.numpy())
-    with pytest.raises(InputError, match="one outline"):        # a hole has another
+    with pytest.raises(InputError, match="one outline"):  # a hole has another
         make_topology(face.rest.numpy(), np.delete(face.triangles.numpy(), 200, 0))
 
 
 # The surface
+
 
 def test_the_depth_is_the_meshs(topology):
     mesh = meshes(topology)
@@ -126,7 +128,7 @@ def test_the_depth_is_the_meshs(topology):
     found = at_points(surface.depth[:, None], mesh[..., :2], SIDE)[..., 0]
     seen = inner(topology)
     apart = (found - mesh[..., 2])[:, seen].abs()
-    assert apart.mean() < 1.2 and apart.quantile(0.95) < 3.5    # px, of 50 from the nose to the ears
+    assert apart.mean() < 1.2 and apart.quantile(0.95) < 3.5  # px, of 50 from the nose to the ears
     assert surface.depth.shape == (2, SIDE // STEP, SIDE // STEP)
     # The head is far from the picture's corners, which stay.
     assert (surface.share[:, 0, 0] < 0.02).all()
@@ -137,7 +139,7 @@ def test_the_canonical_place_is_the_meshs(topology):
     mesh = meshes(topology)
     surface = read_surface(mesh, topology, SIDE)
     found = at_points(surface.canonical, mesh[..., :2], SIDE)
-    assert (found - topology.rest[None, :, :2])[:, inner(topology)].norm(dim=-1).quantile(0.95) < 0.45      # cm, of 0.55 a cell
+    assert (found - topology.rest[None, :, :2])[:, inner(topology)].norm(dim=-1).quantile(0.95) < 0.45  # cm, of 0.55 a cell
 
 
 def test_around_the_face_its_places_go_on_where_the_outline_ends(topology):
@@ -147,12 +149,13 @@ def test_around_the_face_its_places_go_on_where_the_outline_ends(topology):
     mesh = torch.cat([mesh[..., :1] + 0.4 * down, mesh[..., 1:]], -1)
     surface = read_surface(mesh, topology, SIDE)
     chin = topology.ends[3]
-    below = mesh[:, chin: chin + 1, :2] + torch.tensor([0.0, 12.0])
+    below = mesh[:, chin : chin + 1, :2] + torch.tensor([0.0, 12.0])
     found = at_points(surface.canonical, below, SIDE)[0, 0]
-    assert 1 < topology.rest[chin, 1] - found[1] < 4 and abs(found[0] - topology.rest[chin, 0]) < 1         # cm
+    assert 1 < topology.rest[chin, 1] - found[1] < 4 and abs(found[0] - topology.rest[chin, 0]) < 1  # cm
 
 
 # Turning
+
 
 def test_no_change_is_the_photo(topology):
     photos = pictures()
@@ -169,7 +172,7 @@ def test_pictures_are_the_photo_by_the_flow(topology, seeded):
     for pose in range(2):
         expected = sample(photos, places - turned.flow[:, pose], SIDE, "bicubic", "reflection").clamp(0, 1)
         assert (turned.pictures[:, pose] - expected).abs().max() < 1e-5
-    assert turned.flow.abs().amax((2, 3, 4)).min() > 1      # px: something moved
+    assert turned.flow.abs().amax((2, 3, 4)).min() > 1  # px: something moved
 
 
 def test_the_flow_takes_moved_points_back(topology, seeded):
@@ -180,7 +183,7 @@ def test_the_flow_takes_moved_points_back(topology, seeded):
     start = mesh[:, None, :, :2].expand(-1, 4, -1, -1).flatten(0, 1)
     seen = at_points(turned.hidden.flatten(0, 1)[:, None], start, SIDE)[..., 0] < 0.1
     assert seen.float().mean() > 0.95
-    assert (back - start).norm(dim=-1)[seen].max() < 0.2    # px
+    assert (back - start).norm(dim=-1)[seen].max() < 0.2  # px
 
 
 def test_the_mesh_turns_like_a_solid_body(topology):
@@ -190,7 +193,7 @@ def test_the_mesh_turns_like_a_solid_body(topology):
     pivot = read_surface(mesh, topology, SIDE).pivot
     solid = torch.einsum("bpi,bnij->bnpj", mesh - pivot[:, None], change_of_axes(change)) + pivot[:, None, None]
     apart = (turned.mesh - solid).norm(dim=-1)[:, :, inner(topology)]
-    assert apart.mean() < 0.25 and apart.max() < 2.5        # px, where the mesh's own points move by 10
+    assert apart.mean() < 0.25 and apart.max() < 2.5  # px, where the mesh's own points move by 10
 
 
 def test_signs_are_those_of_m(topology):
@@ -212,7 +215,7 @@ def test_there_and_back(topology):
     there = turn(photos, mesh, topology, repeated(pose_change(yaw=6), 2))
     back = turn(there.pictures[:, 0], there.mesh[:, 0], topology, repeated(pose_change(yaw=-6), 2))
     apart = (back.mesh[:, 0] - mesh)[..., :2].norm(dim=-1)[:, inner(topology)]
-    assert apart.mean() < 0.2 and apart.max() < 1           # px, of up to 7 that it moved
+    assert apart.mean() < 0.2 and apart.max() < 1  # px, of up to 7 that it moved
     assert (there.mesh[:, 0] - mesh).norm(dim=-1).max() > 3
     flow = back.flow[:, 0] + sample(there.flow[:, 0], pixels(SIDE, SIDE, photos.device) - back.flow[:, 0], SIDE)
     assert flow.norm(dim=1).mean() < 0.25
@@ -254,11 +257,11 @@ def test_what_is_stretched_is_unknown(topology):
     places = pixels(20, 20, torch.device("cpu"))[None]
     torch.testing.assert_close(stretch(places * torch.tensor([0.4, 1.0])[:, None, None]), torch.full((1, 20, 20), 2.5))
     torch.testing.assert_close(stretch(places * 2), torch.full((1, 20, 20), 0.5))
-    assert (stretch(places.flip(1)) > 100).all()            # what is turned inside out is no picture
+    assert (stretch(places.flip(1)) > 100).all()  # what is turned inside out is no picture
     mesh = meshes(topology, 1)
     turned = turn(pictures(1), mesh, topology, joined([pose_change(scale=x) for x in (1.3, 1.75, 2.5)]))
     column, row = mesh[0, topology.ends[3], :2].long().tolist()
-    chin = turned.unknown[0, :, row - 8: row - 4, column - 4: column + 4]
+    chin = turned.unknown[0, :, row - 8 : row - 4, column - 4 : column + 4]
     # 1.75 is a quarter of the way from where it sets in.
     assert chin[0].max() < 0.01 and 0.1 < chin[1].mean() < 0.4 and chin[2].mean() > 0.8
 
@@ -277,11 +280,11 @@ def test_a_batch_is_its_items_one_by_one(topology, seeded):
     together = turn(photos, mesh, topology, change)
     for i in range(3):
         for n in range(2):
-            alone = turn(photos[i: i + 1], mesh[i: i + 1], topology, change[i: i + 1, n: n + 1])
+            alone = turn(photos[i : i + 1], mesh[i : i + 1], topology, change[i : i + 1, n : n + 1])
             for name, value in vars(alone).items():
                 whole = getattr(together, name)
-                chosen = whole[i: i + 1] if name == "share" else whole[i: i + 1, n: n + 1]
-                assert (chosen - value).abs().max() < 2e-3, name    # pixels and px: float32 sums in another order
+                chosen = whole[i : i + 1] if name == "share" else whole[i : i + 1, n : n + 1]
+                assert (chosen - value).abs().max() < 2e-3, name  # pixels and px: float32 sums in another order
 
 
 def test_irises_move_with_the_face(topology):
@@ -323,17 +326,25 @@ def test_every_tensor_is_made_where_the_photos_are(topology):
 
 # Expressions
 
-@pytest.mark.parametrize("name, place, direction", [
-    ("jaw", (0.0, -8.0), (0, -1)), ("lips", (0.0, -5.0), (0, -1)), ("lips", (0.0, -3.7), (0, 1)),
-    ("smile", (2.46, -4.34), (1, 1)), ("smile", (-2.46, -4.34), (-1, 1)),
-    ("brows", (3.4, 5.0), (0, 1)), ("lids", (-3.18, 2.95), (0, -1)),
-])
+
+@pytest.mark.parametrize(
+    "name, place, direction",
+    [
+        ("jaw", (0.0, -8.0), (0, -1)),
+        ("lips", (0.0, -5.0), (0, -1)),
+        ("lips", (0.0, -3.7), (0, 1)),
+        ("smile", (2.46, -4.34), (1, 1)),
+        ("smile", (-2.46, -4.34), (-1, 1)),
+        ("brows", (3.4, 5.0), (0, 1)),
+        ("lids", (-3.18, 2.95), (0, -1)),
+    ],
+)
 def test_expressions_move_what_they_name(name, place, direction):
     amounts = torch.tensor([[[float(name == other) for other in NAMES]]])
-    where = torch.tensor([place, (0.0, 8.0), (0.0, 0.5)]).T[None]                       # and forehead and nose
+    where = torch.tensor([place, (0.0, 8.0), (0.0, 0.5)]).T[None]  # and forehead and nose
     moved = displacements(where, amounts)[0, 0].T
     for value, sign in zip(moved[0].tolist(), direction):
-        assert abs(value) < 1e-6 if sign == 0 else 0.05 < sign * value < 0.5            # cm
+        assert abs(value) < 1e-6 if sign == 0 else 0.05 < sign * value < 0.5  # cm
     assert moved[1:].abs().max() < 0.05
     assert displacements(where, 0 * amounts).abs().max() == 0
 
@@ -344,13 +355,14 @@ def test_parted_lips_uncover_what_is_unknown(topology):
     turned = turn(pictures(1), mesh, topology, pose_change(expression={"jaw": 1.0, "lips": 1.0}))
     unit = 0.5 * SIDE / 17.7
     column, row = SIDE // 2, round(0.47 * SIDE + 4.4 * unit)
-    assert turned.unknown[0, 0, row - 2: row + 4, column - 2: column + 2].max() > 0.5
-    assert turned.unknown[0, 0, : row - 12].max() < 0.01 and turned.unknown[0, 0, row + 12:].max() < 0.01
+    assert turned.unknown[0, 0, row - 2 : row + 4, column - 2 : column + 2].max() > 0.5
+    assert turned.unknown[0, 0, : row - 12].max() < 0.01 and turned.unknown[0, 0, row + 12 :].max() < 0.01
     chin = topology.ends[3]
-    assert 0.5 < (turned.mesh[0, 0, chin] - mesh[0, chin])[1] < 3                       # px
+    assert 0.5 < (turned.mesh[0, 0, chin] - mesh[0, chin])[1] < 3  # px
 
 
 # Draws
+
 
 def test_draws_are_decided_by_their_seed():
     def draws(seed: int):
@@ -375,12 +387,12 @@ def test_draws_keep_to_the_limits(seeded):
 def test_paths_are_smooth_and_start_anywhere(seeded):
     path = smooth_path((64, 100), 25.0, POSES, seeded)
     assert path.yaw.shape == (64, 100) and path.shift.shape == (64, 100, 2) and path.expression.shape == (64, 100, 5)
-    assert path.yaw[:, 0].std() > 1                         # degrees
+    assert path.yaw[:, 0].std() > 1  # degrees
     # Below 0.9 Hz a sinusoid of 12 degrees turns by 2.7 degrees a frame at most, and hardly any power is above 1.5 Hz.
     assert path.yaw.diff(dim=1).abs().max() < 12 * 2 * np.pi * 0.9 / 25
     window = torch.hann_window(100)
     power = torch.fft.rfft((path.yaw - path.yaw.mean(1, keepdim=True)) * window).abs().square().mean(0)
-    assert power[8:].sum() < 0.01 * power.sum()             # bins of 0.25 Hz
+    assert power[8:].sum() < 0.01 * power.sum()  # bins of 0.25 Hz
     from_rest = smooth_path((4, 30), 12.5, Limits(), seeded, from_rest=True)
     for name, value in vars(still((4,))).items():
         assert torch.equal(getattr(from_rest, name)[:, 0], value), name
@@ -407,7 +419,7 @@ def test_turning_a_mirrored_photo_is_mirroring_a_turned_one(topology):
     a = turn(*mirrored(photos, mesh, topology), topology, opposite)
     b = turn(photos, mesh, topology, change)
     apart = (a.flow[:, 0] * torch.tensor([-1.0, 1.0])[:, None, None] - b.flow[:, 0].flip(-1)).abs()
-    assert apart.mean() < 0.05 and apart.max() < 0.6        # px
+    assert apart.mean() < 0.05 and apart.max() < 0.6  # px
 
 
 def test_augmentation_moves_the_mesh_with_the_picture(topology, seeded):
@@ -423,7 +435,7 @@ def test_augmentation_moves_the_mesh_with_the_picture(topology, seeded):
     # A mirrored photo's planes show the old place of the point's counterpart.
     plain_error = (read - mesh[..., :2]).norm(dim=-1).amax(1)
     mirror_error = (read - mesh[:, topology.mirror[:468], :2]).norm(dim=-1).amax(1)
-    assert torch.minimum(plain_error, mirror_error).max() < 0.6                         # px
+    assert torch.minimum(plain_error, mirror_error).max() < 0.6  # px
     assert (plain_error < 0.6).any() and (mirror_error < 0.6).any()
     size = (moved[..., 1].amax(1) - moved[..., 1].amin(1)) / (mesh[..., 1].amax(1) - mesh[..., 1].amin(1))
     depth = (moved[..., 2].amax(1) - moved[..., 2].amin(1)) / (mesh[..., 2].amax(1) - mesh[..., 2].amin(1))
@@ -446,6 +458,7 @@ def test_augmentation_is_drawn_anew_and_by_its_seed(topology):
 
 # Pairs
 
+
 def test_pairs_say_which_is_the_photo(topology, seeded):
     photos, mesh = pictures(24, 64), meshes(topology, 24, 64)
     pair = draw_pairs(photos, mesh, topology, seeded, untouched=0.6)
@@ -459,7 +472,7 @@ def test_pairs_say_which_is_the_photo(topology, seeded):
 
 @pytest.mark.parametrize("share", [1.0, 0.0])
 def test_a_pairs_flow_reads_the_target_from_the_portrait(topology, seeded, share):
-    photos, mesh = pictures(4), meshes(topology, 4) - torch.tensor([0.0, 16.0, 0.0])    # near the upper edge
+    photos, mesh = pictures(4), meshes(topology, 4) - torch.tensor([0.0, 16.0, 0.0])  # near the upper edge
     pair = draw_pairs(photos, mesh, topology, seeded, POSES, untouched=share)
     read = sample(pair.portrait, pixels(SIDE, SIDE, photos.device) - pair.flow, SIDE, "bicubic", "reflection")
     known = (pair.unknown < 0.1)[:, None].expand_as(read)
@@ -473,10 +486,11 @@ def test_a_pairs_flow_reads_the_target_from_the_portrait(topology, seeded, share
     at_target = pair.target_mesh[..., :2]
     there = at_target - at_points(pair.flow, at_target, SIDE)
     seen = at_points(pair.unknown[:, None], at_target, SIDE)[..., 0] < 0.1
-    assert (there - pair.portrait_mesh[..., :2]).norm(dim=-1)[seen].max() < 0.25        # px
+    assert (there - pair.portrait_mesh[..., :2]).norm(dim=-1)[seen].max() < 0.25  # px
 
 
 # Folders
+
 
 def write_folder(folder, mesh: torch.Tensor, names: list, side: int = SIDE) -> None:
     import cv2
@@ -545,6 +559,7 @@ def test_the_command_draws_a_sheet(tmp_path):
 
 # Keypoints
 
+
 def test_keypoints_read_the_mesh():
     """Each is a place of a triangle: all of them move with the mesh, and turn with it."""
     mesh = torch.rand(2, 478, 3)
@@ -566,7 +581,7 @@ def test_keypoints_lie_where_their_names_say():
     eyes = [topology.rest[[33, 133]].mean(0), topology.rest[[263, 362]].mean(0)]
     rest = torch.cat([topology.rest, eyes[0].expand(5, 3), eyes[1].expand(5, 3)])
     points = seen_keypoints(rest[None])[0][0]
-    for left, right in PAIRS[NUM_KP]:                   # of the person: left is at the picture's right
+    for left, right in PAIRS[NUM_KP]:  # of the person: left is at the picture's right
         assert points[left, 0] > 1 and points[right, 0] < -1
         assert (points[left] * torch.tensor([-1.0, 1.0, 1.0]) - points[right]).norm() < 1.6
     forehead, bridge, nose, upper, lower, below, chin = points[[1, 3, 0, 4, 5, 8, 9], 1].tolist()

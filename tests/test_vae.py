@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from realportrait_core.errors import InputError, WeightsError
-from realportrait_core.train.vae import GRADIENT_WEIGHT, KNEE, Pairs, evaluate, picture_loss, psnr, random_crops
+from realportrait_core.train.mini.vae import GRADIENT_WEIGHT, KNEE, Pairs, evaluate, picture_loss, psnr, random_crops
 from realportrait_core.vae import LATENT_SCALE, WIDTHS, TinyVAE, load_taesd, load_vae, resized, save_vae
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +69,10 @@ def test_keys_are_what_load_vae_of_comfyui_looks_for():
     assert state["taesd_encoder.14.weight"].shape == (4, 64, 3, 3)
     assert state["taesd_decoder.19.bias"].shape == (3,)
     assert {key for key in state if key.endswith("bias") and ".conv." not in key} == {
-        "taesd_encoder.0.bias", "taesd_encoder.14.bias", "taesd_decoder.1.bias", "taesd_decoder.19.bias",
+        "taesd_encoder.0.bias",
+        "taesd_encoder.14.bias",
+        "taesd_decoder.1.bias",
+        "taesd_decoder.19.bias",
     }
     assert state["vae_scale"].item() == pytest.approx(LATENT_SCALE) and state["vae_shift"].item() == 0
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden import find, load, state
+
 from realportrait_core.config import MINI, PAPER, Vid2VidConfig
 from realportrait_core.errors import InputError
 from realportrait_core.vid2vid import FaceVid2Vid, warp
@@ -31,9 +32,24 @@ W_SMALL = Vid2VidConfig(
 )
 G_SMALL = Vid2VidConfig(warped_channels=8, generator_out=4)
 TINY = Vid2VidConfig(
-    crop_size=32, num_kp=5, appearance_width=4, reshape_channel=4, reshape_depth=3, appearance_resblocks=1,
-    motion_depths=(1, 1, 1, 1), motion_dims=(8, 8, 8, 8), dense_width=4, dense_max=8, dense_blocks=2, compress=2,
-    mask_kernel=3, warped_channels=6, generator_blocks=1, generator_out=4, spade_hidden=8, upscale=1,
+    crop_size=32,
+    num_kp=5,
+    appearance_width=4,
+    reshape_channel=4,
+    reshape_depth=3,
+    appearance_resblocks=1,
+    motion_depths=(1, 1, 1, 1),
+    motion_dims=(8, 8, 8, 8),
+    dense_width=4,
+    dense_max=8,
+    dense_blocks=2,
+    compress=2,
+    mask_kernel=3,
+    warped_channels=6,
+    generator_blocks=1,
+    generator_out=4,
+    spade_hidden=8,
+    upscale=1,
 )
 
 
@@ -48,6 +64,7 @@ def with_weights(network: torch.nn.Module, weights: dict) -> torch.nn.Module:
 
 
 # Parity
+
 
 def test_appearance_is_the_original():
     tensors, about = load("motion", "F_small")
@@ -105,13 +122,16 @@ def test_paper_preset_has_the_published_keys_and_shapes():
     with torch.device("meta"):
         model = FaceVid2Vid(PAPER.vid2vid)
     parts = {
-        "appearance_feature_extractor": model.appearance, "motion_extractor": model.motion,
-        "warping_module": model.warping, "spade_generator": model.generator,
+        "appearance_feature_extractor": model.appearance,
+        "motion_extractor": model.motion,
+        "warping_module": model.warping,
+        "spade_generator": model.generator,
     }
     for name, network in parts.items():
         wanted = {
             key.replace("weight_orig", "weight"): tuple(shape)
-            for key, (shape, _) in published[name].items() if not key.endswith(("weight_u", "weight_v"))
+            for key, (shape, _) in published[name].items()
+            if not key.endswith(("weight_u", "weight_v"))
         }
         assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == wanted, name
 
@@ -160,11 +180,12 @@ def test_full_size_chain_is_the_original():
     assert error(middle["fourth"][..., ::4, ::4], tensors["out/fourth_s4"]) < ROOM * recorded["W"]["out"]
 
     image = filled(Generator, "spade_generator")(warped.out)
-    assert error(image[..., ::2, ::2], tensors["out/image_s2"]) < 2 * ROOM * recorded["G"]     # W's error comes on top
+    assert error(image[..., ::2, ::2], tensors["out/image_s2"]) < 2 * ROOM * recorded["G"]  # W's error comes on top
     assert error(image[..., 192:320, 192:320], tensors["out/image_patch"]) < 2 * ROOM * recorded["G"]
 
 
 # Equations
+
 
 @pytest.fixture(scope="module")
 def tiny() -> FaceVid2Vid:
@@ -204,6 +225,7 @@ def test_one_common_shift_moves_no_further_than_the_shift(tiny):
 
 
 # Where a keypoint's surroundings turn with the head
+
 
 @pytest.fixture(scope="module")
 def turning() -> FaceVid2Vid:
@@ -249,6 +271,7 @@ def test_centred_the_identity_samples_the_feature_itself(turning):
 
 # Where the dense motion network looks at a coarser feature
 
+
 @pytest.fixture(scope="module")
 def coarse() -> FaceVid2Vid:
     torch.manual_seed(0)
@@ -279,11 +302,9 @@ def literal_warp(w: WarpingNetwork, f_r: torch.Tensor, x_d: torch.Tensor, x_s: t
     compressed = F.relu(dense.norm(dense.compress(f_r)))
     depth, height, width = f_r.shape[2:]
     z, y, x = (2 * torch.arange(n) / (n - 1) - 1 for n in (depth, height, width))
-    grid = torch.stack((
-        x.expand(depth, height, width),
-        y[:, None].expand(depth, height, width),
-        z[:, None, None].expand(depth, height, width),
-    ), -1)
+    grid = torch.stack(
+        (x.expand(depth, height, width), y[:, None].expand(depth, height, width), z[:, None, None].expand(depth, height, width)), -1
+    )
     motions, candidates = [grid], [torch.zeros(1, 1, depth, height, width)]
     candidates.append(F.grid_sample(compressed, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False))
     for k in range(x_d.shape[1]):
@@ -292,8 +313,8 @@ def literal_warp(w: WarpingNetwork, f_r: torch.Tensor, x_d: torch.Tensor, x_s: t
         candidates.append((heat[0] - heat[1])[None, None])
         candidates.append(F.grid_sample(compressed, motions[-1][None], align_corners=False))
     features = dense.hourglass(torch.cat(candidates, 1))
-    mask = dense.mask(features).softmax(1)[0]                                           # (K+1, D, h, w)
-    deformation = (mask[..., None] * torch.stack(motions)).sum(0)[None]                 # (1, D, h, w, 3)
+    mask = dense.mask(features).softmax(1)[0]  # (K+1, D, h, w)
+    deformation = (mask[..., None] * torch.stack(motions)).sum(0)[None]  # (1, D, h, w, 3)
     occlusion = torch.sigmoid(dense.occlusion(features.reshape(1, -1, height, width)))
     warped = F.grid_sample(f_r, deformation, align_corners=False).reshape(1, -1, height, width)
     h = F.leaky_relu(w.third.norm(w.third.conv(warped)), 0.01)
@@ -360,7 +381,7 @@ def test_one_portrait_is_shared_over_the_driving_frames(tiny):
     shared = tiny.warping(f_r, x_d, x_s)
     at_hand = tiny.warping(f_r, x_d, x_s, tiny.warping.compress(f_r))
     repeated = tiny.warping(f_r.repeat(3, 1, 1, 1, 1), x_d, x_s.repeat(3, 1, 1))
-    alone = torch.cat([tiny.warping(f_r, x_d[i:i + 1], x_s).out for i in range(3)])
+    alone = torch.cat([tiny.warping(f_r, x_d[i : i + 1], x_s).out for i in range(3)])
     assert torch.equal(shared.out, at_hand.out)
     assert error(shared.out, repeated.out) < 1e-5
     assert error(shared.out, alone) < 1e-5
@@ -369,7 +390,7 @@ def test_one_portrait_is_shared_over_the_driving_frames(tiny):
 
 def test_faces_of_a_batch_do_not_mix(tiny):
     images = faces(3, 4)
-    one_by_one = [tiny.motion(images[i:i + 1]) for i in range(3)]
+    one_by_one = [tiny.motion(images[i : i + 1]) for i in range(3)]
     assert error(transform(tiny.motion(images)), torch.cat([transform(p) for p in one_by_one])) < 1e-5
     assert error(tiny.appearance(images)[1:2], tiny.appearance(images[1:2])) < 1e-5
 
@@ -438,6 +459,7 @@ def test_untrained_keypoints_start_apart_and_inside_the_crop():
 
 # Bad input
 
+
 @pytest.mark.parametrize("shape", [(1, 3, 31, 32), (1, 4, 32, 32), (3, 32, 32), (1, 3, 64, 64), (1, 32, 32, 3)])
 def test_wrong_crops_are_refused_with_both_shapes(tiny, shape):
     for network in (tiny.appearance, tiny.motion):
@@ -446,14 +468,17 @@ def test_wrong_crops_are_refused_with_both_shapes(tiny, shape):
         assert str(shape) in str(caught.value)
 
 
-@pytest.mark.parametrize("f_r, x_d, x_s, message", [
-    ((1, 4, 3, 8, 8), (1, 21, 3), (1, 5, 3), r"x_d .*\(B, 5, 3\)"),
-    ((1, 4, 3, 8, 8), (1, 5, 3), (1, 5, 2), r"x_s .*\(B, 5, 3\)"),
-    ((1, 3, 4, 8, 8), (1, 5, 3), (1, 5, 3), r"f_r .*\(B, 4, 3, h, w\)"),
-    ((1, 4, 3, 6, 8), (1, 5, 3), (1, 5, 3), "multiples of 4"),
-    ((2, 4, 3, 8, 8), (3, 5, 3), (1, 5, 3), "f_r holds 2 faces for 3 driving frames"),
-    ((1, 4, 3, 8, 8), (3, 5, 3), (2, 5, 3), "x_s holds 2 faces for 3 driving frames"),
-])
+@pytest.mark.parametrize(
+    "f_r, x_d, x_s, message",
+    [
+        ((1, 4, 3, 8, 8), (1, 21, 3), (1, 5, 3), r"x_d .*\(B, 5, 3\)"),
+        ((1, 4, 3, 8, 8), (1, 5, 3), (1, 5, 2), r"x_s .*\(B, 5, 3\)"),
+        ((1, 3, 4, 8, 8), (1, 5, 3), (1, 5, 3), r"f_r .*\(B, 4, 3, h, w\)"),
+        ((1, 4, 3, 6, 8), (1, 5, 3), (1, 5, 3), "multiples of 4"),
+        ((2, 4, 3, 8, 8), (3, 5, 3), (1, 5, 3), "f_r holds 2 faces for 3 driving frames"),
+        ((1, 4, 3, 8, 8), (3, 5, 3), (2, 5, 3), "x_s holds 2 faces for 3 driving frames"),
+    ],
+)
 def test_warping_refuses_what_does_not_fit(tiny, f_r, x_d, x_s, message):
     with pytest.raises(InputError, match=message):
         tiny.warping(torch.zeros(f_r), torch.zeros(x_d), torch.zeros(x_s))

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 import videos
+from videos import RATE
+
 from realportrait_core.errors import InputError
 from realportrait_core.video import Selection, Sound, VideoFile, about, load_video, read_sound, select_frames
-from videos import RATE
 
 av = pytest.importorskip("av")
 
-SLOPE = 52                  # grey levels a second
+SLOPE = 52  # grey levels a second
 
 
 def grey(time: float) -> np.ndarray:
@@ -37,14 +37,17 @@ def four_seconds(tmp_path_factory) -> VideoFile:
     return write(folder / "four.mkv", [grey(i / 25) for i in range(100)], 25, seconds=5.0)
 
 
-@pytest.mark.parametrize("selection, first, step, count", [
-    (Selection(), 0, 1, 100),
-    (Selection(start=1.0, frames=10), 25, 1, 10),
-    (Selection(start=30, start_in="frames", frames=4, stride=5), 30, 5, 4),
-    (Selection(start=2.0, fps=12.5, frames=6), 50, 2, 6),
-    (Selection(start=90, start_in="frames", frames=50), 90, 1, 10),
-    (Selection(start=99, start_in="frames"), 99, 1, 1),
-])
+@pytest.mark.parametrize(
+    "selection, first, step, count",
+    [
+        (Selection(), 0, 1, 100),
+        (Selection(start=1.0, frames=10), 25, 1, 10),
+        (Selection(start=30, start_in="frames", frames=4, stride=5), 30, 5, 4),
+        (Selection(start=2.0, fps=12.5, frames=6), 50, 2, 6),
+        (Selection(start=90, start_in="frames", frames=50), 90, 1, 10),
+        (Selection(start=99, start_in="frames"), 99, 1, 1),
+    ],
+)
 def test_the_frames_that_were_asked_for(four_seconds, selection, first, step, count, caplog):
     footage = load_video(four_seconds, selection)
     assert footage.images.shape == (count, 48, 64, 3) and footage.images.dtype == torch.float32
@@ -60,7 +63,7 @@ def test_the_sound_of_these_frames(four_seconds):
     assert sound.rate == RATE and sound.waveform.shape == (1, 1, round(40 / 25 * RATE))
     times = sound.waveform[0, 0, ::1600] * 100
     torch.testing.assert_close(times, 1.0 + torch.arange(len(times)) / 10, rtol=0, atol=5e-3)
-    after = read_sound(four_seconds, 4.9, 0.4).waveform[0, 0]           # the track ends at 5 s
+    after = read_sound(four_seconds, 4.9, 0.4).waveform[0, 0]  # the track ends at 5 s
     assert after[:1500].min() > 0.048 and after[1700:].abs().max() == 0
 
 
@@ -72,7 +75,7 @@ def test_a_video_without_sound(tmp_path):
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_a_rate_that_varies_keeps_its_pace(tmp_path, suffix):
     times = np.cumsum([0.0, *np.random.default_rng(0).uniform(0.02, 0.06, 40)])
-    times = np.concatenate([times, times[-1] + 0.6 + np.arange(5) / 25])        # and stands still for a while
+    times = np.concatenate([times, times[-1] + 0.6 + np.arange(5) / 25])  # and stands still for a while
     source = write(tmp_path / f"varies.{suffix}", [grey(time) for time in times], 25, times)
     footage = load_video(source, Selection(fps=25))
     assert footage.times == pytest.approx([i / 25 for i in range(len(footage.times))], abs=2e-3)
@@ -85,7 +88,7 @@ def test_a_rate_that_varies_keeps_its_pace(tmp_path, suffix):
 
 def test_turned_and_squeezed(tmp_path):
     picture = np.zeros((64, 96, 3), np.uint8)
-    picture[:32, :48] = 255                                     # white at the top left, as it is stored
+    picture[:32, :48] = 255  # white at the top left, as it is stored
     corner = {0: (0, 0), 90: (1, 0), 180: (1, 1), -90: (0, 1)}  # row, column of it once it is turned counterclockwise
     for rotation, (row, column) in corner.items():
         source = write(tmp_path / f"{rotation}.mov", [picture] * 3, rotation=rotation)
@@ -123,7 +126,8 @@ def test_a_late_range_is_searched_for_and_is_the_same(tmp_path, monkeypatch, suf
     seen, whole = [], video.decode
     monkeypatch.setattr(video, "decode", lambda *given: (seen.append(shown.time) or shown for shown in whole(*given)))
     for selection in (
-        Selection(start=30.03, frames=12, fps=12.5), Selection(start=247, start_in="frames", stride=3, frames=9, fps=10),
+        Selection(start=30.03, frames=12, fps=12.5),
+        Selection(start=247, start_in="frames", stride=3, frames=9, fps=10),
     ):
         seen.clear()
         searched = load_video(source, selection)
@@ -181,8 +185,10 @@ def test_refusals(four_seconds, tmp_path):
         with pytest.raises(InputError, match=match):
             load_video(source, selection, **changes)
 
-    refused(r"starts at frame 250 \(10.00 s\) and four.mkv has 100 frames at 25 a second \(0 to 99, 4.00 s\)",
-            selection=Selection(start=10.0))
+    refused(
+        r"starts at frame 250 \(10.00 s\) and four.mkv has 100 frames at 25 a second \(0 to 99, 4.00 s\)",
+        selection=Selection(start=10.0),
+    )
     refused("starts at frame 100 ", selection=Selection(start=100, start_in="frames"))
     refused(r"frames of 64x48 px of four.mkv take 0.0 GB .* Set frames", most=1000)
     load_video(four_seconds, Selection(frames=2), most=64 * 48 * 3 * 5 * 2)
@@ -199,8 +205,9 @@ def test_refusals(four_seconds, tmp_path):
         samples.sample_rate = RATE
         media.mux(tone.encode(samples))
         media.mux(tone.encode(None))
-    refused("sound.mkv has no video that can be decoded: 1 of its 1 streams are sound",
-            VideoFile("sound.mkv", tmp_path / "sound.mkv"))
+    refused(
+        "sound.mkv has no video that can be decoded: 1 of its 1 streams are sound", VideoFile("sound.mkv", tmp_path / "sound.mkv")
+    )
     for wrong in ({"start_in": "hours"}, {"start": -1.0}, {"stride": 0}, {"frames": -1}, {"fps": -25.0}):
         with pytest.raises(InputError):
             Selection(**wrong)

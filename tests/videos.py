@@ -6,11 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-RATE = 16000            # samples a second of their sound
+RATE = 16000  # samples a second of their sound
 
 
-def write(path: Path, pictures, fps: float = 12.5, times=None, rotation: int = 0, crf: int = 18, seconds: float = 0.0,
-          options: dict[str, str] | None = None, **codec) -> Path:
+def write(
+    path: Path,
+    pictures,
+    fps: float = 12.5,
+    times=None,
+    rotation: int = 0,
+    crf: int = 18,
+    seconds: float = 0.0,
+    options: dict[str, str] | None = None,
+    **codec,
+) -> Path:
     """An H.264 video; times in s for a rate that varies; seconds of a sound whose sample at time t is t / 100."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w", options=options or {}) as video:

@@ -23,9 +23,9 @@ from realportrait_core.dit.embed import PatchEmbed, positions, rope, rotate
 class Times:
     """The embedded times of B clips: of the noised frames, and of those without noise."""
 
-    noised: Tensor              # (B, C)
-    clean: Tensor               # (B, C)
-    mask: Tensor                # (B, L) bool: these frames carry noise
+    noised: Tensor  # (B, C)
+    clean: Tensor  # (B, C)
+    mask: Tensor  # (B, L) bool: these frames carry noise
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,13 @@ class Tokens:
 
 
 def step(
-    model: RealPortraitDiT, z_t: Tensor, t: Tensor, shape: ClipShape, z_r: Tensor, motion: Tensor, conditional: Tensor,
+    model: RealPortraitDiT,
+    z_t: Tensor,
+    t: Tensor,
+    shape: ClipShape,
+    z_r: Tensor,
+    motion: Tensor,
+    conditional: Tensor,
     own_motion: Tensor | None = None,
 ) -> Tensor:
     """The prediction (B, L, c, h, w), float32, for every frame of B clips.
@@ -50,9 +56,12 @@ def step(
     own_motion   (B, m, h, w) the portraits' own, for networks with reference_motion
     """
     frames, (h, w), dtype = z_t.shape[1], z_t.shape[-2:], model.x_embedder.proj.weight.dtype
-    time, clean = (model.t_embedder(value, dtype) for value in (t, torch.zeros_like(t)))            # (B, C)
-    size = torch.cat([embed_number(model.csize_embedder, n, z_t) for n in (shape.height, shape.width)]
-                     + [embed_number(model.ar_embedder, shape.aspect, z_t)], -1)                    # (1, C)
+    time, clean = (model.t_embedder(value, dtype) for value in (t, torch.zeros_like(t)))  # (B, C)
+    size = torch.cat(
+        [embed_number(model.csize_embedder, n, z_t) for n in (shape.height, shape.width)]
+        + [embed_number(model.ar_embedder, shape.aspect, z_t)],
+        -1,
+    )  # (1, C)
     length = embed_number(model.fl_embedder, shape.frames, z_t) + embed_number(model.fps_embedder, shape.fps, z_t)
     space, over_time = Times(time + size, clean + size, ~conditional), Times(time + length, clean + length, ~conditional)
 
@@ -70,8 +79,8 @@ def step(
             c = x + linear(control.before_proj, c) if i == 1 else c
             c, _ = block(model, control.copied_block, Tokens(c, frames), space, over_time, None)
             x = x + linear(control.after_proj, c)
-        r, key_value = block(model, base, Tokens(r, 1), r_space, r_time, None)                      # Eq. 5, 6
-        x, _ = block(model, base, Tokens(x, frames), space, over_time, key_value)                   # Eq. 4, 2
+        r, key_value = block(model, base, Tokens(r, 1), r_space, r_time, None)  # Eq. 5, 6
+        x, _ = block(model, base, Tokens(x, frames), space, over_time, key_value)  # Eq. 4, 2
     x = final_layer(model, Tokens(x, frames), time, clean + size, ~conditional)
     rows, p = model.x_embedder.grid(h, w)[0], model.cfg.patch
     x = rearrange(x, "b (l i j) (p q c) -> b l c (i p) (j q)", l=frames, i=rows, p=p, q=p)
@@ -95,13 +104,12 @@ def embed(model: RealPortraitDiT, embedder: PatchEmbed, z: Tensor, shape: ClipSh
 
 
 def block(
-    model: RealPortraitDiT, weights: Block, tokens: Tokens, space: Times, over_time: Times,
-    reference: tuple[Tensor, Tensor] | None,
+    model: RealPortraitDiT, weights: Block, tokens: Tokens, space: Times, over_time: Times, reference: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Spatial attention, temporal attention, MLP: the stream (B, L S, C) and the K, V of its spatial attention."""
     x, frames = tokens.x, tokens.frames
     rows = [weights.scale_shift_table + model.t_block(t).unflatten(-1, (6, -1)) for t in (space.noised, space.clean)]
-    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = zip(*(r.unbind(1) for r in rows))          # each of noised, of clean
+    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = zip(*(r.unbind(1) for r in rows))  # each of noised, of clean
     out, key_value = spatial_attention(
         weights.attn, rearrange(modulate(tokens, shift, scale, space.mask), "b (l s) c -> (b l) s c", l=frames), reference
     )
@@ -143,10 +151,8 @@ def spatial_attention(
     q, k, v = split_heads(weights, x)
     q, k = rms_norm(weights.q_norm, q), rms_norm(weights.k_norm, k)
     keys, values = k, v
-    if reference is not None:                                                                       # Eq. 4
-        keys, values = (
-            torch.cat([own, r.repeat_interleave(len(own) // len(r), 0)], 2) for own, r in zip((k, v), reference)
-        )
+    if reference is not None:  # Eq. 4
+        keys, values = (torch.cat([own, r.repeat_interleave(len(own) // len(r), 0)], 2) for own, r in zip((k, v), reference))
     return linear(weights.proj, rearrange(attention(q, keys, values), "n h s d -> n s (h d)")), (k, v)
 
 

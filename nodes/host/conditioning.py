@@ -9,7 +9,7 @@ from ...realportrait_core.generate import Motion, frame_portrait
 from ...realportrait_core.motion_map import MotionMaps
 from . import images
 
-CHANNELS, DOWN = 4, 8       # of the SD1.5 latent
+CHANNELS, DOWN = 4, 8  # of the SD1.5 latent
 
 
 def encode_portrait(vae, portrait: torch.Tensor, motion: Motion) -> torch.Tensor:
@@ -30,7 +30,7 @@ def conditioning(
     reference: torch.Tensor, maps: MotionMaps, portrait_maps: MotionMaps, strength: float, caching: Caching = Caching()
 ) -> tuple[list, list]:
     """(positive, negative) for one clip. The negative is the portrait unmoved: with cfg 1, as in the paper, it is not run."""
-    prompt = torch.zeros(1, 1, 8)       # nothing reads it; stock conditioning nodes expect a tensor
+    prompt = torch.zeros(1, 1, 8)  # nothing reads it; stock conditioning nodes expect a tensor
     said = {"rp_reference": reference, "rp_motion": maps, "rp_portrait_motion": portrait_maps, "rp_caching": caching}
     return [[prompt, {**said, "rp_strength": strength}]], [[prompt, {**said, "rp_strength": 0.0}]]
 
@@ -41,7 +41,7 @@ def part(maps: MotionMaps, start: int, frames: int) -> MotionMaps:
         raise InputError(
             f"The clip starts at frame {start} and the motion has {len(maps)} frames (0 to {len(maps) - 1}): nothing is left."
         )
-    return maps[start:start + frames]
+    return maps[start : start + frames]
 
 
 def new_latent(maps: MotionMaps) -> torch.Tensor:

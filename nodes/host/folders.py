@@ -87,7 +87,7 @@ def new_output(prefix: str) -> tuple[Path, str]:
     """A new file below the output folder and its name there, by the host's rules. InputError for a prefix that leads out."""
     try:
         folder, name, number, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
-    except Exception as error:                          # the host raises nothing more special
+    except Exception as error:  # the host raises nothing more special
         raise InputError(f"{prefix!r} cannot begin the name of a file below the output folder: {error}") from error
     file = f"{name}_{number:05}_{SUFFIX}"
     return Path(folder) / file, (Path(subfolder) / file).as_posix()
@@ -109,7 +109,7 @@ def stamp(path: Path) -> tuple[str, int, int]:
 
 
 def _names(folders: tuple[str, ...], first: str, but: tuple[str, ...]) -> list[str]:
-    found = {name: None for folder in folders for name in folder_paths.get_filename_list(folder)}   # an ordered set
+    found = {name: None for folder in folders for name in folder_paths.get_filename_list(folder)}  # an ordered set
     names = [name for name in found if name.lower().endswith(SUFFIX) and name not in (first, *but)]
     return [first, *names] if first in found else names
 

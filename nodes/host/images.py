@@ -8,7 +8,7 @@ from ...realportrait_core.errors import InputError
 
 log = logging.getLogger(__name__)
 
-SMALLEST = 16   # px, side below which no face can be found or shown
+SMALLEST = 16  # px, side below which no face can be found or shown
 
 
 def rgb(images: torch.Tensor, what: str) -> torch.Tensor:
@@ -32,14 +32,14 @@ def rgb(images: torch.Tensor, what: str) -> torch.Tensor:
         raise InputError(f"The {what} is {width}x{height} px; both sides must be at least {SMALLEST} px.")
 
     images = images.float()
-    low, high = images.aminmax()                        # NaN where there is one
+    low, high = images.aminmax()  # NaN where there is one
     if not (torch.isfinite(low) and torch.isfinite(high)):
         bad = [i for i, frame in enumerate(images) if not torch.isfinite(frame).all()]
         raise InputError(
             f"{len(bad)} of {frames} frames of the {what} hold NaN or infinite values, frame {bad[0]} first. "
             "An earlier node failed (often a VAE in half precision); look at its output."
         )
-    if low < 0 or high > 1:                             # a long driver is not copied without need
+    if low < 0 or high > 1:  # a long driver is not copied without need
         if low < -1e-3 or high > 1 + 1e-3:
             log.warning("The %s has values from %.3g to %.3g; it is clamped to 0..1.", what, low, high)
         images = images.clamp(0, 1)

@@ -21,9 +21,7 @@ import comfy.utils
 import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 
-from ...realportrait_core.checkpoint import (
-    METADATA_KEY, bundle_metadata, load_strictly, read_safetensors, sniff, wrong_role,
-)
+from ...realportrait_core.checkpoint import METADATA_KEY, bundle_metadata, load_strictly, read_safetensors, sniff, wrong_role
 from ...realportrait_core.config import DiTConfig
 from ...realportrait_core.dit.cache import Caching, StepCache
 from ...realportrait_core.dit.checkpoint import CONFIG_KEY, dit_config_from_state, without_host_traces
@@ -41,33 +39,34 @@ WEIGHT_DTYPES = {
     "fp8_e4m3fn_fast": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
 }
-PORTRAITS_KEPT = 2                                                  # K,V of so many portraits stay with the model
+PORTRAITS_KEPT = 2  # K,V of so many portraits stay with the model
 
 
 # ---- what one clip asks of the network ----
+
 
 @dataclass(eq=False)
 class Clip:
     """A CONDITIONING of one clip as the network reads it: made once per sampling, the same at every step."""
 
-    portrait: torch.Tensor                  # (1, 4, h, w) z_r, scaled
-    portrait_maps: MotionMaps | None        # the portrait's own map, for weights that read it
-    maps: MotionMaps                        # L frames
+    portrait: torch.Tensor  # (1, 4, h, w) z_r, scaled
+    portrait_maps: MotionMaps | None  # the portrait's own map, for weights that read it
+    maps: MotionMaps  # L frames
     shape: ClipShape
     strength: float
-    conditional: torch.Tensor | None        # (L,) bool
-    known: torch.Tensor | None              # (L, 4, h, w) scaled latents; those of conditional frames count
-    weights: object | None                  # names the patched weights; None while hooks change them from step to step
-    portrait_key: bytes                     # names the portrait by its content
-    cache: StepCache                        # new with each sampling, so that no run starts from what another left
-    control: torch.Tensor | None = None     # (L, S, C), filled in at the first step
+    conditional: torch.Tensor | None  # (L,) bool
+    known: torch.Tensor | None  # (L, 4, h, w) scaled latents; those of conditional frames count
+    weights: object | None  # names the patched weights; None while hooks change them from step to step
+    portrait_key: bytes  # names the portrait by its content
+    cache: StepCache  # new with each sampling, so that no run starts from what another left
+    control: torch.Tensor | None = None  # (L, S, C), filled in at the first step
 
 
 @dataclass(eq=False)
 class LearnedVariance:
     """Under transformer_options["rp_variance"], where a sampler that reads the learned variance is handed it."""
 
-    value: torch.Tensor | None = None       # (L, 4, h, w), -1 .. 1, of the last call for the positive; None: not learned
+    value: torch.Tensor | None = None  # (L, 4, h, w), -1 .. 1, of the last call for the positive; None: not learned
 
 
 def content_key(portrait: torch.Tensor, maps: MotionMaps | None) -> bytes:
@@ -80,6 +79,7 @@ def content_key(portrait: torch.Tensor, maps: MotionMaps | None) -> bytes:
 
 # ---- the network under the host ----
 
+
 class HostDiT(RealPortraitDiT):
     """The core's network behind the signature by which the host calls a diffusion model."""
 
@@ -91,7 +91,8 @@ class HostDiT(RealPortraitDiT):
     def forward(self, x, timestep, context=None, control=None, transformer_options={}, rp_clip=None, **kwargs):
         """x (L, 4, h, w), timestep (L,) -> the prediction (L, 4, h, w)."""
         return comfy.patcher_extension.WrapperExecutor.new_class_executor(
-            self._forward, self,
+            self._forward,
+            self,
             comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options),
         ).execute(x, timestep, context, control, transformer_options, rp_clip=rp_clip, **kwargs)
 
@@ -111,13 +112,19 @@ class HostDiT(RealPortraitDiT):
             if frames is not None:
                 x = torch.where(frames[:, None, None, None], rp_clip.known.to(x), x)
             out = super().forward(
-                x[None], timestep[None], rp_clip.shape, reference, rp_clip.control,
-                None if frames is None else frames[None], rp_clip.strength, rp_clip.cache,
+                x[None],
+                timestep[None],
+                rp_clip.shape,
+                reference,
+                rp_clip.control,
+                None if frames is None else frames[None],
+                rp_clip.strength,
+                rp_clip.cache,
             )
             asked = transformer_options.get("rp_variance")
             if asked is not None and self.cfg.learned_sigma and 0 in transformer_options["cond_or_uncond"]:
-                asked.value = out[0, :, x.shape[1]:]
-            return out[0, :, :x.shape[1]]               # without the learned variance, which no stock sampler reads
+                asked.value = out[0, :, x.shape[1] :]
+            return out[0, :, : x.shape[1]]  # without the learned variance, which no stock sampler reads
         finally:
             self._options = {}
 
@@ -140,9 +147,10 @@ class HostDiT(RealPortraitDiT):
 
 # ---- the host's model ----
 
+
 def middle_frame(latents: torch.Tensor) -> torch.Tensor:
     """Of a clip (L, C, h, w) the frame to preview, (1, C, h, w): the first stands still in every clip that continues another."""
-    return latents[len(latents) // 2:len(latents) // 2 + 1]
+    return latents[len(latents) // 2 : len(latents) // 2 + 1]
 
 
 class ClipLatents(comfy.latent_formats.SD15):
@@ -157,7 +165,7 @@ class RealPortraitConfig(comfy.supported_models_base.BASE):
     """What the host wants to know of the architecture."""
 
     unet_config = {"image_model": "realportrait"}
-    unet_extra_config = {}                              # the base class adds a UNet's heads here
+    unet_extra_config = {}  # the base class adds a UNet's heads here
     # The host's "linear" is linear in sqrt(beta); its "sqrt_linear" is DDPM's, 1e-4 .. 0.02 (sigma_max 157.4).
     sampling_settings = {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 0.02, "timesteps": 1000}
     latent_format = ClipLatents
@@ -178,9 +186,7 @@ class RealPortraitConfig(comfy.supported_models_base.BASE):
     def process_unet_state_dict_for_saving(self, state_dict):
         """The host's save nodes drop a file's metadata, so the configuration travels as a tensor of bytes."""
         text = bytearray(bundle_metadata("dit", self.dit)[METADATA_KEY], "utf-8")
-        return super().process_unet_state_dict_for_saving(
-            {**state_dict, CONFIG_KEY: torch.frombuffer(text, dtype=torch.uint8)}
-        )
+        return super().process_unet_state_dict_for_saving({**state_dict, CONFIG_KEY: torch.frombuffer(text, dtype=torch.uint8)})
 
 
 class RealPortraitModel(comfy.model_base.BaseModel):
@@ -211,7 +217,7 @@ class RealPortraitModel(comfy.model_base.BaseModel):
             shape=ClipShape(maps.height, maps.width, cfg.clip_frames, cfg.fps),
             strength=given["rp_strength"],
             conditional=conditional,
-            known=None if conditional is None else given["latent_image"],               # scaled by the host
+            known=None if conditional is None else given["latent_image"],  # scaled by the host
             weights=None if hooks else self.current_weight_patches_uuid,
             portrait_key=content_key(portrait, portrait_maps if cfg.reference_motion else None),
             # What a step computed with other weights does not serve the next.
@@ -268,6 +274,7 @@ def check(given: dict, noise: torch.Tensor, cfg: DiTConfig) -> None:
 
 # ---- loading ----
 
+
 def load(path: Path, weight_dtype: str):
     """A .safetensors file with a RealPortrait DiT -> a ModelPatcher, what a MODEL socket carries.
 
@@ -281,14 +288,15 @@ def load(path: Path, weight_dtype: str):
     cfg.optimizations["fp8"] = weight_dtype.endswith("_fast")
     device, offload = host.get_torch_device(), host.unet_offload_device()
     dtype = WEIGHT_DTYPES[weight_dtype] or host.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(state), supported_dtypes=cfg.supported_inference_dtypes,
+        model_params=comfy.utils.calculate_parameters(state),
+        supported_dtypes=cfg.supported_inference_dtypes,
         weight_dtype=comfy.utils.weight_dtype(state),
     )
     cfg.set_inference_dtype(dtype, host.unet_manual_cast(dtype, device, cfg.supported_inference_dtypes))
     model = cfg.get_model(state).to(offload)
     model.load_model_weights(state)
 
-    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)     # newer hosts, this one
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # newer hosts, this one
     patcher = patcher(model, load_device=device, offload_device=offload)
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, keep_known_frames)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_DETACH, forget_portraits)
@@ -309,7 +317,7 @@ def fitting_config(state: dict[str, torch.Tensor], metadata: dict[str, str], pat
         config = dit_config_from_state(state, metadata)
         with torch.device("meta"):
             bare = RealPortraitDiT(config)
-        load_strictly(bare, state)                      # the host's own loading only logs what is missing
+        load_strictly(bare, state)  # the host's own loading only logs what is missing
     except WeightsError as error:
         raise WeightsError(f"{path} cannot be used as RealPortrait weights. {error}") from error
     return config
@@ -318,7 +326,5 @@ def fitting_config(state: dict[str, torch.Tensor], metadata: dict[str, str], pat
 def config_of(patcher) -> DiTConfig:
     """The configuration of a MODEL's weights. Raises InputError if the MODEL is not a RealPortrait one."""
     if not isinstance(patcher.model, RealPortraitModel):
-        raise InputError(
-            f"This MODEL is a {type(patcher.model).__name__}, not RealPortrait. Connect Load RealPortrait Model."
-        )
+        raise InputError(f"This MODEL is a {type(patcher.model).__name__}, not RealPortrait. Connect Load RealPortrait Model.")
     return patcher.model.model_config.dit

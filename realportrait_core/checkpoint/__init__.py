@@ -22,13 +22,14 @@ from ..errors import WeightsError
 logger = logging.getLogger(__name__)
 
 METADATA_KEY = "realportrait"
-LICENCE_KEY = "modelspec.license"       # of the ModelSpec standard; other programs write and read it too
+LICENCE_KEY = "modelspec.license"  # of the ModelSpec standard; other programs write and read it too
 VERSION = 1
-LONGEST_HEADER = 100_000_000    # bytes, the limit of the format
-LISTED = 5                      # names in a message
+LONGEST_HEADER = 100_000_000  # bytes, the limit of the format
+LISTED = 5  # names in a message
 
 
 # Reading
+
 
 @dataclass(frozen=True)
 class Header:
@@ -36,7 +37,7 @@ class Header:
 
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
-    dtypes: dict[str, str]          # as safetensors spells them: F16, BF16, ...
+    dtypes: dict[str, str]  # as safetensors spells them: F16, BF16, ...
 
 
 def is_pickle(start: bytes) -> bool:
@@ -47,11 +48,13 @@ def is_pickle(start: bytes) -> bool:
 def foreign_format(start: bytes) -> str | None:
     """What the first bytes of a file that is no safetensors file show it to be."""
     if start[4:9] == b"\0\0\0\0{":
-        return None             # safetensors; the length before it may by chance begin like a pickle (640) or a page (15392)
+        return None  # safetensors; the length before it may by chance begin like a pickle (640) or a page (15392)
     if is_pickle(start):
-        return ("a pickled PyTorch file (.pth, .ckpt or .pt), which could run code when opened; RealPortrait never opens "
-                "one in ComfyUI. Use a .safetensors version of these weights, or make one of LivePortrait's or Open-Sora's files "
-                "with `python -m realportrait_core.checkpoint convert`")
+        return (
+            "a pickled PyTorch file (.pth, .ckpt or .pt), which could run code when opened; RealPortrait never opens "
+            "one in ComfyUI. Use a .safetensors version of these weights, or make one of LivePortrait's or Open-Sora's files "
+            "with `python -m realportrait_core.checkpoint convert`"
+        )
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the weights. Fetch it with `git lfs pull` or download the file itself"
     if start.startswith(b"GGUF"):
@@ -78,9 +81,7 @@ def read_header(path: str | os.PathLike) -> Header:
         if size < 8 or length > LONGEST_HEADER:
             raise WeightsError(f"{path} ({size} bytes) is not a safetensors file.")
         if 8 + length > size:
-            raise WeightsError(
-                f"{path} is cut short: {size} bytes where the header alone takes {8 + length}. Download it again."
-            )
+            raise WeightsError(f"{path} is cut short: {size} bytes where the header alone takes {8 + length}. Download it again.")
         file.seek(8)
         text = file.read(length)
     try:
@@ -101,7 +102,7 @@ def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
     """Refuse weights with NaN or infinity, which safetensors does not look for."""
     for key, value in state.items():
         if value.is_floating_point():
-            wide = value.float() if value.element_size() == 1 else value        # float8 has no isfinite
+            wide = value.float() if value.element_size() == 1 else value  # float8 has no isfinite
             bad = wide.numel() - int(torch.isfinite(wide).sum())
             if bad:
                 raise WeightsError(f"{source} is damaged: {bad} of {value.numel()} values of {key} are not finite numbers.")
@@ -123,6 +124,7 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], 
 
 # Writing
 
+
 def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file whole or not at all; `metadata` as bundle_metadata gives it."""
     path = Path(path)
@@ -132,7 +134,7 @@ def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: M
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, dict(metadata))
-        temporary.chmod(0o644)              # safetensors writes for its owner alone
+        temporary.chmod(0o644)  # safetensors writes for its owner alone
         os.replace(temporary, path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} could not be written: {error}.") from error
@@ -142,6 +144,7 @@ def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: M
 
 
 # The config that travels with our own files
+
 
 def bundle_metadata(role: str, config, licence: str | None = None) -> dict[str, str]:
     """Metadata of a file of ours: its role ("vid2vid" or "dit"), the fields of its frozen config dataclass, its licence."""
@@ -174,7 +177,7 @@ def config_from_fields(kind: type, values: Mapping):
     arguments = {}
     for name, value in values.items():
         wanted = types[name]
-        if isinstance(wanted, UnionType):               # a config in the config, or None
+        if isinstance(wanted, UnionType):  # a config in the config, or None
             part = get_args(wanted)[0]
             right = value is None or isinstance(value, Mapping)
             value = config_from_fields(part, value) if isinstance(value, Mapping) else value
@@ -193,9 +196,7 @@ def config_from_fields(kind: type, values: Mapping):
 
 # role -> keys that only such a file has. A key counts with or without a prefix; the first role that fits is the one.
 SIGNATURES = {
-    "lora": (
-        "lora_up.weight", "lora_A.weight", "lora_B.weight", "lora_down.weight", "lora.up.weight", "hada_w1_a", "lokr_w1",
-    ),
+    "lora": ("lora_up.weight", "lora_A.weight", "lora_B.weight", "lora_down.weight", "lora.up.weight", "hada_w1_a", "lokr_w1"),
     "controlnet": ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"),
     "sd_checkpoint": ("model.diffusion_model.input_blocks.0.0.weight",),
     "sd_unet": ("input_blocks.0.0.weight", "down_blocks.0.resnets.0.time_emb_proj.weight"),
@@ -231,7 +232,8 @@ DESCRIPTIONS = {
     "stdit": ("a transformer of Open-Sora 1.0 or 1.2", "RealPortrait starts from 1.1's, OpenSora-STDiT-v2-stage3"),
     "pixart": ("a PixArt transformer", "RealPortrait cannot use it"),
     "stitching": (
-        "LivePortrait's stitching and retargeting MLPs", "They go into Load Stitching; RealPortrait animates without them"
+        "LivePortrait's stitching and retargeting MLPs",
+        "They go into Load Stitching; RealPortrait animates without them",
     ),
     "vid2vid": ("a Face Vid2vid bundle", "It goes into the Face Vid2vid slot"),
     "appearance": ("LivePortrait's appearance extractor F", "It goes into the Face Vid2vid slot, with M and W beside it"),
@@ -239,7 +241,8 @@ DESCRIPTIONS = {
     "warping": ("LivePortrait's warping network W", "It goes into the Face Vid2vid slot, with F and M beside it"),
     "generator": ("LivePortrait's generator G", "It goes into the Face Vid2vid slot, with F, M and W beside it"),
     "one_shot_vid2vid": (
-        "the generator of the unofficial face-vid2vid", "Its motion extractor differs; use the files of LivePortrait"
+        "the generator of the unofficial face-vid2vid",
+        "Its motion extractor differs; use the files of LivePortrait",
     ),
     "unknown": ("something that RealPortrait does not recognise", "Look at where it came from"),
 }
@@ -269,6 +272,7 @@ def wrong_role(path: str | os.PathLike, role: str, wanted: str) -> WeightsError:
 
 # From a state to a network
 
+
 def listed(names: Iterable[str]) -> str:
     names = sorted(names)
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
@@ -289,7 +293,8 @@ def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
         raise WeightsError(f"{len(missing)} of {len(wanted)} tensors are missing: {listed(missing)}.")
     wrong = [
         f"{key} is {tuple(state[key].shape)}, needed {tuple(value.shape)}"
-        for key, value in wanted.items() if state[key].shape != value.shape
+        for key, value in wanted.items()
+        if state[key].shape != value.shape
     ]
     if wrong:
         raise WeightsError(f"{len(wrong)} of {len(wanted)} tensors have the wrong shape: {listed(wrong)}.")

@@ -19,8 +19,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     kinds = convert.add_subparsers(dest="kind", required=True)
     one = kinds.add_parser("liveportrait", help="LivePortrait's networks, .pth or .safetensors, told apart by their keys")
     one.add_argument("sources", nargs="+", type=Path, metavar="IN", help="files, or folders with them at any depth")
-    one.add_argument("out", type=Path, metavar="OUT",
-                     help="NAME.safetensors: one bundle; anything else: a folder with one file a network")
+    one.add_argument(
+        "out", type=Path, metavar="OUT", help="NAME.safetensors: one bundle; anything else: a folder with one file a network"
+    )
     one.add_argument("--half", action="store_true", help="store fp16; by default what the files have")
     two = kinds.add_parser("opensora", help="STDiT-v2-stage3 as a start for training at the paper's size")
     two.add_argument("source", type=Path, metavar="IN", help="a file, a folder, or the .index.json of a sharded file")

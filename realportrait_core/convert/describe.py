@@ -16,7 +16,15 @@ from ..errors import WeightsError
 from ..licences import licence
 from ..vae import load_vae
 from ..vid2vid.checkpoint import (
-    SIZES, Shapes, build, fuse_spectral_norm, load_stitching, load_vid2vid, stitching_networks, stitching_part, vid2vid_files,
+    SIZES,
+    Shapes,
+    build,
+    fuse_spectral_norm,
+    load_stitching,
+    load_vid2vid,
+    stitching_networks,
+    stitching_part,
+    vid2vid_files,
 )
 
 State = dict[str, torch.Tensor]
@@ -60,8 +68,10 @@ def architecture(role: str, sizes: dict) -> str:
     if role == "vid2vid":
         return f"F, M, W in LivePortrait's layout, K = {sizes['num_kp']} keypoints, crops of {sizes['crop_size']} px"
     return {
-        "appearance": "F in LivePortrait's layout", "motion": "M in LivePortrait's layout: ConvNeXt V2 and heads",
-        "warping": "W in LivePortrait's layout: dense motion and warp", "generator": "G in LivePortrait's layout: SPADE decoder",
+        "appearance": "F in LivePortrait's layout",
+        "motion": "M in LivePortrait's layout: ConvNeXt V2 and heads",
+        "warping": "W in LivePortrait's layout: dense motion and warp",
+        "generator": "G in LivePortrait's layout: SPADE decoder",
         "stitching": "three MLPs on keypoints",
     }.get(role, "")
 

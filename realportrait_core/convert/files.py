@@ -18,7 +18,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if path.is_file():
         with path.open("rb") as file:
             start = file.read(64)
-        if is_pickle(start) and foreign_format(start):      # not a safetensors file whose length begins like a pickle
+        if is_pickle(start) and foreign_format(start):  # not a safetensors file whose length begins like a pickle
             return read_pickled(path)
     return read_safetensors(path)[0]
 

@@ -9,9 +9,7 @@ import torch
 from ..checkpoint import DESCRIPTIONS, LICENCE_KEY, VID2VID_PARTS, bundle_metadata, save, sniff
 from ..errors import WeightsError
 from ..licences import LIVEPORTRAIT
-from ..vid2vid.checkpoint import (
-    NEEDED_PARTS, build, bundle_parts, stitching_networks, stitching_part, without_wrapper,
-)
+from ..vid2vid.checkpoint import NEEDED_PARTS, build, bundle_parts, stitching_networks, stitching_part, without_wrapper
 from .files import read_weights, refuse_existing, weight_files
 
 logger = logging.getLogger(__name__)
@@ -64,7 +62,7 @@ def bundle(states: dict[str, State], half: bool) -> tuple[State, dict[str, str]]
     if missing := [NAMES[part] for part in NEEDED_PARTS if part not in states]:
         raise WeightsError(f"A bundle needs {' and '.join(missing)} too. Name these files, or a folder as OUT for single ones.")
     state = bundle_parts({part: states[part] for part in VID2VID_PARTS if part in states}, "LivePortrait's file")
-    cfg = build(state, {}).cfg                                  # every tensor is there, in the right shape
+    cfg = build(state, {}).cfg  # every tensor is there, in the right shape
     if "stitching" in states:
         read = stitching_networks(states["stitching"])["stitching"].mlp[0].in_features
         if read != 6 * cfg.num_kp:

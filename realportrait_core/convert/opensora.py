@@ -13,7 +13,7 @@ from ..errors import WeightsError
 from ..licences import OPEN_SORA
 from .files import read_shards, refuse_existing
 
-SEED = 0        # of the motion mapper: the same file makes the same start
+SEED = 0  # of the motion mapper: the same file makes the same start
 
 
 def grouped(keys: Iterable[str]) -> list[str]:

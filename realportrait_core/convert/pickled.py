@@ -27,9 +27,9 @@ def read_pickled(path: Path) -> dict[str, torch.Tensor]:
     if not is_pickle(start):
         raise WeightsError(f"{path} is {foreign_format(start) or 'neither a .safetensors file nor one of torch.save'}.")
     try:
-        with path.open("rb") as file:                   # not the path, whose ending would decide how it is read
+        with path.open("rb") as file:  # not the path, whose ending would decide how it is read
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:      # of a damaged archive, a cut pickle and a forbidden class each a kind of its own
+    except Exception as error:  # of a damaged archive, a cut pickle and a forbidden class each a kind of its own
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(
             f"{path} was not opened: it is damaged, or holds more than plain tensors and could run code ({reason[0]})."

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import InputError
 
 # The paper masks "the initial and final frames" at random and gives no numbers; these are Open-Sora's habits, cut to that.
-NONE, FIRST, LAST = 0.5, 0.2, 0.1           # the rest: both ends
+NONE, FIRST, LAST = 0.5, 0.2, 0.1  # the rest: both ends
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,11 @@ def keep(known: Known | None, x: Tensor) -> Tensor:
     return x if known is None else torch.where(known.mask[:, None, None, None], known.latents, x)
 
 
-def training_mask(
-    clips: int, frames: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
-) -> Tensor:
+def training_mask(clips: int, frames: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
     """Which frames are conditional in training (B, L), bool: none, the first 1 .. L/4, the last 1 .. L/4, or both."""
     kind = torch.rand(clips, 1, generator=generator, device=device)
     first, last = torch.randint(1, max(1, frames // 4) + 1, (2, clips, 1), generator=generator, device=device)
     place = torch.arange(frames, device=device)
     head = (place < first) & ((kind >= NONE) & (kind < NONE + FIRST) | (kind >= NONE + FIRST + LAST))
     tail = (place >= frames - last) & (kind >= NONE + FIRST)
-    return (head | tail) & (frames > 2)             # shorter clips would have nothing left to learn from
+    return (head | tail) & (frames > 2)  # shorter clips would have nothing left to learn from

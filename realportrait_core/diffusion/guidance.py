@@ -23,7 +23,7 @@ def guided(conditional: Denoise, unconditional: Denoise, guidance: float) -> Den
     if guidance == 1:
         return conditional
 
-    def denoise(z: Tensor, t: Tensor, known: Tensor) -> Tensor:                         # (L, 4, h, w), (L,), (L,)
+    def denoise(z: Tensor, t: Tensor, known: Tensor) -> Tensor:  # (L, 4, h, w), (L,), (L,)
         c, u, mean = conditional(z, t, known), unconditional(z, t, known), z.shape[1]
         out = c.clone()
         out[:, :mean] = u[:, :mean] + guidance * (c[:, :mean] - u[:, :mean])

@@ -16,14 +16,14 @@ def noise_clip(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor, condit
 
 def diffusion_loss(
     schedule: Schedule,
-    out: Tensor,                                # (B, L, 4 or 8, h, w) what the network said of x_t
-    x_0: Tensor,                                # (B, L, 4, h, w)
+    out: Tensor,  # (B, L, 4 or 8, h, w) what the network said of x_t
+    x_0: Tensor,  # (B, L, 4, h, w)
     x_t: Tensor,
-    t: Tensor,                                  # (B, L) int
+    t: Tensor,  # (B, L) int
     noise: Tensor,
-    prediction: str,                            # "epsilon" or "v"
-    conditional: Tensor | None = None,          # (B, L) bool: frames that do not count
-    weight: Tensor | None = None,               # (B, L, 1, h, w) of every place in the mean
+    prediction: str,  # "epsilon" or "v"
+    conditional: Tensor | None = None,  # (B, L) bool: frames that do not count
+    weight: Tensor | None = None,  # (B, L, 1, h, w) of every place in the mean
 ) -> Tensor:
     """Loss of every clip (B,): L_simple, plus L_vlb if the variance is learned (Nichol, Dhariwal 2021, Eq. 16, as Open-Sora)."""
     out, *variance = out.split(x_0.shape[2], dim=2)
@@ -35,7 +35,7 @@ def diffusion_loss(
 
 def noised_mean(values: Tensor, conditional: Tensor | None) -> Tensor:
     """Mean of values (B, L, c, h, w) over the noised frames of each clip (B,)."""
-    frames = values.flatten(2).mean(2)                                                  # (B, L)
+    frames = values.flatten(2).mean(2)  # (B, L)
     if conditional is None:
         return frames.mean(1)
     return frames.masked_fill(conditional, 0).sum(1) / (~conditional).sum(1)

@@ -12,8 +12,8 @@ from .schedule import Schedule, at, learned_log_variance, posterior_mean, to_eps
 
 # (z (L, 4, h, w), t (L,) float, conditional (L,) bool) -> prediction (L, 4, h, w), or (L, 8, h, w) with the learned variance
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
-Draw = Callable[[Tensor], Tensor]               # noise like this
-Callback = Callable[[int], None]                # told the step that was just taken, from 0
+Draw = Callable[[Tensor], Tensor]  # noise like this
+Callback = Callable[[int], None]  # told the step that was just taken, from 0
 Solver = Literal["ddim", "ddim_trailing", "dpmpp_2m", "ancestral"]
 
 
@@ -38,8 +38,8 @@ def extrapolated(schedule: Schedule, x_0: Tensor, before: Tensor, t: Tensor) -> 
     has no such middle and stays with x_0.
     """
     abar = schedule.alphas_cumprod
-    step = (abar / (1 - abar)).log().diff().neg()                                       # (T - 1,), down from t = 1 .. T - 1
-    weight = torch.cat([step.new_zeros(1), step[:-1] / step[1:] / 2, step.new_zeros(1)])    # (T,)
+    step = (abar / (1 - abar)).log().diff().neg()  # (T - 1,), down from t = 1 .. T - 1
+    weight = torch.cat([step.new_zeros(1), step[:-1] / step[1:] / 2, step.new_zeros(1)])  # (T,)
     return torch.lerp(before, x_0, 1 + at(weight, t, x_0))
 
 
@@ -48,7 +48,7 @@ def ancestral_step(schedule: Schedule, x: Tensor, t: Tensor, x_0: Tensor, varian
     log_variance = at(schedule.posterior_log_variance, t, x)
     if variance is not None:
         log_variance = learned_log_variance(schedule, t, variance)
-    noisy = (t > 0).to(x)[:, None, None, None]                          # the last step ends on the mean
+    noisy = (t > 0).to(x)[:, None, None, None]  # the last step ends on the mean
     return posterior_mean(schedule, x, t, x_0) + noisy * torch.exp(0.5 * log_variance) * noise
 
 
@@ -64,15 +64,16 @@ def denoised(
 
 def sample_ddim(
     denoise: Denoise,
-    noise: Tensor,                              # (L, 4, h, w)
-    schedule: Schedule,                         # respaced to the steps wanted
-    prediction: str,                            # "epsilon" or "v"
-    eta: float = 0.0,                           # 0: deterministic; 1: the noise of DDPM
-    draw: Draw | None = None,                   # needed for eta > 0
+    noise: Tensor,  # (L, 4, h, w)
+    schedule: Schedule,  # respaced to the steps wanted
+    prediction: str,  # "epsilon" or "v"
+    eta: float = 0.0,  # 0: deterministic; 1: the noise of DDPM
+    draw: Draw | None = None,  # needed for eta > 0
     known: Known | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """DDIM from pure noise to x_0 (L, 4, h, w)."""
+
     def step(x: Tensor, t: Tensor, x_0: Tensor, variance: Tensor | None) -> Tensor:
         return ddim_step(schedule, x, t, x_0, eta, draw(x) if eta else None)
 
@@ -81,9 +82,9 @@ def sample_ddim(
 
 def sample_dpmpp_2m(
     denoise: Denoise,
-    noise: Tensor,                              # (L, 4, h, w)
-    schedule: Schedule,                         # respaced to the steps wanted
-    prediction: str,                            # "epsilon" or "v"
+    noise: Tensor,  # (L, 4, h, w)
+    schedule: Schedule,  # respaced to the steps wanted
+    prediction: str,  # "epsilon" or "v"
     known: Known | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -101,14 +102,15 @@ def sample_dpmpp_2m(
 
 def sample_ancestral(
     denoise: Denoise,
-    noise: Tensor,                              # (L, 4, h, w)
-    schedule: Schedule,                         # respaced to the steps wanted
-    prediction: str,                            # "epsilon" or "v"
+    noise: Tensor,  # (L, 4, h, w)
+    schedule: Schedule,  # respaced to the steps wanted
+    prediction: str,  # "epsilon" or "v"
     draw: Draw,
     known: Known | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """IDDPM's own sampler, from pure noise to x_0 (L, 4, h, w); "50 steps" in the paper."""
+
     def step(x: Tensor, t: Tensor, x_0: Tensor, variance: Tensor | None) -> Tensor:
         return ancestral_step(schedule, x, t, x_0, variance, draw(x))
 
@@ -136,7 +138,7 @@ def sample_clip(
     known: Tensor | None = None,
     callback: Callback | None = None,
     solver: Solver = "ddim",
-    draw: Draw | None = None,                   # needed for "ancestral"
+    draw: Draw | None = None,  # needed for "ancestral"
 ) -> Tensor:
     """One clip (L, 4, h, w) in `steps` of the full schedule; its first n frames are `known` (n, 4, h, w), if given."""
     head = None if known is None else known_head(known, noise)
@@ -144,7 +146,7 @@ def sample_clip(
         return sample_ddim(denoise, noise, schedule.respaced(steps), prediction, known=head, callback=callback)
     if solver == "ddim_trailing":
         return sample_ddim(denoise, noise, schedule.trailing(steps), prediction, known=head, callback=callback)
-    if solver == "dpmpp_2m":                    # visiting t = 0 too would be a leap in the logarithm, and overshoot
+    if solver == "dpmpp_2m":  # visiting t = 0 too would be a leap in the logarithm, and overshoot
         return sample_dpmpp_2m(denoise, noise, schedule.trailing(steps), prediction, head, callback)
     if solver == "ancestral":
         return sample_ancestral(denoise, noise, schedule.respaced(steps), prediction, draw, head, callback)

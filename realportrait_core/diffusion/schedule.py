@@ -13,7 +13,7 @@ class Schedule:
     """Tables (T,) over a process's timesteps, float64, on the CPU unless moved: q(x_t | x_0) = N(sqrt(abar_t) x_0, 1 - abar_t)."""
 
     betas: Tensor
-    timesteps: Tensor               # (T,) int64: what the network is told at each of them
+    timesteps: Tensor  # (T,) int64: what the network is told at each of them
 
     @property
     def alphas_cumprod(self) -> Tensor:

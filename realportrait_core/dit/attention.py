@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from .fused import rms_norm, rotate_and_norm
 
-KeyValue = tuple[Tensor, Tensor]                        # K, V, each (R, heads, S, d)
-AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]     # Q (N, heads, S, d), K, V (N, heads, S', d) -> (N, S, heads d)
+KeyValue = tuple[Tensor, Tensor]  # K, V, each (R, heads, S, d)
+AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]  # Q (N, heads, S, d), K, V (N, heads, S', d) -> (N, S, heads d)
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def join_reference(x: Tensor, reference: Tensor) -> Tensor:
     """x (N, h, S, d) followed by its reference (R, h, S', d) -> (N, h, S + S', d); each serves N / R items in a row."""
-    x = x.unflatten(0, (reference.shape[0], -1))                                        # (R, N / R, h, S, d)
+    x = x.unflatten(0, (reference.shape[0], -1))  # (R, N / R, h, S, d)
     reference = reference[:, None].expand(-1, x.shape[1], -1, -1, -1)
     return torch.cat([x, reference], dim=-2).flatten(0, 1)
 
@@ -86,7 +86,7 @@ class TemporalAttention(Attention):
         """x (B, L, S, C) -> (B, L, S, C), Eq. 2 and 6. rope: cos and sin (L, d / 2)."""
         batch, length = x.shape[:2]
         if length == 1:
-            return self.proj(self.values(x))            # the softmax of one score is 1
+            return self.proj(self.values(x))  # the softmax of one score is 1
         q, k, v = (rearrange(part, "b l s (h d) -> (b s) h l d", h=self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         q, k = self.rotate_and_norm(q, self.q_norm, rope), self.rotate_and_norm(k, self.k_norm, rope)
         return self.proj(rearrange(self.attention(q, k, v), "(b s) l c -> b l s c", b=batch))
@@ -100,4 +100,4 @@ class TemporalAttention(Attention):
         if type(self.qkv) is not nn.Linear:
             return self.qkv(x).chunk(3, dim=-1)[2]
         hidden = self.proj.in_features
-        return F.linear(x, self.qkv.weight[2 * hidden:], self.qkv.bias[2 * hidden:])
+        return F.linear(x, self.qkv.weight[2 * hidden :], self.qkv.bias[2 * hidden :])

@@ -14,9 +14,9 @@ from .fused import add_gated, modulate
 class Modulation:
     """What a frame's timestep and the clip's shape say to every block, B and L possibly 1."""
 
-    spatial: Tensor                     # (B, L, 6, C): shift, scale, gate of the spatial attention, then of the MLP
-    temporal: Tensor                    # (B, L, 3, C): shift, scale, gate of the temporal attention
-    rope: tuple[Tensor, Tensor]         # cos, sin (L, d / 2)
+    spatial: Tensor  # (B, L, 6, C): shift, scale, gate of the spatial attention, then of the MLP
+    temporal: Tensor  # (B, L, 3, C): shift, scale, gate of the temporal attention
+    rope: tuple[Tensor, Tensor]  # cos, sin (L, d / 2)
 
 
 def add_table(table: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
@@ -45,7 +45,7 @@ class Block(nn.Module):
         heads: int,
         mlp_ratio: int,
         *,
-        qk_norm_legacy: bool,           # the temporal attention rotates before it norms
+        qk_norm_legacy: bool,  # the temporal attention rotates before it norms
         attention: AttentionFunction,
         operations,
         dtype=None,
@@ -61,16 +61,16 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, m: Modulation, reference: KeyValue | None = None) -> Tensor:
         spatial, feed = self.spatial_modulation(m)
-        x = self.attend_in_space(x, spatial, reference)                     # Eq. 4
-        x = self.attend_in_time(x, m)                                       # Eq. 2
+        x = self.attend_in_space(x, spatial, reference)  # Eq. 4
+        x = self.attend_in_time(x, m)  # Eq. 2
         return self.feed_forward(x, feed)
 
     def encode(self, x: Tensor, m: Modulation) -> tuple[Tensor, KeyValue]:
         """The reference's way through the block, x (B, 1, S, C) -> (B, 1, S, C), and its K_r, V_r."""
         (shift, scale, gate), feed = self.spatial_modulation(m)
-        out, key_value = self.attn.encode(modulate(x, shift, scale).flatten(0, 1))      # Eq. 5
+        out, key_value = self.attn.encode(modulate(x, shift, scale).flatten(0, 1))  # Eq. 5
         x = add_gated(x, gate, out.unsqueeze(1))
-        x = self.attend_in_time(x, m)                                                   # Eq. 6
+        x = self.attend_in_time(x, m)  # Eq. 6
         return self.feed_forward(x, feed), key_value
 
     def key_value(self, x: Tensor, m: Modulation) -> KeyValue:
@@ -84,7 +84,7 @@ class Block(nn.Module):
 
     def attend_in_space(self, x: Tensor, rows: tuple[Tensor, ...], reference: KeyValue | None) -> Tensor:
         shift, scale, gate = rows
-        out = self.attn(modulate(x, shift, scale).flatten(0, 1), reference)             # (B L, S, C)
+        out = self.attn(modulate(x, shift, scale).flatten(0, 1), reference)  # (B L, S, C)
         return add_gated(x, gate, out.unflatten(0, x.shape[:2]))
 
     def attend_in_time(self, x: Tensor, m: Modulation) -> Tensor:

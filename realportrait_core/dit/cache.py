@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
-LaterBlocks = Callable[[Tensor, Iterable[Tensor]], Tensor]     # x after block 0, the control's residuals -> x after the last
+LaterBlocks = Callable[[Tensor, Iterable[Tensor]], Tensor]  # x after block 0, the control's residuals -> x after the last
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Caching:
     Raises InputError for values outside their ranges.
     """
 
-    control_every: int = 1      # the ControlNet runs at every n-th step, its residuals serve those in between
+    control_every: int = 1  # the ControlNet runs at every n-th step, its residuals serve those in between
     # All blocks but the first are left out, and what they last added is added again, while the first one's own residual
     # differs from that of the last whole step by less than this, relatively, in the mean ("first-block cache").
     threshold: float = 0.0
@@ -39,10 +39,10 @@ class StepCache:
 
     def __init__(self, caching: Caching):
         self.caching = caching
-        self.step = 0                                   # calls of the network so far
-        self.residuals: list[Tensor] = []               # of the control, from step `refreshed`
+        self.step = 0  # calls of the network so far
+        self.residuals: list[Tensor] = []  # of the control, from step `refreshed`
         self.refreshed: int | None = None
-        self.added: Tensor | None = None                # by block 0, and by the later ones, in the last whole step
+        self.added: Tensor | None = None  # by block 0, and by the later ones, in the last whole step
         self.later: Tensor | None = None
 
     def __call__(self, x: Tensor, first: Tensor, residuals: Iterable[Tensor], later_blocks: LaterBlocks) -> Tensor:

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import (
-    METADATA_KEY, bundle_metadata, config_from_fields, load_strictly, read_bundle_metadata, read_safetensors, save, sniff,
+    METADATA_KEY,
+    bundle_metadata,
+    config_from_fields,
+    load_strictly,
+    read_bundle_metadata,
+    read_safetensors,
+    save,
+    sniff,
     wrong_role,
 )
 from ..config import ConditionerConfig, DiTConfig
@@ -28,17 +35,19 @@ TEXT = ("y_embedder.", ".cross_attn.")
 ROPE = "rope.freqs"
 # Of files that ComfyUI's own save nodes write.
 HOST_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
-DRAFT, DRAFTED = "conditioner.draft", ("enter", "halve", "quarter")    # its convolutions, by width
+DRAFT, DRAFTED = "conditioner.draft", ("enter", "halve", "quarter")  # its convolutions, by width
 # Files from before the conditioner was a part of its own: what only they have, names in them -> today's, fields of their configs.
 OLDER = ("draft.", "reference_proj.", "motion_embedder.", "motion_net.5.")
 RENAMED = {name: f"conditioner.{name}" for name in ("draft.", "reference_proj.")} | {
-    "motion_embedder.": "conditioner.embedder.", "motion_net.": "conditioner.mapper.",
+    "motion_embedder.": "conditioner.embedder.",
+    "motion_net.": "conditioner.mapper.",
 }
 OLDER_FIELDS = tuple(field.name for field in fields(ConditionerConfig))
-CONFIG_KEY = "realportrait_config"      # bytes of our metadata, which these nodes drop
+CONFIG_KEY = "realportrait_config"  # bytes of our metadata, which these nodes drop
 
 
 # Sizes from shapes
+
 
 def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
     """Every field of DiTConfig, and of a ConditionerConfig in it, that the shapes fix. Raises WeightsError naming a key that is
@@ -71,11 +80,15 @@ def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
         "learned_sigma": size("final_layer.linear.weight", 0) == 2 * patch**2 * in_channels,
         "motion_channels": size(f"{mapper}.0.weight", 1),
         "motion_widths": (size(f"{mapper}.0.weight", 0), size(f"{mapper}.2.weight", 0)),
-        "conditioner": None if not conditioned else {
+        "conditioner": None
+        if not conditioned
+        else {
             "motion_latent": size(f"conditioner.deeper.{blocks}.weight" if blocks else f"{mapper}.4.weight", 0),
             "motion_blocks": blocks,
             "reference_motion": "conditioner.reference_proj.weight" in state,
-            "draft_widths": tuple(size(f"{DRAFT}.{layer}.weight", 0) for layer in DRAFTED) if f"{DRAFT}.enter.weight" in state else (),
+            "draft_widths": tuple(size(f"{DRAFT}.{layer}.weight", 0) for layer in DRAFTED)
+            if f"{DRAFT}.enter.weight" in state
+            else (),
         },
     }
 
@@ -117,6 +130,7 @@ def config_from_values(values: Mapping) -> DiTConfig:
 
 # Our files
 
+
 def without_host_traces(state: dict[str, Tensor], metadata: dict[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """State and metadata as we write them, of a file that ComfyUI's save nodes may have written."""
     prefix = next((p for p in HOST_PREFIXES if any(key.startswith(p) for key in state)), "")
@@ -135,11 +149,11 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
         name = next((name for name in RENAMED if key.startswith(name)), "")
         rest = key.removeprefix(name)
         layer, _, parameter = rest.partition(".")
-        if name == "motion_net." and layer.isdecimal() and int(layer) > 4:              # behind the three convolutions
+        if name == "motion_net." and layer.isdecimal() and int(layer) > 4:  # behind the three convolutions
             result[f"conditioner.deeper.{int(layer) - 5}.{parameter}"] = value
         else:
             result[RENAMED.get(name, "") + rest] = value
-    if not any(key.startswith("motion_embedder.") for key in state):                    # where the latents' own embedder served
+    if not any(key.startswith("motion_embedder.") for key in state):  # where the latents' own embedder served
         result |= {f"conditioner.{key[2:]}": value for key, value in state.items() if key.startswith("x_embedder.")}
     return result
 
@@ -168,16 +182,17 @@ def save_dit(path: str | os.PathLike, model: RealPortraitDiT, dtype: torch.dtype
 
 # The public backbone
 
+
 @dataclass(frozen=True)
 class Start:
     """What becomes of a public STDiT2: the state of a RealPortraitDiT, and where its keys come from."""
 
-    state: dict[str, Tensor]        # float tensors in the dtype of the public ones
-    kept: list[str]                 # as they are
-    copied: list[str]               # blocks of the control, copies of the backbone's first ones
-    new: list[str]                  # zeros, and the motion mapper or the conditioner at random
-    dropped: list[str]              # of the public file: text, and the table of RoPE
-    unknown: list[str]              # of the public file too, and in no STDiT2 that we know
+    state: dict[str, Tensor]  # float tensors in the dtype of the public ones
+    kept: list[str]  # as they are
+    copied: list[str]  # blocks of the control, copies of the backbone's first ones
+    new: list[str]  # zeros, and the motion mapper or the conditioner at random
+    dropped: list[str]  # of the public file: text, and the table of RoPE
+    unknown: list[str]  # of the public file too, and in no STDiT2 that we know
 
 
 def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
@@ -197,7 +212,8 @@ def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
         prefix = f"blocks.{i}."
         copied |= {
             f"controlnet.{i}.copied_block.{key.removeprefix(prefix)}": value.clone()
-            for key, value in kept.items() if key.startswith(prefix)
+            for key, value in kept.items()
+            if key.startswith(prefix)
         }
     dtype = next((value.dtype for value in kept.values()), torch.float32)
     if cfg.conditioner is None:
@@ -207,7 +223,8 @@ def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
     reader.initialize()
     new = {f"{name}.{key}": value.to(dtype) for key, value in reader.state_dict().items()}
     new |= {
-        key: torch.zeros(value.shape, dtype=dtype) for key, value in wanted.items()
+        key: torch.zeros(value.shape, dtype=dtype)
+        for key, value in wanted.items()
         if ".after_proj." in key or ".before_proj." in key
     }
     state = kept | copied | new

@@ -26,11 +26,12 @@ class Conditioner(nn.Module):
         self.in_channels, last = cfg.in_channels, cfg.motion_widths[1] if own.motion_blocks else own.motion_latent
         self.mapper = MotionMapper(cfg.motion_channels, cfg.motion_widths, last, **made)
         if own.motion_blocks:
+
             def conv(a: int, b: int, kernel: int = 3) -> nn.Module:
                 return operations.Conv2d(a, b, kernel, padding=kernel // 2, dtype=dtype, device=device)
 
             self.deeper = nn.Sequential(
-                *(ResidualBlock(last, conv) for _ in range(own.motion_blocks)), conv(last, own.motion_latent, kernel=1),
+                *(ResidualBlock(last, conv) for _ in range(own.motion_blocks)), conv(last, own.motion_latent, kernel=1)
             )
         self.embedder = PatchEmbed(own.motion_latent, cfg.patch, cfg.hidden, **made)
         if own.reference_motion:
@@ -56,7 +57,7 @@ class Conditioner(nn.Module):
 
     def reference_tokens(self, still: Tensor, place: Tensor) -> Tensor:
         """still as above, place (S, C) -> what is added to the portraits' tokens, (R, S, C)."""
-        tokens = self.embedder(still[:, self.in_channels:])
+        tokens = self.embedder(still[:, self.in_channels :])
         return self.reference_proj(tokens + place.to(tokens))
 
     def motion_latents(self, maps: MotionMaps | Tensor, still: Tensor | None = None) -> Tensor:

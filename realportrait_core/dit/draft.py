@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FIELDS = 2              # ways in which a place may be carried from the portrait to the frame: the head, and what is behind it
+FIELDS = 2  # ways in which a place may be carried from the portrait to the frame: the head, and what is behind it
 
 
 class ResidualBlock(nn.Module):
@@ -57,13 +57,13 @@ class Draft(nn.Module):
     def forward(self, m: Tensor, still: Tensor) -> Tensor:
         """Motion latents m (F, motion, h, w) and, of R portraits, z_r with their own motion latents, still (R, latent + motion,
         h, w) -> (F, motion, h, w). R divides F: each portrait serves F / R frames in a row."""
-        still = still.repeat_interleave(len(m) // len(still), 0)                        # (F, latent + motion, h, w)
+        still = still.repeat_interleave(len(m) // len(still), 0)  # (F, latent + motion, h, w)
         fine = self.fine_in(self.enter(torch.cat([m, still], 1)))
         middle = self.middle_in(self.halve(F.silu(fine)))
         coarse = self.coarse(self.quarter(F.silu(middle)))
         middle = self.middle_out(middle + enlarge(self.from_coarse(coarse), middle))
         fine = self.fine_out(fine + enlarge(self.from_middle(middle), fine))
-        moved = carry(still, enlarge(self.fields(F.silu(middle)), fine)).to(fine.dtype)     # (F, FIELDS (latent + motion), h, w)
+        moved = carry(still, enlarge(self.fields(F.silu(middle)), fine)).to(fine.dtype)  # (F, FIELDS (latent + motion), h, w)
         fine = self.last(fine + self.carried(moved))
         return m + self.leave(torch.cat([F.silu(fine), moved], 1))
 
@@ -76,8 +76,6 @@ def carry(still: Tensor, fields: Tensor) -> Tensor:
     """still (F, c, h, w) fetched from places `fields` (F, 2 n, h, w) away, x and y, 1 being half a side: (F, n c, h, w)."""
     h, w = still.shape[-2:]
     x, y = ((2 * torch.arange(n, device=still.device, dtype=torch.float32) + 1) / n - 1 for n in (w, h))
-    here = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1)                   # (h, w, 2)
-    away = fields.float().unflatten(1, (-1, 2)).permute(1, 0, 3, 4, 2)                  # (n, F, h, w, 2)
-    return torch.cat([
-        F.grid_sample(still.float(), here + field, padding_mode="border", align_corners=False) for field in away
-    ], 1)
+    here = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1)  # (h, w, 2)
+    away = fields.float().unflatten(1, (-1, 2)).permute(1, 0, 3, 4, 2)  # (n, F, h, w, 2)
+    return torch.cat([F.grid_sample(still.float(), here + field, padding_mode="border", align_corners=False) for field in away], 1)

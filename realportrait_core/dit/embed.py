@@ -52,7 +52,7 @@ def sincos_2d(h: int, w: int, channels: int, scale: float = 1.0, base: int | Non
     def axis(n: int) -> Tensor:
         steps = torch.arange(n, dtype=torch.float32, device=device) / scale
         angles = (steps if base is None else steps * (base / n))[:, None] * freqs
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)           # (n, channels / 2)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)  # (n, channels / 2)
 
     rows, columns = axis(h)[:, None].expand(h, w, -1), axis(w)[None].expand(h, w, -1)
     return rearrange(torch.cat([columns, rows], dim=-1), "h w c -> (h w) c")
@@ -97,8 +97,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         lead, (h, w) = z.shape[:-3], z.shape[-2:]
-        z = F.pad(z.flatten(0, -4), (0, -w % self.patch, 0, -h % self.patch))           # (N, c, h, w)
-        tokens = self.proj(z[:, :, None])                                               # (N, C, 1, h', w')
+        z = F.pad(z.flatten(0, -4), (0, -w % self.patch, 0, -h % self.patch))  # (N, c, h, w)
+        tokens = self.proj(z[:, :, None])  # (N, C, 1, h', w')
         return rearrange(tokens, "n c 1 h w -> n (h w) c").unflatten(0, lead)
 
 

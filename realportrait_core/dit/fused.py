@@ -51,7 +51,7 @@ def kernels_for(x: Tensor, *others: Tensor) -> ModuleType | None:
     if any(other.dtype != x.dtype or other.device != x.device for other in others):
         return None
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *others)):
-        return None                                     # they have no backward pass
+        return None  # they have no backward pass
     return kernels_on(x.device)
 
 
@@ -59,13 +59,13 @@ def kernels_for(x: Tensor, *others: Tensor) -> ModuleType | None:
 def kernels_on(device: torch.device) -> ModuleType | None:
     """The kernels, if one runs on this GPU: Triton may be absent, lack a C compiler, or not know the GPU."""
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
-        return None                                     # without bfloat16
+        return None  # without bfloat16
     try:
         from . import kernels
 
         trial = torch.ones(1, 1, 1, 16, device=device, dtype=torch.bfloat16)
         kernels.add_gated(trial, trial, trial)
-    except Exception as error:                          # whatever it is, the plain expressions still serve
+    except Exception as error:  # whatever it is, the plain expressions still serve
         log.info("Triton cannot be used on %s, plain PyTorch is: %s: %s", device, type(error).__name__, error)
         return None
     return kernels

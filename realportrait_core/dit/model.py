@@ -26,10 +26,10 @@ from .motion_mapper import MotionMapper
 class Constants:
     """What is the same at every step of clips of one shape."""
 
-    place: Tensor               # (S, C) position of every token
-    size: Tensor                # (C,) what the picture's size says to every block
-    length: Tensor              # (C,) what the clip's frames and rate say
-    clean: Tensor               # (1, 1, C) t = 0, the time of what carries no noise: the portrait and conditional frames
+    place: Tensor  # (S, C) position of every token
+    size: Tensor  # (C,) what the picture's size says to every block
+    length: Tensor  # (C,) what the clip's frames and rate say
+    clean: Tensor  # (1, 1, C) t = 0, the time of what carries no noise: the portrait and conditional frames
 
     def to(self, device=None, dtype=None) -> "Constants":
         return Constants(*(value.to(device, dtype) for value in (self.place, self.size, self.length, self.clean)))
@@ -42,7 +42,7 @@ class Reference:
     blocks: tuple[KeyValue, ...]
     shape: ClipShape
     constants: Constants
-    still: Tensor | None = None     # (R, 4 + motion_latent, h, w) what a conditioner reads of them
+    still: Tensor | None = None  # (R, 4 + motion_latent, h, w) what a conditioner reads of them
 
     def to(self, device=None, dtype=None) -> "Reference":
         blocks = tuple((k.to(device, dtype), v.to(device, dtype)) for k, v in self.blocks)
@@ -108,9 +108,7 @@ class RealPortraitDiT(nn.Module):
         self.fps_embedder = SizeEmbedder(C, **made)
         self.blocks = nn.ModuleList(block() for _ in range(cfg.depth))
         self.final_layer = FinalLayer(C, cfg.patch**2 * self.out_channels, **made)
-        self.controlnet = nn.ModuleList(
-            ControlBlock(block(), C, first=i == 0, **made) for i in range(cfg.control_depth)
-        )
+        self.controlnet = nn.ModuleList(ControlBlock(block(), C, first=i == 0, **made) for i in range(cfg.control_depth))
         # The paper's motion mapper, or what MINI has in its place.
         if cfg.conditioner is None:
             self.motion_net, self.conditioner = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, **made), None
@@ -126,13 +124,13 @@ class RealPortraitDiT(nn.Module):
         """
         if z_r.ndim != 4 or z_r.shape[1] != self.cfg.in_channels:
             raise InputError(f"The portrait's latent is {tuple(z_r.shape)}; it must be (B, {self.cfg.in_channels}, h, w).")
-        x = self.x_embedder(z_r)                                                        # (B, S, C)
+        x = self.x_embedder(z_r)  # (B, S, C)
         constants = self.constants(z_r, shape, x.dtype)
         x = x + constants.place
         still = None if self.conditioner is None else self.conditioner.still(z_r, motion)
         if still is not None:
             x = x + self.conditioner.reference_tokens(still, constants.place)
-        x = x.unsqueeze(1)                                                              # (B, 1, S, C)
+        x = x.unsqueeze(1)  # (B, 1, S, C)
         m = self.modulation(constants.clean, constants)
         found = []
         for block in self.blocks[:-1]:
@@ -178,10 +176,10 @@ class RealPortraitDiT(nn.Module):
         cache        this clip's, where steps may take over from those before; None: every step is computed
         """
         self.check(z_t, t, shape, reference, control, conditional)
-        x = self.x_embedder(z_t)                                                        # (B, L, S, C)
+        x = self.x_embedder(z_t)  # (B, L, S, C)
         constants = self.constants(z_t, shape, x.dtype) if reference is None else reference.constants
         x = x + constants.place
-        t = self.t_embedder(t, x.dtype)                                                 # (B, L, C)
+        t = self.t_embedder(t, x.dtype)  # (B, L, C)
         m = self.modulation(t if conditional is None else torch.where(conditional[..., None], constants.clean, t), constants)
         keys = (None,) * len(self.blocks) if reference is None else reference.blocks
         first = self.blocks[0](x, m, keys[0])
@@ -224,14 +222,14 @@ class RealPortraitDiT(nn.Module):
 
     def constants(self, z: Tensor, shape: ClipShape, dtype: torch.dtype) -> Constants:
         """Of clips of this shape, with latents like z (..., h, w)."""
+
         def numbers(*values: float) -> Tensor:
             # Filled in where they are wanted: a copy from the host would make it wait for a GPU.
             return torch.stack([torch.full((), value, dtype=torch.float32, device=z.device) for value in values])
 
-        size = torch.cat([
-            self.csize_embedder(numbers(shape.height, shape.width), dtype),
-            self.ar_embedder(numbers(shape.aspect), dtype),
-        ])
+        size = torch.cat(
+            [self.csize_embedder(numbers(shape.height, shape.width), dtype), self.ar_embedder(numbers(shape.aspect), dtype)]
+        )
         length = self.fl_embedder(numbers(shape.frames), dtype) + self.fps_embedder(numbers(shape.fps), dtype)
         clean = self.t_embedder(torch.zeros(1, 1, device=z.device), dtype)
         return Constants(self.place(z, shape.height, shape.width).to(dtype), size, length, clean)
@@ -239,8 +237,8 @@ class RealPortraitDiT(nn.Module):
     def modulation(self, t: Tensor, constants: Constants) -> Modulation:
         """What every block is told, from embedded timesteps t (B, L, C)."""
         return Modulation(
-            spatial=self.t_block(t + constants.size).unflatten(-1, (6, -1)),                      # (B, L, 6, C)
-            temporal=self.t_block_temp(t + constants.length).unflatten(-1, (3, -1)),              # (B, L, 3, C)
+            spatial=self.t_block(t + constants.size).unflatten(-1, (6, -1)),  # (B, L, 6, C)
+            temporal=self.t_block_temp(t + constants.length).unflatten(-1, (3, -1)),  # (B, L, 3, C)
             rope=rope(t.shape[1], self.cfg.hidden // self.cfg.heads, t.device),
         )
 

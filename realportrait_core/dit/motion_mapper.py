@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..motion_map import MotionMaps, first_convolution
 
-AT_ONCE = 2             # frames on a CPU: what a map becomes on its way takes a hundred times the memory of its latent
-ON_A_GPU = 2**28        # values of dense maps at once: 128 frames of MINI, 4 of the paper's
+AT_ONCE = 2  # frames on a CPU: what a map becomes on its way takes a hundred times the memory of its latent
+ON_A_GPU = 2**28  # values of dense maps at once: 128 frames of MINI, 4 of the paper's
 
 
 class MotionMapper(nn.Sequential):
-    """"3 convolutional layers with a stride of 2, supporting 8x downsampling"; kernel 3, SiLU between: our choice."""
+    """ "3 convolutional layers with a stride of 2, supporting 8x downsampling"; kernel 3, SiLU between: our choice."""
 
     def __init__(self, channels: int, widths: tuple[int, int], out: int, *, operations, dtype=None, device=None):
         def conv(a: int, b: int) -> nn.Module:
@@ -37,7 +37,7 @@ class MotionMapper(nn.Sequential):
             )
         height, width = maps.shape[2:] if isinstance(maps, Tensor) else (maps.height, maps.width)
         some = AT_ONCE if self[0].weight.device.type == "cpu" else max(AT_ONCE, ON_A_GPU // (wanted * height * width))
-        return torch.cat([self.latent(maps[i:i + some]) for i in range(0, len(maps), some)])
+        return torch.cat([self.latent(maps[i : i + some]) for i in range(0, len(maps), some)])
 
     def latent(self, maps: MotionMaps | Tensor) -> Tensor:
         """forward, of all frames at once."""
@@ -45,4 +45,4 @@ class MotionMapper(nn.Sequential):
             x = self[0](maps)
         else:
             x = first_convolution(maps, self[0].weight.to(maps.f), self[0].bias.to(maps.f))
-        return self[4](F.silu(self[2](F.silu(x))))                          # (L, out, H / 8, W / 8)
+        return self[4](F.silu(self[2](F.silu(x))))  # (L, out, H / 8, W / 8)

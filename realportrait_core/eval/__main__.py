@@ -16,12 +16,12 @@ from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
 from ..generate import FRAMINGS
 from ..speed import GUIDANCE, STEPS, exact, usual_guidance
+from ..stlpips import Net
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
 from . import cases, protocol
 from .files import write_json, write_strip
 from .judges import load_judges
-from ..stlpips import Net
 from .summary import summary
 from .table import table
 
@@ -32,22 +32,38 @@ PHOTOS = "photos"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m realportrait_core.eval", description=protocol.__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m realportrait_core.eval", description=protocol.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("mode", choices=sorted([*CASES, PHOTOS]))
-    parser.add_argument("--data", type=Path, required=True,
-                        help="folder of .mp4 clips; cross needs pairs as heads256 has them, photos pictures with their points.npz")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder of .mp4 clips; cross needs pairs as heads256 has them, photos pictures with their points.npz",
+    )
     parser.add_argument("--canonical", type=Path, help="canonical_face_model.obj of MediaPipe, for the mode photos")
     parser.add_argument("--limit", type=int, help="the first so many clips or pairs, by name; all by default")
-    parser.add_argument("--steps", type=int, default=STEPS,
-                        help="of each clip (%(default)s); PSNR rewards few: compare at one number; distilled weights have their own")
-    parser.add_argument("--guidance", type=float,
-                        help=f"from the portrait without motion to the one with it; 1: none, half the time. By default {GUIDANCE:g}, "
-                             "and none for distilled and for epsilon weights")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=STEPS,
+        help="of each clip (%(default)s); PSNR rewards few: compare at one number; distilled weights have their own",
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help=f"from the portrait without motion to the one with it; 1: none, half the time. By default {GUIDANCE:g}, "
+        "and none for distilled and for epsilon weights",
+    )
     parser.add_argument("--solver", choices=get_args(Solver), help="by default ddim, or that of distilled weights")
-    parser.add_argument("--framing", choices=FRAMINGS, default="whole",
-                        help="the square around the face of a clip's first frame: its shorter side (%(default)s), or, as by "
-                             "default in the nodes, closer to a small face (auto)")
+    parser.add_argument(
+        "--framing",
+        choices=FRAMINGS,
+        default="whole",
+        help="the square around the face of a clip's first frame: its shorter side (%(default)s), or, as by "
+        "default in the nodes, closer to a small face (auto)",
+    )
     parser.add_argument("--stlpips", type=Path, help="the wheel stlpips-pytorch 0.0.2, or its folder: adds ST-LPIPS")
     parser.add_argument("--stlpips-net", choices=get_args(Net), default="alex", help="of its two networks (%(default)s)")
     parser.add_argument("--identity", type=Path, help="the folder `model` of npm's @vladmandic/face-api: adds identity")
@@ -68,13 +84,18 @@ def evaluate(options: argparse.Namespace) -> dict:
         raise InputError(f"--limit is {options.limit}; it must be at least 1.")
     if options.mode == PHOTOS:
         if options.canonical is None:
-            raise InputError("Photos are turned in 3-D by the triangles of MediaPipe's canonical_face_model.obj: name it by --canonical.")
+            raise InputError(
+                "Photos are turned in 3-D by the triangles of MediaPipe's canonical_face_model.obj: name it by --canonical."
+            )
         chosen = cases.photo_cases(options.data, options.canonical, options.limit)
     else:
-        chosen = CASES[options.mode](options.data)[:options.limit]
+        chosen = CASES[options.mode](options.data)[: options.limit]
     networks = protocol.Networks(
-        load_vid2vid(options.vid2vid), load_dit(options.dit), load_vae(options.vae),
-        FaceDetector(options.detector or find_detector()), linear_schedule(),
+        load_vid2vid(options.vid2vid),
+        load_dit(options.dit),
+        load_vae(options.vae),
+        FaceDetector(options.detector or find_detector()),
+        linear_schedule(),
         load_judges(options.stlpips, options.stlpips_net, options.identity, options.landmarker),
     )
     speed = exact(networks.dit.cfg, options.steps)
@@ -83,12 +104,20 @@ def evaluate(options: argparse.Namespace) -> dict:
     guidance = usual_guidance(networks.dit.cfg) if options.guidance is None else options.guidance
     outcomes, left_out = protocol.run(networks, chosen, speed, options.framing, guidance)
     report = {
-        "mode": options.mode, "data": str(options.data), "steps": speed.steps, "solver": speed.solver,
-        "guidance": guidance, "seed": protocol.SEED,
-        "framing": options.framing, "stlpips_net": options.stlpips_net, "judges_missing": networks.judges.missing,
+        "mode": options.mode,
+        "data": str(options.data),
+        "steps": speed.steps,
+        "solver": speed.solver,
+        "guidance": guidance,
+        "seed": protocol.SEED,
+        "framing": options.framing,
+        "stlpips_net": options.stlpips_net,
+        "judges_missing": networks.judges.missing,
         "weights": {name: str(getattr(options, name)) for name in ("vid2vid", "dit", "vae")},
         "scored": "frames 1 to the last; frame 0 is the portrait",
-        "clips_used": len(outcomes), "clips_total": len(chosen), "left_out": left_out,
+        "clips_used": len(outcomes),
+        "clips_total": len(chosen),
+        "left_out": left_out,
     } | summary(outcomes, networks.dit.cfg.clip_frames)
     report["seconds"] = time.perf_counter() - began
     if options.json:

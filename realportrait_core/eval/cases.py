@@ -14,11 +14,11 @@ from ..turn.turning import turn
 from ..video import VideoFile, check_picture, decode, upright
 from .rows import to_bytes
 
-DRIVERS, OTHERS = 800000, 810000        # clip OTHERS + i performs the motion of clip DRIVERS + i
-CONTINUED = 46          # frames of three clips of 16, each of which starts with the last one of the clip before
-PHOTO_FRAMES, PHOTO_FPS = 16, 12.5      # of a turned photo's clip
-PHOTO_LIMITS = Limits(yaw=10.0, pitch=10.0, roll=6.0)       # beyond about 12 degrees hair tears
-LONGEST_SIDE = 1024     # px, to which larger videos are brought down as they are read
+DRIVERS, OTHERS = 800000, 810000  # clip OTHERS + i performs the motion of clip DRIVERS + i
+CONTINUED = 46  # frames of three clips of 16, each of which starts with the last one of the clip before
+PHOTO_FRAMES, PHOTO_FPS = 16, 12.5  # of a turned photo's clip
+PHOTO_LIMITS = Limits(yaw=10.0, pitch=10.0, roll=6.0)  # beyond about 12 degrees hair tears
+LONGEST_SIDE = 1024  # px, to which larger videos are brought down as they are read
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Case:
     """One driver, and the clip that its motion should make of that clip's own first frame."""
 
     name: str
-    driver: Path | Tensor       # a video, or its frames (L, H, W, 3) uint8
-    truth: Path | Tensor        # of as many frames; the same object as the driver where a clip performs itself
-    frames: int | None = None   # so many, forth and back; None: those that the clip has
-    valid: Tensor | None = None     # (L, H, W) bool: where the truth is known; None: everywhere
+    driver: Path | Tensor  # a video, or its frames (L, H, W, 3) uint8
+    truth: Path | Tensor  # of as many frames; the same object as the driver where a clip performs itself
+    frames: int | None = None  # so many, forth and back; None: those that the clip has
+    valid: Tensor | None = None  # (L, H, W) bool: where the truth is known; None: everywhere
 
     @property
     def of_itself(self) -> bool:
@@ -66,12 +66,13 @@ def photo_cases(folder: Path, canonical: Path, limit: int | None = None) -> list
     for i, name in enumerate(photos.names):
         change = smooth_path((1, PHOTO_FRAMES), PHOTO_FPS, PHOTO_LIMITS, torch.Generator().manual_seed(i), from_rest=True)
         turned = turn(*photos.take(torch.tensor([i])), topology, change)
-        frames = to_bytes(turned.pictures[0])                                           # (L, S, S, 3)
+        frames = to_bytes(turned.pictures[0])  # (L, S, S, 3)
         cases.append(Case(Path(name).stem, frames, frames, valid=turned.unknown[0] < 0.5))
     return cases
 
 
 # Their frames
+
 
 def frames_of(case: Case) -> tuple[Tensor, Tensor, Tensor | None]:
     """Driver and truth (L, H, W, 3) uint8, and where the truth is known (L, H, W) bool, or None.

@@ -34,7 +34,7 @@ def write_strip(path: Path, outcomes: list[Outcome]) -> None:
     lines = []
     for outcome in outcomes:
         groups = [outcome.pictures[name][k] for k in range(SHOWN) for name in columns]
-        lines.append(torch.cat([outcome.pictures["portrait"][0], *groups], 1))          # (S, W, 3)
+        lines.append(torch.cat([outcome.pictures["portrait"][0], *groups], 1))  # (S, W, 3)
     sheet = torch.cat(lines).numpy()
     size = lines[0].shape[0]
     head = torch.full((size // 10, sheet.shape[1], 3), 255, dtype=torch.uint8).numpy()

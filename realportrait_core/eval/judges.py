@@ -8,10 +8,10 @@ from torch import Tensor
 
 from ..face.detect import FaceDetector
 from ..face.landmarks import FaceLandmarker
-from .identity import PINNED as FACE_API
-from .identity import FaceEmbedding, load_embedding
 from ..stlpips import PINNED as STLPIPS_WHEEL
 from ..stlpips import STLPIPS, Net, load_stlpips
+from .identity import PINNED as FACE_API
+from .identity import FaceEmbedding, load_embedding
 
 # Measure -> how to get what it needs.
 HOW_TO_GET = {

@@ -7,15 +7,19 @@ import torch
 from torch import Tensor
 
 from ..face.landmarks import (
-    INNER_LIPS, LEFT_BROW, LEFT_EYE, LOWER_INNER, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE, UPPER_INNER, FaceLandmarker,
+    INNER_LIPS,
+    LEFT_BROW,
+    LEFT_EYE,
+    LOWER_INNER,
+    OUTER_LIPS,
+    RIGHT_BROW,
+    RIGHT_EYE,
+    UPPER_INNER,
+    FaceLandmarker,
     check_landmarks,
 )
 
-PARTS = {
-    "eyes": LEFT_EYE + RIGHT_EYE,
-    "lips": OUTER_LIPS + INNER_LIPS,
-    "brows": LEFT_BROW + RIGHT_BROW,
-}
+PARTS = {"eyes": LEFT_EYE + RIGHT_EYE, "lips": OUTER_LIPS + INNER_LIPS, "brows": LEFT_BROW + RIGHT_BROW}
 
 
 def seen_landmarks(landmarker: FaceLandmarker, pictures: Tensor, five: Tensor) -> Tensor:
@@ -28,7 +32,7 @@ def landmark_errors(result: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """Mean distance in each frame (L,), px, of each of PARTS and, as "all", of all of them; both (L, 478, 2)."""
     for points in (result, truth):
         check_landmarks(points)
-    apart = torch.linalg.vector_norm(result[..., :2] - truth[..., :2], dim=-1)          # (L, 478)
+    apart = torch.linalg.vector_norm(result[..., :2] - truth[..., :2], dim=-1)  # (L, 478)
     parts = PARTS | {"all": sum(PARTS.values(), ())}
     return {name: apart[:, list(chosen)].mean(1) for name, chosen in parts.items()}
 

@@ -13,11 +13,11 @@ from ..vid2vid.keypoints import transform
 from ..vid2vid.motion import MotionExtractor
 from ..vid2vid.regions import EYES_AND_MOUTH, LIPS, check_known
 
-SAME = 1e-10            # mean squared error below which two pictures count as equal: PSNR ends at 100 dB
-STILL = 1e-3            # px, standard deviation of a mouth's opening
-WINDOW, SIGMA = 11, 1.5     # px, SSIM's Gaussian (Wang, Bovik, Sheikh, Simoncelli 2004)
-C1, C2 = 0.01**2, 0.03**2   # for pictures in [0, 1]
-KEYPOINT_PX = CROP / 2      # crop px a unit of the keypoints, -1 to 1 between the crop's outer edges
+SAME = 1e-10  # mean squared error below which two pictures count as equal: PSNR ends at 100 dB
+STILL = 1e-3  # px, standard deviation of a mouth's opening
+WINDOW, SIGMA = 11, 1.5  # px, SSIM's Gaussian (Wang, Bovik, Sheikh, Simoncelli 2004)
+C1, C2 = 0.01**2, 0.03**2  # for pictures in [0, 1]
+KEYPOINT_PX = CROP / 2  # crop px a unit of the keypoints, -1 to 1 between the crop's outer edges
 
 
 def check_pair(result: Tensor, truth: Tensor) -> None:
@@ -38,7 +38,7 @@ def gaussian_mean(x: Tensor) -> Tensor:
     """Local means under SSIM's window wherever it lies inside: (L, 3, H, W) -> (L, 3, H - 10, W - 10)."""
     place = torch.arange(WINDOW, dtype=x.dtype) - (WINDOW - 1) / 2
     weight = torch.exp(-0.5 * (place / SIGMA) ** 2)
-    weight = (weight / weight.sum()).repeat(x.shape[1], 1, 1, 1)                        # (3, 1, 1, 11)
+    weight = (weight / weight.sum()).repeat(x.shape[1], 1, 1, 1)  # (3, 1, 1, 11)
     x = F.conv2d(x, weight, groups=x.shape[1])
     return F.conv2d(x, weight.mT, groups=x.shape[1])
 
@@ -50,8 +50,8 @@ def ssim(result: Tensor, truth: Tensor) -> Tensor:
         raise InputError(f"SSIM needs pictures of at least {WINDOW}x{WINDOW} px; these are {tuple(result.shape[2:])}.")
     a, b = gaussian_mean(result), gaussian_mean(truth)
     aa, bb, ab = (gaussian_mean(x) for x in (result * result, truth * truth, result * truth))
-    likeness = (2 * a * b + C1) / (a * a + b * b + C1)                                  # of brightness
-    structure = (2 * (ab - a * b) + C2) / (aa - a * a + bb - b * b + C2)                # of contrast and pattern
+    likeness = (2 * a * b + C1) / (a * a + b * b + C1)  # of brightness
+    structure = (2 * (ab - a * b) + C2) / (aa - a * a + bb - b * b + C2)  # of contrast and pattern
     return (likeness * structure).mean((1, 2, 3))
 
 
@@ -62,7 +62,7 @@ def seen_faces(motion: MotionExtractor, frames: Tensor, frame_to_crop: Tensor) -
     """
     size = motion.cfg.crop_size
     poses = [motion(sample_crop(chunk, frame_to_crop, size)) for chunk in frames.split(CHUNK)]
-    crop_px = float(torch.linalg.det(frame_to_crop[:2, :2]).sqrt())                     # crop px a px of the frame
+    crop_px = float(torch.linalg.det(frame_to_crop[:2, :2]).sqrt())  # crop px a px of the frame
     points = torch.cat([transform(pose)[..., :2] for pose in poses])
     # Without the crop's corner, which is the same for all.
     return points * (KEYPOINT_PX / crop_px), torch.cat([pose.rotation for pose in poses])

@@ -38,7 +38,7 @@ from .score import Scores, Truth, look, score, spectrum
 log = logging.getLogger(__name__)
 
 SEED = 0
-SHOWN = 4               # frames of a clip in the strip
+SHOWN = 4  # frames of a clip in the strip
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Outcome:
 
     name: str
     scores: Scores
-    spectra: dict[str, list[float]]             # row -> dB by octave, coarse to fine
-    clip_spectra: list[list[float]]             # the same of RealPortrait, clip by clip as the network makes them
-    colours: dict[str, list[list[float]]]       # row -> mean error of red, green, blue for every frame
-    pictures: dict[str, Tensor]     # "portrait" (1, S, S, 3) and "truth", rows (SHOWN, S, S, 3); uint8
-    faces: str                      # what the tracker said of the driver
-    sampling_seconds: float         # of RealPortrait's latents
+    spectra: dict[str, list[float]]  # row -> dB by octave, coarse to fine
+    clip_spectra: list[list[float]]  # the same of RealPortrait, clip by clip as the network makes them
+    colours: dict[str, list[list[float]]]  # row -> mean error of red, green, blue for every frame
+    pictures: dict[str, Tensor]  # "portrait" (1, S, S, 3) and "truth", rows (SHOWN, S, S, 3); uint8
+    faces: str  # what the tracker said of the driver
+    sampling_seconds: float  # of RealPortrait's latents
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Prepared:
     """A case up to its latents, by the nodes' flow."""
 
     motion: Motion
-    truth: Truth                # with the portrait as the motion frames it
-    faces: str                  # what the tracker said of the driver
+    truth: Truth  # with the portrait as the motion frames it
+    faces: str  # what the tracker said of the driver
 
 
 def prepare(networks: Networks, case: Case, framing: str = "whole") -> Prepared:
@@ -82,7 +82,7 @@ def prepare(networks: Networks, case: Case, framing: str = "whole") -> Prepared:
     FaceError where a face is missing, InputError where the clips do not belong together.
     """
     driver, truth, valid = frames_of(case)
-    portrait = truth[:1].float() / 255                                                  # (1, H, W, 3)
+    portrait = truth[:1].float() / 255  # (1, H, W, 3)
     points = portrait_points(portrait[0], networks.detector)
     followed = track(driver, networks.detector)
     true_track = followed if case.of_itself else track(truth, networks.detector)
@@ -119,7 +119,14 @@ def run_case(networks: Networks, case: Case, speed: Speed, framing: str = "whole
     began = time.perf_counter()
     latent = encode(networks.vae, truth.portrait)
     latents = render(
-        networks.dit, networks.schedule, latent, motion, speed.steps, SEED, solver=speed.solver, caching=speed.caching,
+        networks.dit,
+        networks.schedule,
+        latent,
+        motion,
+        speed.steps,
+        SEED,
+        solver=speed.solver,
+        caching=speed.caching,
         guidance=guidance,
     )
     seconds = time.perf_counter() - began
@@ -164,8 +171,6 @@ def run(
             log.warning("%d/%d %s left out: %s", done, len(cases), case.name, error)
             continue
         outcomes.append(outcome)
-        figures = ", ".join(
-            f"{row} {sum(score['psnr_db']) / len(score['psnr_db']):.2f}" for row, score in outcome.scores.items()
-        )
+        figures = ", ".join(f"{row} {sum(score['psnr_db']) / len(score['psnr_db']):.2f}" for row, score in outcome.scores.items())
         log.info("%d/%d %s: PSNR %s; %.0f s", done, len(cases), case.name, figures, time.perf_counter() - began)
     return outcomes, left_out

@@ -9,12 +9,12 @@ from ..generate import CHUNK, Motion
 from ..vae import TinyVAE
 from ..vid2vid import FaceVid2Vid
 
-STATIC = "static portrait"          # the portrait in every frame
-ROUND_TRIP = "VAE round trip"       # the truth through the VAE: nothing that it decodes can be nearer
-FACE_VID2VID = "Face Vid2vid"       # G's picture, where the weights have a G
-MOTION_LATENTS = "motion latents"   # what mapper and draft predict from the maps, decoded: without the backbone
+STATIC = "static portrait"  # the portrait in every frame
+ROUND_TRIP = "VAE round trip"  # the truth through the VAE: nothing that it decodes can be nearer
+FACE_VID2VID = "Face Vid2vid"  # G's picture, where the weights have a G
+MOTION_LATENTS = "motion latents"  # what mapper and draft predict from the maps, decoded: without the backbone
 REALPORTRAIT = "RealPortrait"
-SOFT_BORDER = 1 / 8     # of the crop's side, over which G's picture fades into the portrait
+SOFT_BORDER = 1 / 8  # of the crop's side, over which G's picture fades into the portrait
 
 
 def soft_square(size: int) -> Tensor:
@@ -30,7 +30,7 @@ def paint(vid2vid: FaceVid2Vid, portrait: Tensor, motion: Motion) -> Tensor:
     painted = []
     for start in range(0, len(motion.maps), CHUNK):
         maps = motion.maps[slice(start, start + CHUNK)]
-        face = vid2vid.generator(maps.f.float())                                        # (chunk, 3, s, s)
+        face = vid2vid.generator(maps.f.float())  # (chunk, 3, s, s)
         to_face = rescale(face.shape[-1] / CROP) @ maps.frame_to_crop.double()
         soft = soft_square(face.shape[-1]).expand(len(maps), -1, -1, -1)
         painted.append(paste_back(portrait.expand(len(maps), -1, -1, -1), face, soft, to_face))
@@ -46,7 +46,7 @@ def drafted(dit: RealPortraitDiT, portrait: Tensor, motion: Motion) -> Tensor | 
         return None
     maps = motion.maps.to(dtype=torch.float32)
     still = dit.conditioner.still(portrait, motion.portrait_maps.to(dtype=torch.float32))
-    return dit.motion_latents(maps, still)[:, :dit.cfg.in_channels].float()
+    return dit.motion_latents(maps, still)[:, : dit.cfg.in_channels].float()
 
 
 def decode(vae: TinyVAE, latents: Tensor) -> Tensor:

@@ -23,19 +23,19 @@ from .landmarks import inner_lips_gap, landmark_errors, seen_landmarks
 from .metrics import feature_error, keypoint_error, mouth_opening, outside_error, psnr, seen_faces, ssim
 from .spectrum import spectrum_db
 
-Scores = dict[str, dict[str, list[float]]]      # row -> metric -> one figure for every frame from 1
+Scores = dict[str, dict[str, list[float]]]  # row -> metric -> one figure for every frame from 1
 
 
 @dataclass(frozen=True)
 class Truth:
     """What the rows of a clip are compared with."""
 
-    pictures: Tensor            # (L, 3, S, S) in [0, 1]
-    crop: Tensor                # (3, 3) frame px -> crop px, as M reads the clip
-    face: Tensor                # (L, S, S) bool, what `outside` leaves out
-    points: Tensor              # (L, 5, 2) px, the face's
-    portrait: Tensor            # (1, 3, S, S) in [0, 1], whose person the rows should show
-    valid: Tensor | None = None     # (L, S, S) bool, where the pictures are known; None: everywhere
+    pictures: Tensor  # (L, 3, S, S) in [0, 1]
+    crop: Tensor  # (3, 3) frame px -> crop px, as M reads the clip
+    face: Tensor  # (L, S, S) bool, what `outside` leaves out
+    points: Tensor  # (L, 5, 2) px, the face's
+    portrait: Tensor  # (1, 3, S, S) in [0, 1], whose person the rows should show
+    valid: Tensor | None = None  # (L, S, S) bool, where the pictures are known; None: everywhere
 
 
 def known(result: Tensor, truth: Truth) -> Tensor:
@@ -50,7 +50,7 @@ def score(vid2vid: FaceVid2Vid, rows: dict[str, Tensor], truth: Truth) -> Scores
     passed_over, gain = truth.face[1:], 0
     if truth.valid is not None:
         valid = truth.valid[1:]
-        passed_over, gain = passed_over | ~valid, 10 * valid.float().mean((1, 2)).log10()   # the error is 0 elsewhere
+        passed_over, gain = passed_over | ~valid, 10 * valid.float().mean((1, 2)).log10()  # the error is 0 elsewhere
     scores = {}
     for row, result in rows.items():
         shown, result = known(result, truth)[1:], result[1:]
@@ -83,7 +83,7 @@ def look(judges: Judges, detector: FaceDetector, rows: dict[str, Tensor], truth:
     five, _ = find_points(detector, pictures, expected)
     if judges.embedding is not None:
         own, _ = find_points(detector, truth.portrait, truth.points[:1])
-        portrait = judges.embedding.embed(truth.portrait, own)                          # (1, 128)
+        portrait = judges.embedding.embed(truth.portrait, own)  # (1, 128)
     if judges.landmarker is not None:
         true_points = seen_landmarks(judges.landmarker, pictures, five)
     for row, result in rows.items():
@@ -102,7 +102,7 @@ def look(judges: Judges, detector: FaceDetector, rows: dict[str, Tensor], truth:
 
 def spectrum(result: Tensor, truth: Truth, frames: slice = slice(1, None)) -> list[float]:
     """dB of a row's power (L, 3, S, S) by octave beside the truth's, coarse to fine: one set of figures for all these frames."""
-    centre = face_square(truth.points, scale=1.0, vy=0.0).center.mean(0).tolist()       # of the clip's facial masks
+    centre = face_square(truth.points, scale=1.0, vy=0.0).center.mean(0).tolist()  # of the clip's facial masks
     return spectrum_db(known(result, truth)[frames], truth.pictures[frames], centre)
 
 

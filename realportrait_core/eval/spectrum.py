@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..errors import InputError
 
-OCTAVES = 5             # up to Nyquist; of a window of 128 px: 2 to 4, 4 to 8, 8 to 16, 16 to 32 and 32 to 64 periods
-LUMINANCE = (0.299, 0.587, 0.114)       # ITU-R BT.601
-SMALLEST = 32           # px of the frame, below which the coarsest octave holds no frequency
-ROUNDING = (1 / 255) ** 2 / 12          # variance of an 8-bit picture's rounding: no octave's power counts as less
+OCTAVES = 5  # up to Nyquist; of a window of 128 px: 2 to 4, 4 to 8, 8 to 16, 16 to 32 and 32 to 64 periods
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+SMALLEST = 32  # px of the frame, below which the coarsest octave holds no frequency
+ROUNDING = (1 / 255) ** 2 / 12  # variance of an 8-bit picture's rounding: no octave's power counts as less
 
 
 def window(height: int, width: int, centre: Sequence[float]) -> tuple[slice, slice]:
@@ -35,13 +35,13 @@ def octave_power(frames: Tensor) -> Tensor:
     hann = torch.hann_window(side, dtype=torch.float64)
     hann = hann[:, None] * hann
     grey = torch.einsum("lchw,c->lhw", frames.double(), torch.tensor(LUMINANCE, dtype=torch.float64))
-    mean = (grey * hann).sum((1, 2), keepdim=True) / hann.sum()         # else brightness leaks into the coarsest octave
+    mean = (grey * hann).sum((1, 2), keepdim=True) / hann.sum()  # else brightness leaks into the coarsest octave
     spectrum = torch.fft.fft2((grey - mean) * hann)
-    power = spectrum.real.square() + spectrum.imag.square()                             # (L, S, S)
-    frequency = torch.fft.fftfreq(side, dtype=torch.float64)                            # periods a px
+    power = spectrum.real.square() + spectrum.imag.square()  # (L, S, S)
+    frequency = torch.fft.fftfreq(side, dtype=torch.float64)  # periods a px
     radius = torch.hypot(frequency[:, None], frequency)
     rings = [(radius > 0.5 ** (k + 2)) & (radius <= 0.5 ** (k + 1)) for k in reversed(range(OCTAVES))]
-    floor = ROUNDING * len(frames) * hann.square().sum()                # of one frequency
+    floor = ROUNDING * len(frames) * hann.square().sum()  # of one frequency
     return torch.stack([(power * ring).sum() + floor * ring.sum() for ring in rings])
 
 

@@ -11,7 +11,7 @@ from .spectrum import worst_octave
 
 # A row's correlation of a mouth's opening with the truth's -> the two openings in each frame, px.
 MOUTHS = {
-    "mouth_correlation": ("mouth_px", "true_mouth_px"),                 # by M's keypoints
+    "mouth_correlation": ("mouth_px", "true_mouth_px"),  # by M's keypoints
     "landmark_mouth_correlation": ("lips_gap_px", "true_lips_gap_px"),  # by the landmarker
 }
 
@@ -29,14 +29,16 @@ def clips_in_a_row(outcomes: list[Outcome], clip_frames: int) -> list[dict]:
     frames = min(len(outcome.colours[REALPORTRAIT]) for outcome in outcomes)
     metrics, figures = outcomes[0].scores[REALPORTRAIT], []
     for k, new in enumerate(new_frames(frames, clip_frames)):
-        figures.append({
-            "frames": [new.start, new.stop - 1],
-            **{name: mean(outcome.scores[REALPORTRAIT][name][i - 1] for outcome in outcomes for i in new) for name in metrics},
-            **spectrum_figures([mean(octave) for octave in zip(*(outcome.clip_spectra[k] for outcome in outcomes))]),
-            "colour_error_255": [
-                255 * mean(outcome.colours[REALPORTRAIT][i][colour] for outcome in outcomes for i in new) for colour in range(3)
-            ],
-        })
+        figures.append(
+            {
+                "frames": [new.start, new.stop - 1],
+                **{name: mean(outcome.scores[REALPORTRAIT][name][i - 1] for outcome in outcomes for i in new) for name in metrics},
+                **spectrum_figures([mean(octave) for octave in zip(*(outcome.clip_spectra[k] for outcome in outcomes))]),
+                "colour_error_255": [
+                    255 * mean(outcome.colours[REALPORTRAIT][i][colour] for outcome in outcomes for i in new) for colour in range(3)
+                ],
+            }
+        )
     return figures
 
 
@@ -62,11 +64,16 @@ def summary(outcomes: list[Outcome], clip_frames: int) -> dict:
     """Every figure of a run. InputError where no case could be scored."""
     if not outcomes:
         raise InputError("No clip could be scored: see the log for the reason of each.")
-    clips = [{
-        "name": outcome.name, "driver": outcome.faces, "sampling_seconds": outcome.sampling_seconds,
-        "rows": {row: row_figures([outcome], row) for row in outcome.scores},
-        "frames_from_1": outcome.scores,
-    } for outcome in outcomes]
+    clips = [
+        {
+            "name": outcome.name,
+            "driver": outcome.faces,
+            "sampling_seconds": outcome.sampling_seconds,
+            "rows": {row: row_figures([outcome], row) for row in outcome.scores},
+            "frames_from_1": outcome.scores,
+        }
+        for outcome in outcomes
+    ]
     rows = {row: row_figures(outcomes, row) for row in outcomes[0].scores}
     for figures in rows.values():
         figures["over_static_db"] = figures["psnr_db"] - rows[STATIC]["psnr_db"]

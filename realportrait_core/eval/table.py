@@ -3,7 +3,7 @@
 from .judges import HOW_TO_GET
 from .rows import FACE_VID2VID, STATIC
 
-NAME = 16               # characters of a row's name
+NAME = 16  # characters of a row's name
 ABSENT = "-"
 
 
@@ -73,9 +73,12 @@ def table(report: dict) -> str:
         f"{report['mode']} on {report['data']}: {report['clips_used']} used / {report['clips_total']} total clips",
         f"Scored: {report['frames_scored']} frames, 1 to the last of a clip (0 is the portrait); {report['steps']} steps of "
         f"{report['solver']}.",
-        "", *seen_block(report),
-        "", *near_block(report),
-        "", *clips_block(report),
+        "",
+        *seen_block(report),
+        "",
+        *near_block(report),
+        "",
+        *clips_block(report),
         "",
         "By PSNR RealPortrait is better than the static portrait in "
         f"{report['frames_better_than_static_percent']:.1f} % of frames; "

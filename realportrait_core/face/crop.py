@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from ..errors import InputError
 
-CROP = 512              # px, the unit in which crops are measured
-EMPTY_FACE = ((0.0, 0.0, 2.0), (0.0, 0.0, 2.0))     # a facial ellipse that holds no pixel
+CROP = 512  # px, the unit in which crops are measured
+EMPTY_FACE = ((0.0, 0.0, 2.0), (0.0, 0.0, 2.0))  # a facial ellipse that holds no pixel
 
 # Indices whose mean is the image-left eye, the image-right eye and the mouth, by number of points.
 LANDMARKS = {
@@ -31,10 +31,10 @@ LANDMARKS = {
 class Square:
     """A square on the picture; tensors in float64 with any leading axes."""
 
-    center: torch.Tensor        # (..., 2) px
-    size: torch.Tensor          # (...,) px, the side
-    ux: torch.Tensor            # (..., 2) unit vector to the right of the face
-    uy: torch.Tensor            # (..., 2) unit vector from the eyes to the mouth
+    center: torch.Tensor  # (..., 2) px
+    size: torch.Tensor  # (...,) px, the side
+    ux: torch.Tensor  # (..., 2) unit vector to the right of the face
+    uy: torch.Tensor  # (..., 2) unit vector from the eyes to the mouth
 
     @property
     def angle(self) -> torch.Tensor:
@@ -46,9 +46,7 @@ def checked_points(points) -> torch.Tensor:
     """(..., N, 2) float64 on the CPU; InputError unless N is one of LANDMARKS and every number is finite."""
     points = torch.as_tensor(points).detach().to("cpu", torch.float64)
     if points.ndim < 2 or points.shape[-1] != 2 or points.shape[-2] not in LANDMARKS:
-        raise InputError(
-            f"Face points must be (..., N, 2) with N one of {sorted(LANDMARKS)}; these are {tuple(points.shape)}."
-        )
+        raise InputError(f"Face points must be (..., N, 2) with N one of {sorted(LANDMARKS)}; these are {tuple(points.shape)}.")
     if not torch.isfinite(points).all():
         raise InputError(f"{int((~torch.isfinite(points)).sum())} of {points.numel()} face coordinates are NaN or infinite.")
     return points
@@ -71,7 +69,7 @@ def landmark_square(points, scale: float, vy: float, vx: float = 0.0, use_lip: b
     points = checked_points(points)
     _, _, ux, uy = face_axes(points, use_lip)
     center = points.mean(-2)
-    turned = (points - center[..., None, :]) @ torch.stack([ux, uy], -1)                # (..., N, 2)
+    turned = (points - center[..., None, :]) @ torch.stack([ux, uy], -1)  # (..., N, 2)
     low, high = turned.amin(-2), turned.amax(-2)
     size = (high - low).amax(-1) * scale
     middle = (high + low) / 2
@@ -109,10 +107,9 @@ def square_to_crop(square: Square, size: int, rotate: bool = True) -> torch.Tens
     if not bool((square.size > 0).all()):
         raise InputError("The face points coincide: a crop needs a face with an extent above 0 px.")
     scale = (size / square.size)[..., None, None]
-    turn = torch.stack([square.ux, square.uy], -2) if rotate else torch.eye(2, dtype=torch.float64).expand(
-        *square.size.shape, 2, 2)
-    linear = scale * turn                                                               # (..., 2, 2)
-    shift = size / 2 - linear @ square.center[..., None]                                # (..., 2, 1)
+    turn = torch.stack([square.ux, square.uy], -2) if rotate else torch.eye(2, dtype=torch.float64).expand(*square.size.shape, 2, 2)
+    linear = scale * turn  # (..., 2, 2)
+    shift = size / 2 - linear @ square.center[..., None]  # (..., 2, 1)
     last = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand(*square.size.shape, 1, 3)
     return torch.cat([torch.cat([linear, shift], -1), last], -2)
 
@@ -175,14 +172,14 @@ def sample_crop(image: torch.Tensor, frame_to_crop: torch.Tensor, size: int, uni
         shrink = 1 / math.sqrt(float(torch.linalg.det((to_size @ forward)[:2, :2]).abs()))
         fine = max(2, math.ceil(shrink))
         crops.append(warp_averaged(picture, to_size @ forward, size, size, fine))
-    return torch.cat(crops)                                                             # (B, 3, size, size)
+    return torch.cat(crops)  # (B, 3, size, size)
 
 
 def upright_square(centre: torch.Tensor, side: float, height: int, width: int, size: int) -> torch.Tensor:
     """(3, 3) float64: picture px -> px of a size x size square of `side` px around centre (2,), moved inside the picture, which
     must have room for it."""
     room = torch.tensor([width, height], dtype=torch.float64)
-    corner = torch.minimum((centre - side / 2 + 0.5).clamp(min=0), room - side)         # outer corner of the square
+    corner = torch.minimum((centre - side / 2 + 0.5).clamp(min=0), room - side)  # outer corner of the square
     zoom = size / side
     forward = torch.diag(torch.tensor([zoom, zoom, 1.0], dtype=torch.float64))
     forward[:2, 2] = (0.5 - corner) * zoom - 0.5
@@ -210,7 +207,7 @@ def face_ellipse(points) -> torch.Tensor:
     middle of the landmarks, 1.10 by 0.94 times their extent: hair and neck stay outside.
     """
     square = face_square(points, scale=1.0, vy=0.0)
-    axes = torch.stack([square.ux / 0.55, square.uy / 0.47], -2) / square.size[..., None, None]     # (..., 2, 2)
+    axes = torch.stack([square.ux / 0.55, square.uy / 0.47], -2) / square.size[..., None, None]  # (..., 2, 2)
     return torch.cat([axes, -axes @ square.center[..., None]], -1)
 
 
@@ -222,7 +219,7 @@ def carry_ellipse(face: torch.Tensor, driver_crop: torch.Tensor, output_crop: to
     """
     face = face.double()
     back = torch.eye(3, dtype=torch.float64, device=face.device).repeat(len(face), 1, 1)
-    back[:, :2, 2] = -shift.double()                                                    # T^-1
+    back[:, :2, 2] = -shift.double()  # T^-1
     output_to_driver = torch.linalg.inv(driver_crop.double()) @ back @ output_crop.double()
     last = face.new_tensor([0.0, 0.0, 1.0]).expand(len(face), 1, 3)
     return (torch.cat([face, last], 1) @ output_to_driver)[:, :2]

@@ -8,22 +8,22 @@ import torch
 from ..errors import InputError, WeightsError
 
 MODEL_NAME = "face_detection_yunet_2023mar.onnx"
-SCORE, SCORE_RETRY = 0.6, 0.3   # the second only where the first finds nothing: drawings, strong profiles
+SCORE, SCORE_RETRY = 0.6, 0.3  # the second only where the first finds nothing: drawings, strong profiles
 NMS_IOU = 0.3
 # Long side of what the network sees, px. On 8 rendered clips of 256 px against their 3-D truth its points are off by
 # 2.1 px at 320, 1.8 px at 512 and 1.8 px at 640; they take 7, 16 and 27 ms a frame.
 SIDE_MIN, SIDE_MAX = 512, 640
-SIDES_RETRY = (256, 1280)       # where there is no face: one that fills the picture, one that is tiny in it
-SMALLEST = 12           # px of what the network sees: it finds smaller faces in plain noise
+SIDES_RETRY = (256, 1280)  # where there is no face: one that fills the picture, one that is tiny in it
+SMALLEST = 12  # px of what the network sees: it finds smaller faces in plain noise
 
 
 @dataclass(frozen=True)
 class Face:
     """One face in pixels of the picture (integer coordinates are pixel centres)."""
 
-    box: torch.Tensor           # (4,) x, y, width, height
-    points: torch.Tensor        # (5, 2) image-left eye, image-right eye, nose, left and right mouth corner
-    score: float                # 0..1
+    box: torch.Tensor  # (4,) x, y, width, height
+    points: torch.Tensor  # (5, 2) image-left eye, image-right eye, nose, left and right mouth corner
+    score: float  # 0..1
 
     @property
     def area(self) -> float:
@@ -49,7 +49,7 @@ class FaceDetector:
 
     def detect(self, image: torch.Tensor) -> list[Face]:
         """Faces of one picture (H, W, 3) in [0, 1], or uint8; torch or numpy. From left to right; [] where there is none."""
-        image = checked_image(image)                                                    # (H, W, 3) uint8, RGB
+        image = checked_image(image)  # (H, W, 3) uint8, RGB
         longest = max(image.shape[:2])
         sides = [min(max(longest, SIDE_MIN), SIDE_MAX), SIDES_RETRY[0]]
         if longest > SIDE_MAX:
@@ -86,7 +86,7 @@ class FaceDetector:
         # Half-pixel centres on both sides of the resize.
         stretch = torch.tensor([image.shape[1] / width, image.shape[0] / height])
         faces = []
-        for row in torch.from_numpy(rows).float():                                      # (15,)
+        for row in torch.from_numpy(rows).float():  # (15,)
             corner = (row[0:2] + 0.5) * stretch - 0.5
             points = (row[4:14].reshape(5, 2) + 0.5) * stretch - 0.5
             if torch.isfinite(row).all() and row[2:4].min() >= SMALLEST:

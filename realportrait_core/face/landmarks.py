@@ -15,13 +15,13 @@ from ..errors import InputError, WeightsError
 from .crop import face_square, rescale
 from .detect import checked_image
 
-POINTS = 478            # 468 of the mesh, then 5 of each iris
-SIDE = 256              # px of what the network reads
-MARGIN = 1.5            # side of its square / longer side of the box around the points
-EYE_CORNERS = (33, 263)     # outer, image-left and image-right: they say how the face is turned
-PASSES = 2              # the first finds the square for the second; a third moves the points by less than 0.1 px
+POINTS = 478  # 468 of the mesh, then 5 of each iris
+SIDE = 256  # px of what the network reads
+MARGIN = 1.5  # side of its square / longer side of the box around the points
+EYE_CORNERS = (33, 263)  # outer, image-left and image-right: they say how the face is turned
+PASSES = 2  # the first finds the square for the second; a third moves the points by less than 0.1 px
 NETWORK = "face_landmarks_detector.tflite"
-OUTPUT = "Identity"     # of the network: the points
+OUTPUT = "Identity"  # of the network: the points
 
 # Which points lie where, by MediaPipe's own connections of its mesh; left and right are the person's.
 LEFT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
@@ -30,16 +30,16 @@ LEFT_BROW = (276, 283, 282, 295, 285, 300, 293, 334, 296, 336)
 RIGHT_BROW = (46, 53, 52, 65, 55, 70, 63, 105, 66, 107)
 OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
 INNER_LIPS = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
-UPPER_INNER, LOWER_INNER = (82, 13, 312), (87, 14, 317)     # the middle of the inner lips, one above the other
+UPPER_INNER, LOWER_INNER = (82, 13, 312), (87, 14, 317)  # the middle of the inner lips, one above the other
 
 
 @dataclass(frozen=True)
 class Region:
     """The upright square that the network reads."""
 
-    centre: tuple[float, float]     # px
-    side: float                     # px
-    angle: float                    # radians, clockwise on the screen
+    centre: tuple[float, float]  # px
+    side: float  # px
+    angle: float  # radians, clockwise on the screen
 
     def to_network(self):
         """(2, 3) numpy float64: px of the picture -> px of what the network reads."""

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from ..errors import FaceError, InputError
 from .detect import Face, FaceDetector, checked_image
 
-MIN_FACE = 32           # px, shorter side of the box: below, five points are not worth a crop
-SMALL_FACE = 64         # px: worth a warning
-MAX_GAP = 5             # frames without the face after which any face may take its place
-SAME_IOU = 0.2          # of a face with its last box
-CUT = 0.15              # mean absolute change of the picture that is taken for a cut
-JUMP_IOU = 0.6          # of the face's boxes before and after a cut: below, it is another shot of it, not a flash of light
-FADE = 4                # frames in which the motion fades out where the face goes missing, and in again
-SMOOTHING = 1.0         # frames, standard deviation of the window. On 10 rendered clips of 12.5 fps against their 3-D
+MIN_FACE = 32  # px, shorter side of the box: below, five points are not worth a crop
+SMALL_FACE = 64  # px: worth a warning
+MAX_GAP = 5  # frames without the face after which any face may take its place
+SAME_IOU = 0.2  # of a face with its last box
+CUT = 0.15  # mean absolute change of the picture that is taken for a cut
+JUMP_IOU = 0.6  # of the face's boxes before and after a cut: below, it is another shot of it, not a flash of light
+FADE = 4  # frames in which the motion fades out where the face goes missing, and in again
+SMOOTHING = 1.0  # frames, standard deviation of the window. On 10 rendered clips of 12.5 fps against their 3-D
 #                         truth it brings the points' error from 1.89 to 1.60 px of 256 and its change from frame to frame
 #                         from 1.82 to 0.85 px; 1.5 gives 1.74 and 0.85, a Gaussian mean 1.72 and 0.99.
 
@@ -31,21 +31,21 @@ logger = logging.getLogger(__name__)
 class Gaps:
     """Of which frames with the face each of L frames is made; one with the face is made of itself alone."""
 
-    before: torch.Tensor        # (L,) frame number
-    after: torch.Tensor         # (L,) frame number
-    share: torch.Tensor         # (L,) float32, how much of `after`, 0 .. 1
+    before: torch.Tensor  # (L,) frame number
+    after: torch.Tensor  # (L,) frame number
+    share: torch.Tensor  # (L,) float32, how much of `after`, 0 .. 1
 
 
 @dataclass(frozen=True)
 class FaceTrack:
     """The followed face of a clip of L frames."""
 
-    points: torch.Tensor        # (L, 5, 2) float32 px; filled in where the face is missing
-    present: torch.Tensor       # (L,) bool
-    report: str                 # sentences for the user; frames are counted from 0
-    cuts: tuple[int, ...] = ()          # frames before which the video is cut and the face jumps
-    shown: torch.Tensor | None = None   # (L,) how much of the motion is shown, 0 .. 1; None: all of it
-    gaps: Gaps | None = None    # of which frames the others get their pose; None: every frame is read as it is
+    points: torch.Tensor  # (L, 5, 2) float32 px; filled in where the face is missing
+    present: torch.Tensor  # (L,) bool
+    report: str  # sentences for the user; frames are counted from 0
+    cuts: tuple[int, ...] = ()  # frames before which the video is cut and the face jumps
+    shown: torch.Tensor | None = None  # (L,) how much of the motion is shown, 0 .. 1; None: all of it
+    gaps: Gaps | None = None  # of which frames the others get their pose; None: every frame is read as it is
 
 
 def portrait_points(image, detector: FaceDetector | None, choice: str | int = "largest", box=None) -> torch.Tensor:
@@ -119,9 +119,9 @@ def track(
     small = [i for i in seen if shorter_side(followed[i]) < SMALL_FACE]
     report = [f"Face found in {len(seen)} of {length} frames."]
     if missing:
-        filled = {
-            "hold": "the last pose is held", "interpolate": "the pose is interpolated", "fade": "the motion fades out",
-        }[missing_face]
+        filled = {"hold": "the last pose is held", "interpolate": "the pose is interpolated", "fade": "the motion fades out"}[
+            missing_face
+        ]
         report.append(f"Missing in {ranges(missing)}: {filled}.")
     if crowd:
         report.append(f"Several faces in {ranges(crowd)}: followed the one at {spot(followed[seen[0]])} of frame {seen[0]}.")
@@ -160,7 +160,7 @@ def follow(frames, detector, choice, callback) -> tuple[list[Face | None], list[
         except InputError as error:
             raise InputError(f"Frame {i} of the driver: {error}") from error
         before, thumbnail = thumbnail, F.adaptive_avg_pool2d(torch.from_numpy(picture).permute(2, 0, 1) / 255.0, 16)
-        cut = cut or before is not None and float((thumbnail - before).abs().mean()) > CUT    # stands until a face is found
+        cut = cut or before is not None and float((thumbnail - before).abs().mean()) > CUT  # stands until a face is found
         faces = detector.detect(picture)
         if len(faces) > 1:
             crowd.append(i)
@@ -242,10 +242,10 @@ def smooth(points: torch.Tensor) -> torch.Tensor:
     if len(points) < 3:
         return points
     frame = torch.arange(len(points), dtype=torch.float64)
-    ahead = frame - frame[:, None]                                                      # (L, L)
+    ahead = frame - frame[:, None]  # (L, L)
     weight = torch.exp(-0.5 * (ahead / SMOOTHING) ** 2)
     s0, s1, s2 = (torch.sum(weight * ahead**power, 1, keepdim=True) for power in (0, 1, 2))
-    line = weight * (s2 - s1 * ahead) / (s0 * s2 - s1**2)                               # value at 0 of the fitted line
+    line = weight * (s2 - s1 * ahead) / (s0 * s2 - s1**2)  # value at 0 of the fitted line
     return torch.einsum("ts,spd->tpd", line, points.double()).float()
 
 

@@ -23,7 +23,7 @@ from ..vid2vid.retarget import Motion
 ROLE = "motion"
 OPTIONAL = ("canonical", "points")
 FINGERPRINT = re.compile("([0-9a-f]{16})?")
-ROUNDING = 1e-2         # by which a rotation of fp16 may fail to be one
+ROUNDING = 1e-2  # by which a rotation of fp16 may fail to be one
 
 
 @dataclass(frozen=True)
@@ -31,27 +31,36 @@ class About:
     """What a motion file says of itself."""
 
     frames: int
-    keypoints: int          # K
+    keypoints: int  # K
     fps: float
-    height: int             # px of the driver
+    height: int  # px of the driver
     width: int
-    encoder: str            # fingerprint of the M that read it; empty where it is not known
+    encoder: str  # fingerprint of the M that read it; empty where it is not known
 
 
 def shapes_of(frames: int, k: int) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor of a file."""
     return {
-        "rotation": (frames, 3, 3), "expression": (frames, k, 3), "scale": (frames, 1), "translation": (frames, 3),
-        "present": (frames,), "crop": (3, 3), "canonical": (frames, k, 3), "points": (frames, 5, 2),
+        "rotation": (frames, 3, 3),
+        "expression": (frames, k, 3),
+        "scale": (frames, 1),
+        "translation": (frames, 3),
+        "present": (frames,),
+        "crop": (3, 3),
+        "canonical": (frames, k, 3),
+        "points": (frames, 5, 2),
     }
 
 
 def tensors_of(driver: Driver) -> dict[str, torch.Tensor]:
     """The file's tensors by name, without those that are not known."""
     tensors = {
-        "rotation": driver.motion.rotation.float(), "expression": driver.motion.expression.float(),
-        "scale": driver.motion.scale.float(), "translation": driver.motion.translation.float(),
-        "present": driver.present.bool(), "crop": driver.crop.double(),
+        "rotation": driver.motion.rotation.float(),
+        "expression": driver.motion.expression.float(),
+        "scale": driver.motion.scale.float(),
+        "translation": driver.motion.translation.float(),
+        "present": driver.present.bool(),
+        "crop": driver.crop.double(),
         "canonical": driver.canonical if driver.canonical is None else driver.canonical.float(),
         "points": driver.points if driver.points is None else driver.points.float(),
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 
-LARGEST = 64 * 2**20       # bytes
+LARGEST = 64 * 2**20  # bytes
 ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 RECONSTRUCT = {(module, "_reconstruct") for module in ARRAY_MODULES}
 SCALAR = {(module, "scalar") for module in ARRAY_MODULES}
@@ -21,8 +21,23 @@ KNOWN_NAMES = RECONSTRUCT | SCALAR | FROM_BUFFER | {NDARRAY, DTYPE, ENCODE}
 NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 
 VALUES = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE",
-    "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+    "INT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG",
+    "LONG1",
+    "LONG4",
+    "FLOAT",
+    "BINFLOAT",
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+    "BINBYTES",
+    "SHORT_BINBYTES",
+    "BINBYTES8",
+    "BYTEARRAY8",
 }
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 STORES = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
@@ -68,7 +83,7 @@ class Array:
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, Dtype) or not isinstance(data, (bytes, bytearray)) or not isinstance(shape, tuple):
             raise InputError("It holds an array of something else than numbers.")
-        self.value = np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if fortran else "C")    # not a copy
+        self.value = np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if fortran else "C")  # not a copy
 
 
 def call(name, arguments):
@@ -92,7 +107,7 @@ def call(name, arguments):
         array.build((1, shape, dtype, order == "F", data))
         return array
     if name.path == ENCODE and len(arguments) == 2 and arguments[1] == "latin1":
-        return arguments[0].encode("latin1")            # how bytes are written for Python 2
+        return arguments[0].encode("latin1")  # how bytes are written for Python 2
     raise InputError(f"It calls {'.'.join(name.path)} in a way that no array needs.")
 
 
@@ -113,8 +128,8 @@ class Machine:
     def take(self, count: int) -> list:
         if len(self.stack) - (self.marks[-1] if self.marks else 0) < count:
             raise InputError("It takes more off its stack than it has put there.")
-        taken = self.stack[len(self.stack) - count:]
-        del self.stack[len(self.stack) - count:]
+        taken = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
         return taken
 
     def fill(self, pairs: list) -> None:
@@ -168,7 +183,7 @@ class Machine:
         elif opcode == "REDUCE":
             push(call(*self.take(2)))
         elif opcode == "BUILD":
-            state, = self.take(1)
+            (state,) = self.take(1)
             if not isinstance(self.stack[-1], (Array, Dtype)) or not isinstance(state, tuple):
                 raise InputError("It sets the inside of something that is no array.")
             self.stack[-1].build(state)
@@ -189,7 +204,7 @@ def read_pickle(data: bytes):
             if opcode.name == "STOP":
                 break
             machine.step(opcode.name, argument)
-        result, = machine.take(1)
+        (result,) = machine.take(1)
         return result
     except InputError:
         raise

@@ -12,9 +12,9 @@ from ..vid2vid.retarget import Motion
 from . import check_driver
 from .pickled import Array, read_pickle
 
-ROTATIONS = ("R", "R_d")        # newer and older templates
+ROTATIONS = ("R", "R_d")  # newer and older templates
 USUAL_FPS = 25
-MOST_NUMBERS = 2**27            # of all frames of one array: a small pickle can name the same array very often
+MOST_NUMBERS = 2**27  # of all frames of one array: a small pickle can name the same array very often
 
 
 def numbers(frame: dict, names: tuple[str, ...], index: int) -> torch.Tensor:
@@ -62,7 +62,7 @@ def template_driver(template) -> Driver:
         ),
         canonical=canonical,
         points=None,
-        crop=torch.eye(3, dtype=torch.float64),         # the driver's picture is its crop
+        crop=torch.eye(3, dtype=torch.float64),  # the driver's picture is its crop
         present=torch.ones(len(frames), dtype=torch.bool),
         size=(CROP, CROP),
         fps=float(fps),

@@ -21,11 +21,11 @@ from .dit import autocast
 
 WIDTHS = (64, 128, 256)
 SLOPE = 0.2
-SCALES = 2                  # the discriminator sees the picture and one of half its size
-VIEW = (0.55, 1.0)          # size of a view of the perceptual term, of the crop's
-NORM_DECAY = 0.95           # of the running means of the gradients' norms
-DETAIL_GAIN = 6.0           # of what a blur takes away, which the discriminator sees beside the picture
-Perceptual = Callable[[Tensor, Tensor], Tensor]     # two (B, 3, H, W) in -1 .. 1 -> (B,) distances
+SCALES = 2  # the discriminator sees the picture and one of half its size
+VIEW = (0.55, 1.0)  # size of a view of the perceptual term, of the crop's
+NORM_DECAY = 0.95  # of the running means of the gradients' norms
+DETAIL_GAIN = 6.0  # of what a blur takes away, which the discriminator sees beside the picture
+Perceptual = Callable[[Tensor, Tensor], Tensor]  # two (B, 3, H, W) in -1 .. 1 -> (B,) distances
 
 
 class PatchDiscriminator(nn.Module):
@@ -77,7 +77,8 @@ def feature_distance(fake: list[list[Tensor]], real: list[list[Tensor]]) -> Tens
     """Mean difference of the discriminator's features, each layer over its own size in the real picture."""
     distances = [
         (a - b).abs().mean() / b.abs().mean().clamp_min(1e-6)
-        for ours, theirs in zip(fake, real) for a, b in zip(ours[:-1], theirs[:-1])
+        for ours, theirs in zip(fake, real)
+        for a, b in zip(ours[:-1], theirs[:-1])
     ]
     return torch.stack(distances).mean()
 
@@ -87,19 +88,19 @@ class Balance:
     """Shares of several losses in one gradient (Defossez et al. 2022, EnCodec): each loss's gradient with respect to the
     picture is divided by its own running mean norm, so that a share means the same whatever the loss's scale."""
 
-    norms: dict[str, Tensor] = field(default_factory=dict)      # on the device: nothing here makes the host wait
+    norms: dict[str, Tensor] = field(default_factory=dict)  # on the device: nothing here makes the host wait
 
     def __call__(self, picture: Tensor, main: Tensor, others: dict[str, tuple[float, Tensor]]) -> Tensor:
         """A loss whose gradient is that of `main`, and beside it of each (share, loss) at share times its norm."""
-        total, = torch.autograd.grad(main, picture, retain_graph=True)
+        (total,) = torch.autograd.grad(main, picture, retain_graph=True)
         norm = total.norm()
         for name, (share, loss) in others.items():
-            gradient, = torch.autograd.grad(loss, picture, retain_graph=True)
+            (gradient,) = torch.autograd.grad(loss, picture, retain_graph=True)
             size = gradient.norm()
             self.norms[name] = NORM_DECAY * self.norms.get(name, size) + (1 - NORM_DECAY) * size
             total = total + gradient * (share * norm / self.norms[name].clamp_min(1e-12))
         surrogate = (picture * total.detach()).sum()
-        return surrogate - surrogate.detach() + main.detach()               # the value that is logged is the main loss
+        return surrogate - surrogate.detach() + main.detach()  # the value that is logged is the main loss
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,16 @@ class Appearance:
     """
 
     def __init__(
-        self, device: torch.device, precision: torch.dtype, perceptual: Perceptual | None = None, shares: Shares = Shares(),
-        lr: float = 4e-4, warmup: int = 40, apart: int = 0,
+        self,
+        device: torch.device,
+        precision: torch.dtype,
+        perceptual: Perceptual | None = None,
+        shares: Shares = Shares(),
+        lr: float = 4e-4,
+        warmup: int = 40,
+        apart: int = 0,
     ):
-        with device:                                    # a parametrised weight cannot be moved everywhere
+        with device:  # a parametrised weight cannot be moved everywhere
             self.discriminator = Discriminator()
         self.optimizer = torch.optim.AdamW(self.discriminator.parameters(), lr, betas=(0.5, 0.9), weight_decay=0.0)
         self.precision, self.perceptual, self.shares, self.warmup, self.apart = precision, perceptual, shares, warmup, apart
@@ -130,7 +137,7 @@ class Appearance:
 
     def __call__(self, picture: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Both (B, 3, H, W), 0 .. 1; the discriminator takes a step of its own. The loss, and what to log."""
-        chance = random.Random(self.steps)              # by the step, so that a resumed run draws what it would have drawn
+        chance = random.Random(self.steps)  # by the step, so that a resumed run draws what it would have drawn
         flip = chance.random() < 0.5
         fake, real = (2 * (x.flip(-1) if flip else x) - 1 for x in (picture, truth))
         learned = self.learn(fake.detach(), real.roll(self.apart, 0))
@@ -164,8 +171,10 @@ class Appearance:
 
     def state_dict(self) -> dict:
         return {
-            "discriminator": self.discriminator.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "norms": self.balance.norms, "steps": self.steps,
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "norms": self.balance.norms,
+            "steps": self.steps,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -188,5 +197,5 @@ def views(chance: random.Random, *pictures: Tensor) -> Iterator[Tensor]:
     top, left = chance.randrange(height - h + 1), chance.randrange(width - w + 1)
     zoom = chance.uniform(low, high)
     for picture in pictures:
-        part = picture[..., top:top + h, left:left + w]
+        part = picture[..., top : top + h, left : left + w]
         yield F.interpolate(part, size=(round(zoom * h), round(zoom * w)), mode="bilinear", antialias=True, align_corners=False)

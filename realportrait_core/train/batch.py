@@ -24,23 +24,24 @@ from .stages import Shape, Stage
 
 log = logging.getLogger(__name__)
 
-READERS = 4         # threads that read samples ahead of the step
-WARPED_AT_ONCE = 32     # frames that go through W together on a CPU
+READERS = 4  # threads that read samples ahead of the step
+WARPED_AT_ONCE = 32  # frames that go through W together on a CPU
 WARPED_ON_A_GPU = 256
 
 
 # Which samples there are
+
 
 @dataclass(frozen=True)
 class Index:
     """What the headers of a folder of samples say."""
 
     paths: tuple[Path, ...]
-    frames: torch.Tensor        # (N,) T of each
-    portraits: torch.Tensor     # (N,) P of each
-    video: torch.Tensor         # (N,) bool
-    size: int                   # px, side of every frame
-    vid2vid: str                # fingerprint of the Face Vid2vid that they were made with
+    frames: torch.Tensor  # (N,) T of each
+    portraits: torch.Tensor  # (N,) P of each
+    video: torch.Tensor  # (N,) bool
+    size: int  # px, side of every frame
+    vid2vid: str  # fingerprint of the Face Vid2vid that they were made with
 
     def usable(self, shape: Shape) -> torch.Tensor:
         """Numbers of the samples that can give such clips. InputError where there is none."""
@@ -78,17 +79,18 @@ def read_index(folder: Path, size: int) -> Index:
 
 # What a step draws
 
+
 @dataclass(frozen=True)
 class Item:
     """A portrait and its driving clips."""
 
     sample: int
-    portrait: int               # place in the sample's portraits
-    frames: torch.Tensor        # (N, L) of the sample
-    t: torch.Tensor             # (N, D) timestep of each draw of each clip
-    conditional: torch.Tensor   # (N, D, L) bool
-    seed: int                   # of its noise
-    unmoved: torch.Tensor | None = None     # (N, D) bool, draws without the motion; None: all have it
+    portrait: int  # place in the sample's portraits
+    frames: torch.Tensor  # (N, L) of the sample
+    t: torch.Tensor  # (N, D) timestep of each draw of each clip
+    conditional: torch.Tensor  # (N, D, L) bool
+    seed: int  # of its noise
+    unmoved: torch.Tensor | None = None  # (N, D) bool, draws without the motion; None: all have it
 
 
 def generator(seed: int, step: int, part: int = 0) -> torch.Generator:
@@ -118,19 +120,17 @@ def draw(index: Index, stage: Stage, seed: int, step: int, timesteps: int) -> li
     ]
 
 
-def draw_item(
-    index: Index, shape: Shape, sample: int, t: torch.Tensor, source: torch.Generator, unmoved: float = 0.0
-) -> Item:
+def draw_item(index: Index, shape: Shape, sample: int, t: torch.Tensor, source: torch.Generator, unmoved: float = 0.0) -> Item:
     """Single frames: any but frame 0 of an image, whose portrait that is; clips: a random start."""
     total = int(index.frames[sample])
     portrait = int(torch.randint(int(index.portraits[sample]), (), generator=source))
     if shape.frames == 1:
-        first = 0 if index.video[sample] else 1         # copying a picture onto itself would be a shortcut
+        first = 0 if index.video[sample] else 1  # copying a picture onto itself would be a shortcut
         order = torch.randperm(total - first, generator=source) + first
-        frames = order.repeat(-(-shape.clips // len(order)))[:shape.clips, None]        # (N, 1)
+        frames = order.repeat(-(-shape.clips // len(order)))[: shape.clips, None]  # (N, 1)
     else:
         starts = torch.randint(total - shape.reach + 1, (shape.clips, 1), generator=source)
-        frames = starts + shape.stride * torch.arange(shape.frames)                     # (N, L)
+        frames = starts + shape.stride * torch.arange(shape.frames)  # (N, L)
     conditional = training_mask(shape.clips * shape.draws, shape.frames, source).unflatten(0, (shape.clips, shape.draws))
     seed = int(torch.randint(2**62, (), generator=source))
     left_out = torch.rand(t.shape, generator=source) < unmoved
@@ -139,24 +139,25 @@ def draw_item(
 
 # What the network reads
 
+
 @dataclass(frozen=True)
 class Batch:
     """R portraits with N clips of L frames each, and D draws of every clip. Keypoints are in the portraits' crops."""
 
-    z_r: torch.Tensor           # (R, 4, h, w)
-    z: torch.Tensor             # (R N, L, 4, h, w)
-    noise: torch.Tensor         # (R N D, L, 4, h, w)
-    t: torch.Tensor             # (R N D, L)
-    conditional: torch.Tensor   # (R N D, L) bool
-    f_r: torch.Tensor           # (R, C, D, h', w')
-    x_s: torch.Tensor           # (R, K, 3)
-    x_d: torch.Tensor           # (R, N L, K, 3)
-    frame_to_crop: torch.Tensor     # (R, 3, 3) frame px -> crop px
-    face: torch.Tensor          # (R, N L, 2, 3)
-    own_face: torch.Tensor      # (R, 2, 3)
-    size: int                   # px, side of the frames
-    pictures: torch.Tensor | None = None    # (R N, L, 3, S, S) uint8, where the samples keep them
-    unmoved: torch.Tensor | None = None     # (R N D,) bool, draws without the motion, by which guidance is learned
+    z_r: torch.Tensor  # (R, 4, h, w)
+    z: torch.Tensor  # (R N, L, 4, h, w)
+    noise: torch.Tensor  # (R N D, L, 4, h, w)
+    t: torch.Tensor  # (R N D, L)
+    conditional: torch.Tensor  # (R N D, L) bool
+    f_r: torch.Tensor  # (R, C, D, h', w')
+    x_s: torch.Tensor  # (R, K, 3)
+    x_d: torch.Tensor  # (R, N L, K, 3)
+    frame_to_crop: torch.Tensor  # (R, 3, 3) frame px -> crop px
+    face: torch.Tensor  # (R, N L, 2, 3)
+    own_face: torch.Tensor  # (R, 2, 3)
+    size: int  # px, side of the frames
+    pictures: torch.Tensor | None = None  # (R N, L, 3, S, S) uint8, where the samples keep them
+    unmoved: torch.Tensor | None = None  # (R N D,) bool, draws without the motion, by which guidance is learned
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(value.to(device) if isinstance(value, torch.Tensor) else value for value in vars(self).values()))
@@ -178,10 +179,10 @@ def load(index: Index, items: list[Item]) -> Batch:
 def load_item(index: Index, item: Item) -> dict[str, torch.Tensor]:
     sample = load_sample(index.paths[item.sample])
     clips, length = item.frames.shape
-    keypoints = sample.keypoints(item.portrait, item.frames.flatten())                  # the portrait's own frame first
+    keypoints = sample.keypoints(item.portrait, item.frames.flatten())  # the portrait's own frame first
     x_d = driven_keypoints(keypoints, "relative", 1.0, 1.0, neutral=0)
     place = place_maps(keypoints, x_d, sample.size, "whole")
-    z = sample.latents[item.frames].float()                                             # (N, L, 4, h, w)
+    z = sample.latents[item.frames].float()  # (N, L, 4, h, w)
     draws = item.t.shape[1]
     source = torch.Generator().manual_seed(item.seed)
     unmoved = torch.zeros(item.t.shape, dtype=torch.bool) if item.unmoved is None else item.unmoved
@@ -203,7 +204,7 @@ def load_item(index: Index, item: Item) -> dict[str, torch.Tensor]:
 
 
 def collate(rows: list[dict[str, torch.Tensor]], size: int) -> Batch:
-    shared = set.intersection(*(set(row) for row in rows))         # pictures only where all samples keep them
+    shared = set.intersection(*(set(row) for row in rows))  # pictures only where all samples keep them
     joined = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name in shared}
     for name in ("z", "noise", "t", "conditional", "unmoved", "pictures"):
         if name in joined:
@@ -215,7 +216,7 @@ def collate(rows: list[dict[str, torch.Tensor]], size: int) -> Batch:
 def maps_of(warping: WarpingNetwork, batch: Batch) -> tuple[MotionMaps, MotionMaps]:
     """The driving frames' maps (R N L) and the portraits' own (R), by the frozen W."""
     portraits, frames = batch.x_d.shape[:2]
-    x_d = torch.cat([batch.x_d, batch.x_s[:, None]], 1)                                 # (R, N L + 1, K, 3)
+    x_d = torch.cat([batch.x_d, batch.x_s[:, None]], 1)  # (R, N L + 1, K, 3)
 
     def every(value: torch.Tensor) -> torch.Tensor:
         return value.repeat_interleave(frames + 1, 0)
@@ -224,7 +225,7 @@ def maps_of(warping: WarpingNetwork, batch: Batch) -> tuple[MotionMaps, MotionMa
     on_a_gpu = batch.x_d.device.type not in ("cpu", "mps")
     some = WARPED_ON_A_GPU if on_a_gpu else WARPED_AT_ONCE
     f = torch.cat([warping(*chunk).out for chunk in zip(*(value.split(some) for value in given))])
-    f = f.unflatten(0, (portraits, frames + 1))                                         # (R, N L + 1, C, h, w)
+    f = f.unflatten(0, (portraits, frames + 1))  # (R, N L + 1, C, h, w)
     place = batch.frame_to_crop.repeat_interleave(frames, 0)
     driven = MotionMaps(f[:, :-1].flatten(0, 1), place, batch.face.flatten(0, 1), batch.size, batch.size, everywhere=on_a_gpu)
     return driven, MotionMaps(f[:, -1], batch.frame_to_crop, batch.own_face, batch.size, batch.size, everywhere=on_a_gpu)
@@ -232,9 +233,11 @@ def maps_of(warping: WarpingNetwork, batch: Batch) -> tuple[MotionMaps, MotionMa
 
 # Reading ahead
 
+
 def batches(index: Index, stage: Stage, seed: int, first: int, timesteps: int, rank: int, size: int) -> Iterator[Batch]:
     """The share of process `rank` of `size` in the steps from `first` on, read one step ahead."""
     with ThreadPoolExecutor(READERS) as pool:
+
         def begin(step: int):
             return [pool.submit(load_item, index, item) for item in draw(index, stage, seed, step, timesteps)[rank::size]]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import InputError, RealPortraitError
 
 STATIC, FACE_VID2VID, REALPORTRAIT = "static portrait", "Face Vid2vid", "RealPortrait"
-WINDOW = 15             # rows of the running mean
+WINDOW = 15  # rows of the running mean
 
 
 def read_table(path: Path) -> tuple[list[float], list[float]]:
@@ -41,7 +41,7 @@ def read_report(text: str) -> tuple[float, dict]:
 
 def running_mean(values: list[float], window: int = WINDOW) -> list[float]:
     """The mean of each value and those up to window - 1 before it."""
-    return [sum(values[max(0, i - window + 1):i + 1]) / min(i + 1, window) for i in range(len(values))]
+    return [sum(values[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(values))]
 
 
 def draw(tables: list[Path], reports: list[str], out: Path) -> None:
@@ -53,7 +53,7 @@ def draw(tables: list[Path], reports: list[str], out: Path) -> None:
     losses, quality = figure.subplots(1, 2)
     for path in tables:
         minutes, values = read_table(path)
-        line, = losses.plot(minutes, running_mean(values), label=path.parent.name)
+        (line,) = losses.plot(minutes, running_mean(values), label=path.parent.name)
         losses.plot(minutes, values, color=line.get_color(), alpha=0.2, linewidth=0.7)
     losses.set(xlabel="minutes of training", ylabel="loss", yscale="log")
     losses.legend()
@@ -70,8 +70,9 @@ def draw(tables: list[Path], reports: list[str], out: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m realportrait_core.train.curves", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m realportrait_core.train.curves", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tables", nargs="+", type=Path, metavar="TABLE")
     parser.add_argument("--eval", action="append", default=[], metavar="MINUTES:REPORT.json")
     parser.add_argument("--out", type=Path, required=True)

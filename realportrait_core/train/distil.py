@@ -15,7 +15,7 @@ from ..motion_map import MotionMaps
 from .batch import Batch
 from .dit import conditions, denoiser, face_weight, known, mixed
 
-SUBSTEPS = 5        # of the teacher for one of the student's
+SUBSTEPS = 5  # of the teacher for one of the student's
 
 
 class Distillation(nn.Module):
@@ -28,13 +28,13 @@ class Distillation(nn.Module):
         self.dit, self.teacher, self.precision, self.face = dit, teacher.eval().requires_grad_(False), precision, face
         self.timesteps = len(schedule)
         self.coarse = schedule.trailing(dit.cfg.distilled_steps)
-        self.fine = schedule.trailing(dit.cfg.distilled_steps * SUBSTEPS)       # its every SUBSTEPS-th timestep is the student's
+        self.fine = schedule.trailing(dit.cfg.distilled_steps * SUBSTEPS)  # its every SUBSTEPS-th timestep is the student's
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> Tensor:
         """The mean loss of the batch's clips; each clip's t chooses the step that it learns."""
         conditional, cfg = known(batch), self.dit.cfg
-        step = batch.t * len(self.coarse) // self.timesteps                                 # (B, L), 0 is the last one taken
-        start = (step + 1) * SUBSTEPS - 1                                                   # the same timestep in `fine`
+        step = batch.t * len(self.coarse) // self.timesteps  # (B, L), 0 is the last one taken
+        start = (step + 1) * SUBSTEPS - 1  # the same timestep in `fine`
         x = noise_clip(self.fine, batch.drawn(batch.z), start, batch.noise, conditional)
         with mixed(batch, self.precision):
             with torch.no_grad():
@@ -44,8 +44,15 @@ class Distillation(nn.Module):
             out = learn(x, self.coarse.timesteps.to(step.device)[step])
         x_0 = leads_to(self.coarse, x, step, end)
         noise = to_epsilon(self.coarse, x, step, x_0)
-        return diffusion_loss(                  # as in training, with the teacher's x_0; DDIM has no use for a variance
-            self.coarse, out[:, :, :cfg.in_channels], x_0, x, step, noise, cfg.prediction, conditional,
+        return diffusion_loss(  # as in training, with the teacher's x_0; DDIM has no use for a variance
+            self.coarse,
+            out[:, :, : cfg.in_channels],
+            x_0,
+            x,
+            step,
+            noise,
+            cfg.prediction,
+            conditional,
             batch.drawn(face_weight(maps, batch.z, self.face)) if self.face else None,
         ).mean()
 
@@ -54,7 +61,7 @@ def walk(denoise, schedule: Schedule, x: Tensor, start: Tensor, prediction: str,
     """SUBSTEPS steps of DDIM from x (B, L, 4, h, w) at start (B, L); known frames stay."""
     timesteps, given = schedule.timesteps.to(start.device), x
     for t in (start - i for i in range(SUBSTEPS)):
-        out = denoise(x, timesteps[t])[:, :, :x.shape[2]]
+        out = denoise(x, timesteps[t])[:, :, : x.shape[2]]
         x = ddim_step(schedule, x, t, to_x0(schedule, x, t, out, prediction))
         if conditional is not None:
             x = torch.where(conditional[..., None, None, None], given, x)
@@ -64,5 +71,5 @@ def walk(denoise, schedule: Schedule, x: Tensor, start: Tensor, prediction: str,
 def leads_to(schedule: Schedule, x: Tensor, step: Tensor, end: Tensor) -> Tensor:
     """The x_0 with which ddim_step goes from x at `step` to `end`: Song, Meng, Ermon 2021, Eq. 12, solved for it."""
     abar, before = at(schedule.alphas_cumprod, step, x), at(schedule.alphas_cumprod_prev, step, x)
-    kept = ((1 - before) / (1 - abar)).sqrt()                                               # of the noise
+    kept = ((1 - before) / (1 - abar)).sqrt()  # of the noise
     return (end - kept * x) / (before.sqrt() - kept * abar.sqrt())

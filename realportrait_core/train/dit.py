@@ -34,7 +34,13 @@ from .world import ALONE, World
 log = logging.getLogger(__name__)
 
 ENDS = (
-    "x_embedder", "conditioner.embedder", "t_embedder", "csize_embedder", "ar_embedder", "fl_embedder", "fps_embedder",
+    "x_embedder",
+    "conditioner.embedder",
+    "t_embedder",
+    "csize_embedder",
+    "ar_embedder",
+    "fl_embedder",
+    "fps_embedder",
     "final_layer",
 )
 
@@ -54,7 +60,12 @@ class Objective(nn.Module):
     """The loss of the paper's training as one forward pass, which is what DDP and FSDP wrap."""
 
     def __init__(
-        self, dit: RealPortraitDiT, schedule: Schedule, precision: torch.dtype, face: float = 0.0, read: float = 0.0,
+        self,
+        dit: RealPortraitDiT,
+        schedule: Schedule,
+        precision: torch.dtype,
+        face: float = 0.0,
+        read: float = 0.0,
         even: float = 0.0,
     ):
         super().__init__()
@@ -72,7 +83,14 @@ class Objective(nn.Module):
         weighed = self.face or self.even
         weight = frame_weight(motion, maps, batch.z, self.face, self.even) if weighed or self.read else None
         loss = diffusion_loss(
-            self.schedule, out, z, z_t, batch.t, batch.noise, self.dit.cfg.prediction, conditional,
+            self.schedule,
+            out,
+            z,
+            z_t,
+            batch.t,
+            batch.noise,
+            self.dit.cfg.prediction,
+            conditional,
             batch.drawn(weight) if weighed else None,
         ).mean()
         return loss + self.read * reading_loss(self.dit.cfg, motion, maps, batch.z, weight) if self.read else loss
@@ -92,9 +110,7 @@ class Reading(nn.Module):
         return reading_loss(self.dit.cfg, motion, maps, batch.z, frame_weight(motion, maps, batch.z, self.face, self.even))
 
 
-def reading_loss(
-    cfg: DiTConfig, motion: torch.Tensor, maps: MotionMaps, z: torch.Tensor, weight: torch.Tensor
-) -> torch.Tensor:
+def reading_loss(cfg: DiTConfig, motion: torch.Tensor, maps: MotionMaps, z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """How far the first channels of motion latents (F, motion_latent, h, w) are from the frames' latents z (B, L, 4, h, w).
 
     f_{r->d} is an appearance, and here it is asked for: inside the mask that the mapper sees, and where a draft has seen the
@@ -110,7 +126,7 @@ def reading_loss(
 
 def reading_error(motion: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """(B, L, 1, h, w)."""
-    said = motion[:, :z.shape[2]].float().unflatten(0, z.shape[:2])
+    said = motion[:, : z.shape[2]].float().unflatten(0, z.shape[:2])
     return (said - z).square().mean(2, keepdim=True)
 
 
@@ -155,7 +171,7 @@ def denoiser(
     """(x_t (B, L, 4, h, w), t (B, L) int) -> the prediction, float32, under these conditions."""
     conditional, strength = known(batch), moving(batch)
     control = dit.encode_motion_latent(motion, batch.size, batch.size).unflatten(0, batch.z.shape[:2])
-    control = batch.drawn(control).flatten(0, 1)                                        # (B L, S, C)
+    control = batch.drawn(control).flatten(0, 1)  # (B L, S, C)
 
     def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         told = t.float() if conditional is None else t.float().masked_fill(conditional, 0)
@@ -207,10 +223,10 @@ def spread(objective: Objective, world: World, shard: bool) -> nn.Module:
         return DistributedDataParallel(objective, find_unused_parameters=True)
     for block in objective.dit.blocks:
         fsdp.fully_shard(block)
-        for method in ("encode", "key_value"):          # the portrait's way through the same weights
+        for method in ("encode", "key_value"):  # the portrait's way through the same weights
             fsdp.register_fsdp_forward_method(block, method)
     for control in objective.dit.controlnet:
-        fsdp.fully_shard(control.copied_block)          # its projections are also called from outside: the root's
+        fsdp.fully_shard(control.copied_block)  # its projections are also called from outside: the root's
     return fsdp.fully_shard(objective)
 
 
@@ -249,7 +265,7 @@ def train_stage(
 
     def loss(step: int):
         nonlocal source, expected
-        if step != expected:                                                            # the first step, or a resumed one
+        if step != expected:  # the first step, or a resumed one
             source = batches(index, stage, seed, step, objective.timesteps, world.rank, world.size)
         batch, expected = next(source).to(world.device), step + 1
         value = loss_of(spread_out, warping, batch, objective.precision)
@@ -258,8 +274,16 @@ def train_stage(
         }
 
     average = fit(
-        dit, loss, checkpoint, budget, stage.lr, decay=stage.average, warmup=stage.warmup,
-        adam_only=ENDS if stage.muon else None, world=world, report=report,
+        dit,
+        loss,
+        checkpoint,
+        budget,
+        stage.lr,
+        decay=stage.average,
+        warmup=stage.warmup,
+        adam_only=ENDS if stage.muon else None,
+        world=world,
+        report=report,
         strip=None if strip is None else lambda state, step: strip(averaged(dit, state), step),
         beside=getattr(objective, "appearance", None),
     )

@@ -12,7 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions, get_model_state_dict, get_optimizer_state_dict, set_model_state_dict, set_optimizer_state_dict,
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -23,9 +27,9 @@ from .world import ALONE, World
 
 log = logging.getLogger(__name__)
 
-SAVE_EVERY = 120.0          # seconds between checkpoints
-LOG_EVERY = 20.0            # seconds between lines of the log
-LOWEST_RATE = 0.05          # of the learning rate, at the end
+SAVE_EVERY = 120.0  # seconds between checkpoints
+LOG_EVERY = 20.0  # seconds between lines of the log
+LOWEST_RATE = 0.05  # of the learning rate, at the end
 
 State = dict[str, torch.Tensor]
 
@@ -49,6 +53,7 @@ class Budget:
 
 # Files
 
+
 def save_atomically(value: dict, path: Path) -> None:
     """torch.save to a neighbour, then rename: a killed run leaves the old file or the new one, and a full disk the old one.
 
@@ -62,7 +67,7 @@ def save_atomically(value: dict, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:            # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         partial.unlink(missing_ok=True)
         raise InputError(f"{path} could not be written ({error}); what was there before is kept.") from error
 
@@ -73,11 +78,12 @@ def read_checkpoint(path: Path) -> dict | None:
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:                          # of many kinds, an unpickler's among them
+    except Exception as error:  # of many kinds, an unpickler's among them
         raise InputError(f"{path} is no training checkpoint or is damaged ({error}): delete it to start anew.") from error
 
 
 # Averaged weights
+
 
 class Average:
     """Exponential moving average of a model's parameters and buffers."""
@@ -88,7 +94,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))       # the first steps must not linger
+        decay = min(self.decay, (1 + step) / (10 + step))  # the first steps must not linger
         for name, value in model.state_dict().items():
             if value.is_floating_point():
                 self.state[name].lerp_(value, 1 - decay)
@@ -106,6 +112,7 @@ class Average:
 
 
 # The loop
+
 
 class Kept(Protocol):
     """What a checkpoint keeps beside the model."""
@@ -173,7 +180,10 @@ def fit(
             "model": get_model_state_dict(model, options=whole),
             "optimizers": [get_optimizer_state_dict(model, optimizer, options=whole) for optimizer in optimizers],
             "average": {name: tensor.cpu() for name, tensor in average.whole().items()},
-            "step": step, "spent": spent, "skipped": skipped, "rng": torch.get_rng_state(),
+            "step": step,
+            "spent": spent,
+            "skipped": skipped,
+            "rng": torch.get_rng_state(),
         }
         if beside is not None:
             value["beside"] = beside.state_dict()
@@ -189,7 +199,7 @@ def fit(
         rate = lr * min(1.0, (step + 1) / warmup) * max(LOWEST_RATE, 1 - budget.spent(step, spent))
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
-        model.zero_grad(set_to_none=True)               # before the forward pass: FSDP swaps the weights in it
+        model.zero_grad(set_to_none=True)  # before the forward pass: FSDP swaps the weights in it
         value, scalars = loss(step)
         value.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -231,7 +241,7 @@ def recalibrate(model: nn.Module, loss: Callable[[int], tuple[torch.Tensor, dict
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None                # the plain mean over all batches
+        norm.momentum = None  # the plain mean over all batches
     model.train()
     for step in range(batches):
         loss(step)

@@ -24,7 +24,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(weights, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None):       # as torch.distributed.checkpoint calls it
+    def step(self, closure: None = None):  # as torch.distributed.checkpoint calls it
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = {}
             for weight in group["params"]:
@@ -36,14 +36,14 @@ class Muon(torch.optim.Optimizer):
                     buffer = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
                     buffer.lerp_(weight.grad, 1 - group["momentum"])
                     updates.append(weight.grad.lerp(buffer, group["momentum"]).flatten(1))
-                change = orthogonal(torch.stack(updates))                               # (n, out, in ...)
+                change = orthogonal(torch.stack(updates))  # (n, out, in ...)
                 scale = 0.2 * math.sqrt(max(change.shape[1:]))
                 for weight, direction in zip(weights, change):
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
                     weight.sub_(direction.view(shape), alpha=group["lr"] * scale)
 
 
-SMALLEST = 16       # a matrix with fewer rows or columns than this has no hidden features on both sides
+SMALLEST = 16  # a matrix with fewer rows or columns than this has no hidden features on both sides
 
 
 def between_features(name: str, weight: Tensor) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TABLE = "training.csv"      # a row for each line of the log; a resumed run may repeat steps, of which the last row counts
+TABLE = "training.csv"  # a row for each line of the log; a resumed run may repeat steps, of which the last row counts
 
 
 class Report:
@@ -26,7 +26,7 @@ class Report:
         self.world = world
         self.sums: dict[str, tuple[float, int]] = {}
         self.frames = self.since = 0.0
-        self.skipped = 0                # steps, since the start
+        self.skipped = 0  # steps, since the start
         self.bar = self.board = self.table = None
         if world.first and folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -38,8 +38,11 @@ class Report:
             from tqdm import tqdm
 
             minutes = budget.minutes is not None
-            self.bar = tqdm(total=round(60 * budget.minutes) if minutes else budget.steps, unit="s" if minutes else "step",
-                            initial=int(spent) if minutes else step)
+            self.bar = tqdm(
+                total=round(60 * budget.minutes) if minutes else budget.steps,
+                unit="s" if minutes else "step",
+                initial=int(spent) if minutes else step,
+            )
 
     def step(self, step: int, spent: float, scalars: dict[str, float]) -> None:
         for name, value in scalars.items():
@@ -62,8 +65,17 @@ class Report:
             extra = "  ".join(f"{name} {value:.4f}" for name, value in means.items() if name not in ("rate", "skipped", "frames"))
             speed = f"  {self.frames / seconds:.1f} frames/s" if self.frames and seconds else ""
             left = clock(spent / gone - spent if gone else 0)
-            log.info("step %d  %.0f %%, %s left  rate %.2e  %s  skipped %d%s  %s", step, 100 * gone, left, means["rate"], extra,
-                     self.skipped, speed, memory(self.world.device))
+            log.info(
+                "step %d  %.0f %%, %s left  rate %.2e  %s  skipped %d%s  %s",
+                step,
+                100 * gone,
+                left,
+                means["rate"],
+                extra,
+                self.skipped,
+                speed,
+                memory(self.world.device),
+            )
         if self.table is not None:
             new = not self.table.is_file()
             with self.table.open("a", newline="", encoding="utf-8") as file:

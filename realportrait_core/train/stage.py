@@ -1,7 +1,7 @@
 """A stage of the DiT's training as a command: files in, weights out; distillation to few steps among them.
 
-    python -m realportrait_core.train frames --samples DIR --vid2vid FILE --init STDIT2 --out stage1.safetensors
-    torchrun --nproc-per-node 4 -m realportrait_core.train clips --samples DIR --vid2vid FILE --init stage1.safetensors --out F
+python -m realportrait_core.train frames --samples DIR --vid2vid FILE --init STDIT2 --out stage1.safetensors
+torchrun --nproc-per-node 4 -m realportrait_core.train clips --samples DIR --vid2vid FILE --init stage1.safetensors --out F
 """
 
 import logging
@@ -36,7 +36,7 @@ from .world import World, enter, leave
 log = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-PROBES = 2          # steps that are timed for the estimate
+PROBES = 2  # steps that are timed for the estimate
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,22 @@ class StageRun:
     """Where a stage reads and writes, and where it departs from its preset."""
 
     samples: Path
-    vid2vid: Path               # the weights that the samples were made with
+    vid2vid: Path  # the weights that the samples were made with
     out: Path
     preset: str = "paper"
-    init: Path | None = None    # RealPortrait weights, or the public STDiT2; None: from scratch
+    init: Path | None = None  # RealPortrait weights, or the public STDiT2; None: from scratch
     checkpoint: Path | None = None  # None: beside `out`
-    steps: int | None = None    # None and no minutes: the preset's
+    steps: int | None = None  # None and no minutes: the preset's
     minutes: float | None = None
-    batch: float = 1.0          # factor on the preset's portraits a step
+    batch: float = 1.0  # factor on the preset's portraits a step
     lr: float | None = None
     seed: int = 0
     device: str = "auto"
-    precision: str | None = None    # None: bf16 on a GPU, fp32 on a CPU
-    recompute: bool = False     # activation checkpointing
-    shard: bool = False         # FSDP2 instead of DDP
-    board: Path | None = None   # TensorBoard's files and sample strips
-    vae: Path | None = None     # decodes the sample strips, and what a student makes
+    precision: str | None = None  # None: bf16 on a GPU, fp32 on a CPU
+    recompute: bool = False  # activation checkpointing
+    shard: bool = False  # FSDP2 instead of DDP
+    board: Path | None = None  # TensorBoard's files and sample strips
+    vae: Path | None = None  # decodes the sample strips, and what a student makes
     perceptual: Path | None = None  # wheel of ST-LPIPS, whose VGG16 a student's loss takes; None: the discriminator alone
 
     def stage(self, number: int) -> Stage:
@@ -162,12 +162,21 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
             # Two crops of each clip: the true picture that one is compared with is another clip's.
             appearance = Appearance(world.device, precision, perceptual_distance(run.perceptual, world.device), lr=2e-4, apart=2)
         objective = make_objective(dit, stage, precision, vae, appearance).to(world.device)
-        if world.first and appearance is None:          # a trial would teach the discriminator
+        if world.first and appearance is None:  # a trial would teach the discriminator
             estimate(objective, stage, run.budget(stage), index, vid2vid.warping, world)
         dit = train_stage(
-            objective, stage, index, vid2vid.warping, run.checkpoint or run.out.with_suffix(".ckpt"),
-            run.budget(stage), run.seed, world, run.recompute, run.shard,
-            report := Report(world, run.board), strips(run, stage, index, vid2vid, vae, report),
+            objective,
+            stage,
+            index,
+            vid2vid.warping,
+            run.checkpoint or run.out.with_suffix(".ckpt"),
+            run.budget(stage),
+            run.seed,
+            world,
+            run.recompute,
+            run.shard,
+            report := Report(world, run.board),
+            strips(run, stage, index, vid2vid, vae, report),
         )
         if world.first:
             save_dit(run.out, dit)
@@ -204,12 +213,19 @@ def estimate(objective: nn.Module, stage: Stage, budget: Budget, index: Index, w
         if world.device.type == "cuda":
             torch.cuda.synchronize(world.device)
         times.append(time.perf_counter() - began)
-    took = sum(times[len(stage.shapes):]) / len(times[len(stage.shapes):])              # the first round warms up
+    took = sum(times[len(stage.shapes) :]) / len(times[len(stage.shapes) :])  # the first round warms up
     objective.zero_grad(set_to_none=True)
     number = sum(parameter.numel() for parameter in objective.dit.parameters())
     total = 60 * budget.minutes if budget.steps is None else took * budget.steps
     log.info(
         "%d samples (%d videos, %d pictures); %.1f M parameters; about %.2f s a step, %s: %s in all; peak of memory %s before "
-        "the optimizer's state", len(index.paths), int(index.video.sum()), int((~index.video).sum()), number / 1e6, took,
-        f"{budget.steps} steps" if budget.steps else f"about {int(total / took)} steps", clock(total), memory(world.device),
+        "the optimizer's state",
+        len(index.paths),
+        int(index.video.sum()),
+        int((~index.video).sum()),
+        number / 1e6,
+        took,
+        f"{budget.steps} steps" if budget.steps else f"about {int(total / took)} steps",
+        clock(total),
+        memory(world.device),
     )

@@ -14,9 +14,9 @@ from ..vid2vid.warp import WarpingNetwork
 from .batch import Batch, Index, Item, load, maps_of
 from .stages import Stage
 
-SHOWN = 3           # samples, a row each
-COLUMNS = 4         # frames of a clip
-STEPS = 10          # of the sampler, if the weights take any number
+SHOWN = 3  # samples, a row each
+COLUMNS = 4  # frames of a clip
+STEPS = 10  # of the sampler, if the weights take any number
 
 
 @torch.inference_mode()
@@ -26,7 +26,7 @@ def draw_strip(dit: RealPortraitDiT, index: Index, stage: Stage, warping: Warpin
     usable = index.usable(shape).tolist()
     device = next(warping.parameters()).device
     rows = []
-    for sample in usable[::max(1, len(usable) // SHOWN)][:SHOWN]:
+    for sample in usable[:: max(1, len(usable) // SHOWN)][:SHOWN]:
         rows.append(torch.cat(draw_row(dit, index, sample, shape.frames, device, warping, vae), 1))
     return torch.cat(rows)
 
@@ -38,7 +38,7 @@ def draw_row(dit, index: Index, sample: int, length: int, device, warping: Warpi
     z = animate(dit.to(device), batch, warping)
     chosen = torch.linspace(0, length - 1, min(COLUMNS, length)).round().long()
     latents = torch.cat([batch.z_r, batch.z[0, chosen], z[chosen]]).cpu()
-    pictures = (vae.decode(latents) * 255).round().byte().movedim(1, -1)    # (1 + 2 n, H, W, 3)
+    pictures = (vae.decode(latents) * 255).round().byte().movedim(1, -1)  # (1 + 2 n, H, W, 3)
     return list(pictures)
 
 

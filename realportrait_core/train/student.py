@@ -20,12 +20,12 @@ from .appearance import Appearance
 from .batch import Batch
 from .dit import conditions, denoiser, face_weight, known, mixed, motion_readers
 
-LATENT = 0.3                # weight of the squared error of the latents
-MOVED = 0.5                 # weight of the error of what changes from one frame to the next
-FACE = 3.0                  # what a place inside the facial mask weighs among the latents, beyond 1
-CROP = 16                   # latent px of a decoded crop's side
-MARGIN = 2                  # latent px around it that are decoded too, and cut away: the decoder looks so far
-STEP_SHARES = (0.3, 0.25, 0.2, 0.25)        # how often each step learns, the last one first
+LATENT = 0.3  # weight of the squared error of the latents
+MOVED = 0.5  # weight of the error of what changes from one frame to the next
+FACE = 3.0  # what a place inside the facial mask weighs among the latents, beyond 1
+CROP = 16  # latent px of a decoded crop's side
+MARGIN = 2  # latent px around it that are decoded too, and cut away: the decoder looks so far
+STEP_SHARES = (0.3, 0.25, 0.2, 0.25)  # how often each step learns, the last one first
 
 
 class Student(nn.Module):
@@ -48,10 +48,10 @@ class Student(nn.Module):
         conditional = known(batch)
         with mixed(batch, self.precision):
             denoise = denoiser(self.dit, batch, *conditions(self.dit, batch, maps, own))
-            x_0 = self.walk(denoise, batch, conditional)                                    # (B, L, 4, h, w)
+            x_0 = self.walk(denoise, batch, conditional)  # (B, L, 4, h, w)
             frames, places = chosen_crops(x_0, conditional)
             side = min(CROP, *x_0.shape[-2:])
-            fake = self.decode(crops(x_0, frames, places, side, MARGIN))                    # (B, 2, 3, H, W)
+            fake = self.decode(crops(x_0, frames, places, side, MARGIN))  # (B, 2, 3, H, W)
         truth = crops(batch.drawn(batch.pictures), frames, places * DOWN, side * DOWN, 0).to(fake) / 255
         looks, self.scalars = self.appearance(fake.flatten(0, 1), truth.flatten(0, 1))
         moved = ((fake[:, 1] - fake[:, 0]) - (truth[:, 1] - truth[:, 0])).abs().mean()
@@ -65,14 +65,14 @@ class Student(nn.Module):
         """x_0 of the step that learns, after those before it."""
         steps, clean = len(self.coarse), batch.drawn(batch.z)
         shares = [STEP_SHARES[i * len(STEP_SHARES) // steps] for i in range(steps)]
-        last, = random.Random(self.appearance.steps).choices(range(steps), shares)
+        (last,) = random.Random(self.appearance.steps).choices(range(steps), shares)
 
         def keep(x: Tensor) -> Tensor:
             return x if conditional is None else torch.where(conditional[..., None, None, None], clean, x)
 
         def x0_at(i: int, x: Tensor) -> Tensor:
             t = torch.full(x.shape[:2], i, device=x.device)
-            out = denoise(x, self.coarse.timesteps.to(x.device)[t])[:, :, :x.shape[2]]
+            out = denoise(x, self.coarse.timesteps.to(x.device)[t])[:, :, : x.shape[2]]
             return to_x0(self.coarse, x, t, out, self.dit.cfg.prediction)
 
         x = keep(batch.noise)
@@ -94,7 +94,7 @@ def chosen_crops(x_0: Tensor, conditional: Tensor | None) -> tuple[Tensor, Tenso
     count, length, height, width = *x_0.shape[:2], *x_0.shape[-2:]
     liked = torch.rand(count, max(1, length - 1), device=x_0.device)
     if conditional is not None and length > 1:
-        liked = liked - (conditional[:, 1:] | conditional[:, :-1]).to(liked)                # noised ones before known ones
+        liked = liked - (conditional[:, 1:] | conditional[:, :-1]).to(liked)  # noised ones before known ones
     first = liked.argmax(1)
     frames = torch.stack([first, (first + 1).clamp(max=length - 1)], 1)
     side = min(CROP, height, width)
@@ -108,7 +108,7 @@ def crops(clips: Tensor, frames: Tensor, corners: Tensor, side: int, margin: int
     """clips (B, L, C, H, W), frames (B, 2), corners (B, 2) px -> (B, 2, C, side + 2 margin, side + 2 margin); what lies outside
     is the border repeated."""
     index = torch.arange(-margin, side + margin, device=clips.device)
-    rows = (corners[:, :1] + index).clamp(0, clips.shape[-2] - 1)                           # (B, n)
+    rows = (corners[:, :1] + index).clamp(0, clips.shape[-2] - 1)  # (B, n)
     columns = (corners[:, 1:] + index).clamp(0, clips.shape[-1] - 1)
     which = torch.arange(len(clips), device=clips.device)[:, None, None, None]
     cut = clips.movedim(2, -1)[which, frames[:, :, None, None], rows[:, None, :, None], columns[:, None, None, :]]

@@ -40,7 +40,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 
 def device_named(name: str) -> torch.device:
-    """"auto" takes a GPU where there is one. InputError for a CUDA device where there is none."""
+    """ "auto" takes a GPU where there is one. InputError for a CUDA device where there is none."""
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("There is no CUDA device here: use --device cpu.")
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

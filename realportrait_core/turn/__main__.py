@@ -16,10 +16,15 @@ from .topology import HOME, read_topology
 from .turning import Turned, turn
 
 POSES = (
-    pose_change(yaw=-12), pose_change(yaw=12), pose_change(pitch=-10), pose_change(pitch=10),
+    pose_change(yaw=-12),
+    pose_change(yaw=12),
+    pose_change(pitch=-10),
+    pose_change(pitch=10),
     pose_change(yaw=8, pitch=5, roll=8),
-    pose_change(expression={"jaw": 1, "lips": 0.5}), pose_change(expression={"smile": 1, "brows": 1}),
-    pose_change(expression={"lids": 1, "smile": -0.5}), pose_change(shift=(8, 4), scale=1.05),
+    pose_change(expression={"jaw": 1, "lips": 0.5}),
+    pose_change(expression={"smile": 1, "brows": 1}),
+    pose_change(expression={"lids": 1, "smile": -0.5}),
+    pose_change(shift=(8, 4), scale=1.05),
 )
 
 
@@ -39,7 +44,7 @@ def sheet(photos: Tensor, turned: Turned, mesh: Tensor, masks: bool, marks: bool
     pictures = torch.cat([photos[:, None], turned.pictures], 1)
     points = torch.cat([mesh[:, None], turned.mesh], 1)
     if marks:
-        place = points[..., :2].round().long().clamp(0, photos.shape[-1] - 1)           # (B, N, P, 2)
+        place = points[..., :2].round().long().clamp(0, photos.shape[-1] - 1)  # (B, N, P, 2)
         flat = (place[..., 1] * photos.shape[-1] + place[..., 0])[:, :, None].expand(-1, -1, 3, -1)
         green = pictures.new_tensor([0.2, 1.0, 0.2])[:, None].expand(flat.shape)
         pictures = pictures.flatten(3).scatter(3, flat, green).unflatten(3, photos.shape[2:])
@@ -47,7 +52,7 @@ def sheet(photos: Tensor, turned: Turned, mesh: Tensor, masks: bool, marks: bool
     if masks:
         unknown = torch.cat([turned.share[:, None] / 2, turned.unknown], 1)
         rows.append(unknown[:, :, None].expand_as(pictures))
-    stack = torch.stack(rows, 1)                                                        # (B, 1 or 2, N, 3, S, S)
+    stack = torch.stack(rows, 1)  # (B, 1 or 2, N, 3, S, S)
     image = stack.permute(0, 1, 4, 2, 5, 3)
     image = image.reshape(image.shape[0] * image.shape[1] * image.shape[2], -1, 3)
     return (image * 255).round().byte().numpy()
@@ -71,8 +76,10 @@ def main(argv: list[str] | None = None) -> None:
             raise InputError(f"{args.out} cannot be written as a picture.")
     except (RealPortraitError, cv2.error) as error:
         sys.exit(str(error))
-    print(f"{args.out}: {len(photos)} photos in {len(POSES)} poses, {1000 * took / len(photos) / len(POSES):.1f} ms a picture; "
-          f"unknown by pose, %: {' '.join(f'{100 * x:.1f}' for x in turned.unknown.mean((0, 2, 3)).tolist())}")
+    print(
+        f"{args.out}: {len(photos)} photos in {len(POSES)} poses, {1000 * took / len(photos) / len(POSES):.1f} ms a picture; "
+        f"unknown by pose, %: {' '.join(f'{100 * x:.1f}' for x in turned.unknown.mean((0, 2, 3)).tolist())}"
+    )
 
 
 if __name__ == "__main__":

@@ -12,20 +12,20 @@ from torch import Tensor
 from ..errors import InputError
 from .expression import NAMES
 
-WAVES = 5                   # sinusoids of a path
-SLOWEST, HIGHEST = 0.15, 0.9    # Hz
+WAVES = 5  # sinusoids of a path
+SLOWEST, HIGHEST = 0.15, 0.9  # Hz
 
 
 @dataclass(frozen=True)
 class Change:
     """Of heads with any leading axes, (B, N) in `turn`: angles as M's, in degrees; see vid2vid.keypoints.rotation_matrix."""
 
-    yaw: Tensor             # (...)
-    pitch: Tensor           # (...)
-    roll: Tensor            # (...)
-    scale: Tensor           # (...) factor
-    shift: Tensor           # (..., 2) px, right and down
-    expression: Tensor      # (..., 5) of expression.NAMES, 1 for the whole of each
+    yaw: Tensor  # (...)
+    pitch: Tensor  # (...)
+    roll: Tensor  # (...)
+    scale: Tensor  # (...) factor
+    shift: Tensor  # (..., 2) px, right and down
+    expression: Tensor  # (..., 5) of expression.NAMES, 1 for the whole of each
 
     def to(self, device: torch.device | str) -> "Change":
         return Change(*(getattr(self, field.name).to(device) for field in fields(self)))
@@ -38,11 +38,11 @@ class Change:
 class Limits:
     """How far changes go, to both sides of none; of expressions, from and to."""
 
-    yaw: float = 12.0       # degrees
+    yaw: float = 12.0  # degrees
     pitch: float = 10.0
     roll: float = 8.0
-    scale: float = 0.05     # a factor of 1 +- scale
-    shift: float = 4.0      # px
+    scale: float = 0.05  # a factor of 1 +- scale
+    shift: float = 4.0  # px
     expression: tuple[tuple[float, float], ...] = ((0.0, 1.0), (-0.3, 1.0), (-0.5, 1.0), (-0.5, 1.0), (-0.3, 1.0))
 
 
@@ -52,8 +52,14 @@ def still(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Change:
     return Change(none, none, none, none + 1, none[..., None].expand(*shape, 2), none[..., None].expand(*shape, len(NAMES)))
 
 
-def pose_change(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, scale: float = 1.0,
-                shift: tuple[float, float] = (0.0, 0.0), expression: dict[str, float] | None = None) -> Change:
+def pose_change(
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+    roll: float = 0.0,
+    scale: float = 1.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+    expression: dict[str, float] | None = None,
+) -> Change:
     """One change (1, 1), by numbers. InputError for an expression that is none of NAMES."""
     unknown = set(expression or {}) - set(NAMES)
     if unknown:
@@ -78,16 +84,23 @@ def from_units(unit: Tensor, limits: Limits, device: torch.device | str) -> Chan
     return Change(*angles, 1 + scale * limits.scale, unit[..., 4:6] * limits.shift, expression)
 
 
-def random_changes(shape: tuple[int, ...], limits: Limits, generator: torch.Generator,
-                   device: torch.device | str = "cpu") -> Change:
+def random_changes(
+    shape: tuple[int, ...], limits: Limits, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> Change:
     """Independent draws, even between the limits; each expression is none in half of them. Drawn on the generator's device."""
     unit = torch.rand(*shape, 6 + len(NAMES), generator=generator, device=generator.device) * 2 - 1
     chosen = torch.rand(*shape, len(NAMES), generator=generator, device=generator.device) < 0.5
     return from_units(torch.cat([unit[..., :6], unit[..., 6:] * chosen], -1), limits, device)
 
 
-def smooth_path(shape: tuple[int, ...], fps: float, limits: Limits, generator: torch.Generator,
-                device: torch.device | str = "cpu", from_rest: bool = False) -> Change:
+def smooth_path(
+    shape: tuple[int, ...],
+    fps: float,
+    limits: Limits,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    from_rest: bool = False,
+) -> Change:
     """Paths over the last axis of shape, frames at `fps`: band-limited, within the limits, starting anywhere.
 
     from_rest: the first frame is no change at all, exactly. Drawn on the generator's device. InputError for a shape without
@@ -101,11 +114,11 @@ def smooth_path(shape: tuple[int, ...], fps: float, limits: Limits, generator: t
         return torch.rand(*size, generator=generator, device=generator.device)
 
     frequency = SLOWEST * (HIGHEST / SLOWEST) ** draw(*many)
-    height = draw(*many) / frequency                    # slow waves are the larger ones
+    height = draw(*many) / frequency  # slow waves are the larger ones
     phase = 2 * math.pi * draw(*many)
     time = torch.arange(shape[-1], device=generator.device)[:, None, None] / fps
     waves = height[..., None, :, :] * torch.sin(2 * math.pi * frequency[..., None, :, :] * time + phase[..., None, :, :])
-    path = waves.sum(-1)                                                                # (..., T, 11)
+    path = waves.sum(-1)  # (..., T, 11)
     if from_rest:
         path = path - path[..., :1, :]
     # Within the limits: by the largest of the path itself, or of the whole sum where the path hardly moves.

@@ -23,9 +23,9 @@ class Photos:
     """N photos of S px."""
 
     names: tuple[str, ...]
-    pixels: Tensor          # (N, 3, S, S) uint8
-    mesh: Tensor            # (N, P, 3) px
-    five: Tensor | None     # (N, 5, 2) px
+    pixels: Tensor  # (N, 3, S, S) uint8
+    mesh: Tensor  # (N, P, 3) px
+    five: Tensor | None  # (N, 5, 2) px
 
     def __len__(self) -> int:
         return len(self.names)
@@ -48,8 +48,10 @@ def read_photos(folder: str | Path, limit: int | None = None) -> Photos:
     folder = Path(folder)
     path = folder / "points.npz"
     if not path.is_file():
-        raise InputError(f"{path} is missing: a folder of photos needs the face mesh of each. "
-                         "`python -m realportrait_core.train.data` with --landmarker makes one of any photographs.")
+        raise InputError(
+            f"{path} is missing: a folder of photos needs the face mesh of each. "
+            "`python -m realportrait_core.train.data` with --landmarker makes one of any photographs."
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             names, mesh = file["names"][:limit], file["mesh"][:limit].astype(np.float32)
@@ -64,8 +66,12 @@ def read_photos(folder: str | Path, limit: int | None = None) -> Photos:
         raise InputError(f"{path}: the mesh of {broken} of {len(mesh)} photos is not finite.")
     files = [file_of(folder, name) for name in names]
     stack = np.ascontiguousarray(read_squares((str(file), bytes_of(file)) for file in files).transpose(0, 3, 1, 2))
-    return Photos(tuple(file.name for file in files), torch.from_numpy(stack), torch.from_numpy(mesh),
-                  None if five is None else torch.from_numpy(five))
+    return Photos(
+        tuple(file.name for file in files),
+        torch.from_numpy(stack),
+        torch.from_numpy(mesh),
+        None if five is None else torch.from_numpy(five),
+    )
 
 
 def bytes_of(file: Path) -> bytes:
@@ -89,8 +95,9 @@ def read_squares(files: Iterable[tuple[str, bytes]], side: int | None = None) ->
         height, width = picture.shape[:2]
         side = side or width
         if (height, width) != (side, side):
-            raise InputError(f"{name} is {width}x{height} px; all must be square and of one size ({width} x {height} is not "
-                             f"{side} x {side}).")
+            raise InputError(
+                f"{name} is {width}x{height} px; all must be square and of one size ({width} x {height} is not {side} x {side})."
+            )
         pictures.append(picture[..., ::-1])
     return np.stack(pictures)
 
@@ -99,22 +106,28 @@ def read_squares(files: Iterable[tuple[str, bytes]], side: int | None = None) ->
 class Augmentation:
     """What may be done to a photo without harm."""
 
-    mirror: float = 0.5     # how often
-    crop: tuple[float, float] = (0.72, 1.0)     # side of the part that is shown, of the photo's
+    mirror: float = 0.5  # how often
+    crop: tuple[float, float] = (0.72, 1.0)  # side of the part that is shown, of the photo's
     exposure: float = 0.15  # factor 1 +- this, to all channels
-    tint: float = 0.05      # and to each by itself
+    tint: float = 0.05  # and to each by itself
     contrast: float = 0.10  # about the middle grey
 
 
 def mirrored(photos: Tensor, mesh: Tensor, topology: Topology) -> tuple[Tensor, Tensor]:
     """photos (B, 3, S, S) and mesh (B, P, 3) px left to right, each point of the mesh where its counterpart was."""
-    points = mesh[:, topology.mirror[:mesh.shape[1]]]
+    points = mesh[:, topology.mirror[: mesh.shape[1]]]
     side = photos.shape[-1] - 1
     return photos.flip(-1), torch.cat([side - points[..., :1], points[..., 1:]], -1)
 
 
-def augmented(photos: Tensor, mesh: Tensor, topology: Topology, generator: torch.Generator,
-              options: Augmentation = Augmentation(), size: int | None = None) -> tuple[Tensor, Tensor]:
+def augmented(
+    photos: Tensor,
+    mesh: Tensor,
+    topology: Topology,
+    generator: torch.Generator,
+    options: Augmentation = Augmentation(),
+    size: int | None = None,
+) -> tuple[Tensor, Tensor]:
     """photos (B, 3, S, S) and mesh (B, P, 3) as the generator draws them: (B, 3, size, size), size S by default, and its mesh.
 
     The whole mesh stays inside wherever the crop is large enough to hold it. Drawn on the generator's device.
@@ -127,12 +140,12 @@ def augmented(photos: Tensor, mesh: Tensor, topology: Topology, generator: torch
     turned, points = mirrored(photos, mesh, topology)
     photos, mesh = torch.where(flip[..., None], turned, photos), torch.where(flip, points, mesh)
 
-    part = side * (options.crop[0] + (options.crop[1] - options.crop[0]) * chance[:, 1:2])      # (B, 1) px
+    part = side * (options.crop[0] + (options.crop[1] - options.crop[0]) * chance[:, 1:2])  # (B, 1) px
     low, high = mesh[..., :2].amin(1), mesh[..., :2].amax(1)
-    first, last = (high + 0.5 - part).clamp_min(-0.5), (low - 0.5).minimum(side - 0.5 - part)   # of the crop's edge
+    first, last = (high + 0.5 - part).clamp_min(-0.5), (low - 0.5).minimum(side - 0.5 - part)  # of the crop's edge
     middle = ((low + high - part) / 2).clamp_min(-0.5).minimum(side - 0.5 - part)
-    edge = torch.where(first < last, torch.lerp(first, last, chance[:, 2:4]), middle)           # (B, 2) px
-    zoom = part / size                                                                  # px of the photo a px
+    edge = torch.where(first < last, torch.lerp(first, last, chance[:, 2:4]), middle)  # (B, 2) px
+    zoom = part / size  # px of the photo a px
     places = (pixels(size, size, photos.device) + 0.5) * zoom[:, :, None, None] + edge[:, :, None, None]
     photos = sample(photos, places, side, "bicubic", "reflection")
     moved = (mesh[..., :2] - edge[:, None]) / zoom[:, None] - 0.5

@@ -19,18 +19,19 @@ class Pair:
     target's pixels are its own.
     """
 
-    portrait: Tensor        # (B, 3, S, S) in 0..1
-    target: Tensor          # (B, 3, S, S)
-    flow: Tensor            # (B, 2, S, S) px, at the target's places
-    unknown: Tensor         # (B, S, S) in 0..1: to be left out of every loss, at the target's places
-    portrait_mesh: Tensor   # (B, P, 3) px
-    target_mesh: Tensor     # (B, P, 3) px
-    rotation: Tensor        # (B, 3, 3) of the head from the portrait to the target, for row vectors
-    untouched: Tensor       # (B,) bool: the target is the photo and the portrait is turned, not the other way round
+    portrait: Tensor  # (B, 3, S, S) in 0..1
+    target: Tensor  # (B, 3, S, S)
+    flow: Tensor  # (B, 2, S, S) px, at the target's places
+    unknown: Tensor  # (B, S, S) in 0..1: to be left out of every loss, at the target's places
+    portrait_mesh: Tensor  # (B, P, 3) px
+    target_mesh: Tensor  # (B, P, 3) px
+    rotation: Tensor  # (B, 3, 3) of the head from the portrait to the target, for row vectors
+    untouched: Tensor  # (B,) bool: the target is the photo and the portrait is turned, not the other way round
 
 
-def draw_pairs(photos: Tensor, mesh: Tensor, topology: Topology, generator: torch.Generator, limits: Limits = Limits(),
-               untouched: float = 0.6) -> Pair:
+def draw_pairs(
+    photos: Tensor, mesh: Tensor, topology: Topology, generator: torch.Generator, limits: Limits = Limits(), untouched: float = 0.6
+) -> Pair:
     """Of photos (B, 3, S, S) and mesh (B, P, 3) px. `untouched`: how often the target is the photo itself, so that what turning
     does to a picture is hardly ever learned as output. Drawn on the generator's device. InputError as in `turn`."""
     change = random_changes((len(photos), 1), limits, generator, photos.device)
@@ -43,7 +44,12 @@ def draw_pairs(photos: Tensor, mesh: Tensor, topology: Topology, generator: torc
         return torch.where(whole.view(-1, *[1] * (otherwise.ndim - 1)), if_untouched, otherwise)
 
     return Pair(
-        portrait=choose(picture, photos), target=choose(photos, picture), flow=choose(-turned.forward[:, 0], turned.flow[:, 0]),
-        unknown=choose(turned.hidden[:, 0], turned.unknown[:, 0]), portrait_mesh=choose(moved, mesh),
-        target_mesh=choose(mesh, moved), rotation=choose(rotation.mT, rotation), untouched=whole,
+        portrait=choose(picture, photos),
+        target=choose(photos, picture),
+        flow=choose(-turned.forward[:, 0], turned.flow[:, 0]),
+        unknown=choose(turned.hidden[:, 0], turned.unknown[:, 0]),
+        portrait_mesh=choose(moved, mesh),
+        target_mesh=choose(mesh, moved),
+        rotation=choose(rotation.mT, rotation),
+        untouched=whole,
     )

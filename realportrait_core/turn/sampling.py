@@ -13,8 +13,13 @@ def pixels(height: int, width: int, device: torch.device, step: int = 1) -> Tens
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
 
 
-def sample(image: Tensor, places: Tensor, side: int, mode: Literal["bilinear", "bicubic"] = "bilinear",
-           padding: Literal["border", "reflection"] = "border") -> Tensor:
+def sample(
+    image: Tensor,
+    places: Tensor,
+    side: int,
+    mode: Literal["bilinear", "bicubic"] = "bilinear",
+    padding: Literal["border", "reflection"] = "border",
+) -> Tensor:
     """image (B, C, h, w) at places (B, 2, H, W), x then y in px of a picture of `side` px, whatever h and w are."""
     grid = (2 * places + 1) / side - 1
     return F.grid_sample(image, grid.permute(0, 2, 3, 1), mode, padding, align_corners=False)

@@ -14,29 +14,29 @@ from torch import Tensor
 from .sampling import blur, pixels, smoothstep
 from .topology import POINTS, Topology
 
-STEP = 2                    # px, side of the cells that depth and motion are worked out on: both are smooth
-SMOOTH = 1.2                # cells, sigma of the depth's smoothing
-NEARER = 0.1                # face widths of depth by which a hidden surface counts e times less
+STEP = 2  # px, side of the cells that depth and motion are worked out on: both are smooth
+SMOOTH = 1.2  # cells, sigma of the depth's smoothing
+NEARER = 0.1  # face widths of depth by which a hidden surface counts e times less
 # Within so many face widths of the outline the mesh falls off steeply, which would tear: there it is smoothed by so many cells.
 EDGE, EDGE_SMOOTH = 0.10, 3.0
-OUTSIDE = 0.004             # weight of what lies around the face, beside 1 for the mesh
+OUTSIDE = 0.004  # weight of what lies around the face, beside 1 for the mesh
 # Lengths beyond the outline, upwards, sideways and downwards: in heights of the face, its widths, its heights.
-BACK = (0.45, 0.25, 0.16)   # over which hair, ears and throat go back to the pivot's depth
+BACK = (0.45, 0.25, 0.16)  # over which hair, ears and throat go back to the pivot's depth
 WHOLE = (0.50, 0.32, 0.04)  # as far as everything turns with the head
-FADE = (0.45, 0.45, 0.50)   # over which that ends: shoulders and background stay
-PIVOT = 0.45                # face widths from the chin into the head
+FADE = (0.45, 0.45, 0.50)  # over which that ends: shoulders and background stay
+PIVOT = 0.45  # face widths from the chin into the head
 
 
 @dataclass(frozen=True)
 class Surface:
     """Of B photos; h = side / STEP."""
 
-    depth: Tensor           # (B, h, h) px, smaller is nearer
-    canonical: Tensor       # (B, 2, h, h) cm: which place of the canonical face, x right and y up, lies there
-    share: Tensor           # (B, h, h) in 0..1, how much of the head's motion a place takes part in
-    pivot: Tensor           # (B, 3) px, what the head turns about
-    axes: Tensor            # (B, 3, 3) rows: the head's unit vectors to the right, down and inwards, in the picture's axes
-    unit: Tensor            # (B,) px a cm of the canonical face
+    depth: Tensor  # (B, h, h) px, smaller is nearer
+    canonical: Tensor  # (B, 2, h, h) cm: which place of the canonical face, x right and y up, lies there
+    share: Tensor  # (B, h, h) in 0..1, how much of the head's motion a place takes part in
+    pivot: Tensor  # (B, 3) px, what the head turns about
+    axes: Tensor  # (B, 3, 3) rows: the head's unit vectors to the right, down and inwards, in the picture's axes
+    unit: Tensor  # (B,) px a cm of the canonical face
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def head_frame(mesh: Tensor, topology: Topology) -> tuple[Tensor, Tensor, Tensor
 def lattice(count: int, device: torch.device) -> Tensor:
     """Barycentric weights (count^2, 3) of places spread evenly over a triangle: the middles of its count^2 parts."""
     i, j = torch.meshgrid(*2 * [torch.arange(count, device=device)], indexing="ij")
-    upward = (i + j < count).flatten()                  # the other half of the square, folded back, is the downward parts
+    upward = (i + j < count).flatten()  # the other half of the square, folded back, is the downward parts
     i, j = i.flatten() + 1 / 3, j.flatten() + 1 / 3
     i, j = (torch.where(upward, x, count - 1 / 3 - x) for x in (i, j))
     return torch.stack([i, j, count - i - j], 1) / count
@@ -69,19 +69,19 @@ def gathered(mesh: Tensor, topology: Topology, side: int) -> Tensor:
     """How often a cell is covered, its weight, weighted depth and weighted canonical place (B, 5, h, h), of the triangles that
     face the camera."""
     photos, cells = len(mesh), side // STEP
-    weights = lattice(max(3, round(side / 40)), mesh.device)                            # (L, 3)
-    a, b, c = (mesh[:, topology.triangles[:, i]] for i in range(3))                     # (B, F, 3)
+    weights = lattice(max(3, round(side / 40)), mesh.device)  # (L, 3)
+    a, b, c = (mesh[:, topology.triangles[:, i]] for i in range(3))  # (B, F, 3)
     area = (c[..., 0] - a[..., 0]) * (b[..., 1] - a[..., 1]) - (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1])
-    area = area.clamp_min(0) / (2 * STEP**2 * len(weights))                             # cells, of one place
-    values = torch.cat([mesh[:, :POINTS], topology.rest[:, :2].expand(photos, -1, -1)], 2)      # x y z, canonical x y
-    corners = values[:, topology.triangles]                                             # (B, F, 3, 5)
-    x, y, *rest = torch.einsum("lk,bfkv->vbfl", weights, corners).flatten(2)            # (B, F L) each
+    area = area.clamp_min(0) / (2 * STEP**2 * len(weights))  # cells, of one place
+    values = torch.cat([mesh[:, :POINTS], topology.rest[:, :2].expand(photos, -1, -1)], 2)  # x y z, canonical x y
+    corners = values[:, topology.triangles]  # (B, F, 3, 5)
+    x, y, *rest = torch.einsum("lk,bfkv->vbfl", weights, corners).flatten(2)  # (B, F L) each
     nearest = mesh[:, :POINTS, 2].amin(1)[:, None]
     left, right, _, _ = mesh[:, topology.ends].unbind(1)
     width = (right - left).norm(dim=-1)[:, None]
-    area = area.repeat_interleave(len(weights), 1)                                      # (B, F L)
+    area = area.repeat_interleave(len(weights), 1)  # (B, F L)
     front = torch.exp((nearest - rest[0]) / (NEARER * width)) * area
-    channels = torch.stack([area, front, *(front * v for v in rest)], 1)                # (B, 5, F L)
+    channels = torch.stack([area, front, *(front * v for v in rest)], 1)  # (B, 5, F L)
 
     # Shared out among the four cells around, so that nothing jumps as a face moves.
     x, y = ((v + 0.5) / STEP - 0.5 for v in (x, y))
@@ -104,16 +104,16 @@ def nearest_outline(places: Tensor, outline: Tensor, values: Tensor) -> tuple[Te
     Returns (B, h, w) px and (B, V, h, w).
     """
     height, width = places.shape[1:]
-    start, edge = outline, outline.roll(-1, 1) - outline                                # (B, O, 2)
+    start, edge = outline, outline.roll(-1, 1) - outline  # (B, O, 2)
     length = edge.square().sum(-1).clamp_min(1e-12)
     x, y = places.flatten(1)
-    dx, dy = x - start[..., :1], y - start[..., 1:]                                     # (B, O, h w)
+    dx, dy = x - start[..., :1], y - start[..., 1:]  # (B, O, h w)
     along = ((dx * edge[..., :1] + dy * edge[..., 1:]) / length[..., None]).clamp(0, 1)
     apart = (dx - along * edge[..., :1]).square() + (dy - along * edge[..., 1:]).square()
-    squared, which = apart.min(1)                                                       # (B, h w)
-    along = along.gather(1, which[:, None])                                             # (B, 1, h w)
+    squared, which = apart.min(1)  # (B, h w)
+    along = along.gather(1, which[:, None])  # (B, 1, h w)
     first, second = (v.mT.gather(2, which[:, None].expand(-1, v.shape[2], -1)) for v in (values, values.roll(-1, 1)))
-    found = torch.lerp(first, second, along)                                            # (B, V, h w)
+    found = torch.lerp(first, second, along)  # (B, V, h w)
     return squared.sqrt().unflatten(1, (height, width)), found.unflatten(2, (height, width))
 
 
@@ -139,23 +139,23 @@ def read_surface(mesh: Tensor, topology: Topology, side: int) -> Surface:
     axes, unit, chin = head_frame(mesh, topology)
     cells = side // STEP
     left, right, top, _ = mesh[:, topology.ends].unbind(1)
-    width, height = (right - left).norm(dim=-1), (chin - top).norm(dim=-1)              # (B,)
+    width, height = (right - left).norm(dim=-1), (chin - top).norm(dim=-1)  # (B,)
     pivot = chin + PIVOT * width[:, None] * axes[:, 2]
 
     # Around the face, on coarser cells: everything there is smooth.
     coarse = pixels(cells // 2, cells // 2, mesh.device, 2 * STEP)
     middle = (left + right + top + chin)[:, :2] / 4
-    flat = F.normalize(axes[:, :2, :2], dim=-1)                                         # rows: right, down in the picture
-    offset = coarse - middle[:, :, None, None]                                          # (B, 2, h/2, w/2)
+    flat = F.normalize(axes[:, :2, :2], dim=-1)  # rows: right, down in the picture
+    offset = coarse - middle[:, :, None, None]  # (B, 2, h/2, w/2)
     turned = torch.einsum("bij,bjhw->bihw", flat, offset)
-    own = turned / unit[:, None, None, None] * turned.new_tensor([1.0, -1.0])[:, None, None]    # cm, if the face were flat
-    around = mesh[:, topology.outline]                                                  # (B, O, 3)
+    own = turned / unit[:, None, None, None] * turned.new_tensor([1.0, -1.0])[:, None, None]  # cm, if the face were flat
+    around = mesh[:, topology.outline]  # (B, O, 3)
     own_around = torch.einsum("bij,boj->boi", flat, around[..., :2] - middle[:, None])
     own_around = own_around / unit[:, None, None] * turned.new_tensor([1.0, -1.0])
     correction = topology.rest[topology.outline, :2] - own_around
     away, found = nearest_outline(coarse, around[..., :2], torch.cat([around[..., 2:], correction], 2))
     at_edge = torch.exp(-(away / (EDGE * width[:, None, None])).square())
-    away = torch.where(inside_polygon(coarse, around[..., :2]), 0, away)                # (B, h/2, w/2) px beyond the outline
+    away = torch.where(inside_polygon(coarse, around[..., :2]), 0, away)  # (B, h/2, w/2) px beyond the outline
     direction = F.normalize(turned / torch.stack([width, height], 1)[:, :, None, None], dim=1)
     back = smoothstep(away / by_direction(direction, BACK, width, height))
     depth = torch.lerp(found[:, 0], pivot[:, 2, None, None].expand_as(back), back)
@@ -165,7 +165,7 @@ def read_surface(mesh: Tensor, topology: Topology, side: int) -> Surface:
     outer = F.interpolate(blur_inside(outer, 1.0), size=(cells, cells), mode="bilinear", align_corners=False)
 
     covered, weight, inner = blur(gathered(mesh, topology, side), SMOOTH).split((1, 1, 3), 1)
-    inner = inner / weight.clamp_min(1e-12)                                             # depth, canonical x y
+    inner = inner / weight.clamp_min(1e-12)  # depth, canonical x y
     trust = covered / (covered + OUTSIDE)
     joined = torch.lerp(outer[:, :3], inner, trust)
     smoother = blur_inside(joined[:, :1], EDGE_SMOOTH)[:, 0]

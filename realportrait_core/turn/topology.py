@@ -13,12 +13,14 @@ from torch import Tensor
 
 from ..errors import InputError
 
-POINTS = 468                # of the surface; 10 more may follow, five of each iris
+POINTS = 468  # of the surface; 10 more may follow, five of each iris
 WITH_IRISES = 478
+# The mesh's vertices nearest to the detector's five points: eyes (the person's right one first), nose, corners of the mouth.
+FIVE = (468, 473, 1, 61, 291)
 # The irises' points as MediaPipe orders them: centre, then four around it. A mirror swaps the eyes and, around each, the two
 # at its sides.
 IRIS_MIRROR = (473, 476, 475, 474, 477, 468, 471, 470, 469, 472)
-MIRROR_ERROR = 0.05         # cm, by which two mirrored vertices may miss each other
+MIRROR_ERROR = 0.05  # cm, by which two mirrored vertices may miss each other
 HOME = Path(__file__).resolve().parents[2].parent / "shared" / "face" / "canonical_face_model.obj"
 
 
@@ -26,11 +28,11 @@ HOME = Path(__file__).resolve().parents[2].parent / "shared" / "face" / "canonic
 class Topology:
     """The mesh's surface and its canonical shape, all tensors on one device."""
 
-    rest: Tensor            # (468, 3) cm: x to the picture's right, y up, z towards the camera
-    triangles: Tensor       # (F, 3) int64, counter-clockwise as seen where they face the camera
-    outline: Tensor         # (O,) int64, the vertices around the face in order
-    mirror: Tensor          # (478,) int64: the point that a mirrored picture shows in this one's place
-    ends: Tensor            # (4,) int64, the outline's vertices at the left, right, top and bottom of the canonical face
+    rest: Tensor  # (468, 3) cm: x to the picture's right, y up, z towards the camera
+    triangles: Tensor  # (F, 3) int64, counter-clockwise as seen where they face the camera
+    outline: Tensor  # (O,) int64, the vertices around the face in order
+    mirror: Tensor  # (478,) int64: the point that a mirrored picture shows in this one's place
+    ends: Tensor  # (4,) int64, the outline's vertices at the left, right, top and bottom of the canonical face
 
     def to(self, device: torch.device | str) -> "Topology":
         return Topology(*(getattr(self, field.name).to(device) for field in fields(self)))
@@ -71,7 +73,7 @@ def make_topology(rest: np.ndarray, triangles: np.ndarray) -> Topology:
 
 def mirrored_points(rest: np.ndarray) -> np.ndarray:
     """(468,): the vertex nearest to each one's mirror image. InputError where that is not one to one."""
-    apart = np.linalg.norm(rest[:, None] * (-1, 1, 1) - rest[None], axis=-1)            # (468, 468)
+    apart = np.linalg.norm(rest[:, None] * (-1, 1, 1) - rest[None], axis=-1)  # (468, 468)
     mirror = apart.argmin(1)
     worst = apart.min(1).max()
     if worst > MIRROR_ERROR or (mirror[mirror] != np.arange(len(rest))).any():
@@ -81,7 +83,7 @@ def mirrored_points(rest: np.ndarray) -> np.ndarray:
 
 def boundary(triangles: np.ndarray) -> np.ndarray:
     """The vertices (O,) along the edges that only one triangle has, in order. InputError unless they make one loop."""
-    edges = np.concatenate([triangles, np.roll(triangles, -1, 1)]).reshape(2, -1).T    # (3 F, 2) from, to
+    edges = np.concatenate([triangles, np.roll(triangles, -1, 1)]).reshape(2, -1).T  # (3 F, 2) from, to
     found = {tuple(edge) for edge in edges.tolist()}
     following = {a: b for a, b in found if (b, a) not in found}
     loop = [next(iter(following))] if following else []

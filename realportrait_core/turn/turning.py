@@ -20,10 +20,10 @@ from .sampling import at_points, pixels, sample
 from .surface import STEP, Surface, read_surface
 from .topology import Topology, checked_mesh
 
-COARSE, FINE = 12, 1        # iterations on the cells of STEP px, and on px before the last
-STRETCH = (1.6, 2.2)        # times that a place is stretched: unknown sets in, and is complete
-UNSETTLED = (0.1, 0.5)      # px by which the last iteration still moves: the same
-LARGEST = 1024              # px, side of a photo
+COARSE, FINE = 12, 1  # iterations on the cells of STEP px, and on px before the last
+STRETCH = (1.6, 2.2)  # times that a place is stretched: unknown sets in, and is complete
+UNSETTLED = (0.1, 0.5)  # px by which the last iteration still moves: the same
+LARGEST = 1024  # px, side of a photo
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Turned:
     -forward, and `hidden` marks the target's places that the portrait does not show.
     """
 
-    pictures: Tensor        # (B, N, 3, S, S) in 0..1
-    flow: Tensor            # (B, N, 2, S, S)
-    unknown: Tensor         # (B, N, S, S) in 0..1: uncovered, torn or beyond the photo's edge
-    forward: Tensor         # (B, N, 2, S, S)
-    hidden: Tensor          # (B, N, S, S) in 0..1: places of the photo that the picture does not show, or not as it should
-    mesh: Tensor            # (B, N, P, 3); x and y by `forward`, z by the rotation of each point's own
-    share: Tensor           # (B, S, S) in 0..1, how much of the head's motion a place of the photo takes part in
+    pictures: Tensor  # (B, N, 3, S, S) in 0..1
+    flow: Tensor  # (B, N, 2, S, S)
+    unknown: Tensor  # (B, N, S, S) in 0..1: uncovered, torn or beyond the photo's edge
+    forward: Tensor  # (B, N, 2, S, S)
+    hidden: Tensor  # (B, N, S, S) in 0..1: places of the photo that the picture does not show, or not as it should
+    mesh: Tensor  # (B, N, P, 3); x and y by `forward`, z by the rotation of each point's own
+    share: Tensor  # (B, S, S) in 0..1, how much of the head's motion a place of the photo takes part in
 
 
 def check(photos: Tensor, mesh: Tensor, change: Change) -> None:
@@ -64,14 +64,14 @@ def turn(photos: Tensor, mesh: Tensor, topology: Topology, change: Change) -> Tu
     check(photos, mesh, change)
     (photo_count, poses), side = change.yaw.shape, photos.shape[2]
     surface = read_surface(mesh.float(), topology, side)
-    coarse = motion(surface, change, side).flatten(0, 1)                                # (B N, 2, h, h)
+    coarse = motion(surface, change, side).flatten(0, 1)  # (B N, 2, h, h)
     forward = finer(coarse, side)
     places = pixels(side, side, photos.device)
     cells = pixels(side // STEP, side // STEP, photos.device, STEP)
     flow = finer(inverse(coarse, torch.zeros_like(coarse), cells, side, COARSE), side)
     before = inverse(forward, flow, places, side, FINE)
     flow = inverse(forward, before, places, side, 1)
-    missed = length(flow - before)                                                      # (B N, S, S) px, in the last iteration
+    missed = length(flow - before)  # (B N, S, S) px, in the last iteration
 
     source = places - flow
     pictures = sample(photos.float().repeat_interleave(poses, 0), source, side, "bicubic", "reflection").clamp(0, 1)
@@ -98,12 +98,12 @@ def motion(surface: Surface, change: Change, side: int) -> Tensor:
     """Where the cells of the photo go: (B, N, 2, h, h) px."""
     cells = side // STEP
     flat = pixels(cells, cells, change.yaw.device, STEP).expand(len(surface.depth), -1, -1, -1)
-    place = torch.cat([flat, surface.depth[:, None]], 1) - surface.pivot[..., None, None]   # (B, 3, h, h)
+    place = torch.cat([flat, surface.depth[:, None]], 1) - surface.pivot[..., None, None]  # (B, 3, h, h)
     # The change, not the changed place, so that none is none to the last digit.
     matrix = change_of_axes(change)
     matrix = matrix - torch.eye(3, device=matrix.device)
     moved = torch.einsum("bihw,bnij->bnjhw", place, matrix[..., :2]) + change.shift[..., None, None]
-    deformed = displacements(surface.canonical, change.expression)                      # (B, N, 2, h, h) cm, y up
+    deformed = displacements(surface.canonical, change.expression)  # (B, N, 2, h, h) cm, y up
     axes = surface.axes[:, :2, :2] * (surface.unit[:, None, None] * surface.unit.new_tensor([[1.0], [-1.0]]))
     moved = moved + torch.einsum("bnihw,bij->bnjhw", deformed, axes)
     return moved * surface.share[:, None, None]

@@ -38,15 +38,15 @@ class AppearanceExtractor(nn.Module):
         self.first = ConvNorm(2, 3, cfg.appearance_width)
         self.down_blocks = nn.ModuleList(ConvNorm(2, a, b) for a, b in zip(widths, widths[1:]))
         self.second = nn.Conv2d(widths[-1], flat, 1)
-        self.resblocks_3d = nn.Sequential(OrderedDict(
-            (f"3dr{i}", ResBlock3d(cfg.reshape_channel)) for i in range(cfg.appearance_resblocks)
-        ))
+        self.resblocks_3d = nn.Sequential(
+            OrderedDict((f"3dr{i}", ResBlock3d(cfg.reshape_channel)) for i in range(cfg.appearance_resblocks))
+        )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         check_crop(image, self.cfg.crop_size)
-        x = self.first(image)                                                          # (B, 64, S, S)
+        x = self.first(image)  # (B, 64, S, S)
         for block in self.down_blocks:
-            x = F.avg_pool2d(block(x), 2)                                              # (B, 256, h, w)
-        x = self.second(x)                                                             # (B, C D, h, w)
+            x = F.avg_pool2d(block(x), 2)  # (B, 256, h, w)
+        x = self.second(x)  # (B, C D, h, w)
         volume = rearrange(x, "b (c d) h w -> b c d h w", c=self.cfg.reshape_channel)
-        return self.resblocks_3d(volume)                                               # (B, C, D, h, w)
+        return self.resblocks_3d(volume)  # (B, C, D, h, w)

@@ -12,12 +12,18 @@ def between(before: Pose, after: Pose, share: torch.Tensor) -> Pose:
 
     The head turns about one axis, its size changes by the same factor a step, all else goes straight.
     """
-    part = share[:, None]                                                               # (B, 1)
+    part = share[:, None]  # (B, 1)
     rotation = rotation_power(after.rotation @ before.rotation.mT, part[:, None]) @ before.rotation
-    return turned(Pose(
-        canonical=torch.lerp(before.canonical, after.canonical, part[:, None]),
-        rotation=rotation, pitch=before.pitch, yaw=before.yaw, roll=before.roll,
-        expression=torch.lerp(before.expression, after.expression, part[:, None]),
-        scale=before.scale * (after.scale / before.scale) ** part,
-        translation=torch.lerp(before.translation, after.translation, part),
-    ), rotation)
+    return turned(
+        Pose(
+            canonical=torch.lerp(before.canonical, after.canonical, part[:, None]),
+            rotation=rotation,
+            pitch=before.pitch,
+            yaw=before.yaw,
+            roll=before.roll,
+            expression=torch.lerp(before.expression, after.expression, part[:, None]),
+            scale=before.scale * (after.scale / before.scale) ** part,
+            translation=torch.lerp(before.translation, after.translation, part),
+        ),
+        rotation,
+    )

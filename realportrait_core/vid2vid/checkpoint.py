@@ -17,21 +17,31 @@ from pathlib import Path
 import torch
 
 from ..checkpoint import (
-    VID2VID_PARTS, bundle_metadata, check_finite, config_from_fields, load_strictly, read_bundle_metadata,
-    read_header, read_safetensors, save, sniff, wrong_role,
+    VID2VID_PARTS,
+    bundle_metadata,
+    check_finite,
+    config_from_fields,
+    load_strictly,
+    read_bundle_metadata,
+    read_header,
+    read_safetensors,
+    save,
+    sniff,
+    wrong_role,
 )
 from ..config import Vid2VidConfig
 from ..errors import InputError, WeightsError
 from . import FaceVid2Vid
 from .stitching import KeypointMLP
 
-NEEDED_PARTS = ("appearance", "motion", "warping")      # the generator only paints previews
+NEEDED_PARTS = ("appearance", "motion", "warping")  # the generator only paints previews
 GENERATOR_FIELDS = ("generator_blocks", "generator_out", "spade_hidden", "upscale")
 STITCHING_GROUPS = {"stitching": "retarget_shoulder", "lip": "retarget_mouth", "eye": "retarget_eye"}
 STITCHING_PREFIXES = tuple(f"{group}_module." for group in STITCHING_GROUPS.values())
 
 
 # Sizes from shapes
+
 
 class Shapes:
     """Shapes of a state by key; a key that is not there is a WeightsError that names it."""
@@ -116,8 +126,9 @@ def sizes_from_shapes(shapes: Shapes) -> dict:
     volumes = [(sizes["reshape_channel"], sizes["reshape_depth"]) for sizes in (appearance, warping)]
     if volumes[0] != volumes[1]:
         raise WeightsError(
-            "F's volume has {} channels and a depth of {}, W's {} and {}: the networks come from different sets of "
-            "weights.".format(*volumes[0], *volumes[1])
+            "F's volume has {} channels and a depth of {}, W's {} and {}: the networks come from different sets of weights.".format(
+                *volumes[0], *volumes[1]
+            )
         )
     sizes = appearance | motion | warping
     if shapes.count("generator.G_middle_{}.conv_0.weight"):
@@ -148,6 +159,7 @@ def vid2vid_config_from_state(state: Mapping[str, torch.Tensor], metadata: Mappi
 
 
 # Public files
+
 
 def fuse_spectral_norm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """weight_orig / (u^T W v) in place of weight_orig, weight_u, weight_v: what spectral norm computes in eval mode.
@@ -184,7 +196,7 @@ def find_parts(folder: Path, chosen: Path | None) -> dict[str, Path]:
         except WeightsError:
             if path == chosen:
                 raise
-            continue                                # a damaged neighbour matters only if its part is then missing
+            continue  # a damaged neighbour matters only if its part is then missing
         if role not in VID2VID_PARTS:
             continue
         if role in parts and parts[role] != chosen:
@@ -212,7 +224,7 @@ def bundle_parts(parts: Mapping[str, Mapping[str, torch.Tensor]], source: str) -
     state = {}
     for part, flat in parts.items():
         flat = fuse_spectral_norm(without_wrapper(flat))
-        check_finite(flat, source)                  # a spectral norm of zero would divide by zero
+        check_finite(flat, source)  # a spectral norm of zero would divide by zero
         state |= {f"{part}.{key}": value for key, value in flat.items()}
     return state
 
@@ -239,6 +251,7 @@ def stitching_part(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 
 # Loading
+
 
 def build(state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> FaceVid2Vid:
     """The networks of a state with the bundle's prefixes, in float32, frozen, in eval mode."""

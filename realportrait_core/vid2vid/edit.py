@@ -10,10 +10,10 @@ from .keypoints import Pose, rotation_angles
 from .smooth import kalman_smooth
 
 HeadSize = Literal["driven", "steady", "constant"]
-STEADY = 12.0           # frames over which a `steady` head may change its size
-MOST_SMOOTH = 30.0      # frames
-STEP = 1e-5             # variance of a frame's step in the smoother; only its ratio to the observation's matters
-FLIP = (-1.0, 1.0, 1.0)     # x of a mirror image
+STEADY = 12.0  # frames over which a `steady` head may change its size
+MOST_SMOOTH = 30.0  # frames
+STEP = 1e-5  # variance of a frame's step in the smoother; only its ratio to the observation's matters
+FLIP = (-1.0, 1.0, 1.0)  # x of a mirror image
 
 
 def smoothed(sequence: torch.Tensor, frames: float, what: str) -> torch.Tensor:
@@ -49,7 +49,8 @@ def smooth_head(pose: Pose, frames: float) -> Pose:
         return pose
     rotation = nearest_rotation(smoothed(pose.rotation, frames, "The smoothing of the head"))
     pose = replace(
-        pose, scale=smoothed(pose.scale.log(), frames, "The smoothing of the head").exp(),
+        pose,
+        scale=smoothed(pose.scale.log(), frames, "The smoothing of the head").exp(),
         translation=smoothed(pose.translation, frames, "The smoothing of the head"),
     )
     return turned(pose, rotation)

@@ -73,9 +73,9 @@ class Generator(nn.Module):
     def forward(self, f: torch.Tensor) -> torch.Tensor:
         if f.ndim != 4 or f.shape[1] != self.cfg.warped_channels:
             raise InputError(f"The feature has the shape {tuple(f.shape)}; it must be (B, {self.cfg.warped_channels}, h, w).")
-        x = self.fc(f)                                                                 # (B, 512, h, w)
+        x = self.fc(f)  # (B, 512, h, w)
         for name in self.middle_names:
             x = getattr(self, name)(x, f)
-        x = self.up_0(F.interpolate(x, scale_factor=2), f)                             # (B, 256, 2h, 2w)
-        x = self.up_1(F.interpolate(x, scale_factor=2), f)                             # (B, 64, 4h, 4w)
-        return torch.sigmoid(self.conv_img(F.leaky_relu(x, SLOPE)))                    # (B, 3, H, W)
+        x = self.up_0(F.interpolate(x, scale_factor=2), f)  # (B, 256, 2h, 2w)
+        x = self.up_1(F.interpolate(x, scale_factor=2), f)  # (B, 64, 4h, 4w)
+        return torch.sigmoid(self.conv_img(F.leaky_relu(x, SLOPE)))  # (B, 3, H, W)

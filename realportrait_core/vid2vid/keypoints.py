@@ -16,14 +16,14 @@ FIRST_BIN_DEGREES = -97.5
 class Pose:
     """What M reads off B faces with K keypoints."""
 
-    canonical: torch.Tensor     # (B, K, 3) x_c, the keypoints of the face at rest, seen from the front
-    rotation: torch.Tensor      # (B, 3, 3) R, used with row vectors: x @ R
-    pitch: torch.Tensor         # (B,) degrees
-    yaw: torch.Tensor           # (B,) degrees
-    roll: torch.Tensor          # (B,) degrees
-    expression: torch.Tensor    # (B, K, 3) delta
-    scale: torch.Tensor         # (B, 1) s
-    translation: torch.Tensor   # (B, 3) t, of which t_z is never used
+    canonical: torch.Tensor  # (B, K, 3) x_c, the keypoints of the face at rest, seen from the front
+    rotation: torch.Tensor  # (B, 3, 3) R, used with row vectors: x @ R
+    pitch: torch.Tensor  # (B,) degrees
+    yaw: torch.Tensor  # (B,) degrees
+    roll: torch.Tensor  # (B,) degrees
+    expression: torch.Tensor  # (B, K, 3) delta
+    scale: torch.Tensor  # (B, 1) s
+    translation: torch.Tensor  # (B, 3) t, of which t_z is never used
 
     def _map(self, function) -> "Pose":
         return Pose(*(function(getattr(self, f.name)) for f in fields(self)))
@@ -54,17 +54,17 @@ def rotation_matrix(pitch: torch.Tensor, yaw: torch.Tensor, roll: torch.Tensor) 
     """R = (Rz(roll) Ry(yaw) Rx(pitch))^T from angles in degrees (B,); (B, 3, 3), for row vectors."""
     cx, cy, cz = (torch.cos(torch.deg2rad(angle)) for angle in (pitch, yaw, roll))
     sx, sy, sz = (torch.sin(torch.deg2rad(angle)) for angle in (pitch, yaw, roll))
-    rows = (                                                    # the columns of Rz Ry Rx
+    rows = (  # the columns of Rz Ry Rx
         torch.stack((cz * cy, sz * cy, -sy), -1),
         torch.stack((cz * sy * sx - sz * cx, sz * sy * sx + cz * cx, cy * sx), -1),
         torch.stack((cz * sy * cx + sz * sx, sz * sy * cx - cz * sx, cy * cx), -1),
     )
-    return torch.stack(rows, -2)                                # (B, 3, 3)
+    return torch.stack(rows, -2)  # (B, 3, 3)
 
 
 def rotation_angles(rotation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """pitch, yaw, roll in degrees (B,) of R (B, 3, 3): what `rotation_matrix` takes."""
-    m = rotation.mT                                                                     # Rz Ry Rx
+    m = rotation.mT  # Rz Ry Rx
     yaw = torch.asin((-m[:, 2, 0]).clamp(-1, 1))
     pitch = torch.atan2(m[:, 2, 1], m[:, 2, 2])
     roll = torch.atan2(m[:, 1, 0], m[:, 0, 0])
@@ -78,8 +78,7 @@ def angle_between(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def place(
-    canonical: torch.Tensor, rotation: torch.Tensor, expression: torch.Tensor,
-    scale: torch.Tensor, translation: torch.Tensor,
+    canonical: torch.Tensor, rotation: torch.Tensor, expression: torch.Tensor, scale: torch.Tensor, translation: torch.Tensor
 ) -> torch.Tensor:
     """x = s (x_c R + delta) + (t_x, t_y, 0) (LivePortrait Eq. 2): (B, K, 3)."""
     in_plane = F.pad(translation[:, :2], (0, 1))

@@ -26,7 +26,7 @@ class GlobalResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)                 # (B, 1, 1, C)
+        energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)  # (B, 1, 1, C)
         share = energy / (energy.mean(-1, keepdim=True) + EPSILON)
         return self.gamma * (x * share) + self.beta + x
 
@@ -42,8 +42,8 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = rearrange(self.dwconv(x), "b c h w -> b h w c")
-        h = self.pwconv1(self.norm(h))                                                 # (B, H, W, 4C)
-        h = self.pwconv2(self.grn(F.gelu(h)))                                          # (B, H, W, C)
+        h = self.pwconv1(self.norm(h))  # (B, H, W, 4C)
+        h = self.pwconv2(self.grn(F.gelu(h)))  # (B, H, W, C)
         return x + rearrange(h, "b h w c -> b c h w")
 
 
@@ -54,9 +54,7 @@ class Detector(nn.Module):
         super().__init__()
         dims, points = cfg.motion_dims, 3 * cfg.num_kp
         stem = nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), nn.LayerNorm(dims[0], eps=EPSILON))
-        halvings = [
-            nn.Sequential(nn.LayerNorm(a, eps=EPSILON), nn.Conv2d(a, b, 2, stride=2)) for a, b in zip(dims, dims[1:])
-        ]
+        halvings = [nn.Sequential(nn.LayerNorm(a, eps=EPSILON), nn.Conv2d(a, b, 2, stride=2)) for a, b in zip(dims, dims[1:])]
         self.downsample_layers = nn.ModuleList([stem, *halvings])
         self.stages = nn.ModuleList(
             nn.Sequential(*(ConvNeXtBlock(dim) for _ in range(depth))) for dim, depth in zip(dims, cfg.motion_depths)
@@ -85,24 +83,24 @@ class Detector(nn.Module):
 
     def trunk(self, image: torch.Tensor) -> torch.Tensor:
         (patchify, norm), *halvings = self.downsample_layers
-        x = channels_last(norm, patchify(image))                                       # (B, 96, S/4, S/4)
+        x = channels_last(norm, patchify(image))  # (B, 96, S/4, S/4)
         x = self.stages[0](x)
         for (norm, halve), stage in zip(halvings, self.stages[1:]):
             x = stage(halve(channels_last(norm, x)))
-        return self.norm(x.mean((2, 3)))                                               # (B, 768)
+        return self.norm(x.mean((2, 3)))  # (B, 768)
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         return self.heads(self.trunk(image))
 
     def heads(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         return {
-            "pitch": self.fc_pitch(x),      # (B, 66) logits
-            "yaw": self.fc_yaw(x),          # (B, 66) logits
-            "roll": self.fc_roll(x),        # (B, 66) logits
-            "t": self.fc_t(x),              # (B, 3)
-            "exp": self.fc_exp(x),          # (B, 3K), x y z of each point in turn
-            "scale": self.fc_scale(x),      # (B, 1)
-            "kp": self.fc_kp(x),            # (B, 3K)
+            "pitch": self.fc_pitch(x),  # (B, 66) logits
+            "yaw": self.fc_yaw(x),  # (B, 66) logits
+            "roll": self.fc_roll(x),  # (B, 66) logits
+            "t": self.fc_t(x),  # (B, 3)
+            "exp": self.fc_exp(x),  # (B, 3K), x y z of each point in turn
+            "scale": self.fc_scale(x),  # (B, 1)
+            "kp": self.fc_kp(x),  # (B, 3K)
         }
 
 

@@ -6,8 +6,8 @@ from .keypoints import Pose, angle_between
 from .regions import EYES_AND_MOUTH
 
 # What counts how much beside the distance that a turn of the head moves its keypoints by, which is 0.06 at 11 degrees.
-EXPRESSION = 8.0        # keypoints move little in an expression: 0.02 between two people at rest, 0.035 to a wide open mouth
-CALM = 1.0              # frames: so much of what changes in a frame
+EXPRESSION = 8.0  # keypoints move little in an expression: 0.02 between two people at rest, 0.035 to a wide open mouth
+CALM = 1.0  # frames: so much of what changes in a frame
 
 
 def turned_away(portrait: Pose, driver: Pose) -> torch.Tensor:
@@ -26,18 +26,18 @@ def unlike(portrait: Pose, driver: Pose) -> torch.Tensor:
     k = portrait.canonical.shape[1]
     chosen = list(EYES_AND_MOUTH.get(k, range(k)))
 
-    def state(pose: Pose) -> tuple[torch.Tensor, torch.Tensor]:                         # (L, 3 K), (L, 3 N)
+    def state(pose: Pose) -> tuple[torch.Tensor, torch.Tensor]:  # (L, 3 K), (L, 3 N)
         delta = (pose.expression @ pose.rotation.mT)[:, chosen]
-        return (portrait.canonical @ pose.rotation).flatten(1) / k**0.5, EXPRESSION * delta.flatten(1) / len(chosen)**0.5
+        return (portrait.canonical @ pose.rotation).flatten(1) / k**0.5, EXPRESSION * delta.flatten(1) / len(chosen) ** 0.5
 
     radius = (portrait.canonical - portrait.canonical.mean(1, keepdim=True)).square().sum(-1).mean().sqrt()
-    size = radius * driver.scale.log()                                                  # (L, 1)
-    place = driver.translation[:, :2] / driver.scale.median()                           # (L, 2)
-    moving = torch.cat([*state(driver), size, place], 1)                                # its distances are lengths
+    size = radius * driver.scale.log()  # (L, 1)
+    place = driver.translation[:, :2] / driver.scale.median()  # (L, 2)
+    moving = torch.cat([*state(driver), size, place], 1)  # its distances are lengths
     rest = torch.cat([*state(portrait), size.median(0, keepdim=True).values, place.median(0, keepdim=True).values], 1)
     speed = torch.zeros(len(moving), device=moving.device)
     if len(moving) > 1:
-        steps = moving.diff(dim=0).norm(dim=1)                                          # (L - 1,)
+        steps = moving.diff(dim=0).norm(dim=1)  # (L - 1,)
         speed[:-1] += steps
         speed[1:] += steps
         speed[1:-1] /= 2

@@ -4,23 +4,15 @@ import torch
 
 from ..errors import InputError
 
-EYES = {
-    21: (11, 13, 15, 16, 18),
-    26: (14, 15, 16, 17, 22, 23, 24, 25),
-}
-MOUTH = {
-    21: (6, 12, 14, 17, 19, 20),
-    26: (4, 5, 6, 7, 8, 9),
-}
-LIPS = {26: (4, 5)}         # upper, lower: how far the mouth is open
+EYES = {21: (11, 13, 15, 16, 18), 26: (14, 15, 16, 17, 22, 23, 24, 25)}
+MOUTH = {21: (6, 12, 14, 17, 19, 20), 26: (4, 5, 6, 7, 8, 9)}
+LIPS = {26: (4, 5)}  # upper, lower: how far the mouth is open
 EYES_AND_MOUTH = {k: tuple(sorted(EYES[k] + MOUTH[k])) for k in EYES}
 # Left and right keypoints that change places in a mirror; the others lie near the middle of the face. LivePortrait's were
 # learnt without names, and which of them are pairs is not published: `partners` looks for them.
-PAIRS = {
-    26: ((6, 7), (10, 11), (12, 13), (14, 15), (16, 17), (18, 19), (20, 21), (22, 23), (24, 25)),
-}
+PAIRS = {26: ((6, 7), (10, 11), (12, 13), (14, 15), (16, 17), (18, 19), (20, 21), (22, 23), (24, 25))}
 
-SYMMETRIC = 0.3         # of the face's radius: how far a keypoint may be from the mirror image of its partner
+SYMMETRIC = 0.3  # of the face's radius: how far a keypoint may be from the mirror image of its partner
 
 
 def check_known(k: int, what: str) -> None:

@@ -25,10 +25,10 @@ PARTIAL_KEYPOINTS = {3: (1,), 4: (1,), 5: (2,), 8: (2,), 9: (1, 2)}
 class Motion:
     """The four terms of x = s (x_c R + delta) + t for L frames."""
 
-    rotation: torch.Tensor      # (L, 3, 3)
-    expression: torch.Tensor    # (L, K, 3)
-    scale: torch.Tensor         # (L, 1)
-    translation: torch.Tensor   # (L, 3)
+    rotation: torch.Tensor  # (L, 3, 3)
+    expression: torch.Tensor  # (L, K, 3)
+    scale: torch.Tensor  # (L, 1)
+    translation: torch.Tensor  # (L, 3)
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Gains:
     rotation: float = 1.0
     translation: float = 1.0
     scale: float = 1.0
-    eyes: float = 1.0           # at the keypoints around the eyes
-    mouth: float = 1.0          # at those around the mouth
+    eyes: float = 1.0  # at the keypoints around the eyes
+    mouth: float = 1.0  # at those around the mouth
 
 
 FULL = Gains()
@@ -87,7 +87,7 @@ def rotation_power(rotation: torch.Tensor, exponent: float | torch.Tensor) -> to
 
     The exponent is a number, or (L, 1, 1).
     """
-    skew = (rotation - rotation.mT) / 2                                                # sin(angle) [axis]x
+    skew = (rotation - rotation.mT) / 2  # sin(angle) [axis]x
     sine = torch.stack((skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]), -1).norm(dim=-1)
     cosine = (rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
     angle = torch.atan2(sine, cosine)[..., None, None] * exponent
@@ -113,7 +113,7 @@ def scale_expression_change(motion: Motion, portrait: Pose, gain: float, eyes: f
     Raises InputError for these where it is not known which keypoints lie there.
     """
     change = motion.expression - portrait.expression
-    gains = torch.full_like(change[0, :, :1], gain)                                     # (K, 1)
+    gains = torch.full_like(change[0, :, :1], gain)  # (K, 1)
     for keypoints, own in ((EYES, eyes), (MOUTH, mouth)):
         if own != 1.0:
             check_known(len(gains), "a gain of the eyes or the mouth")

@@ -9,7 +9,7 @@ from .edit import turned
 from .keypoints import Pose
 from .retarget import rotation_power
 
-EASE = 8            # frames over which what is left of a jump at a cut is made up
+EASE = 8  # frames over which what is left of a jump at a cut is made up
 
 
 def as_one_shot(pose: Pose, cuts: Sequence[int]) -> Pose:
@@ -28,9 +28,9 @@ def as_one_shot(pose: Pose, cuts: Sequence[int]) -> Pose:
         place[shot] = grow.exp() * (place[shot] - place[shot].median(0).values) + middle
         size[shot] += grow
         last, frames = shot.start - 1, slice(shot.start, min(shot.start + EASE, shot.stop))
-        left = 1 - torch.arange(frames.stop - frames.start, device=size.device) / EASE      # of the jump: 1, then less
+        left = 1 - torch.arange(frames.stop - frames.start, device=size.device) / EASE  # of the jump: 1, then less
         for values in (size, place, delta):
             values[frames] += left.view(-1, *[1] * (values.ndim - 1)) * (values[last] - values[shot.start])
-        turn = rotation[last:shot.start] @ rotation[shot.start:shot.start + 1].mT
+        turn = rotation[last : shot.start] @ rotation[shot.start : shot.start + 1].mT
         rotation[frames] = rotation_power(turn, left[:, None, None]) @ rotation[frames]
     return turned(replace(pose, scale=size.exp(), translation=place, expression=delta), rotation)

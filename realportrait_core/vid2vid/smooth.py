@@ -5,9 +5,7 @@ import torch
 from ..errors import InputError
 
 
-def kalman_smooth(
-    sequence: torch.Tensor, observation_variance: float = 3e-7, process_variance: float = 1e-5
-) -> torch.Tensor:
+def kalman_smooth(sequence: torch.Tensor, observation_variance: float = 3e-7, process_variance: float = 1e-5) -> torch.Tensor:
     """Rauch-Tung-Striebel smoothing of (L, ...) along L, each coordinate on its own as a random walk.
 
     The larger the observation variance beside the process variance, the smoother. The walk starts on the first
@@ -18,7 +16,7 @@ def kalman_smooth(
     observed = sequence.double()
     mean, variance = observed[0], 1.0
     means, variances = [], []
-    for t, value in enumerate(observed):                        # filter
+    for t, value in enumerate(observed):  # filter
         predicted = variance + process_variance if t else variance
         gain = predicted / (predicted + observation_variance)
         mean = mean + gain * (value - mean)

@@ -21,7 +21,7 @@ def distance_ratio(landmarks: torch.Tensor, opening: tuple[int, int], width: tup
     def distance(pair: tuple[int, int]) -> torch.Tensor:
         return (landmarks[:, pair[0]] - landmarks[:, pair[1]]).norm(dim=-1, keepdim=True)
 
-    return distance(opening) / (distance(width) + 1e-6)         # (B, 1)
+    return distance(opening) / (distance(width) + 1e-6)  # (B, 1)
 
 
 def eye_close_ratio(landmarks: torch.Tensor) -> torch.Tensor:
@@ -50,9 +50,9 @@ class KeypointMLP(nn.Module):
 
 def stitch(network: KeypointMLP, x_s: torch.Tensor, x_d: torch.Tensor) -> torch.Tensor:
     """x_d (B, K, 3) moved so that the shoulders stay on those of the portrait x_s (B, K, 3)."""
-    change = network(torch.cat((x_s.flatten(1), x_d.flatten(1)), -1))                  # (B, 3K + 2)
+    change = network(torch.cat((x_s.flatten(1), x_d.flatten(1)), -1))  # (B, 3K + 2)
     moved = x_d + change[:, :-2].view_as(x_d)
-    in_plane = torch.nn.functional.pad(change[:, -2:], (0, 1))                         # (B, 3): x, y, 0
+    in_plane = torch.nn.functional.pad(change[:, -2:], (0, 1))  # (B, 3): x, y, 0
     return moved + in_plane[:, None]
 
 
@@ -77,9 +77,9 @@ class Opening:
 class Finish:
     """What the three MLPs do to driven keypoints."""
 
-    networks: Mapping[str, KeypointMLP]     # "stitching", "lip" and "eye"
-    shoulders: bool                         # stay where the portrait's are
-    eyes: Opening | None                    # None: left as they are
+    networks: Mapping[str, KeypointMLP]  # "stitching", "lip" and "eye"
+    shoulders: bool  # stay where the portrait's are
+    eyes: Opening | None  # None: left as they are
     lips: Opening | None
 
 

@@ -17,17 +17,17 @@ from .blocks import ConvNorm
 from .sampling import sample_volume
 
 HEATMAP_VARIANCE = 0.01
-SQUARINGS = 24              # of a 4 x 4 matrix: eigenvalues 1e-6 apart are told apart
-HEATMAP_ZERO = 1e-30        # below, a processor computes with denormal numbers: convolutions take five times as long
+SQUARINGS = 24  # of a 4 x 4 matrix: eigenvalues 1e-6 apart are told apart
+HEATMAP_ZERO = 1e-30  # below, a processor computes with denormal numbers: convolutions take five times as long
 
 
 @dataclass(frozen=True)
 class Warped:
     """What W makes of B driving frames."""
 
-    out: torch.Tensor           # (B, Cw, h, w) f_{r->d}, after the occlusion map
-    occlusion: torch.Tensor     # (B, 1, h, w) in [0, 1]
-    deformation: torch.Tensor   # (B, D, h, w, 3) where in f_r each cell comes from: x, y, z in [-1, 1]
+    out: torch.Tensor  # (B, Cw, h, w) f_{r->d}, after the occlusion map
+    occlusion: torch.Tensor  # (B, 1, h, w) in [0, 1]
+    deformation: torch.Tensor  # (B, D, h, w, 3) where in f_r each cell comes from: x, y, z in [-1, 1]
 
 
 def axis(n: int, device: torch.device, centred: bool = False) -> torch.Tensor:
@@ -45,12 +45,13 @@ def coordinate_grid(depth: int, height: int, width: int, device: torch.device, c
 
 def gaussians(points: torch.Tensor, depth: int, height: int, width: int, centred: bool = False) -> torch.Tensor:
     """exp(-|grid - x|^2 / 2 var) around (B, K, 3) points: (B, K, D, h, w), as a product of three 1-D exponentials."""
+
     def along(coordinate: torch.Tensor, n: int) -> torch.Tensor:
         return torch.exp(-0.5 / HEATMAP_VARIANCE * (axis(n, points.device, centred) - coordinate[..., None]) ** 2)
 
     x, y, z = points.unbind(-1)
-    plane = along(y, height)[..., :, None] * along(x, width)[..., None, :]             # (B, K, h, w)
-    return F.threshold(along(z, depth)[..., None, None] * plane[:, :, None], HEATMAP_ZERO, 0)       # (B, K, D, h, w)
+    plane = along(y, height)[..., :, None] * along(x, width)[..., None, :]  # (B, K, h, w)
+    return F.threshold(along(z, depth)[..., None, None] * plane[:, :, None], HEATMAP_ZERO, 0)  # (B, K, D, h, w)
 
 
 def head_turn(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
@@ -61,7 +62,7 @@ def head_turn(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
     d, s = ((x - x.mean(1, keepdim=True)).cpu().double() for x in (x_d, x_s))
     u, stretch, vt = torch.linalg.svd(d.transpose(1, 2) @ s)
     sign = torch.ones_like(stretch)
-    sign[:, 2] = torch.linalg.det(u @ vt).sign()                                       # no mirror images
+    sign[:, 2] = torch.linalg.det(u @ vt).sign()  # no mirror images
     zoom = (stretch * sign).sum(1) / d.square().sum((1, 2)).clamp_min(1e-12)
     return (zoom[:, None, None] * (u * sign[:, None]) @ vt).to(x_d)
 
@@ -71,10 +72,14 @@ def head_turn_on_device(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
     belongs to the best turn's quaternion q, squared until only q q^T is left of it. Never a mirror image."""
     d, s = ((x - x.mean(1, keepdim=True)).double() for x in (x_d, x_s))
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in (d.transpose(1, 2) @ s).unbind(1))
-    rows = ((xx + yy + zz, yz - zy, zx - xz, xy - yx), (yz - zy, xx - yy - zz, xy + yx, zx + xz),
-            (zx - xz, xy + yx, yy - xx - zz, yz + zy), (xy - yx, zx + xz, yz + zy, zz - xx - yy))
-    horn = torch.stack([torch.stack(row, -1) for row in rows], 1)                      # (B, 4, 4)
-    lift = horn.square().sum((1, 2)).sqrt()[:, None, None] + 1e-12                     # no eigenvalue is below minus this
+    rows = (
+        (xx + yy + zz, yz - zy, zx - xz, xy - yx),
+        (yz - zy, xx - yy - zz, xy + yx, zx + xz),
+        (zx - xz, xy + yx, yy - xx - zz, yz + zy),
+        (xy - yx, zx + xz, yz + zy, zz - xx - yy),
+    )
+    horn = torch.stack([torch.stack(row, -1) for row in rows], 1)  # (B, 4, 4)
+    lift = horn.square().sum((1, 2)).sqrt()[:, None, None] + 1e-12  # no eigenvalue is below minus this
     q = horn + lift * torch.eye(4, dtype=horn.dtype, device=horn.device)
     for _ in range(SQUARINGS):
         q = q / q.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
@@ -82,8 +87,11 @@ def head_turn_on_device(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
     q = q / q.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
     zoom = (horn * q).sum((1, 2)) / d.square().sum((1, 2)).clamp_min(1e-12)
     (ww, wx, wy, wz), (_, ii, ij, ik), (_, _, jj, jk), (*_, kk) = (row.unbind(-1) for row in q.unbind(1))
-    rows = ((ww + ii - jj - kk, 2 * (ij + wz), 2 * (ik - wy)), (2 * (ij - wz), ww - ii + jj - kk, 2 * (jk + wx)),
-            (2 * (ik + wy), 2 * (jk - wx), ww - ii - jj + kk))
+    rows = (
+        (ww + ii - jj - kk, 2 * (ij + wz), 2 * (ik - wy)),
+        (2 * (ij - wz), ww - ii + jj - kk, 2 * (jk + wx)),
+        (2 * (ik + wy), 2 * (jk - wx), ww - ii - jj + kk),
+    )
     return (zoom[:, None, None] * torch.stack([torch.stack(row, -1) for row in rows], 1)).to(x_d)
 
 
@@ -134,35 +142,33 @@ class DenseMotion(nn.Module):
         self.norm = nn.BatchNorm3d(cfg.compress)
         self.occlusion = nn.Conv2d(self.hourglass.out_channels * cfg.reshape_depth, 1, **kernel)
 
-    def forward(
-        self, compressed: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, compressed: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, c, D, h, w), (B, K, 3), (B, K, 3) -> deformation (B, D, h, w, 3), occlusion (B, 1, h, w)."""
         depth, height, width = compressed.shape[2:]
-        grid = coordinate_grid(depth, height, width, x_d.device, self.first_order)    # (D, h, w, 3)
+        grid = coordinate_grid(depth, height, width, x_d.device, self.first_order)  # (D, h, w, 3)
 
         # Sparse motions: the background stays, and around keypoint k, p moves to x_s,k + J (p - x_d,k). J is the identity in
         # the public networks; Wang et al. 2021 have J = R_s R_d^-1, which K keypoints tell by themselves.
         turn = head_turn(x_d, x_s) if self.first_order else None
         turned = grid.expand(len(x_d), -1, -1, -1, -1) if turn is None else torch.einsum("dhwi,bij->bdhwj", grid, turn)
-        shifts = x_s - (x_d if turn is None else x_d @ turn)                           # (B, K, 3)
-        moved = turned[:, None] + shifts[:, :, None, None, None]                       # (B, K, D, h, w, 3)
-        motions = torch.cat((grid.expand(len(x_d), 1, -1, -1, -1, -1), moved), 1)      # (B, K+1, D, h, w, 3)
+        shifts = x_s - (x_d if turn is None else x_d @ turn)  # (B, K, 3)
+        moved = turned[:, None] + shifts[:, :, None, None, None]  # (B, K, D, h, w, 3)
+        motions = torch.cat((grid.expand(len(x_d), 1, -1, -1, -1, -1), moved), 1)  # (B, K+1, D, h, w, 3)
         # The K+1 grids stacked along the depth sample one copy of the feature.
         sampled = sample_volume(compressed.float(), motions.flatten(1, 2))
         deformed = rearrange(sampled, "b c (k d) h w -> b k c d h w", d=depth)
         here, there = (gaussians(x, depth, height, width, self.first_order) for x in (x_d, x_s))
         heat = here - there
-        heat = F.pad(heat, (0, 0, 0, 0, 0, 0, 1, 0))[:, :, None]                       # (B, K+1, 1, D, h, w)
-        candidates = torch.cat((heat, deformed), 2).flatten(1, 2)                      # (B, (K+1)(1+c), D, h, w)
+        heat = F.pad(heat, (0, 0, 0, 0, 0, 0, 1, 0))[:, :, None]  # (B, K+1, 1, D, h, w)
+        candidates = torch.cat((heat, deformed), 2).flatten(1, 2)  # (B, (K+1)(1+c), D, h, w)
 
         features = self.hourglass(candidates.to(compressed.dtype))
-        mask = self.mask(features).float().softmax(1)                                  # (B, K+1, D, h, w)
+        mask = self.mask(features).float().softmax(1)  # (B, K+1, D, h, w)
         # sum_k mask_k (turned + shift_k), and the background where it is: the mask sums to one.
         deformation = grid + torch.einsum("bkdhw,bkx->bdhwx", mask[:, 1:], shifts)
         if turn is not None:
             deformation = deformation + (1 - mask[:, 0, ..., None]) * (turned - grid)
-        occlusion = torch.sigmoid(self.occlusion(features.flatten(1, 2)))              # (B, 1, h, w)
+        occlusion = torch.sigmoid(self.occlusion(features.flatten(1, 2)))  # (B, 1, h, w)
         return deformation, occlusion
 
 
@@ -188,10 +194,8 @@ class WarpingNetwork(nn.Module):
     def refined(self, deformation: torch.Tensor, size: torch.Size) -> torch.Tensor:
         """(B, D, h', w', 3) on f_r's own cells (B, D, h, w, 3). Motions are smooth; what they move is not."""
         depth, centred = deformation.shape[1], self.cfg.first_order
-        coarse, fine = (
-            coordinate_grid(depth, *sides, deformation.device, centred) for sides in (deformation.shape[2:4], size)
-        )
-        shifts = rearrange(deformation - coarse, "b d h w x -> b (d x) h w")            # so that the identity stays exact
+        coarse, fine = (coordinate_grid(depth, *sides, deformation.device, centred) for sides in (deformation.shape[2:4], size))
+        shifts = rearrange(deformation - coarse, "b d h w x -> b (d x) h w")  # so that the identity stays exact
         shifts = F.interpolate(shifts, size=size, mode="bilinear")
         return fine + rearrange(shifts, "b (d x) h w -> b d h w x", d=depth)
 
@@ -211,9 +215,7 @@ class WarpingNetwork(nn.Module):
             if batch not in (1, x_d.shape[0]):
                 raise InputError(f"{name} holds {batch} faces for {x_d.shape[0]} driving frames; give 1 or as many.")
 
-    def forward(
-        self, f_r: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor, compressed: torch.Tensor | None = None
-    ) -> Warped:
+    def forward(self, f_r: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor, compressed: torch.Tensor | None = None) -> Warped:
         """f_r (B or 1, C, D, h, w), x_d (B, K, 3), x_s (B or 1, K, 3); `compressed` is compress(f_r), if at hand.
 
         Raises InputError where the shapes are not those of the weights.
@@ -227,8 +229,10 @@ class WarpingNetwork(nn.Module):
 
         deformation, occlusion = self.dense_motion_network(compressed, x_d, x_s)
         if self.cfg.dense_down:
-            deformation, occlusion = self.refined(deformation, f_r.shape[3:]), F.interpolate(
-                occlusion, size=f_r.shape[3:], mode="bilinear")
+            deformation, occlusion = (
+                self.refined(deformation, f_r.shape[3:]),
+                F.interpolate(occlusion, size=f_r.shape[3:], mode="bilinear"),
+            )
         warped = sample_volume(f_r.float(), deformation).to(f_r.dtype)
-        out = self.fourth(self.third(rearrange(warped, "b c d h w -> b (c d) h w")))   # (B, Cw, h, w)
+        out = self.fourth(self.third(rearrange(warped, "b c d h w -> b (c d) h w")))  # (B, Cw, h, w)
         return Warped(out * occlusion, occlusion, deformation)

@@ -14,9 +14,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".venv" / "comfyui")
-PACK = str(ROOT).replace(".", "_x_")        # the name under which the host imports a pack
+PACK = str(ROOT).replace(".", "_x_")  # the name under which the host imports a pack
 
-sys.path.insert(0, str(Path(__file__).parent))      # for `import tiny`
+sys.path.insert(0, str(Path(__file__).parent))  # for `import tiny`
 
 
 def pack_module(name: str):
@@ -46,10 +46,11 @@ def import_host(base: Path):
     from comfy.cli_args import args
 
     args.cpu = not torch.cuda.is_available()
-    args.base_directory = str(base)         # folder_paths reads it when it is imported
+    args.base_directory = str(base)  # folder_paths reads it when it is imported
     for folder in ("input", "output", "temp", "user", "models", "custom_nodes"):
         (base / folder).mkdir()
-    import utils.extra_config           # as the host's main.py, first: nodes.py puts comfy/utils.py in the way of utils/
+    import utils.extra_config  # noqa: F401, as the host's main.py, first: nodes.py puts comfy/utils.py in the way of utils/
+
     import nodes
 
     assert Path(nodes.__file__).parent == COMFYUI, "the pack's nodes/ hides the host's nodes.py"
@@ -72,6 +73,7 @@ def as_the_host_runs():
 @pytest.fixture
 def run_node(host):
     """run_node("RealPortraitSampler", steps=2, ...) -> its outputs as a tuple."""
+
     def run(node_id: str, **inputs):
         return host.NODE_CLASS_MAPPINGS[node_id].execute(**inputs).result
 

@@ -93,8 +93,6 @@ SHOWN = {
         "portrait_face": "host/test_motion_nodes.py::test_the_chosen_face_or_box_of_the_portrait",
         "portrait_box": "host/test_motion_nodes.py::test_the_chosen_face_or_box_of_the_portrait",
     },
-    "RealPortraitSigmas": {
-        "steps": "host/test_iddpm.py::test_sigmas_are_those_of_iddpm",
-    },
+    "RealPortraitSigmas": {"steps": "host/test_iddpm.py::test_sigmas_are_those_of_iddpm"},
     "RealPortraitIDDPMSampler": {},
 }

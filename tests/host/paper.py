@@ -50,6 +50,7 @@ def weights_file(path: Path, config) -> int:
 
 def motion(config):
     """Of one clip, f as Face Vid2vid gives it at this size, 64 x 64 cells."""
+
     def maps(frames: int):
         f = torch.randn(frames, config.motion_channels, 64, 64, generator=torch.Generator().manual_seed(1))
         return replace(tiny.maps(pack, frames, PX, config.motion_channels), f=f.half())
@@ -76,9 +77,7 @@ def main(blocks: int, control_blocks: int, frames: int, weight_dtype: str) -> di
     with tempfile.TemporaryDirectory() as base:
         nodes = start_host(Path(base)).NODE_CLASS_MAPPINGS
         process = memory("VmRSS")
-        config = replace(
-            pack("realportrait_core.config").PAPER.dit, depth=blocks, control_depth=control_blocks, clip_frames=frames
-        )
+        config = replace(pack("realportrait_core.config").PAPER.dit, depth=blocks, control_depth=control_blocks, clip_frames=frames)
         folder = Path(base, "models", "realportrait")
         folder.mkdir()
         parameters = weights_file(folder / "paper.safetensors", config)
@@ -90,15 +89,32 @@ def main(blocks: int, control_blocks: int, frames: int, weight_dtype: str) -> di
         portrait, driven = torch.rand(1, PX, PX, 3, generator=torch.Generator().manual_seed(2)), motion(config)
         start_peak()
         start = time.perf_counter()
-        latent = nodes["RealPortraitSampler"].execute(
-            model=model, vae=vae, portrait=portrait, motion=driven, seed=0, steps=1, sampler_name="euler", scheduler="normal",
-            strength=1.0,
-        ).result[0]["samples"]
+        latent = (
+            nodes["RealPortraitSampler"]
+            .execute(
+                model=model,
+                vae=vae,
+                portrait=portrait,
+                motion=driven,
+                seed=0,
+                steps=1,
+                sampler_name="euler",
+                scheduler="normal",
+                strength=1.0,
+            )
+            .result[0]["samples"]
+        )
         seconds = time.perf_counter() - start
         return {
-            "parameters": parameters, "process": process, "loading": loading, "loaded": loaded,
-            "peaks": peaks | {"end": memory("VmHWM")}, "seconds": seconds,
-            "shape": list(latent.shape), "finite": bool(torch.isfinite(latent).all()), "spread": float(latent.std()),
+            "parameters": parameters,
+            "process": process,
+            "loading": loading,
+            "loaded": loaded,
+            "peaks": peaks | {"end": memory("VmHWM")},
+            "seconds": seconds,
+            "shape": list(latent.shape),
+            "finite": bool(torch.isfinite(latent).all()),
+            "spread": float(latent.std()),
         }
 
 

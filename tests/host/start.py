@@ -29,13 +29,13 @@ def main() -> dict:
 
     opened = safetensors.safe_open
 
-    def noted(file, *given, **named):                   # it opens files without Python's knowing
+    def noted(file, *given, **named):  # it opens files without Python's knowing
         note(file)
         return opened(file, *given, **named)
 
     with tempfile.TemporaryDirectory() as base:
         nodes = import_host(Path(base))
-        empty = Path(base, "custom_nodes", "empty")     # what the host imports to load any pack is its own
+        empty = Path(base, "custom_nodes", "empty")  # what the host imports to load any pack is its own
         empty.mkdir()
         (empty / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}")
         assert asyncio.run(nodes.load_custom_node(str(empty)))

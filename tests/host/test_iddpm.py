@@ -11,6 +11,7 @@ KNOWN = torch.tensor([True, False, False, True])
 @pytest.fixture
 def load(pack, tmp_path):
     """load(prediction="epsilon", ...) -> the MODEL of tiny weights."""
+
     def run(**changes):
         return pack("nodes.host.model").load(tiny.dit_file(pack, tmp_path / "dit.safetensors", **changes), "default")
 
@@ -30,8 +31,8 @@ def custom(host, pack, maps):
 
     def run(model, sampler, sigmas, latent, cfg=1.0, seed=SEED):
         positive, negative = pack("nodes.host.conditioning").conditioning(tiny.latent(1), *maps, 1.0)
-        guider, = CFGGuider.execute(model, positive, negative, cfg).result
-        noise, = (DisableNoise.execute() if seed is None else RandomNoise.execute(seed)).result
+        (guider,) = CFGGuider.execute(model, positive, negative, cfg).result
+        (noise,) = (DisableNoise.execute() if seed is None else RandomNoise.execute(seed)).result
         return SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).result[0]["samples"]
 
     return run
@@ -40,6 +41,7 @@ def custom(host, pack, maps):
 @pytest.fixture
 def paper(run_node):
     """paper(model, steps) -> SAMPLER, SIGMAS."""
+
     def run(model, steps):
         return *run_node("RealPortraitIDDPMSampler"), *run_node("RealPortraitSigmas", model=model, steps=steps)
 
@@ -81,11 +83,12 @@ def close(a, b, room=1e-4) -> bool:
 
 # ---- the levels ----
 
+
 @pytest.mark.parametrize("steps", [1, 2, 50, 1000])
 def test_sigmas_are_those_of_iddpm(pack, run_node, load, steps):
     """The host finds in them the very timesteps of the respaced process."""
     model = load()
-    sigmas, = run_node("RealPortraitSigmas", model=model, steps=steps)
+    (sigmas,) = run_node("RealPortraitSigmas", model=model, steps=steps)
     respaced = pack("realportrait_core.diffusion.schedule").linear_schedule().respaced(steps)
     expected = (1 / respaced.alphas_cumprod - 1).sqrt().flip(0)
     assert sigmas.shape == (steps + 1,) and sigmas[-1] == 0 and sigmas.dtype == torch.float32
@@ -99,6 +102,7 @@ def test_sigmas_of_impossible_steps(pack, run_node, load):
 
 
 # ---- the sampler ----
+
 
 @pytest.mark.parametrize("known", [None, KNOWN], ids=["all noised", "first and last known"])
 @pytest.mark.parametrize("prediction, learned_sigma", [("epsilon", True), ("v", False)])
@@ -124,7 +128,7 @@ def test_the_learned_variance_is_the_positives(load, custom, paper):
     def without_control(self, z, t, shape, reference, control, conditional=None, strength=1.0, cache=None):
         seen.append(strength)
         out = forward(self, z, t, shape, reference, None, conditional, strength, cache)
-        out[:, :, 4:] = strength                        # the positive learned beta_t, the negative beta~_t
+        out[:, :, 4:] = strength  # the positive learned beta_t, the negative beta~_t
         return out
 
     with pytest.MonkeyPatch.context() as patch:

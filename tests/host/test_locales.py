@@ -96,6 +96,8 @@ def test_nodes_are_called_by_the_names_they_have_there(language):
     assert len(set(names.values())) == len(names)
     wrong = [
         (key, names[name])
-        for key, text in texts(english).items() for name in mentions(text, names) if names[name] not in texts(other)[key]
+        for key, text in texts(english).items()
+        for name in mentions(text, names)
+        if names[name] not in texts(other)[key]
     ]
     assert not wrong

@@ -182,6 +182,7 @@ def test_strength_zero_is_the_backbone_alone(pack, model, clip):
 
 # ---- the portrait's K,V ----
 
+
 def test_the_portrait_is_encoded_once(model, clip, monkeypatch):
     """Over steps, over clips and for the negative; again after a change of portrait or weights, and let go with the weights."""
     positive, negative, _ = clip
@@ -219,10 +220,11 @@ def test_control_tokens_are_made_once_a_clip(model, clip, monkeypatch):
 
 # ---- caching ----
 
+
 def cached(pack, clip, **caching):
     """The clip's conditioning with caching."""
     chosen = pack("realportrait_core.dit.cache").Caching(**caching)
-    return [[[prompt, {**said, "rp_caching": chosen}]] for (prompt, said), in clip[:2]]
+    return [[[prompt, {**said, "rp_caching": chosen}]] for ((prompt, said),) in clip[:2]]
 
 
 def runs_of(blocks) -> list:
@@ -246,7 +248,7 @@ def test_the_hosts_samplers_take_over_from_step_to_step(pack, model, clip):
     latent, mask = known_frames([0])
     given = dict(latent=latent, mask=mask, cfg=2.0, steps=4)
     plain = sample(model, *clip[:2], **given)
-    assert (len(backbone), len(control)) == (8, 4)                                      # the negative has no control
+    assert (len(backbone), len(control)) == (8, 4)  # the negative has no control
     backbone.clear(), control.clear()
     conditioning = cached(pack, clip, control_every=2)
     found = sample(model, *conditioning, **given)
@@ -261,18 +263,19 @@ def test_the_hosts_samplers_take_over_from_step_to_step(pack, model, clip):
 
 # ---- files ----
 
+
 def test_saved_by_the_host_and_loaded_again(pack, model, clip):
     """ModelSave drops metadata and adds a prefix; what it writes is still a RealPortrait file."""
     import folder_paths
     from comfy_extras.nodes_model_merging import ModelSave
 
     ModelSave().save(model, "tiny/saved")
-    saved, = Path(folder_paths.get_output_directory(), "tiny").glob("saved*")
+    (saved,) = Path(folder_paths.get_output_directory(), "tiny").glob("saved*")
     again = pack("nodes.host.model").load(saved, "default")
     assert again.model.model_config.dit == model.model.model_config.dit
     positive, negative, _ = clip
     found, wanted = sample(again, positive, negative), sample(model, positive, negative)
-    assert torch.allclose(found, wanted, atol=1e-5 * float(wanted.abs().max()))         # the weights lie elsewhere in the file
+    assert torch.allclose(found, wanted, atol=1e-5 * float(wanted.abs().max()))  # the weights lie elsewhere in the file
 
 
 @pytest.mark.parametrize("weight_dtype", ["fp16", "bf16", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2", "fp32"])
@@ -290,7 +293,7 @@ def test_refused_files(pack, tmp_path):
     good = tiny.dit_file(pack, tmp_path / "good.safetensors")
 
     whole = good.read_bytes()
-    (tmp_path / "cut.safetensors").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(error, match=rf"cut short: {len(whole) // 2} bytes of {len(whole)}"):
         module.load(tmp_path / "cut.safetensors", "default")
 
@@ -310,6 +313,7 @@ def test_refused_files(pack, tmp_path):
 
 
 # ---- inputs that do not fit ----
+
 
 def refused(pack, match):
     return pytest.raises(pack("realportrait_core.errors").InputError, match=match)

@@ -12,7 +12,7 @@ import yunet
 from shown import cells, on_the_node
 
 EDIT = {"head_size": "driven", "smooth_head": 0.0, "smooth_expression": 0.0, "smooth_track": 0.0, "mirror": False}
-MAPS = {"mode": "relative", "pose_gain": 1.0, "expression_gain": 1.0, "neutral_frame": 0, "framing": "auto"}    # of old workflows
+MAPS = {"mode": "relative", "pose_gain": 1.0, "expression_gain": 1.0, "neutral_frame": 0, "framing": "auto"}  # of old workflows
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
 
 
@@ -35,14 +35,26 @@ def picture(frames, height=160, width=150, seed=3):
 def keypoints(host, pack, vid2vid):
     """Extracted by the node, and then given a driver who moves: a random M sees hardly any difference between frames."""
     with torch.inference_mode():
-        found = host.NODE_CLASS_MAPPINGS["RealPortraitExtractKeypoints"].execute(
-            vid2vid=vid2vid, portrait=picture(1), driver=picture(7, 120, 110), portrait_face="largest", driver_face="largest",
-            missing_face="hold", portrait_box=PORTRAIT_BOX, driver_box=DRIVER_BOX,
-        ).result[0]
+        found = (
+            host.NODE_CLASS_MAPPINGS["RealPortraitExtractKeypoints"]
+            .execute(
+                vid2vid=vid2vid,
+                portrait=picture(1),
+                driver=picture(7, 120, 110),
+                portrait_face="largest",
+                driver_face="largest",
+                missing_face="hold",
+                portrait_box=PORTRAIT_BOX,
+                driver_box=DRIVER_BOX,
+            )
+            .result[0]
+        )
         g = torch.Generator().manual_seed(4)
         rotation = pack("realportrait_core.vid2vid.keypoints").rotation_matrix(*(20 * torch.randn(3, 7, generator=g)))
         driver = replace(
-            found.driver, rotation=rotation, expression=0.3 * torch.randn(7, 26, 3, generator=g),
+            found.driver,
+            rotation=rotation,
+            expression=0.3 * torch.randn(7, 26, 3, generator=g),
             scale=found.driver.scale * (0.2 * torch.randn(7, 1, generator=g)).exp(),
             translation=0.3 * torch.randn(7, 3, generator=g),
         )
@@ -72,13 +84,23 @@ def apart(a, b) -> float:
 
 # ---- what was saved before these inputs were there ----
 
+
 def test_an_old_workflow_gives_the_old_maps(pack, maps, vid2vid, keypoints):
     """Without the new inputs, and with them at their defaults: the maps that the core made before."""
     old = pack("realportrait_core.generate").motion_maps(vid2vid.model, keypoints, "relative", 0.7, 1.3, size=64, neutral=0)
     found = maps(pose_gain=0.7, expression_gain=1.3)[0]
     assert torch.equal(found.maps.f, old.maps.f) and torch.equal(found.maps.face, old.maps.face)
-    spelled = maps(pose_gain=0.7, expression_gain=1.3, eye_gain=1.0, mouth_gain=1.0, rotation_gain=1.0, translation_gain=1.0,
-                   scale_gain=1.0, first_frame=0, frames=0)[0]
+    spelled = maps(
+        pose_gain=0.7,
+        expression_gain=1.3,
+        eye_gain=1.0,
+        mouth_gain=1.0,
+        rotation_gain=1.0,
+        translation_gain=1.0,
+        scale_gain=1.0,
+        first_frame=0,
+        frames=0,
+    )[0]
     assert torch.equal(spelled.maps.f, old.maps.f)
 
 
@@ -87,23 +109,40 @@ def test_new_inputs_come_after_the_old_ones(host):
     given = host.NODE_CLASS_MAPPINGS["RealPortraitMotionMaps"].INPUT_TYPES()
     assert list(given["required"])[2:] == list(MAPS)
     assert list(given["optional"]) == [
-        "eye_gain", "mouth_gain", "rotation_gain", "translation_gain", "scale_gain", "first_frame", "frames"]
+        "eye_gain",
+        "mouth_gain",
+        "rotation_gain",
+        "translation_gain",
+        "scale_gain",
+        "first_frame",
+        "frames",
+    ]
     assert all(options["default"] in (0, 1) for _, options in given["optional"].values())
     assert given["required"]["neutral_frame"][1]["default"] == given["required"]["neutral_frame"][1]["min"] == -1
 
 
 # ---- every knob does something ----
 
+
 @pytest.mark.parametrize("name", ["eye_gain", "mouth_gain", "rotation_gain", "translation_gain", "scale_gain"])
 def test_every_gain_changes_the_maps(maps, name):
     assert apart(maps(**{name: 0.0})[0], maps()[0]) > 1e-3
 
 
-@pytest.mark.parametrize("gain, part", [
-    ("pose_gain", "rotation"), ("pose_gain", "scale"), ("pose_gain", "translation"), ("expression_gain", "expression"),
-    ("rotation_gain", "rotation"), ("scale_gain", "scale"), ("translation_gain", "translation"),
-    ("eye_gain", "eyes"), ("mouth_gain", "mouth"),
-])
+@pytest.mark.parametrize(
+    "gain, part",
+    [
+        ("pose_gain", "rotation"),
+        ("pose_gain", "scale"),
+        ("pose_gain", "translation"),
+        ("expression_gain", "expression"),
+        ("rotation_gain", "rotation"),
+        ("scale_gain", "scale"),
+        ("translation_gain", "translation"),
+        ("eye_gain", "eyes"),
+        ("mouth_gain", "mouth"),
+    ],
+)
 def test_a_gain_of_nothing_keeps_the_portraits_part(pack, maps, keypoints, gain, part):
     """Then this part of the driver's motion does not matter, and at a gain of 1 it does."""
     regions = {"eyes": "EYES", "mouth": "MOUTH"}
@@ -112,7 +151,7 @@ def test_a_gain_of_nothing_keeps_the_portraits_part(pack, maps, keypoints, gain,
         chosen = list(getattr(pack("realportrait_core.vid2vid.regions"), regions[part])[26])
     name = "expression" if part in regions else part
     values = getattr(keypoints.driver, name).clone()
-    values[1:, chosen] = values[1:, chosen].roll(1, 0)                                  # the neutral frame, 0, keeps its own
+    values[1:, chosen] = values[1:, chosen].roll(1, 0)  # the neutral frame, 0, keeps its own
     other = replace(keypoints, driver=replace(keypoints.driver, **{name: values}))
     assert apart(maps(other)[0], maps()[0]) > 1e-3
     assert apart(maps(other, **{gain: 0.0})[0], maps(**{gain: 0.0})[0]) < 1e-4
@@ -139,9 +178,11 @@ def test_framing(maps, keypoints):
     assert float(64 / maps(near, framing="half-body")[0].portrait_to_frame[0, 0]) == pytest.approx(280)
 
 
-@pytest.mark.parametrize("changes", [
-    {"head_size": "steady"}, {"head_size": "constant"}, {"smooth_head": 2.0}, {"smooth_expression": 2.0}, {"mirror": True},
-], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{"head_size": "steady"}, {"head_size": "constant"}, {"smooth_head": 2.0}, {"smooth_expression": 2.0}, {"mirror": True}],
+    ids=str,
+)
 def test_every_edit_changes_the_maps(maps, edit, changes):
     plain = maps()[0]
     assert apart(maps(edit())[0], plain) == 0
@@ -195,13 +236,14 @@ def test_edits_that_cannot_be(pack, edit):
 
 # ---- motion files ----
 
+
 @pytest.fixture
 def saved(run_node, keypoints):
     """save(keypoints) -> (path below output, name in input): saved, and copied over as a user does."""
     import folder_paths
 
     def run(given=None, prefix="motion/test", fps=12.5):
-        name, = run_node("RealPortraitSaveMotion", keypoints=given or keypoints, fps=fps, filename_prefix=prefix)
+        (name,) = run_node("RealPortraitSaveMotion", keypoints=given or keypoints, fps=fps, filename_prefix=prefix)
         path = Path(folder_paths.get_output_directory()) / name
         shutil.copy(path, Path(folder_paths.get_input_directory()) / path.name)
         return path, path.name
@@ -223,7 +265,7 @@ def test_a_saved_motion_drives_as_the_video_did(maps, saved, load, edit):
         _, name = saved(given)
         joined, preview, fps, report = load(name)
         again, before = maps(joined)[0], maps(given)[0]
-        assert apart(again, before) <= 2e-3 * float(before.maps.f.abs().max())         # fp16, of poses that lie elsewhere
+        assert apart(again, before) <= 2e-3 * float(before.maps.f.abs().max())  # fp16, of poses that lie elsewhere
         assert torch.allclose(again.maps.face, before.maps.face, atol=1e-5)
         assert fps == 12.5 and preview.shape == (7, 384, 768, 3) and "7 frames of 26 keypoints at 12.5" in report
 
@@ -232,7 +274,8 @@ def test_the_node_shows_the_portrait_and_frames_of_the_motion(host, vid2vid, key
     """The portrait, then where the face was in five of the seven frames: lines on black, red where it was missing."""
     missing = replace(keypoints, present=torch.arange(7) != 6)
     result = host.NODE_CLASS_MAPPINGS["RealPortraitLoadMotion"].execute(
-        vid2vid, picture(1), saved(missing)[1], "largest", PORTRAIT_BOX)
+        vid2vid, picture(1), saved(missing)[1], "largest", PORTRAIT_BOX
+    )
     portrait, *frames = cells(on_the_node(result), 2, 3)
     assert portrait.mean() > 0.3 and all(0 < frame.mean() < 0.1 for frame in frames)
     red = [bool(((frame[..., 0] > 0.9) & (frame[..., 1] < 0.5)).any()) for frame in frames]
@@ -317,10 +360,18 @@ def test_a_converted_template(pack, maps, load, vid2vid, caplog):
 
     generate = pack("realportrait_core.generate")
     motion = pack("realportrait_core.vid2vid.retarget").Motion(
-        torch.eye(3).repeat(4, 1, 1), 0.1 * torch.randn(4, 26, 3), torch.ones(4, 1), torch.zeros(4, 3))
+        torch.eye(3).repeat(4, 1, 1), 0.1 * torch.randn(4, 26, 3), torch.ones(4, 1), torch.zeros(4, 3)
+    )
     driver = generate.Driver(
-        motion=motion, canonical=None, points=None, crop=torch.eye(3, dtype=torch.float64),
-        present=torch.ones(4, dtype=torch.bool), size=(512, 512), fps=20.0, encoder="")
+        motion=motion,
+        canonical=None,
+        points=None,
+        crop=torch.eye(3, dtype=torch.float64),
+        present=torch.ones(4, dtype=torch.bool),
+        size=(512, 512),
+        fps=20.0,
+        encoder="",
+    )
     folder = Path(folder_paths.get_input_directory())
     pack("realportrait_core.motion_file").save_motion(folder / "template.safetensors", driver)
     joined, preview, fps, report = load("template.safetensors")

@@ -15,11 +15,23 @@ import yunet
 from shown import cells, on_the_node
 
 OURS = [
-    "RealPortraitLoadModel", "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints", "RealPortraitEditMotion",
-    "RealPortraitMotionMaps", "RealPortraitConditioning", "RealPortraitSampler", "RealPortraitContinueClip",
-    "RealPortraitLoadDrivingVideo", "RealPortraitPasteBack", "RealPortraitInspect",
-    "RealPortraitSaveMotion", "RealPortraitLoadMotion", "RealPortraitSigmas", "RealPortraitIDDPMSampler",
-    "RealPortraitLoadStitching", "RealPortraitStitch",
+    "RealPortraitLoadModel",
+    "RealPortraitLoadVid2Vid",
+    "RealPortraitExtractKeypoints",
+    "RealPortraitEditMotion",
+    "RealPortraitMotionMaps",
+    "RealPortraitConditioning",
+    "RealPortraitSampler",
+    "RealPortraitContinueClip",
+    "RealPortraitLoadDrivingVideo",
+    "RealPortraitPasteBack",
+    "RealPortraitInspect",
+    "RealPortraitSaveMotion",
+    "RealPortraitLoadMotion",
+    "RealPortraitSigmas",
+    "RealPortraitIDDPMSampler",
+    "RealPortraitLoadStitching",
+    "RealPortraitStitch",
 ]
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
 SETTINGS = {"seed": 5, "steps": 2, "sampler_name": "euler", "scheduler": "normal", "strength": 1.0, "guidance": 1.0}
@@ -62,9 +74,14 @@ def picture(frames, height=160, width=150, channels=3, seed=3):
 def extract(run_node, vid2vid):
     def run(portrait=None, driver=None, **changes):
         given = {
-            "vid2vid": vid2vid, "portrait": picture(1) if portrait is None else portrait,
-            "driver": picture(3, 120, 110) if driver is None else driver, "portrait_face": "largest", "driver_face": "largest",
-            "missing_face": "hold", "portrait_box": PORTRAIT_BOX, "driver_box": DRIVER_BOX,
+            "vid2vid": vid2vid,
+            "portrait": picture(1) if portrait is None else portrait,
+            "driver": picture(3, 120, 110) if driver is None else driver,
+            "portrait_face": "largest",
+            "driver_face": "largest",
+            "missing_face": "hold",
+            "portrait_box": PORTRAIT_BOX,
+            "driver_box": DRIVER_BOX,
         }
         return run_node("RealPortraitExtractKeypoints", **{**given, **changes})
 
@@ -86,6 +103,7 @@ def refused(pack, match, kind="InputError"):
 
 
 # ---- what the menu shows ----
+
 
 @pytest.mark.parametrize("node_id", OURS)
 def test_every_input_and_output_explains_itself(host, node_id):
@@ -114,6 +132,7 @@ def test_the_pack_has_these_nodes_and_no_others(host):
 @pytest.fixture
 def load_as(host, tmp_path, monkeypatch):
     """load_as(name): the host loads the pack once more, from a folder of that name."""
+
     def run(name: str) -> None:
         folder = tmp_path / name
         folder.symlink_to(Path(__file__).resolve().parents[2], target_is_directory=True)
@@ -138,7 +157,7 @@ def test_the_hosts_start_is_not_held_up(host):
     assert done.returncode == 0, done.stderr
     taken = json.loads(done.stdout.splitlines()[-1])
     assert taken["packages"] == [] and taken["large_files"] == []
-    assert taken["bytes"] < 20e6                        # 4 MB are the code itself, more where it is compiled first
+    assert taken["bytes"] < 20e6  # 4 MB are the code itself, more where it is compiled first
 
 
 def test_folders(host, pack, weights):
@@ -204,6 +223,7 @@ def test_the_wrong_file_in_a_slot(pack, run_node, weights):
 
 # ---- the flow ----
 
+
 @pytest.mark.parametrize("frames", [1, 2, 16, 17, 33])
 def test_as_many_frames_out_as_in(run_node, model, vae, motion_of, frames):
     motion = motion_of(frames)
@@ -233,12 +253,12 @@ def test_our_sampler_is_the_stock_sampler_clip_by_clip(host, run_node, model, va
     positive, negative, latent = run_node(
         "RealPortraitConditioning", vae=vae, portrait=portrait, motion=motion, start_frame=0, frames=16, strength=1.0
     )
-    first, = stock(model, 5, 2, guidance, sampler, "normal", positive, negative, latent)
+    (first,) = stock(model, 5, 2, guidance, sampler, "normal", positive, negative, latent)
     positive, negative, latent = run_node(
         "RealPortraitContinueClip", positive=positive, previous=first, motion=motion, start_frame=15, frames=16, overlap=1
     )
     assert torch.equal(latent["samples"][0], first["samples"][-1]) and not latent["noise_mask"][0].any()
-    second, = stock(model, 6, 2, guidance, sampler, "normal", positive, negative, latent)
+    (second,) = stock(model, 6, 2, guidance, sampler, "normal", positive, negative, latent)
     assert torch.equal(second["samples"][0], first["samples"][-1])
     joined = torch.cat([first["samples"], second["samples"][1:]])
     assert torch.equal(joined, ours)
@@ -265,29 +285,42 @@ def test_previews(extract, run_node, vid2vid):
     assert preview.shape == (32, 384, 768, 3) and 0 <= preview.min() and preview.max() <= 1
     assert "40 frames" in report
     _, maps, _ = run_node(
-        "RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, mode="relative", pose_gain=1.0, expression_gain=1.0,
-        neutral_frame=0, framing="whole",
+        "RealPortraitMotionMaps",
+        vid2vid=vid2vid,
+        keypoints=keypoints,
+        mode="relative",
+        pose_gain=1.0,
+        expression_gain=1.0,
+        neutral_frame=0,
+        framing="whole",
     )
     assert maps.shape == (32, 64, 64, 3) and torch.isfinite(maps).all()
     assert maps.amax() > 0.5 and (maps[:, 0, 0] == 0).all()
 
 
-@pytest.mark.parametrize("frames, layout, chosen", [
-    (40, (2, 3), [0, 10, 20, 29, 39]), (5, (2, 3), [0, 1, 2, 3, 4]), (3, (2, 3), [0, 1, 2]), (1, (1, 2), [0]),
-])
+@pytest.mark.parametrize(
+    "frames, layout, chosen",
+    [(40, (2, 3), [0, 10, 20, 29, 39]), (5, (2, 3), [0, 1, 2, 3, 4]), (3, (2, 3), [0, 1, 2]), (1, (1, 2), [0])],
+)
 def test_the_node_shows_the_portrait_and_frames_of_the_driver(host, vid2vid, frames, layout, chosen):
     """One small picture, whatever the length: each frame is told by its grey, among the drawn lines."""
     greys = torch.linspace(0.2, 0.9, frames)
     result = host.NODE_CLASS_MAPPINGS["RealPortraitExtractKeypoints"].execute(
-        vid2vid, torch.full((1, 160, 150, 3), 0.1), greys.view(-1, 1, 1, 1).expand(-1, 120, 110, 3), "largest", "largest", "hold",
-        PORTRAIT_BOX, DRIVER_BOX,
+        vid2vid,
+        torch.full((1, 160, 150, 3), 0.1),
+        greys.view(-1, 1, 1, 1).expand(-1, 120, 110, 3),
+        "largest",
+        "largest",
+        "hold",
+        PORTRAIT_BOX,
+        DRIVER_BOX,
     )
     shown = on_the_node(result)
     assert shown.shape == (layout[0] * 196 - 4, layout[1] * 196 - 4, 3)
     found = torch.stack([cell.median() for cell in cells(shown, *layout)])
     empty = layout[0] * layout[1] - 1 - len(chosen)
     assert torch.allclose(found, torch.cat([torch.tensor([0.1]), greys[chosen], torch.zeros(empty)]), atol=0.005)
-    assert all(cell.amax((0, 1)).sub(cell.median()).max() > 0.05 for cell in cells(shown, *layout)[:1 + len(chosen)])
+    assert all(cell.amax((0, 1)).sub(cell.median()).max() > 0.05 for cell in cells(shown, *layout)[: 1 + len(chosen)])
 
 
 @pytest.mark.parametrize("frames, layout, chosen", [(40, (2, 3), [0, 6, 12, 19, 25, 31]), (2, (1, 2), [0, 1])])
@@ -324,7 +357,7 @@ def test_the_log_says_how_long_it_will_take(run_node, model, vae, motion_of, cap
         given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(frames), **{**SETTINGS, "steps": steps})
         run_node("RealPortraitSampler", **given)
     lines = [record.getMessage() for record in caplog.records if " clips of " in record.getMessage()]
-    assert [line[:len(start)] for line, start in zip(lines, told, strict=True)] == told
+    assert [line[: len(start)] for line, start in zip(lines, told, strict=True)] == told
     assert all(line.endswith(" s left.") for line in lines)
 
 
@@ -372,6 +405,7 @@ def test_distilled_weights_run_with_their_own_steps_only(pack, run_node, tmp_pat
     # The core's sampler visits the same noise levels.
     sampling, core = distilled.model.model_sampling, pack("realportrait_core.diffusion.schedule")
     import comfy.samplers
+
     sigmas = comfy.samplers.calculate_sigmas(sampling, "sgm_uniform", 4)[:-1]
     ours = core.linear_schedule().trailing(4)
     torch.testing.assert_close(sampling.timestep(sigmas).long().flip(0), ours.timesteps, rtol=0, atol=1)
@@ -437,6 +471,7 @@ def test_cancel_within_a_step_and_go_on(run_node, model, vae, motion_of):
 
 # ---- every knob does what it says ----
 
+
 def test_the_chosen_weights_are_loaded_in_the_chosen_precision(run_node, weights, pack):
     tiny.dit_file(pack, weights / "deeper.safetensors", depth=5)
     for name, depth in (("tiny_dit.safetensors", 4), ("deeper.safetensors", 5)):
@@ -455,7 +490,7 @@ def detecting(pack, monkeypatch):
 def test_the_chosen_face_is_animated_and_followed(pack, extract, detecting):
     """Two heads beside each other, the right one larger, on both sides of the animation."""
     small = torch.nn.functional.pad(rendered(800000, 2)[:, ::2, ::2], (0, 0, 0, 0, 0, 128))
-    both = torch.cat([small, rendered(810000, 2)], 2)                                   # (2, 256, 384, 3)
+    both = torch.cat([small, rendered(810000, 2)], 2)  # (2, 256, 384, 3)
     given = {"portrait": both[:1], "driver": both, "portrait_box": "", "driver_box": ""}
     for face, right in (("1st from left", False), ("2nd from left", True), ("largest", True)):
         for side in ("portrait", "driver"):
@@ -502,14 +537,14 @@ def test_what_is_done_where_the_face_is_missing(pack, extract, detecting):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seed": 6}, {"steps": 2}, {"sampler_name": "heun"}, {"scheduler": "karras"}, {"guidance": 2.0}], ids=str,
+    "changes", [{"seed": 6}, {"steps": 2}, {"sampler_name": "heun"}, {"scheduler": "karras"}, {"guidance": 2.0}], ids=str
 )
 def test_every_setting_of_the_sampler_changes_the_frames(run_node, model, vae, motion_of, changes):
     given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(2))
     settings = {**SETTINGS, "steps": 3}
     plain, again, other = (
-        run_node("RealPortraitSampler", **given, **chosen)[0]["samples"]
-        for chosen in (settings, settings, {**settings, **changes}))
+        run_node("RealPortraitSampler", **given, **chosen)[0]["samples"] for chosen in (settings, settings, {**settings, **changes})
+    )
     assert torch.equal(plain, again) and float((other - plain).abs().max()) > 1e-3
 
 
@@ -529,7 +564,7 @@ def test_guidance_calls_the_network_twice_and_reads_the_portrait_once(run_node, 
     hooks = [
         network.final_layer.register_forward_hook(lambda *given: steps.append(1)),
         network.controlnet[0].register_forward_hook(lambda *given: controls.append(1)),
-        network.csize_embedder.register_forward_hook(lambda *given: portraits.append(1)),   # once a portrait, and in no step
+        network.csize_embedder.register_forward_hook(lambda *given: portraits.append(1)),  # once a portrait, and in no step
     ]
     try:
         given = dict(model=model, vae=vae, portrait=picture(9), motion=motion_of(20), **{**SETTINGS, "steps": 3})
@@ -537,15 +572,21 @@ def test_guidance_calls_the_network_twice_and_reads_the_portrait_once(run_node, 
     finally:
         for hook in hooks:
             hook.remove()
-    assert (len(steps), len(controls), len(portraits)) == (12, 6, 1)            # 2 clips of 3 steps; no motion, no control
+    assert (len(steps), len(controls), len(portraits)) == (12, 6, 1)  # 2 clips of 3 steps; no motion, no control
     assert torch.isfinite(samples).all()
 
 
 @pytest.mark.parametrize("guidance", [0.5, float("nan")])
 def test_guidance_out_of_range_is_refused(pack, run_node, model, vae, motion_of, guidance):
     with refused(pack, "The guidance is .*; it must be finite, 1 \\(off\\) or more"):
-        run_node("RealPortraitSampler", model=model, vae=vae, portrait=picture(1), motion=motion_of(2), **{
-            **SETTINGS, "guidance": guidance})
+        run_node(
+            "RealPortraitSampler",
+            model=model,
+            vae=vae,
+            portrait=picture(1),
+            motion=motion_of(2),
+            **{**SETTINGS, "guidance": guidance},
+        )
 
 
 def test_a_clip_is_of_the_frames_that_were_asked_for(run_node, vae, motion_of):
@@ -565,10 +606,17 @@ def test_a_clip_is_of_the_frames_that_were_asked_for(run_node, vae, motion_of):
 
 def test_the_strength_of_a_clip_steers_it(host, run_node, model, vae, motion_of):
     """Through the stock sampler: 0 is the picture without motion, whatever the motion."""
+
     def sample(strength, **gains):
         clip = run_node(
-            "RealPortraitConditioning", vae=vae, portrait=picture(1), motion=motion_of(2, **gains), start_frame=0, frames=2,
-            strength=strength)
+            "RealPortraitConditioning",
+            vae=vae,
+            portrait=picture(1),
+            motion=motion_of(2, **gains),
+            start_frame=0,
+            frames=2,
+            strength=strength,
+        )
         return host.NODE_CLASS_MAPPINGS["KSampler"]().sample(model, 5, 2, 1.0, "euler", "normal", *clip)[0]["samples"]
 
     still = {"pose_gain": 0.0, "expression_gain": 0.0}
@@ -578,13 +626,20 @@ def test_the_strength_of_a_clip_steers_it(host, run_node, model, vae, motion_of)
 
 # ---- pictures as they come ----
 
+
 @pytest.mark.parametrize("height, width", [(160, 150), (151, 163), (137, 300)])
 def test_any_size(run_node, model, vae, extract, vid2vid, height, width):
     portrait = picture(1, height, width)
     keypoints = extract(portrait=portrait, driver=picture(2, 113, 97))[0]
     motion = run_node(
-        "RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, mode="paper-absolute", pose_gain=1.0, expression_gain=1.0,
-        neutral_frame=0, framing="auto",
+        "RealPortraitMotionMaps",
+        vid2vid=vid2vid,
+        keypoints=keypoints,
+        mode="paper-absolute",
+        pose_gain=1.0,
+        expression_gain=1.0,
+        neutral_frame=0,
+        framing="auto",
     )[0]
     latent = run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **SETTINGS)[0]
     assert latent["samples"].shape == (2, 4, 8, 8)
@@ -614,26 +669,32 @@ def test_inputs_are_left_alone(run_node, model, vae, motion_of, extract):
     assert torch.equal(portrait, kept[0]) and torch.equal(driver, kept[1]) and torch.equal(motion.maps.f, maps)
 
 
-@pytest.mark.parametrize("driver, match", [
-    (torch.zeros(0, 120, 110, 3), "driver has 0 frames"),
-    (torch.full((2, 120, 110, 3), torch.nan), "2 of 2 frames of the driver hold NaN"),
-    (torch.zeros(2, 120, 110, 2), "driver has 2 channels"),
-    (torch.zeros(2, 12, 110, 3), "driver is 110x12 px"),
-    (torch.zeros(1, 2, 120, 110, 3), r"driver must be an IMAGE \(frames"),
-])
+@pytest.mark.parametrize(
+    "driver, match",
+    [
+        (torch.zeros(0, 120, 110, 3), "driver has 0 frames"),
+        (torch.full((2, 120, 110, 3), torch.nan), "2 of 2 frames of the driver hold NaN"),
+        (torch.zeros(2, 120, 110, 2), "driver has 2 channels"),
+        (torch.zeros(2, 12, 110, 3), "driver is 110x12 px"),
+        (torch.zeros(1, 2, 120, 110, 3), r"driver must be an IMAGE \(frames"),
+    ],
+)
 def test_refused_drivers(pack, extract, driver, match):
     with refused(pack, match):
         extract(driver=driver)
 
 
-@pytest.mark.parametrize("changes, match, kind", [
-    ({"portrait_box": "left"}, "portrait_box is 'left'; it must be four numbers", "InputError"),
-    ({"driver_box": "1, 2, 3"}, "driver_box is '1, 2, 3'", "InputError"),
-    ({"driver_box": "100, 100, 80, 80"}, "not inside the picture of 110x120 px", "FaceError"),
-    ({"driver_box": "nan 1 50 50"}, "four finite numbers", "InputError"),
-    ({"driver_face": "biggest"}, "driver_face is 'biggest'; it must be one of: largest", "InputError"),
-    ({"missing_face": "invent"}, "'hold', 'interpolate', 'fade' or 'stop'", "InputError"),
-])
+@pytest.mark.parametrize(
+    "changes, match, kind",
+    [
+        ({"portrait_box": "left"}, "portrait_box is 'left'; it must be four numbers", "InputError"),
+        ({"driver_box": "1, 2, 3"}, "driver_box is '1, 2, 3'", "InputError"),
+        ({"driver_box": "100, 100, 80, 80"}, "not inside the picture of 110x120 px", "FaceError"),
+        ({"driver_box": "nan 1 50 50"}, "four finite numbers", "InputError"),
+        ({"driver_face": "biggest"}, "driver_face is 'biggest'; it must be one of: largest", "InputError"),
+        ({"missing_face": "invent"}, "'hold', 'interpolate', 'fade' or 'stop'", "InputError"),
+    ],
+)
 def test_refused_choices(pack, extract, changes, match, kind):
     with refused(pack, match, kind):
         extract(**changes)
@@ -692,8 +753,14 @@ def test_keypoints_of_another_vid2vid(pack, run_node, extract, weights, vid2vid)
     other = run_node("RealPortraitLoadVid2Vid", weights="other.safetensors")[0]
     with refused(pack, "5 points .* has 7"):
         run_node(
-            "RealPortraitMotionMaps", vid2vid=other, keypoints=keypoints, mode="relative", pose_gain=1.0, expression_gain=1.0,
-            neutral_frame=0, framing="auto",
+            "RealPortraitMotionMaps",
+            vid2vid=other,
+            keypoints=keypoints,
+            mode="relative",
+            pose_gain=1.0,
+            expression_gain=1.0,
+            neutral_frame=0,
+            framing="auto",
         )
 
 
@@ -744,7 +811,7 @@ def test_another_kind_of_model(pack, run_node, vae, motion_of):
         run_node("RealPortraitSampler", model=patcher, vae=vae, portrait=picture(1), motion=motion_of(1), **SETTINGS)
     with refused(pack, "This MODEL is a Bare, not RealPortrait"):
         run_node("RealPortraitSigmas", model=patcher, steps=2)
-    sampler, = run_node("RealPortraitIDDPMSampler")
+    (sampler,) = run_node("RealPortraitIDDPMSampler")
     guided = SimpleNamespace(inner_model=comfy.samplers.CFGGuider(patcher))
     with refused(pack, "This MODEL is a Bare, not RealPortrait"):
         sampler.sampler_function(guided, torch.zeros(1, 4, 8, 8), torch.tensor([1.0, 0.0]), extra_args={})

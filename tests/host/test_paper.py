@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from realportrait_core.config import PAPER
 from realportrait_core.dit import RealPortraitDiT
 
 SCRIPT = Path(__file__).resolve().parent / "paper.py"
-BUDGET = 10e9                           # bytes
-FRAME = 1024 * PAPER.dit.hidden * 4     # bytes of a frame's tokens in float32
-KEY_VALUE = 2 * FRAME                   # of the portrait, in each block
+BUDGET = 10e9  # bytes
+FRAME = 1024 * PAPER.dit.hidden * 4  # bytes of a frame's tokens in float32
+KEY_VALUE = 2 * FRAME  # of the portrait, in each block
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="a process's peak is read, and set back, as Linux does it"
@@ -56,8 +57,8 @@ def test_no_block_leaves_anything_behind(few):
 def test_the_whole_network_fits_into_10_gb(few):
     """By what a few of its blocks take: loading holds a file and its copy in float32; a step, what grows with the frames."""
     assert few["loaded"] - few["process"] < 1.1 * 4 * few["parameters"]
-    loading = (few["loading"] - few["process"]) / few["parameters"]                     # bytes: 2 of the file's fp16, 4 loaded
-    assert few["process"] + max(loading, 8) * parameters() < BUDGET                     # 8: of a file in float32
+    loading = (few["loading"] - few["process"]) / few["parameters"]  # bytes: 2 of the file's fp16, 4 loaded
+    assert few["process"] + max(loading, 8) * parameters() < BUDGET  # 8: of a file in float32
     passing = max(few["peaks"].values()) - few["loaded"] - 4 * KEY_VALUE
     whole = few["process"] + 4 * parameters() + PAPER.dit.depth * KEY_VALUE + PAPER.dit.clip_frames / 2 * passing
     assert whole < BUDGET

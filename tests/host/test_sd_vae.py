@@ -8,10 +8,18 @@ import torch
 from safetensors.torch import save_file
 
 SD_VAE = dict(
-    double_z=True, z_channels=4, resolution=256, in_channels=3, out_ch=3, ch=128, ch_mult=[1, 2, 4, 4], num_res_blocks=2,
-    attn_resolutions=[], dropout=0.0,
+    double_z=True,
+    z_channels=4,
+    resolution=256,
+    in_channels=3,
+    out_ch=3,
+    ch=128,
+    ch_mult=[1, 2, 4, 4],
+    num_res_blocks=2,
+    attn_resolutions=[],
+    dropout=0.0,
 )
-PARAMETERS = 83_653_863         # of the published one
+PARAMETERS = 83_653_863  # of the published one
 NAME = "sd15.safetensors"
 
 
@@ -45,7 +53,7 @@ def vae(host, file):
 @pytest.fixture
 def motion(pack):
     return pack("realportrait_core.generate").Motion(
-        tiny.maps(pack, 4), tiny.maps(pack, 1), torch.eye(3, dtype=torch.float64), (64, 64),
+        tiny.maps(pack, 4), tiny.maps(pack, 1), torch.eye(3, dtype=torch.float64), (64, 64)
     )
 
 
@@ -62,16 +70,24 @@ def test_the_reference_is_the_mean_of_the_posterior(pack, vae, portrait, motion)
     moments = network.quant_conv(network.encoder(portrait.movedim(-1, 1).to(vae.vae_dtype) * 2 - 1))
     mean, log_variance = moments.float().chunk(2, dim=1)
     assert (found - mean).abs().max() < 1e-4 * mean.abs().max() and torch.equal(found, encode(vae, portrait, motion))
-    assert (0.5 * log_variance).exp().min() > 0.1                                       # a drawn one would be another
+    assert (0.5 * log_variance).exp().min() > 0.1  # a drawn one would be another
 
 
 def test_it_animates(pack, host, run_node, vae, portrait, motion, tmp_path):
     model = pack("nodes.host.model").load(tiny.dit_file(pack, tmp_path / "dit.safetensors"), "default")
-    latent, = run_node(
-        "RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, seed=0, steps=1, sampler_name="euler",
-        scheduler="normal", strength=1.0,
+    (latent,) = run_node(
+        "RealPortraitSampler",
+        model=model,
+        vae=vae,
+        portrait=portrait,
+        motion=motion,
+        seed=0,
+        steps=1,
+        sampler_name="euler",
+        scheduler="normal",
+        strength=1.0,
     )
-    frames, = host.NODE_CLASS_MAPPINGS["VAEDecode"]().decode(vae, latent)
+    (frames,) = host.NODE_CLASS_MAPPINGS["VAEDecode"]().decode(vae, latent)
     assert frames.shape == (4, 64, 64, 3) and torch.isfinite(frames).all() and frames.std() > 0
 
 

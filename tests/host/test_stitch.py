@@ -22,7 +22,7 @@ def weights(host, pack):
     folder = Path(folder_paths.models_dir) / "realportrait"
     folder.mkdir(exist_ok=True)
     bundle = tiny.vid2vid_file(pack, folder / "tiny21.safetensors", num_kp=21)
-    flat = {                                            # three times as strong, so that a wish shows in the coarse maps
+    flat = {  # three times as strong, so that a wish shows in the coarse maps
         f"{group}_{key}": 3 * value for group, state in public.stitching_groups(21).items() for key, value in state.items()
     }
     save_file(flat, folder / "renamed.safetensors")
@@ -47,14 +47,22 @@ def keypoints(run_node, vid2vid):
     g = torch.Generator().manual_seed(3)
     portrait, driver = torch.rand(1, 160, 150, 3, generator=g), torch.rand(3, 120, 110, 3, generator=g)
     return run_node(
-        "RealPortraitExtractKeypoints", vid2vid=vid2vid, portrait=portrait, driver=driver, portrait_face="largest",
-        driver_face="largest", missing_face="hold", portrait_box="40, 40, 80, 90", driver_box="30 30 60 70",
+        "RealPortraitExtractKeypoints",
+        vid2vid=vid2vid,
+        portrait=portrait,
+        driver=driver,
+        portrait_face="largest",
+        driver_face="largest",
+        missing_face="hold",
+        portrait_box="40, 40, 80, 90",
+        driver_box="30 30 60 70",
     )[0]
 
 
 @pytest.fixture
 def maps(run_node, vid2vid, keypoints, load):
     """The maps under some wishes; wishes=None: without the node."""
+
     def run(wishes=None):
         given = keypoints
         if wishes is not None:
@@ -79,10 +87,18 @@ def test_without_a_wish_nothing_changes(maps):
     assert torch.equal(maps({"portrait_eyes": 0.1, "portrait_lips": 0.3}).f, plain.f)
 
 
-@pytest.mark.parametrize("before, after", [
-    ({}, {"hold_shoulders": True}), ({}, {"eyes": 0.0}), ({"eyes": 0.0}, {"eyes": 0.6}), ({}, {"lips": 0.0}),
-    ({"eyes": 0.3}, {"eyes": 0.3, "portrait_eyes": 0.8}), ({"lips": 0.3}, {"lips": 0.3, "portrait_lips": 0.8}),
-], ids=str)
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ({}, {"hold_shoulders": True}),
+        ({}, {"eyes": 0.0}),
+        ({"eyes": 0.0}, {"eyes": 0.6}),
+        ({}, {"lips": 0.0}),
+        ({"eyes": 0.3}, {"eyes": 0.3, "portrait_eyes": 0.8}),
+        ({"lips": 0.3}, {"lips": 0.3, "portrait_lips": 0.8}),
+    ],
+    ids=str,
+)
 def test_every_wish_changes_the_maps(maps, before, after):
     assert apart(maps(before), maps(after)) > 1e-3
 
@@ -98,7 +114,7 @@ def test_the_networks_do_what_they_are_asked(pack, run_node, load, keypoints):
     wanted = driven + stitching.retarget(networks["eye"], x_s, torch.tensor([[0.2, 0.2, 0.5]]))
     wanted = wanted + stitching.retarget(networks["lip"], x_s, torch.tensor([[0.4, 0.1]]))
     for frame, found in enumerate(generate.driven_keypoints(given, "relative", 1.0, 1.0, 0)):
-        alone = stitching.stitch(networks["stitching"], x_s, wanted[frame:frame + 1])[0]
+        alone = stitching.stitch(networks["stitching"], x_s, wanted[frame : frame + 1])[0]
         assert float((found - alone).abs().max()) < 1e-5
 
 

@@ -12,7 +12,7 @@ FRAMES = 3
 # Samplers under which the host's mask alone does not bring the known frame back: they do not end on a denoised picture.
 # The pack puts it back for these too. Named in web/docs/RealPortraitSampler.md.
 DRIFTING = {"dpm_fast", "dpm_adaptive", "uni_pc", "uni_pc_bh2"}
-FAILING = set()     # samplers that end in NaN or an error
+FAILING = set()  # samplers that end in NaN or an error
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,7 @@ def clip(pack):
 @pytest.fixture
 def ksampler(host, clip):
     """The stock KSampler node: the samples of its LATENT."""
+
     def run(model, sampler_name="euler", scheduler="normal", steps=3, cfg=1.0):
         return host.NODE_CLASS_MAPPINGS["KSampler"]().sample(model, 7, steps, cfg, sampler_name, scheduler, *clip)[0]["samples"]
 
@@ -53,6 +54,7 @@ def close(a, b, room=1e-5) -> bool:
 
 
 # ---- samplers and schedulers ----
+
 
 def test_the_known_frame_survives_every_sampler(model, clip, ksampler):
     """Bit by bit. What the host's mask alone leaves of it is looked at inside the pack's own wrapper."""
@@ -95,14 +97,15 @@ def test_every_scheduler(model, clip, ksampler):
 
 # ---- sampling nodes ----
 
+
 def test_ksampler_advanced_in_two_parts(host, model, clip, ksampler):
     """The first leaves its noise in, the second goes on: the same frames as in one go, and the known one stays known."""
     run = host.NODE_CLASS_MAPPINGS["KSamplerAdvanced"]().sample
     positive, negative, latent = clip
-    noisy, = run(model, "enable", 7, 4, 1.0, "euler", "normal", positive, negative, latent, 0, 2, "enable")
+    (noisy,) = run(model, "enable", 7, 4, 1.0, "euler", "normal", positive, negative, latent, 0, 2, "enable")
     assert torch.equal(noisy["samples"][0], latent["samples"][0])
     assert not close(noisy["samples"], ksampler(model, steps=4), 0.1)
-    done, = run(model, "disable", 0, 4, 1.0, "euler", "normal", positive, negative, noisy, 2, 10000, "disable")
+    (done,) = run(model, "disable", 0, 4, 1.0, "euler", "normal", positive, negative, noisy, 2, 10000, "disable")
     assert torch.equal(done["samples"][0], latent["samples"][0])
     assert close(done["samples"], ksampler(model, steps=4))
 
@@ -112,12 +115,14 @@ def test_custom_sampling_is_ksampler(model, clip, ksampler):
 
     positive, negative, latent = clip
     given = [
-        RandomNoise.execute(7), CFGGuider.execute(model, positive, negative, 2.0), KSamplerSelect.execute("dpmpp_2m"),
+        RandomNoise.execute(7),
+        CFGGuider.execute(model, positive, negative, 2.0),
+        KSamplerSelect.execute("dpmpp_2m"),
         BasicScheduler.execute(model, "karras", 3, 1.0),
     ]
     out, denoised = SamplerCustomAdvanced.execute(*(node.result[0] for node in given), latent).result
     assert torch.equal(out["samples"], ksampler(model, "dpmpp_2m", "karras", cfg=2.0))
-    assert close(denoised["samples"], out["samples"])       # dpmpp_2m ends on what it denoised last
+    assert close(denoised["samples"], out["samples"])  # dpmpp_2m ends on what it denoised last
 
 
 def test_stock_samplers_preview_the_middle_frame(model, clip, ksampler, monkeypatch):
@@ -137,10 +142,11 @@ def test_stock_samplers_preview_the_middle_frame(model, clip, ksampler, monkeypa
     previewer = latent_preview.get_previewer(model.load_device, plain)
     frames = [np.int32(previewer.decode_latent_to_preview(plain.process_in(frame[None]))) for frame in found]
     away = [abs(frame - np.int32(previews[-1])).max() for frame in frames]
-    assert len(previews) == 3 and away[FRAMES // 2] <= 1 < min(away[:FRAMES // 2] + away[FRAMES // 2 + 1:])
+    assert len(previews) == 3 and away[FRAMES // 2] <= 1 < min(away[: FRAMES // 2] + away[FRAMES // 2 + 1 :])
 
 
 # ---- LoRA ----
+
 
 def lora(model, naming):
     """A LoRA of rank 2 on every matrix of the network, as a file's tensors, and what it adds to each weight."""
@@ -173,7 +179,7 @@ def test_lora(host, pack, load, ksampler, caplog, tmp_path, naming, weight_dtype
     checkpoint.save(folder / "tiny_lora.safetensors", tensors, {})
 
     with caplog.at_level(logging.WARNING):
-        patched, = host.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]().load_lora_model_only(model, "tiny_lora.safetensors", 0.5)
+        (patched,) = host.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]().load_lora_model_only(model, "tiny_lora.safetensors", 0.5)
         found = ksampler(patched)
     assert not [record.message for record in caplog.records if "loaded" in record.message.lower()]
     assert patched.patches.keys() == {f"diffusion_model.{key}" for key in added} and len(added) > 30
@@ -188,11 +194,12 @@ def test_lora(host, pack, load, ksampler, caplog, tmp_path, naming, weight_dtype
     assert close(found, ksampler(load(tmp_path / "merged.safetensors")), 1e-4)
 
     ModelSave().save(patched, f"stock/{naming}")
-    saved, = Path(folder_paths.get_output_directory(), "stock").glob(f"{naming}*")
+    (saved,) = Path(folder_paths.get_output_directory(), "stock").glob(f"{naming}*")
     assert close(found, ksampler(load(saved)), 1e-4)
 
 
 # ---- patches around the network ----
+
 
 def runs_of(model) -> list:
     """Grows by one whenever the network really runs."""
@@ -212,15 +219,15 @@ def test_a_lora_is_extracted_and_saved_by_the_host(host, load, ksampler):
     _, added = lora(model, "peft")
     patched.add_patches({f"diffusion_model.{key}": ("diff", (value,)) for key, value in added.items()}, 0.5)
     wanted = ksampler(patched)
-    difference, = ModelSubtract().merge(patched, model, 1.0)
+    (difference,) = ModelSubtract().merge(patched, model, 1.0)
     LoraSave.execute("stock/extracted", rank=2, lora_type="standard", bias_diff=False, model_diff=difference)
-    saved, = Path(folder_paths.get_output_directory(), "stock").glob("extracted*")
+    (saved,) = Path(folder_paths.get_output_directory(), "stock").glob("extracted*")
     folder = Path(folder_paths.get_folder_paths("loras")[0])
     folder.mkdir(parents=True, exist_ok=True)
     saved.rename(folder / "extracted.safetensors")
-    again, = host.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]().load_lora_model_only(load(), "extracted.safetensors", 1.0)
+    (again,) = host.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]().load_lora_model_only(load(), "extracted.safetensors", 1.0)
     away, off = (float((ksampler(found) - wanted).abs().mean()) for found in (model, again))
-    assert off < 0.25 * away        # the host cuts off the largest hundredth of the factors
+    assert off < 0.25 * away  # the host cuts off the largest hundredth of the factors
 
 
 def test_a_model_that_fits_only_in_part(host, pack, load, ksampler, monkeypatch):
@@ -233,7 +240,7 @@ def test_a_model_that_fits_only_in_part(host, pack, load, ksampler, monkeypatch)
     folder = Path(folder_paths.get_folder_paths("loras")[0])
     folder.mkdir(parents=True, exist_ok=True)
     pack("realportrait_core.checkpoint").save(folder / "low_vram_lora.safetensors", tensors, {})
-    patched, = host.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]().load_lora_model_only(model, "low_vram_lora.safetensors", 0.5)
+    (patched,) = host.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]().load_lora_model_only(model, "low_vram_lora.safetensors", 0.5)
     whole = [ksampler(model), ksampler(patched)]
 
     loads, room, load_model = [], model.model_size() // 4, ModelPatcher.load
@@ -245,7 +252,7 @@ def test_a_model_that_fits_only_in_part(host, pack, load, ksampler, monkeypatch)
     monkeypatch.setattr(ModelPatcher, "load", load_a_quarter)
     again = load()
     parts = [ksampler(again)]
-    patched, = host.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]().load_lora_model_only(again, "low_vram_lora.safetensors", 0.5)
+    (patched,) = host.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]().load_lora_model_only(again, "low_vram_lora.safetensors", 0.5)
     parts.append(ksampler(patched))
     assert loads and all(loads) and again.model.lowvram_patch_counter > 0
     for part, full in zip(parts, whole):
@@ -259,10 +266,10 @@ def test_step_caches(model, clip, ksampler, node):
 
     cached = getattr(easycache, node)
     runs = runs_of(model)
-    strict, = cached.execute(model, 0.0, 0.15, 0.95, False).result
+    (strict,) = cached.execute(model, 0.0, 0.15, 0.95, False).result
     assert torch.equal(ksampler(strict, steps=8), ksampler(model, steps=8)) and len(runs) == 16
     runs.clear()
-    loose, = cached.execute(model, 3.0, 0.15, 0.95, False).result
+    (loose,) = cached.execute(model, 3.0, 0.15, 0.95, False).result
     found = ksampler(loose, steps=8)
     assert len(runs) < 8
     assert torch.isfinite(found).all() and torch.equal(found[0], clip[2]["samples"][0])
@@ -278,6 +285,6 @@ def test_torch_compile(model, ksampler):
         graphs.append(graph)
         return graph.forward
 
-    compiled, = TorchCompileModel.execute(model, backend).result
+    (compiled,) = TorchCompileModel.execute(model, backend).result
     found = ksampler(compiled, steps=1)
     assert graphs and close(found, ksampler(model, steps=1))

@@ -19,6 +19,7 @@ def refused(pack, match):
 
 # ---- Load Driving Video ----
 
+
 @pytest.fixture(scope="module")
 def clip(host) -> Path:
     """24 frames of 256x256 px at 12.5 a second, in the input folder."""
@@ -45,11 +46,11 @@ def test_a_file_of_the_input_folder(host, load, clip):
     images, audio, fps, count = load("clip.mp4")
     assert (images.shape, fps, count, audio) == ((24, 256, 256, 3), 12.5, 24, None)
     video = InputImpl.VideoFromFile(str(clip))
-    assert torch.equal(images, video.get_components().images)           # what the stock node gives
+    assert torch.equal(images, video.get_components().images)  # what the stock node gives
     some, _, fps, count = load(video=video, start=0.8, frames=3, stride=2, longest_side=64)
     assert (some.shape, fps, count) == ((3, 64, 64, 3), 6.25, 3)
     small = torch.nn.functional.interpolate(images.movedim(-1, 1), (64, 64), mode="area").movedim(1, -1)
-    away = [(some[:, None] - small).abs().mean((2, 3, 4))[n] for n in range(3)]         # of each from every frame of the file
+    away = [(some[:, None] - small).abs().mean((2, 3, 4))[n] for n in range(3)]  # of each from every frame of the file
     assert [int(one.argmin()) for one in away] == [10, 12, 14]
 
 
@@ -75,11 +76,15 @@ def test_a_video_in_memory_and_as_bytes(pack, load, clip):
     assert torch.equal(whole[0], load("clip.mp4")[0])
 
 
-@pytest.mark.parametrize("cut", [
-    {"get_duration": 0.4, "frames": slice(5, 10)},
-    {"get_dimensions": (128, 256), "width": slice(100, 228)},
-    {"get_duration": 1.92, "get_dimensions": (256, 256)},
-], ids=["in time", "to a rectangle", "not at all"])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        {"get_duration": 0.4, "frames": slice(5, 10)},
+        {"get_dimensions": (128, 256), "width": slice(100, 228)},
+        {"get_duration": 1.92, "get_dimensions": (256, 256)},
+    ],
+    ids=["in time", "to a rectangle", "not at all"],
+)
 def test_a_video_that_a_newer_host_has_cut(load, clip, cut):
     """Its file holds more than it says, so its own frames are taken; and one that is whole is still read from its file."""
     from comfy_api.latest import InputImpl, Types
@@ -169,6 +174,7 @@ def test_loading_reports_progress_and_is_cancelled(load, clip):
 
 # ---- Paste Animation Back ----
 
+
 def motion_for(pack, height, width, size, corner, zoom):
     generate, maps = pack("realportrait_core.generate"), pack("realportrait_core.motion_map")
     nothing = maps.MotionMaps(torch.zeros(1, 1, 1, 1), torch.eye(3)[None], torch.zeros(1, 2, 3), size, size)
@@ -186,7 +192,8 @@ def test_pasting_back_keeps_the_picture_outside(pack, run_node):
     comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: ticks.append((value, total)))
     try:
         images, mask = run_node(
-            "RealPortraitPasteBack", picture=picture, frames=frames, motion=motion, feather=10.0, length="longest")
+            "RealPortraitPasteBack", picture=picture, frames=frames, motion=motion, feather=10.0, length="longest"
+        )
     finally:
         comfy.utils.set_progress_bar_global_hook(None)
     assert ticks == [(8, 20), (16, 20), (20, 20)]
@@ -195,8 +202,14 @@ def test_pasting_back_keeps_the_picture_outside(pack, run_node):
     assert torch.equal(images[:, 20:60, 40:80], frames[:, 10:50, 10:50])
     assert torch.equal(picture, kept[0]) and torch.equal(frames, kept[1])
     again, _ = run_node(
-        "RealPortraitPasteBack", picture=images, frames=frames[:5], motion=motion, feather=10.0, length="shortest",
-        mask=torch.zeros(1, 90, 120))
+        "RealPortraitPasteBack",
+        picture=images,
+        frames=frames[:5],
+        motion=motion,
+        feather=10.0,
+        length="shortest",
+        mask=torch.zeros(1, 90, 120),
+    )
     assert torch.equal(again, images[:5])
 
 
@@ -204,7 +217,10 @@ def test_what_pasting_refuses(pack, run_node, monkeypatch):
     import comfy.model_management
 
     given = dict(
-        picture=torch.rand(1, 90, 120, 3), frames=torch.rand(2, 64, 64, 3), feather=8.0, length="longest",
+        picture=torch.rand(1, 90, 120, 3),
+        frames=torch.rand(2, 64, 64, 3),
+        feather=8.0,
+        length="longest",
         motion=motion_for(pack, 90, 120, 64, (30.0, 10.0), 1.0),
     )
     with refused(pack, "picture is 120x80 px; the motion was made for one of 120x90 px"):
@@ -236,8 +252,12 @@ def test_an_even_size_can_be_saved(pack, run_node, tmp_path, height, width):
         return InputImpl.VideoFromFile(str(tmp_path / "pasted.mp4")).get_dimensions()
 
     given = dict(
-        picture=torch.rand(1, height, width, 3), frames=torch.rand(2, 64, 64, 3), feather=10.0, length="longest",
-        motion=motion_for(pack, height, width, 64, (30.0, 10.0), 1.0))
+        picture=torch.rand(1, height, width, 3),
+        frames=torch.rand(2, 64, 64, 3),
+        feather=10.0,
+        length="longest",
+        motion=motion_for(pack, height, width, 64, (30.0, 10.0), 1.0),
+    )
     whole, shown = run_node("RealPortraitPasteBack", **given)
     even, mask = run_node("RealPortraitPasteBack", even_size=True, **given)
     assert whole.shape == (2, height, width, 3) and save(even) == (120, 90)
@@ -257,26 +277,33 @@ def test_the_result_in_the_drivers_framing(pack, run_node):
         [[2 * math.cos(turn), -2 * math.sin(turn), -60.0], [2 * math.sin(turn), 2 * math.cos(turn), -90.0], [0.0, 0.0, 1.0]],
         dtype=torch.float64,
     )
-    keypoints = SimpleNamespace(
-        driver_size=(200, 240), portrait_size=(90, 120), driver_crop=from_driver, portrait_crop=to_crop)
+    keypoints = SimpleNamespace(driver_size=(200, 240), portrait_size=(90, 120), driver_crop=from_driver, portrait_crop=to_crop)
     rows, columns = torch.meshgrid(torch.arange(90.0), torch.arange(120.0), indexing="ij")
-    picture = torch.stack([columns / 120, rows / 90, torch.ones(90, 120)], -1)[None]       # where a pixel is says its colour
+    picture = torch.stack([columns / 120, rows / 90, torch.ones(90, 120)], -1)[None]  # where a pixel is says its colour
     given = dict(
-        picture=picture, frames=torch.zeros(2, 64, 64, 3), feather=0.0, length="longest",
-        motion=motion_for(pack, 90, 120, 64, (30.0, 10.0), 1.0))
+        picture=picture,
+        frames=torch.zeros(2, 64, 64, 3),
+        feather=0.0,
+        length="longest",
+        motion=motion_for(pack, 90, 120, 64, (30.0, 10.0), 1.0),
+    )
     whole, shown = run_node("RealPortraitPasteBack", **given)
     framed, mask = run_node("RealPortraitPasteBack", driver_framing=keypoints, **given)
     assert framed.shape == (2, 200, 240, 3) and mask.shape == (1, 200, 240)
     forward = torch.linalg.inv(from_driver) @ to_crop
-    for x, y in ((5, 5), (110, 8), (10, 80), (112, 84)):                                   # beside the animated square
+    for x, y in ((5, 5), (110, 8), (10, 80), (112, 84)):  # beside the animated square
         across, down = (forward @ torch.tensor([x, y, 1.0], dtype=torch.float64))[:2].round().long().tolist()
         torch.testing.assert_close(framed[0, down, across], whole[0, y, x], atol=0.012, rtol=0)
         assert mask[0, down, across] == 0
     across, down = (forward @ torch.tensor([62.0, 42.0, 1.0], dtype=torch.float64))[:2].round().long().tolist()
     assert mask[0, down, across] == 1 and framed[1, down, across].max() == 0
     assert framed[0, 0, 0].max() == 0 and framed[0, -1, -1].max() == 0
-    even, _ = run_node("RealPortraitPasteBack", driver_framing=SimpleNamespace(**{**vars(keypoints), "driver_size": (201, 241)}),
-                       even_size=True, **given)
+    even, _ = run_node(
+        "RealPortraitPasteBack",
+        driver_framing=SimpleNamespace(**{**vars(keypoints), "driver_size": (201, 241)}),
+        even_size=True,
+        **given,
+    )
     assert even.shape == (2, 200, 240, 3)
     keypoints.portrait_size = (64, 64)
     with refused(pack, "driver_framing is of a portrait of 64x64 px and the motion of one of 120x90 px"):
@@ -284,6 +311,7 @@ def test_the_result_in_the_drivers_framing(pack, run_node):
 
 
 # ---- Inspect RealPortrait ----
+
 
 @pytest.fixture(scope="module")
 def vid2vid(host, pack):
@@ -300,11 +328,26 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
     generator = torch.Generator().manual_seed(3)
     portrait, driver = torch.rand(1, 160, 150, 3, generator=generator), torch.rand(40, 120, 110, 3, generator=generator)
     keypoints = run_node(
-        "RealPortraitExtractKeypoints", vid2vid=vid2vid, portrait=portrait, driver=driver, portrait_face="largest",
-        driver_face="largest", missing_face="hold", portrait_box="40, 40, 80, 90", driver_box="30 30 60 70")[0]
+        "RealPortraitExtractKeypoints",
+        vid2vid=vid2vid,
+        portrait=portrait,
+        driver=driver,
+        portrait_face="largest",
+        driver_face="largest",
+        missing_face="hold",
+        portrait_box="40, 40, 80, 90",
+        driver_box="30 30 60 70",
+    )[0]
     motion = run_node(
-        "RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, mode="relative", pose_gain=1.0, expression_gain=1.0,
-        neutral_frame=0, framing="auto")[0]
+        "RealPortraitMotionMaps",
+        vid2vid=vid2vid,
+        keypoints=keypoints,
+        mode="relative",
+        pose_gain=1.0,
+        expression_gain=1.0,
+        neutral_frame=0,
+        framing="auto",
+    )[0]
     given = dict(keypoints=keypoints, motion=motion, portrait=portrait, driver=driver, most=3, clip_frames=16)
     sheets, report = run_node("RealPortraitInspect", **given)
     assert sheets.shape[0] == 3 and sheets.shape[3] == 3 and 0 <= sheets.min() and sheets.max() <= 1
@@ -317,13 +360,23 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
     assert "keypoints px" in report.splitlines()[1] and "; keypoints " in report.splitlines()[-1]
     # A part of the driver is shown beside its own frames.
     part = run_node(
-        "RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, mode="relative", pose_gain=1.0, expression_gain=1.0,
-        neutral_frame=0, framing="auto", first_frame=30, frames=5)[0]
+        "RealPortraitMotionMaps",
+        vid2vid=vid2vid,
+        keypoints=keypoints,
+        mode="relative",
+        pose_gain=1.0,
+        expression_gain=1.0,
+        neutral_frame=0,
+        framing="auto",
+        first_frame=30,
+        frames=5,
+    )[0]
     sheets, report = run_node("RealPortraitInspect", **{**given, "motion": part, "most": 9}, frames=torch.rand(5, 64, 64, 3))
     assert part.first == 30 and len(sheets) == 5 and "0-4" in report
     # And what was animated goes back into the portrait.
     images, _ = run_node(
-        "RealPortraitPasteBack", picture=portrait, frames=torch.rand(2, 64, 64, 3), motion=motion, feather=8.0, length="longest")
+        "RealPortraitPasteBack", picture=portrait, frames=torch.rand(2, 64, 64, 3), motion=motion, feather=8.0, length="longest"
+    )
     assert images.shape == (2, 160, 150, 3)
     with refused(pack, "of 40 driver frames, the driver has 39"):
         run_node("RealPortraitInspect", **{**given, "driver": driver[:39]})

@@ -14,7 +14,7 @@ API = sorted((WORKFLOWS / "api").glob("*.json"))
 TWO_FACES = WORKFLOWS / "api" / "animate_two_faces.json"
 SAVED_MOTION = WORKFLOWS / "api" / "animate_saved_motion.json"
 EXTRAS = ("nodes_video.py", "nodes_preview_any.py", "nodes_latent.py", "nodes_images.py")
-NOTES = {"Note", "MarkdownNote"}                    # nodes that only the browser knows
+NOTES = {"Note", "MarkdownNote"}  # nodes that only the browser knows
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_api_workflow_takes_what_the_readme_says(path):
     assert by_type["RealPortraitLoadVid2Vid"][0]["weights"] == "realportrait_mini_vid2vid.safetensors"
     assert by_type["VAELoader"][0]["vae_name"] == "realportrait_mini_vae.safetensors"
     if path != SAVED_MOTION:
-        components, = (node for node, entry in read(path).items() if entry["class_type"] == "GetVideoComponents")
+        (components,) = (node for node, entry in read(path).items() if entry["class_type"] == "GetVideoComponents")
         assert by_type["CreateVideo"][0]["fps"] == [components, 2] and by_type["CreateVideo"][0]["audio"] == [components, 1]
 
 
@@ -83,7 +83,7 @@ def test_two_faces_move_by_two_drivers_at_one_rate():
     def all_of(class_type):
         return {node: entry["inputs"] for node, entry in workflow.items() if entry["class_type"] == class_type}
 
-    picture, = all_of("LoadImage")
+    (picture,) = all_of("LoadImage")
     loads = all_of("RealPortraitLoadDrivingVideo")
     assert workflow[picture]["inputs"]["image"] == "two_faces.png" and len({given["fps"] for given in loads.values()}) == 1
     assert {given["video"][0] for given in loads.values()} == set(all_of("LoadVideo"))
@@ -181,7 +181,7 @@ def test_the_browsers_workflow_holds_together(path, describe):
 def test_the_browsers_workflow_can_be_read(path):
     """No node lies on another, each lies in one group, links lead to the right or down a column, notes say what to do."""
     workflow = read(path)
-    title = 30                                      # px above a node's position
+    title = 30  # px above a node's position
     places = {node["id"]: node["pos"] + node["size"] for node in workflow["nodes"]}
     boxes = {node: (x, y - title, x + w, y + h) for node, (x, y, w, h) in places.items()}
     areas = [(x, y, x + w, y + h) for x, y, w, h in (group["bounding"] for group in workflow["groups"])]
@@ -197,7 +197,7 @@ def test_the_browsers_workflow_can_be_read(path):
         if node["type"] in NOTES:
             assert around == [], node["title"]
         else:
-            (left, top, right, bottom), = around
+            ((left, top, right, bottom),) = around
             assert left <= box[0] and top <= box[1] and box[2] <= right and box[3] <= bottom, node["type"]
     for _, source, _, target, _, _ in workflow["links"]:
         a, b = boxes[source], boxes[target]

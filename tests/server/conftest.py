@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "realportrait_core" / "weights"
-sys.path.append(str(ROOT / "scripts"))      # at the end: the host's and the standard library's names come first
+sys.path.append(str(ROOT / "scripts"))  # at the end: the host's and the standard library's names come first
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def bad_weights(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
     model = (WEIGHTS / "realportrait" / "realportrait_mini.safetensors").read_bytes()
     (folder / "truncated.safetensors").write_bytes(model[: len(model) // 2])
-    (folder / "renamed.safetensors").write_bytes(b"PK\x03\x04" + bytes(1000))       # a pickle of torch.save is a zip file
+    (folder / "renamed.safetensors").write_bytes(b"PK\x03\x04" + bytes(1000))  # a pickle of torch.save is a zip file
     (folder / "other.safetensors").write_bytes((WEIGHTS / "vae" / "realportrait_mini_vae.safetensors").read_bytes())
     return {file.name: file for file in folder.iterdir()}
 
@@ -31,7 +31,7 @@ def server(host_sources, bad_weights):
     from environment import Environment
     from headless import HeadlessComfyUI
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)       # as Ctrl+C: the server goes with the tests
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: the server goes with the tests
     models = {f"realportrait/{name}": file for name, file in bad_weights.items()}
     with HeadlessComfyUI(Environment(Path(sys.executable), host_sources), models) as running:
         yield running

@@ -6,6 +6,7 @@ import pytest
 @pytest.fixture
 def fails(client, workflow):
     """Queue a workflow that cannot work and return what the user reads. change: edits the API workflow."""
+
     def message(name="animate_portrait", change=None, **settings) -> str:
         queued = workflow(name, **{"steps": 1, "frames": 2, **settings})
         if change:
@@ -33,6 +34,7 @@ def test_no_face_in_the_driver(fails):
 
 def test_a_face_lost_where_that_shall_stop(fails):
     """The error names the frame."""
+
     def stop(inputs):
         inputs["RealPortraitExtractKeypoints"].update(missing_face="stop")
 
@@ -57,14 +59,17 @@ def test_a_box_that_is_no_box(fails):
     assert contains(fails(change=nonsense), "10, 20, 30", "four numbers")
 
 
-@pytest.mark.parametrize("name, said", [
-    ("truncated.safetensors", ("truncated.safetensors",)),
-    ("renamed.safetensors", ("renamed.safetensors", "pickle")),
-    ("other.safetensors", ("other.safetensors",)),
-    ("realportrait_mini_vid2vid.safetensors", ("vid2vid",)),
-    ("../../../../etc/passwd", ("not one of",)),
-    ("not_there.safetensors", ("not_there.safetensors", "not one of")),
-])
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("truncated.safetensors", ("truncated.safetensors",)),
+        ("renamed.safetensors", ("renamed.safetensors", "pickle")),
+        ("other.safetensors", ("other.safetensors",)),
+        ("realportrait_mini_vid2vid.safetensors", ("vid2vid",)),
+        ("../../../../etc/passwd", ("not one of",)),
+        ("not_there.safetensors", ("not_there.safetensors", "not one of")),
+    ],
+)
 def test_wrong_weights(fails, name, said):
     def load(inputs):
         inputs["RealPortraitLoadModel"].update(weights=name)

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((ROOT / "workflows").glob("*.json"))}
-LIMIT = 1800            # s; two minutes on an idle machine
+LIMIT = 1800  # s; two minutes on an idle machine
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +35,22 @@ def seen(browser, server, client, media, tmp_path_factory) -> dict:
     """What tests/server/browser.mjs saw, all of it in one run."""
     folder = tmp_path_factory.mktemp("browser")
     shutil.copy2(ROOT / "assets" / "driving.mp4", folder / "driving_2.mp4")
-    (folder / "motion.safetensors").touch()             # only its name is seen
+    (folder / "motion.safetensors").touch()  # only its name is seen
     client.upload(folder / "driving_2.mp4")
     client.upload(folder / "motion.safetensors")
-    unpacked = browser / "tmp"                          # Chromium unpacks itself there, once
+    unpacked = browser / "tmp"  # Chromium unpacks itself there, once
     unpacked.mkdir(exist_ok=True)
     job = {"url": server.url, "workflows": WORKFLOWS, "shots": str(folder), "seen": str(folder / "seen.json")}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     with (Path(__file__).parent / "browser.mjs").open("rb") as script:
         done = subprocess.run(
-            ["node", "--input-type=module", "-", str(folder / "job.json")], stdin=script, cwd=browser,
-            env=dict(os.environ, TMPDIR=str(unpacked)), capture_output=True, text=True, timeout=LIMIT,
+            ["node", "--input-type=module", "-", str(folder / "job.json")],
+            stdin=script,
+            cwd=browser,
+            env=dict(os.environ, TMPDIR=str(unpacked)),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
         )
     assert done.returncode == 0, done.stderr[-3000:]
     print(f"pictures of the workflows: {folder}")

@@ -21,7 +21,10 @@ def demo(host_sources, tmp_path):
     def call(*arguments):
         return subprocess.run(
             [sys.executable, str(ROOT / "scripts" / "demo.py"), "--out", str(tmp_path / "out.mp4"), *arguments],
-            capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ, COMFYUI_PATH=str(host_sources)),
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=dict(os.environ, COMFYUI_PATH=str(host_sources)),
         )
 
     return call
@@ -49,11 +52,10 @@ def test_a_failure_says_why_and_leaves_nothing(demo, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["green.png"]
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (("--portrait", "nowhere.png"), "does not exist"),
-    (("--frames", "0"), "at least 1"),
-    (("--out", "video.avi"), ".mp4"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [(("--portrait", "nowhere.png"), "does not exist"), (("--frames", "0"), "at least 1"), (("--out", "video.avi"), ".mp4")],
+)
 def test_wrong_arguments(demo, arguments, said):
     done = demo(*arguments)
     assert done.returncode == 2

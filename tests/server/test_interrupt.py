@@ -30,10 +30,8 @@ def test_interrupt_and_run_again(client, workflow, tmp_path):
     assert steps[-1] <= 3, f"asked to stop after step 2, it went on to step {steps[-1]} of 40"
     assert not stopped.files()
 
-    client.forget()                     # so that nothing comes out of the host's cache
+    client.forget()  # so that nothing comes out of the host's cache
     again = client.queue(wanted)
     assert again.status == "success", again.error
     assert again.seconds(sampler) > 0, "this run must have sampled"
-    np.testing.assert_array_equal(
-        frames_of(client, again, tmp_path, "again.mp4"), frames_of(client, fresh, tmp_path, "fresh.mp4")
-    )
+    np.testing.assert_array_equal(frames_of(client, again, tmp_path, "again.mp4"), frames_of(client, fresh, tmp_path, "fresh.mp4"))

@@ -15,7 +15,7 @@ def test_both_faces_move(client, media, tmp_path):
     made = json.loads((ROOT / "workflows" / "api" / "animate_two_faces.json").read_text(encoding="utf-8"))
     made["1"]["inputs"]["image"] = media["two_faces.png"]
     made["2"]["inputs"]["file"], made["4"]["inputs"]["file"] = media["driving.mp4"], media["with_sound.mp4"]
-    made["3"]["inputs"].update(start=4.0, start_in="frames", frames=3)                  # the right one has 5 frames
+    made["3"]["inputs"].update(start=4.0, start_in="frames", frames=3)  # the right one has 5 frames
     for entry in made.values():
         if entry["class_type"] == "RealPortraitSampler":
             entry["inputs"]["steps"] = 2
@@ -25,6 +25,6 @@ def test_both_faces_move(client, media, tmp_path):
     path.write_bytes(client.download(next(entry for entry in done.files() if entry["filename"].endswith(".mp4"))))
     with av.open(str(path)) as video:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
-    assert frames.shape == (5, 256, 512, 3)         # the longer driver's; the left face holds its last frame
-    change = np.abs(frames[1:].astype(float) - frames[0]).mean((0, 3))                 # (256, 512)
+    assert frames.shape == (5, 256, 512, 3)  # the longer driver's; the left face holds its last frame
+    change = np.abs(frames[1:].astype(float) - frames[0]).mean((0, 3))  # (256, 512)
     assert change[60:200, 60:200].mean() > 1 and change[60:200, 316:456].mean() > 1

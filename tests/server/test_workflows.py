@@ -12,6 +12,7 @@ from PIL import Image
 @pytest.fixture
 def run(client, workflow, tmp_path):
     """Run a workflow to its end and open the video: run(name, ...) -> (Run, the API workflow, path of the mp4)."""
+
     def to_video(name="animate_portrait", **settings):
         queued = workflow(name, **settings)
         done = client.queue(queued)
@@ -43,7 +44,9 @@ def probe(path) -> dict:
     with av.open(str(path)) as video:
         picture = video.streams.video[0]
         found = {
-            "codec": picture.codec.name, "size": (picture.width, picture.height), "fps": picture.average_rate,
+            "codec": picture.codec.name,
+            "size": (picture.width, picture.height),
+            "fps": picture.average_rate,
             "frames": sum(1 for _ in video.decode(picture)),
         }
     with av.open(str(path)) as video:
@@ -62,6 +65,7 @@ def test_two_clips_with_our_sampler(run):
 
 def test_a_run_leaves_nothing_but_its_results(run, server):
     """What uninstalling has to remove is the pack's folder and models/realportrait: no cache, no configuration, no log of ours."""
+
     def files() -> dict:
         # The pack's own folder is a link here, which rglob does not follow.
         return {file: file.stat().st_mtime_ns for file in server.folder.rglob("*") if file.is_file()}
@@ -88,8 +92,8 @@ def test_two_nodes_show_a_picture_themselves(client, workflow):
     done, again = client.queue(queued), client.queue(queued)
     assert done.status == again.status == "success"
     for node in nodes:
-        told, = [event.data["output"]["images"] for event in done.of("executed") if event.data["node"] == node]
-        shown, = told
+        (told,) = [event.data["output"]["images"] for event in done.of("executed") if event.data["node"] == node]
+        (shown,) = told
         assert shown["type"] == "temp" and done.outputs[node]["images"] == told
         picture = np.asarray(Image.open(io.BytesIO(client.download(shown))))
         assert picture.ndim == 3 and picture.std((0, 1)).min() > 10
@@ -117,7 +121,7 @@ def test_a_saved_motion_animates_without_its_driver(client, server, workflow, ru
     import thumbnails
 
     thumbnails.save_motion(client, server, workflow("animate_saved_motion", frames=4))
-    done, queued, path = run("animate_saved_motion", frames=2, steps=1)         # as long as the file, not as this driver
+    done, queued, path = run("animate_saved_motion", frames=2, steps=1)  # as long as the file, not as this driver
     found = probe(path)
     assert (found["frames"], found["fps"], found["sound"]) == (4, Fraction(25, 2), 0.0)
     assert "4 frames of" in str([done.outputs[node] for node, entry in queued.items() if entry["class_type"] == "PreviewAny"])
@@ -137,15 +141,18 @@ def test_sound_is_kept_as_long_as_the_picture(run):
     _, _, path = run(driving="with_sound.mp4", steps=1)
     found = probe(path)
     assert found["frames"] == 5
-    assert found["sound"] == pytest.approx(5 / 12.5, abs=0.15)      # whole AAC packets
+    assert found["sound"] == pytest.approx(5 / 12.5, abs=0.15)  # whole AAC packets
 
 
-@pytest.mark.parametrize("portrait, driving, frames", [
-    ("odd_rgba.png", "driving.mp4", 2),
-    ("grey.png", "odd_size.mp4", 3),
-    ("portrait.png", "one_frame.mp4", 1),
-    ("portrait.png", "face_lost.mp4", 5),
-])
+@pytest.mark.parametrize(
+    "portrait, driving, frames",
+    [
+        ("odd_rgba.png", "driving.mp4", 2),
+        ("grey.png", "odd_size.mp4", 3),
+        ("portrait.png", "one_frame.mp4", 1),
+        ("portrait.png", "face_lost.mp4", 5),
+    ],
+)
 def test_unusual_input_that_works(run, portrait, driving, frames):
     _, _, path = run(portrait=portrait, driving=driving, frames=None if driving != "driving.mp4" else frames, steps=1)
     assert probe(path)["frames"] == frames
@@ -154,15 +161,24 @@ def test_unusual_input_that_works(run, portrait, driving, frames):
 def test_every_node_explains_itself(client):
     ours = {name: node for name, node in client.get("/object_info").items() if name.startswith("RealPortrait")}
     assert {
-        "RealPortraitLoadModel", "RealPortraitLoadVid2Vid", "RealPortraitExtractKeypoints", "RealPortraitMotionMaps",
-        "RealPortraitConditioning", "RealPortraitSampler", "RealPortraitContinueClip", "RealPortraitEditMotion",
-        "RealPortraitSaveMotion", "RealPortraitLoadMotion", "RealPortraitLoadDrivingVideo", "RealPortraitPasteBack",
+        "RealPortraitLoadModel",
+        "RealPortraitLoadVid2Vid",
+        "RealPortraitExtractKeypoints",
+        "RealPortraitMotionMaps",
+        "RealPortraitConditioning",
+        "RealPortraitSampler",
+        "RealPortraitContinueClip",
+        "RealPortraitEditMotion",
+        "RealPortraitSaveMotion",
+        "RealPortraitLoadMotion",
+        "RealPortraitLoadDrivingVideo",
+        "RealPortraitPasteBack",
         "RealPortraitInspect",
     } <= ours.keys()
     for name, node in ours.items():
         assert node["category"] == "RealPortrait", name
         assert node["description"], name
-        for group in ("required", "optional"):              # hidden ones are the host's own
+        for group in ("required", "optional"):  # hidden ones are the host's own
             for given, (_, options) in node["input"].get(group, {}).items():
                 assert options.get("tooltip"), f"{name}.{given}"
         assert all(node["output_tooltips"]), name

@@ -25,30 +25,43 @@ from .report import REPORT, Report
 
 log = logging.getLogger(__name__)
 
-LOG_EVERY = 10.0        # s
-WINDOW = 300.0          # s, of which the speed is that the time left is told by
+LOG_EVERY = 10.0  # s
+WINDOW = 300.0  # s, of which the speed is that the time left is told by
 FAILED, INTERRUPTED = 1, 130
-OF_SAMPLES = ("weights", "vae", "device", "portraits", "crops", "pictures")     # options without a meaning for photographs
+OF_SAMPLES = ("weights", "vae", "device", "portraits", "crops", "pictures")  # options without a meaning for photographs
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m realportrait_core.train.data", description=__doc__,
+        prog="python -m realportrait_core.train.data",
+        description=__doc__,
         epilog="Exit codes: 0 samples or photographs are there; 1 not, and the last line says why; 130 stopped, and the same "
-               "command goes on.",
+        "command goes on.",
     )
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", type=Path,
-                        help="folder with videos and images, at any depth; a video; an image; a tar shard of webdataset")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        type=Path,
+        help="folder with videos and images, at any depth; a video; an image; a tar shard of webdataset",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the samples, or photographs, and of report.json")
     parser.add_argument("--weights", type=Path, help="Face Vid2vid, whose maps the transformer will be trained on")
     parser.add_argument("--vae", type=Path, help="TinyVAE or TAESD (.safetensors)")
-    parser.add_argument("--landmarker", type=Path,
-                        help="MediaPipe's face_landmarker.task, instead of --weights and --vae: photographs with their meshes, for "
-                             "--photos of `train photos`, `train decoder` and `train pack`, and for `eval photos`")
+    parser.add_argument(
+        "--landmarker",
+        type=Path,
+        help="MediaPipe's face_landmarker.task, instead of --weights and --vae: photographs with their meshes, for "
+        "--photos of `train.mini photos`, `train.mini decoder` and `train.mini pack`, and for `eval photos`",
+    )
     parser.add_argument("--preset", choices=sorted(PRESETS), default="mini", help="sizes and frame rate (%(default)s)")
     parser.add_argument("--detector", type=Path, help="YuNet's file; by default where install.py puts it")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu",
-                        help="of the networks (%(default)s)")
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="of the networks (%(default)s)",
+    )
     parser.add_argument("--portraits", type=int, default=3, help="frames of a clip that can be its portrait (%(default)s)")
     parser.add_argument("--crops", type=int, default=1, help="random crops of an image (%(default)s)")
     parser.add_argument("--rebuild", action="store_true", help="delete what earlier runs made in --out and make it anew")
@@ -56,8 +69,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     thresholds = parser.add_argument_group("thresholds: what is beyond one is left out, and reported")
     for entry in fields(Filters):
         default = "0.3 of the preset's picture" if entry.name == "face_side" else f"{entry.default:g}"
-        thresholds.add_argument(f"--{entry.name.replace('_', '-')}", type=float, metavar="NUMBER",
-                                help=f"{entry.metadata['help']} ({default})".replace("%", "%%"))
+        thresholds.add_argument(
+            f"--{entry.name.replace('_', '-')}",
+            type=float,
+            metavar="NUMBER",
+            help=f"{entry.metadata['help']} ({default})".replace("%", "%%"),
+        )
     options = parser.parse_args(argv)
     if options.landmarker is None and (options.weights is None or options.vae is None):
         parser.error("samples need --weights and --vae, photographs with their meshes --landmarker")
@@ -94,8 +111,16 @@ def run(options: argparse.Namespace) -> int:
     named = {entry.name: getattr(options, entry.name) for entry in fields(Filters)}
     filters = Filters.for_size(cfg.image_size, {name: value for name, value in named.items() if value is not None})
     if options.landmarker is not None:
-        report = prepare_photos(options.sources, options.out, FaceDetector(options.detector or find_detector()),
-                                FaceLandmarker(options.landmarker), cfg.image_size, filters, options.rebuild, callback=Clock())
+        report = prepare_photos(
+            options.sources,
+            options.out,
+            FaceDetector(options.detector or find_detector()),
+            FaceLandmarker(options.landmarker),
+            cfg.image_size,
+            filters,
+            options.rebuild,
+            callback=Clock(),
+        )
     else:
         report = make_samples(options, cfg, filters)
     log.info("%s\nthe whole report: %s", report.table(), options.out / REPORT)
@@ -111,9 +136,18 @@ def make_samples(options: argparse.Namespace, cfg: Config, filters: Filters) -> 
         raise InputError("PyTorch finds no CUDA device here: leave out --device, or install a PyTorch with CUDA.")
     device = torch.device(options.device)
     return prepare_samples(
-        options.sources, options.out, load_vid2vid(options.weights).to(device), load_vae(options.vae).to(device),
-        FaceDetector(options.detector or find_detector()), cfg, filters, options.portraits, options.crops, options.rebuild,
-        callback=Clock(), pictures=options.pictures,
+        options.sources,
+        options.out,
+        load_vid2vid(options.weights).to(device),
+        load_vae(options.vae).to(device),
+        FaceDetector(options.detector or find_detector()),
+        cfg,
+        filters,
+        options.portraits,
+        options.crops,
+        options.rebuild,
+        callback=Clock(),
+        pictures=options.pictures,
     )
 
 

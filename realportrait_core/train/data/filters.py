@@ -13,14 +13,14 @@ from ...face.crop import face_axes, face_ellipse, face_square
 from ...face.detect import Face
 from ...motion_map import ellipse_mask, pixels
 
-FACE_SHARE = 0.3        # of the frame's side: the least face_side where the user names none
-MOTION_SIDE = 256       # px, side of the sample's square as background motion is looked at
-MOTION_LONGEST = 960    # px, long side of the picture it is looked at in
-CORNERS, FEWEST = 200, 12    # points followed in the background, and how many it takes to say anything
-CELLS, SPREAD = 8, 0.4      # cells along the picture's long side, and the share of the background's that must have a corner
-TEXTURE = 2e-4          # least eigenvalue of a corner, of grey values in [0, 1]: below, it may be the codec's noise
-RETURNED = 0.5          # px: a point followed forth and back must come so close to where it was
-TOO_FAST = 40.0         # px of MOTION_SIDE, said where the background has corners and they cannot be followed
+FACE_SHARE = 0.3  # of the frame's side: the least face_side where the user names none
+MOTION_SIDE = 256  # px, side of the sample's square as background motion is looked at
+MOTION_LONGEST = 960  # px, long side of the picture it is looked at in
+CORNERS, FEWEST = 200, 12  # points followed in the background, and how many it takes to say anything
+CELLS, SPREAD = 8, 0.4  # cells along the picture's long side, and the share of the background's that must have a corner
+TEXTURE = 2e-4  # least eigenvalue of a corner, of grey values in [0, 1]: below, it may be the codec's noise
+RETURNED = 0.5  # px: a point followed forth and back must come so close to where it was
+TOO_FAST = 40.0  # px of MOTION_SIDE, said where the background has corners and they cannot be followed
 
 
 def limit(default: float, reason: str, least: bool, unit: str, help: str):
@@ -32,33 +32,61 @@ class Filters:
     """The thresholds. A segment or image of which one number is beyond its own is left out."""
 
     face_side: float = limit(
-        77.0, "low resolution", True, "px",
+        77.0,
+        "low resolution",
+        True,
+        "px",
         "least side of the face (its 68 landmarks' extent) in the source, before any resizing; the median over the frames. "
-        "0.3 of the sample's side by default: a face of less has no eyes or teeth to learn from")
+        "0.3 of the sample's side by default: a face of less has no eyes or teeth to learn from",
+    )
     enlargement: float = limit(
-        1.4, "low resolution", False, "times",
-        "by how much the source's pixels may be enlarged to fill the sample's square: more teaches blur")
+        1.4,
+        "low resolution",
+        False,
+        "times",
+        "by how much the source's pixels may be enlarged to fill the sample's square: more teaches blur",
+    )
     score: float = limit(
-        0.75, "facial occlusion", True, "",
+        0.75,
+        "facial occlusion",
+        True,
+        "",
         "least of the detector's confidences in the face over the frames. Rendered faces have 0.84 to 0.95, with one half "
-        "covered 0.69 to 0.88: it finds the worst, and no hand before the mouth (0.87 to 0.91)")
+        "covered 0.69 to 0.88: it finds the worst, and no hand before the mouth (0.87 to 0.91)",
+    )
     missing: float = limit(
-        0.1, "facial occlusion", False, "of the frames",
-        "share of frames in which the face was not found (at most 5 in a row; more end the segment)")
+        0.1,
+        "facial occlusion",
+        False,
+        "of the frames",
+        "share of frames in which the face was not found (at most 5 in a row; more end the segment)",
+    )
     misshapen: float = limit(
-        0.1, "facial occlusion", False, "of the frames",
-        "share of frames whose five points cannot be those of a face")
+        0.1, "facial occlusion", False, "of the frames", "share of frames whose five points cannot be those of a face"
+    )
     background: float = limit(
-        1.5, "moving background", False, "px a frame",
+        1.5,
+        "moving background",
+        False,
+        "px a frame",
         "motion of what is neither head nor body, in px of the sample, 9th decile over the frames of the median over the "
-        "picture: camera motion counts, a passer-by does not. Maps say nothing of it, so it would be learnt as noise")
+        "picture: camera motion counts, a passer-by does not. Maps say nothing of it, so it would be learnt as noise",
+    )
     face_light: float = limit(
-        0.1, "low lighting", True, "",
-        "least mean luma of the face, 0 to 1. It measures skin as much as light: a higher bound leaves out dark skin first")
+        0.1,
+        "low lighting",
+        True,
+        "",
+        "least mean luma of the face, 0 to 1. It measures skin as much as light: a higher bound leaves out dark skin first",
+    )
     frame_light: float = limit(0.05, "low lighting", True, "", "least mean luma of the whole square, 0 to 1")
     repeated: float = limit(
-        0.1, "low frame rate", False, "of the frames",
-        "share of frames that only repeat the one before, because the source has fewer a second than the model is trained at")
+        0.1,
+        "low frame rate",
+        False,
+        "of the frames",
+        "share of frames that only repeat the one before, because the source has fewer a second than the model is trained at",
+    )
 
     def __post_init__(self):
         for entry in fields(self):
@@ -84,6 +112,7 @@ class Filters:
 
 # Low resolution
 
+
 def face_side(points: torch.Tensor) -> float:
     """Points (T, 5, 2) px of the source -> the median side of the face, px."""
     return float(face_square(points, scale=1.0, vy=0.0).size.median())
@@ -95,6 +124,7 @@ def enlargement(square: torch.Tensor) -> float:
 
 
 # Facial occlusion
+
 
 def occlusion(faces: list[Face | None]) -> dict[str, float]:
     """score, missing and misshapen of the faces of T frames, at least one of which is there."""
@@ -123,11 +153,20 @@ def plausible(points: torch.Tensor) -> torch.Tensor:
     width, lips = across(points[..., 1, :] - points[..., 0, :]), across(points[..., 4, :] - points[..., 3, :])
     nose = points[..., 2, :] - eyes
     down = (nose * uy).sum(-1)
-    return ((width > 0) & (lips > 0.15 * width) & (lips < 1.6 * width) & (height > 0.5 * width) & (height < 4.5 * width)
-            & (down > 0.15 * height) & (down < 0.95 * height) & (across(nose).abs() < 2 * width))
+    return (
+        (width > 0)
+        & (lips > 0.15 * width)
+        & (lips < 1.6 * width)
+        & (height > 0.5 * width)
+        & (height < 4.5 * width)
+        & (down > 0.15 * height)
+        & (down < 0.95 * height)
+        & (across(nose).abs() < 2 * width)
+    )
 
 
 # Moving background
+
 
 class BackgroundMotion:
     """Follows the background of a segment from frame to frame: whole pictures, since most of it lies beside the square."""
@@ -145,8 +184,9 @@ class BackgroundMotion:
 
         if not fresh and self.before is not None:
             return
-        grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), None, fx=self.factor, fy=self.factor,
-                          interpolation=cv2.INTER_AREA)
+        grey = cv2.resize(
+            cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), None, fx=self.factor, fy=self.factor, interpolation=cv2.INTER_AREA
+        )
         people = person((points + 0.5) * self.factor - 0.5, *grey.shape)
         if self.before is not None:
             step = background_step(self.before[0], grey, people | self.before[1])
@@ -197,12 +237,15 @@ def spread(corners: np.ndarray, people: np.ndarray) -> float:
     """Share of the cells that lie outside `people` (H, W) in which there is one of the corners (N, 2) px."""
     height, width = people.shape
     cell = -(-max(height, width) // CELLS)
-    free = {(y, x) for y in range(0, height, cell) for x in range(0, width, cell) if people[y:y + cell, x:x + cell].mean() <= 0.5}
+    free = {
+        (y, x) for y in range(0, height, cell) for x in range(0, width, cell) if people[y : y + cell, x : x + cell].mean() <= 0.5
+    }
     held = {(int(y) // cell * cell, int(x) // cell * cell) for x, y in corners}
     return len(free & held) / max(1, len(free))
 
 
 # Low lighting
+
 
 def light(frames: torch.Tensor, points: torch.Tensor) -> dict[str, float]:
     """face_light and frame_light: mean luma (Rec. 601, of values as stored) of frames (T, S, S, 3) in [0, 1].
@@ -214,7 +257,7 @@ def light(frames: torch.Tensor, points: torch.Tensor) -> dict[str, float]:
     x, y = pixels(face, (0, size), (0, size))
     whole, of_face = [], []
     for frame, ellipse in zip(frames, face):
-        luma = frame @ weights                                                          # (S, S)
+        luma = frame @ weights  # (S, S)
         inside = luma[ellipse_mask(ellipse[None], x, y)[0]]
         whole.append(float(luma.mean()))
         of_face.append(float(inside.mean()) if len(inside) else 0.0)

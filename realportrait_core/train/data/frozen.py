@@ -26,7 +26,12 @@ def spread(present: torch.Tensor, count: int) -> list[int]:
 
 @torch.inference_mode()
 def freeze_segment(
-    vid2vid: FaceVid2Vid, vae: TinyVAE, frames: torch.Tensor, points: torch.Tensor, present: torch.Tensor, portraits: int,
+    vid2vid: FaceVid2Vid,
+    vae: TinyVAE,
+    frames: torch.Tensor,
+    points: torch.Tensor,
+    present: torch.Tensor,
+    portraits: int,
     precision: torch.dtype = torch.float32,
 ) -> Sample:
     """frames (T, S, S, 3) in [0, 1], points (T, 5, 2) px, present (T,) -> a sample with up to `portraits` portrait frames.
@@ -37,13 +42,21 @@ def freeze_segment(
     chosen = spread(present, portraits)
     driven = extract_keypoints(vid2vid, frames[chosen[:1]], frames, points[chosen[0]], FaceTrack(points, present, ""))
     seen = [driven] + [portrait_keypoints(vid2vid, frames[[i]], points[i]) for i in chosen[1:]]
-    return finite(Sample(
-        kind="video", size=frames.shape[1], latents=encode(vae, frames, precision), portraits=torch.tensor(chosen),
-        f=torch.cat([keypoints.feature for keypoints in seen]).half(),
-        portrait_poses=cat([keypoints.portrait for keypoints in seen]),
-        portrait_crops=torch.stack([keypoints.portrait_crop for keypoints in seen]),
-        poses=driven.driver, points=points, driver_crop=driven.driver_crop, pictures=to_bytes(frames),
-    ))
+    return finite(
+        Sample(
+            kind="video",
+            size=frames.shape[1],
+            latents=encode(vae, frames, precision),
+            portraits=torch.tensor(chosen),
+            f=torch.cat([keypoints.feature for keypoints in seen]).half(),
+            portrait_poses=cat([keypoints.portrait for keypoints in seen]),
+            portrait_crops=torch.stack([keypoints.portrait_crop for keypoints in seen]),
+            poses=driven.driver,
+            points=points,
+            driver_crop=driven.driver_crop,
+            pictures=to_bytes(frames),
+        )
+    )
 
 
 @torch.inference_mode()
@@ -56,12 +69,21 @@ def freeze_crop(vid2vid: FaceVid2Vid, vae: TinyVAE, frames: torch.Tensor, points
     Raises InputError where a network gives NaN or infinity.
     """
     driven = portrait_keypoints(vid2vid, frames[:1], points[0])
-    return finite(Sample(
-        kind="image", size=frames.shape[1], latents=encode(vae, frames), portraits=torch.tensor([0]),
-        f=driven.feature.half(), portrait_poses=driven.portrait, portrait_crops=driven.portrait_crop[None],
-        poses=cat([driven.driver, moved(driven.driver, driven.driver_crop @ crop @ torch.linalg.inv(driven.driver_crop))]),
-        points=points, driver_crop=driven.driver_crop, pictures=to_bytes(frames),
-    ))
+    return finite(
+        Sample(
+            kind="image",
+            size=frames.shape[1],
+            latents=encode(vae, frames),
+            portraits=torch.tensor([0]),
+            f=driven.feature.half(),
+            portrait_poses=driven.portrait,
+            portrait_crops=driven.portrait_crop[None],
+            poses=cat([driven.driver, moved(driven.driver, driven.driver_crop @ crop @ torch.linalg.inv(driven.driver_crop))]),
+            points=points,
+            driver_crop=driven.driver_crop,
+            pictures=to_bytes(frames),
+        )
+    )
 
 
 def portrait_keypoints(vid2vid: FaceVid2Vid, picture: torch.Tensor, points: torch.Tensor) -> Keypoints:
@@ -72,7 +94,7 @@ def portrait_keypoints(vid2vid: FaceVid2Vid, picture: torch.Tensor, points: torc
 def moved(pose: Pose, zoom_and_shift: torch.Tensor) -> Pose:
     """The pose of the same face after crop px -> crop px (3, 3), which does not turn: z (s x + t) + c."""
     zoom, middle = float(zoom_and_shift[0, 0]), (CROP - 1) / 2
-    shift = (zoom_and_shift[:2, 2] + (zoom - 1) * middle) / KEYPOINT_PX                 # of the grid's own middle
+    shift = (zoom_and_shift[:2, 2] + (zoom - 1) * middle) / KEYPOINT_PX  # of the grid's own middle
     translation = pose.translation.double().clone()
     translation[:, :2] = zoom * translation[:, :2] + shift
     return replace(pose, scale=zoom * pose.scale, translation=translation.to(pose.translation.dtype))

@@ -37,7 +37,7 @@ def read_picture(source: Source) -> np.ndarray:
 def is_whole(data: bytes) -> bool:
     """Whether a JPEG, PNG or WebP ends where it should; OpenCV fills what is missing of one with grey."""
     if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") > 0        # the end after the start of the last scan
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") > 0  # the end after the start of the last scan
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return b"IEND\xaeB`\x82" in data
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -52,8 +52,8 @@ def random_crop(square: torch.Tensor, points: torch.Tensor, size: int, enlargeme
     same seed gives the same crop. None where the face leaves no room for one.
     """
     side = size / float(square[0, 0])
-    corner = (-0.5 - square[:2, 2]) / square[0, 0] + 0.5                                # outer corner of the portrait's square
-    face = face_square(points, scale=1.4, vy=-0.1)                                      # with the forehead and the chin
+    corner = (-0.5 - square[:2, 2]) / square[0, 0] + 0.5  # outer corner of the portrait's square
+    face = face_square(points, scale=1.4, vy=-0.1)  # with the forehead and the chin
     low = torch.maximum(face.center - face.size / 2 + 0.5, corner)
     high = torch.minimum(face.center + face.size / 2 + 0.5, corner + side)
     smallest = max(SMALLEST * side, float((high - low).max()), size / enlargement)

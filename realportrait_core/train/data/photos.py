@@ -20,27 +20,33 @@ from ...errors import InputError
 from ...face.crop import upright_square
 from ...face.detect import Face, FaceDetector
 from ...face.landmarks import FaceLandmarker
-from ..photos import FIVE
+from ...turn.topology import FIVE
 from .filters import Filters, face_side
 from .prepare import NOT_HELD, place, read_faces, take_square
 from .report import JOURNAL, Dropped, Kept, Report
 from .sources import Source
 from .work import Progress, files_of, go_through, not_written
 
-FORMAT = 1              # of what is made here: another number, and old photographs are not mixed with new ones
+FORMAT = 1  # of what is made here: another number, and old photographs are not mixed with new ones
 POINTS = "points.npz"
-NUMBERS = 1_000_000     # of six digits
-SHARE = 1.84            # side of the square / longer side of the mesh's box: the median of official portraits, to the shoulders
-RISE = 0.022            # the square's centre lies so much of its side above the face's, the same
-APART = 0.15            # of the mesh's box, by which mesh and detector may disagree: 0.03 is usual, 0.08 the most on 719 portraits
-RIVAL = 0.5             # of the face's side: a smaller one beside it is background
-QUALITY = 95            # of the JPEGs
-WRITE_EVERY = 50        # photographs: a killed run loses so many at most
+NUMBERS = 1_000_000  # of six digits
+SHARE = 1.84  # side of the square / longer side of the mesh's box: the median of official portraits, to the shoulders
+RISE = 0.022  # the square's centre lies so much of its side above the face's, the same
+APART = 0.15  # of the mesh's box, by which mesh and detector may disagree: 0.03 is usual, 0.08 the most on 719 portraits
+RIVAL = 0.5  # of the face's side: a smaller one beside it is background
+QUALITY = 95  # of the JPEGs
+WRITE_EVERY = 50  # photographs: a killed run loses so many at most
 
 
 def prepare_photos(
-    places: Iterable[str | Path], out: str | Path, detector: FaceDetector, landmarker: FaceLandmarker, size: int, filters: Filters,
-    rebuild: bool = False, callback: Progress | None = None,
+    places: Iterable[str | Path],
+    out: str | Path,
+    detector: FaceDetector,
+    landmarker: FaceLandmarker,
+    size: int,
+    filters: Filters,
+    rebuild: bool = False,
+    callback: Progress | None = None,
 ) -> Report:
     """Squares of size x size px of every image of `places` in the folder `out`, with points.npz and report.json.
 
@@ -72,8 +78,10 @@ class Squares:
         self.header = {"weights": hashlib.sha256(landmarker.path.read_bytes()).hexdigest(), "settings": settings}
         strange = files_of(self) if out.is_dir() and not (out / JOURNAL).is_file() else []
         if strange:
-            raise InputError(f"{out} holds {len(strange)} files, such as {strange[0].name}, that this command did not write and "
-                             "might overwrite: choose another --out.")
+            raise InputError(
+                f"{out} holds {len(strange)} files, such as {strange[0].name}, that this command did not write and "
+                "might overwrite: choose another --out."
+            )
         known = read_points(out / POINTS)
         # By number: mesh (478, 3) and five points (5, 2), px of the square. A square that somebody has deleted has none.
         self.points = {number: points for number, points in known.items() if (out / f"{number:06d}.jpg").is_file()}

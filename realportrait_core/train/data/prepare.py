@@ -36,9 +36,9 @@ from .work import Progress, go_through, not_written
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1              # of what is measured and frozen here: another number, and old samples are not mixed with new ones
+FORMAT = 1  # of what is measured and frozen here: another number, and old samples are not mixed with new ones
 NOT_HELD = "face leaves the frame", "no square of the picture holds the face in every frame"
-SLUG = 60               # characters of the source's name in that of its samples
+SLUG = 60  # characters of the source's name in that of its samples
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class Preparation:
     """What turns a source into samples."""
 
     out: Path
-    header: dict            # weights and settings
+    header: dict  # weights and settings
     vid2vid: FaceVid2Vid
     vae: TinyVAE
     detector: FaceDetector
     cfg: Config
     filters: Filters
-    portraits: int          # portrait frames of a clip
-    crops: int              # crops of an image
-    marks: dict[str, str]   # fingerprints of weights and settings, for the samples' metadata
+    portraits: int  # portrait frames of a clip
+    crops: int  # crops of an image
+    marks: dict[str, str]  # fingerprints of weights and settings, for the samples' metadata
     pictures: bool = False  # keep the frames in the samples too
 
     made, partial = re.compile(r"-[0-9a-f]{16}-\d{4}\.safetensors$"), ".*.safetensors.*.part"
@@ -113,8 +113,15 @@ def prepare_samples(
     """
     out = Path(out)
     check(vid2vid, cfg, portraits, crops)
-    settings = {"format": FORMAT, "image_size": cfg.image_size, "fps": cfg.fps, "shortest": cfg.clip_frames,
-                "portraits": portraits, "crops": crops, **asdict(filters)} | ({"pictures": True} if pictures else {})
+    settings = {
+        "format": FORMAT,
+        "image_size": cfg.image_size,
+        "fps": cfg.fps,
+        "shortest": cfg.clip_frames,
+        "portraits": portraits,
+        "crops": crops,
+        **asdict(filters),
+    } | ({"pictures": True} if pictures else {})
     header = {"weights": weights_fingerprint(vid2vid, vae), "settings": settings}
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     marks = {"weights": header["weights"], "vid2vid": weights_fingerprint(vid2vid), "settings": digest}
@@ -164,6 +171,7 @@ def slug(name: str) -> str:
 
 # One source
 
+
 def video_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dropped]:
     cfg, position = preparation.cfg, 0
     frames = read_frames(source, cfg.fps)
@@ -171,9 +179,7 @@ def video_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
         if isinstance(piece, Scrap):
             yield Dropped(piece.reason, piece.detail, piece.time, piece.frames)
             continue
-        measured = {
-            "face_side": face_side(piece.points), **occlusion(piece.faces), "repeated": 1 - sum(piece.fresh) / len(piece),
-        }
+        measured = {"face_side": face_side(piece.points), **occlusion(piece.faces), "repeated": 1 - sum(piece.fresh) / len(piece)}
         refused = preparation.filters.refuse(measured)
         square = None if refused else segment_square(piece, cfg.image_size)
         if square is not None:
@@ -236,8 +242,12 @@ def image_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
     for number in range(preparation.crops):
         forward = random_crop(square, face.points, cfg.image_size, preparation.filters.enlargement, f"{source.name}:{number}")
         if forward is None:
-            yield Dropped("no room for a crop", "a crop of at most 0.95 of the picture would cut the face or be enlarged by more "
-                          f"than {preparation.filters.enlargement:g}", measured=measured)
+            yield Dropped(
+                "no room for a crop",
+                "a crop of at most 0.95 of the picture would cut the face or be enlarged by more "
+                f"than {preparation.filters.enlargement:g}",
+                measured=measured,
+            )
             return
 
         def make() -> Sample:
@@ -266,8 +276,12 @@ def take_square(
     """The square of a picture (H, W, 3): its pixels (1, 3, S, S) in [0, 1], the face's points (5, 2) px in it, and what is
     measured of it."""
     portrait, points = sample_frame(to_batch(picture), square, size), place(face.points, square)
-    measured = {"face_side": face_side(face.points[None]), **occlusion([face]), "enlargement": enlargement(square),
-                **light(portrait.movedim(1, -1), points[None])}
+    measured = {
+        "face_side": face_side(face.points[None]),
+        **occlusion([face]),
+        "enlargement": enlargement(square),
+        **light(portrait.movedim(1, -1), points[None]),
+    }
     return portrait, points, measured
 
 

@@ -18,8 +18,8 @@ class Kept:
 
     file: str
     frames: int
-    time: float                     # s, where in the source it begins
-    measured: dict[str, float]      # by the names of Filters
+    time: float  # s, where in the source it begins
+    measured: dict[str, float]  # by the names of Filters
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Dropped:
     """A file, or a piece of one, of which no sample was made."""
 
     reason: str
-    detail: str                     # a sentence with the numbers
-    time: float = 0.0               # s, where in the source it begins
+    detail: str  # a sentence with the numbers
+    time: float = 0.0  # s, where in the source it begins
     frames: int = 0
     measured: dict[str, float] = field(default_factory=dict)
 
@@ -38,8 +38,8 @@ class Entry:
     """A source that is done with."""
 
     name: str
-    kind: str                       # "video", "image", or "file" for one of which no more is known
-    fingerprint: str                # "" where it could not be read
+    kind: str  # "video", "image", or "file" for one of which no more is known
+    fingerprint: str  # "" where it could not be read
     kept: list[Kept]
     dropped: list[Dropped]
 
@@ -50,8 +50,8 @@ class Report:
 
     fps: float
     entries: list[Entry]
-    reused: int                     # of the entries, were done before
-    strangers: list[str]            # names that earlier runs prepared and this one was not given; their samples are still there
+    reused: int  # of the entries, were done before
+    strangers: list[str]  # names that earlier runs prepared and this one was not given; their samples are still there
 
     def kept(self, kind: str) -> list[Kept]:
         return [kept for entry in self.entries if entry.kind == kind for kept in entry.kept]
@@ -66,10 +66,15 @@ class Report:
     def summary(self) -> dict:
         count = Counter(entry.kind for entry in self.entries)
         return {
-            "videos_seen": count["video"], "images_seen": count["image"], "files_unreadable": count["file"],
-            "reused": self.reused, "clips_kept": len(self.kept("video")), "hours_kept": self.hours(),
+            "videos_seen": count["video"],
+            "images_seen": count["image"],
+            "files_unreadable": count["file"],
+            "reused": self.reused,
+            "clips_kept": len(self.kept("video")),
+            "hours_kept": self.hours(),
             "images_kept": sum(1 for entry in self.entries if entry.kind == "image" and entry.kept),
-            "image_samples": len(self.kept("image")), "left_out": self.reasons(),
+            "image_samples": len(self.kept("image")),
+            "left_out": self.reasons(),
         }
 
     def write(self, path: Path) -> None:
@@ -89,11 +94,14 @@ class Report:
         lines += [f"left out {number:5d}  {reason}" for reason, number in said["left_out"].items()]
         width = max((len(entry.name) for entry in self.entries if entry.dropped), default=0)
         for entry in self.entries:
-            lines += [f"  {entry.name:<{min(width, 48)}}  {piece.time:8.2f} s  {piece.reason}: {piece.detail}"
-                      for piece in entry.dropped]
+            lines += [
+                f"  {entry.name:<{min(width, 48)}}  {piece.time:8.2f} s  {piece.reason}: {piece.detail}" for piece in entry.dropped
+            ]
         if self.strangers:
-            lines.append(f"{len(self.strangers)} sources of earlier runs were not given now; their files are still there: "
-                         f"{', '.join(self.strangers[:5])}{' ...' if len(self.strangers) > 5 else ''}")
+            lines.append(
+                f"{len(self.strangers)} sources of earlier runs were not given now; their files are still there: "
+                f"{', '.join(self.strangers[:5])}{' ...' if len(self.strangers) > 5 else ''}"
+            )
         return "\n".join(lines)
 
 
@@ -111,7 +119,7 @@ class Journal:
         if not self.path.is_file():
             return None, []
         data = self.path.read_bytes()
-        whole = data[:data.rfind(b"\n") + 1]
+        whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))

@@ -26,22 +26,25 @@ class Sample:
     """
 
     kind: str
-    size: int                       # px, side of the frames
-    latents: torch.Tensor           # (T, 4, size / 8, size / 8) float16, posterior mean, scaled as the DiT reads it
-    portraits: torch.Tensor         # (P,) int64, which frames these are
-    f: torch.Tensor                 # (P, C, D, h, w) float16, f_r
-    portrait_poses: Pose            # P, each seen in its own portrait crop
-    portrait_crops: torch.Tensor    # (P, 3, 3) float64, frame px -> crop px
-    poses: Pose                     # T, all seen in the driver's crop
-    points: torch.Tensor            # (T, 5, 2) float32, px of the frame
-    driver_crop: torch.Tensor       # (3, 3) float64, frame px -> crop px
-    pictures: torch.Tensor | None = None    # (T, 3, size, size) uint8, for trainings that decode; None: not kept
+    size: int  # px, side of the frames
+    latents: torch.Tensor  # (T, 4, size / 8, size / 8) float16, posterior mean, scaled as the DiT reads it
+    portraits: torch.Tensor  # (P,) int64, which frames these are
+    f: torch.Tensor  # (P, C, D, h, w) float16, f_r
+    portrait_poses: Pose  # P, each seen in its own portrait crop
+    portrait_crops: torch.Tensor  # (P, 3, 3) float64, frame px -> crop px
+    poses: Pose  # T, all seen in the driver's crop
+    points: torch.Tensor  # (T, 5, 2) float32, px of the frame
+    driver_crop: torch.Tensor  # (3, 3) float64, frame px -> crop px
+    pictures: torch.Tensor | None = None  # (T, 3, size, size) uint8, for trainings that decode; None: not kept
 
     def __post_init__(self):
         frames, kept = len(self.latents), len(self.portraits)
         expected = {"f": kept, "portrait_poses": kept, "portrait_crops": kept, "poses": frames, "points": frames}
-        wrong = [f"{name} has {len(getattr(self, name))}, not {count}" for name, count in expected.items()
-                 if len(getattr(self, name)) != count]
+        wrong = [
+            f"{name} has {len(getattr(self, name))}, not {count}"
+            for name, count in expected.items()
+            if len(getattr(self, name)) != count
+        ]
         if self.kind not in KINDS or wrong or not kept or int(self.portraits.max()) >= frames:
             raise InputError(
                 f"A sample of kind {self.kind!r} with {frames} frames and the portraits {self.portraits.tolist()} does not fit: "
@@ -59,9 +62,9 @@ class Sample:
         own = int(self.portraits[portrait])
         chosen = torch.cat([torch.tensor([own]), frames])
         return Keypoints(
-            portrait=self.portrait_poses[portrait:portrait + 1],
+            portrait=self.portrait_poses[portrait : portrait + 1],
             driver=Pose(*(getattr(self.poses, field.name)[chosen] for field in fields(Pose))),
-            feature=self.f[portrait:portrait + 1].float(),
+            feature=self.f[portrait : portrait + 1].float(),
             portrait_crop=self.portrait_crops[portrait],
             driver_crop=self.driver_crop,
             portrait_points=self.points[own],
@@ -89,5 +92,10 @@ def load_sample(path: Path) -> Sample:
     if missing or metadata.get("kind") not in KINDS:
         raise InputError(f"{path} is not a training sample: {', '.join(missing) or 'its kind'} is missing.")
     poses = {role: Pose(*(tensors[f"{role}.{field.name}"] for field in fields(Pose))) for role in ("poses", "portrait_poses")}
-    return Sample(metadata["kind"], int(metadata["size"]), **{name: tensors[name] for name in TENSORS}, **poses,
-                  pictures=tensors.get("pictures"))
+    return Sample(
+        metadata["kind"],
+        int(metadata["size"]),
+        **{name: tensors[name] for name in TENSORS},
+        **poses,
+        pictures=tensors.get("pictures"),
+    )

@@ -20,19 +20,19 @@ from ...generate import frame_square
 from ...video import HDR, Shown, decode, resample, upright
 from .sources import Source
 
-LONGEST = 64            # frames of a segment: four clips of L = 16, of which training picks any
-BLOCK = 1024            # frames whose faces are held at once; a segment ends with its block
-LONGEST_HOLD = 0.2      # s for which a frame may stand until the next one; after that a new run begins
+LONGEST = 64  # frames of a segment: four clips of L = 16, of which training picks any
+BLOCK = 1024  # frames whose faces are held at once; a segment ends with its block
+LONGEST_HOLD = 0.2  # s for which a frame may stand until the next one; after that a new run begins
 
 
 @dataclass(frozen=True)
 class Frame:
     """A frame of the resampled video."""
 
-    picture: np.ndarray         # (H, W, 3) uint8 RGB, upright
-    time: float                 # s, in the file
-    fresh: bool                 # not the picture of the frame before once more
-    joined: bool                # follows on the frame before; False at the start, after a gap and where the size changes
+    picture: np.ndarray  # (H, W, 3) uint8 RGB, upright
+    time: float  # s, in the file
+    fresh: bool  # not the picture of the frame before once more
+    joined: bool  # follows on the frame before; False at the start, after a gap and where the size changes
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Segment:
     """T frames, from number `start` of the resampled video on, in which one face is followed."""
 
     start: int
-    time: float                 # s, in the file
-    size: tuple[int, int]       # height, width of the pictures, px
+    time: float  # s, in the file
+    size: tuple[int, int]  # height, width of the pictures, px
     faces: list[Face | None]
     fresh: list[bool]
-    points: torch.Tensor        # (T, 5, 2) px, smoothed; filled in where the face is missing
+    points: torch.Tensor  # (T, 5, 2) px, smoothed; filled in where the face is missing
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -61,11 +61,12 @@ class Scrap:
 
     reason: str
     detail: str
-    time: float                 # s, in the file
+    time: float  # s, in the file
     frames: int
 
 
 # Frames by their timestamps
+
 
 def read_frames(source: Source, fps: float) -> Iterator[Frame]:
     """The video at `fps`: every 1 / fps s the frame that is nearest in time.
@@ -89,6 +90,7 @@ def without_hdr(source: Source) -> Iterator[Shown]:
 
 # Segments
 
+
 def find_segments(source: Source, detector: FaceDetector, fps: float, shortest: int) -> Iterator[Segment | Scrap]:
     """Segments of `shortest` to LONGEST frames in which one face is followed, and what is left of the video, in order.
 
@@ -104,8 +106,12 @@ def find_segments(source: Source, detector: FaceDetector, fps: float, shortest: 
         for first, last in zip(edges, edges[1:]):
             yield from cut_run(block, faces, first, last, begun, fps, shortest)
         if block.problem:
-            yield Scrap("damaged file" if begun or faces else "unreadable file", block.problem[0],
-                        block.times[-1] if block.times else 0.0, 0)
+            yield Scrap(
+                "damaged file" if begun or faces else "unreadable file",
+                block.problem[0],
+                block.times[-1] if block.times else 0.0,
+                0,
+            )
         begun += len(faces)
         if len(faces) < BLOCK:
             return
@@ -118,8 +124,8 @@ class Block:
     times: list[float]
     fresh: list[bool]
     sizes: list[tuple[int, int]]
-    starts: list[int]           # frames at which a run begins, counted from the block's first
-    problem: list[str] = field(default_factory=list)    # why no more came: one sentence, or none
+    starts: list[int]  # frames at which a run begins, counted from the block's first
+    problem: list[str] = field(default_factory=list)  # why no more came: one sentence, or none
 
     def watch(self, frames: Iterable[Frame]) -> Iterator[np.ndarray]:
         """The pictures. An error ends them."""
@@ -160,8 +166,14 @@ def cut_run(
             present = torch.tensor([face is not None for face in faces[a:b]])
             points = torch.full((b - a, 5, 2), torch.nan)
             points[present] = torch.stack([face.points for face in faces[a:b] if face is not None])
-            yield Segment(begun + a, block.times[a], block.sizes[a], faces[a:b], block.fresh[a:b],
-                          smooth(fill(points, present, "interpolate")))
+            yield Segment(
+                begun + a,
+                block.times[a],
+                block.sizes[a],
+                faces[a:b],
+                block.fresh[a:b],
+                smooth(fill(points, present, "interpolate")),
+            )
 
 
 def read_segment(frames: Iterator[Frame], position: int, segment: Segment) -> Iterator[Frame]:

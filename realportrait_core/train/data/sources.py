@@ -16,19 +16,19 @@ from ...errors import InputError
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 SHARD = ".tar"
-HASHED_WHOLE = 64 << 20     # bytes; of a longer file as many are hashed, in PIECES spread over it
+HASHED_WHOLE = 64 << 20  # bytes; of a longer file as many are hashed, in PIECES spread over it
 PIECES = 64
 
-Dropped = Callable[[str, str], None]        # name, why
+Dropped = Callable[[str, str], None]  # name, why
 
 
 @dataclass(frozen=True)
 class File:
     """A video, an image or a shard on disk."""
 
-    name: str                   # below the folder that the user named, that folder's own name first
+    name: str  # below the folder that the user named, that folder's own name first
     path: Path
-    size: int                   # bytes
+    size: int  # bytes
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Source:
 
     name: str
     kind: Literal["video", "image"]
-    content: Path | bytes       # a file, or a shard's member
-    size: int                   # bytes
+    content: Path | bytes  # a file, or a shard's member
+    size: int  # bytes
     fingerprint: str
 
     def open(self) -> BinaryIO:

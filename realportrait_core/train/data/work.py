@@ -17,9 +17,9 @@ class Work(Protocol):
     """What becomes of each source."""
 
     out: Path
-    header: dict            # weights and settings: what they made does not mix with what others made
-    made: re.Pattern        # found in the names of the files that it writes, and of no others
-    partial: str            # glob of what a killed run leaves of them
+    header: dict  # weights and settings: what they made does not mix with what others made
+    made: re.Pattern  # found in the names of the files that it writes, and of no others
+    partial: str  # glob of what a killed run leaves of them
 
     def pieces(self, source: Source) -> Iterator[Kept | Dropped]:
         """Writes files of a source."""
@@ -50,8 +50,15 @@ def go_through(work: Work, places: Iterable[str | Path], fps: float, rebuild: bo
         for source in open_sources(files, drop):
             known = before.get(source.fingerprint)
             if source.fingerprint in entries:
-                twins.append(Entry(source.name, source.kind, "", [], [
-                    Dropped("duplicate", f"the same content as {entries[source.fingerprint].name}")]))
+                twins.append(
+                    Entry(
+                        source.name,
+                        source.kind,
+                        "",
+                        [],
+                        [Dropped("duplicate", f"the same content as {entries[source.fingerprint].name}")],
+                    )
+                )
             elif known is not None and all(work.is_there(kept) for kept in known.kept):
                 entries[source.fingerprint] = known
                 reused += 1
@@ -102,7 +109,8 @@ def difference(found: dict, wanted: dict) -> str:
         return "other weights"
     old, new = found.get("settings", {}), wanted["settings"]
     return "other settings: " + ", ".join(
-        f"{name} {old.get(name)} (now {new.get(name)})" for name in sorted({*old, *new}) if old.get(name) != new.get(name))
+        f"{name} {old.get(name)} (now {new.get(name)})" for name in sorted({*old, *new}) if old.get(name) != new.get(name)
+    )
 
 
 def not_written(out: Path, error: Exception) -> InputError:
@@ -110,5 +118,7 @@ def not_written(out: Path, error: Exception) -> InputError:
         free = f" {shutil.disk_usage(out).free / 1e6:.0f} MB are free there."
     except OSError:
         free = ""
-    return InputError(f"{out} cannot be written to: {error}{free} Free some space or choose another --out; what is done is kept, "
-                      f"and the same command goes on from there.")
+    return InputError(
+        f"{out} cannot be written to: {error}{free} Free some space or choose another --out; what is done is kept, "
+        f"and the same command goes on from there."
+    )

