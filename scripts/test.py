@@ -1,10 +1,17 @@
-"""python scripts/test.py [pytest arguments]: all tests, the ones on a real ComfyUI server included, in .venv/."""
+"""python scripts/test.py [--all] [pytest arguments]: the tests, the ones on a real ComfyUI server included, in .venv/.
+
+A run of more than one file is shared by WORKERS processes, where the machine has as many cores. --all: those marked slow too.
+"""
 
 import os
 import subprocess
 import sys
 
 import environment
+
+WORKERS = 2
+# Options of pytest's that choose the workers themselves, or that a terminal has to see the tests run for.
+IN_ONE_PROCESS = {"-n", "--numprocesses", "-s", "--capture=no", "--pdb", "--trace", "--co", "--collect-only"}
 
 
 def main() -> int:
@@ -16,10 +23,29 @@ def main() -> int:
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1
-    told = dict(os.environ, COMFYUI_PATH=str(made.comfyui), PYTHONUNBUFFERED="1")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    options = pytest_options(sys.argv[1:], cores)
+    settings = dict(os.environ, COMFYUI_PATH=str(made.comfyui), PYTHONUNBUFFERED="1")
     # Small networks gain nothing from more threads than this, and lose much where the machine is shared.
-    told.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
-    return subprocess.run([made.python, "-m", "pytest", *sys.argv[1:]], cwd=environment.ROOT, env=told).returncode
+    settings.setdefault("OMP_NUM_THREADS", str(min(4, max(1, cores // WORKERS if "-n" in options else cores))))
+    return subprocess.run([made.python, "-m", "pytest", *options], cwd=environment.ROOT, env=settings).returncode
+
+
+def pytest_options(arguments: list[str], cores: int) -> list[str]:
+    """The arguments with --all taken out, and workers put before them where several pay."""
+    given = [argument for argument in arguments if argument != "--all"]
+    marks = ["-m", "not huge"] if "--all" in arguments else []
+    workers = ["-n", str(WORKERS), "--dist", "loadgroup", "--no-loadscope-reorder"]  # tests/conftest.py makes the groups
+    return [*(workers if cores >= WORKERS and several_files(given) else []), *marks, *given]
+
+
+def several_files(arguments: list[str]) -> bool:
+    """Whether pytest, with these arguments, runs more than one file, and nothing speaks against doing so in several processes."""
+    if any(argument.partition("=")[0] in IN_ONE_PROCESS or argument in IN_ONE_PROCESS for argument in arguments):
+        return False
+    named = [environment.ROOT / argument.partition("::")[0] for argument in arguments]
+    files = {path for path in named if path.exists() and path != environment.ROOT}
+    return len(files) != 1 or any(path.is_dir() for path in files)
 
 
 if __name__ == "__main__":

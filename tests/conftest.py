@@ -29,6 +29,24 @@ for package in ("realportrait_core", "benchmarks", "rendered_heads"):
         import_package(package)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config, items) -> None:
+    """Of a run on several workers: a file's tests stay together, and so do all that share the server, which take longest and
+    therefore go first.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(worker_group(item.path)))
+    items.sort(key=lambda item: worker_group(item.path) != "server")
+
+
+def worker_group(file: Path) -> str:
+    """Which tests one worker runs, those of this file among them."""
+    name = file.relative_to(TESTS)
+    return "server" if name.parts[0] == "server" else name.as_posix()
+
+
 @pytest.fixture(scope="session")
 def host_sources() -> Path:
     """ComfyUI's sources: $COMFYUI_PATH, or what scripts/test.py put into .venv/; a skipped test where there are none."""

@@ -1,6 +1,6 @@
 """The paper's network, 907.6 M parameters, through the nodes on a CPU: one step of 16 frames of 512 px within 10 GB.
 
-Whole it takes minutes and is left out by default: `python scripts/test.py -m slow -s tests/host/test_paper.py` prints its
+Whole it takes minutes and is left out by default: `python scripts/test.py -m huge -s tests/host/test_paper.py` prints its
 peak and its time. What always runs has a few blocks and two frames, and bounds the whole by what these take.
 """
 
@@ -64,7 +64,7 @@ def test_the_whole_network_fits_into_10_gb(few):
     assert whole < BUDGET
 
 
-@pytest.mark.slow
+@pytest.mark.huge
 @pytest.mark.parametrize("weight_dtype", ["default", "bf16"])
 def test_a_whole_step_of_a_whole_clip(host, weight_dtype):
     found = step(PAPER.dit.depth, PAPER.dit.control_depth, PAPER.dit.clip_frames, weight_dtype)
