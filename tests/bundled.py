@@ -7,12 +7,26 @@ clip two small pictures each: mean colours and sharpness by cells of 16x16 px.
 """
 
 import lzma
-import sys
 from pathlib import Path
 
+import conftest  # noqa: F401, which makes the next imports work where this file is run by itself
+import numpy as np
 import torch
 import torch.nn.functional as F
+import yunet
+from PIL import Image
 from safetensors.torch import load, save
+
+from realportrait_core.diffusion.schedule import linear_schedule
+from realportrait_core.dit.checkpoint import load_dit
+from realportrait_core.eval.cases import forth_and_back, read_clip
+from realportrait_core.eval.rows import decode, encode
+from realportrait_core.face.detect import FaceDetector
+from realportrait_core.face.track import FaceTrack, portrait_points, track
+from realportrait_core.generate import extract_keypoints, frame_portrait, motion_maps, render
+from realportrait_core.speed import STEPS, exact, usual_guidance
+from realportrait_core.vae import load_vae
+from realportrait_core.vid2vid.checkpoint import load_vid2vid
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "tests" / "golden" / "bundled.safetensors.xz"
@@ -26,10 +40,6 @@ SEED = 0
 
 def media() -> tuple[torch.Tensor, torch.Tensor]:
     """The portrait (1, 256, 256, 3) in [0, 1] and the driving frames (FRAMES, 256, 256, 3) uint8."""
-    import numpy as np
-    from PIL import Image
-    from realportrait_core.eval.cases import forth_and_back, read_clip
-
     portrait = torch.from_numpy(np.array(Image.open(ROOT / "assets" / "portrait.png").convert("RGB")))[None].float() / 255
     return portrait, forth_and_back(read_clip(ROOT / "assets" / "driving.mp4"), FRAMES)
 
@@ -39,21 +49,12 @@ def animate(portrait_points: torch.Tensor, driver_points: torch.Tensor, frames: 
     """The first `frames` frames (frames, 3, 256, 256) in [0, 1], by the nodes' defaults. portrait_points (5, 2) and
     driver_points (FRAMES, 5, 2) px.
     """
-    from realportrait_core.diffusion.schedule import linear_schedule
-    from realportrait_core.dit.checkpoint import load_dit
-    from realportrait_core.eval.rows import decode, encode
-    from realportrait_core.face.track import FaceTrack
-    from realportrait_core.generate import extract_keypoints, frame_portrait, motion_maps, render
-    from realportrait_core.speed import STEPS, exact, usual_guidance
-    from realportrait_core.vae import load_vae
-    from realportrait_core.vid2vid.checkpoint import load_vid2vid
-
     vid2vid = load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")
     dit = load_dit(WEIGHTS / "realportrait" / "realportrait_mini.safetensors")
     vae = load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors")
     portrait, driver = media()
-    track = FaceTrack(driver_points[:frames], torch.ones(frames, dtype=torch.bool), "")
-    keypoints = extract_keypoints(vid2vid, portrait, driver[:frames].float() / 255, portrait_points, track)
+    followed = FaceTrack(driver_points[:frames], torch.ones(frames, dtype=torch.bool), "")
+    keypoints = extract_keypoints(vid2vid, portrait, driver[:frames].float() / 255, portrait_points, followed)
     motion = motion_maps(vid2vid, keypoints, size=dit.cfg.input_sq_size)
     latent = encode(vae, frame_portrait(portrait, motion).movedim(-1, 1))
     speed = exact(dit.cfg, STEPS)
@@ -76,17 +77,12 @@ def read_reference() -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    import conftest  # noqa: F401, for the import of realportrait_core
-    import yunet
-    from realportrait_core.face.detect import FaceDetector
-    from realportrait_core.face.track import portrait_points, track
-
     detector, (portrait, driver) = FaceDetector(yunet.onnx()), media()
     points = {"portrait_points": portrait_points(portrait[0], detector), "driver_points": track(driver, detector).points}
     shown = by_cells(animate(**points, frames=16)[list(SHOWN)])
     kept = points | {name: (value / UNIT).round().to(torch.int16) for name, value in shown.items()}
     REFERENCE.write_bytes(lzma.compress(save({name: value.contiguous() for name, value in kept.items()}), preset=9))
-    print(f"{REFERENCE}: {REFERENCE.stat().st_size} bytes", file=sys.stderr)
+    print(f"{REFERENCE}: {REFERENCE.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
