@@ -10,8 +10,8 @@ import sys
 import environment
 
 WORKERS = 2
-# Options of pytest's that choose the workers themselves, or that a terminal has to see the tests run for.
-IN_ONE_PROCESS = {"-n", "--numprocesses", "-s", "--capture=no", "--pdb", "--trace", "--co", "--collect-only"}
+# Options of pytest's, beside -n, that choose the workers themselves or need the tests in the terminal's own process.
+IN_ONE_PROCESS = {"--numprocesses", "-s", "--capture", "--pdb", "--trace", "--co", "--collect-only"}
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def pytest_options(arguments: list[str], cores: int) -> list[str]:
 
 def several_files(arguments: list[str]) -> bool:
     """Whether pytest, with these arguments, runs more than one file, and nothing speaks against doing so in several processes."""
-    if any(argument.partition("=")[0] in IN_ONE_PROCESS or argument in IN_ONE_PROCESS for argument in arguments):
+    if any(argument.partition("=")[0] in IN_ONE_PROCESS or argument.startswith("-n") for argument in arguments):
         return False
     named = [environment.ROOT / argument.partition("::")[0] for argument in arguments]
     files = {path for path in named if path.exists() and path != environment.ROOT}

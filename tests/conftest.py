@@ -24,6 +24,8 @@ def import_package(name: str) -> None:
 
 sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != str(ROOT)]
 sys.path.insert(0, str(TESTS))
+from workers import worker_group  # noqa: E402
+
 for package in ("realportrait_core", "benchmarks", "rendered_heads"):
     if package not in sys.modules:
         import_package(package)
@@ -31,20 +33,12 @@ for package in ("realportrait_core", "benchmarks", "rendered_heads"):
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items) -> None:
-    """Of a run on several workers: a file's tests stay together, and so do all that share the server, which take longest and
-    therefore go first.
-    """
+    """Of a run on several workers: the groups, of which the server's takes longest and so goes first."""
     if not hasattr(config, "workerinput"):
         return
     for item in items:
         item.add_marker(pytest.mark.xdist_group(worker_group(item.path)))
     items.sort(key=lambda item: worker_group(item.path) != "server")
-
-
-def worker_group(file: Path) -> str:
-    """Which tests one worker runs, those of this file among them."""
-    name = file.relative_to(TESTS)
-    return "server" if name.parts[0] == "server" else name.as_posix()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from knobs import SHOWN
 
 HERE = Path(__file__).resolve().parent
@@ -23,6 +24,7 @@ def test_every_knob_has_its_test(host):
     assert {name: set(shown) for name, shown in SHOWN.items()} == knobs
 
 
+@pytest.mark.slow
 def test_each_fails_on_a_node_that_is_deaf_to_the_knob(host, tmp_path):
     """All of them once more, by the plugin deaf.py in a process of its own: what still passes shows nothing."""
     tests = sorted({f"{HERE.parent}/{test}" for inputs in SHOWN.values() for test in inputs.values()})

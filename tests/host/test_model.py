@@ -278,12 +278,17 @@ def test_saved_by_the_host_and_loaded_again(pack, model, clip):
     assert torch.allclose(found, wanted, atol=1e-5 * float(wanted.abs().max()))  # the weights lie elsewhere in the file
 
 
-@pytest.mark.parametrize("weight_dtype", ["fp16", "bf16", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2", "fp32"])
-def test_weight_dtypes(pack, tmp_path, clip, weight_dtype):
+@pytest.mark.parametrize(
+    "weight_dtype, most",
+    [("fp32", 1e-5), ("fp16", 2e-3), ("bf16", 2e-2), ("fp8_e4m3fn", 0.2), ("fp8_e4m3fn_fast", 0.2), ("fp8_e5m2", 0.3)],
+)
+def test_weight_dtypes(pack, tmp_path, model, clip, weight_dtype, most):
+    """Each gives the frames of the default, fp32 on a CPU, as nearly as it can."""
     module = pack("nodes.host.model")
-    model = module.load(tiny.dit_file(pack, tmp_path / "tiny.safetensors"), weight_dtype)
-    assert model.model.diffusion_model.blocks[0].attn.qkv.weight.dtype == module.WEIGHT_DTYPES[weight_dtype]
-    assert torch.isfinite(sample(model, *clip[:2])).all()
+    other = module.load(tiny.dit_file(pack, tmp_path / "other.safetensors"), weight_dtype)
+    assert other.model.diffusion_model.blocks[0].attn.qkv.weight.dtype == module.WEIGHT_DTYPES[weight_dtype]
+    wanted, found = (sample(one, *clip[:2], steps=1) for one in (model, other))
+    assert (found - wanted).norm() < most * wanted.norm()
 
 
 def test_refused_files(pack, tmp_path):

@@ -117,12 +117,15 @@ def test_every_input_and_output_explains_itself(host, node_id):
 
 @pytest.mark.parametrize("node_id", OURS)
 def test_every_node_has_a_help_page(host, node_id):
-    """The frontend asks for docs/<node id>.md below the pack's web folder; each input and output is explained by its name."""
+    """The frontend asks for docs/<node id>.md below the pack's web folder; each input and output is explained by the name that is
+    shown, and an input with another name in API workflows by that too.
+    """
     folder = Path(host.EXTENSION_WEB_DIRS[Path(__file__).resolve().parents[2].name], "docs")
     page, schema = (folder / f"{node_id}.md").read_text(encoding="utf-8"), host.NODE_CLASS_MAPPINGS[node_id].GET_SCHEMA()
     assert page.startswith(f"# {schema.display_name}\n")
-    names = [part.id for part in schema.inputs] + [part.display_name for part in schema.outputs]
+    names = [part.display_name or part.id for part in schema.inputs] + [part.display_name for part in schema.outputs]
     assert [name for name in names if f"**{name}**" not in page] == []
+    assert [part.id for part in schema.inputs if part.display_name not in (None, part.id) and f"`{part.id}`" not in page] == []
 
 
 def test_the_pack_has_these_nodes_and_no_others(host):
@@ -233,11 +236,25 @@ def test_as_many_frames_out_as_in(run_node, model, vae, motion_of, frames):
     assert vae.decode(latent["samples"]).shape == (frames, 64, 64, 3)
 
 
-def test_one_step_and_the_last_seed(run_node, model, vae, motion_of):
-    """The second clip's seed starts again at 0."""
+def test_the_seed_after_the_last_is_0(host, run_node, model, vae, motion_of):
+    """Of two clips the second draws with the seed after the first's."""
+    motion, portrait = motion_of(31), picture(1)
     given = {**SETTINGS, "seed": 2**64 - 1, "steps": 1}
-    latent = run_node("RealPortraitSampler", model=model, vae=vae, portrait=picture(1), motion=motion_of(17), **given)[0]
-    assert latent["samples"].shape == (17, 4, 8, 8) and torch.isfinite(latent["samples"]).all()
+    ours = run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **given)[0]["samples"]
+    positive, _, _ = run_node(
+        "RealPortraitConditioning", vae=vae, portrait=portrait, motion=motion, start_frame=0, frames=16, strength=1.0
+    )
+    clip = run_node(
+        "RealPortraitContinueClip",
+        positive=positive,
+        previous={"samples": ours[:16]},
+        motion=motion,
+        start_frame=15,
+        frames=16,
+        overlap=1,
+    )
+    second = host.NODE_CLASS_MAPPINGS["KSampler"]().sample(model, 0, 1, 1.0, "euler", "normal", *clip)[0]["samples"]
+    assert torch.equal(second, ours[15:])
 
 
 @pytest.mark.parametrize("sampler, guidance", [("euler", 1.0), ("euler", 2.0), ("uni_pc", 1.5), ("dpm_fast", 1.5)])
@@ -672,11 +689,11 @@ def test_inputs_are_left_alone(run_node, model, vae, motion_of, extract):
 @pytest.mark.parametrize(
     "driver, match",
     [
-        (torch.zeros(0, 120, 110, 3), "driver has 0 frames"),
-        (torch.full((2, 120, 110, 3), torch.nan), "2 of 2 frames of the driver hold NaN"),
-        (torch.zeros(2, 120, 110, 2), "driver has 2 channels"),
-        (torch.zeros(2, 12, 110, 3), "driver is 110x12 px"),
-        (torch.zeros(1, 2, 120, 110, 3), r"driver must be an IMAGE \(frames"),
+        (torch.zeros(0, 120, 110, 3), "driving video has 0 frames"),
+        (torch.full((2, 120, 110, 3), torch.nan), "2 of 2 frames of the driving video hold NaN"),
+        (torch.zeros(2, 120, 110, 2), "driving video has 2 channels"),
+        (torch.zeros(2, 12, 110, 3), "driving video is 110x12 px"),
+        (torch.zeros(1, 2, 120, 110, 3), r"driving video must be an IMAGE \(frames"),
     ],
 )
 def test_refused_drivers(pack, extract, driver, match):

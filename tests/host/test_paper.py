@@ -1,7 +1,7 @@
 """The paper's network, 907.6 M parameters, through the nodes on a CPU: one step of 16 frames of 512 px within 10 GB.
 
 Whole it takes minutes and is left out by default: `python scripts/test.py -m huge -s tests/host/test_paper.py` prints its
-peak and its time. What always runs has a few blocks and two frames, and bounds the whole by what these take.
+peak and its time. The others have a few blocks and two frames, and bound the whole by what these take.
 """
 
 import json
@@ -47,6 +47,7 @@ def parameters() -> int:
     return sum(value.numel() for value in RealPortraitDiT(PAPER.dit, device="meta").state_dict().values())
 
 
+@pytest.mark.slow
 def test_no_block_leaves_anything_behind(few):
     """The peak of a later block, with control or without, is that of the one before it."""
     peaks = few["peaks"]
@@ -54,6 +55,7 @@ def test_no_block_leaves_anything_behind(few):
     assert abs(peaks["block 2"] - peaks["block 1"]) < FRAME and peaks["block 3"] < peaks["block 2"] + FRAME
 
 
+@pytest.mark.slow
 def test_the_whole_network_fits_into_10_gb(few):
     """By what a few of its blocks take: loading holds a file and its copy in float32; a step, what grows with the frames."""
     assert few["loaded"] - few["process"] < 1.1 * 4 * few["parameters"]

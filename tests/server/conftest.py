@@ -1,16 +1,26 @@
-"""A real ComfyUI server with this pack alone, and small media, for the whole test session."""
+"""A real ComfyUI server with this pack alone, and small media, for the whole test session.
+
+Most workflows run with a transformer that is smaller than the bundled one and random: what they test is not the picture.
+"""
 
 import json
 import signal
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from realportrait_core.dit.checkpoint import load_dit, save_dit
+from realportrait_core.dit.model import RealPortraitDiT
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "realportrait_core" / "weights"
+BUNDLED = "realportrait_mini.safetensors"
+SMALL = "small.safetensors"
 sys.path.append(str(ROOT / "scripts"))  # at the end: the host's and the standard library's names come first
 
 
@@ -18,7 +28,7 @@ sys.path.append(str(ROOT / "scripts"))  # at the end: the host's and the standar
 def bad_weights(tmp_path_factory) -> dict[str, Path]:
     """Weight files that somebody may have in models/realportrait, by their name."""
     folder = tmp_path_factory.mktemp("weights")
-    model = (WEIGHTS / "realportrait" / "realportrait_mini.safetensors").read_bytes()
+    model = (WEIGHTS / "realportrait" / BUNDLED).read_bytes()
     (folder / "truncated.safetensors").write_bytes(model[: len(model) // 2])
     (folder / "renamed.safetensors").write_bytes(b"PK\x03\x04" + bytes(1000))  # a pickle of torch.save is a zip file
     (folder / "other.safetensors").write_bytes((WEIGHTS / "vae" / "realportrait_mini_vae.safetensors").read_bytes())
@@ -26,13 +36,27 @@ def bad_weights(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def server(host_sources, bad_weights):
+def small_weights(tmp_path_factory) -> Path:
+    """Random ones for the maps, latents and frames of the bundled, of a third of their size and for any number of steps."""
+    bundled = load_dit(WEIGHTS / "realportrait" / BUNDLED).cfg
+    network = RealPortraitDiT(replace(bundled, hidden=48, depth=2, heads=2, control_depth=1, distilled_steps=0))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.1, generator=generator)
+    path = tmp_path_factory.mktemp("small") / SMALL
+    save_dit(path, network)
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(host_sources, bad_weights, small_weights):
     pytest.importorskip("aiohttp", reason="this Python has not the packages that ComfyUI needs: run python scripts/test.py")
     from environment import Environment
     from headless import HeadlessComfyUI
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: the server goes with the tests
-    models = {f"realportrait/{name}": file for name, file in bad_weights.items()}
+    models = {f"realportrait/{name}": file for name, file in (bad_weights | {SMALL: small_weights}).items()}
     with HeadlessComfyUI(Environment(Path(sys.executable), host_sources), models) as running:
         yield running
 
@@ -103,16 +127,23 @@ def write_video(path: Path, frames: list[np.ndarray], sound: bool = False) -> No
 
 @pytest.fixture
 def workflow(media):
-    """Makes an API workflow with small settings: workflow("animate_portrait", driving="with_sound.mp4", steps=1)."""
+    """Makes an API workflow with small settings: workflow("animate_portrait", driving="with_sound.mp4", steps=1).
+
+    weights: a transformer's file; SMALL unless another is named.
+    """
     import demo
 
-    def make(name="animate_portrait", portrait="portrait.png", driving="driving.mp4", frames=None, steps=2, seed=1) -> dict:
+    def make(
+        name="animate_portrait", portrait="portrait.png", driving="driving.mp4", frames=None, steps=2, seed=1, weights=SMALL
+    ) -> dict:
         made = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
         made[demo.only(made, "LoadImage")]["inputs"]["image"] = media[portrait]
         made[demo.only(made, "LoadVideo")]["inputs"]["file"] = media[driving]
         for entry in made.values():
             if entry["class_type"] in ("RealPortraitSampler", "KSampler"):
                 entry["inputs"].update(steps=steps, seed=seed)
+            if entry["class_type"] == "RealPortraitLoadModel":
+                entry["inputs"].update(weights=weights)
         if frames:
             demo.limit_frames(made, frames)
         return made

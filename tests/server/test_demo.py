@@ -42,6 +42,7 @@ def test_a_video_comes_out(demo, tmp_path):
     assert "3 frames" in done.stdout and "per clip" in done.stdout
 
 
+@pytest.mark.slow  # a server of its own, as the other
 def test_a_failure_says_why_and_leaves_nothing(demo, tmp_path):
     from PIL import Image
 
