@@ -136,6 +136,7 @@ def test_paper_preset_has_the_published_keys_and_shapes():
         assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == wanted, name
 
 
+@pytest.mark.slow  # 130 M parameters
 def test_full_size_chain_is_the_original():
     tensors, about = load("motion", "full_size")
     shapes = {
