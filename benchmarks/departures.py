@@ -38,11 +38,14 @@ from realportrait_core.face.find import find_detector
 from realportrait_core.generate import render
 from realportrait_core.speed import GUIDANCE, STEPS
 from realportrait_core.train.batch import Index, read_index
+from realportrait_core.train.budget import Budget
+from realportrait_core.train.checkpoint import read_checkpoint
 from realportrait_core.train.data.prepare import weights_fingerprint
-from realportrait_core.train.dit import autocast, from_scratch, train_stage
-from realportrait_core.train.loop import Budget, read_checkpoint
-from realportrait_core.train.stage import make_objective
-from realportrait_core.train.stages import MINI_CLIPS, MINI_MAPS, Stage
+from realportrait_core.train.initial import from_scratch
+from realportrait_core.train.precision import autocast
+from realportrait_core.train.run import make_objective
+from realportrait_core.train.stage import train_stage
+from realportrait_core.train.stages import STAGES, Stage
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
 
@@ -72,7 +75,7 @@ class Variant:
         """Of the stages maps and clips what is trained, and its share of the minutes."""
         maps, clips = stages
         if self.plain:
-            return [(replace(clips, face=0.0, read=0.0, even=0.0), 1.0)]
+            return [(replace(clips, face=0.0, latent_regression=0.0, error_reweighting=0.0), 1.0)]
         return [(maps, MAPS_SHARE), (clips, 1 - MAPS_SHARE)]
 
 
@@ -113,7 +116,7 @@ def mini_stages(batch: float, rate: float = 1.0) -> tuple[Stage, Stage]:
             lr=rate * stage.lr,
             shapes=tuple(replace(shape, portraits=max(1, round(batch * shape.portraits))) for shape in stage.shapes),
         )
-        for stage in (MINI_MAPS, MINI_CLIPS)
+        for stage in (STAGES["mini"]["maps"], STAGES["mini"]["clips"])
     )
 
 

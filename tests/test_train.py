@@ -23,10 +23,12 @@ from realportrait_core.face.crop import rescale
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.train import loop
 from realportrait_core.train.appearance import Appearance
+from realportrait_core.train.average import recalibrate
+from realportrait_core.train.budget import Budget
 from realportrait_core.train.data.frozen import freeze_segment
 from realportrait_core.train.data.sample import load_sample
-from realportrait_core.train.dit import from_scratch
-from realportrait_core.train.loop import Budget, fit, recalibrate
+from realportrait_core.train.initial import from_scratch
+from realportrait_core.train.loop import fit
 from realportrait_core.train.mini import __main__ as command
 from realportrait_core.train.mini import prepare, recipe
 from realportrait_core.train.mini.decoder import WIDTHS, train_decoder, widened

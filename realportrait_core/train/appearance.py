@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .dit import autocast
+from .precision import autocast
 
 WIDTHS = (64, 128, 256)
 SLOPE = 0.2

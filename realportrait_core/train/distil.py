@@ -13,13 +13,15 @@ from ..diffusion.schedule import Schedule, at, to_epsilon, to_x0
 from ..dit.model import RealPortraitDiT
 from ..motion_map import MotionMaps
 from .batch import Batch
-from .dit import conditions, denoiser, face_weight, known, mixed
+from .denoiser import conditions, denoiser, known
+from .loss_weight import face_weight
+from .precision import autocast
 
 SUBSTEPS = 5  # of the teacher for one of the student's
 
 
 class Distillation(nn.Module):
-    """The loss of a student as one forward pass. Its cfg.distilled_steps says how many steps it will have."""
+    """The loss of a student as one forward pass; dit.cfg.distilled_steps is the number of its steps."""
 
     def __init__(
         self, dit: RealPortraitDiT, teacher: RealPortraitDiT, schedule: Schedule, precision: torch.dtype, face: float = 0.0
@@ -36,7 +38,7 @@ class Distillation(nn.Module):
         step = batch.t * len(self.coarse) // self.timesteps  # (B, L), 0 is the last one taken
         start = (step + 1) * SUBSTEPS - 1  # the same timestep in `fine`
         x = noise_clip(self.fine, batch.drawn(batch.z), start, batch.noise, conditional)
-        with mixed(batch, self.precision):
+        with autocast(batch.z.device, self.precision):
             with torch.no_grad():
                 teach = denoiser(self.teacher, batch, *conditions(self.teacher, batch, maps, own))
                 end = walk(teach, self.fine, x, start, cfg.prediction, conditional)

@@ -1,18 +1,15 @@
-"""What a training says of itself: lines with ETA, throughput and memory, a progress bar on a terminal, a table, TensorBoard's
+"""The progress of a training: log lines with ETA, throughput and memory, a progress bar on a terminal, a table, TensorBoard's
 files."""
 
 import csv
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
+from .budget import Budget
 from .world import World
-
-if TYPE_CHECKING:
-    from .loop import Budget
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +17,7 @@ TABLE = "training.csv"  # a row for each line of the log; a resumed run may repe
 
 
 class Report:
-    """Of the first process; the others say nothing. With a folder, means go to its TABLE, scalars and pictures to TensorBoard."""
+    """Only the first process reports. With a folder, means go to its TABLE, scalars and pictures to TensorBoard."""
 
     def __init__(self, world: World, folder: Path | None = None):
         self.world = world
@@ -32,7 +29,7 @@ class Report:
             folder.mkdir(parents=True, exist_ok=True)
             self.table, self.board = folder / TABLE, summary_writer(folder)
 
-    def begin(self, budget: "Budget", step: int, spent: float) -> None:
+    def begin(self, budget: Budget, step: int, spent: float) -> None:
         self.since = spent
         if self.world.first and sys.stderr.isatty():
             from tqdm import tqdm
@@ -57,8 +54,8 @@ class Report:
             self.bar.update((int(spent) if self.bar.unit == "s" else step) - self.bar.n)
             self.bar.set_postfix(loss=f"{scalars['loss']:.4f}", memory=memory(self.world.device), refresh=False)
 
-    def line(self, budget: "Budget", step: int, spent: float) -> None:
-        """Means since the last line, and when it will be done."""
+    def line(self, budget: Budget, step: int, spent: float) -> None:
+        """Logs the means since the last line, and the time left."""
         means = {name: total / count for name, (total, count) in self.sums.items()}
         seconds, gone = spent - self.since, budget.spent(step, spent)
         if self.world.first and self.bar is None:
@@ -90,7 +87,7 @@ class Report:
         if self.board is not None:
             self.board.add_image(name, image, step, dataformats="HWC")
 
-    def end(self, budget: "Budget", step: int, spent: float) -> None:
+    def end(self, budget: Budget, step: int, spent: float) -> None:
         if self.sums:
             self.line(budget, step, spent)
         if self.bar is not None:

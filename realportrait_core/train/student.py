@@ -18,7 +18,10 @@ from ..motion_map import MotionMaps
 from ..vae import DOWN, TinyVAE
 from .appearance import Appearance
 from .batch import Batch
-from .dit import conditions, denoiser, face_weight, known, mixed, motion_readers
+from .denoiser import conditions, denoiser, known
+from .latent_regression import motion_modules
+from .loss_weight import face_weight
+from .precision import autocast
 
 LATENT = 0.3  # weight of the squared error of the latents
 MOVED = 0.5  # weight of the error of what changes from one frame to the next
@@ -29,7 +32,7 @@ STEP_SHARES = (0.3, 0.25, 0.2, 0.25)  # how often each step learns, the last one
 
 
 class Student(nn.Module):
-    """The loss as one forward pass. cfg.distilled_steps of `dit` says how many steps it will have."""
+    """The loss as one forward pass; dit.cfg.distilled_steps is the number of its steps."""
 
     def __init__(self, dit: RealPortraitDiT, vae: TinyVAE, schedule: Schedule, precision: torch.dtype, appearance: Appearance):
         super().__init__()
@@ -37,16 +40,16 @@ class Student(nn.Module):
         self.precision, self.appearance, self.timesteps = precision, appearance, len(schedule)
         self.coarse = schedule.trailing(dit.cfg.distilled_steps)
         self.scalars: dict[str, Tensor] = {}
-        # They have learned the mean of what fits a map, and keep to it: to make a picture of it is the transformer's part.
-        for part in motion_readers(dit):
-            part.requires_grad_(False)
+        # Mapper and draft predict the mean of all frames that fit a map, and stay so: detail is the transformer's part.
+        for module in motion_modules(dit):
+            module.requires_grad_(False)
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> Tensor:
         """The loss of the batch's clips. InputError where the samples keep no pictures."""
         if batch.pictures is None:
             raise InputError("A student learns from pictures, and these samples keep none: make them with --pictures.")
         conditional = known(batch)
-        with mixed(batch, self.precision):
+        with autocast(batch.z.device, self.precision):
             denoise = denoiser(self.dit, batch, *conditions(self.dit, batch, maps, own))
             x_0 = self.walk(denoise, batch, conditional)  # (B, L, 4, h, w)
             frames, places = chosen_crops(x_0, conditional)

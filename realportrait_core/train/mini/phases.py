@@ -23,8 +23,12 @@ from ...vid2vid import FaceVid2Vid
 from ...vid2vid.keypoints import Pose
 from ...vid2vid.motion import pose_from_raw
 from ..appearance import Appearance
-from ..dit import ENDS, Objective, Reading, autocast, loss_of, motion_readers
-from ..loop import LOWEST_RATE, recalibrate
+from ..average import recalibrate
+from ..latent_regression import LatentRegression, motion_modules
+from ..loop import LOWEST_RATE
+from ..objective import Objective, loss_of
+from ..precision import autocast
+from ..stage import ADAM_ONLY
 from ..stages import Shape
 from ..student import Student
 from .bank import Bank, leaning
@@ -311,13 +315,13 @@ def renderer_loss(state: State, model: Renderer, draw: Callable[[], Faces]) -> L
 def maps(state: State, minutes: float) -> None:
     """The motion mapper and the draft by themselves."""
     state.writer.changes("dit")
-    with learning(*motion_readers(state.dit)):
-        train(state, "maps", state.dit, maps_loss(state), minutes, frames_of(state, state.load.maps), "frames", ENDS)
+    with learning(*motion_modules(state.dit)):
+        train(state, "maps", state.dit, maps_loss(state), minutes, frames_of(state, state.load.maps), "frames", ADAM_ONLY)
 
 
 def maps_loss(state: State) -> Loss:
-    reading = Reading(state.dit, 1, state.precision, FACE, EVEN)
-    return batch_loss(state, reading, state.load.maps, 1)
+    objective = LatentRegression(state.dit, 1, state.precision, FACE, EVEN)
+    return batch_loss(state, objective, state.load.maps, 1)
 
 
 def clips(state: State, minutes: float) -> None:
@@ -333,7 +337,7 @@ def clips(state: State, minutes: float) -> None:
 
     with learning(state.dit):
         frames = frames_of(state, state.load.clips)
-        train(state, "clips", state.dit, clips_loss(state), minutes, frames, "frames", ENDS, compile_it=compile_blocks)
+        train(state, "clips", state.dit, clips_loss(state), minutes, frames, "frames", ADAM_ONLY, compile_it=compile_blocks)
 
 
 def clips_loss(state: State) -> Loss:

@@ -27,11 +27,12 @@ from ...vid2vid.between import between
 from ...vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from ...vid2vid.keypoints import Pose
 from ..appearance import Appearance
+from ..budget import Budget
 from ..data.frozen import freeze_segment
 from ..data.prepare import weights_fingerprint
 from ..data.sample import Sample, save_sample
-from ..loop import Budget
-from ..stage import StageRun, perceptual_distance, precision_of, run_stage
+from ..precision import precision_of
+from ..run import StageRun, perceptual_distance, run_stage
 from ..world import device_named
 from . import prepare
 from .decoder import train_decoder
@@ -94,7 +95,7 @@ class Run:
     def store(self) -> Store:
         return open_store(self.cache, self.data / "train", self.limit)
 
-    def sow(self, step: str) -> None:
+    def seed_everything(self, step: str) -> None:
         torch.manual_seed(self.seed + SEEDS[step])
 
 
@@ -138,7 +139,7 @@ def decoder(run: Run, minutes: float) -> None:
         return
     store, network = enough(run.store()), load_vae(run.out / VAE_FILE)
     teacher = load_taesd(run.teacher) if (run.teacher / "taesd_encoder.safetensors").is_file() else None
-    run.sow("decoder")
+    run.seed_everything("decoder")
     size, precision, appearance = GPU_DECODER if run.place().type == "cuda" else {}, precision_of(run.precision, run.place()), None
     if run.looks:
         appearance = Appearance(run.place(), precision, perceptual_distance(run.perceptual, run.place()))
@@ -172,7 +173,7 @@ def motion(run: Run, minutes: float) -> None:
         photos = PhotoSet(pictures, topology)
     if run.start is not None:
         whole = load_vid2vid(run.start)
-    run.sow("motion")
+    run.seed_everything("motion")
     size = GPU_MOTION if run.place().type == "cuda" else {}
     network = train_motion(
         enough(run.store()),
@@ -196,7 +197,7 @@ def renderer(run: Run, minutes: float) -> None:
     path = run.cache / "renderer.safetensors"
     if skipped(path):
         return
-    run.sow("renderer")
+    run.seed_everything("renderer")
     size = GPU_RENDERER if run.place().type == "cuda" else {}
     start = None if run.start is None else load_vid2vid(run.start).state_dict()
     network = train_renderer(
@@ -281,28 +282,28 @@ def maps(run: Run, minutes: float) -> None:
     """The motion mapper by itself: what a warped feature shows."""
     path = run.cache / "maps.safetensors"
     if not skipped(path):
-        run_stage(stage_run(run, "maps", minutes, path), 3, run.cfg)
+        run_stage(stage_run(run, "maps", minutes, path), "maps", run.cfg)
 
 
 def frames(run: Run, minutes: float) -> None:
     """Stage 1 of the DiT: single frames, from the motion mapper's weights."""
     path = run.cache / "frames.safetensors"
     if not skipped(path):
-        run_stage(stage_run(run, "frames", minutes, path, run.cache / "maps.safetensors"), 0, run.cfg)
+        run_stage(stage_run(run, "frames", minutes, path, run.cache / "maps.safetensors"), "frames", run.cfg)
 
 
 def clips(run: Run, minutes: float) -> None:
     """Stage 2 of the DiT: clips of L frames, from the weights of stage 1."""
     path = run.cache / "clips.safetensors"
     if not skipped(path):
-        run_stage(stage_run(run, "clips", minutes, path, run.cache / "frames.safetensors"), 1, run.cfg)
+        run_stage(stage_run(run, "clips", minutes, path, run.cache / "frames.safetensors"), "clips", run.cfg)
 
 
 def distil(run: Run, minutes: float) -> None:
     """The DiT once more, for 4 steps, with the result of stage 2 as its teacher."""
     path = run.cache / "distilled.safetensors"
     if not skipped(path):
-        run_stage(stage_run(run, "distil", minutes, path, run.cache / "clips.safetensors"), 2, run.cfg)
+        run_stage(stage_run(run, "distil", minutes, path, run.cache / "clips.safetensors"), "distil", run.cfg)
 
 
 def stage_run(run: Run, step: str, minutes: float, out: Path, init: Path | None = None) -> StageRun:

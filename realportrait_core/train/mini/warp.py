@@ -22,7 +22,9 @@ from ...vid2vid.blocks import ConvNorm
 from ...vid2vid.generator import Generator
 from ...vid2vid.keypoints import transform
 from ...vid2vid.warp import Warped, WarpingNetwork, axis
-from ..loop import Budget, fit, recalibrate
+from ..average import recalibrate
+from ..budget import Budget
+from ..loop import fit
 from .motion import CPU
 from .store import Store, crop_batch, jitter, to_unit
 from .truth import pick
