@@ -155,8 +155,11 @@ def restore(
     """The inverse of snapshot; in any number of processes, whatever the number that wrote it."""
     set_model_state_dict(model, saved["model"], options=StateDictOptions(full_state_dict=True))
     for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-        # Not strict: a weight that has had no gradient yet has no state (temporal Q and K norms, while clips are single frames).
         set_optimizer_state_dict(model, optimizer, state, options=StateDictOptions(full_state_dict=True, strict=False))
+        # A weight that has had no gradient yet (the temporal norms of Q and K, in single frames) has no state; torch makes one.
+        for name, parameter in model.named_parameters():
+            if name not in state["state"]:
+                optimizer.state.pop(parameter, None)
     average.load(saved["average"])
     if beside is not None:
         beside.load_state_dict(saved["beside"])

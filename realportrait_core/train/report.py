@@ -118,6 +118,10 @@ def memory(device: torch.device) -> str:
     """The peak so far: of the GPU's memory, or of this process."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux; getrusage would count the peak of the process that started this one
+        (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))  # KiB
+        return f"{int(peak) / 2**20:.1f} GiB"
     if sys.platform == "win32":
         return "memory unknown"
     import resource
