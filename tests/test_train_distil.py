@@ -38,13 +38,13 @@ def teacher_network() -> RealPortraitDiT:
     return dit.eval()
 
 
-def test_what_leads_to_an_end_is_its_step_of_ddim():
+def test_the_x0_of_a_step_leads_to_its_end_by_ddim():
     torch.manual_seed(0)
     coarse = linear_schedule().trailing(4)
     x, end = torch.randn(2, 4, 2, 4, 8, 8, dtype=torch.float64)
     for step in range(4):
         t = torch.full((4, 2), step)
-        torch.testing.assert_close(ddim_step(coarse, x, t, distil.leads_to(coarse, x, t, end)), end)
+        torch.testing.assert_close(ddim_step(coarse, x, t, distil.x0_of_step(coarse, x, t, end)), end)
 
 
 def test_the_teacher_walks_as_ddim_does(index, vid2vid):

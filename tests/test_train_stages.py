@@ -19,7 +19,7 @@ from realportrait_core.train import loop
 from realportrait_core.train.batch import batches, draw, load, maps_of
 from realportrait_core.train.data import __main__ as prepare_command
 from realportrait_core.train.data.sample import load_sample
-from realportrait_core.train.denoiser import conditions, denoiser, known
+from realportrait_core.train.denoiser import conditional_frames, conditions, denoiser
 from realportrait_core.train.initial import from_scratch
 from realportrait_core.train.run import StageRun, make_objective, run_stage
 from realportrait_core.train.stages import STAGES, Shape
@@ -45,7 +45,7 @@ def test_the_papers_stages_train_by_the_papers_loss(index, vid2vid, name):
     torch.nn.init.normal_(objective.dit.final_layer.linear.weight, std=0.1)
     batch = load(index, draw(index, stage, 0, 0, 1000))
     maps, own = maps_of(vid2vid.warping, batch)
-    schedule, conditional = linear_schedule(), known(batch)
+    schedule, conditional = linear_schedule(), conditional_frames(batch)
     z_t = noise_clip(schedule, batch.z, batch.t, batch.noise, conditional)
     with torch.no_grad():
         out = denoiser(objective.dit, batch, *conditions(objective.dit, batch, maps, own))(z_t, batch.t)

@@ -10,7 +10,7 @@ from ..motion_map import MotionMaps
 from .batch import Batch
 
 
-def known(batch: Batch) -> torch.Tensor | None:
+def conditional_frames(batch: Batch) -> torch.Tensor | None:
     """Which frames are conditional, (B, L) of B = R N D; None for single frames, which never are."""
     return None if batch.z.shape[1] == 1 else batch.conditional
 
@@ -26,7 +26,7 @@ def denoiser(
     dit: RealPortraitDiT, batch: Batch, reference: Reference, motion: torch.Tensor
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """(x_t (B, L, 4, h, w), t (B, L) int) -> the prediction, float32, under these conditions. Conditional frames have t = 0."""
-    conditional, strength = known(batch), control_strength(batch)
+    conditional, strength = conditional_frames(batch), control_strength(batch)
     control = dit.encode_motion_latent(motion, batch.size, batch.size).unflatten(0, batch.z.shape[:2])  # (R N, L, S, C)
     control = batch.drawn(control).flatten(0, 1)  # (B L, S, C)
 

@@ -13,7 +13,7 @@ from ..dit.model import RealPortraitDiT
 from ..motion_map import MotionMaps
 from ..vid2vid.warp import WarpingNetwork
 from .batch import Batch, maps_of
-from .denoiser import conditions, denoiser, known
+from .denoiser import conditional_frames, conditions, denoiser
 from .latent_regression import latent_regression_loss
 from .loss_weight import frame_weight
 from .precision import autocast
@@ -38,7 +38,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
         """The mean loss of the batch's clips."""
-        conditional, z = known(batch), batch.drawn(batch.z)  # (B, L), (B, L, 4, h, w)
+        conditional, z = conditional_frames(batch), batch.drawn(batch.z)  # (B, L), (B, L, 4, h, w)
         z_t = noise_clip(self.schedule, z, batch.t, batch.noise, conditional)
         with autocast(z.device, self.precision):
             reference, motion = conditions(self.dit, batch, maps, own)
