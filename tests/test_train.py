@@ -616,7 +616,7 @@ def test_the_whole_recipe_in_toy_size(cache, seconds, tmp_path, monkeypatch, cap
     assert sorted(file.relative_to(run.out) for file in files) == sorted(
         [recipe.DIT_FILE, recipe.DISTILLED_FILE, recipe.VID2VID_FILE, recipe.VAE_FILE]
     )
-    assert list((folder / "clips").glob("strip_*.png"))
+    assert list((folder / "clips").glob("samples_*.png"))
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
     assert len(before) == 7

@@ -61,7 +61,7 @@ class Report:
         if self.world.first and self.bar is None:
             extra = "  ".join(f"{name} {value:.4f}" for name, value in means.items() if name not in ("rate", "skipped", "frames"))
             speed = f"  {self.frames / seconds:.1f} frames/s" if self.frames and seconds else ""
-            left = clock(spent / gone - spent if gone else 0)
+            left = clock(max(0.0, spent / gone - spent) if gone else 0)
             log.info(
                 "step %d  %.0f %%, %s left  rate %.2e  %s  skipped %d%s  %s",
                 step,
