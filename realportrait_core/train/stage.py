@@ -19,7 +19,7 @@ from ..dit.checkpoint import load_dit, save_dit, start_from_stdit2
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 from ..stlpips import load_stlpips
-from ..vae import TinyVAE, load_vae
+from ..vae import TinyVAE, load_tiny_vae, load_vae
 from ..vid2vid.checkpoint import load_vid2vid
 from .appearance import Appearance, Perceptual
 from .batch import Index, batches, read_index
@@ -151,7 +151,7 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
         raise InputError("Distillation runs in one process or with DDP, where the teacher is whole: leave --shard away.")
     if stage.appearance and run.vae is None:
         raise InputError("A student's pictures are decoded: give the VAE with --vae.")
-    vae = None if run.vae is None else load_vae(run.vae)
+    vae = None if run.vae is None else (load_tiny_vae if stage.appearance else load_vae)(run.vae)
     torch.manual_seed(run.seed)
     dit = start(cfg, run.init)
     world = enter(run.device)
