@@ -23,8 +23,8 @@ from realportrait_core.face.landmarks import FaceLandmarker
 from realportrait_core.train.data import __main__ as command
 from realportrait_core.train.data import photos
 from realportrait_core.train.data.filters import Filters
+from realportrait_core.train.data.journal import JOURNAL, REPORT
 from realportrait_core.train.data.photos import POINTS, SHARE, portrait_square, prepare_photos
-from realportrait_core.train.data.report import JOURNAL, REPORT
 from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.mini import pack, recipe
 from realportrait_core.train.mini.photos import read_pictures
