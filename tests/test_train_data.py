@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yunet
+from safetensors.torch import save_file
 from videos import write
 
 from realportrait_core.checkpoint import read_header
@@ -28,7 +29,7 @@ from realportrait_core.generate import KEYPOINT_PX, driven_keypoints, extract_ke
 from realportrait_core.train.data import __main__ as command
 from realportrait_core.train.data import prepare
 from realportrait_core.train.data.filters import BackgroundMotion, Filters, light, plausible
-from realportrait_core.train.data.frozen import freeze_photo
+from realportrait_core.train.data.frozen import freeze_photo, to_bytes
 from realportrait_core.train.data.images import (
     crop_keypoints,
     crop_photo,
@@ -45,7 +46,7 @@ from realportrait_core.train.data.sample import OPTIONAL, TENSORS, load_sample
 from realportrait_core.train.data.segments import LONGEST, Block, Segment, cut_run, find_segments, read_frames, segment_square
 from realportrait_core.train.data.sources import File, list_files, open_sources
 from realportrait_core.train.encoders import Encoders
-from realportrait_core.vae import load_vae
+from realportrait_core.vae import AutoencoderKL, load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
 from realportrait_core.vid2vid.keypoints import transform
 
@@ -280,6 +281,29 @@ def test_maps_from_a_sample_are_those_of_the_live_path(networks, folder, detecto
         assert float(deviation.mean()) < 5e-3 * scale and float(deviation.max()) < 0.2 * scale
 
 
+def test_latents_of_an_sd_vae_are_drawn_or_means(folder, detector, networks, tmp_path):
+    """The VAE from a file with diffusers' or LDM's names; the paper's is of four times the width."""
+    torch.manual_seed(0)
+    save_file(AutoencoderKL(32).state_dict(), tmp_path / "sd15.safetensors")
+    vae, sources = load_vae(tmp_path / "sd15.safetensors"), [folder / "good.mp4", folder / "portrait.png"]
+    made = prepare_samples(sources, tmp_path / "draw", networks[0], vae, detector, CLIP, FILTERS)
+    clip, photo = (load_sample(tmp_path / "draw" / made.kept(kind)[0].file) for kind in ("video", "image"))
+    pictures = torch.from_numpy(frames_of(folder / "good.mp4")).movedim(-1, 1)[[0, 9]]
+    with torch.inference_mode():
+        posterior = vae.posterior(pictures / 255)
+    torch.testing.assert_close(clip.latents[[0, 9]].float(), posterior.mean, rtol=2e-3, atol=1e-3)
+    torch.testing.assert_close(clip.deviations[[0, 9]].float(), posterior.deviation, rtol=2e-3, atol=1e-3)
+    assert clip.draws and photo.draws and photo.deviations is None
+
+    made = prepare_samples(sources[1:], tmp_path / "mean", networks[0], vae, detector, CLIP, FILTERS, draws=False)
+    photo = load_sample(tmp_path / "mean" / made.kept("image")[0].file)
+    assert not photo.draws
+    with pytest.raises(InputError, match="draws False .now True"):
+        prepare_samples(sources, tmp_path / "mean", networks[0], vae, detector, CLIP, FILTERS)
+    with pytest.raises(InputError, match="no posterior"):
+        prepare_samples(sources, tmp_path / "tiny", *networks, detector, CLIP, FILTERS, draws=True)
+
+
 # Images and their crops
 
 
@@ -294,7 +318,7 @@ def photo_case(index: int, vid2vid, vae):
     portrait = sample_frame(to_batch(picture), square, 256)
     photo = sample_frame(to_batch(picture), rescale(side / 256) @ square, side)
     points = transform_points(face.points, square)
-    sample = freeze_photo(vid2vid, vae, portrait, points, photo, smallest_crop(native, 256, 1.45))
+    sample = freeze_photo(vid2vid, vae, to_bytes(portrait), points, to_bytes(photo), smallest_crop(native, 256, 1.45))
     (crop,) = draw_crops(sample, 1, torch.Generator().manual_seed(index))
     forward = crop @ square
     with np.load(CLIPS / f"{clip}.npz") as file:
@@ -389,8 +413,8 @@ def test_background_motion_is_that_of_the_camera(detector):
 
 def test_light_and_shape_of_a_face():
     points = torch.tensor([[100.0, 100.0], [140.0, 100.0], [120.0, 125.0], [104.0, 145.0], [136.0, 145.0]])
-    frame = torch.full((1, 256, 256, 3), 0.2)
-    frame[:, 60:180, 60:180] = 0.6
+    frame = torch.full((1, 256, 256, 3), 51, dtype=torch.uint8)
+    frame[:, 60:180, 60:180] = 153
     measured = light(frame, points[None])
     assert measured["face_light"] == pytest.approx(0.6, abs=0.03)
     assert measured["frame_light"] == pytest.approx(0.2 + 0.4 * (120 / 256) ** 2, abs=1e-3)
@@ -474,18 +498,18 @@ def test_what_comes_before_the_damage_is_used(tmp_path, detector):
 
 
 def test_tracks_and_parts():
-    """150 frames: the face is away for 3 frames, which are filled in, and for 8, which end the segment."""
-    at = [torch.tensor([[0.0, 0.0], [40.0, 0.0], [20.0, 25.0], [4.0, 45.0], [36.0, 45.0]]) + 100 + i for i in range(150)]
+    """600 frames: the face is away for 3 frames, which are filled in, and for 8, which end the segment."""
+    at = [torch.tensor([[0.0, 0.0], [40.0, 0.0], [20.0, 25.0], [4.0, 45.0], [36.0, 45.0]]) + 100 + i for i in range(600)]
     faces = [Face(torch.tensor([80.0, 80.0, 80.0, 90.0]), points, 0.9) for points in at]
-    faces[20:23], faces[132:140] = [None] * 3, [None] * 8
-    block = Block([i / 12.5 for i in range(150)], [True] * 150, [(400, 400)] * 150, [0])
-    *whole, short = cut_run(block, faces, 0, 150, 1000, 12.5, 16)
-    assert [(part.start, len(part)) for part in whole] == [(1000, 44), (1044, 44), (1088, 44)]
-    assert (short.reason, short.frames, short.time) == ("too short", 10, 140 / 12.5)
+    faces[20:23], faces[582:590] = [None] * 3, [None] * 8
+    block = Block([i / 12.5 for i in range(600)], [True] * 600, [(400, 400)] * 600, [0])
+    *whole, short = cut_run(block, faces, 0, 600, 1000, 12.5, 16)
+    assert [(part.start, len(part)) for part in whole] == [(1000, 291), (1291, 291)]
+    assert (short.reason, short.frames, short.time) == ("too short", 10, 590 / 12.5)
     assert whole[0].present.logical_not().nonzero()[:, 0].tolist() == [20, 21, 22]
-    torch.testing.assert_close(whole[0].points, torch.stack(at[:44]), rtol=0, atol=1e-3)
+    torch.testing.assert_close(whole[0].points, torch.stack(at[:291]), rtol=0, atol=1e-3)
     assert len(whole[0]) <= LONGEST
-    (nothing,) = cut_run(block, faces, 132, 140, 0, 12.5, 16)
+    (nothing,) = cut_run(block, faces, 582, 590, 0, 12.5, 16)
     assert (nothing.reason, nothing.frames) == ("no face", 8)
 
 

@@ -25,7 +25,7 @@ from ..vid2vid.warp import WarpingNetwork
 from .data.images import crop_keypoints, crop_photo, draw_crops
 from .data.packed import unpack
 from .data.prepare import weights_fingerprint
-from .data.sample import KINDS, Sample, load_sample
+from .data.sample import KINDS, Sample, load_frames, load_sample
 from .encoders import Encoders, Row, encode_rows
 from .stages import Shape, Stage
 
@@ -224,13 +224,19 @@ def load(index: Index, items: list[Item], encoders: Encoders | None = None) -> B
 
 def load_item(index: Index, item: Item) -> Row:
     """A row of the batch, in which faces and crops may still be pictures."""
-    sample = load_sample(index.paths[item.sample])
-    clips, length = item.frames.shape
+    path, (clips, length) = index.paths[item.sample], item.frames.shape
+    is_photo = bool(index.photo[item.sample])
+    if is_photo:
+        sample = load_sample(path)
+    else:
+        own = index.portrait_frame(item.sample, item.portrait)
+        sample = load_frames(path, item.portrait, own, item.frames.flatten())
     source = torch.Generator().manual_seed(item.seed)
     noise = torch.randn(clips * item.t.shape[1], length, *sample.latents.shape[1:], generator=source)
-    if sample.photo is None:
-        keypoints = sample.keypoints(item.portrait, item.frames.flatten())  # the portrait's own frame first
-        driving = driving_latents(sample, item.frames, source)
+    if not is_photo:
+        frames = torch.arange(1, clips * length + 1).view(clips, length)  # of the part that was loaded
+        keypoints = sample.keypoints(0, frames.flatten())  # the portrait's own frame first
+        driving = driving_latents(sample, frames, source)
     else:
         crops = draw_crops(sample, int(item.frames.max()), source)[item.frames.flatten() - 1]
         keypoints = crop_keypoints(sample, crops)
@@ -240,13 +246,13 @@ def load_item(index: Index, item: Item) -> Row:
     x_d = driven_keypoints(keypoints, "relative", 1.0, 1.0, neutral=0)
     place = place_maps(keypoints, x_d, sample.size, "whole")
     unmoved = torch.zeros(item.t.shape, dtype=torch.bool) if item.unmoved is None else item.unmoved
-    portrait = {"portrait_face": unpack(sample.faces[item.portrait])} if sample.f is None else {"f_r": keypoints.feature[0]}
+    portrait = {"portrait_face": unpack(sample.faces[0])} if sample.f is None else {"f_r": keypoints.feature[0]}
     return (
         driving
         | portrait
         | {
             "unmoved": unmoved.flatten(),
-            "z_r": sample.latents[int(sample.portraits[item.portrait])].float(),
+            "z_r": sample.latents[0].float(),
             "noise": noise,
             "t": item.t.flatten()[:, None].expand(-1, length),
             "conditional": item.conditional.flatten(0, 1),

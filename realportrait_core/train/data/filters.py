@@ -248,16 +248,16 @@ def spread(corners: np.ndarray, people: np.ndarray) -> float:
 
 
 def light(frames: torch.Tensor, points: torch.Tensor) -> dict[str, float]:
-    """face_light and frame_light: mean luma (Rec. 601, of values as stored) of frames (T, S, S, 3) in [0, 1].
+    """face_light and frame_light: mean luma (Rec. 601, of values as stored, 0 to 1) of frames (T, S, S, 3) uint8.
 
     points (T, 5, 2) px.
     """
-    size, weights = frames.shape[1], frames.new_tensor([0.299, 0.587, 0.114])
+    size, weights = frames.shape[1], torch.tensor([0.299, 0.587, 0.114]) / 255
     face = face_ellipse(points)
     x, y = pixels(face, (0, size), (0, size))
     whole, of_face = [], []
     for frame, ellipse in zip(frames, face):
-        luma = frame @ weights  # (S, S)
+        luma = frame.float() @ weights  # (S, S)
         inside = luma[ellipse_mask(ellipse[None], x, y)[0]]
         whole.append(float(luma.mean()))
         of_face.append(float(inside.mean()) if len(inside) else 0.0)

@@ -1,14 +1,14 @@
 """What the frozen networks compute of a segment, or of a photograph: the tensors of a Sample.
 
-By generate.extract_keypoints, the code that users run, on the sample's own frames.
+Frames are whole grey values (uint8) and become float by some at a time, so that a segment may be long. The crops are those of
+generate.extract_keypoints, which users run.
 """
 
 import torch
 
 from ...errors import InputError
-from ...face.crop import points_to_crop, sample_crop
-from ...face.track import FaceTrack
-from ...generate import CHUNK, device_of, extract_keypoints
+from ...face.crop import clip_crop, points_to_crop, sample_crop
+from ...generate import CHUNK, device_of
 from ...vae import VAE
 from ...vid2vid import FaceVid2Vid
 from ...vid2vid.keypoints import Pose, cat
@@ -35,16 +35,18 @@ def freeze_segment(
     precision: torch.dtype = torch.float32,
     draws: bool = False,
 ) -> Sample:
-    """frames (T, S, S, 3) in [0, 1], points (T, 5, 2) px, present (T,) -> a sample.
+    """frames (T, S, S, 3) uint8, points (T, 5, 2) px, present (T,) -> a sample.
 
     portraits: how many frames can be the portrait, with their features; None: every frame with a face, by its crop.
     precision: of the VAE's encoder. draws: keep the posterior's deviations too; the VAE must have a posterior.
     Raises InputError where a network gives NaN or infinity.
     """
     chosen = present.nonzero()[:, 0] if portraits is None else evenly_spaced(present, portraits)
-    first = int(chosen[0])
-    driven = extract_keypoints(vid2vid, frames[[first]], frames, points[first], FaceTrack(points, present, ""))
-    crops, poses, faces = portrait_faces(vid2vid, frames, points, chosen)
+    driver_crop = clip_crop(points)
+    every = torch.arange(len(frames))
+    driver_poses, _ = face_poses(vid2vid, frames, driver_crop.expand(len(frames), 3, 3), every)
+    portrait_crops = torch.stack([points_to_crop(points[i]) for i in chosen])
+    portrait_poses, faces = face_poses(vid2vid, frames, portrait_crops, chosen)
     latents, deviations = encode(vae, frames, precision, draws)
     return finite(
         Sample(
@@ -53,12 +55,12 @@ def freeze_segment(
             latents=latents,
             portraits=chosen,
             f=None if portraits is None else features(vid2vid, faces),
-            portrait_poses=poses,
-            portrait_crops=crops,
-            poses=driven.driver,
+            portrait_poses=portrait_poses,
+            portrait_crops=portrait_crops,
+            poses=driver_poses,
             points=points,
-            driver_crop=driven.driver_crop,
-            pictures=to_bytes(frames.movedim(-1, 1)),
+            driver_crop=driver_crop,
+            pictures=frames.movedim(-1, 1),
             faces=tuple(pack_lossless(face) for face in to_bytes(faces)) if portraits is None else None,
             deviations=deviations,
             draws=draws,
@@ -78,47 +80,43 @@ def freeze_photo(
 ) -> Sample:
     """A photograph as a sample whose driving frames are crops that each step draws (images.py).
 
-    portrait (1, 3, S, S) in [0, 1], points (5, 2) px in it; photo (1, 3, P, P): the same at a resolution of its own.
+    portrait (1, 3, S, S) uint8, points (5, 2) px in it; photo (1, 3, P, P) uint8: the same at a resolution of its own.
     smallest: least side of a crop, in sides of the frame. draws: whether a crop's latent is drawn from the posterior.
     Raises InputError where a network gives NaN or infinity.
     """
-    frames = portrait.movedim(1, -1)
-    track = FaceTrack(points[None], torch.tensor([True]), "")
-    driven = extract_keypoints(vid2vid, frames, frames, points, track)
-    crops, poses, faces = portrait_faces(vid2vid, frames, points[None], torch.tensor([0]))
+    frames, only = portrait.movedim(1, -1), torch.tensor([0])
+    portrait_crop, driver_crop = points_to_crop(points), clip_crop(points[None])
+    portrait_pose, face = face_poses(vid2vid, frames, portrait_crop[None], only)
+    driver_pose, _ = face_poses(vid2vid, frames, driver_crop[None], only)
     return finite(
         Sample(
             kind="image",
             size=frames.shape[1],
             latents=encode(vae, frames)[0],
-            portraits=torch.tensor([0]),
+            portraits=only,
             f=None,
-            portrait_poses=poses,
-            portrait_crops=crops,
-            poses=driven.driver,
+            portrait_poses=portrait_pose,
+            portrait_crops=portrait_crop[None],
+            poses=driver_pose,
             points=points[None],
-            driver_crop=driven.driver_crop,
-            faces=(pack_lossless(to_bytes(faces)[0]),),
-            photo=pack_jpeg(to_bytes(photo)[0]),
+            driver_crop=driver_crop,
+            faces=(pack_lossless(to_bytes(face)[0]),),
+            photo=pack_jpeg(photo[0]),
             smallest=smallest,
             draws=draws,
         )
     )
 
 
-def portrait_faces(
-    vid2vid: FaceVid2Vid, frames: torch.Tensor, points: torch.Tensor, chosen: torch.Tensor
-) -> tuple[torch.Tensor, Pose, torch.Tensor]:
-    """The chosen (P,) of frames (T, S, S, 3), each as a portrait: crop (P, 3, 3), pose and face crop (P, 3, size, size)."""
-    device = device_of(vid2vid)
-    crops = torch.stack([points_to_crop(points[i]) for i in chosen])
+def face_poses(vid2vid: FaceVid2Vid, frames: torch.Tensor, crops: torch.Tensor, chosen: torch.Tensor) -> tuple[Pose, torch.Tensor]:
+    """M on the chosen (N,) of frames (T, S, S, 3) uint8 in crops (N, 3, 3): poses N and the face crops (N, 3, size, size)."""
     poses, faces = [], []
     for some, crop in zip(chosen.split(CHUNK), crops.split(CHUNK)):
-        pictures = frames[some].movedim(-1, 1).to(device, torch.float32)
+        pictures = floats(frames[some]).to(device_of(vid2vid))
         face = sample_crop(pictures, crop, vid2vid.cfg.crop_size)
         poses.append(vid2vid.motion(face).to("cpu"))
         faces.append(face.cpu())
-    return crops, cat(poses), torch.cat(faces)
+    return cat(poses), torch.cat(faces)
 
 
 def features(vid2vid: FaceVid2Vid, faces: torch.Tensor) -> torch.Tensor:
@@ -129,18 +127,23 @@ def features(vid2vid: FaceVid2Vid, faces: torch.Tensor) -> torch.Tensor:
 def encode(
     vae: VAE, frames: torch.Tensor, precision: torch.dtype = torch.float32, draws: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(T, S, S, 3) in [0, 1] -> latents (T, 4, S/8, S/8) float16, the posterior's mean where the VAE has one, and its deviations
+    """(T, S, S, 3) uint8 -> latents (T, 4, S/8, S/8) float16, the posterior's mean where the VAE has one, and its deviations
     where a latent is to be drawn."""
     device = device_of(vae)
     means, deviations = [], []
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         for some in frames.split(ENCODED_AT_ONCE):
-            pictures = some.movedim(-1, 1).to(device)
+            pictures = floats(some).to(device)
             if draws:
                 posterior = vae.posterior(pictures)
                 deviations.append(posterior.deviation.half().cpu())
             means.append((posterior.mean if draws else vae.encode(pictures)).half().cpu())
     return torch.cat(means), torch.cat(deviations) if draws else None
+
+
+def floats(frames: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) in [0, 1]."""
+    return frames.movedim(-1, 1).float() / 255
 
 
 def to_bytes(pictures: torch.Tensor) -> torch.Tensor:

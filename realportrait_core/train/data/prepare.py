@@ -27,7 +27,7 @@ from ...generate import frame_square, sample_frame
 from ...vae import VAE, AutoencoderKL
 from ...vid2vid import FaceVid2Vid
 from .filters import BackgroundMotion, Filters, enlargement, face_side, light, occlusion
-from .frozen import freeze_photo, freeze_segment
+from .frozen import freeze_photo, freeze_segment, to_bytes
 from .images import LARGEST, photo_side, random_crop, read_picture, smallest_crop, transform_points
 from .journal import Dropped, Kept, PreparationReport
 from .sample import Sample, save_sample
@@ -211,7 +211,7 @@ def video_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
 def look_at(
     frames: Iterator, segment: Segment, square: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
-    """A segment's frames (T, S, S, 3) in [0, 1] and points (T, 5, 2) px in them, and the measures of its pictures.
+    """A segment's frames (T, S, S, 3) uint8 and points (T, 5, 2) px in them, and the measures of its pictures.
 
     Raises InputError where the file gives fewer frames than at its first reading.
     """
@@ -219,7 +219,7 @@ def look_at(
     pictures = []
     for frame, points in zip(frames, segment.points):
         motion.look(frame.picture, points, frame.fresh)
-        pictures.append(sample_frame(to_batch(frame.picture), square, size)[0].movedim(0, -1))
+        pictures.append(to_bytes(sample_frame(to_batch(frame.picture), square, size))[0].movedim(0, -1))
     if len(pictures) != len(segment):
         raise InputError(f"the second reading gave {len(pictures)} frames of {len(segment)}: the file has changed meanwhile")
     pictures, points = torch.stack(pictures), transform_points(segment.points, square)
@@ -251,7 +251,8 @@ def image_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
     def make() -> Sample:
         side = photo_side(native, cfg.image_size)
         photo = sample_frame(to_batch(picture), rescale(side / cfg.image_size) @ square, side)
-        return freeze_photo(preparation.vid2vid, preparation.vae, portrait, points, photo, smallest, preparation.draws)
+        frames = to_bytes(portrait), points, to_bytes(photo)
+        return freeze_photo(preparation.vid2vid, preparation.vae, *frames, smallest, preparation.draws)
 
     yield preparation.write(source, 0, make, 0.0, measured)
 
@@ -276,7 +277,7 @@ def take_square(
         "face_side": face_side(face.points[None]),
         **occlusion([face]),
         "enlargement": enlargement(square),
-        **light(portrait.movedim(1, -1), points[None]),
+        **light(to_bytes(portrait).movedim(1, -1), points[None]),
     }
     return portrait, points, measured
 

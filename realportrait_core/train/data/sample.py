@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 
-from ...checkpoint import read_safetensors, save
+from ...checkpoint import check_finite, read_header, read_safetensors, save
 from ...errors import InputError
 from ...generate import Keypoints
 from ...vid2vid.keypoints import Pose
@@ -115,7 +116,41 @@ def save_sample(path: Path, sample: Sample, note: dict[str, str]) -> None:
 
 def load_sample(path: Path) -> Sample:
     """Raises InputError where the file is not a whole sample."""
-    tensors, metadata = read_safetensors(path)
+    return sample_of(path, *read_safetensors(path))
+
+
+def load_frames(path: Path, portrait: int, own: int, frames: torch.Tensor) -> Sample:
+    """Of a sample file the portrait number `portrait` alone, which is frame `own`, and driving frames (N,): no more is read.
+
+    They are the frames 0 and 1 .. N of what is returned. Raises InputError where the file is not a whole sample.
+    """
+    header, rows = read_header(path), [own, *frames.tolist()]
+    with safe_open(path, "pt") as file:
+
+        def read(name: str) -> torch.Tensor:
+            if name in ("portraits", "driver_crop", "face_bytes"):
+                return file.get_tensor(name)
+            part = file.get_slice(name)
+            if name == "faces":
+                sizes = file.get_tensor("face_bytes").tolist()
+                start = sum(sizes[:portrait])
+                return part[start : start + sizes[portrait]]
+            if name == "f" or name.startswith("portrait_"):
+                return part[portrait : portrait + 1]
+            return torch.cat([part[row : row + 1] for row in rows])
+
+        tensors = {name: read(name) for name in header.shapes}
+    if int(tensors["portraits"][portrait]) != own:
+        raise InputError(f"{path} has no portrait number {portrait} in frame {own}: it was changed meanwhile.")
+    tensors["portraits"] = torch.tensor([0])
+    if "face_bytes" in tensors:
+        tensors["face_bytes"] = tensors["face_bytes"][portrait : portrait + 1]
+    check_finite(tensors, str(path))
+    return sample_of(path, tensors, header.metadata)
+
+
+def sample_of(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Sample:
+    """The tensors of a file as a sample. Raises InputError where some are missing."""
     missing = [name for name in TENSORS if name not in tensors]
     if not {"f", "faces"} & tensors.keys():
         missing.append("f")

@@ -20,7 +20,8 @@ from ...generate import frame_square
 from ...video import HDR, Shown, decode, resample, upright
 from .sources import Source
 
-LONGEST = 64  # frames of a segment: four clips of L = 16, of which training picks any
+# frames of a segment, 20 s at 25 fps, among which a step draws. The paper's videos have 3 s to 5 minutes, 22 s in the mean.
+LONGEST = 512  # their pictures are held at once when they are encoded: 400 MB at 512 px
 BLOCK = 1024  # frames whose faces are held at once; a segment ends with its block
 LONGEST_HOLD = 0.2  # s for which a frame may stand until the next one; after that a new run begins
 
