@@ -401,13 +401,13 @@ def test_background_motion_is_that_of_the_camera(detector):
         points = track(frames, detector).points
         motion = BackgroundMotion(torch.eye(3, dtype=torch.float64), 256, 256, 256)
         for frame, at in zip(frames, points):
-            motion.look(frame, at, True)
+            motion.add(frame, at, True)
         assert len(motion.steps) >= 6
         assert motion.value() == pytest.approx(step, abs=0.1)
         # The same in units of a frame twice as large, seen through a square of half the picture's side.
         zoomed = BackgroundMotion(torch.diag(torch.tensor([4.0, 4.0, 1.0], dtype=torch.float64)), 512, 256, 256)
         for frame, at in zip(frames[:3], points):
-            zoomed.look(frame, at, True)
+            zoomed.add(frame, at, True)
         assert zoomed.value() == pytest.approx(4 * step, abs=0.4)
 
 

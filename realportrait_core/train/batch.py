@@ -31,7 +31,7 @@ from .stages import Shape, Stage
 
 log = logging.getLogger(__name__)
 
-READERS = 4  # threads that load samples ahead of the step
+LOADERS = 4  # threads that load samples ahead of the step
 WARPED_AT_ONCE = 32  # frames that go through W together on a CPU
 WARPED_ON_A_GPU = 256
 
@@ -146,8 +146,8 @@ def stratified_times(
     count: int, steps: int, source: torch.Generator | None = None, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """`count` timesteps spread evenly over 0 .. steps - 1, shuffled: less noise in the loss than independent draws."""
-    places = (torch.arange(count, device=device) + torch.rand(count, generator=source, device=device)) / count
-    return (places[torch.randperm(count, generator=source, device=device)] * steps).long().clamp(max=steps - 1)
+    positions = (torch.arange(count, device=device) + torch.rand(count, generator=source, device=device)) / count
+    return (positions[torch.randperm(count, generator=source, device=device)] * steps).long().clamp(max=steps - 1)
 
 
 def draw(index: Index, stage: Stage, seed: int, step: int, timesteps: int) -> list[Item]:
@@ -212,7 +212,7 @@ class Batch:
         return len(self.z_r)
 
     def drawn(self, clips: torch.Tensor) -> torch.Tensor:
-        """What is the same for every draw of a clip (R N, ...), once for each draw (R N D, ...)."""
+        """Values of clips (R N, ...), repeated for each of their draws (R N D, ...)."""
         return clips.repeat_interleave(len(self.noise) // len(self.z), 0)
 
 
@@ -244,7 +244,7 @@ def load_item(index: Index, item: Item) -> Row:
         drawn = torch.randn(len(crops), *sample.latents.shape[1:], generator=source) if sample.draws else torch.empty(0)
         driving = {"crops": pictures, "crop_noise": drawn, "pictures": pictures.unflatten(0, (clips, length))}
     x_d = driven_keypoints(keypoints, "relative", 1.0, 1.0, neutral=0)
-    place = place_maps(keypoints, x_d, sample.size, "whole")
+    maps = place_maps(keypoints, x_d, sample.size, "whole")
     unmoved = torch.zeros(item.t.shape, dtype=torch.bool) if item.unmoved is None else item.unmoved
     portrait = {"portrait_face": unpack(sample.faces[0])} if sample.f is None else {"f_r": keypoints.feature[0]}
     return (
@@ -258,9 +258,9 @@ def load_item(index: Index, item: Item) -> Row:
             "conditional": item.conditional.flatten(0, 1),
             "x_s": transform(keypoints.portrait)[0],
             "x_d": x_d[1:],
-            "frame_to_crop": place.frame_to_crop.float(),
-            "face": place.face[1:].float(),
-            "own_face": place.portrait_face.float(),
+            "frame_to_crop": maps.frame_to_crop.float(),
+            "face": maps.face[1:].float(),
+            "own_face": maps.portrait_face.float(),
         }
     )
 
@@ -299,8 +299,10 @@ def maps_of(warping: WarpingNetwork, batch: Batch) -> tuple[MotionMaps, MotionMa
     some = WARPED_ON_A_GPU if on_a_gpu else WARPED_AT_ONCE
     f = torch.cat([warping(*chunk).out for chunk in zip(*(value.split(some) for value in given))])
     f = f.unflatten(0, (portraits, frames + 1))  # (R, N L + 1, C, h, w)
-    place = batch.frame_to_crop.repeat_interleave(frames, 0)
-    driven = MotionMaps(f[:, :-1].flatten(0, 1), place, batch.face.flatten(0, 1), batch.size, batch.size, everywhere=on_a_gpu)
+    frame_to_crop = batch.frame_to_crop.repeat_interleave(frames, 0)
+    driven = MotionMaps(
+        f[:, :-1].flatten(0, 1), frame_to_crop, batch.face.flatten(0, 1), batch.size, batch.size, everywhere=on_a_gpu
+    )
     return driven, MotionMaps(f[:, -1], batch.frame_to_crop, batch.own_face, batch.size, batch.size, everywhere=on_a_gpu)
 
 
@@ -311,7 +313,7 @@ def batches(
     index: Index, stage: Stage, seed: int, first: int, timesteps: int, rank: int, size: int, encoders: Encoders | None = None
 ) -> Iterator[Batch]:
     """The share of process `rank` of `size` in the steps from `first` on, loaded one step ahead; `encoders` as in `load`."""
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(LOADERS) as pool:
 
         def begin(step: int):
             return [pool.submit(load_item, index, item) for item in draw(index, stage, seed, step, timesteps)[rank::size]]

@@ -91,7 +91,7 @@ def ldm_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def width_of(state: dict[str, Tensor]) -> int:
-    """Channels at the picture's size. WeightsError where the latent has not SD1.5's 4 channels, or the width cannot be told."""
+    """Channels at the picture's size. WeightsError where the latent has not SD1.5's 4 channels, or the width is not known."""
     first, last = state.get("encoder.conv_in.weight"), state.get("decoder.conv_in.weight")
     if first is None or last is None:
         names = ("encoder.conv_in.weight", "decoder.conv_in.weight")

@@ -82,9 +82,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.landmarker is None and (options.weights is None or options.vae is None):
         parser.error("samples need --weights and --vae, photographs with their meshes --landmarker")
-    strange = [f"--{name}" for name in OF_SAMPLES if getattr(options, name) != parser.get_default(name)]
-    if options.landmarker is not None and strange:
-        parser.error(f"{', '.join(strange)} apply to samples; with --landmarker none are made")
+    misplaced = [f"--{name}" for name in OF_SAMPLES if getattr(options, name) != parser.get_default(name)]
+    if options.landmarker is not None and misplaced:
+        parser.error(f"{', '.join(misplaced)} apply to samples; with --landmarker none are made")
     return options
 
 

@@ -31,7 +31,7 @@ SMALLEST, LARGEST = 0.7, 0.95
 
 
 def read_picture(source: Source) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as its EXIF says, without alpha. Raises InputError where it is damaged or no picture."""
+    """(H, W, 3) uint8 RGB, rotated by its EXIF, without alpha. Raises InputError where it is damaged or no picture."""
     import cv2
 
     try:
@@ -47,7 +47,7 @@ def read_picture(source: Source) -> np.ndarray:
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether a JPEG, PNG or WebP ends where it should; OpenCV fills what is missing of one with grey."""
+    """Whether a JPEG, PNG or WebP is complete; OpenCV fills the missing part of one with grey."""
     if data.startswith(b"\xff\xd8"):
         return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") > 0  # the end after the start of the last scan
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -106,9 +106,9 @@ def crop_photo(sample: Sample, crops: torch.Tensor) -> torch.Tensor:
 def crop_keypoints(sample: Sample, crops: torch.Tensor) -> Keypoints:
     """The photograph as portrait and crops (N, 3, 3) of it as driving frames, the photograph itself before them.
 
-    M runs on the photograph alone, and a crop's pose is that one moved by the crop: M knows faces whose size in the crop is
-    within 10 % of the usual one, and of two faces 1.4 times apart in one driving crop it finds 0.91 of the zoom and puts the
-    second one 8 px of 256 beside its position, on six rendered heads.
+    M runs on the photograph alone, and a crop's pose is that one transformed by the crop: M was trained on faces whose size in the
+    crop is within 10 % of the usual one, and of two faces 1.4 times apart in one driving crop it finds 0.91 of the zoom and is 8 px
+    of 256 off in the second one's position, on six rendered heads.
     """
     poses = [moved(sample.poses, sample.driver_crop @ crop @ torch.linalg.inv(sample.driver_crop)) for crop in crops]
     points = [transform_points(sample.points[0], crop) for crop in crops]

@@ -53,7 +53,7 @@ def prepare_photos(
 
     rebuild: delete those that earlier runs into `out` made, and start anew. callback(bytes done, bytes in all, name) after each
     source. What cannot be used is in the report. Raises InputError where a place does not exist, `out` lies in one or holds
-    other pictures, or the disk is full: what was made by then stays, and the same call goes on.
+    other pictures, or the disk is full: finished photographs stay, and the same call goes on.
     """
     places = [Path(place) for place in places]
     for source in places:
@@ -77,10 +77,10 @@ class Squares:
         self.out, self.detector, self.landmarker, self.size, self.filters = out, detector, landmarker, size, filters
         settings = {"photos": FORMAT, "image_size": size, **asdict(filters)}
         self.header = {"weights": hashlib.sha256(landmarker.path.read_bytes()).hexdigest(), "settings": settings}
-        strange = files_of(self) if out.is_dir() and not (out / JOURNAL).is_file() else []
-        if strange:
+        foreign = files_of(self) if out.is_dir() and not (out / JOURNAL).is_file() else []
+        if foreign:
             raise InputError(
-                f"{out} holds {len(strange)} files, such as {strange[0].name}, that this command did not write and "
+                f"{out} holds {len(foreign)} files, such as {foreign[0].name}, that this command did not write and "
                 "might overwrite: choose another --out."
             )
         known = read_points(out / POINTS)

@@ -191,12 +191,12 @@ def video_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
             refused = NOT_HELD
         if not refused:
             try:
-                pictures, points, seen = look_at(read_segment(frames, position, piece), piece, square, cfg.image_size)
+                pictures, points, more = take_segment(read_segment(frames, position, piece), piece, square, cfg.image_size)
             except InputError as error:
                 yield Dropped("damaged file", str(error), piece.time, len(piece), measured)
                 return
             position = piece.start + len(piece)
-            measured |= seen
+            measured |= more
             refused = preparation.filters.refuse(measured)
         if refused:
             yield Dropped(*refused, piece.time, len(piece), measured)
@@ -208,7 +208,7 @@ def video_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
         yield preparation.write(source, number, make, piece.time, measured)
 
 
-def look_at(
+def take_segment(
     frames: Iterator, segment: Segment, square: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
     """A segment's frames (T, S, S, 3) uint8 and points (T, 5, 2) px in them, and the measures of its pictures.
@@ -218,7 +218,7 @@ def look_at(
     motion = BackgroundMotion(square, size, *segment.size)
     pictures = []
     for frame, points in zip(frames, segment.points):
-        motion.look(frame.picture, points, frame.fresh)
+        motion.add(frame.picture, points, frame.fresh)
         pictures.append(to_bytes(sample_frame(to_batch(frame.picture), square, size))[0].movedim(0, -1))
     if len(pictures) != len(segment):
         raise InputError(f"the second reading gave {len(pictures)} frames of {len(segment)}: the file has changed meanwhile")

@@ -43,7 +43,7 @@ class Sample:
     pictures: torch.Tensor | None = None  # (T, 3, size, size) uint8, for trainings that decode; None: not kept
     faces: tuple[torch.Tensor, ...] | None = None  # P face crops that F takes, packed; or f
     deviations: torch.Tensor | None = None  # as latents, the posterior's standard deviation; None: a latent is its mean
-    photo: torch.Tensor | None = None  # what frame 0 shows at a resolution of its own, packed
+    photo: torch.Tensor | None = None  # the photograph in frame 0 at a resolution of its own, packed
     smallest: float = 1.0  # least side of a crop of the photo, in sides of the frame
     draws: bool = False  # whether the latent of a driving frame is drawn from the posterior, at every step anew
 
@@ -122,7 +122,7 @@ def load_sample(path: Path) -> Sample:
 def load_frames(path: Path, portrait: int, own: int, frames: torch.Tensor) -> Sample:
     """Of a sample file the portrait number `portrait` alone, which is frame `own`, and driving frames (N,): no more is read.
 
-    They are the frames 0 and 1 .. N of what is returned. Raises InputError where the file is not a whole sample.
+    In the returned sample they are the frames 0 and 1 .. N. Raises InputError where the file is not a whole sample.
     """
     header, rows = read_header(path), [own, *frames.tolist()]
     with safe_open(path, "pt") as file:
