@@ -60,7 +60,7 @@ class StageRun:
     recompute: bool = False  # activation checkpointing
     shard: bool = False  # FSDP2 instead of DDP
     board: Path | None = None  # TensorBoard's files and sample strips
-    vae: Path | None = None  # decodes the sample strips, and what a student makes
+    vae: Path | None = None  # of the samples: encodes crops of photographs, decodes the sample strips; a TinyVAE for a student
     perceptual: Path | None = None  # wheel of ST-LPIPS, whose VGG16 a student's loss takes; None: the discriminator alone
 
     def stage(self, number: int) -> Stage:
