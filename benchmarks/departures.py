@@ -40,6 +40,7 @@ from realportrait_core.train.batch import Index, read_index
 from realportrait_core.train.budget import Budget
 from realportrait_core.train.checkpoint import read_checkpoint
 from realportrait_core.train.data.prepare import weights_fingerprint
+from realportrait_core.train.encoders import Encoders
 from realportrait_core.train.initial import from_scratch
 from realportrait_core.train.precision import autocast
 from realportrait_core.train.run import make_objective
@@ -217,7 +218,16 @@ def train(
         for stage, share in variant.plan(stages):
             checkpoint = Path(folder) / f"{len(steps)}.ckpt"
             objective, budget = make_objective(dit, stage, precision), CoreMinutes(minutes=share * minutes)
-            dit = train_stage(objective, stage, index, networks.vid2vid.warping, checkpoint, budget, variant.seed)
+            dit = train_stage(
+                objective,
+                stage,
+                index,
+                networks.vid2vid.warping,
+                checkpoint,
+                budget,
+                variant.seed,
+                encoders=Encoders(networks.vid2vid.appearance, networks.vae),
+            )
             steps.append(read_checkpoint(checkpoint)["step"])
     return dit, tuple(steps)
 

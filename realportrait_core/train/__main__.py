@@ -42,7 +42,7 @@ def stage_options() -> argparse.ArgumentParser:
     add("--recompute", action="store_true", help="activation checkpointing: less memory, a third more time")
     add("--shard", action="store_true", help="FSDP2 instead of DDP, where torchrun started several processes")
     add("--board", type=Path, help="folder for TensorBoard's files and sample grids")
-    add("--vae", type=Path, help="tiny VAE in SD1.5's latent space: decodes sample grids, and a student's pictures")
+    add("--vae", type=Path, help="VAE of the samples: encodes crops of photographs, decodes sample grids; a student's is a TinyVAE")
     add("--perceptual", type=Path, help="wheel stlpips-pytorch 0.0.2: adds ST-LPIPS by VGG16 to a student's loss")
     return options
 

@@ -9,6 +9,7 @@ from torch import nn
 from ..vid2vid.warp import WarpingNetwork
 from .batch import Index, batches
 from .budget import Budget
+from .encoders import Encoders
 from .objective import loss_of
 from .parallel import unwrapped
 from .report import clock, memory
@@ -21,19 +22,24 @@ PROBES = 2  # trial steps of each shape; the first warms up
 
 
 def estimate(
-    objective: nn.Module, stage: Stage, budget: Budget, index: Index, warping: WarpingNetwork, world: World
+    objective: nn.Module,
+    stage: Stage,
+    budget: Budget,
+    index: Index,
+    warping: WarpingNetwork,
+    world: World,
+    encoders: Encoders | None = None,
 ) -> tuple[float, str]:
     """Logs, and returns, seconds a step and the peak of memory. Forward and backward passes that change no weight.
 
     objective: as `parallelize` wraps it, so that activation checkpointing and sharding count. Collective: every process calls it.
     """
     inner, warping = unwrapped(objective), warping.to(world.device)
-    source = batches(index, stage, 0, 0, inner.timesteps, world.rank, world.size)
+    source = batches(index, stage, 0, 0, inner.timesteps, world.rank, world.size, encoders)
     times = []
     for _ in range(PROBES * len(stage.shapes)):
-        batch = next(source)
         began = time.perf_counter()
-        batch = batch.to(world.device)
+        batch = next(source).to(world.device)
         loss_of(objective, warping, batch, inner.precision).backward()
         if world.device.type == "cuda":
             torch.cuda.synchronize(world.device)

@@ -18,14 +18,15 @@ from ..dit.checkpoint import save_dit
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 from ..stlpips import load_stlpips
-from ..vae import TinyVAE, load_vae
+from ..vae import VAE, TinyVAE, load_tiny_vae, load_vae
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import load_vid2vid
 from .appearance import Appearance, Perceptual
-from .batch import Index, read_index
+from .batch import Index, encoders_for, read_index
 from .budget import Budget
 from .data.prepare import weights_fingerprint
 from .distil import Distillation
+from .encoders import Encoders
 from .estimate import estimate
 from .initial import initial_network, with_steps
 from .latent_regression import LatentRegression
@@ -62,7 +63,7 @@ class StageRun:
     recompute: bool = False  # activation checkpointing
     shard: bool = False  # FSDP2 instead of DDP
     board: Path | None = None  # TensorBoard's files and sample grids
-    vae: Path | None = None  # decodes the sample grids, and a student's latents
+    vae: Path | None = None  # of the samples: encodes crops of photographs, decodes sample grids; a student's is a TinyVAE
     perceptual: Path | None = None  # wheel of ST-LPIPS, whose VGG16 is in a student's loss; None: the discriminator alone
 
     def stage(self, name: str) -> Stage:
@@ -82,17 +83,18 @@ def run_stage(run: StageRun, name: str, cfg: Config | None = None) -> Path:
     budget = run.budget(stage)
     check(run, stage)
     index, vid2vid = read_samples(run, cfg)
-    vae = None if run.vae is None else load_vae(run.vae)
+    vae = None if run.vae is None else (load_tiny_vae if stage.appearance else load_vae)(run.vae)
     torch.manual_seed(run.seed)
     dit = initial_network(cfg, run.init)
     world = enter(run.device)
     try:
         precision = precision_of(run.precision, world.device)
+        encoders = encoders_for(index, stage, vid2vid, vae, precision, world.device)
         appearance = student_appearance(run, world, precision) if stage.appearance else None
         objective = make_objective(dit, stage, precision, vae, appearance)
         objective = parallelize(objective, stage, world, run.recompute, run.shard)
         if appearance is None:  # a trial step would train the discriminator
-            estimate(objective, stage, budget, index, vid2vid.warping, world)
+            estimate(objective, stage, budget, index, vid2vid.warping, world, encoders)
         report = Report(world, run.board)
         dit = train_stage(
             objective,
@@ -104,7 +106,8 @@ def run_stage(run: StageRun, name: str, cfg: Config | None = None) -> Path:
             run.seed,
             world,
             report,
-            grid_drawer(run, stage, index, vid2vid, vae, report),
+            grid_drawer(run, stage, index, vid2vid, vae, report, encoders),
+            encoders,
         )
         if world.first:
             save_dit(run.out, dit)
@@ -167,14 +170,14 @@ def perceptual_distance(wheel: Path | None, device: torch.device) -> Perceptual 
 
 
 def grid_drawer(
-    run: StageRun, stage: Stage, index: Index, vid2vid: FaceVid2Vid, vae: TinyVAE | None, report: Report
+    run: StageRun, stage: Stage, index: Index, vid2vid: FaceVid2Vid, vae: VAE | None, report: Report, encoders: Encoders
 ) -> Callable[[RealPortraitDiT, int], None] | None:
     """A function (averaged network, step) that draws a sample grid; None without a folder or a VAE, or for the mapper only."""
     if run.board is None or vae is None or stage.mapper_only:
         return None
 
     def draw(dit: RealPortraitDiT, step: int) -> None:
-        picture = sample_grid(dit, index, stage, vid2vid.warping, vae)
+        picture = sample_grid(dit, index, stage, vid2vid.warping, vae, encoders)
         save_picture(run.board / f"samples_{step:06d}.png", picture)
         report.picture("samples", picture, step)
 

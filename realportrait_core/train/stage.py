@@ -10,6 +10,7 @@ from ..dit.model import RealPortraitDiT
 from ..vid2vid.warp import WarpingNetwork
 from .batch import Index, batches
 from .budget import Budget
+from .encoders import Encoders
 from .loop import fit
 from .objective import loss_of
 from .parallel import unwrapped
@@ -41,11 +42,12 @@ def train_stage(
     world: World = SINGLE_PROCESS,
     report: Report | None = None,
     on_save: Callable[[RealPortraitDiT, int], None] | None = None,
+    encoders: Encoders | None = None,
 ) -> RealPortraitDiT:
     """Trains the weights of `objective.dit` and returns them averaged. A stopped run resumes from `checkpoint`.
 
     objective: Objective, LatentRegression, Distillation or Student; in several processes as `parallelize` wraps it. Each process
-    draws its share of a step's portraits. on_save(averaged network, step): called at checkpoints.
+    draws its share of a step's portraits. on_save(averaged network, step): called at checkpoints. encoders: see batch.load.
     """
     for shape in stage.shapes:
         index.usable(shape)
@@ -56,7 +58,7 @@ def train_stage(
     def loss(step: int):
         nonlocal source, expected
         if step != expected:  # the first step, or a resumed one
-            source = batches(index, stage, seed, step, inner.timesteps, world.rank, world.size)
+            source = batches(index, stage, seed, step, inner.timesteps, world.rank, world.size, encoders)
         batch, expected = next(source).to(world.device), step + 1
         value = loss_of(objective, warping, batch, inner.precision)
         scalars = {name: float(scalar) for name, scalar in getattr(inner, "scalars", {}).items()}
