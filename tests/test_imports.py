@@ -162,6 +162,26 @@ def test_the_paper_is_trained_without_mini():
     assert not wrong
 
 
+@pytest.mark.parametrize("folder", [HEADS, CORE / "train" / "mini", CORE / "head_rotation"], ids=lambda folder: folder.name)
+def test_no_modules_of_a_room_import_each_other_in_a_circle(folder):
+    """Imports for type checking count too."""
+    modules = {file.stem: file for file in folder.glob("*.py")}
+    found = {
+        name: {path[0] for _, level, path in imports(file) if level == 1 and path[0] in modules} for name, file in modules.items()
+    }
+    found["__init__"] = set()  # it collects names, and a room's own modules import from where they are defined
+    while leaves := {name for name, needs in found.items() if not needs}:
+        found = {name: needs - leaves for name, needs in found.items() if name not in leaves}
+    assert not found
+
+
+@pytest.mark.parametrize("folder", [CORE, NODES, HEADS, ROOT / "benchmarks", ROOT / "scripts"], ids=lambda folder: folder.name)
+def test_no_path_leaves_the_repository(folder):
+    """What lies beside a checkout on a developer's machine is named in tests alone."""
+    texts = {file: file.read_text(encoding="utf-8") for file in folder.rglob("*") if file.suffix in (".py", ".md", ".json")}
+    assert not [str(file) for file, text in texts.items() if "../shared" in text or '"shared"' in text]
+
+
 @pytest.mark.parametrize("folder", [CORE, NODES], ids=lambda folder: folder.name)
 def test_own_modules_are_imported_relatively(folder):
     """The host loads the pack under its path's name: an absolute name of ours finds nothing, or another copy."""

@@ -1,16 +1,29 @@
-"""What photographs teach M: places in the crop, the head's turn, and what is left open."""
+"""Supervision of M by photographs: positions in the crop, the head's rotation, and what has no target."""
 
 import pytest
 import torch
-from test_head_rotation import topology  # noqa: F401, a fixture
+from test_head_rotation import made_up_face, topology  # noqa: F401, topology is a fixture
 from test_train import TOY
 
-from realportrait_core.head_rotation.dataset import Photos
+from realportrait_core.face.crop import clip_crop, points_to_crop
+from realportrait_core.head_rotation.dataset import Photos, augmented
 from realportrait_core.head_rotation.keypoints import KNOWN, NUM_KP, seen_keypoints
+from realportrait_core.head_rotation.pairs import draw_pairs
 from realportrait_core.head_rotation.sampling import pixels
-from realportrait_core.head_rotation.topology import Topology
+from realportrait_core.head_rotation.topology import FIVE, Topology
 from realportrait_core.train.mini.motion import Standardised, feature_weight, storable
-from realportrait_core.train.mini.photo_supervision import PhotoSet, draw_turned, photos_loss, weight_by_residual
+from realportrait_core.train.mini.photo_supervision import (
+    WIDER,
+    PhotoSet,
+    draw_turned,
+    mesh_crops,
+    photos_loss,
+    weight_by_residual,
+    widened,
+)
+from realportrait_core.train.mini.photos import photo_sample
+from realportrait_core.vae import TinyVAE
+from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.keypoints import angle_between
 from realportrait_core.vid2vid.motion import MotionExtractor, pose_from_raw
 
@@ -81,7 +94,28 @@ def test_the_turn_is_that_of_the_seen_head(topology):
     assert rigid.median() < 0.65 * unmoved.median() < 0.4 * backwards.median()
 
 
-def test_what_the_mesh_does_not_know_is_left_open():
+def test_samples_of_photos_have_the_crops_that_m_is_trained_on():
+    """The pipeline's crops by widened points are those of mesh_crops, 7 % larger than by the mesh's points as they are."""
+    torch.manual_seed(0)
+    points = torch.tensor([[40.0, 50], [80, 48], [62, 70], [45, 92], [78, 90]]) + 4 * torch.randn(3, 2, 5, 2)
+    portrait, clip = mesh_crops(points)
+    torch.testing.assert_close(points_to_crop(widened(points)), portrait, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(torch.stack([clip_crop(each) for each in widened(points)]), clip, atol=1e-4, rtol=1e-5)
+    zoom = torch.linalg.det(points_to_crop(points)[..., :2, :2]) / torch.linalg.det(portrait[..., :2, :2])
+    torch.testing.assert_close(zoom.sqrt(), torch.full_like(zoom, WIDER), atol=1e-6, rtol=0)
+
+    torch.manual_seed(0)
+    face = made_up_face()
+    photos = Photos(("face.png",), torch.full((1, 3, SIDE, SIDE), 128, dtype=torch.uint8), with_irises(face)[None], None)
+    vid2vid, vae = FaceVid2Vid(TOY.vid2vid).eval(), TinyVAE((4, 4, 4, 4)).eval()
+    sample = photo_sample(vid2vid, vae, photos, 0, face, torch.Generator().manual_seed(3))
+    source = torch.Generator().manual_seed(3)
+    pair = draw_pairs(*augmented(*photos.take(torch.tensor([0])), face, source), face, source, untouched=1.0)
+    mesh = torch.stack([pair.portrait_mesh, pair.target_mesh], 1)[:, :, FIVE, :2]  # (1, 2, 5, 2)
+    torch.testing.assert_close(sample.portrait_crops[0], mesh_crops(mesh)[0][0, 0], atol=1e-3, rtol=1e-4)
+
+
+def test_what_the_mesh_does_not_know_has_no_target():
     torch.manual_seed(0)
     model = MotionExtractor(TOY.vid2vid)
     pose = pose_from_raw(model.raw(torch.rand(4, 3, TOY.vid2vid.crop_size, TOY.vid2vid.crop_size)))
@@ -96,7 +130,7 @@ def test_what_the_mesh_does_not_know_is_left_open():
     assert after["points"] > before["points"] + 1 and after["change"] == pytest.approx(before["change"].item(), abs=1e-5)
 
 
-def test_an_m_learns_the_places_of_a_few_photos(topology):
+def test_m_learns_the_positions_of_a_few_photos(topology):
     torch.manual_seed(0)
     images, places, turned = draw_turned(spotted(topology, (1, 3, 15, 16)), torch.arange(4), TOY.vid2vid.crop_size)
     model = Standardised(TOY.vid2vid, torch.zeros(NUM_KP, 3)).train()
@@ -112,7 +146,7 @@ def test_an_m_learns_the_places_of_a_few_photos(topology):
     assert errors[-1] < 0.4 * errors[0]
 
 
-def test_a_rounded_m_says_what_it_said():
+def test_a_rounded_m_is_the_same_function():
     """Features that differ by a ten thousandth of themselves, as a trained M's do, in a file of 16 bits."""
     torch.manual_seed(0)
     model = MotionExtractor(TOY.vid2vid).eval()
@@ -126,12 +160,12 @@ def test_a_rounded_m_says_what_it_said():
             if name.startswith("fc_"):
                 head.weight.normal_(std=100.0)
                 head.bias.copy_(-head.weight @ detector.norm.bias)
-        said = model.raw(pictures)
+        before = model.raw(pictures)
         rounded = storable(model, pictures)
         plain = MotionExtractor(TOY.vid2vid).eval()
         plain.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
         for name, value in rounded.state_dict().items():
             assert torch.equal(value, value.half().float()), name
-        for name, value in said.items():
+        for name, value in before.items():
             error, naive = ((other.raw(pictures)[name] - value).abs().mean() for other in (rounded, plain))
             assert error < 0.05 * value.std() and error < 0.1 * naive, name

@@ -1,8 +1,9 @@
-"""Training in toy sizes on the two clips of tests/data: the ground truth of rendered heads, the loop, every stage, the files at the end."""
+"""Training in toy sizes on the two clips of tests/data: ground truth, loop, every stage, the files at the end."""
 
 import itertools
 import logging
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,15 +30,24 @@ from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.dit import from_scratch
 from realportrait_core.train.loop import Budget, fit, recalibrate
 from realportrait_core.train.mini import __main__ as command
-from realportrait_core.train.mini import prepare, recipe, samples
+from realportrait_core.train.mini import decoder, motion, prepare, recipe, samples
 from realportrait_core.train.mini.crops import jitter, to_unit
 from realportrait_core.train.mini.decoder import WIDTHS, train_decoder, widened
 from realportrait_core.train.mini.export import export
 from realportrait_core.train.mini.head_truth import NUM_KP, SURFACE, load_truth, truth_in_crops
-from realportrait_core.train.mini.motion import draw_faces, heads_loss, train_motion
+from realportrait_core.train.mini.motion import Standardised, draw_faces, heads_loss, motion_error, train_motion
 from realportrait_core.train.mini.photo_supervision import PhotoSet
 from realportrait_core.train.mini.photos import read_pictures
-from realportrait_core.train.mini.renderer import fit_readout, keypoint_weight, scale_down, train_renderer
+from realportrait_core.train.mini.renderer import (
+    Renderer,
+    fit_readout,
+    keypoint_weight,
+    painting_loss,
+    scale_down,
+    train_renderer,
+    warp_faces,
+)
+from realportrait_core.train.mini.renderer import draw_faces as draw_renderer_faces
 from realportrait_core.train.mini.run import DISTILLED_FILE, DIT_FILE, VAE_FILE, VID2VID_FILE, RecipeRun
 from realportrait_core.train.mini.samples import blend_with_true_poses
 from realportrait_core.train.mini.store import Store, open_store
@@ -307,15 +317,20 @@ def trained(state: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> l
     return [name for name in start if start[name].is_floating_point() and not torch.equal(start[name], state[name])]
 
 
-def test_motion_learns_from_the_truth(store, seconds, tmp_path, caplog):
+def test_motion_learns_from_one_clip_what_holds_on_another(store, seconds, tmp_path, monkeypatch, caplog):
+    """The keypoints of the held-out clip, against those of an M that starts at the mean face: 24 % better in 30 steps."""
     caplog.set_level(logging.INFO)
+    monkeypatch.setattr(motion, "WARMUPS", {"new": 10})
+    frames = torch.nonzero(store.found)
+    held = frames[frames[:, 0] == 1]
     torch.manual_seed(0)
-    model = train_motion(store, TOY.vid2vid, tmp_path / "motion.ckpt", 3 / 60, batch=4, holdout=1)
+    start = Standardised(TOY.vid2vid, store.heads.canonical.mean(0)).folded()
+    torch.manual_seed(0)
+    model = train_motion(store, TOY.vid2vid, tmp_path / "motion.ckpt", 30 / 60, batch=8, holdout=1)
     assert isinstance(model, MotionExtractor) and "held out" in caplog.text
-    torch.manual_seed(0)
-    start = MotionExtractor(TOY.vid2vid).state_dict()
-    # In three steps the norms' weights, near 1, move by less than the 16 bits of a file.
-    assert len(trained(model.state_dict(), start)) > 0.8 * len(start)
+    before, after = (motion_error(each, store, held) for each in (start, model))
+    assert after["keypoints_px"] < 0.88 * before["keypoints_px"] and after["mouth_eyes_px"] < 0.88 * before["mouth_eyes_px"]
+    assert after["rotation_deg"] < before["rotation_deg"]
 
 
 @pytest.fixture
@@ -414,8 +429,6 @@ def test_the_loss_of_m_counts_how_expressions_differ(store):
 
 def test_folded_motion_is_an_ordinary_extractor(store):
     """Standardising the features and folding that into the heads are one function."""
-    from realportrait_core.train.mini.motion import Standardised
-
     torch.manual_seed(0)
     model = Standardised(TOY.vid2vid, store.heads.canonical.mean(0)).train()
     images = torch.rand(6, 3, 32, 32)
@@ -426,16 +439,26 @@ def test_folded_motion_is_an_ordinary_extractor(store):
             torch.testing.assert_close(value, model.raw(images)[name], atol=1e-4, rtol=1e-3)
 
 
-def test_the_renderer_trains(store, seconds, tmp_path):
+def test_the_renderer_learns_from_one_clip_what_holds_on_another(store, seconds, tmp_path):
+    """On the held-out clip the flow's error falls by 21 % in 60 steps, and the pictures of G and of the readout improve."""
+
+    def measured(model: Renderer) -> dict[str, float]:
+        torch.manual_seed(5)
+        with torch.inference_mode():
+            faces = draw_renderer_faces(store, torch.tensor([1]), TOY.vid2vid, 4, 4, torch.device("cpu"))
+            warped, flow = warp_faces(model, faces, nullcontext)
+            parts = painting_loss(model, faces, warped, flow, True, nullcontext)[1]
+        return {name: part.item() for name, part in parts.items()}
+
     torch.manual_seed(0)
-    model = train_renderer(store, TOY.vid2vid, tmp_path / "renderer.ckpt", 2 / 60, faces=2, drivers=2, holdout=1)
+    start = Renderer(TOY.vid2vid).eval()
     torch.manual_seed(0)
-    start = type(model)(TOY.vid2vid).state_dict()
-    moved = trained(model.state_dict(), start)
-    for part in ("appearance.", "warping.", "generator."):
-        assert any(name.startswith(part) for name in moved)
+    model = train_renderer(store, TOY.vid2vid, tmp_path / "renderer.ckpt", 60 / 60, faces=2, drivers=2, holdout=1)
+    before, after = measured(start), measured(model)
+    assert after["flow"] < 0.9 * before["flow"]
+    assert after["picture"] < 0.97 * before["picture"] and after["readout"] < before["readout"]
     # With its M beside it, the state is that of a FaceVid2Vid.
-    assert set(FaceVid2Vid(TOY.vid2vid).state_dict()) - set(start) == {
+    assert set(FaceVid2Vid(TOY.vid2vid).state_dict()) - set(start.state_dict()) == {
         f"motion.{name}" for name in MotionExtractor(TOY.vid2vid).state_dict()
     }
 
@@ -606,6 +629,7 @@ def test_the_whole_recipe_in_toy_size(cache, seconds, tmp_path, monkeypatch, cap
     for name in ("frames.npy", "points.npy"):
         (folder / name).symlink_to(cache / name)
     monkeypatch.setattr(recipe, "HELD_OUT", 1)
+    monkeypatch.setattr(decoder, "WIDTHS", (4, 4, 4, 4))
     run = RecipeRun(data, folder, tmp_path / "out", None, cfg=replace(TOY, dit=replace(TOY.dit, clip_frames=3)))
     from realportrait_core.vae import save_vae
 

@@ -113,7 +113,7 @@ def run_phases(run: GpuRun, names: list[str], device: torch.device, began: float
         log.info("%s: %.2f minutes", name, minutes)
         failed += not run_phase(state, name, minutes)
     finish(device)
-    failed += len(state.writer.write(state))
+    failed += len(state.writer.write(state.networks))
     write_report(state, run.out)
     log.info("done in %s", clock(time.perf_counter() - began))
     return int(failed > 0)

@@ -88,7 +88,7 @@ def train(
         if state.writer.due():
             with optimizer.averaged():
                 before_writing()
-                state.writer.write(state)
+                state.writer.write(state.networks)
     with torch.no_grad():
         optimizer.weights.copy_(optimizer.average)
     before_writing()

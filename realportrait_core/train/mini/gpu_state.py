@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
+from torch import nn
 
 from ...config import Config
 from ...dit.model import RealPortraitDiT
@@ -66,6 +67,11 @@ class State:
     compiled: bool = False  # compile the DiT's blocks in phases that are long enough
     chance: random.Random = field(default_factory=random.Random)  # for draws on the host
     turned: TurnedPhotos | None = None  # None: no photographs
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """By their names in weight_writer.FILES."""
+        return {"vae": self.vae, "vid2vid": self.vid2vid, "dit": self.dit, "student": self.student}
 
     @property
     def mixed(self) -> Callable:

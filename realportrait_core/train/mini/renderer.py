@@ -198,6 +198,29 @@ def weight_of(images: torch.Tensor, alpha: torch.Tensor, crops: torch.Tensor, x_
     return inside * (0.3 + 0.7 * crop_batch(alpha, crops, size) + FEATURES * keypoint_weight(x_d, size))
 
 
+def draw_faces(store: Store, usable: torch.Tensor, cfg: Vid2VidConfig, faces: int, drivers: int, device: torch.device) -> Faces:
+    """`faces` portraits of the clips `usable` with `drivers` driving faces each, in jittered crops, on `device`."""
+    size = 4 * cfg.feature_size * cfg.upscale  # px, side of G's picture
+    clips, portrait, driving = draw_pairs(store, usable, faces, drivers)
+    crops_r = jitter(store.portrait_crops[clips, portrait], 0.05, 0.02, 3.0)
+    pose_r, surface_r = truth_in_crops(store.heads, clips, portrait, to_unit(crops_r))
+    clips_d, driving = clips.repeat_interleave(drivers), driving.flatten()
+    crops_d = jitter(store.clip_crops[clips_d], 0.05, 0.02, 0.0)
+    pose_d, surface_d = truth_in_crops(store.heads, clips_d, driving, to_unit(crops_d))
+    images_d = store.images(clips_d, driving).to(device)
+    alpha, x_d = foreground(store, clips_d, driving).to(device), transform(pose_d).to(device)
+    return Faces(
+        face_r=crop_batch(store.images(clips, portrait).to(device), crops_r, cfg.crop_size),
+        x_s=transform(pose_r).to(device),
+        x_d=x_d,
+        surface_r=surface_r.to(device),
+        surface_d=surface_d.to(device),
+        target=crop_batch(images_d, crops_d, size),
+        weight=weight_of(images_d, alpha, crops_d, x_d, size),
+        portrait=torch.arange(faces, device=device).repeat_interleave(drivers),
+    )
+
+
 def train_renderer(
     store: Store,
     cfg: Vid2VidConfig,
@@ -215,28 +238,10 @@ def train_renderer(
     usable = torch.nonzero(store.found.all(1))[:, 0]
     usable = usable[usable < len(store.names) - holdout]
     model = from_weights(Renderer(cfg), start).to(device)
-    size = 4 * cfg.feature_size * cfg.upscale  # px, side of G's picture
     mixed = partial(torch.autocast, device.type, precision, enabled=precision != torch.float32)
 
     def draw() -> Faces:
-        clips, portrait, driving = draw_pairs(store, usable, faces, drivers)
-        crops_r = jitter(store.portrait_crops[clips, portrait], 0.05, 0.02, 3.0)
-        pose_r, surface_r = truth_in_crops(store.heads, clips, portrait, to_unit(crops_r))
-        clips_d, driving = clips.repeat_interleave(drivers), driving.flatten()
-        crops_d = jitter(store.clip_crops[clips_d], 0.05, 0.02, 0.0)
-        pose_d, surface_d = truth_in_crops(store.heads, clips_d, driving, to_unit(crops_d))
-        images_d = store.images(clips_d, driving).to(device)
-        alpha, x_d = foreground(store, clips_d, driving).to(device), transform(pose_d)
-        return Faces(
-            crop_batch(store.images(clips, portrait).to(device), crops_r, cfg.crop_size),
-            transform(pose_r).to(device),
-            x_d.to(device),
-            surface_r.to(device),
-            surface_d.to(device),
-            crop_batch(images_d, crops_d, size),
-            weight_of(images_d, alpha, crops_d, x_d.to(device), size),
-            torch.arange(faces, device=device).repeat_interleave(drivers),
-        )
+        return draw_faces(store, usable, cfg, faces, drivers, device)
 
     def loss(step: int):
         drawn = draw()

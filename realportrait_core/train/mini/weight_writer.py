@@ -5,21 +5,19 @@ import logging
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from ...checkpoint import read_safetensors
 from ...dit.checkpoint import save_dit
 from ...errors import RealPortraitError
-from ...vae import save_vae
+from ...vae import TinyVAE, save_vae
 from ...vid2vid import FaceVid2Vid
 from ...vid2vid.blocks import ConvNorm
 from ...vid2vid.checkpoint import save_vid2vid
 from .renderer import scale_down
 from .run import DISTILLED_FILE, DIT_FILE, VAE_FILE, VID2VID_FILE
 from .shards import LIMIT, save_in_parts
-
-if TYPE_CHECKING:
-    from .gpu_phases import State
 
 log = logging.getLogger(__name__)
 
@@ -42,30 +40,31 @@ class WeightWriter:
     def due(self) -> bool:
         return time.perf_counter() - self.last >= self.every
 
-    def write(self, state: "State") -> list[str]:
-        """The names of networks that could not be written: the failure is logged and their older files stay."""
+    def write(self, networks: dict[str, nn.Module]) -> list[str]:
+        """Writes the networks, by their names in FILES, that have changed. Returns the names of those that could not be written:
+        the failure is logged and their older files stay."""
         began, paths, failed = time.perf_counter(), [], []
         with tempfile.TemporaryDirectory() as folder:
-            for network in sorted(self.changed):
-                file = FILES[network]
+            for name in sorted(self.changed):
+                file = FILES[name]
                 try:
-                    save_network(Path(folder) / file.name, network, state)
+                    save_network(Path(folder) / file.name, networks[name])
                     paths += save_in_parts(self.out / file, *read_safetensors(Path(folder) / file.name), self.limit)
                 except RealPortraitError as error:
                     log.error("%s is not written: %s", file, error)
-                    failed.append(network)
+                    failed.append(name)
         self.last = time.perf_counter()
         log.info("wrote %s in %.1f s", ", ".join(path.relative_to(self.out).as_posix() for path in paths), self.last - began)
         return failed
 
 
-def save_network(path: Path, network: str, state: "State") -> None:
-    if network == "vae":
-        save_vae(path, state.vae)
-    elif network == "vid2vid":
-        save_vid2vid(path, within_half(state.vid2vid))
+def save_network(path: Path, network: nn.Module) -> None:
+    if isinstance(network, TinyVAE):
+        save_vae(path, network)
+    elif isinstance(network, FaceVid2Vid):
+        save_vid2vid(path, within_half(network))
     else:
-        save_dit(path, getattr(state, network))
+        save_dit(path, network)
 
 
 def within_half(vid2vid: FaceVid2Vid) -> FaceVid2Vid:
