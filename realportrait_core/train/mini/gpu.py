@@ -45,7 +45,7 @@ MOST_BYTES = 16e9  # of the rendered clips
 STUDENT_STEPS = 4
 PHOTO_CLIPS = 2000  # at most; of 256 px 2 GB
 HELD = 8  # clips held out from training
-FIRST_SEED, HELD_SEED = 1_000_000, 2_000_000  # heads256 ends below the first
+FIRST_SEED, HELD_SEED = 1_000_000, 2_000_000  # the recipe's training clips have lower seeds
 HALVINGS = 4  # of the batch, after which running out of memory ends a phase
 
 
@@ -71,7 +71,7 @@ class GpuRun:
     every: float = EVERY  # seconds between two writings of the weights
 
 
-def chosen(only: tuple[str, ...]) -> list[str]:
+def phases_of(only: tuple[str, ...]) -> list[str]:
     """Phases in their order. InputError for a name that is none."""
     if unknown := [name for name in only if name not in PHASES]:
         raise InputError(f"There is no phase {', '.join(unknown)}; there are: {', '.join(PHASES)}.")
@@ -80,7 +80,7 @@ def chosen(only: tuple[str, ...]) -> list[str]:
 
 def run_gpu(run: GpuRun) -> int:
     """0; 1 if a phase failed (the others still run) or a file could not be written."""
-    began, names, device = time.perf_counter(), chosen(run.only), device_named(run.device)
+    began, names, device = time.perf_counter(), phases_of(run.only), device_named(run.device)
     if run.minutes <= 0:
         raise InputError(f"The budget is {run.minutes} minutes; it must be above 0.")
     run.out.mkdir(parents=True, exist_ok=True)
@@ -142,9 +142,9 @@ def prepare(run: GpuRun, device: torch.device) -> State:
     if run.start is not None:
         join(run.start)
     packed = read_pack(run.pack, run.cfg.image_size)
-    vae = load_vae(found(run.start, "vae")).to(device)
-    vid2vid, dit = load_vid2vid(found(run.start, "vid2vid")).to(device), load_dit(found(run.start, "dit")).to(device)
-    student = with_steps(load_dit(found(run.start, "student")), STUDENT_STEPS).to(device)
+    vae = load_vae(weights_file(run.start, "vae")).to(device)
+    vid2vid, dit = load_vid2vid(weights_file(run.start, "vid2vid")).to(device), load_dit(weights_file(run.start, "dit")).to(device)
+    student = with_steps(load_dit(weights_file(run.start, "student")), STUDENT_STEPS).to(device)
     cfg = Config(vid2vid.cfg, dit.cfg, run.cfg.image_size)
     log_widths(cfg)
     seconds = 60 * run.minutes * RENDERING
@@ -160,26 +160,26 @@ def prepare(run: GpuRun, device: torch.device) -> State:
     best = product_speed(device)
     log.info("a matrix product runs at %.1f TFLOP/s", best / 1e12)
     return State(
-        cfg,
-        vid2vid,
-        vae,
-        dit,
-        student,
-        data,
-        held,
-        device,
-        precision_of(run.precision, device),
-        writer,
-        best,
-        run.load,
-        run.pose_blend,
-        device.type == "cuda" if run.compiled is None else run.compiled,
-        random.Random(run.seed),
-        turned,
+        cfg=cfg,
+        vid2vid=vid2vid,
+        vae=vae,
+        dit=dit,
+        student=student,
+        data=data,
+        held=held,
+        device=device,
+        precision=precision_of(run.precision, device),
+        writer=writer,
+        best=best,
+        load=run.load,
+        pose_blend=run.pose_blend,
+        compiled=device.type == "cuda" if run.compiled is None else run.compiled,
+        chance=random.Random(run.seed),
+        turned=turned,
     )
 
 
-def found(start: Path | None, network: str) -> Path:
+def weights_file(start: Path | None, network: str) -> Path:
     """The network's file in `start`, if it is there, and else the committed one; for the DiT that is the student's."""
     given = None if start is None else start / FILES[network]
     if given is not None and given.is_file():

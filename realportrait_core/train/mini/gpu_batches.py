@@ -117,7 +117,7 @@ def photo_faces(photos: TurnedPhotos, pairs: int, crop: int, size: int) -> Faces
 
 
 def turned_pairs(photos: TurnedPhotos, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """ClipSet, and of each a frame in which the head is turned: (pairs,) both."""
+    """Indices of random clips, and for each of a frame in which the head is turned: (pairs,) both."""
     return random_indices(len(photos), (pairs,), photos.device), 1 + random_indices(photos.length - 1, (pairs,), photos.device)
 
 
@@ -129,7 +129,7 @@ def surface_in(crops: torch.Tensor, surface: torch.Tensor, x: torch.Tensor) -> t
     return torch.cat([flat, zoom * surface[..., 2:] + x[..., 2:].mean(1, keepdim=True)], -1)
 
 
-# ClipSet
+# Clips
 
 
 def dit_batch(
