@@ -318,7 +318,8 @@ def trained(state: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> l
 
 
 def test_motion_learns_from_one_clip_what_holds_on_another(store, seconds, tmp_path, monkeypatch, caplog):
-    """The keypoints of the held-out clip, against those of an M that starts at the mean face: 24 % better in 30 steps."""
+    """Against an M that starts at the mean face the held-out clip's keypoints are 24 % nearer after 30 steps; with mirrored pictures,
+    whose truth is wrong, 13 %, and the rotation gets worse."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(motion, "WARMUPS", {"new": 10})
     frames = torch.nonzero(store.found)
@@ -329,7 +330,7 @@ def test_motion_learns_from_one_clip_what_holds_on_another(store, seconds, tmp_p
     model = train_motion(store, TOY.vid2vid, tmp_path / "motion.ckpt", 30 / 60, batch=8, holdout=1)
     assert isinstance(model, MotionExtractor) and "held out" in caplog.text
     before, after = (motion_error(each, store, held) for each in (start, model))
-    assert after["keypoints_px"] < 0.88 * before["keypoints_px"] and after["mouth_eyes_px"] < 0.88 * before["mouth_eyes_px"]
+    assert after["keypoints_px"] < 0.82 * before["keypoints_px"] and after["mouth_eyes_px"] < 0.82 * before["mouth_eyes_px"]
     assert after["rotation_deg"] < before["rotation_deg"]
 
 
@@ -440,7 +441,8 @@ def test_folded_motion_is_an_ordinary_extractor(store):
 
 
 def test_the_renderer_learns_from_one_clip_what_holds_on_another(store, seconds, tmp_path):
-    """On the held-out clip the flow's error falls by 21 % in 60 steps, and the pictures of G and of the readout improve."""
+    """On the held-out clip the flow's error falls by 21 % in 60 steps (by 12 % if it is supervised by other faces' points), and the
+    pictures of G and of the readout improve."""
 
     def measured(model: Renderer) -> dict[str, float]:
         torch.manual_seed(5)
@@ -455,7 +457,7 @@ def test_the_renderer_learns_from_one_clip_what_holds_on_another(store, seconds,
     torch.manual_seed(0)
     model = train_renderer(store, TOY.vid2vid, tmp_path / "renderer.ckpt", 60 / 60, faces=2, drivers=2, holdout=1)
     before, after = measured(start), measured(model)
-    assert after["flow"] < 0.9 * before["flow"]
+    assert after["flow"] < 0.84 * before["flow"]
     assert after["picture"] < 0.97 * before["picture"] and after["readout"] < before["readout"]
     # With its M beside it, the state is that of a FaceVid2Vid.
     assert set(FaceVid2Vid(TOY.vid2vid).state_dict()) - set(start.state_dict()) == {
@@ -553,7 +555,7 @@ def test_a_widened_decoder_is_the_same_and_learns_with_its_new_channels(cache, t
         torch.testing.assert_close(wide.taesd_decoder(latents), vae.taesd_decoder(latents))
     wide.taesd_decoder(latents.clone()).square().mean().backward()
     last = wide.taesd_decoder[-1].weight.grad
-    assert last[:, 4:].abs().sum() > 0  # what the new channels say is of use at once
+    assert last[:, 4:].abs().sum() > 0  # the new channels have a gradient from the first step
 
     before = -10 * (vae.decode(latents.clone()) - pictures).square().mean().log10()
     trained = train_decoder(store, vae, TinyVAE((4, 4, 4, 4)), tmp_path / "d.ckpt", Budget(steps=30), batch=4, side=64, holdout=0)

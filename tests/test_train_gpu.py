@@ -417,7 +417,7 @@ def test_draws_lie_in_their_clips_and_unmoved_is_rare(data, tmp_path):
 
 
 def test_a_photo_is_driven_by_itself_and_the_portrait_is_turned(photos, data, tmp_path):
-    """Every portrait reads M's keypoints, and what shall be made is the photo as it is."""
+    """Portraits have the keypoints that M extracts; the target is the photo as it is."""
     torch.manual_seed(0)
     vid2vid = state_of(data, "cpu", tmp_path).vid2vid
     photos = turned_photos.with_poses_of(photos, vid2vid.motion)
@@ -446,7 +446,7 @@ def test_a_turned_photo_shows_its_keypoints_where_they_are_said_to_be(photos):
 
 
 def test_the_flow_of_photographs_is_that_of_their_pictures(photos):
-    """The portrait, fetched from where the flow says, is the target; the mesh knows the flow at its points."""
+    """The portrait, fetched from where the flow points, is the target; the mesh knows the flow at its points."""
     torch.manual_seed(0)
     faces = gpu_batches.photo_faces(photos, 12, 64, 64)
     assert len(faces.x_s) == len(faces.x_d) == 12 and faces.surface_r.shape == (12, 128, 3) == faces.surface_d.shape

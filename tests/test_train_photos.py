@@ -1,4 +1,4 @@
-"""A folder of a user's photographs becomes what the trainings on photographs read. The "photographs" are rendered heads."""
+"""A user's folder of photographs becomes the input of the trainings on photographs. The "photographs" are rendered heads."""
 
 import json
 import logging

@@ -53,10 +53,10 @@ def render(run: RecipeRun) -> None:
     """Renders clips of synthetic heads into `data`: train/, and val/ with pairs of identities in the same motion."""
     if run.heads is None:
         return
-    rig = load_rig(run.heads, run.place(), run.cache / "rig.safetensors")
-    write_folder(rig, run.data / "train", range(run.clips), device=run.place())
+    rig = load_rig(run.heads, run.resolved_device(), run.cache / "rig.safetensors")
+    write_folder(rig, run.data / "train", range(run.clips), device=run.resolved_device())
     for first in (DRIVING, CROSS):
-        write_folder(rig, run.data / "val", range(first, first + PAIRS), device=run.place())
+        write_folder(rig, run.data / "val", range(first, first + PAIRS), device=run.resolved_device())
 
 
 def prepare_faces(run: RecipeRun) -> None:
@@ -77,8 +77,10 @@ def vae(run: RecipeRun, minutes: float) -> None:
     if run.teacher is None:
         raise InputError("The VAE is trained with TAESD as its teacher: name its folder with --teacher.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = GPU_VAE if run.place().type == "cuda" else {}
-    train_vae(run.data, run.teacher, path, minutes, cache=run.cache, seed=run.seed + SEEDS["vae"], device=run.place(), **size)
+    size = GPU_VAE if run.resolved_device().type == "cuda" else {}
+    train_vae(
+        run.data, run.teacher, path, minutes, cache=run.cache, seed=run.seed + SEEDS["vae"], device=run.resolved_device(), **size
+    )
 
 
 def decoder(run: RecipeRun, minutes: float) -> None:
@@ -89,9 +91,13 @@ def decoder(run: RecipeRun, minutes: float) -> None:
     store, network = enough(run.store()), load_vae(run.out / VAE_FILE)
     teacher = None if run.teacher is None else load_taesd(run.teacher)
     run.seed_everything("decoder")
-    size, precision, appearance = GPU_DECODER if run.place().type == "cuda" else {}, precision_of(run.precision, run.place()), None
+    size, precision, appearance = (
+        GPU_DECODER if run.resolved_device().type == "cuda" else {},
+        precision_of(run.precision, run.resolved_device()),
+        None,
+    )
     if run.looks:
-        appearance = Appearance(run.place(), precision, perceptual_distance(run.perceptual, run.place()))
+        appearance = Appearance(run.resolved_device(), precision, perceptual_distance(run.perceptual, run.resolved_device()))
         size = size | LOOKS_DECODER
     photos = None if run.photos is None else read_pictures(run.photos)
     network = train_decoder(
@@ -101,7 +107,7 @@ def decoder(run: RecipeRun, minutes: float) -> None:
         run.cache / "decoder.ckpt",
         Budget(minutes=minutes),
         holdout=HELD_OUT,
-        device=run.place(),
+        device=run.resolved_device(),
         precision=precision,
         photos=photos,
         appearance=appearance,
@@ -123,14 +129,14 @@ def motion(run: RecipeRun, minutes: float) -> None:
     if run.start is not None:
         whole = load_vid2vid(run.start)
     run.seed_everything("motion")
-    size = GPU_MOTION if run.place().type == "cuda" else {}
+    size = GPU_MOTION if run.resolved_device().type == "cuda" else {}
     network = train_motion(
         enough(run.store()),
         run.cfg.vid2vid,
         run.cache / "motion.ckpt",
         minutes,
         holdout=HELD_OUT,
-        device=run.place(),
+        device=run.resolved_device(),
         start=None if whole is None else whole.motion,
         photos=photos,
         **size,
@@ -147,7 +153,7 @@ def renderer(run: RecipeRun, minutes: float) -> None:
     if exists(path):
         return
     run.seed_everything("renderer")
-    size = GPU_RENDERER if run.place().type == "cuda" else {}
+    size = GPU_RENDERER if run.resolved_device().type == "cuda" else {}
     start = None if run.start is None else load_vid2vid(run.start).state_dict()
     network = train_renderer(
         enough(run.store()),
@@ -155,8 +161,8 @@ def renderer(run: RecipeRun, minutes: float) -> None:
         run.cache / "renderer.ckpt",
         minutes,
         holdout=HELD_OUT,
-        device=run.place(),
-        precision=precision_of(run.precision, run.place()),
+        device=run.resolved_device(),
+        precision=precision_of(run.precision, run.resolved_device()),
         start=start,
         **size,
     )
@@ -193,7 +199,7 @@ def distil(run: RecipeRun, minutes: float) -> None:
 
 
 def stage_run(run: RecipeRun, step: str, minutes: float, out: Path, init: Path | None = None) -> StageRun:
-    batch = GPU_BATCH if run.place().type == "cuda" else 1.0
+    batch = GPU_BATCH if run.resolved_device().type == "cuda" else 1.0
     return StageRun(
         run.cache / "samples",
         run.out / VID2VID_FILE,

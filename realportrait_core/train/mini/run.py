@@ -41,7 +41,7 @@ class RecipeRun:
     clips: int = 2000  # to render for training
     cfg: Config = MINI
 
-    def place(self) -> torch.device:
+    def resolved_device(self) -> torch.device:
         return device_named(self.device)
 
     def store(self) -> Store:

@@ -32,9 +32,12 @@ PORTRAITS = 3  # frames of a clip that can be its portrait: the first, the middl
 def samples(run: RecipeRun) -> None:
     """The DiT's training samples: latents, keypoints and features of the training clips, by the exported files (fp16)."""
     export(run)
-    vid2vid, vae = load_vid2vid(run.out / VID2VID_FILE).to(run.place()), load_vae(run.out / VAE_FILE).to(run.place())
+    vid2vid, vae = (
+        load_vid2vid(run.out / VID2VID_FILE).to(run.resolved_device()),
+        load_vae(run.out / VAE_FILE).to(run.resolved_device()),
+    )
     store, note = run.store(), {"vid2vid": weights_fingerprint(vid2vid)}
-    precision = precision_of(run.precision, run.place())
+    precision = precision_of(run.precision, run.resolved_device())
     for done, name in enumerate(store.names):
         path = run.cache / "samples" / f"{name}.safetensors"
         if path.is_file():
@@ -53,8 +56,11 @@ def samples(run: RecipeRun) -> None:
 def photos(run: RecipeRun) -> None:
     """Samples of photographs, beside the clips': the photo turned in 3-D as portrait, the photo itself as driving frame."""
     pictures, topology = photos_to_turn(run)
-    vid2vid, vae = load_vid2vid(run.out / VID2VID_FILE).to(run.place()), load_vae(run.out / VAE_FILE).to(run.place())
-    precision, note = precision_of(run.precision, run.place()), {"vid2vid": weights_fingerprint(vid2vid)}
+    vid2vid, vae = (
+        load_vid2vid(run.out / VID2VID_FILE).to(run.resolved_device()),
+        load_vae(run.out / VAE_FILE).to(run.resolved_device()),
+    )
+    precision, note = precision_of(run.precision, run.resolved_device()), {"vid2vid": weights_fingerprint(vid2vid)}
     for i, name in enumerate(pictures.names[: run.limit]):
         path = run.cache / "samples" / "photos" / f"{Path(name).stem}.safetensors"
         if path.is_file():
