@@ -318,8 +318,8 @@ def trained(state: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> l
 
 
 def test_motion_learns_from_one_clip_what_holds_on_another(store, seconds, tmp_path, monkeypatch, caplog):
-    """Against an M that starts at the mean face the held-out clip's keypoints are 24 % nearer after 30 steps; with mirrored pictures,
-    whose truth is wrong, 13 %, and the rotation gets worse."""
+    """Against an M that starts at the mean face the held-out clip's keypoints are 24 % nearer after 30 steps; with mirrored
+    pictures, whose truth is wrong, 13 %, and the rotation gets worse."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(motion, "WARMUPS", {"new": 10})
     frames = torch.nonzero(store.found)
