@@ -1,6 +1,6 @@
 """Trains the bundled tiny VAE from scratch, with TAESD as the teacher of the latent space.
 
-    python -m realportrait_core.train.mini vae --data ../shared/data/heads256 --teacher ../shared/taesd --minutes 25
+    python -m realportrait_core.train.mini vae --data HEADS --teacher TAESD --minutes 25
 
 First apart: the decoder learns to turn the teacher's latents into the frames they came from, the encoder to predict the
 teacher's latents. Then joint: half of the decoder's input is the encoder's output, and its picture loss trains the encoder too,
