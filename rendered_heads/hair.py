@@ -4,6 +4,8 @@ A column has an azimuth (0 in front, positive to the subject's left); length alo
 shell is cut where the strands end, which also opens it over the face. Tails, buns and plaits are separate closed surfaces.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -11,11 +13,10 @@ from .hair_styles import PART, STYLES, Style
 from .identity import Hair
 from .noise import noise, smoothstep
 from .rig import Rig
-from .skull import CENTRE, curve, directions, heading, skull
+from .skull import CENTRE, MEAN_RADIUS, curve, directions, heading, skull
 from .surface import Surface, grid_faces, tube, uncut
 
 COLUMNS, ROWS = 104, 38
-LONGEST = 5.6  # dm along a strand
 FALL = 96.0  # degrees from the crown where long hair leaves the skull and hangs
 # The hairline: (degrees of azimuth, degrees from the crown). Temples, sideburns before the ears, over the ears, the nape.
 HAIRLINE = ((0, 59), (26, 60), (42, 64), (54, 78), (60, 98), (71, 102), (77, 86), (98, 84), (112, 98), (140, 120), (180, 125))
@@ -37,24 +38,62 @@ def scalp(points: torch.Tensor, style: Style, receding: float) -> torch.Tensor:
     return inside
 
 
+@dataclass(frozen=True)
+class Strands:
+    """A grid of A columns of strands with R vertices each."""
+
+    azimuth: torch.Tensor  # (A, R) radians
+    length: torch.Tensor  # (A, R) dm from the crown
+    left: torch.Tensor  # (A, R) dm to the tip, negative beyond it
+    to_hairline: torch.Tensor  # (A, 1) dm from the hairline to the tip
+    angle: torch.Tensor  # (A, R) radians from the crown that the length would reach on the skull
+    on_skull: torch.Tensor  # (A, R) radians from the crown, at most where the strand leaves the skull
+    hanging: torch.Tensor  # (A, R) dm below there
+    outward: torch.Tensor  # (A, R, 3)
+
+    @property
+    def level(self) -> torch.Tensor:
+        """(A, R, 3) horizontal directions away from the head's axis."""
+        return torch.stack([self.azimuth.sin(), torch.zeros_like(self.azimuth), self.azimuth.cos()], -1)
+
+
 def shell(rig: Rig, shape: torch.Tensor, hair: Hair, hat: str) -> tuple[Surface, torch.Tensor]:
     """The hair of an identity; and for its texture the direction and length of the strands, (columns, rows, 4)."""
     style, device = STYLES[hair.style], shape.device
-    head = skull(rig, shape)
+    strands = make_strands(style, hair, device)
+    border = beside_face(style, strands)  # (A, R)
+    thickness = thickness_of(style, hair, hat, strands)  # (A, R) dm
+    height = thickness.clamp_min(0.015) * tapering(strands, border)
+    positions = hang(style, hair, strands, skull(rig, shape).points(strands.azimuth, strands.on_skull, height))  # (A, R, 3)
+
+    column, row = torch.meshgrid(torch.arange(COLUMNS + 1), torch.arange(ROWS + 1), indexing="ij")
+    uv = torch.stack([column / COLUMNS, row / ROWS], -1).to(device)
+    opened = (strands.hanging > 0) | (strands.left < 0.5) | (border > 0.05) | (thickness > 0.3)
+    faces = grid_faces(COLUMNS + 1, ROWS + 1, device)
+    keep = cut_of(style, hair, strands)
+    surface = Surface(positions.reshape(-1, 3), faces, uv.reshape(-1, 2).float(), keep.reshape(-1), opened.reshape(-1))
+    return surface, torch.cat([strand_directions(style, strands), strands.length[..., None]], -1)
+
+
+def make_strands(style: Style, hair: Hair, device: torch.device) -> Strands:
     azimuth = torch.linspace(-torch.pi, torch.pi, COLUMNS + 1, device=device)[:, None].expand(-1, ROWS + 1)  # (A, R)
     ends = strand_ends(style, hair, azimuth[:, :1])  # (A, 1) dm
     longest = float(ends.max()) + 0.25
     # Rows are denser where the hair lies on the skull.
     length = torch.linspace(0, 1, ROWS + 1, device=device)[None] ** 1.2 * longest
     length = length.expand(COLUMNS + 1, -1)
-    mean_radius = 1.02
-    angle = length / mean_radius
+    angle = length / MEAN_RADIUS
     fall = np.radians(FALL if style.sides > 0.4 else 150.0)
     on_skull = angle.clamp_max(fall)
-    hanging = (angle - fall).clamp_min(0) * mean_radius  # dm below where it leaves the skull
+    hanging = (angle - fall).clamp_min(0) * MEAN_RADIUS
+    to_hairline = ends - head_length(azimuth[:, :1], hair)
+    return Strands(azimuth, length, ends - length, to_hairline, angle, on_skull, hanging, directions(azimuth, on_skull))
 
-    side = azimuth.sin().abs() ** 2
-    back = (-azimuth.cos()).clamp_min(0)
+
+def thickness_of(style: Style, hair: Hair, hat: str, strands: Strands) -> torch.Tensor:
+    """dm above the skin (A, R): by the style's regions, with quiff, ridge, parting and lumps; thin at the hairline."""
+    azimuth, on_skull, outward = strands.azimuth, strands.on_skull, strands.outward
+    side, back = azimuth.sin().abs() ** 2, (-azimuth.cos()).clamp_min(0)
     low = smoothstep(0.7, 1.5, on_skull)
     thickness = style.top * (1 - low) + low * (
         style.side * side + style.back * back + 0.5 * (style.side + style.top) * (1 - side) * (1 - back)
@@ -63,71 +102,80 @@ def shell(rig: Rig, shape: torch.Tensor, hair: Hair, hat: str) -> tuple[Surface,
     thickness = thickness * hair.volume
     if hat:
         thickness = thickness * smoothstep(0.9, 1.4, on_skull) * 0.8 + 0.02
-    outward = directions(azimuth, on_skull)
     if style.ridge and not hat:
         thickness = thickness + style.ridge * smoothstep(0.26, 0.12, (outward[..., 0]).abs()) * smoothstep(1.9, 1.5, on_skull)
     if style.flow == PART and not hat:  # a furrow along the parting
         offset = (outward[..., 0] * 1.0 - (0.0 if style.temples else hair.part)).abs()
-        thickness = thickness * (
-            1 - 0.6 * smoothstep(0.10, 0.0, offset) * smoothstep(1.5, 0.9, on_skull) * (outward[..., 2] > -0.3)
-        )
+        furrow = 0.6 * smoothstep(0.10, 0.0, offset) * smoothstep(1.5, 0.9, on_skull) * (outward[..., 2] > -0.3)
+        thickness = thickness * (1 - furrow)
 
-    left = ends - length  # (A, R) dm to the tip
-    lumps = noise(outward - 0.8 * torch.stack([torch.zeros_like(hanging), hanging, torch.zeros_like(hanging)], -1), 1.0, hair.noise)
-    clumps = noise(torch.stack([azimuth.sin(), azimuth.cos(), 0.15 * length], -1), 1.6, hair.noise)
+    below = torch.zeros_like(outward)
+    below[..., 1] = strands.hanging
+    lumps = noise(outward - 0.8 * below, 1.0, hair.noise)
     thickness = (
         thickness
         + (0.18 * thickness).clamp_max(0.035) * lumps[..., 0].clamp(-2, 2)
-        + style.curl * lumps[..., 1].clamp(-1.5, 1.5) * smoothstep(0.0, 0.3, left)
+        + style.curl * lumps[..., 1].clamp(-1.5, 1.5) * smoothstep(0.0, 0.3, strands.left)
     )
     # Thin towards a hairline on the skin, so that no gap opens there; hanging tips keep some thickness.
-    on_skin = smoothstep(0.25, 0.0, hanging) * smoothstep(0.25, 0.05, ends - head_length(azimuth[:, :1], hair))
-    thickness = thickness * (1 - on_skin * smoothstep(0.6, 0.0, left)) + 0.02
-    tips = 1 - 0.4 * smoothstep(0.5, 0.0, left) * (hanging > 0)
-    # Beside the face the shell starts close to the skin, so that its inside is not seen.
-    degrees = torch.rad2deg(azimuth.abs())
-    border = smoothstep(style.opening - 26, style.opening - 4, degrees) * smoothstep(style.opening + 40, style.opening + 8, degrees)
-    tips = (
-        tips
-        * (1 - 0.7 * border * smoothstep(0.3, 1.15, angle))
-        * (1 - 0.35 * azimuth.cos().clamp_min(0) * smoothstep(0.3, 1.2, angle))
-    )
+    on_skin = smoothstep(0.25, 0.0, strands.hanging) * smoothstep(0.25, 0.05, strands.to_hairline)
+    return thickness * (1 - on_skin * smoothstep(0.6, 0.0, strands.left)) + 0.02
 
-    positions = head.points(azimuth, on_skull, thickness.clamp_min(0.015) * tips)
+
+def beside_face(style: Style, strands: Strands) -> torch.Tensor:
+    """1 in the columns beside the face (A, R), 0 elsewhere."""
+    degrees = torch.rad2deg(strands.azimuth.abs())
+    return smoothstep(style.opening - 26, style.opening - 4, degrees) * smoothstep(style.opening + 40, style.opening + 8, degrees)
+
+
+def tapering(strands: Strands, border: torch.Tensor) -> torch.Tensor:
+    """A factor of the thickness (A, R): less at hanging tips; less beside the face, so that the shell's inside is not seen."""
+    tips = 1 - 0.4 * smoothstep(0.5, 0.0, strands.left) * (strands.hanging > 0)
+    tips = tips * (1 - 0.7 * border * smoothstep(0.3, 1.15, strands.angle))
+    return tips * (1 - 0.35 * strands.azimuth.cos().clamp_min(0) * smoothstep(0.3, 1.2, strands.angle))
+
+
+def hang(style: Style, hair: Hair, strands: Strands, positions: torch.Tensor) -> torch.Tensor:
+    """Positions (A, R, 3) above the skull, moved down where strands hang, with flare, waves and clumps."""
+    azimuth, hanging = strands.azimuth, strands.hanging
+    side = azimuth.sin().abs() ** 2
+    clumps = noise(torch.stack([azimuth.sin(), azimuth.cos(), 0.15 * strands.length], -1), 1.6, hair.noise)
     drop = torch.zeros_like(positions)
     drop[..., 1] = -hanging
-    level = torch.stack([azimuth.sin(), torch.zeros_like(azimuth), azimuth.cos()], -1)
     swing = style.flare * hanging * smoothstep(0, 0.8, hanging) - 0.10 * smoothstep(0.5, 1.6, hanging) * (1 - side)
     swing = swing + style.wave * torch.sin(hanging * 5.5 + clumps[..., 0] * 1.2) * smoothstep(0.0, 0.6, hanging)
     swing = swing + 0.05 * clumps[..., 1] * smoothstep(0.2, 1.2, hanging)
-    positions = positions + drop + level * swing[..., None]
+    positions = positions + drop + strands.level * swing[..., None]
     # Hair beside the face lies behind the face's edge and a little closer to the neck.
     beside = smoothstep(0.1, 0.9, hanging) * side
     positions[..., 0] = positions[..., 0] * (1 - 0.08 * beside)
     positions[..., 2] = positions[..., 2] - 0.10 * beside
+    return positions
 
+
+def cut_of(style: Style, hair: Hair, strands: Strands) -> torch.Tensor:
+    """Surface.keep (A, R): negative beyond ragged tips, and on a bald crown."""
+    azimuth = strands.azimuth
     ring = torch.stack([azimuth.sin(), azimuth.cos(), torch.zeros_like(azimuth)], -1)[:, 0]  # the same all along a strand
     uneven = 0.6 * noise(ring, 1.6, hair.noise)[:, 2] + 0.5 * noise(ring, 5.0, hair.noise)[:, 0]
     ragged = style.ragged * uneven[:, None]
-    keep = left + ragged
+    keep = strands.left + ragged
     if style.bald:
-        keep = torch.minimum(keep, (angle - np.radians(style.bald) * (azimuth.cos() * 0.5 + 0.6)) * 1.0 + 0.4 * ragged)
-    flow = torch.tensor(style.flow, device=device)
-    pole = flow / flow.norm()
-    across = outward - (outward @ pole)[..., None] * pole
-    across = across / across.norm(dim=-1, keepdim=True).clamp_min(0.05)
-    strand = torch.cat([across, length[..., None]], -1)
+        keep = torch.minimum(keep, (strands.angle - np.radians(style.bald) * (azimuth.cos() * 0.5 + 0.6)) * 1.0 + 0.4 * ragged)
+    return keep
 
-    column, row = torch.meshgrid(torch.arange(COLUMNS + 1), torch.arange(ROWS + 1), indexing="ij")
-    uv = torch.stack([column / COLUMNS, row / ROWS], -1).to(device)
-    opened = ((hanging > 0) | (left < 0.5) | (border > 0.05) | (thickness > 0.3)).reshape(-1)
-    shell_faces = grid_faces(COLUMNS + 1, ROWS + 1, device)
-    return Surface(positions.reshape(-1, 3), shell_faces, uv.reshape(-1, 2).float(), keep.reshape(-1), opened), strand
+
+def strand_directions(style: Style, strands: Strands) -> torch.Tensor:
+    """(A, R, 3): distance across the strands, which spring from the pole `flow`."""
+    flow = torch.tensor(style.flow, device=strands.azimuth.device)
+    pole = flow / flow.norm()
+    across = strands.outward - (strands.outward @ pole)[..., None] * pole
+    return across / across.norm(dim=-1, keepdim=True).clamp_min(0.05)
 
 
 def head_length(azimuth: torch.Tensor, hair: Hair) -> torch.Tensor:
     """dm from the crown to the hairline."""
-    return hairline_angle(azimuth, hair.hairline) * 1.02
+    return hairline_angle(azimuth, hair.hairline) * MEAN_RADIUS
 
 
 def strand_ends(style: Style, hair: Hair, azimuth: torch.Tensor) -> torch.Tensor:

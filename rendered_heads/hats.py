@@ -5,7 +5,7 @@ import torch
 from .identity import Clothes
 from .noise import noise, smoothstep
 from .rig import Rig
-from .skull import Skull, curve, skull
+from .skull import MEAN_RADIUS, Skull, curve, skull
 from .surface import Surface, grid_faces, open_surface, uncut
 
 DOME = (97, 22)  # columns and rows of a hat
@@ -38,12 +38,17 @@ def hat(rig: Rig, shape: torch.Tensor, clothes: Clothes) -> list[Surface]:
         low = torch.deg2rad(curve(azimuth, ((0, 57), (90, 68), (180, 92))))
         band = dome(head, low, flat + 0.04 * torch.sin(torch.pi * ((s - 0.72) / 0.28).clamp(0, 1)) + 0.06)
         return [open_surface(band.vertices, band.faces, band.uv, (s - 0.72).reshape(-1))]
-    # A scarf: over the head, closed under the chin, hanging to the shoulders.
+    return [headscarf(head, azimuth)]
+
+
+def headscarf(head: Skull, azimuth: torch.Tensor) -> Surface:
+    """Over the head, closed under the chin, hanging to the shoulders. azimuth (A,) of its columns."""
+    device, columns = azimuth.device, len(azimuth)
     rows = 44
     long = torch.linspace(0, 3.3, rows, device=device)[None].expand(columns, -1)
     around = azimuth[:, None].expand(-1, rows)
-    angle = (long / 1.02).clamp_max(1.62)
-    down = (long - 1.62 * 1.02).clamp_min(0)
+    angle = (long / MEAN_RADIUS).clamp_max(1.62)
+    down = (long - 1.62 * MEAN_RADIUS).clamp_min(0)
     positions = head.points(around, angle, 0.10)
     folds = noise(torch.stack([around.sin(), around.cos(), down * 0.3], -1), 1.2, 0.7)[..., 0].clamp(-2, 2)
     # Under the chin it is drawn in to the neck; lower down it lies on shoulders and chest.
@@ -60,7 +65,7 @@ def hat(rig: Rig, shape: torch.Tensor, clothes: Clothes) -> list[Surface]:
     opening = ((template[..., 0] / 0.70) ** 2 + ((template[..., 1] + 0.40) / 1.02) ** 2).sqrt() - 1
     keep = torch.where(template[..., 2] > 0.1, opening, 1.0)
     uv = torch.stack([around / (2 * torch.pi) + 0.5, long / 3.3], -1)
-    return [open_surface(positions.reshape(-1, 3), grid_faces(columns, rows, device), uv.reshape(-1, 2), keep.reshape(-1))]
+    return open_surface(positions.reshape(-1, 3), grid_faces(columns, rows, device), uv.reshape(-1, 2), keep.reshape(-1))
 
 
 def dome(head: Skull, edge: torch.Tensor, thickness: torch.Tensor, lift: float = 0.0) -> Surface:

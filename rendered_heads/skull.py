@@ -11,6 +11,7 @@ import torch
 from .rig import HEAD, SKIN, Rig, vertices_of
 
 CENTRE = (0.0, 7.35, 0.12)  # dm, of the template's skull
+MEAN_RADIUS = 1.02  # dm
 GRID = (36, 19)  # samples of the skull's radius over azimuth and angle from the crown
 
 

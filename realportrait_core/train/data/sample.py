@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from ...checkpoint import check_finite, read_header, read_safetensors, save
 from ...errors import InputError
@@ -125,21 +125,24 @@ def load_frames(path: Path, portrait: int, own: int, frames: torch.Tensor) -> Sa
     In the returned sample they are the frames 0 and 1 .. N. Raises InputError where the file is not a whole sample.
     """
     header, rows = read_header(path), [own, *frames.tolist()]
-    with safe_open(path, "pt") as file:
 
-        def read(name: str) -> torch.Tensor:
-            if name in ("portraits", "driver_crop", "face_bytes"):
-                return file.get_tensor(name)
-            part = file.get_slice(name)
-            if name == "faces":
-                sizes = file.get_tensor("face_bytes").tolist()
-                start = sum(sizes[:portrait])
-                return part[start : start + sizes[portrait]]
-            if name == "f" or name.startswith("portrait_"):
-                return part[portrait : portrait + 1]
-            return torch.cat([part[row : row + 1] for row in rows])
+    def read(file, name: str) -> torch.Tensor:
+        if name in ("portraits", "driver_crop", "face_bytes"):
+            return file.get_tensor(name)
+        part = file.get_slice(name)
+        if name == "faces":
+            sizes = file.get_tensor("face_bytes").tolist()
+            start = sum(sizes[:portrait])
+            return part[start : start + sizes[portrait]]
+        if name == "f" or name.startswith("portrait_"):
+            return part[portrait : portrait + 1]
+        return torch.cat([part[row : row + 1] for row in rows])
 
-        tensors = {name: read(name) for name in header.shapes}
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: read(file, name) for name in header.shapes}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a training sample: {error}.") from error
     if int(tensors["portraits"][portrait]) != own:
         raise InputError(f"{path} has no portrait number {portrait} in frame {own}: it was changed meanwhile.")
     tensors["portraits"] = torch.tensor([0])

@@ -21,7 +21,7 @@ from ...video import HDR, Shown, decode, resample, upright
 from .sources import Source
 
 # frames of a segment, 20 s at 25 fps, among which a step draws. The paper's videos have 3 s to 5 minutes, 22 s in the mean.
-LONGEST = 512  # their pictures are held at once when they are encoded: 400 MB at 512 px
+LONGEST = 512  # frames and face crops are held at once when they are encoded: 0.8 GB at 512 px
 BLOCK = 1024  # frames whose faces are held at once; a segment ends with its block
 LONGEST_HOLD = 0.2  # s, longest time from one frame to the next; after a longer one a new run begins
 
