@@ -35,7 +35,7 @@ def pytest_options(arguments: list[str], cores: int) -> list[str]:
     """The arguments with --all taken out, and workers put before them where several pay."""
     given = [argument for argument in arguments if argument != "--all"]
     marks = ["-m", "not huge"] if "--all" in arguments else []
-    workers = ["-n", str(WORKERS), "--dist", "loadgroup", "--no-loadscope-reorder"]  # tests/conftest.py makes the groups
+    workers = ["-n", str(WORKERS)]  # tests/workers.py says which tests one of them runs
     return [*(workers if cores >= WORKERS and several_files(given) else []), *marks, *given]
 
 

@@ -24,21 +24,22 @@ def import_package(name: str) -> None:
 
 sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != str(ROOT)]
 sys.path.insert(0, str(TESTS))
-from workers import worker_group  # noqa: E402
-
 for package in ("realportrait_core", "benchmarks", "rendered_heads"):
     if package not in sys.modules:
         import_package(package)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from workers import Groups
+
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(config, items) -> None:
-    """Of a run on several workers: the groups, of which the server's takes longest and so goes first."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(worker_group(item.path)))
-    items.sort(key=lambda item: worker_group(item.path) != "server")
+    """On several workers the tests of the server, which take longest, go first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not item.nodeid.startswith("tests/server/"))
 
 
 @pytest.fixture(scope="session")

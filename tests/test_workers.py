@@ -1,12 +1,15 @@
 """How scripts/test.py shares the tests among processes, and which of them stay together."""
 
 import importlib.util
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from workers import TESTS, worker_group
 
-SCRIPTS = TESTS.parent / "scripts"
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / "scripts"
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def options(monkeypatch):
 def test_workers_share_a_run_of_several_files(options, arguments, shared):
     found = options(arguments, 2)
     assert found[-len(arguments) :] == arguments if arguments else True
-    assert (found[:2] == ["-n", "2"]) == shared and ("loadgroup" in found) == shared
+    assert (found[:2] == ["-n", "2"]) == shared
     assert options(arguments, 1) == arguments  # on one core there is nothing to share
 
 
@@ -51,9 +54,28 @@ def test_all_of_them(options):
     assert options(["tests/test_vae.py", "--all", "-m", "slow"], 8) == ["-m", "not huge", "tests/test_vae.py", "-m", "slow"]
 
 
-def test_one_worker_has_all_tests_of_the_server():
-    files = sorted(TESTS.rglob("test_*.py"))
-    groups = {file: worker_group(file) for file in files}
-    server = {file for file in files if file.parent.name == "server"}
-    assert server == {file for file, group in groups.items() if group == "server"} and len(server) > 3
-    assert len(set(groups.values())) == len(files) - len(server) + 1  # the others by file
+CONFTEST = """
+import sys
+sys.path.insert(0, {tests!r})
+def pytest_xdist_make_scheduler(config, log):
+    import workers
+    return workers.Groups(config, log)
+"""
+
+
+def test_a_worker_has_whole_files_and_all_those_of_the_server(tmp_path):
+    pytest.importorskip("xdist", reason="no pytest-xdist: run python scripts/test.py")
+    files = [f"tests/{name}.py" for name in ("server/test_a", "server/test_b", "host/test_c", "test_d", "test_e")]
+    for file in files:
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("import pytest\n@pytest.mark.parametrize('i', range(6))\ndef test(i):\n    pass\n")
+    (tmp_path / "tests" / "conftest.py").write_text(CONFTEST.format(tests=str(ROOT / "tests")))
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-v", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ran = set(re.findall(r"\[(gw\d)\].* PASSED (\S+)::", done.stdout))
+    workers = {file: worker for worker, file in ran}
+    assert len(ran) == len(files) and workers.keys() == set(files)
+    assert workers["tests/server/test_a.py"] == workers["tests/server/test_b.py"] and len(set(workers.values())) == 2
