@@ -138,6 +138,7 @@ def test_maps_of_a_batch_are_those_that_users_get(index, vid2vid):
 # From a folder of videos to weights
 
 
+@pytest.mark.slow  # MINI's size
 def test_a_folder_of_videos_becomes_weights(tmp_path, caplog, monkeypatch):
     """The README's way, each command once, with MINI's networks and few frames a step."""
     pytest.importorskip("av")
