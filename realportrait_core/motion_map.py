@@ -101,8 +101,8 @@ def dense(maps: MotionMaps, mask: torch.Tensor | None = None) -> torch.Tensor:
 def first_convolution(maps: MotionMaps, weight: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """conv2d(dense(maps), weight, bias, stride=2, padding=1) without the dense map: (L, C1, ceil(height/2), ceil(width/2)).
 
-    Only outputs whose window meets the mask are computed, the others are the bias. weight (C1, C, 3, 3), bias (C1,);
-    differentiable in both, and in f. mask (L, height, width) replaces the ellipse.
+    Only outputs whose window meets the mask are computed (kornia warps whole frames), the others are the bias.
+    weight (C1, C, 3, 3), bias (C1,); differentiable in both, and in f. mask (L, height, width) replaces the ellipse.
     """
     if weight.shape[1:] != (maps.f.shape[1], 3, 3) or bias.shape != weight.shape[:1]:
         raise InputError(

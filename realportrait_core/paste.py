@@ -147,7 +147,10 @@ def held(frames: torch.Tensor, start: int, stop: int) -> torch.Tensor:
 
 
 def resampled(frames: torch.Tensor, place: Region, bicubic: bool) -> torch.Tensor:
-    """Frames (b, C, S, S) at the region's pixels: (b, C, h, w). Copied where pixels meet, averaged where they are larger."""
+    """Frames (b, C, S, S) at the region's pixels: (b, C, h, w). Copied where pixels meet, averaged where they are larger.
+
+    Not kornia's: it has no area average, and would resample what is copied bit by bit here.
+    """
     size = frames.shape[-1]
     x, y = (place.zoom * start + origin for start, origin in zip((place.left, place.top), place.origin))
     height, width = place.bottom - place.top, place.right - place.left

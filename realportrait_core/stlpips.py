@@ -30,7 +30,10 @@ AT_ONCE = 4  # frames that go through the network together
 
 
 class Blurred(nn.Module):
-    """Every second place of the binomial mean over 3x3, mirrored at the border: a side of n becomes (n + 1) // 2 + 1."""
+    """Every second position of the binomial mean over 3x3, mirrored at the border: a side of n becomes (n + 1) // 2 + 1.
+
+    As the trained networks have it; kornia's blur_pool2d pads by 1 and with zeros.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         line = x.new_tensor([0.25, 0.5, 0.25])

@@ -3,7 +3,6 @@
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
@@ -13,10 +12,9 @@ from ..vid2vid.keypoints import transform
 from ..vid2vid.motion import MotionExtractor
 from ..vid2vid.regions import EYES_AND_MOUTH, LIPS, check_known
 
-SAME = 1e-10  # mean squared error below which two pictures count as equal: PSNR ends at 100 dB
+MOST_DB = 100.0  # PSNR of frames whose mean squared error is 1e-10 or less
 STILL = 1e-3  # px, standard deviation of a mouth's opening
-WINDOW, SIGMA = 11, 1.5  # px, SSIM's Gaussian (Wang, Bovik, Sheikh, Simoncelli 2004)
-C1, C2 = 0.01**2, 0.03**2  # for pictures in [0, 1]
+WINDOW = 11  # px, the side of SSIM's window
 KEYPOINT_PX = CROP / 2  # crop px a unit of the keypoints, -1 to 1 between the crop's outer edges
 
 
@@ -29,30 +27,22 @@ def check_pair(result: Tensor, truth: Tensor) -> None:
 
 
 def psnr(result: Tensor, truth: Tensor) -> Tensor:
-    """dB of each frame (L,); both (L, 3, H, W) in [0, 1]. 100 dB for equal frames."""
+    """dB of each frame (L,); both (L, 3, H, W) in [0, 1]. At most MOST_DB, which equal frames have. InputError as check_pair."""
+    from kornia.metrics import psnr as pooled_psnr  # one figure for everything it is given: called once a frame
+
     check_pair(result, truth)
-    return -10 * (result - truth).square().mean((1, 2, 3)).clamp(min=SAME).log10()
-
-
-def gaussian_mean(x: Tensor) -> Tensor:
-    """Local means under SSIM's window wherever it lies inside: (L, 3, H, W) -> (L, 3, H - 10, W - 10)."""
-    place = torch.arange(WINDOW, dtype=x.dtype) - (WINDOW - 1) / 2
-    weight = torch.exp(-0.5 * (place / SIGMA) ** 2)
-    weight = (weight / weight.sum()).repeat(x.shape[1], 1, 1, 1)  # (3, 1, 1, 11)
-    x = F.conv2d(x, weight, groups=x.shape[1])
-    return F.conv2d(x, weight.mT, groups=x.shape[1])
+    return torch.stack([pooled_psnr(a, b, 1.0) for a, b in zip(result, truth)]).clamp(max=MOST_DB)
 
 
 def ssim(result: Tensor, truth: Tensor) -> Tensor:
-    """SSIM of each frame (L,), mean over colours and over all places of the window; both (L, 3, H, W) in [0, 1]."""
+    """SSIM of each frame (L,), mean over channels and over all positions of the window inside the picture (Wang, Bovik, Sheikh,
+    Simoncelli 2004: Gaussian of 11x11 px, sigma 1.5); both (L, 3, H, W) in [0, 1]. InputError below WINDOW px a side."""
+    from kornia.metrics import ssim as ssim_map
+
     check_pair(result, truth)
     if min(result.shape[2:]) < WINDOW:
         raise InputError(f"SSIM needs pictures of at least {WINDOW}x{WINDOW} px; these are {tuple(result.shape[2:])}.")
-    a, b = gaussian_mean(result), gaussian_mean(truth)
-    aa, bb, ab = (gaussian_mean(x) for x in (result * result, truth * truth, result * truth))
-    likeness = (2 * a * b + C1) / (a * a + b * b + C1)  # of brightness
-    structure = (2 * (ab - a * b) + C2) / (aa - a * a + bb - b * b + C2)  # of contrast and pattern
-    return (likeness * structure).mean((1, 2, 3))
+    return ssim_map(result, truth, WINDOW, eps=0.0, padding="valid").mean((1, 2, 3))
 
 
 def seen_faces(motion: MotionExtractor, frames: Tensor, frame_to_crop: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ from torch import Tensor
 from ..errors import InputError
 
 OCTAVES = 5  # up to Nyquist; of a window of 128 px: 2 to 4, 4 to 8, 8 to 16, 16 to 32 and 32 to 64 periods
-LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SMALLEST = 32  # px of the frame, below which the coarsest octave holds no frequency
 ROUNDING = (1 / 255) ** 2 / 12  # variance of an 8-bit picture's rounding: no octave's power counts as less
 
@@ -31,10 +30,12 @@ def octave_power(frames: Tensor) -> Tensor:
 
     Frequencies are distances from 0 in the plane; those beyond Nyquist, in the corners, are left out.
     """
+    from kornia.color import rgb_to_grayscale
+
     side = frames.shape[-1]
     hann = torch.hann_window(side, dtype=torch.float64)
     hann = hann[:, None] * hann
-    grey = torch.einsum("lchw,c->lhw", frames.double(), torch.tensor(LUMINANCE, dtype=torch.float64))
+    grey = rgb_to_grayscale(frames.double())[:, 0]  # (L, S, S), luma of ITU-R BT.601
     mean = (grey * hann).sum((1, 2), keepdim=True) / hann.sum()  # else brightness leaks into the coarsest octave
     spectrum = torch.fft.fft2((grey - mean) * hann)
     power = spectrum.real.square() + spectrum.imag.square()  # (L, S, S)

@@ -85,7 +85,10 @@ def teacher_pairs(data: Path, teacher: TinyVAE, split: str, per_clip: int, cache
 
 
 def random_crops(pairs: Pairs, batch: int, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`side` in px of the latent -> pictures (B,3,8 side,8 side) in [0,1], latents (B,4,side,side)."""
+    """`side` in px of the latent -> pictures (B,3,8 side,8 side) in [0,1], latents (B,4,side,side).
+
+    kornia's RandomCrop has one scale; these are the same cells of a picture and of its latent.
+    """
     count, _, rows, columns = pairs.latents.shape
     index = torch.randint(count, (batch,), generator=generator)
     top = torch.randint(rows - side + 1, (batch,), generator=generator)
@@ -113,7 +116,7 @@ def picture_loss(picture: Tensor, frame: Tensor) -> Tensor:
 
 
 def psnr(picture: Tensor, frame: Tensor) -> Tensor:
-    """Both (B,3,H,W) in [0,1] -> dB of each picture (B,)."""
+    """Both (B,3,H,W) in [0,1] -> dB of each picture (B,). kornia's differs by 2e-6 dB; `train.mini gpu` runs where it is not."""
     return -10 * torch.log10((picture - frame).square().mean((1, 2, 3)))
 
 
