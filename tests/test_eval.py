@@ -431,17 +431,28 @@ def test_errors_end_as_one_sentence(tiny, tmp_path, capsys, caplog):
 
 
 def test_the_bundled_weights_beat_the_static_portrait(tmp_path):
-    """The motion of 800000 on the first frame of 810000, another identity; 2 steps."""
+    """The motion of 800000 on the first frame of 810000, another identity; the four steps of the bundled weights.
+
+    Measured: Face Vid2vid 2.55 dB over the static portrait and RealPortrait 3.93; keypoints 52.1, 9.0 and 7.8 px off, heads
+    22.4, 5.0 and 5.1 degrees.
+    """
     missing = [path.name for path in BUNDLED if not path.is_file()]
     if missing:
         pytest.skip(f"the bundled weights are not all there: {', '.join(missing)}")
     pytest.importorskip("cv2")
     pytest.importorskip("av")
     report = tmp_path / "report.json"
-    options = ["cross", "--data", str(CLIPS), "--steps", "2", "--json", str(report), "--detector", str(yunet.onnx())]
+    options = ["cross", "--data", str(CLIPS), "--json", str(report), "--detector", str(yunet.onnx())]
     assert command.main(options) == 0
-    rows = json.loads(report.read_text())["rows"]
-    assert rows["VAE round trip"]["psnr_db"] > 27
-    for row in ("Face Vid2vid", "RealPortrait"):
-        assert rows[row]["psnr_db"] > rows["static portrait"]["psnr_db"] + 1
-        assert rows[row]["keypoint_error_px"] < 0.5 * rows["static portrait"]["keypoint_error_px"]
+    figures = json.loads(report.read_text())
+    rows = figures["rows"]
+    static, ours, vid2vid = (rows[name] for name in ("static portrait", "RealPortrait", "Face Vid2vid"))
+    assert rows["VAE round trip"]["psnr_db"] > 29
+    assert ours["over_static_db"] > 3.6 and vid2vid["over_static_db"] > 2.2
+    for row in (ours, vid2vid):
+        assert row["keypoint_error_px"] < 0.2 * static["keypoint_error_px"]
+        assert row["rotation_error_deg"] < 0.3 * static["rotation_error_deg"]
+        assert row["ssim"] > static["ssim"] + 0.07
+    assert figures["frames_better_than_static_percent"] > 95
+    for clip in figures["clips_in_a_row"]:  # the second begins with the last frame of the first
+        assert clip["psnr_db"] > static["psnr_db"] + 2 and max(map(abs, clip["colour_error_255"])) < 6
