@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..realportrait_core.generate import frame_portrait
+from ..realportrait_core.animation.mapping import frame_portrait
 from ..realportrait_core.inspect import drift, drift_table, inspect, keypoint_errors, look
 from .host import images
 from .host.draw import evenly

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .animation.keypoints import Keypoints, without_cuts
 from .face.crop import CROP
-from .generate import Keypoints, one_shot
 from .vid2vid.edit import HeadSize, hold_size, mirror, smooth_expression, smooth_head, smoothed
 from .vid2vid.regions import partners
 
@@ -26,7 +26,7 @@ class Edit:
 def edit_driver(keypoints: Keypoints, edit: Edit) -> Keypoints:
     """The keypoints with the driver's side edited, as one shot; the portrait's stays. InputError for a value that cannot be."""
     if edit != Edit():
-        keypoints = one_shot(keypoints)
+        keypoints = without_cuts(keypoints)
     poses = hold_size(keypoints.driver, edit.head_size)
     poses = smooth_expression(smooth_head(poses, edit.smooth_head), edit.smooth_expression)
     points = smoothed(keypoints.driver_points, edit.smooth_track, "The smoothing of the track")

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from . import clips
+from .animation import clips
+from .animation.extraction import crop_faces
+from .animation.keypoints import KEYPOINT_PX, Keypoints
+from .animation.mapping import PortraitMotion, frame_portrait
 from .errors import InputError
 from .face.crop import CROP, rescale, sample_crop
-from .generate import KEYPOINT_PX, Keypoints, Motion, crop_faces, frame_portrait
 from .motion_map import MotionMaps, dense
 from .vid2vid import FaceVid2Vid
 from .vid2vid.keypoints import Pose, transform
@@ -72,7 +74,7 @@ def components(f: torch.Tensor) -> Components:
 
 def inspect(
     keypoints: Keypoints,
-    motion: Motion,
+    motion: PortraitMotion,
     driver: torch.Tensor,
     portrait: torch.Tensor,
     frames: torch.Tensor | None = None,
@@ -271,7 +273,7 @@ class Look:
     keypoints: float | None = None  # px, mean distance from where the motion wants them; None: not measured
 
 
-def keypoint_errors(vid2vid: FaceVid2Vid, frames: torch.Tensor, motion: Motion) -> torch.Tensor:
+def keypoint_errors(vid2vid: FaceVid2Vid, frames: torch.Tensor, motion: PortraitMotion) -> torch.Tensor:
     """How far the keypoints that M reads off the animated frames (n, H, W, 3) lie from the wanted ones: (n,), mean over them.
 
     In px of the square that was animated, whatever the size that the frames were brought to since.
@@ -310,7 +312,7 @@ def drift(frames: torch.Tensor, clip_frames: int, errors: torch.Tensor | None = 
 
     Frames that two clips share count with the earlier.
     """
-    own = [slice(clip.start + clip.conditional, clip.stop) for clip in clips.plan(len(frames), clip_frames)]
+    own = [clip.new_frames for clip in clips.plan(len(frames), clip_frames)]
     return [look(frames[part], part.start, None if errors is None else errors[part]) for part in own]
 
 

@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from realportrait_core.animation.extraction import crop_faces
+from realportrait_core.animation.framing import frame_square
+from realportrait_core.animation.keypoints import KEYPOINT_PX, Keypoints
+from realportrait_core.animation.mapping import PortraitMotion
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import clip_crop, face_ellipse, points_to_crop
-from realportrait_core.generate import KEYPOINT_PX, Keypoints, Motion, crop_faces, frame_square
 from realportrait_core.inspect import AXES, BAR, BOX, MISSING, TILE, components, drift, drift_table, inspect, keypoint_errors, look
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.vid2vid import FaceVid2Vid
@@ -81,7 +84,7 @@ def made():
     generator = torch.Generator().manual_seed(0)
     f = torch.randn(5, 6, 8, 8, generator=generator).half()
     maps = MotionMaps(f, (portrait_crop @ back).expand(5, 3, 3), disc, SIZE, SIZE)
-    return keypoints, Motion(maps, maps[0], forward, (HEIGHT, WIDTH))
+    return keypoints, PortraitMotion(maps, maps[0], forward, (HEIGHT, WIDTH))
 
 
 def grey(frames: int) -> torch.Tensor:
@@ -205,7 +208,7 @@ def test_the_keypoints_are_measured_against_the_wanted_motion():
     crop = points_to_crop(FACE / 4)
     wanted = transform(vid2vid.motion(crop_faces(vid2vid, frames, crop)))
     maps = MotionMaps(torch.zeros(3, 6, 8, 8), crop.expand(3, 3, 3), torch.zeros(3, 2, 3), size, size)
-    motion = Motion(maps, maps[0], torch.eye(3), (size, size), wanted)
+    motion = PortraitMotion(maps, maps[0], torch.eye(3), (size, size), wanted)
     assert keypoint_errors(vid2vid, frames, motion).max() < 1e-4
     shift = torch.tensor([0.3, 0.4, 9.0]) * torch.tensor([0.0, 1.0, 2.0])[:, None, None]  # z is no place in a picture
     px = 0.5 * KEYPOINT_PX / float(torch.linalg.det(crop[:2, :2]).sqrt())

@@ -16,6 +16,9 @@ import yunet
 
 from benchmarks import departures, quality
 from benchmarks.parts import random_weights
+from realportrait_core.animation.mapping import motion_maps
+from realportrait_core.animation.rendering import render
+from realportrait_core.animation.retargeting import drive_keypoints
 from realportrait_core.config import MINI, ConditionerConfig, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.diffusion.conditional import known_head
 from realportrait_core.diffusion.sampling import ddim_step, sample_ddim
@@ -25,7 +28,6 @@ from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError
 from realportrait_core.eval.protocol import Networks
 from realportrait_core.face.detect import FaceDetector
-from realportrait_core.generate import motion_maps, render
 from realportrait_core.train import __main__ as train_command
 from realportrait_core.train import curves, distil, loop
 from realportrait_core.train.batch import batches, draw, load, maps_of, read_index
@@ -224,14 +226,14 @@ def test_steps_differ_and_seeds_differ(index):
 
 
 def test_maps_of_a_batch_are_those_that_users_get(index, vid2vid):
-    """generate.motion_maps on the same keypoints, one portrait at a time."""
+    """mapping.motion_maps on the same keypoints, one portrait at a time."""
     items = draw(index, CLIPS, 0, 0, 1000)
     maps, own = maps_of(vid2vid.warping, load(index, items))
     driven = iter(range(len(maps)))
     for i, item in enumerate(items):
         kept = load_sample(index.paths[item.sample])
         with torch.inference_mode():
-            motion = motion_maps(vid2vid, kept.keypoints(item.portrait, item.frames[0]), size=64, framing="whole")
+            motion = motion_maps(vid2vid, drive_keypoints(kept.keypoints(item.portrait, item.frames[0])), 64, "whole")
         for frame in range(item.frames.shape[1]):
             here = next(driven)
             torch.testing.assert_close(maps.f[here].half(), motion.maps.f[1 + frame], atol=2e-3, rtol=2e-3)

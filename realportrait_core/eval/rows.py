@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from ..animation.extraction import CHUNK
+from ..animation.mapping import PortraitMotion
 from ..dit.model import RealPortraitDiT
 from ..face.crop import CROP, paste_back, rescale
-from ..generate import CHUNK, Motion
 from ..vae import TinyVAE
 from ..vid2vid import FaceVid2Vid
 
@@ -25,7 +26,7 @@ def soft_square(size: int) -> Tensor:
     return (ramp[:, None] * ramp)[None, None]
 
 
-def paint(vid2vid: FaceVid2Vid, portrait: Tensor, motion: Motion) -> Tensor:
+def paint(vid2vid: FaceVid2Vid, portrait: Tensor, motion: PortraitMotion) -> Tensor:
     """G's picture of every frame, pasted into the portrait's frame (1, 3, S, S) where the portrait's crop lies: (L, 3, S, S)."""
     painted = []
     for start in range(0, len(motion.maps), CHUNK):
@@ -37,7 +38,7 @@ def paint(vid2vid: FaceVid2Vid, portrait: Tensor, motion: Motion) -> Tensor:
     return torch.cat(painted)
 
 
-def drafted(dit: RealPortraitDiT, portrait: Tensor, motion: Motion) -> Tensor | None:
+def drafted(dit: RealPortraitDiT, portrait: Tensor, motion: PortraitMotion) -> Tensor | None:
     """The frames' latents (L, 4, h, w) as the motion latents have them in their first channels; portrait (1, 4, h, w).
 
     None for weights without a draft, whose motion latents are no pictures.

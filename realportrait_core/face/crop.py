@@ -212,7 +212,7 @@ def face_ellipse(points) -> torch.Tensor:
     return torch.cat([axes, -axes @ square.center[..., None]], -1)
 
 
-def carry_ellipse(face: torch.Tensor, driver_crop: torch.Tensor, output_crop: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+def warp_ellipse(face: torch.Tensor, driver_crop: torch.Tensor, output_crop: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """The driver's facial mask on the output frame: A_i T A_d,i^-1 applied to each ellipse.
 
     face (L, 2, 3) driver px -> disc; driver_crop, output_crop (L, 3, 3) or (3, 3) frame px -> crop px;

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
+from ..animation.driving_motion import DrivingMotion
 from ..checkpoint import bundle_metadata, config_from_fields, read_bundle_metadata, read_header, read_safetensors, save
 from ..errors import InputError, WeightsError
-from ..generate import Driver
-from ..vid2vid.retarget import Motion
+from ..vid2vid.retarget import MotionParameters
 
 ROLE = "motion"
 OPTIONAL = ("canonical", "points")
@@ -52,7 +52,7 @@ def shapes_of(frames: int, k: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def tensors_of(driver: Driver) -> dict[str, torch.Tensor]:
+def tensors_of(driver: DrivingMotion) -> dict[str, torch.Tensor]:
     """The file's tensors by name, without those that are not known."""
     tensors = {
         "rotation": driver.motion.rotation.float(),
@@ -106,7 +106,7 @@ def check_values(tensors: dict[str, torch.Tensor]) -> None:
         raise InputError("Its crop is no affine that can be turned back.")
 
 
-def check_driver(driver: Driver) -> About:
+def check_driver(driver: DrivingMotion) -> About:
     """What a file says of this driver. Raises InputError where it is not a motion that could be read back."""
     k = driver.motion.expression.shape[1] if driver.motion.expression.ndim == 3 else 0
     about = About(len(driver), k, float(driver.fps), *(int(side) for side in driver.size), driver.encoder)
@@ -116,7 +116,7 @@ def check_driver(driver: Driver) -> About:
     return about
 
 
-def save_motion(path: str | os.PathLike, driver: Driver) -> None:
+def save_motion(path: str | os.PathLike, driver: DrivingMotion) -> None:
     """Writes a motion file, whole or not at all. InputError for a motion that is none, or where it cannot be written."""
     try:
         about = check_driver(driver)
@@ -127,7 +127,7 @@ def save_motion(path: str | os.PathLike, driver: Driver) -> None:
         raise InputError(f"This motion cannot be saved. {error}") from error
 
 
-def load_motion(path: str | os.PathLike) -> Driver:
+def load_motion(path: str | os.PathLike) -> DrivingMotion:
     """Reads a motion file; all that it says is checked, its header before its numbers. Raises InputError."""
     try:
         header = read_header(path)
@@ -143,8 +143,8 @@ def load_motion(path: str | os.PathLike) -> Driver:
         check_values(tensors)
     except (WeightsError, InputError, TypeError) as error:
         raise InputError(f"{Path(path).name} cannot be used as a motion file. {error}") from error
-    return Driver(
-        motion=Motion(*(tensors[name].float() for name in ("rotation", "expression", "scale", "translation"))),
+    return DrivingMotion(
+        motion=MotionParameters(*(tensors[name].float() for name in ("rotation", "expression", "scale", "translation"))),
         canonical=tensors["canonical"].float() if "canonical" in tensors else None,
         points=tensors["points"].float() if "points" in tensors else None,
         crop=tensors["crop"].double(),

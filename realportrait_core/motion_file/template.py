@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..animation.driving_motion import DrivingMotion
 from ..errors import InputError
 from ..face.crop import CROP
-from ..generate import Driver
-from ..vid2vid.retarget import Motion
+from ..vid2vid.retarget import MotionParameters
 from . import check_driver
 from .pickled import Array, read_pickle
 
@@ -38,7 +38,7 @@ def stacked(frames: list[dict], names: tuple[str, ...], shape: tuple[int, ...]) 
     return torch.stack(rows).reshape(len(rows), *shape)
 
 
-def template_driver(template) -> Driver:
+def template_driver(template) -> DrivingMotion:
     """A template, as `read_pickle` gives it. Raises InputError where it is none."""
     frames = template.get("motion") if isinstance(template, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
@@ -53,8 +53,8 @@ def template_driver(template) -> Driver:
     canonical = None
     if all(isinstance(frame.get("kp"), Array) for frame in frames):
         canonical = stacked(frames, ("kp",), (-1, 3))
-    driver = Driver(
-        motion=Motion(
+    driver = DrivingMotion(
+        motion=MotionParameters(
             rotation=stacked(frames, ROTATIONS, (3, 3)),
             expression=expression,
             scale=stacked(frames, ("scale",), (1,)),
@@ -72,7 +72,7 @@ def template_driver(template) -> Driver:
     return driver
 
 
-def read_template(path: str | Path) -> Driver:
+def read_template(path: str | Path) -> DrivingMotion:
     """A template file. Nothing in it is run. Raises InputError where it is none, or asks for anything but arrays."""
     path = Path(path)
     try:

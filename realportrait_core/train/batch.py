@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
+from ..animation.mapping import map_geometry
+from ..animation.retargeting import driven_keypoints
 from ..checkpoint import read_header
 from ..diffusion.conditional import training_mask
 from ..errors import InputError
-from ..generate import driven_keypoints, place_maps
 from ..motion_map import MotionMaps
 from ..vid2vid.keypoints import transform
 from ..vid2vid.warp import WarpingNetwork
@@ -181,7 +182,7 @@ def load_item(index: Index, item: Item) -> dict[str, torch.Tensor]:
     clips, length = item.frames.shape
     keypoints = sample.keypoints(item.portrait, item.frames.flatten())  # the portrait's own frame first
     x_d = driven_keypoints(keypoints, "relative", 1.0, 1.0, neutral=0)
-    place = place_maps(keypoints, x_d, sample.size, "whole")
+    place = map_geometry(keypoints, x_d, sample.size, "whole")
     z = sample.latents[item.frames].float()  # (N, L, 4, h, w)
     draws = item.t.shape[1]
     source = torch.Generator().manual_seed(item.seed)

@@ -1,4 +1,4 @@
-"""Implicit keypoints: a head pose and an expression place K canonical points in the crop.
+"""Implicit keypoints: a head pose and an expression transform_keypoints K canonical points in the crop.
 
 Points are (x, y, z) in the crop's grid_sample frame: x right, y down, z inward, each in [-1, 1].
 """
@@ -77,7 +77,7 @@ def angle_between(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
 
 
-def place(
+def transform_keypoints(
     canonical: torch.Tensor, rotation: torch.Tensor, expression: torch.Tensor, scale: torch.Tensor, translation: torch.Tensor
 ) -> torch.Tensor:
     """x = s (x_c R + delta) + (t_x, t_y, 0) (LivePortrait Eq. 2): (B, K, 3)."""
@@ -87,4 +87,4 @@ def place(
 
 def transform(pose: Pose) -> torch.Tensor:
     """The keypoints of a face in its own crop: (B, K, 3)."""
-    return place(pose.canonical, pose.rotation, pose.expression, pose.scale, pose.translation)
+    return transform_keypoints(pose.canonical, pose.rotation, pose.expression, pose.scale, pose.translation)

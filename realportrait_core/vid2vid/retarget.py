@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from ..errors import InputError
-from .keypoints import Pose, place
+from .keypoints import Pose, transform_keypoints
 from .regions import EYES, MOUTH, check_known
 
 Mode = Literal["relative", "absolute", "paper-absolute"]
@@ -22,7 +22,7 @@ PARTIAL_KEYPOINTS = {3: (1,), 4: (1,), 5: (2,), 8: (2,), 9: (1, 2)}
 
 
 @dataclass(frozen=True)
-class Motion:
+class MotionParameters:
     """The four terms of x = s (x_c R + delta) + t for L frames."""
 
     rotation: torch.Tensor  # (L, 3, 3)
@@ -54,8 +54,8 @@ def expression_region(device: torch.device) -> torch.Tensor:
     return region
 
 
-def relative(portrait: Pose, driver: Pose, neutral: Pose) -> Motion:
-    return Motion(
+def relative(portrait: Pose, driver: Pose, neutral: Pose) -> MotionParameters:
+    return MotionParameters(
         rotation=driver.rotation @ neutral.rotation.mT @ portrait.rotation,
         expression=portrait.expression + driver.expression - neutral.expression,
         scale=portrait.scale * driver.scale / neutral.scale,
@@ -63,14 +63,14 @@ def relative(portrait: Pose, driver: Pose, neutral: Pose) -> Motion:
     )
 
 
-def absolute(portrait: Pose, driver: Pose) -> Motion:
+def absolute(portrait: Pose, driver: Pose) -> MotionParameters:
     if portrait.canonical.shape[1] != LIVEPORTRAIT_KEYPOINTS:
         raise InputError(
             f"The mode 'absolute' knows the {LIVEPORTRAIT_KEYPOINTS} keypoints of LivePortrait and these weights have "
             f"{portrait.canonical.shape[1]}. Choose 'relative' or 'paper-absolute'."
         )
     region = expression_region(driver.expression.device)
-    return Motion(
+    return MotionParameters(
         rotation=driver.rotation,
         expression=torch.where(region, driver.expression, portrait.expression),
         scale=portrait.scale.expand_as(driver.scale),
@@ -78,8 +78,8 @@ def absolute(portrait: Pose, driver: Pose) -> Motion:
     )
 
 
-def paper_absolute(driver: Pose) -> Motion:
-    return Motion(driver.rotation, driver.expression, driver.scale, driver.translation)
+def paper_absolute(driver: Pose) -> MotionParameters:
+    return MotionParameters(driver.rotation, driver.expression, driver.scale, driver.translation)
 
 
 def rotation_power(rotation: torch.Tensor, exponent: float | torch.Tensor) -> torch.Tensor:
@@ -96,10 +96,12 @@ def rotation_power(rotation: torch.Tensor, exponent: float | torch.Tensor) -> to
     return identity + torch.sin(angle) * axis + (1 - torch.cos(angle)) * (axis @ axis)
 
 
-def scale_pose_change(motion: Motion, portrait: Pose, rotation: float, translation: float, scale: float) -> Motion:
+def scale_pose_change(
+    motion: MotionParameters, portrait: Pose, rotation: float, translation: float, scale: float
+) -> MotionParameters:
     """Rotation angle, translation and log-scale at so many times their distance from the portrait's."""
     turn = motion.rotation @ portrait.rotation.mT
-    return Motion(
+    return MotionParameters(
         rotation=rotation_power(turn, rotation) @ portrait.rotation,
         expression=motion.expression,
         scale=portrait.scale * (motion.scale / portrait.scale).clamp_min(1e-6) ** scale,
@@ -107,7 +109,9 @@ def scale_pose_change(motion: Motion, portrait: Pose, rotation: float, translati
     )
 
 
-def scale_expression_change(motion: Motion, portrait: Pose, gain: float, eyes: float = 1.0, mouth: float = 1.0) -> Motion:
+def scale_expression_change(
+    motion: MotionParameters, portrait: Pose, gain: float, eyes: float = 1.0, mouth: float = 1.0
+) -> MotionParameters:
     """The expression at `gain` times its distance from the portrait's, around eyes and mouth times their own.
 
     Raises InputError for these where it is not known which keypoints lie there.
@@ -118,7 +122,7 @@ def scale_expression_change(motion: Motion, portrait: Pose, gain: float, eyes: f
         if own != 1.0:
             check_known(len(gains), "a gain of the eyes or the mouth")
             gains[list(keypoints[len(gains)])] *= own
-    return Motion(motion.rotation, portrait.expression + gains * change, motion.scale, motion.translation)
+    return MotionParameters(motion.rotation, portrait.expression + gains * change, motion.scale, motion.translation)
 
 
 def check(portrait: Pose, driver: Pose, neutral: Pose) -> None:
@@ -134,7 +138,7 @@ def check(portrait: Pose, driver: Pose, neutral: Pose) -> None:
         raise InputError(f"The numbers of keypoints differ ({listed}): they come from different Face Vid2vid weights.")
 
 
-def drive(
+def retarget(
     portrait: Pose,
     driver: Pose,
     neutral: Pose,
@@ -165,4 +169,4 @@ def drive(
         motion = scale_pose_change(motion, portrait, *pose)
     if (expression_gain, gains.eyes, gains.mouth) != (1.0, 1.0, 1.0):
         motion = scale_expression_change(motion, portrait, expression_gain, gains.eyes, gains.mouth)
-    return place(portrait.canonical, motion.rotation, motion.expression, motion.scale, motion.translation)
+    return transform_keypoints(portrait.canonical, motion.rotation, motion.expression, motion.scale, motion.translation)

@@ -12,7 +12,7 @@ from .retarget import rotation_power
 EASE = 8  # frames over which what is left of a jump at a cut is made up
 
 
-def as_one_shot(pose: Pose, cuts: Sequence[int]) -> Pose:
+def join_shots(pose: Pose, cuts: Sequence[int]) -> Pose:
     """Poses (L) of a video that is cut before the frames `cuts`, as if it had been taken in one shot.
 
     Another shot shows the head elsewhere and of another size, which is no motion: each shot's median place and size become

@@ -56,7 +56,7 @@ def stitch(network: KeypointMLP, x_s: torch.Tensor, x_d: torch.Tensor) -> torch.
     return moved + in_plane[:, None]
 
 
-def retarget(network: KeypointMLP, x_s: torch.Tensor, ratios: torch.Tensor) -> torch.Tensor:
+def retarget_opening(network: KeypointMLP, x_s: torch.Tensor, ratios: torch.Tensor) -> torch.Tensor:
     """The change (B, K, 3) to add to the keypoints so that eyes or lips reach a wanted opening.
 
     `ratios` are the portrait's own followed by the wanted one: (B, 3) for the eyes (left, right, wanted), (B, 2) for
@@ -103,7 +103,7 @@ def finish(x_s: torch.Tensor, x_d: torch.Tensor, given: Finish) -> torch.Tensor:
     """
     if given.eyes is not None:
         both = x_s.new_tensor([[given.eyes.portrait, given.eyes.portrait, given.eyes.wanted]])
-        x_d = x_d + retarget(given.networks["eye"], x_s, both)
+        x_d = x_d + retarget_opening(given.networks["eye"], x_s, both)
     if given.lips is not None:
-        x_d = x_d + retarget(given.networks["lip"], x_s, x_s.new_tensor([[given.lips.portrait, given.lips.wanted]]))
+        x_d = x_d + retarget_opening(given.networks["lip"], x_s, x_s.new_tensor([[given.lips.portrait, given.lips.wanted]]))
     return stitch(given.networks["stitching"], x_s.expand_as(x_d), x_d) if given.shoulders else x_d

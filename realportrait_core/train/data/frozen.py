@@ -1,16 +1,17 @@
 """What the frozen networks say of a segment, or of a picture and a crop of it: the tensors of a Sample.
 
-By generate.extract_keypoints, the code that users run, on the sample's own frames.
+By animation.extraction.extract_keypoints, the code that users run, on the sample's own frames.
 """
 
 from dataclasses import replace
 
 import torch
 
+from ...animation.extraction import CHUNK, device_of, extract_keypoints
+from ...animation.keypoints import KEYPOINT_PX, Keypoints
 from ...errors import InputError
 from ...face.crop import CROP
 from ...face.track import FaceTrack
-from ...generate import CHUNK, KEYPOINT_PX, Keypoints, device_of, extract_keypoints
 from ...vae import TinyVAE
 from ...vid2vid import FaceVid2Vid
 from ...vid2vid.keypoints import Pose, cat

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from ...animation.keypoints import Keypoints
 from ...checkpoint import read_safetensors, save
 from ...errors import InputError
-from ...generate import Keypoints
 from ...vid2vid.keypoints import Pose
 
 KINDS = ("video", "image")
@@ -55,7 +55,7 @@ class Sample:
         return len(self.latents)
 
     def keypoints(self, portrait: int, frames: torch.Tensor) -> Keypoints:
-        """The portrait's place `portrait` in `portraits` and the driving frames (N,), as motion_maps of generate.py takes them.
+        """The portrait's place `portrait` in `portraits` and the driving frames (N,), as Keypoints.
 
         The portrait's own frame comes first, then the N: it is the neutral frame of relative motion.
         """

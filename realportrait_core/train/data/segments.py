@@ -12,11 +12,11 @@ from math import ceil
 import numpy as np
 import torch
 
+from ...animation.framing import frame_square
 from ...errors import InputError
 from ...face.crop import face_square
 from ...face.detect import Face, FaceDetector
 from ...face.track import MAX_GAP, fill, follow, smooth
-from ...generate import frame_square
 from ...video import HDR, Shown, decode, resample, upright
 from .sources import Source
 
@@ -184,7 +184,7 @@ def read_segment(frames: Iterator[Frame], position: int, segment: Segment) -> It
 def segment_square(segment: Segment, size: int) -> torch.Tensor | None:
     """(3, 3) float64, picture px -> px of a size x size frame: one square that holds the face in every frame, or None.
 
-    generate.frame_square around all places where the face is: "auto", as a user's portrait is framed, or the whole
+    animation.framing.frame_square around all places where the face is: "auto", as a user's portrait is framed, or the whole
     picture's shorter side where the face moves more than that shows.
     """
     low, high = boxes(segment.points)

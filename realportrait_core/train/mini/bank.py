@@ -26,7 +26,7 @@ from rendered_heads.scene import background
 from ...errors import InputError
 from ...face.crop import clip_crop, face_ellipse, points_to_crop
 from ...vae import TinyVAE
-from ...vid2vid.between import between
+from ...vid2vid.interpolation import interpolate_poses
 from ...vid2vid.keypoints import Pose, cat
 from ...vid2vid.motion import MotionExtractor
 from .five import five_points
@@ -234,7 +234,7 @@ def leaning(bank: Bank, motion: MotionExtractor, share: float) -> Bank:
         return bank
     read = read_poses(motion, bank.frames, bank.portrait_crops, bank.clip_crops)
     share = torch.full((len(read[0]),), share, device=bank.device)
-    portrait, driver = (between(*poses, share) for poses in zip(read, (bank.portrait_poses, bank.driver_poses)))
+    portrait, driver = (interpolate_poses(*poses, share) for poses in zip(read, (bank.portrait_poses, bank.driver_poses)))
     return replace(bank, portrait_poses=portrait, driver_poses=driver)
 
 

@@ -23,8 +23,8 @@ from ...turn.dataset import Photos, read_photos
 from ...turn.topology import Topology, read_topology
 from ...vae import load_taesd, load_vae, save_vae
 from ...vid2vid import FaceVid2Vid
-from ...vid2vid.between import between
 from ...vid2vid.checkpoint import load_vid2vid, save_vid2vid
+from ...vid2vid.interpolation import interpolate_poses
 from ...vid2vid.keypoints import Pose
 from ..appearance import Appearance
 from ..data.frozen import freeze_segment
@@ -267,7 +267,7 @@ def nearer_to_the_truth(sample: Sample, heads: Heads, clip: int, share: float) -
 
     def moved(poses: Pose, frames: torch.Tensor, crops: torch.Tensor) -> Pose:
         truth, _ = pick(heads, torch.full_like(frames, clip), frames, to_unit(crops))
-        return between(poses, truth, torch.full((len(frames),), share))
+        return interpolate_poses(poses, truth, torch.full((len(frames),), share))
 
     every = torch.arange(len(sample))
     return replace(

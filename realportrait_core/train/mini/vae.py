@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...animation.extraction import device_of
 from ...errors import InputError
-from ...generate import device_of
 from ...vae import DOWN, LATENT_CHANNELS, TinyVAE, load_taesd, load_vae, save_vae
 from ..loop import save_atomically
 from ..muon import Muon

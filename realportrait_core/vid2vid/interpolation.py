@@ -1,4 +1,4 @@
-"""Poses between poses: for driver frames in which no face was found."""
+"""Poses interpolate_poses poses: for driver frames in which no face was found."""
 
 import torch
 
@@ -7,7 +7,7 @@ from .keypoints import Pose
 from .retarget import rotation_power
 
 
-def between(before: Pose, after: Pose, share: torch.Tensor) -> Pose:
+def interpolate_poses(before: Pose, after: Pose, share: torch.Tensor) -> Pose:
     """The poses (B) at a share (B,) of the way: 0 is `before`, 1 is `after`.
 
     The head turns about one axis, its size changes by the same factor a step, all else goes straight.
