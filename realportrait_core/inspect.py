@@ -55,7 +55,7 @@ def components(f: torch.Tensor) -> Components:
     count = min(len(f), LEARNT)
     picked = torch.linspace(0, len(f) - 1, count).round().long()
     channels = f.shape[1]
-    mean = sum(f[i].double().mean((1, 2)) for i in picked) / count  # (C,)
+    mean = torch.stack([f[i].double().mean((1, 2)) for i in picked]).mean(0)  # (C,)
     spread = torch.zeros(channels, channels, dtype=torch.float64)
     for i in picked:
         values = f[i].double().flatten(1) - mean[:, None]
@@ -238,9 +238,9 @@ def map_tile(framed: np.ndarray, maps: MotionMaps, color: torch.Tensor) -> np.nd
     placed = pixels(dense(replace(maps, f=color))[0].movedim(0, -1)).astype(np.float32)
     mask = maps.mask()[0].cpu().numpy()
     veil = VEIL * mask[..., None]
-    tile, scale, (left, top) = fitted(np.uint8(framed * (1 - veil) + placed * veil + 0.5))
+    tile, scale, (left, top) = fitted((framed * (1 - veil) + placed * veil + 0.5).astype(np.uint8))
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    outline = [np.int32(((line + 0.5) * scale + (left - 0.5, top - 0.5)) * 16) for line in outline]
+    outline = [(((line + 0.5) * scale + (left - 0.5, top - 0.5)) * 16).astype(np.int32) for line in outline]
     cv2.polylines(tile, outline, True, OUTLINE, 1, cv2.LINE_AA, 4)
     return tile
 

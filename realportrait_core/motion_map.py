@@ -152,7 +152,7 @@ def mix_then_warp(f: torch.Tensor, grid: torch.Tensor, facial: torch.Tensor, wei
     taps = rearrange(weight, "c1 c dy dx -> (dy dx c1) c 1 1")
     mixed = rearrange(F.conv2d(f.to(weight.dtype), taps), "l (t c1) h w -> t l c1 h w", t=9).to(grid.dtype)
     n, m = (grid.shape[1] - 1) // 2, (grid.shape[2] - 1) // 2
-    out = 0
+    out = mixed.new_zeros(())
     for tap, channels in enumerate(mixed):
         dy, dx = slice(tap // 3, tap // 3 + 2 * n - 1, 2), slice(tap % 3, tap % 3 + 2 * m - 1, 2)
         sampled = F.grid_sample(channels, grid[:, dy, dx], padding_mode="zeros", align_corners=False)

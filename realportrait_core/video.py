@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from math import ceil
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol, TypeVar
+from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ class VideoFile:
 class Shown:
     """A frame as the file has it."""
 
-    frame: object  # av.VideoFrame
+    frame: Any  # av.VideoFrame
     ratio: float  # width of a pixel / its height
     time: float  # s
     anew: bool  # the one before is damaged or of another size
@@ -133,7 +133,7 @@ def about(source: Readable) -> About:
     import av
 
     try:
-        with source.open() as stream, av.open(stream, format=container(source)) as video:
+        with source.open() as stream, av.open(stream, "r", container(source)) as video:
             track = video_track(video, source)
             rates = [float(rate) for rate in (track.average_rate, track.guessed_rate) if rate]
             duration = float(track.duration * track.time_base) if track.duration else (video.duration or 0) / av.time_base
@@ -153,7 +153,7 @@ def decode(source: Readable, since: float | None = None) -> Iterator[Shown]:
 
     before, broken = None, False
     try:
-        with source.open() as stream, av.open(stream, format=container(source)) as video:
+        with source.open() as stream, av.open(stream, "r", container(source)) as video:
             track = video_track(video, source)
             rate, ratio = track.average_rate, float(track.sample_aspect_ratio or 1)
             if since is not None:
@@ -193,8 +193,8 @@ def decode_near(source: Readable, seconds: float) -> tuple[Iterator[Shown], floa
     return chain([shown], frames), first.time
 
 
-def video_track(video, source: Readable):
-    """The first video stream of an open container."""
+def video_track(video: Any, source: Readable) -> Any:
+    """The first av.VideoStream of an open av.container.InputContainer."""
     if not video.streams.video or video.streams.video[0].codec_context is None:  # PyAV #2344: else it crashes
         raise InputError(
             f"{source.name} has no video that can be decoded: {len(video.streams.audio)} of its "
@@ -320,7 +320,8 @@ def load_video(source: Readable, selection: Selection, most: float | None = None
     if not fps:
         raise InputError(f"{source.name} does not say how many frames a second it has. Set fps, to 25 for example.")
     progress = Ticks(selection, fps, said.duration, callback)
-    pictures, times, before = [], [], None
+    pictures: list[np.ndarray] = []
+    times, before = [], None
     ahead, frames, origin = selection.first(fps) / fps, decode(source), None
     if ahead > SEARCHED:
         frames, origin = decode_near(source, ahead)
@@ -420,7 +421,7 @@ def read_sound(source: Readable, start: float, seconds: float, tick: Callable[[]
     import av
 
     try:
-        with source.open() as stream, av.open(stream, format=container(source)) as media:
+        with source.open() as stream, av.open(stream, "r", container(source)) as media:
             if not media.streams.audio or media.streams.audio[0].codec_context is None:
                 return None
             track = media.streams.audio[0]

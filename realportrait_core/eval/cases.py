@@ -103,7 +103,8 @@ def clip_frames(clip: Path | Tensor, name: str) -> Tensor:
 
 def read_clip(path: Path) -> Tensor:
     """Frames (L, H, W, 3) uint8, upright, at most LONGEST_SIDE px. InputError for no video, or one that changes its size."""
-    source, frames = VideoFile(path.name, path), []
+    source = VideoFile(path.name, path)
+    frames: list[Tensor] = []
     for shown in decode(source):
         picture = upright(shown, LONGEST_SIDE)
         check_picture(frames[0].shape if frames else None, picture.shape, shown.time, source.name)

@@ -56,7 +56,7 @@ def spectrum_db(result: Tensor, truth: Tensor, centre: Sequence[float]) -> list[
             f"The result is {tuple(result.shape)} and the truth {tuple(truth.shape)}; both must be (L, 3, H, W) of at least "
             f"{SMALLEST} px."
         )
-    rows, columns = window(*result.shape[2:], centre)
+    rows, columns = window(result.shape[2], result.shape[3], centre)
     ours, theirs = (octave_power(frames[..., rows, columns]) for frames in (result, truth))
     return (10 * (ours / theirs).log10()).tolist()
 

@@ -64,7 +64,7 @@ def summary(outcomes: list[Outcome], clip_frames: int) -> dict:
     """Every figure of a run. InputError where no case could be scored."""
     if not outcomes:
         raise InputError("No clip could be scored: see the log for the reason of each.")
-    clips = [
+    clips: list[dict] = [
         {
             "name": outcome.name,
             "driver": outcome.faces,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,7 +46,7 @@ class FaceDetector:
                 f"The face detector {MODEL_NAME} is missing: looked for {self.path}. Run `python install.py` in the "
                 f"RealPortrait folder (it fetches 233 KB), or copy the file there, or give the face's box by hand."
             )
-        self._network = None
+        self._network: Any = None  # cv2.FaceDetectorYN, made at the first picture
 
     def detect(self, image: torch.Tensor) -> list[Face]:
         """Faces of one picture (H, W, 3) in [0, 1], or uint8; torch or numpy. From left to right; [] where there is none."""

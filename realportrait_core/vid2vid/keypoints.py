@@ -31,7 +31,7 @@ class Pose:
     def __len__(self) -> int:
         return self.canonical.shape[0]
 
-    def __getitem__(self, frames: slice) -> "Pose":
+    def __getitem__(self, frames: slice | torch.Tensor) -> "Pose":
         return self._map(lambda x: x[frames])
 
     def to(self, device: torch.device | str) -> "Pose":
