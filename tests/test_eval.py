@@ -21,11 +21,11 @@ from realportrait_core.eval.judges import HOW_TO_GET, Judges
 from realportrait_core.eval.metrics import (
     feature_error,
     keypoint_error,
+    keypoints_and_rotations,
     mouth_correlation,
     mouth_opening,
     outside_error,
     psnr,
-    seen_faces,
     ssim,
 )
 from realportrait_core.eval.protocol import Networks, prepare, run_case
@@ -146,7 +146,7 @@ def test_keypoints_are_measured_in_px_of_the_frame():
     points = motion.detector.fc_kp.bias.detach().view(1, 5, 3)
     crop = rescale(512 / 100)
     with torch.inference_mode():
-        found, rotation = seen_faces(motion, torch.rand(2, 3, 120, 110), crop)
+        found, rotation = keypoints_and_rotations(motion, torch.rand(2, 3, 120, 110), crop)
     torch.testing.assert_close(found, 50 * points[..., :2].expand(2, 5, 2), atol=1e-3, rtol=0)
     torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3).expand(2, 3, 3), atol=1e-5, rtol=0)
 
@@ -196,8 +196,8 @@ def test_outside_error_leaves_out_the_face():
 
 def test_a_clip_is_played_forth_and_back():
     frames = torch.arange(4)
-    assert cases.forth_and_back(frames, 12).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1]
-    assert cases.forth_and_back(frames, None) is frames
+    assert cases.ping_pong(frames, 12).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1]
+    assert cases.ping_pong(frames, None) is frames
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
@@ -229,7 +229,7 @@ def test_the_painted_face_fades_into_the_portrait():
     motion = PortraitMotion(maps, maps[0], torch.eye(3, dtype=torch.float64), (size, size))
     portrait, soft = torch.rand(1, 3, size, size), rows.soft_square(size)
     with torch.inference_mode():
-        painted, drawn = rows.paint(vid2vid, portrait, motion), vid2vid.generator(maps.f)
+        painted, drawn = rows.face_vid2vid_frames(vid2vid, portrait, motion), vid2vid.generator(maps.f)
     torch.testing.assert_close(painted, soft * drawn + (1 - soft) * portrait, atol=1e-5, rtol=0)
     assert soft[0, 0, size // 2, size // 2] == 1 and soft.max() == 1
     assert soft[0, 0, 0].max() < 0.06 and torch.equal(soft, soft.mT) and torch.equal(soft, soft.flip(2))
@@ -246,10 +246,10 @@ def test_motion_latents_are_pictures_only_where_there_is_a_draft():
     maps = MotionMaps(torch.randn(3, 6, 8, 8).half(), rescale(8.0).expand(3, 3, 3), face, 64, 64)
     motion = PortraitMotion(maps, maps[0], torch.eye(3, dtype=torch.float64), (64, 64))
     with torch.inference_mode():
-        found = rows.drafted(dit, torch.randn(1, 4, 8, 8), motion)
+        found = rows.draft_latents(dit, torch.randn(1, 4, 8, 8), motion)
         torch.testing.assert_close(found, dit.conditioner.mapped(maps.to(dtype=torch.float32))[:, :4])
         plain = RealPortraitDiT(replace(DIT, conditioner=replace(DIT.conditioner, draft_widths=()))).initialize().eval()
-        assert rows.drafted(plain, torch.randn(1, 4, 8, 8), motion) is None
+        assert rows.draft_latents(plain, torch.randn(1, 4, 8, 8), motion) is None
 
 
 # Data

@@ -1,8 +1,8 @@
-"""`spectrum`: how much detail a picture has beside the truth's, by octave of frequency. A measure, never part of a loss.
+"""`spectrum`: power by octave of frequency, relative to the truth's. A metric, never part of a loss.
 
-The power spectrum of luminance in a window of half the frame's side around the truth's facial mask, where face, hair and
-collar are. Blur falls in the fine octaves; hatching, noise and ringing stand up in theirs. Places are not compared, so a face
-that is sharp in the wrong place passes: read it beside keypoints and ST-LPIPS. 1 ms a frame of 256 px on one core.
+The power spectrum of luma in a window of half the frame's side around the truth's facial mask, where face, hair and collar are.
+Blur lowers the fine octaves; hatching, noise and ringing raise theirs. Positions are not compared, so a face that is sharp in the
+wrong position passes: use it beside keypoints and ST-LPIPS. 1 ms a frame of 256 px on one core.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def octave_power(frames: Tensor) -> Tensor:
 
 
 def spectrum_db(result: Tensor, truth: Tensor, centre: Sequence[float]) -> list[float]:
-    """dB of the result's power beside the truth's in each octave, coarse to fine: one figure for all frames of a clip.
+    """dB of the result's power relative to the truth's in each octave, coarse to fine, over all frames of a clip.
 
     Both (L, 3, H, W) in [0, 1]; centre (x, y) px of the window. InputError for shapes that differ, or less than SMALLEST px.
     """
@@ -62,5 +62,5 @@ def spectrum_db(result: Tensor, truth: Tensor, centre: Sequence[float]) -> list[
 
 
 def worst_octave(octaves: Sequence[float]) -> float:
-    """Of dB by octave, the largest in size of those up to half of Nyquist, with its sign."""
+    """The dB of the octave that deviates most, with its sign; the finest octave is left out."""
     return max(octaves[:-1], key=abs)

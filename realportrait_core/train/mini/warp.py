@@ -120,8 +120,8 @@ def near(keypoints: torch.Tensor, size: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def weighted_psnr(image: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """dB of a whole batch, its squared errors weighted by pixel: images (B, 3, S, S), weight (B, 1, S, S)."""
+def psnr(image: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """dB, weighted."""
     return -10 * torch.log10(((image - target).square() * weight).sum() / (3 * weight.sum()))
 
 
@@ -164,17 +164,13 @@ def painting_loss(
         plain = F.pixel_shuffle(model.readout(warped.out), 2**model.warping.cfg.appearance_down).float()  # (F, 3, crop, crop)
     small = [F.interpolate(x, size=plain.shape[2:], mode="area") for x in (faces.target, faces.weight)]
     readout = pyramid_loss(plain, *small)
-    parts = {"flow": flow.detach(), "readout": readout.detach(), "plain_psnr": weighted_psnr(plain, *small)}
+    parts = {"flow": flow.detach(), "readout": readout.detach(), "plain_psnr": psnr(plain, *small)}
     if not paint:
         return readout + 2 * flow, parts
     with mixed():
         image = model.generator(warped.out).float()
     picture = pyramid_loss(image, faces.target, faces.weight)
-    return picture + readout + 2 * flow, {
-        **parts,
-        "picture": picture.detach(),
-        "psnr": weighted_psnr(image, faces.target, faces.weight),
-    }
+    return picture + readout + 2 * flow, {**parts, "picture": picture.detach(), "psnr": psnr(image, faces.target, faces.weight)}
 
 
 def draw_pairs(store: Store, usable: torch.Tensor, faces: int, drivers: int) -> tuple[torch.Tensor, ...]:
