@@ -163,7 +163,7 @@ def spots(xy: torch.Tensor) -> list[tuple[int, int]]:
     return [(round(16 * x), round(16 * y)) for x, y in xy.double().tolist()]
 
 
-def dot(tile: np.ndarray, at: tuple[int, int], radius: float, color) -> None:
+def dot(tile: np.ndarray, at: tuple[int, int], radius: float, color: tuple[int, ...]) -> None:
     """A filled disc with a dark rim, so that it is seen on any skin."""
     import cv2
 

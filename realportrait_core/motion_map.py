@@ -26,7 +26,7 @@ class MotionMaps:
     crop: int = 512  # px, side of the crop in frame_to_crop's unit
     everywhere: bool = False  # work out every place: on a GPU asking where the masks lie can take longer
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         frames = len(self.f)
         if self.f.ndim != 4 or self.frame_to_crop.shape != (frames, 3, 3) or self.face.shape != (frames, 2, 3):
             raise InputError(
@@ -39,13 +39,13 @@ class MotionMaps:
     def __len__(self) -> int:
         return len(self.f)
 
-    def __getitem__(self, frames) -> "MotionMaps":
+    def __getitem__(self, frames: slice | int | list[int] | torch.Tensor) -> "MotionMaps":
         """A slice, a list or a tensor of frame numbers; one number gives a clip of one frame."""
         if isinstance(frames, int):
             frames = [frames]
         return replace(self, f=self.f[frames], frame_to_crop=self.frame_to_crop[frames], face=self.face[frames])
 
-    def to(self, device=None, dtype: torch.dtype | None = None) -> "MotionMaps":
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "MotionMaps":
         """Move everything to `device`; `dtype` is that of f only, since the affines need their precision."""
         f = self.f.to(device=device, dtype=dtype)
         geometry = torch.float32 if f.device.type == "mps" else self.face.dtype  # Metal has no float64

@@ -54,12 +54,12 @@ def render(
         def denoiser(control: Tensor | None) -> Denoise:
             cache = StepCache(caching)
 
-            def denoise(z, t, conditional):
+            def denoise(z: Tensor, t: Tensor, conditional: Tensor) -> Tensor:
                 return dit(z[None].to(dtype), t[None], shape, reference, control, conditional[None], strength, cache)[0]
 
             return denoise
 
-        def count(step: int):
+        def count(step: int) -> None:
             if callback is not None:
                 callback(clip.number * steps + step + 1, len(clips) * steps)
 

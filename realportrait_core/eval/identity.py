@@ -66,7 +66,7 @@ class Residual(nn.Module):
 class FaceEmbedding(nn.Module):
     """dlib's ResNet: aligned faces (B, 3, 150, 150) in [0, 1] -> (B, 128). Weights are still to be loaded: `load_embedding`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.enter = nn.Conv2d(3, 32, 7, stride=2)
         widths = [int(name.removeprefix("conv").split("_")[0]) for name in BLOCKS]

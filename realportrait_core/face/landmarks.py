@@ -8,11 +8,13 @@ the face, turned upright, goes in, as MediaPipe makes it.
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import InputError, WeightsError
-from .crop import face_square, rescale
+from .crop import Points, face_square, rescale
 from .detect import checked_image
 
 POINTS = 478  # 468 of the mesh, then 5 of each iris
@@ -41,8 +43,8 @@ class Region:
     side: float  # px
     angle: float  # radians, clockwise on the screen
 
-    def to_network(self):
-        """(2, 3) numpy float64: px of the picture -> px of what the network reads."""
+    def to_network(self) -> np.ndarray:
+        """(2, 3) float64: px of the picture -> px of what the network reads."""
         zoom, angle = SIDE / self.side, torch.tensor(self.angle, dtype=torch.float64)
         sin, cos = angle.sin() * zoom, angle.cos() * zoom
         linear = torch.stack([torch.stack([cos, sin]), torch.stack([-sin, cos])])
@@ -63,7 +65,7 @@ class FaceLandmarker:
         self.path = Path(path)
         self._network = load_network(self.path)
 
-    def points(self, picture, five) -> torch.Tensor:
+    def points(self, picture: torch.Tensor | np.ndarray, five: Points) -> torch.Tensor:
         """picture (H, W, 3) in [0, 1] or uint8, the face's five points (5, 2) px -> (478, 3) float32 px; z smaller is nearer."""
         picture = checked_image(picture)
         region = region_of_five(five)
@@ -72,7 +74,7 @@ class FaceLandmarker:
             region = region_of_points(points)
         return points
 
-    def _look(self, picture, region: Region) -> torch.Tensor:
+    def _look(self, picture: np.ndarray, region: Region) -> torch.Tensor:
         import cv2
 
         matrix = region.to_network()
@@ -88,7 +90,7 @@ class FaceLandmarker:
         return torch.cat([plane, found[:, 2:] * (region.side / SIDE)], 1).float()
 
 
-def region_of_five(five) -> Region:
+def region_of_five(five: Points) -> Region:
     """Five points (5, 2) px: the square that the points of the mesh would give, by the extent that five predict."""
     square = face_square(five, scale=MARGIN, vy=0.0)
     return Region(tuple(square.center.tolist()), float(square.size), float(square.angle))
@@ -104,8 +106,8 @@ def region_of_points(points: torch.Tensor) -> Region:
     return Region(tuple(((low + high) / 2).tolist()), MARGIN * float((high - low).max()), angle)
 
 
-def load_network(path: Path):
-    """The landmark network out of `face_landmarker.task`. WeightsError where that cannot be."""
+def load_network(path: Path) -> Any:
+    """The landmark network, a cv2.dnn.Net, out of `face_landmarker.task`. WeightsError where that cannot be."""
     import cv2
 
     if not path.is_file():
