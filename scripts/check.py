@@ -11,6 +11,7 @@ CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy", "
 def main() -> int:
     try:
         python = environment.prepare().python
+        environment.install_checkers(python)
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -47,7 +47,7 @@ FACE_API = ("@vladmandic/face-api@1.7.15", "0d77fffeef362ef9c0939cf6c567f3a2e8e1
 FACE_API_FILES = ("face_recognition_model-weights_manifest.json", "face_recognition_model.bin")
 # A Chromium for Linux that unpacks itself, and what drives it.
 BROWSER = ("@sparticuz/chromium@147.0.0", "playwright-core@1.65.1")
-# What scripts/check.py runs; exact, since another version formats, or finds, something else.
+# What scripts/check.py runs, and nothing else needs; exact, since another version formats, or finds, something else.
 CHECKERS = ("ruff==0.17.6", "mypy==2.4.1")
 
 
@@ -189,7 +189,7 @@ def install_packages(python: Path, host: Path) -> bool:
     lists = [host / "requirements.txt", ROOT / "requirements.txt"]
     wanted = {
         "torch": list(TORCH),
-        "packages": hashlib.sha256(b"".join(file.read_bytes() for file in lists) + " ".join(EXTRA + CHECKERS).encode()).hexdigest(),
+        "packages": hashlib.sha256(b"".join(file.read_bytes() for file in lists) + " ".join(EXTRA).encode()).hexdigest(),
     }
     done = json.loads(STAMP.read_text(encoding="utf-8")) if STAMP.is_file() else {}
     if done == wanted:
@@ -197,7 +197,7 @@ def install_packages(python: Path, host: Path) -> bool:
     if done.get("torch") != wanted["torch"]:
         install_torch(python)
     say("Installing what ComfyUI and this pack need")
-    pip(python, "install", *(part for file in lists for part in ("-r", str(file))), *EXTRA, *CHECKERS, *TORCH)
+    pip(python, "install", *(part for file in lists for part in ("-r", str(file))), *EXTRA, *TORCH)
     STAMP.write_text(json.dumps(wanted), encoding="utf-8")
     return True
 
@@ -226,6 +226,11 @@ def reachable(url: str) -> bool:
             return answer.status == 200
     except OSError:
         return False
+
+
+def install_checkers(python: Path) -> None:
+    """Instant where they are there."""
+    pip(python, "install", *CHECKERS)
 
 
 def fetch_heads(python: Path) -> None:
