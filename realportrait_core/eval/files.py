@@ -39,8 +39,8 @@ def write_sample_grid(path: Path, outcomes: list[Outcome]) -> None:
     size = lines[0].shape[0]
     head = torch.full((size // 10, sheet.shape[1], 3), 255, dtype=torch.uint8).numpy()
     for i, name in enumerate(["portrait", *columns * SHOWN]):
-        place = (i * size + 4, len(head) - 7)
-        cv2.putText(head, name, place, cv2.FONT_HERSHEY_SIMPLEX, size / 512, (0, 0, 0), 1, cv2.LINE_AA)
+        corner = (i * size + 4, len(head) - 7)
+        cv2.putText(head, name, corner, cv2.FONT_HERSHEY_SIMPLEX, size / 512, (0, 0, 0), 1, cv2.LINE_AA)
     picture = cv2.vconcat([head, sheet])[..., ::-1]
     written, data = cv2.imencode(".png", picture)
     if not written:

@@ -44,7 +44,7 @@ AT_ONCE = 8  # faces that go through the network together
 
 
 class Residual(nn.Module):
-    """Two convolutions beside the identity; `down` halves the size and may widen."""
+    """Two convolutions and a skip; `down` halves the size and may widen."""
 
     def __init__(self, a: int, b: int, down: bool):
         super().__init__()
