@@ -40,7 +40,7 @@ ALLOWED = {
     "eval": BASE | NETWORKS | {"animation", "speed", "stlpips", "turn", "video"},
     "stlpips": BASE,
     "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit", "vae"},
-    "checkpoint.__main__": BASE | {"convert"},
+    "checkpoint.__main__": set(),
     "turn.__main__": BASE | {"turn"},
 }
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server", "execution", "latent_preview"}

@@ -53,7 +53,7 @@ def foreign_format(start: bytes) -> str | None:
         return (
             "a pickled PyTorch file (.pth, .ckpt or .pt), which could run code when opened; RealPortrait never opens "
             "one in ComfyUI. Use a .safetensors version of these weights, or make one of LivePortrait's or Open-Sora's files "
-            "with `python -m realportrait_core.checkpoint convert`"
+            "with `python -m realportrait_core.convert`"
         )
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the weights. Fetch it with `git lfs pull` or download the file itself"

@@ -17,7 +17,8 @@ from ...errors import InputError
 from ...face.crop import face_square
 from ...face.detect import Face, FaceDetector
 from ...face.track import MAX_GAP, fill, follow, smooth
-from ...video import HDR, Shown, decode, resample, upright
+from ...video.decoding import HDR, DecodedFrame, decode, upright
+from ...video.timeline import resample
 from .sources import Source
 
 LONGEST = 64  # frames of a segment: four clips of L = 16, of which training picks any
@@ -80,7 +81,7 @@ def read_frames(source: Source, fps: float) -> Iterator[Frame]:
         yield Frame(picture, time, fresh, joined)
 
 
-def without_hdr(source: Source) -> Iterator[Shown]:
+def without_hdr(source: Source) -> Iterator[DecodedFrame]:
     """Every frame that the file shows. Raises InputError as read_frames."""
     for shown in decode(source):
         if (transfer := int(shown.frame.color_trc)) in HDR:
