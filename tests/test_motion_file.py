@@ -17,10 +17,10 @@ from realportrait_core.animation.driving_motion import DrivingMotion, apply_to_p
 from realportrait_core.checkpoint import bundle_metadata, save
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
-from realportrait_core.motion_file import About, load_motion, save_motion, tensors_of
+from realportrait_core.motion_file import MotionInfo, load_motion, save_motion, tensors_of
 from realportrait_core.motion_file.__main__ import main
 from realportrait_core.motion_file.pickled import LARGEST, read_pickle
-from realportrait_core.motion_file.template import read_template, template_driver
+from realportrait_core.motion_file.template import read_template, template_motion
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid, motion_fingerprint, save_vid2vid
 from realportrait_core.vid2vid.keypoints import rotation_matrix
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path):
 
 def write(path: Path, tensors: dict, **about) -> Path:
     given = {"frames": 4, "keypoints": 5, "fps": 25.0, "height": 240, "width": 300, "encoder": ""}
-    save_file(tensors, path, bundle_metadata("motion", About(**{**given, **about})))
+    save_file(tensors, path, bundle_metadata("motion", MotionInfo(**{**given, **about})))
     return path
 
 
@@ -435,7 +435,7 @@ def test_refused_templates(tmp_path, change, match):
         read_template(path)
     assert str(error.value).startswith(f"{path} is not a motion template that can be used. ")
     with pytest.raises(InputError, match="no list 'motion'"):
-        template_driver([])
+        template_motion([])
 
 
 def test_the_command_refuses_in_a_sentence(tmp_path, capsys):

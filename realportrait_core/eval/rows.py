@@ -6,7 +6,7 @@ from torch import Tensor
 from ..animation.extraction import CHUNK
 from ..animation.mapping import PortraitMotion
 from ..dit.model import RealPortraitDiT
-from ..face.crop import CROP, paste_back, rescale
+from ..face.crop import CROP, paste_crop, rescale
 from ..vae import TinyVAE
 from ..vid2vid import FaceVid2Vid
 
@@ -34,7 +34,7 @@ def paint(vid2vid: FaceVid2Vid, portrait: Tensor, motion: PortraitMotion) -> Ten
         face = vid2vid.generator(maps.f.float())  # (chunk, 3, s, s)
         to_face = rescale(face.shape[-1] / CROP) @ maps.frame_to_crop.double()
         soft = soft_square(face.shape[-1]).expand(len(maps), -1, -1, -1)
-        painted.append(paste_back(portrait.expand(len(maps), -1, -1, -1), face, soft, to_face))
+        painted.append(paste_crop(portrait.expand(len(maps), -1, -1, -1), face, soft, to_face))
     return torch.cat(painted)
 
 

@@ -2,8 +2,8 @@
 
 A bundle is one file with the prefixes appearance., motion., warping., generator. and its config in the metadata; the
 stitching and retargeting MLPs may lie in it too.
-LivePortrait's files (the safetensors of Kijai/LivePortrait_safetensors) are flat, one network each; every size is read
-off the shapes, so variants with another number of keypoints load too. Its .pth files are for `convert` (convert/).
+LivePortrait's files (the safetensors of Kijai/LivePortrait_safetensors) are flat, one network each; every size is inferred
+from the shapes, so variants with another number of keypoints load too. Its .pth files are for `convert` (convert/).
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from ..errors import InputError, WeightsError
 from . import FaceVid2Vid
 from .stitching import KeypointMLP
 
-NEEDED_PARTS = ("appearance", "motion", "warping")  # the generator only paints previews
+NEEDED_PARTS = ("appearance", "motion", "warping")  # the generator is for evaluation only
 GENERATOR_FIELDS = ("generator_blocks", "generator_out", "spade_hidden", "upscale")
 STITCHING_GROUPS = {"stitching": "retarget_shoulder", "lip": "retarget_mouth", "eye": "retarget_eye"}
 STITCHING_PREFIXES = tuple(f"{group}_module." for group in STITCHING_GROUPS.values())
@@ -44,7 +44,7 @@ STITCHING_PREFIXES = tuple(f"{group}_module." for group in STITCHING_GROUPS.valu
 
 
 class Shapes:
-    """Shapes of a state by key; a key that is not there is a WeightsError that names it."""
+    """Shapes of a state by key. A missing key raises a WeightsError that names it."""
 
     def __init__(self, state: Mapping[str, torch.Tensor]):
         self.shapes = {key: tuple(value.shape) for key, value in state.items()}
@@ -164,9 +164,9 @@ def vid2vid_config_from_state(state: Mapping[str, torch.Tensor], metadata: Mappi
 def fuse_spectral_norm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """weight_orig / (u^T W v) in place of weight_orig, weight_u, weight_v: what spectral norm computes in eval mode.
 
-    The stored u and v are used as they are. They are not quite converged, and a fresh singular value would differ.
-    In float64, on copies, and rounded once: a float32 product of matrix and vector depends in its last bits on where in memory
-    the tensors lie, which differs from file to file, and the same weights shall become the same bundle.
+    The stored u and v are used as they are: they are not quite converged, and a recomputed singular value would differ.
+    Computed in float64, on copies, and rounded once: the last bits of a float32 matrix-vector product depend on the tensors'
+    alignment in memory, which differs from file to file, while equal weights must give equal bundles.
     """
     fused = {}
     for key, value in state.items():
@@ -187,7 +187,7 @@ def fuse_spectral_norm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
 
 
 def find_parts(folder: Path, chosen: Path | None) -> dict[str, Path]:
-    """Which file of a folder holds F, M, W and G, judged by keys; `chosen` wins over another one of its kind."""
+    """The files of a folder that hold F, M, W and G, recognised by keys; `chosen` takes precedence over another of its kind."""
     parts: dict[str, Path] = {}
     others = (path for path in sorted(folder.glob("*.safetensors")) if path != chosen)
     for path in ([chosen] if chosen else []) + list(others):
@@ -238,7 +238,7 @@ def read_parts(parts: Mapping[str, Path]) -> dict[str, torch.Tensor]:
 
 
 def stitching_part(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The stitching and retargeting MLPs of a state, spelt <group>_module.mlp.N.*; unknown groups are left out.
+    """The stitching and retargeting MLPs of a state, as <group>_module.mlp.N.*; unknown groups are left out.
 
     LivePortrait's .pth keeps a dict a group, whose keys become <group>.module.mlp.N.* when it is flattened.
     """
@@ -292,7 +292,7 @@ def load_vid2vid(path: str | os.PathLike) -> FaceVid2Vid:
 
 
 def motion_fingerprint(model: FaceVid2Vid) -> str:
-    """16 hexadecimal digits of M's weights, to tell whose motion a file holds. Files in fp16 and fp32 have the same."""
+    """16 hexadecimal digits of M's weights, which identify the M of a motion file. Files in fp16 and fp32 have the same."""
     digest = hashlib.sha256()
     for key, value in sorted(model.motion.state_dict().items()):
         digest.update(key.encode())

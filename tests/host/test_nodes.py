@@ -532,7 +532,7 @@ def test_what_is_done_where_the_face_is_missing(pack, extract, detecting):
             assert (scale[1:4] == scale[1]).all()
     assert "the last pose is held" in reports["hold"] and "the motion fades out" in reports["fade"]
     assert found["hold"].shown is None and found["fade"].shown.tolist() == pytest.approx([1, 1, 0.8, 0.8, 1, 1])
-    with refused(pack, "missing in 2 of the driver's 6 frames: frames 2-3", "FaceError"):
+    with refused(pack, "missing in 2 of the 6 driving frames: frames 2-3", "FaceError"):
         extract(driver=driver, driver_box="", missing_face="stop")
 
 
