@@ -1,4 +1,4 @@
-"""Combinations of steps, solver and caching that trade quality for time; `python -m benchmarks quality` measures them."""
+"""Combinations of steps, solver and caching, each a trade of likeness for time: `python -m benchmarks quality` measures them."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from .diffusion.sampling import Solver
 from .dit.cache import Caching
 from .errors import InputError
 
-# For weights that sample with any number of steps. Epsilon weights, as the paper's, are not trained for guidance.
+# Of weights that take any number of steps. Epsilon weights, as the paper's, were not trained to be led away from anything.
 STEPS = 10
 GUIDANCE = 1.5  # classifier-free guidance; 1 for none
 

@@ -361,6 +361,27 @@ def test_the_log_says_how_long_it_will_take(run_node, model, vae, motion_of, cap
     assert all(line.endswith(" s left.") for line in lines)
 
 
+def test_the_sampler_node_runs_the_loop_of_the_core(pack, run_node, model, vae, motion_of, monkeypatch):
+    """20 frames are two clips; the second starts with the last latent of the first."""
+    node, core = pack("nodes.sample"), pack("realportrait_core.animation.clips")
+    clips, results = [], []
+
+    def recorded(planned, denoise_clip):
+        def one(clip, known):
+            clips.append((clip, known))
+            results.append(denoise_clip(clip, known))
+            return results[-1]
+
+        return core.denoise_clips(planned, one)
+
+    monkeypatch.setattr(node, "denoise_clips", recorded)
+    given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(20), **{**SETTINGS, "steps": 2})
+    samples = run_node("RealPortraitSampler", **given)[0]["samples"]
+    assert [clip.new_frames for clip, _ in clips] == [range(0, 16), range(16, 20)]
+    assert clips[0][1] is None and torch.equal(clips[1][1], results[0][15:])
+    assert torch.equal(samples, torch.cat([results[0], results[1][1:5]]))
+
+
 def test_speed_chooses_steps_sampler_and_caching(run_node, model, vae, motion_of):
     """20 frames are two clips; exact is what the other inputs say, and what a workflow without the input gets."""
     network = model.model.diffusion_model
