@@ -175,10 +175,10 @@ def test_other_files_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="no weight file|There is no"):
         load_motion(path)
     save(path, {"a": torch.zeros(1)}, {})
-    with pytest.raises(InputError, match="does not say that it is one. Save RealPortrait Motion writes"):
+    with pytest.raises(InputError, match="does not mark it as one. Save RealPortrait Motion writes"):
         load_motion(path)
     save_vid2vid(path, FaceVid2Vid(TINY))
-    with pytest.raises(InputError, match="holds 'vid2vid'; 'motion' is needed"):
+    with pytest.raises(InputError, match="gives the role 'vid2vid'; 'motion' is needed"):
         load_motion(path)
     save_file(tensors_of(driver()), path, {"realportrait": json.dumps({"role": "motion", "version": 2, "config": {}})})
     with pytest.raises(InputError, match="of format 2 .* Update the pack"):
@@ -310,8 +310,8 @@ def test_pickles_that_could_run_code_are_refused_and_named(protocol, evil, names
 @pytest.mark.parametrize(
     "data, match",
     [
-        (b"cos\nsystem\n.", r"asks for os\.system.*could run code"),
-        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"asks for os\.system"),
+        (b"cos\nsystem\n.", r"names os\.system.*could run code"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"names os\.system"),
         (b"(S'true'\nios\nsystem\n.", "instruction (STRING|INST)"),
         (b"\x80\x02Pthing\n.", "instruction PERSID|damaged"),
         (b"\x82\x01.", "instruction EXT1"),
@@ -419,7 +419,7 @@ def test_older_and_newer_templates(tmp_path):
     [
         ({"motion": []}, "no list 'motion'"),
         ({"motion": [1]}, "no list 'motion'"),
-        ({"n_frames": 7}, "has 3 frames and says"),
+        ({"n_frames": 7}, "has 3 frames, but its n_frames is 7"),
         ({"output_fps": "fast"}, "output_fps is no number"),
         ({"output_fps": 0}, "frame rate is 0"),
         ({"motion": template(1)["motion"] + template(1, 20)["motion"], "n_frames": 2}, "exp of frame 1 has 60 numbers"),

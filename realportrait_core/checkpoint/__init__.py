@@ -164,7 +164,7 @@ def read_bundle_metadata(metadata: Mapping[str, str], role: str) -> dict | None:
     if version > VERSION:
         raise WeightsError(f"The file is of format {version} and this RealPortrait reads up to {VERSION}. Update the pack.")
     if found != role:
-        raise WeightsError(f"The file says that it holds {found!r}; {role!r} is needed here.")
+        raise WeightsError(f"The file's metadata gives the role {found!r}; {role!r} is needed here.")
     return config
 
 

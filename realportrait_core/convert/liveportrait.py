@@ -90,10 +90,10 @@ def convert(sources: Sequence[Path], out: Path, half: bool = False) -> list[str]
     states, files = read_networks(sources)
     for role in states:
         refuse_existing(targets[role])
-    said = [f"{path}: {DESCRIPTIONS[role][0]}, {len(states[role])} tensors" for role, path in files.items()]
+    lines = [f"{path}: {DESCRIPTIONS[role][0]}, {len(states[role])} tensors" for role, path in files.items()]
     if single:
         for role, state in states.items():
             save(targets[role], stored(state, half), {LICENCE_KEY: LIVEPORTRAIT})
     else:
         save(out, *bundle(states, half))
-    return [*said, f"Written: {', '.join(sorted({str(targets[role]) for role in states}))}", f"Licence: {LIVEPORTRAIT}"]
+    return [*lines, f"Written: {', '.join(sorted({str(targets[role]) for role in states}))}", f"Licence: {LIVEPORTRAIT}"]

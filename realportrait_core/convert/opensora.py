@@ -50,7 +50,7 @@ def convert(source: Path, out: Path, cfg: DiTConfig = PAPER.dit) -> list[str]:
     except WeightsError as error:
         raise WeightsError(f"{source} is not the STDiT2 that the paper starts from. {error}") from error
     save(out, start.state, bundle_metadata("dit", cfg, OPEN_SORA))
-    said = []
+    lines = []
     for what, keys in (
         ("kept as they are", start.kept),
         ("copied from the backbone's first blocks into the control", start.copied),
@@ -59,9 +59,9 @@ def convert(source: Path, out: Path, cfg: DiTConfig = PAPER.dit) -> list[str]:
         ("of the file unknown and left out", start.unknown),
     ):
         if keys:
-            said += [f"{len(keys)} tensors {what}", *(f"    {key}" for key in grouped(keys))]
+            lines += [f"{len(keys)} tensors {what}", *(f"    {key}" for key in grouped(keys))]
     return [
-        *said,
+        *lines,
         f"qk_norm_legacy: {cfg.qk_norm_legacy} (no weight shows it; so the public weights were trained)",
         f"Written: {out}, a start for `python -m realportrait_core.train frames --init {out}`; it animates only after training",
         f"Licence: {OPEN_SORA}",

@@ -71,7 +71,7 @@ def check_shapes(about: MotionInfo, shapes: dict[str, tuple[int, ...]]) -> None:
     """Raises InputError unless these are the tensors of a motion of about.frames frames and about.keypoints keypoints."""
     if min(about.frames, about.keypoints, about.height, about.width) < 1:
         raise InputError(
-            f"It says that it has {about.frames} frames, {about.keypoints} keypoints and driving frames of {about.width}x"
+            f"Its header gives {about.frames} frames, {about.keypoints} keypoints and driving frames of {about.width}x"
             f"{about.height} px; none of these can be below 1."
         )
     if not (math.isfinite(about.fps) and about.fps > 0):
@@ -83,8 +83,8 @@ def check_shapes(about: MotionInfo, shapes: dict[str, tuple[int, ...]]) -> None:
     unknown = sorted(set(shapes) - set(wanted))
     wrong = [f"{name} is {shapes[name]}, not {shape}" for name, shape in wanted.items() if shapes.get(name, shape) != shape]
     if missing or unknown or wrong:
-        said = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(unknown[:5])} not known"] * bool(unknown) + wrong
-        raise InputError(f"Its tensors are not those of {about.frames} frames of {about.keypoints} keypoints: {'; '.join(said)}.")
+        faults = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(unknown[:5])} not known"] * bool(unknown) + wrong
+        raise InputError(f"Its tensors are not those of {about.frames} frames of {about.keypoints} keypoints: {'; '.join(faults)}.")
 
 
 def check_values(tensors: dict[str, torch.Tensor]) -> None:
@@ -134,7 +134,7 @@ def load_motion(path: str | os.PathLike) -> DrivingMotion:
         values = read_bundle_metadata(header.metadata, ROLE)
         if values is None:
             raise InputError(
-                "It does not say that it is one. Save RealPortrait Motion writes motion files; `python -m "
+                "Its header does not mark it as one. Save RealPortrait Motion writes motion files; `python -m "
                 "realportrait_core.motion_file convert` makes them of LivePortrait's templates."
             )
         about = config_from_fields(MotionInfo, values)

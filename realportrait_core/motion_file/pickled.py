@@ -50,7 +50,7 @@ class Name:
     def __init__(self, module: str, name: str):
         if (module, name) not in KNOWN_NAMES:
             raise InputError(
-                f"It asks for {module}.{name}, which is no array and no plain data. Such a file could run code when it is "
+                f"It names {module}.{name}, which is no array and no plain data. Such a file could run code when it is "
                 "unpickled; it is not opened."
             )
         self.path = (module, name)

@@ -45,7 +45,7 @@ def template_motion(template) -> DrivingMotion:
         raise InputError("It has no list 'motion' of frames, as LivePortrait's templates have.")
     count = template.get("n_frames", len(frames))
     if not isinstance(count, (int, np.integer)) or count != len(frames):
-        raise InputError(f"It has {len(frames)} frames and says that it has another number.")
+        raise InputError(f"It has {len(frames)} frames, but its n_frames is {count!r}.")
     fps = template.get("output_fps", USUAL_FPS)
     if isinstance(fps, bool) or not isinstance(fps, (int, float, np.number)):
         raise InputError("Its output_fps is no number.")

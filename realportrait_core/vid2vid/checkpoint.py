@@ -1,7 +1,7 @@
 """Face Vid2vid from one of our bundles, or from the separate files of LivePortrait.
 
 A bundle is one file with the prefixes appearance., motion., warping., generator. and its config in the metadata; the
-stitching and retargeting MLPs may lie in it too.
+stitching and retargeting MLPs may be in it too.
 LivePortrait's files (the safetensors of Kijai/LivePortrait_safetensors) are flat, one network each; every size is inferred
 from the shapes, so variants with another number of keypoints load too. Its .pth files are for `convert` (convert/).
 """

@@ -42,7 +42,7 @@ def decode(source: Readable, since: float | None = None) -> Iterator[DecodedFram
                     broken = True
                     continue
                 if frame.time is None and not (rate and since is None):
-                    raise InputError(f"{source.name} says neither when its frames are shown nor how many a second there are.")
+                    raise InputError(f"{source.name} has neither timestamps nor a frame rate.")
                 size = frame.width, frame.height, frame.rotation
                 time = float(i / rate if frame.time is None else frame.time)
                 yield DecodedFrame(frame, ratio, time, broken or before not in (None, size))

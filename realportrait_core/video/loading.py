@@ -41,7 +41,7 @@ def load_video(source: Readable, selection: Selection, most: float | None = None
     info = probe(source)
     fps = selection.fps or info.rate
     if not fps:
-        raise InputError(f"{source.name} does not say how many frames a second it has. Set fps, to 25 for example.")
+        raise InputError(f"{source.name} does not declare a frame rate. Set fps, to 25 for example.")
     progress = TimelineProgress(selection, fps, info.duration, callback)
     pictures, times, before = [], [], None
     ahead, frames, origin = selection.first(fps) / fps, decode(source), None
