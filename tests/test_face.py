@@ -202,7 +202,7 @@ def test_missing_frames_are_filled_and_named(detector, gone):
     kept = [i for i in range(12) if i not in gone]
     for policy in ("hold", "interpolate", "fade"):
         followed = track(frames, detector, missing_face=policy)
-        assert (followed.shown is None) == (policy != "fade")
+        assert (followed.motion_weight is None) == (policy != "fade")
         assert followed.present.nonzero()[:, 0].tolist() == kept
         assert torch.isfinite(followed.points).all() and followed.points.shape == (12, 5, 2)
         assert f"Missing in {ranges(gone)}" in followed.report

@@ -39,16 +39,14 @@ from realportrait_core.licences import BUNDLED, BUNDLED_LICENCE, LIVEPORTRAIT, O
 from realportrait_core.train.stage import start as start_training
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import (
-    SIZES,
-    Shapes,
     fuse_spectral_norm,
     load_stitching,
     load_vid2vid,
     stitching_networks,
     stitching_part,
-    vid2vid_config_from_state,
     vid2vid_files,
 )
+from realportrait_core.vid2vid.sizes import SIZES, Shapes, vid2vid_config_from_state
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLIC = replace(TINY, crop_size=256)  # a public file says nothing of the crop

@@ -60,7 +60,7 @@ def motion_maps(
     """
     x_d, keypoints, device = driven.x_d, driven.keypoints, device_of(vid2vid)
     x_s = transform(keypoints.portrait).to(device)  # (1, K, 3)
-    weight = torch.ones(len(x_d)) if keypoints.shown is None else keypoints.shown
+    weight = torch.ones(len(x_d)) if keypoints.motion_weight is None else keypoints.motion_weight
     f_r = keypoints.feature.to(device)  # (1, C, D, h, w)
     compressed = vid2vid.warping.compress(f_r)
     parts = []

@@ -16,8 +16,6 @@ from ..errors import WeightsError
 from ..licences import licence
 from ..vae import load_vae
 from ..vid2vid.checkpoint import (
-    SIZES,
-    Shapes,
     build,
     fuse_spectral_norm,
     load_stitching,
@@ -26,6 +24,7 @@ from ..vid2vid.checkpoint import (
     stitching_part,
     vid2vid_files,
 )
+from ..vid2vid.sizes import SIZES, Shapes
 
 State = dict[str, torch.Tensor]
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "weight_u", "weight_v", "y_embedding", "rope.freqs")

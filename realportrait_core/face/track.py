@@ -44,7 +44,7 @@ class FaceTrack:
     present: torch.Tensor  # (L,) bool
     report: str  # sentences for the user; frames are counted from 0
     cuts: tuple[int, ...] = ()  # frames before which the video is cut to another shot of the face
-    shown: torch.Tensor | None = None  # (L,) weight of the motion, 0 .. 1; None: 1 everywhere
+    motion_weight: torch.Tensor | None = None  # (L,) 0 .. 1, falling where the face is missing; None: 1 everywhere
     gaps: Gaps | None = None  # where poses of frames without the face come from; None: M runs on every frame
 
 
@@ -136,16 +136,16 @@ def track(
     points[present] = torch.stack([followed[i].points for i in seen])
     for start, stop in zip([0, *cuts], [*cuts, length]):
         points[start:stop] = smooth(fill(points[start:stop], present[start:stop], missing_face))
-    shown = fading(present) if missing_face == "fade" else None
-    return FaceTrack(points, present, " ".join(report), tuple(jumps), shown, gaps(present, missing_face, cuts))
+    weight = fading(present) if missing_face == "fade" else None
+    return FaceTrack(points, present, " ".join(report), tuple(jumps), weight, gaps(present, missing_face, cuts))
 
 
 def fading(present: torch.Tensor) -> torch.Tensor:
     """1 where the face is present (L,) bool, falling to 0 within FADE + 1 frames: (L,) float32."""
-    shown = present.float()[None]
+    weight = present.float()[None]
     for _ in range(FADE):
-        shown = torch.maximum(shown, F.max_pool1d(shown, 3, stride=1, padding=1) - 1 / (FADE + 1))
-    return shown[0]
+        weight = torch.maximum(weight, F.max_pool1d(weight, 3, stride=1, padding=1) - 1 / (FADE + 1))
+    return weight[0]
 
 
 def follow(frames, detector, choice, callback) -> tuple[list[Face | None], list[int], list[int], list[int]]:
