@@ -11,7 +11,7 @@ from ..realportrait_core.config import Vid2VidConfig
 from ..realportrait_core.edit import Edit, edit_driver
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.vid2vid.edit import MOST_SMOOTH
-from ..realportrait_core.vid2vid.neutral import turned_away
+from ..realportrait_core.vid2vid.neutral import head_angle
 from ..realportrait_core.vid2vid.retarget import Gains
 from .host.draw import GLANCE, evenly, motion_picture, sheet
 from .host.run import Progress, loaded
@@ -208,7 +208,7 @@ class MakeMotionMaps(io.ComfyNode):
 def neutral_report(keypoints, neutral: int, chosen: bool) -> str:
     """Which frame is the neutral one, and how far its head is turned from the portrait's; a warning where that is far."""
     at_rest = upright_in_crop(keypoints.driver[neutral : neutral + 1], keypoints.portrait_crop)
-    degrees = float(turned_away(keypoints.portrait, at_rest)[0])
+    degrees = float(head_angle(keypoints.portrait, at_rest)[0])
     report = (
         f"The neutral frame is {neutral}, chosen {'automatically' if chosen else 'by hand'}; its head is turned "
         f"{degrees:.0f} degrees away from the portrait's."

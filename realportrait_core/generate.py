@@ -14,7 +14,7 @@ from .diffusion.schedule import Schedule
 from .dit.model import RealPortraitDiT
 from .face.track import FaceTrack
 from .speed import Speed
-from .vae import TinyVAE
+from .vae import VAE
 from .vid2vid import FaceVid2Vid
 
 
@@ -22,7 +22,7 @@ from .vid2vid import FaceVid2Vid
 def generate(
     vid2vid: FaceVid2Vid,
     dit: RealPortraitDiT,
-    vae: TinyVAE,
+    vae: VAE,
     schedule: Schedule,
     portrait: Tensor,
     driving: Tensor,

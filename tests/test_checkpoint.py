@@ -27,14 +27,9 @@ from realportrait_core.checkpoint import (
 from realportrait_core.config import DiTConfig, Vid2VidConfig
 from realportrait_core.errors import WeightsError
 from realportrait_core.vid2vid import FaceVid2Vid
-from realportrait_core.vid2vid.checkpoint import (
-    fuse_spectral_norm,
-    load_stitching,
-    load_vid2vid,
-    save_vid2vid,
-    vid2vid_config_from_state,
-)
+from realportrait_core.vid2vid.checkpoint import fuse_spectral_norm, load_stitching, load_vid2vid, save_vid2vid
 from realportrait_core.vid2vid.keypoints import transform
+from realportrait_core.vid2vid.sizes import vid2vid_config_from_state
 from realportrait_core.vid2vid.stitching import retarget_opening, stitch
 
 PUBLIC = replace(TINY, crop_size=256)  # a public file says nothing of the crop

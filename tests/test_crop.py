@@ -15,7 +15,7 @@ from realportrait_core.face.crop import (
     face_square,
     landmark_square,
     mean_square,
-    paste_back,
+    paste_crop,
     points_to_crop,
     rescale,
     sample_crop,
@@ -95,7 +95,7 @@ def test_paste_back_golden():
     golden, _ = load("motion", "paste_back")
     to_crop = torch.linalg.inv(golden["in/M_c2o"].double())
     mask = picture(golden["in/mask_crop"])[:, :1] / 255
-    ours = paste_back(picture(golden["in/image"]), picture(golden["in/img_crop"]), mask, to_crop)
+    ours = paste_crop(picture(golden["in/image"]), picture(golden["in/img_crop"]), mask, to_crop)
     # The original rounds the warped crop and mask to whole levels and truncates the result.
     torch.testing.assert_close(ours, picture(golden["out/result"]), atol=1.6, rtol=0)
 
@@ -146,7 +146,7 @@ def test_paste_undoes_crop_inside_the_mask():
     crop = points_to_crop(FACE * 0.4, 256)
     mask = torch.zeros(1, 1, 256, 256, dtype=torch.float64)
     mask[..., 90:166, 90:166] = 1
-    back = paste_back(image, warp_affine(image, crop, 256, 256), mask, crop)
+    back = paste_crop(image, warp_affine(image, crop, 256, 256), mask, crop)
     torch.testing.assert_close(back, image, atol=1e-9, rtol=0)
 
 

@@ -222,7 +222,7 @@ def test_wrong_counts_and_modes_are_refused(mode, counts, message):
 
 
 def test_motion_of_other_weights_is_refused_with_both_counts():
-    with pytest.raises(InputError, match="portrait 21, driver 15, neutral frame 15"):
+    with pytest.raises(InputError, match="portrait 21, driving video 15, neutral frame 15"):
         retarget(random_pose(1), random_pose(3, k=15), random_pose(1, k=15))
     with pytest.raises(InputError, match="21 keypoints of LivePortrait and these weights have 15"):
         retarget(random_pose(1, k=15), random_pose(3, k=15), random_pose(1, k=15), "absolute")

@@ -19,10 +19,10 @@ from realportrait_core.errors import InputError
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.track import portrait_points, track
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
-from realportrait_core.vid2vid.edit import hold_size, mirror, nearest_rotation, smooth_expression, smooth_head, turned
+from realportrait_core.vid2vid.edit import hold_size, mirror, nearest_rotation, smooth_expression, smooth_head, with_rotation
 from realportrait_core.vid2vid.interpolation import interpolate_poses
 from realportrait_core.vid2vid.keypoints import Pose, angle_between, cat, rotation_angles, rotation_matrix, transform
-from realportrait_core.vid2vid.neutral import neutral_frame, turned_away, unlike
+from realportrait_core.vid2vid.neutral import distance_to_portrait, head_angle, neutral_frame
 from realportrait_core.vid2vid.regions import EYES, EYES_AND_MOUTH, MOUTH, PAIRS, partners
 from realportrait_core.vid2vid.retarget import Gains, retarget
 from realportrait_core.vid2vid.shots import EASE, join_shots
@@ -98,7 +98,7 @@ def trembling(x: torch.Tensor) -> float:
 def in_two_shots(half: Pose) -> Pose:
     """The same motion twice, the second time filmed from half as far and beside."""
     both = cat([half, replace(half, scale=2 * half.scale, translation=2 * half.translation + torch.tensor([0.4, -0.3, 0.0]))])
-    return turned(both, torch.cat([half.rotation, half.rotation @ rotation_matrix(*torch.tensor([[0.0], [25.0], [5.0]]))]))
+    return with_rotation(both, torch.cat([half.rotation, half.rotation @ rotation_matrix(*torch.tensor([[0.0], [25.0], [5.0]]))]))
 
 
 def test_a_cut_is_no_motion():
@@ -190,7 +190,7 @@ def test_a_face_that_does_not_stand_in_the_middle_has_the_same_partners():
 def test_keypoints_without_partners_are_refused():
     line = torch.zeros(1, 5, 3)
     line[0, :, 0] = torch.tensor([0.0, 0.1, 0.5, 1.9, 2.0])
-    with pytest.raises(InputError, match="of these 5 keypoints have no partner.*Flip the driver's frames"):
+    with pytest.raises(InputError, match="of these 5 keypoints have no partner.*Flip the driving frames"):
         partners(line)
 
 
@@ -398,7 +398,7 @@ def test_the_neutral_frame_is_the_one_like_the_portrait():
     driver = replace(driver, rotation=rotation, expression=expression)
     everywhere = torch.ones(12, dtype=torch.bool)
     assert neutral_frame(portrait, driver, everywhere) == 7
-    assert float(turned_away(portrait, driver)[7]) < 0.1 and unlike(portrait, driver)[7] < 1e-5
+    assert float(head_angle(portrait, driver)[7]) < 0.1 and distance_to_portrait(portrait, driver)[7] < 1e-5
     assert neutral_frame(portrait, driver, everywhere & (torch.arange(12) != 7)) in (6, 8)
     assert neutral_frame(portrait, driver, ~everywhere) == 7
 
@@ -411,7 +411,7 @@ def test_a_frame_in_motion_a_lean_and_a_grimace_are_not_neutral():
     translation[1] += 0.2
     expression[2] += 0.1 * torch.randn(26, 3, generator=torch.Generator().manual_seed(0))
     moved = replace(driver, scale=scale, expression=expression, translation=translation)
-    distance = unlike(rest, moved)
+    distance = distance_to_portrait(rest, moved)
     assert (distance[:3] > 0.05).all()
     assert neutral_frame(rest, moved, torch.ones(9, dtype=torch.bool)) == 4  # 3 still lies beside a moving frame
 
@@ -472,7 +472,7 @@ def test_a_range_is_the_same_frames_of_the_whole():
 
 @pytest.mark.parametrize("first, count", [(9, 0), (-1, 2), (0, -1)])
 def test_a_range_outside_is_refused(first, count):
-    with pytest.raises(InputError, match="not within the driver's 9 frames"):
+    with pytest.raises(InputError, match="not within the 9 driving frames"):
         frame_range(keypoints(clip(9)), first, count)
 
 

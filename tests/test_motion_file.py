@@ -17,10 +17,10 @@ from realportrait_core.animation.driving_motion import DrivingMotion, apply_to_p
 from realportrait_core.checkpoint import bundle_metadata, save
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
-from realportrait_core.motion_file import About, load_motion, save_motion, tensors_of
+from realportrait_core.motion_file import MotionInfo, load_motion, save_motion, tensors_of
 from realportrait_core.motion_file.__main__ import main
 from realportrait_core.motion_file.pickled import LARGEST, read_pickle
-from realportrait_core.motion_file.template import read_template, template_driver
+from realportrait_core.motion_file.template import read_template, template_motion
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid, motion_fingerprint, save_vid2vid
 from realportrait_core.vid2vid.keypoints import rotation_matrix
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path):
 
 def write(path: Path, tensors: dict, **about) -> Path:
     given = {"frames": 4, "keypoints": 5, "fps": 25.0, "height": 240, "width": 300, "encoder": ""}
-    save_file(tensors, path, bundle_metadata("motion", About(**{**given, **about})))
+    save_file(tensors, path, bundle_metadata("motion", MotionInfo(**{**given, **about})))
     return path
 
 
@@ -175,10 +175,10 @@ def test_other_files_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="no weight file|There is no"):
         load_motion(path)
     save(path, {"a": torch.zeros(1)}, {})
-    with pytest.raises(InputError, match="does not say that it is one. Save RealPortrait Motion writes"):
+    with pytest.raises(InputError, match="does not mark it as one. Save RealPortrait Motion writes"):
         load_motion(path)
     save_vid2vid(path, FaceVid2Vid(TINY))
-    with pytest.raises(InputError, match="holds 'vid2vid'; 'motion' is needed"):
+    with pytest.raises(InputError, match="gives the role 'vid2vid'; 'motion' is needed"):
         load_motion(path)
     save_file(tensors_of(driver()), path, {"realportrait": json.dumps({"role": "motion", "version": 2, "config": {}})})
     with pytest.raises(InputError, match="of format 2 .* Update the pack"):
@@ -310,8 +310,8 @@ def test_pickles_that_could_run_code_are_refused_and_named(protocol, evil, names
 @pytest.mark.parametrize(
     "data, match",
     [
-        (b"cos\nsystem\n.", r"asks for os\.system.*could run code"),
-        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"asks for os\.system"),
+        (b"cos\nsystem\n.", r"names os\.system.*could run code"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"names os\.system"),
         (b"(S'true'\nios\nsystem\n.", "instruction (STRING|INST)"),
         (b"\x80\x02Pthing\n.", "instruction PERSID|damaged"),
         (b"\x82\x01.", "instruction EXT1"),
@@ -419,7 +419,7 @@ def test_older_and_newer_templates(tmp_path):
     [
         ({"motion": []}, "no list 'motion'"),
         ({"motion": [1]}, "no list 'motion'"),
-        ({"n_frames": 7}, "has 3 frames and says"),
+        ({"n_frames": 7}, "has 3 frames, but its n_frames is 7"),
         ({"output_fps": "fast"}, "output_fps is no number"),
         ({"output_fps": 0}, "frame rate is 0"),
         ({"motion": template(1)["motion"] + template(1, 20)["motion"], "n_frames": 2}, "exp of frame 1 has 60 numbers"),
@@ -435,7 +435,7 @@ def test_refused_templates(tmp_path, change, match):
         read_template(path)
     assert str(error.value).startswith(f"{path} is not a motion template that can be used. ")
     with pytest.raises(InputError, match="no list 'motion'"):
-        template_driver([])
+        template_motion([])
 
 
 def test_the_command_refuses_in_a_sentence(tmp_path, capsys):

@@ -57,13 +57,13 @@ def apply_to_portrait(vid2vid: FaceVid2Vid, portrait: Tensor, portrait_points: T
     own, k = motion_fingerprint(vid2vid), driver.motion.expression.shape[1]
     if k != vid2vid.cfg.num_kp:
         raise InputError(
-            f"The motion has {k} keypoints and this Face Vid2vid {vid2vid.cfg.num_kp}: the motion was read by other weights. "
-            "Load those, or extract the keypoints again from the driver's frames."
+            f"The motion has {k} keypoints and this Face Vid2vid {vid2vid.cfg.num_kp}: other weights extracted it. "
+            "Load those, or extract the keypoints again from the driving frames."
         )
     if driver.encoder and driver.encoder != own:
         raise InputError(
-            f"The motion was read by other Face Vid2vid weights (fingerprint {driver.encoder}, these are {own}): its expressions "
-            "would mean something else here. Load those weights, or extract the keypoints again from the driver's frames."
+            f"Other Face Vid2vid weights extracted the motion (fingerprint {driver.encoder}, these are {own}): its expressions "
+            "have another meaning here. Load those weights, or extract the keypoints again from the driving frames."
         )
     portrait_crop = points_to_crop(portrait_points)
     face = crop_faces(vid2vid, portrait, portrait_crop)

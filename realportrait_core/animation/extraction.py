@@ -63,7 +63,7 @@ def extract_keypoints(
         driver_size=(driver.shape[1], driver.shape[2]),
         encoder=motion_fingerprint(vid2vid),
         cuts=track.cuts,
-        shown=track.shown,
+        motion_weight=track.motion_weight,
     )
 
 

@@ -33,7 +33,7 @@ class Keypoints:
     driver_size: tuple[int, int]  # height, width in px
     encoder: str = ""  # motion_fingerprint of the M that predicted the poses; empty where it is not known
     cuts: tuple[int, ...] = ()  # frames before which the driving video is cut to another shot of the face
-    shown: Tensor | None = None  # (L,) weight of the motion, 0 .. 1; None: 1 everywhere
+    motion_weight: Tensor | None = None  # (L,) 0 .. 1, factor on the maps; None: 1 everywhere
     finish: Finish | None = None  # stitching and retargeting of the driven keypoints; None: neither
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Keypoints:
             driver=self.driver[frames],
             driver_points=self.driver_points[frames],
             present=self.present[frames],
-            shown=None if self.shown is None else self.shown[frames],
+            motion_weight=None if self.motion_weight is None else self.motion_weight[frames],
             cuts=tuple(frame - start for frame in self.cuts if start < frame < stop),
         )
 

@@ -30,7 +30,7 @@ class PortraitMotion:
 
 @dataclass(frozen=True)
 class MapGeometry:
-    """Where the maps of L frames lie on the frame."""
+    """The position of the maps of L frames on the frame."""
 
     portrait_to_frame: Tensor  # (3, 3) float64, portrait px -> frame px
     frame_to_crop: Tensor  # (3, 3) float64, frame px -> crop px
@@ -56,11 +56,11 @@ def motion_maps(
 ) -> PortraitMotion:
     """The maps of L driven frames on a size x size px frame of the portrait; f_{r->d} is kept in fp16 on the CPU.
 
-    The maps lie where the portrait's crop lies: the motion is in x_d. callback(done, total) after each chunk of frames.
+    The maps cover the portrait's crop in every frame; the motion is in x_d. callback(done, total) after each chunk of frames.
     """
     x_d, keypoints, device = driven.x_d, driven.keypoints, device_of(vid2vid)
     x_s = transform(keypoints.portrait).to(device)  # (1, K, 3)
-    weight = torch.ones(len(x_d)) if keypoints.shown is None else keypoints.shown
+    weight = torch.ones(len(x_d)) if keypoints.motion_weight is None else keypoints.motion_weight
     f_r = keypoints.feature.to(device)  # (1, C, D, h, w)
     compressed = vid2vid.warping.compress(f_r)
     parts = []

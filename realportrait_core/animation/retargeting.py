@@ -59,7 +59,7 @@ def frame_range(keypoints: Keypoints, first: int, count: int) -> slice:
     total = len(keypoints)
     if not 0 <= first < total or count < 0:
         raise InputError(
-            f"The range of {count} frames from frame {first} is not within the driver's {total} frames (0 to {total - 1}). "
+            f"The range of {count} frames from frame {first} is not within the {total} driving frames (0 to {total - 1}). "
             "Choose an earlier first frame; a count of 0 takes all that follow."
         )
     return slice(first, min(first + count, total) if count else total)
@@ -79,7 +79,7 @@ def driven_keypoints(
     Raises InputError where there is no such frame.
     """
     if not 0 <= neutral < len(keypoints):
-        raise InputError(f"The neutral frame {neutral} is not among the driver's {len(keypoints)} frames.")
+        raise InputError(f"The neutral frame {neutral} is not among the {len(keypoints)} driving frames.")
     driver, at_rest = keypoints.driver[frames], keypoints.driver[neutral : neutral + 1]
     if mode == "relative":
         driver, at_rest = in_portrait_crop(driver, at_rest, keypoints.portrait, keypoints.portrait_crop)

@@ -31,7 +31,7 @@ from ..face.crop import clip_crop
 from ..face.detect import FaceDetector
 from ..face.track import portrait_points, track
 from ..speed import Speed
-from ..vae import TinyVAE
+from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
 from .cases import Case, frames_of
 from .judges import Judges
@@ -61,7 +61,7 @@ class Networks:
 
     vid2vid: FaceVid2Vid
     dit: RealPortraitDiT
-    vae: TinyVAE
+    vae: VAE
     detector: FaceDetector
     schedule: Schedule
     judges: Judges = Judges()

@@ -6,8 +6,8 @@ from torch import Tensor
 from ..animation.extraction import CHUNK
 from ..animation.mapping import PortraitMotion
 from ..dit.model import RealPortraitDiT
-from ..face.crop import CROP, paste_back, rescale
-from ..vae import TinyVAE
+from ..face.crop import CROP, paste_crop, rescale
+from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
 
 STATIC = "static portrait"  # the portrait in every frame
@@ -34,7 +34,7 @@ def face_vid2vid_frames(vid2vid: FaceVid2Vid, portrait: Tensor, motion: Portrait
         face = vid2vid.generator(maps.f.float())  # (chunk, 3, s, s)
         to_face = rescale(face.shape[-1] / CROP) @ maps.frame_to_crop.double()
         soft = soft_square(face.shape[-1]).expand(len(maps), -1, -1, -1)
-        painted.append(paste_back(portrait.expand(len(maps), -1, -1, -1), face, soft, to_face))
+        painted.append(paste_crop(portrait.expand(len(maps), -1, -1, -1), face, soft, to_face))
     return torch.cat(painted)
 
 
@@ -50,12 +50,12 @@ def draft_latents(dit: RealPortraitDiT, portrait: Tensor, motion: PortraitMotion
     return dit.motion_latents(maps, still)[:, : dit.cfg.in_channels].float()
 
 
-def decode(vae: TinyVAE, latents: Tensor) -> Tensor:
+def decode(vae: VAE, latents: Tensor) -> Tensor:
     """(L, 4, h, w) -> (L, 3, H, W) in [0, 1], a few frames at a time."""
     return torch.cat([vae.decode(chunk) for chunk in latents.split(CHUNK)])
 
 
-def encode(vae: TinyVAE, pictures: Tensor) -> Tensor:
+def encode(vae: VAE, pictures: Tensor) -> Tensor:
     """(L, 3, H, W) in [0, 1] -> (L, 4, h, w), a few frames at a time."""
     return torch.cat([vae.encode(chunk) for chunk in pictures.split(CHUNK)])
 

@@ -1,4 +1,4 @@
-"""Implicit keypoints: a head pose and an expression transform_keypoints K canonical points in the crop.
+"""Implicit keypoints: K canonical points, transformed by a head pose and an expression into the crop.
 
 Points are (x, y, z) in the crop's grid_sample frame: x right, y down, z inward, each in [-1, 1].
 """
@@ -15,9 +15,9 @@ FIRST_BIN_DEGREES = -97.5
 
 @dataclass(frozen=True)
 class Pose:
-    """What M reads off B faces with K keypoints."""
+    """The output of M for B faces with K keypoints."""
 
-    canonical: torch.Tensor  # (B, K, 3) x_c, the keypoints of the face at rest, seen from the front
+    canonical: torch.Tensor  # (B, K, 3) x_c, the keypoints of the neutral face in frontal view
     rotation: torch.Tensor  # (B, 3, 3) R, used with row vectors: x @ R
     pitch: torch.Tensor  # (B,) degrees
     yaw: torch.Tensor  # (B,) degrees
@@ -40,7 +40,7 @@ class Pose:
 
 
 def cat(poses: list[Pose]) -> Pose:
-    """Poses one after the other along B."""
+    """Poses concatenated along B."""
     return Pose(*(torch.cat([getattr(p, f.name) for p in poses]) for f in fields(Pose)))
 
 

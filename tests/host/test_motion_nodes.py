@@ -351,7 +351,7 @@ def test_motion_of_other_weights(pack, run_node, vid2vid, saved, load):
         load(saved()[1], vid2vid=other)
     tiny.vid2vid_file(pack, folder / "tiny26b.safetensors", num_kp=26, motion_dims=(4, 8, 8, 24))
     other = run_node("RealPortraitLoadVid2Vid", weights="tiny26b.safetensors")[0]
-    with refused(pack, "read by other Face Vid2vid weights .fingerprint"):
+    with refused(pack, "Other Face Vid2vid weights extracted the motion .fingerprint"):
         load(saved()[1], vid2vid=other)
 
 

@@ -378,5 +378,5 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
         "RealPortraitPasteBack", picture=portrait, frames=torch.rand(2, 64, 64, 3), motion=motion, feather=8.0, length="longest"
     )
     assert images.shape == (2, 160, 150, 3)
-    with refused(pack, "of 40 driver frames, the driver has 39"):
+    with refused(pack, "of 40 driving frames, the driving video has 39"):
         run_node("RealPortraitInspect", **{**given, "driver": driver[:39]})
