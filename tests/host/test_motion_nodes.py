@@ -218,7 +218,7 @@ def test_a_range_of_frames(pack, maps):
     assert len(some.maps) == len(preview) == 2 and report.startswith("Frames 3 to 4 of the driving video's 7.")
     assert float((some.maps.f.float() - whole.maps.f[3:5].float()).abs().max()) < 1e-2
     assert len(maps(first_frame=5, frames=100)[0].maps) == 2 and len(maps(first_frame=5)[0].maps) == 2
-    with refused(pack, "range of 0 frames from frame 7 .* 7 frames"):
+    with refused(pack, "range of 0 frames from frame 7 .* 7 driving frames"):
         maps(first_frame=7)
 
 

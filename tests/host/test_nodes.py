@@ -788,7 +788,7 @@ def test_keypoints_of_another_vid2vid(pack, run_node, extract, weights, vid2vid)
 def test_motion_settings_that_cannot_be(pack, motion_of):
     with refused(pack, "mode"):
         motion_of(2, mode="sideways")
-    with refused(pack, "neutral frame 2 .* 2 frames"):
+    with refused(pack, "neutral frame 2 .* 2 driving frames"):
         motion_of(2, neutral_frame=2)
     with refused(pack, "framing"):
         motion_of(2, framing="round")
