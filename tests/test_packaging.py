@@ -192,13 +192,15 @@ def test_one_folder_of_workflows():
         assert all({"class_type", "inputs"} <= node.keys() for node in nodes), f"{file} is not in the API's format"
 
 
-def test_the_house_is_furnished():
+def test_what_the_texts_name_is_there():
     for name in (
         "README.md",
         "LICENSE",
         "requirements.txt",
         "install.py",
         ".ci/run",
+        "scripts/archive.py",
+        "scripts/check.py",
         "scripts/demo.py",
         "scripts/test.py",
         "assets/portrait.png",
