@@ -162,6 +162,26 @@ def test_the_paper_is_trained_without_mini():
     assert not wrong
 
 
+def test_what_trains_the_paper_imports_in_no_circle():
+    """Not even for a type checker, or inside a function."""
+    own = [file for file in python_files(CORE / "train") if CORE / "train" / "mini" not in file.parents]
+    files = {file.relative_to(CORE).with_suffix("").parts: file for file in own}
+    arrows = {
+        module: {
+            found
+            for _, level, path in imports(file)
+            if level
+            for whole in [(*module[:-level], *path)]
+            for found in [next((whole[:n] for n in range(len(whole), 0, -1) if whole[:n] in files), None)]
+            if found
+        }
+        for module, file in files.items()
+    }
+    while free := {module for module, to in arrows.items() if not to & arrows.keys()}:
+        arrows = {module: to for module, to in arrows.items() if module not in free}
+    assert not arrows, f"these import each other: {sorted('.'.join(module) for module in arrows)}"
+
+
 @pytest.mark.parametrize("folder", [HEADS, CORE / "train" / "mini", CORE / "head_rotation"], ids=lambda folder: folder.name)
 def test_no_modules_of_a_room_import_each_other_in_a_circle(folder):
     """Imports for type checking count too."""

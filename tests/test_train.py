@@ -25,10 +25,12 @@ from realportrait_core.face.detect import FaceDetector
 from realportrait_core.head_rotation.dataset import read_photos
 from realportrait_core.train import loop
 from realportrait_core.train.appearance import Appearance
+from realportrait_core.train.average import recalibrate
+from realportrait_core.train.budget import Budget
 from realportrait_core.train.data.frozen import freeze_segment
 from realportrait_core.train.data.sample import load_sample
-from realportrait_core.train.dit import from_scratch
-from realportrait_core.train.loop import Budget, fit, recalibrate
+from realportrait_core.train.initial import from_scratch
+from realportrait_core.train.loop import fit
 from realportrait_core.train.mini import __main__ as command
 from realportrait_core.train.mini import decoder, motion, prepare, recipe, samples
 from realportrait_core.train.mini.crops import jitter, to_unit
@@ -642,7 +644,7 @@ def test_the_whole_recipe_in_toy_size(cache, seconds, tmp_path, monkeypatch, cap
         assert made.latents.shape == (24, 4, 32, 32) and made.portraits.tolist() == [0, 12, 23]
     files = sorted(run.out.rglob("*.safetensors"))
     assert sorted(file.relative_to(run.out) for file in files) == sorted([DIT_FILE, DISTILLED_FILE, VID2VID_FILE, VAE_FILE])
-    assert list((folder / "clips").glob("strip_*.png"))
+    assert list((folder / "clips").glob("samples_*.png"))
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
     assert len(before) == 7

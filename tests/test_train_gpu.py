@@ -28,7 +28,8 @@ from realportrait_core.head_rotation.keypoints import KNOWN
 from realportrait_core.head_rotation.topology import FIVE
 from realportrait_core.train import batch
 from realportrait_core.train.data.frozen import freeze_segment
-from realportrait_core.train.dit import from_scratch, motion_readers
+from realportrait_core.train.initial import from_scratch
+from realportrait_core.train.latent_regression import motion_modules
 from realportrait_core.train.loop import make_optimizers
 from realportrait_core.train.mini import __main__ as command
 from realportrait_core.train.mini import (
@@ -257,7 +258,7 @@ def step_of(name: str, state: State):
     """The phase's loss, the network and its optimiser, as `train` has them."""
     make, network = LOSSES[name]
     model = network(state)
-    for part in motion_readers(model) if name == "maps" else (model,):
+    for part in motion_modules(model) if name == "maps" else (model,):
         part.requires_grad_(True).train()
     loss = make(state, model) if name in ("motion", "renderer") else make(state)
     return loss, FlatOptimizer(model, (), 0.9)

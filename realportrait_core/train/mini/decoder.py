@@ -15,7 +15,8 @@ import torch
 from ...errors import InputError
 from ...vae import DOWN, TinyVAE, resized
 from ..appearance import Appearance
-from ..loop import Budget, fit
+from ..budget import Budget
+from ..loop import fit
 from .store import Store
 from .vae import picture_loss, psnr
 

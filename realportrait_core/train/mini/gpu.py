@@ -19,8 +19,9 @@ from ...dit.checkpoint import load_dit
 from ...errors import InputError
 from ...vae import load_vae
 from ...vid2vid.checkpoint import load_vid2vid
+from ..initial import with_steps
+from ..precision import precision_of
 from ..report import clock
-from ..stage import precision_of, with_steps
 from ..world import device_named
 from .clip_sets import FRAMES
 from .gpu_phases import PHASES

@@ -12,7 +12,7 @@ from ...generate import KEYPOINT_PX
 from ...vid2vid.appearance import AppearanceExtractor
 from ...vid2vid.keypoints import Pose, place, transform
 from ...vid2vid.retarget import Motion, relative
-from ..batch import Batch, stratified_times
+from ..batch import Batch, sample_timesteps
 from ..stages import Shape
 from .clip_sets import ClipSet, RenderedSet
 from .crops import crop_batch, inverted, jitter, to_unit
@@ -170,7 +170,7 @@ def sample_conditions(
     """t (B,), conditional (B, L) and unmoved (B,) of `draws` draws of every clip of frames (R, N, L)."""
     portraits, clips, length = frames.shape
     count, device = portraits * clips * draws, frames.device
-    t, conditional = stratified_times(count, timesteps, device=device), training_mask(count, length, device=device)
+    t, conditional = sample_timesteps(count, timesteps, device=device), training_mask(count, length, device=device)
     return t, conditional, torch.rand(count, device=device) < unmoved
 
 

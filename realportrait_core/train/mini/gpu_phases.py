@@ -16,8 +16,10 @@ from ...vae import DOWN
 from ...vid2vid.keypoints import Pose
 from ...vid2vid.motion import pose_from_raw
 from ..appearance import Appearance
-from ..dit import ENDS, Objective, Reading, loss_of, motion_readers
-from ..loop import recalibrate
+from ..average import recalibrate
+from ..latent_regression import LatentRegression, motion_modules
+from ..objective import Objective, loss_of
+from ..stage import ADAM_ONLY
 from ..stages import Shape
 from ..student import Student
 from .gpu_batches import UNMOVED, decoder_pictures, dit_batch, motion_faces, photo_batch, photo_faces, renderer_faces, turned_faces
@@ -188,12 +190,12 @@ def renderer_loss(state: State, model: Renderer, draw: Callable[[], Faces]) -> L
 def maps(state: State, minutes: float) -> None:
     """The motion mapper and the draft alone."""
     state.writer.changes("dit")
-    with trainable(*motion_readers(state.dit)):
-        train(state, "maps", state.dit, maps_loss(state), minutes, frames_of(state, state.load.maps), "frames", ENDS)
+    with trainable(*motion_modules(state.dit)):
+        train(state, "maps", state.dit, maps_loss(state), minutes, frames_of(state, state.load.maps), "frames", ADAM_ONLY)
 
 
 def maps_loss(state: State) -> Loss:
-    reading = Reading(state.dit, 1, state.precision, FACE_WEIGHT, ERROR_REWEIGHTING)
+    reading = LatentRegression(state.dit, 1, state.precision, FACE_WEIGHT, ERROR_REWEIGHTING)
     return batch_loss(state, reading, state.load.maps, 1)
 
 
@@ -210,7 +212,7 @@ def clips(state: State, minutes: float) -> None:
 
     with trainable(state.dit):
         frames = frames_of(state, state.load.clips)
-        train(state, "clips", state.dit, clips_loss(state), minutes, frames, "frames", ENDS, after_first_step=compile_blocks)
+        train(state, "clips", state.dit, clips_loss(state), minutes, frames, "frames", ADAM_ONLY, after_first_step=compile_blocks)
 
 
 def clips_loss(state: State) -> Loss:

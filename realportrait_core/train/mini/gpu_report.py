@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from ..batch import maps_of
-from ..dit import conditions
-from ..strip import animate, save_picture
+from ..denoiser import conditions
+from ..sample_grid import animate, save_picture
 from .gpu_batches import batch_of
 from .gpu_state import State
 from .vae import psnr

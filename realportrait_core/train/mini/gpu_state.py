@@ -12,7 +12,7 @@ from ...config import Config
 from ...dit.model import RealPortraitDiT
 from ...vae import TinyVAE
 from ...vid2vid import FaceVid2Vid
-from ..dit import autocast
+from ..precision import autocast
 from ..stages import Shape
 from .clip_sets import RenderedSet
 from .turned_photos import TurnedPhotos

@@ -16,7 +16,9 @@ from ...config import Vid2VidConfig
 from ...errors import InputError
 from ...vid2vid.keypoints import Pose, angle_between, transform
 from ...vid2vid.motion import MotionExtractor, pose_from_raw
-from ..loop import Budget, fit, recalibrate
+from ..average import recalibrate
+from ..budget import Budget
+from ..loop import fit
 from .crops import crop_batch, jitter, to_unit
 from .head_truth import MOUTH_AND_EYES, NUM_KP, truth_in_crops
 from .photo_supervision import PhotoSet, draw_turned, photo_error, photos_loss, weight_by_residual

@@ -17,8 +17,9 @@ from ...face.find import find_detector
 from ...vae import load_taesd, load_vae, save_vae
 from ...vid2vid.checkpoint import load_vid2vid, save_vid2vid
 from ..appearance import Appearance
-from ..loop import Budget
-from ..stage import StageRun, perceptual_distance, precision_of, run_stage
+from ..budget import Budget
+from ..precision import precision_of
+from ..run import StageRun, perceptual_distance, run_stage
 from . import prepare
 from .decoder import train_decoder
 from .export import export
@@ -174,28 +175,28 @@ def maps(run: RecipeRun, minutes: float) -> None:
     """The motion mapper alone: latents from warped features."""
     path = run.cache / "maps.safetensors"
     if not exists(path):
-        run_stage(stage_run(run, "maps", minutes, path), 3, run.cfg)
+        run_stage(stage_run(run, "maps", minutes, path), "maps", run.cfg)
 
 
 def frames(run: RecipeRun, minutes: float) -> None:
     """Stage 1 of the DiT: single frames, from the motion mapper's weights."""
     path = run.cache / "frames.safetensors"
     if not exists(path):
-        run_stage(stage_run(run, "frames", minutes, path, run.cache / "maps.safetensors"), 0, run.cfg)
+        run_stage(stage_run(run, "frames", minutes, path, run.cache / "maps.safetensors"), "frames", run.cfg)
 
 
 def clips(run: RecipeRun, minutes: float) -> None:
     """Stage 2 of the DiT: clips of L frames, from the weights of stage 1."""
     path = run.cache / "clips.safetensors"
     if not exists(path):
-        run_stage(stage_run(run, "clips", minutes, path, run.cache / "frames.safetensors"), 1, run.cfg)
+        run_stage(stage_run(run, "clips", minutes, path, run.cache / "frames.safetensors"), "clips", run.cfg)
 
 
 def distil(run: RecipeRun, minutes: float) -> None:
     """The DiT once more, for 4 steps, with the result of stage 2 as its teacher."""
     path = run.cache / "distilled.safetensors"
     if not exists(path):
-        run_stage(stage_run(run, "distil", minutes, path, run.cache / "clips.safetensors"), 2, run.cfg)
+        run_stage(stage_run(run, "distil", minutes, path, run.cache / "clips.safetensors"), "distil", run.cfg)
 
 
 def stage_run(run: RecipeRun, step: str, minutes: float, out: Path, init: Path | None = None) -> StageRun:

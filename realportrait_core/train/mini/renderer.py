@@ -22,7 +22,9 @@ from ...vid2vid.blocks import ConvNorm
 from ...vid2vid.generator import Generator
 from ...vid2vid.keypoints import transform
 from ...vid2vid.warp import Warped, WarpingNetwork, axis
-from ..loop import Budget, fit, recalibrate
+from ..average import recalibrate
+from ..budget import Budget
+from ..loop import fit
 from .crops import crop_batch, jitter, to_unit
 from .head_truth import truth_in_crops
 from .motion import CPU

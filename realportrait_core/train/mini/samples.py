@@ -16,7 +16,7 @@ from ...vid2vid.keypoints import Pose
 from ..data.frozen import freeze_segment
 from ..data.prepare import weights_fingerprint
 from ..data.sample import Sample, save_sample
-from ..stage import precision_of
+from ..precision import precision_of
 from .crops import to_unit
 from .export import export
 from .head_truth import HeadTruth, truth_in_crops

@@ -1,4 +1,4 @@
-"""What the network makes of training samples, as a picture to look at while it learns."""
+"""A grid of pictures to look at during training: portrait, truth and result of a few training samples."""
 
 from pathlib import Path
 
@@ -16,28 +16,29 @@ from .batch import Batch, Index, Item, load, maps_of
 from .encoders import Encoders
 from .stages import Stage
 
-SHOWN = 3  # samples, a row each
+ROWS = 3  # samples
 COLUMNS = 4  # frames of a clip
 STEPS = 10  # of the sampler, if the weights take any number
 
 
 @torch.inference_mode()
-def draw_strip(
+def sample_grid(
     dit: RealPortraitDiT, index: Index, stage: Stage, warping: WarpingNetwork, vae: VAE, encoders: Encoders
 ) -> torch.Tensor:
-    """Rows: portrait, truth and result of some frames of one sample each. (H, W, 3) uint8."""
+    """(H, W, 3) uint8. A row for each sample: the portrait, true frames of a clip, then the same frames as sampled."""
     shape = max(stage.shapes, key=lambda shape: shape.frames)
     usable = index.usable(shape).tolist()
     device = next(warping.parameters()).device
     rows = []
-    for sample in usable[:: max(1, len(usable) // SHOWN)][:SHOWN]:
-        rows.append(torch.cat(draw_row(dit, index, sample, shape.frames, device, warping, vae, encoders), 1))
+    for sample in usable[:: max(1, len(usable) // ROWS)][:ROWS]:
+        rows.append(torch.cat(sample_row(dit, index, sample, shape.frames, device, warping, vae, encoders), 1))
     return torch.cat(rows)
 
 
-def draw_row(
+def sample_row(
     dit, index: Index, sample: int, length: int, device, warping: WarpingNetwork, vae: VAE, encoders: Encoders
 ) -> list[torch.Tensor]:
+    """1 + 2 n pictures (H, W, 3) uint8."""
     frames = torch.arange(length)[None] + (0 if index.video[sample] and length > 1 else 1)
     item = Item(sample, 0, frames, torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, length, dtype=torch.bool), seed=0)
     batch = load(index, [item], encoders).to(device)
@@ -49,7 +50,7 @@ def draw_row(
 
 
 def animate(dit: RealPortraitDiT, batch: Batch, warping: WarpingNetwork) -> torch.Tensor:
-    """What the network makes of a batch of one clip, from its noise: latents (L, 4, h, w)."""
+    """A batch of one clip, sampled from its noise: latents (L, 4, h, w)."""
     maps, own = maps_of(warping, batch)
     shape = ClipShape(batch.size, batch.size, dit.cfg.clip_frames, dit.cfg.fps)
     reference = dit.encode_reference(batch.z_r, shape, own if dit.cfg.reference_motion else None)
