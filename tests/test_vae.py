@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.train.budget import Budget
 from realportrait_core.train.mini.vae import (
-    GRADIENT_WEIGHT,
     CHARBONNIER,
+    GRADIENT_WEIGHT,
     Pairs,
     evaluate,
     fit_pairs,
