@@ -19,11 +19,10 @@ from safetensors.torch import load, save
 
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit
-from realportrait_core.eval.cases import forth_and_back, read_clip
-from realportrait_core.eval.rows import decode, encode
+from realportrait_core.eval.cases import ping_pong, read_clip
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.track import FaceTrack, portrait_points, track
-from realportrait_core.generate import extract_keypoints, frame_portrait, motion_maps, render
+from realportrait_core.generate import generate
 from realportrait_core.speed import STEPS, exact, usual_guidance
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
@@ -41,26 +40,32 @@ SEED = 0
 def media() -> tuple[torch.Tensor, torch.Tensor]:
     """The portrait (1, 256, 256, 3) in [0, 1] and the driving frames (FRAMES, 256, 256, 3) uint8."""
     portrait = torch.from_numpy(np.array(Image.open(ROOT / "assets" / "portrait.png").convert("RGB")))[None].float() / 255
-    return portrait, forth_and_back(read_clip(ROOT / "assets" / "driving.mp4"), FRAMES)
+    return portrait, ping_pong(read_clip(ROOT / "assets" / "driving.mp4"), FRAMES)
 
 
-@torch.inference_mode()
-def animate(portrait_points: torch.Tensor, driver_points: torch.Tensor, frames: int = FRAMES) -> torch.Tensor:
+def animate(portrait_points: torch.Tensor, driving_points: torch.Tensor, frames: int = FRAMES) -> torch.Tensor:
     """The first `frames` frames (frames, 3, 256, 256) in [0, 1], by the nodes' defaults. portrait_points (5, 2) and
-    driver_points (FRAMES, 5, 2) px.
+    driving_points (FRAMES, 5, 2) px.
     """
     vid2vid = load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")
     dit = load_dit(WEIGHTS / "realportrait" / "realportrait_mini.safetensors")
     vae = load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors")
-    portrait, driver = media()
-    followed = FaceTrack(driver_points[:frames], torch.ones(frames, dtype=torch.bool), "")
-    keypoints = extract_keypoints(vid2vid, portrait, driver[:frames].float() / 255, portrait_points, followed)
-    motion = motion_maps(vid2vid, keypoints, size=dit.cfg.input_sq_size)
-    latent = encode(vae, frame_portrait(portrait, motion).movedim(-1, 1))
-    speed = exact(dit.cfg, STEPS)
-    guidance = usual_guidance(dit.cfg)
-    latents = render(dit, linear_schedule(), latent, motion, speed.steps, SEED, solver=speed.solver, guidance=guidance)
-    return decode(vae, latents)
+    portrait, driving = media()
+    followed = FaceTrack(driving_points[:frames], torch.ones(frames, dtype=torch.bool), "")
+    animation, _ = generate(
+        vid2vid,
+        dit,
+        vae,
+        linear_schedule(),
+        portrait,
+        driving[:frames].float() / 255,
+        portrait_points,
+        followed,
+        exact(dit.cfg, STEPS),
+        seed=SEED,
+        guidance=usual_guidance(dit.cfg),
+    )
+    return animation.movedim(-1, 1)
 
 
 def by_cells(frames: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -71,14 +76,14 @@ def by_cells(frames: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def read_reference() -> dict[str, torch.Tensor]:
-    """portrait_points, driver_points, colour (3, 3, 16, 16), sharpness (3, 1, 16, 16)."""
+    """portrait_points, driving_points, colour (3, 3, 16, 16), sharpness (3, 1, 16, 16)."""
     stored = load(lzma.decompress(REFERENCE.read_bytes()))
     return {name: value * UNIT if value.dtype == torch.int16 else value for name, value in stored.items()}
 
 
 def main() -> None:
-    detector, (portrait, driver) = FaceDetector(yunet.onnx()), media()
-    points = {"portrait_points": portrait_points(portrait[0], detector), "driver_points": track(driver, detector).points}
+    detector, (portrait, driving) = FaceDetector(yunet.onnx()), media()
+    points = {"portrait_points": portrait_points(portrait[0], detector), "driving_points": track(driving, detector).points}
     shown = by_cells(animate(**points, frames=16)[list(SHOWN)])
     kept = points | {name: (value / UNIT).round().to(torch.int16) for name, value in shown.items()}
     REFERENCE.write_bytes(lzma.compress(save({name: value.contiguous() for name, value in kept.items()}), preset=9))

@@ -430,6 +430,7 @@ def test_errors_end_as_one_sentence(tiny, tmp_path, capsys, caplog):
     assert [record.levelname for record in caplog.records].count("ERROR") == 3
 
 
+@pytest.mark.slow  # 24 frames of the bundled weights, scored; tests/test_bundled.py has 16 of them by default
 def test_the_bundled_weights_beat_the_static_portrait(tmp_path):
     """The motion of 800000 on the first frame of 810000, another identity; the four steps of the bundled weights.
 
