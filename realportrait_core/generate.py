@@ -13,7 +13,7 @@ from . import clips
 from .diffusion.guidance import guided
 from .diffusion.sampling import Denoise, Solver, cpu_noise, sample_clip
 from .diffusion.schedule import Schedule
-from .dit.cache import Caching, StepCache
+from .dit.cache import Caching, with_cache
 from .dit.embed import ClipShape
 from .dit.model import RealPortraitDiT
 from .errors import InputError
@@ -465,10 +465,10 @@ def render(
         known = torch.stack(latents[-clip.conditional :]) if clip.conditional else None
 
         def denoiser(control: torch.Tensor | None) -> Denoise:
-            cache = StepCache(caching)
+            predict = with_cache(dit, caching)
 
             def denoise(z, t, conditional):
-                return dit(z[None].to(dtype), t[None], shape, reference, control, conditional[None], strength, cache)[0]
+                return predict(z[None].to(dtype), t[None], shape, reference, control, conditional[None], strength)[0]
 
             return denoise
 

@@ -18,8 +18,8 @@ from realportrait_core.dit import model as model_module
 from realportrait_core.dit.attention import RMSNorm, SpatialAttention, TemporalAttention, scaled_dot_product
 from realportrait_core.dit.block import Block, Modulation
 from realportrait_core.dit.checkpoint import dit_config_from_state, load_dit, save_dit, start_from_stdit2
-from realportrait_core.dit.draft import carry
-from realportrait_core.dit.embed import ClipShape, SizeEmbedder, positions, rope, rotate, sincos_2d, sinusoid
+from realportrait_core.dit.draft import warp
+from realportrait_core.dit.embed import ClipShape, SizeEmbedder, position_embedding, rope, rotate, sincos_2d, sinusoid
 from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.dit.motion_mapper import AT_ONCE
 from realportrait_core.errors import InputError, WeightsError
@@ -105,14 +105,14 @@ def test_positions_are_the_originals():
         ("p768", 48, 48, 768, 768),
         ("p384x640", 24, 40, 384, 640),
     ):
-        assert same(positions(rows, columns, 1152, height, width, 512)[None, ::41], golden[f"pos1152.{name}"]), name
+        assert same(position_embedding(rows, columns, 1152, height, width, 512)[None, ::41], golden[f"pos1152.{name}"]), name
     for name, rows, columns, scale, base in (("a", 8, 8, 1, 8), ("b", 12, 8, (192 / 128) ** 0.5, 10), ("c", 5, 7, 0.37, 6)):
         assert same(sincos_2d(rows, columns, 96, scale, base)[None], golden[f"pos96.{name}"]), name
 
 
 def test_positions_are_integers_at_512():
     """The first frequency is 1, so its angle is the position itself."""
-    grid = positions(32, 32, 1152, 512, 512, 512)
+    grid = position_embedding(32, 32, 1152, 512, 512, 512)
     angle = torch.atan2(grid[:, 0], grid[:, 288])  # of the column
     column = torch.arange(32.0).repeat(32)
     assert torch.allclose(angle, torch.atan2(column.sin(), column.cos()), atol=1e-5)
@@ -387,7 +387,9 @@ def test_what_is_the_same_at_every_step_is_computed_once(tiny, monkeypatch):
     clip, calls = some_clip(tiny), Counter()
     parts = {name: part for name, part in tiny.named_children() if name.endswith("_embedder")}
     hooks = [part.register_forward_hook(lambda *_, name=name: calls.update([name])) for name, part in parts.items()]
-    monkeypatch.setattr(model_module, "positions", lambda *given: calls.update(["positions"]) or positions(*given))
+    monkeypatch.setattr(
+        model_module, "position_embedding", lambda *given: calls.update(["positions"]) or position_embedding(*given)
+    )
     reference = tiny.encode_reference(clip.portrait, SHAPE)
     assert calls == {name: 1 for name in (*parts, "positions")}
     calls.clear()
@@ -478,25 +480,27 @@ def test_the_portraits_own_map_starts_silent():
 DRAFTING = replace(TINY, conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 16, 12)))
 
 
-def test_a_field_carries_the_portrait_along():
-    still = torch.randn(2, 3, 5, 8)
+def test_a_field_displaces_the_portrait():
+    features = torch.randn(2, 3, 5, 8)
     fields = torch.zeros(2, 4, 5, 8)
     fields[:, 0] = 2 * 3 / 8  # x of the first field: three latent pixels to the right
     fields[:, 3] = -2 * 1 / 5  # y of the second: one up
-    first, second = carry(still, fields).split(3, 1)
-    assert same(first[..., :5], still[..., 3:])
-    assert same(first[..., 5:], still[..., 7:].expand(2, 3, 5, 3))  # beyond the edge: the edge
-    assert same(second[:, :, 1:], still[:, :, :4])
+    first, second = warp(features, fields).split(3, 1)
+    assert same(first[..., :5], features[..., 3:])
+    assert same(first[..., 5:], features[..., 7:].expand(2, 3, 5, 3))  # beyond the edge: the edge
+    assert same(second[:, :, 1:], features[:, :, :4])
 
 
 def test_each_portrait_serves_its_own_frames():
     model = random_model(DRAFTING)
     portraits, own, maps = torch.randn(2, 4, 8, 8), some_maps(2), some_maps(6)
-    together = model.motion_latents(maps, model.conditioner.still(portraits, own))
+    together = model.motion_latents(maps, model.conditioner.reference_features(portraits, own))
     for i in range(2):
-        alone = model.motion_latents(maps[3 * i : 3 * i + 3], model.conditioner.still(portraits[i : i + 1], own[i : i + 1]))
+        alone = model.motion_latents(
+            maps[3 * i : 3 * i + 3], model.conditioner.reference_features(portraits[i : i + 1], own[i : i + 1])
+        )
         assert same(together[3 * i : 3 * i + 3], alone)
-    swapped = model.motion_latents(maps, model.conditioner.still(portraits.flip(0), own[[1, 0]]))
+    swapped = model.motion_latents(maps, model.conditioner.reference_features(portraits.flip(0), own[[1, 0]]))
     assert not same(together, swapped, 1e-2)
     encoded = model.encode_motion(maps, model.encode_reference(portraits, SHAPE, own))
     assert same(encoded, model.encode_motion_latent(together, 64, 64))
@@ -508,15 +512,15 @@ def test_a_draft_sees_far_beyond_the_mask():
     portrait, own, maps = torch.randn(1, 4, 8, 8), some_maps(1), some_maps(1)
     other = portrait.clone()
     other[..., :2, :2] += 1
-    a, b = (model.motion_latents(maps, model.conditioner.still(z, own)) for z in (portrait, other))
+    a, b = (model.motion_latents(maps, model.conditioner.reference_features(z, own)) for z in (portrait, other))
     assert (a - b).abs().amax((0, 1))[:2, :2].min() > 1e-3 * a.abs().max()
 
 
 @pytest.mark.parametrize("h, w", [(7, 9), (1, 1), (5, 16)])
 def test_a_draft_takes_any_size(h, w):
     model = random_model(DRAFTING)
-    m, still = torch.randn(4, 6, h, w), torch.randn(2, 10, h, w)
-    assert model.conditioner.draft(m, still).shape == m.shape
+    v, features = torch.randn(4, 6, h, w), torch.randn(2, 10, h, w)
+    assert model.conditioner.draft(v, features).shape == v.shape
 
 
 def test_a_draft_without_its_reference_says_so():
@@ -529,7 +533,7 @@ def test_a_draft_without_its_reference_says_so():
     "changes", [dict(draft_widths=(8, 8)), dict(draft_widths=(8, 0, 8)), dict(draft_widths=(8, 8, 8), reference_motion=False)]
 )
 def test_an_impossible_draft_is_refused(changes):
-    with pytest.raises(InputError, match="three widths above 0 and reads the portrait's own map"):
+    with pytest.raises(InputError, match="3 widths above 0 and reads the portrait's own map"):
         replace(DRAFTING.conditioner, **changes)
 
 
@@ -538,8 +542,8 @@ def test_a_file_shows_its_draft(tmp_path):
     save_dit(tmp_path / "draft.safetensors", model, torch.float32)
     loaded = load_dit(tmp_path / "draft.safetensors")
     assert loaded.cfg == DRAFTING and dit_config_from_state(model.state_dict(), {}).conditioner == DRAFTING.conditioner
-    still, maps = model.conditioner.still(torch.randn(1, 4, 8, 8), some_maps(1)), some_maps(3)
-    assert same(loaded.motion_latents(maps, still), model.motion_latents(maps, still))
+    features, maps = model.conditioner.reference_features(torch.randn(1, 4, 8, 8), some_maps(1)), some_maps(3)
+    assert same(loaded.motion_latents(maps, features), model.motion_latents(maps, features))
 
 
 # Training
@@ -563,8 +567,8 @@ def test_every_weight_learns():
     control = model.encode_motion(some_maps(6), reference)
     out = model(clip.z, clip.t, SHAPE, reference, control, clip.conditional)
     out[~clip.conditional].square().sum().backward()
-    still = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-    assert still == []
+    unchanged = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert unchanged == []
 
 
 def test_no_value_decides_where_python_goes():

@@ -16,7 +16,7 @@ from torch import Tensor
 from realportrait_core.dit import ClipShape, RealPortraitDiT
 from realportrait_core.dit.attention import Attention
 from realportrait_core.dit.block import MLP, Block
-from realportrait_core.dit.embed import PatchEmbed, positions, rope, rotate
+from realportrait_core.dit.embed import PatchEmbed, position_embedding, rope, rotate
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def motion_embedder(model: RealPortraitDiT) -> PatchEmbed:
 def embed(model: RealPortraitDiT, embedder: PatchEmbed, z: Tensor, shape: ClipShape) -> Tensor:
     """(B, L, c, h, w) -> tokens with positions (B, L S, C)."""
     rows, columns = embedder.grid(*z.shape[-2:])
-    place = positions(rows, columns, model.cfg.hidden, shape.height, shape.width, model.cfg.input_sq_size, z.device)
-    return rearrange(embedder(z) + place.to(z), "b l s c -> b (l s) c")
+    position = position_embedding(rows, columns, model.cfg.hidden, shape.height, shape.width, model.cfg.input_sq_size, z.device)
+    return rearrange(embedder(z) + position.to(z), "b l s c -> b (l s) c")
 
 
 def block(

@@ -7,6 +7,7 @@ throughout are the paper's conditional frames: the network sees them clean, at t
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import comfy.conds
@@ -23,7 +24,7 @@ from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 
 from ...realportrait_core.checkpoint import METADATA_KEY, bundle_metadata, load_strictly, read_safetensors, sniff, wrong_role
 from ...realportrait_core.config import DiTConfig
-from ...realportrait_core.dit.cache import Caching, StepCache
+from ...realportrait_core.dit.cache import EXACT, StepCache
 from ...realportrait_core.dit.checkpoint import CONFIG_KEY, dit_config_from_state, without_host_traces
 from ...realportrait_core.dit.embed import ClipShape
 from ...realportrait_core.dit.model import RealPortraitDiT, Reference
@@ -58,7 +59,7 @@ class Clip:
     known: torch.Tensor | None  # (L, 4, h, w) scaled latents; those of conditional frames count
     weights: object | None  # names the patched weights; None while hooks change them from step to step
     portrait_key: bytes  # names the portrait by its content
-    cache: StepCache  # new with each sampling, so that no run starts from what another left
+    cache: StepCache | None  # a new one for each sampling; None: every step is computed in full
     control: torch.Tensor | None = None  # (L, S, C), filled in at the first step
 
 
@@ -111,7 +112,8 @@ class HostDiT(RealPortraitDiT):
             frames = rp_clip.conditional
             if frames is not None:
                 x = torch.where(frames[:, None, None, None], rp_clip.known.to(x), x)
-            out = super().forward(
+            step = super().forward if rp_clip.cache is None else partial(rp_clip.cache, self)
+            out = step(
                 x[None],
                 timestep[None],
                 rp_clip.shape,
@@ -119,7 +121,6 @@ class HostDiT(RealPortraitDiT):
                 rp_clip.control,
                 None if frames is None else frames[None],
                 rp_clip.strength,
-                rp_clip.cache,
             )
             asked = transformer_options.get("rp_variance")
             if asked is not None and self.cfg.learned_sigma and 0 in transformer_options["cond_or_uncond"]:
@@ -205,6 +206,7 @@ class RealPortraitModel(comfy.model_base.BaseModel):
         cfg, noise = self.model_config.dit, given["noise"]
         check(given, noise, cfg)
         maps, portrait_maps, hooks = given["rp_motion"], given.get("rp_portrait_motion"), given.get("hooks")
+        caching = given.get("rp_caching", EXACT)
         conditional = None if given.get("denoise_mask") is None else wholly_known(given["denoise_mask"])
         if conditional is not None and not conditional.any():
             conditional = None
@@ -220,8 +222,8 @@ class RealPortraitModel(comfy.model_base.BaseModel):
             known=None if conditional is None else given["latent_image"],  # scaled by the host
             weights=None if hooks else self.current_weight_patches_uuid,
             portrait_key=content_key(portrait, portrait_maps if cfg.reference_motion else None),
-            # What a step computed with other weights does not serve the next.
-            cache=StepCache(Caching() if hooks else given.get("rp_caching", Caching())),
+            # Hooks change the weights from step to step, so nothing of a step may be reused.
+            cache=None if hooks or caching == EXACT else StepCache(caching),
         )
 
 

@@ -58,7 +58,7 @@ def sincos_2d(h: int, w: int, channels: int, scale: float = 1.0, base: int | Non
     return rearrange(torch.cat([columns, rows], dim=-1), "h w c -> (h w) c")
 
 
-def positions(h: int, w: int, channels: int, height: int, width: int, input_sq_size: int, device=None) -> Tensor:
+def position_embedding(h: int, w: int, channels: int, height: int, width: int, input_sq_size: int, device=None) -> Tensor:
     """STDiT2's positions (h w, channels) of the tokens of a picture of height x width px: integers at input_sq_size."""
     return sincos_2d(h, w, channels, sqrt(height * width) / input_sq_size, round(sqrt(h * w)), device)
 

@@ -105,8 +105,8 @@ class Reading(nn.Module):
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
         with mixed(batch, self.precision):
-            still = self.dit.conditioner.still(batch.z_r, own) if self.dit.cfg.drafts else None
-            motion = self.dit.motion_latents(maps, still)
+            features = self.dit.conditioner.reference_features(batch.z_r, own) if self.dit.cfg.drafts else None
+            motion = self.dit.motion_latents(maps, features)
         return reading_loss(self.dit.cfg, motion, maps, batch.z, frame_weight(motion, maps, batch.z, self.face, self.even))
 
 
@@ -162,7 +162,7 @@ def conditions(dit: RealPortraitDiT, batch: Batch, maps: MotionMaps, own: Motion
     """What the R portraits say, and the motion latents (R N L, motion_latent, h, w) of all frames."""
     shape = ClipShape(batch.size, batch.size, dit.cfg.clip_frames, dit.cfg.fps)
     reference = dit.encode_reference(batch.z_r, shape, own if dit.cfg.reference_motion else None)
-    return reference, dit.motion_latents(maps, reference.still)
+    return reference, dit.motion_latents(maps, reference.features)
 
 
 def denoiser(

@@ -125,9 +125,9 @@ def test_the_learned_variance_is_the_positives(load, custom, paper):
     module = type(network).__mro__[1]
     forward = module.forward
 
-    def without_control(self, z, t, shape, reference, control, conditional=None, strength=1.0, cache=None):
+    def without_control(self, z, t, shape, reference, control, conditional=None, strength=1.0):
         seen.append(strength)
-        out = forward(self, z, t, shape, reference, None, conditional, strength, cache)
+        out = forward(self, z, t, shape, reference, None, conditional, strength)
         out[:, :, 4:] = strength  # the positive learned beta_t, the negative beta~_t
         return out
 

@@ -121,9 +121,9 @@ def test_the_network_sees_t_per_frame(model, clip, monkeypatch):
     seen = []
     forward = base.forward
 
-    def recorded(self, z, t, shape, reference, control, conditional, strength, cache):
+    def recorded(self, z, t, shape, reference, control, conditional, strength):
         seen.append((z.clone(), t.masked_fill(conditional, 0)))
-        return forward(self, z, t, shape, reference, control, conditional, strength, cache)
+        return forward(self, z, t, shape, reference, control, conditional, strength)
 
     monkeypatch.setattr(base, "forward", recorded)
     sample(model, positive, negative, latent=latent, mask=mask, steps=2)
