@@ -5,15 +5,15 @@ import torch
 from golden import load
 from torch import Tensor
 
-from realportrait_core.diffusion.conditional import Known, known_head, training_mask
+from realportrait_core.diffusion.conditional import Known, known_first_frames, training_mask
 from realportrait_core.diffusion.guidance import guided
 from realportrait_core.diffusion.objective import diffusion_loss, noise_clip
 from realportrait_core.diffusion.sampling import (
     ancestral_step,
     cpu_noise,
     ddim_step,
-    denoised,
-    extrapolated,
+    extrapolate_x0,
+    predict_x0,
     sample_ancestral,
     sample_clip,
     sample_ddim,
@@ -25,7 +25,7 @@ from realportrait_core.diffusion.schedule import (
     linear_schedule,
     posterior_mean,
     q_sample,
-    spread,
+    space_timesteps,
     target,
     to_epsilon,
     to_x0,
@@ -96,7 +96,7 @@ def test_forward_process_is_iddpms(golden):
 def test_steps_are_iddpms(golden, name):
     of = {key.rpartition(".")[2]: golden[key] for key in golden if key.startswith(f"p50.{name}.")}
     schedule, x, t = rounded(FULL.respaced(50)), frames(of["x"]), of["t"].repeat_interleave(4)
-    x_0, variance = denoised(stand_in(golden), schedule, x, t, "epsilon", NOBODY)
+    x_0, variance = predict_x0(stand_in(golden), schedule, x, t, "epsilon", NOBODY)
     assert same(x_0, frames(of["pred_xstart"]))
     assert same(posterior_mean(schedule, x, t, x_0), frames(of["mean"]))
     assert same(learned_log_variance(schedule, t, variance), frames(of["log_variance"]))
@@ -110,7 +110,7 @@ def test_steps_of_noised_frames_in_a_masked_clip_are_iddpms(golden, index):
     """Where the original's mask is 1. Its conditional frames (0) are noised at the last step; ours come back untouched."""
     schedule, t = rounded(FULL.respaced(50)), torch.full((8,), index)
     x, noise, out = (frames(golden[f"pm50.m{index}.{name}"]) for name in ("x", "n2", "sample"))
-    x_0, variance = denoised(stand_in(golden), schedule, x, t, "epsilon", NOBODY)
+    x_0, variance = predict_x0(stand_in(golden), schedule, x, t, "epsilon", NOBODY)
     noised = golden["pm50.mask"].flatten() == 1
     assert same(ancestral_step(schedule, x, t, x_0, variance, noise)[noised], out[noised])
 
@@ -154,11 +154,15 @@ def test_noise_is_nearly_pure_at_the_end():
 
 
 def test_timesteps_are_spread_evenly_with_both_ends():
-    assert spread(50).tolist() == [round(i * 999 / 49) for i in range(50)]
-    assert spread(1).tolist() == [999] and spread(2).tolist() == [0, 999] and spread(1000).tolist() == list(range(1000))
+    assert space_timesteps(50).tolist() == [round(i * 999 / 49) for i in range(50)]
+    assert (
+        space_timesteps(1).tolist() == [999]
+        and space_timesteps(2).tolist() == [0, 999]
+        and space_timesteps(1000).tolist() == list(range(1000))
+    )
     for steps in (0, -3, 1001):
         with pytest.raises(InputError, match=f"{steps} sampling steps"):
-            spread(steps)
+            space_timesteps(steps)
 
 
 def test_trailing_timesteps_have_even_gaps_down_to_the_picture():
@@ -226,8 +230,8 @@ def test_extrapolation_is_a_line_in_the_log_of_the_signal_to_noise_ratio():
     t = torch.arange(1, 5)
     line = [3 * at - 2 for at in (rise[t], rise[t + 1], (rise[t] + rise[t - 1]) / 2)]
     now, before, ahead = (values[:, None, None, None] for values in line)
-    torch.testing.assert_close(extrapolated(schedule, now, before, t), ahead)
-    assert torch.equal(extrapolated(schedule, now, before, torch.zeros(4, dtype=torch.long)), now)
+    torch.testing.assert_close(extrapolate_x0(schedule, now, before, t), ahead)
+    assert torch.equal(extrapolate_x0(schedule, now, before, torch.zeros(4, dtype=torch.long)), now)
 
 
 def test_a_clip_is_sampled_by_the_solver_that_is_named(golden):
@@ -321,7 +325,7 @@ def test_clip_continues_from_known_frames(golden):
     assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 6, "v")[2:], out[2:])  # this network looks at one frame only
     for wrong in (torch.randn(5, 4, 6, 6), torch.randn(0, 4, 6, 6), torch.randn(1, 4, 6, 5)):
         with pytest.raises(InputError, match=rf"Known latents \({len(wrong)}, .*1 to 4 frames"):
-            known_head(wrong, noise)
+            known_first_frames(wrong, noise)
 
 
 def test_samplers_leave_their_inputs_alone(golden):

@@ -21,7 +21,7 @@ from realportrait_core.dit.checkpoint import dit_config_from_state, load_dit, sa
 from realportrait_core.dit.draft import warp
 from realportrait_core.dit.embed import ClipShape, SizeEmbedder, position_embedding, rope, rotate, sincos_2d, sinusoid
 from realportrait_core.dit.model import RealPortraitDiT
-from realportrait_core.dit.motion_mapper import AT_ONCE
+from realportrait_core.dit.motion_mapper import CPU_FRAMES
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.motion_map import MotionMaps, dense
 
@@ -164,9 +164,9 @@ class TextBlock(Block):
     def read(self, y: Tensor, mask: Tensor | None) -> None:
         self.y, self.mask = y, torch.ones(y.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
 
-    def attend_in_time(self, x, m):
+    def temporal_attention(self, x, m):
         if self.in_time:
-            x = super().attend_in_time(x, m)
+            x = super().temporal_attention(x, m)
         q = rearrange(self.cross_attn["q_linear"](x), "b l s (h d) -> b h (l s) d", h=self.heads)
         k, v = rearrange(self.cross_attn["kv_linear"](self.y), "b n (two h d) -> two b h n d", two=2, h=self.heads)
         out = F.scaled_dot_product_attention(q, k, v, self.mask[:, None, None])
@@ -431,7 +431,7 @@ def test_maps_are_read_a_few_at_a_time(tiny):
     for given in (maps, dense(maps)):
         seen.clear()
         tokens = tiny.encode_motion(given)
-        assert max(seen) == AT_ONCE and sum(seen) == 5
+        assert max(seen) == CPU_FRAMES and sum(seen) == 5
         assert same(tokens, torch.cat([tiny.encode_motion(given[i : i + 1]) for i in range(5)]))
     hook.remove()
 

@@ -17,7 +17,7 @@ import yunet
 from benchmarks import departures, quality
 from benchmarks.parts import random_weights
 from realportrait_core.config import MINI, ConditionerConfig, Config, DiTConfig, Vid2VidConfig
-from realportrait_core.diffusion.conditional import known_head
+from realportrait_core.diffusion.conditional import known_first_frames
 from realportrait_core.diffusion.sampling import ddim_step, sample_ddim
 from realportrait_core.diffusion.schedule import linear_schedule, target
 from realportrait_core.dit.checkpoint import load_dit, save_dit
@@ -492,7 +492,7 @@ def test_the_teacher_walks_as_ddim_does(index, vid2vid):
         def second(z, t, known):  # the other clip is not looked at
             return denoise(torch.stack([z, z]), torch.stack([t, t]).long())[1]
 
-        whole = sample_ddim(second, batch.noise[1], fine, "v", known=known_head(batch.z[1, :1], batch.z[1]))
+        whole = sample_ddim(second, batch.noise[1], fine, "v", known=known_first_frames(batch.z[1, :1], batch.z[1]))
     torch.testing.assert_close(x[1], whole)
 
 

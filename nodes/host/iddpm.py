@@ -8,14 +8,14 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from ...realportrait_core.diffusion.sampling import ancestral_step, cpu_noise
-from ...realportrait_core.diffusion.schedule import Schedule, spread, visiting
+from ...realportrait_core.diffusion.schedule import Schedule, schedule_from_alphas, space_timesteps
 from ...realportrait_core.errors import InputError
 from .model import LearnedVariance, config_of
 
 
 def respaced_sigmas(model_sampling, steps: int) -> Tensor:
     """The levels (steps + 1,) that IDDPM visits in `steps` steps, out of the model's own table, and 0."""
-    sigmas = model_sampling.sigmas[spread(steps, len(model_sampling.sigmas))].cpu()
+    sigmas = model_sampling.sigmas[space_timesteps(steps, len(model_sampling.sigmas))].cpu()
     return torch.cat([sigmas.flip(0), sigmas.new_zeros(1)])
 
 
@@ -30,7 +30,7 @@ def process_of(sigmas: Tensor) -> Schedule:
             "before. Take away Flip Sigmas, or connect RealPortrait IDDPM Sigmas."
         )
     abar = 1 / (1 + sigmas[sigmas > 0].cpu().double().flip(0) ** 2)
-    return visiting(abar, torch.arange(len(abar)))
+    return schedule_from_alphas(abar, torch.arange(len(abar)))
 
 
 def sample_iddpm(model, x: Tensor, sigmas: Tensor, extra_args: dict, callback=None, disable=None) -> Tensor:
