@@ -30,6 +30,7 @@ from .face.crop import (
 )
 from .face.track import FaceTrack, Gaps
 from .motion_map import MotionMaps
+from .speed import default_sampling
 from .vid2vid import FaceVid2Vid
 from .vid2vid.between import between
 from .vid2vid.checkpoint import motion_fingerprint
@@ -434,11 +435,11 @@ def render(
     schedule: Schedule,
     reference_latent: torch.Tensor,
     motion: Motion,
-    steps: int = 20,
+    steps: int | None = None,
     seed: int = 0,
     strength: float = 1.0,
     callback: Progress | None = None,
-    solver: Solver = "ddim",
+    solver: Solver | None = None,
     caching: Caching = Caching(),
     guidance: float = 1.0,
 ) -> torch.Tensor:
@@ -447,11 +448,14 @@ def render(
     Clip i draws its noise with seed + i. The network runs in its own dtype, the samples are float32. guidance: how far to go
     from the portrait without motion to the one with it; 1 is the latter, above it every step calls the network twice.
     callback(done, total) counts steps over all clips.
+    steps and solver: by default as the weights were trained for, the paper's 50 of IDDPM for epsilon weights.
     """
     cfg, device, dtype = dit.cfg, device_of(dit), dit.x_embedder.proj.weight.dtype
-    if cfg.distilled_steps and (steps, solver) != (cfg.distilled_steps, "ddim_trailing"):
+    usual = default_sampling(cfg)
+    steps, solver = usual.steps if steps is None else steps, solver or usual.solver
+    if cfg.distilled_steps and (steps, solver) != (usual.steps, usual.solver):
         raise InputError(
-            f"These weights are distilled for {cfg.distilled_steps} steps of ddim_trailing; {steps} of {solver} were asked for."
+            f"These weights are distilled for {usual.steps} steps of {usual.solver}; {steps} of {solver} were asked for."
         )
     shape = ClipShape(motion.maps.height, motion.maps.width, cfg.clip_frames, cfg.fps)
     own = motion.portrait_maps.to(device, dtype) if cfg.reference_motion else None

@@ -27,7 +27,7 @@ def main() -> None:
     from realportrait_core.face.find import find_detector
     from realportrait_core.face.track import portrait_points, track
     from realportrait_core.generate import extract_keypoints, frame_portrait, motion_maps, render
-    from realportrait_core.speed import STEPS, exact, usual_guidance
+    from realportrait_core.speed import default_guidance, default_sampling
     from realportrait_core.vae import load_vae
     from realportrait_core.vid2vid.checkpoint import load_vid2vid
 
@@ -44,7 +44,7 @@ def main() -> None:
     dit = load_dit(WEIGHTS / "realportrait" / "realportrait_mini.safetensors")
     vae = load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors")
     detector = FaceDetector(said.detector or find_detector())
-    speed = exact(dit.cfg, STEPS)
+    speed = default_sampling(dit.cfg)
 
     def animate(path: Path) -> list:
         portrait = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None].float() / 255  # (1, H, W, 3)
@@ -58,7 +58,7 @@ def main() -> None:
             motion,
             speed.steps,
             solver=speed.solver,
-            guidance=usual_guidance(dit.cfg),
+            guidance=default_guidance(dit.cfg),
         )
         pictures = torch.cat([framed, decode(vae, latents).movedim(1, -1)])
         first, *made = (Image.fromarray((picture * 255).round().byte().numpy()) for picture in pictures)

@@ -543,7 +543,7 @@ def test_distillation_is_a_command(vid2vid, tmp_path):
     student = load_dit(weights["student"])
     assert student.cfg == replace(TOY.dit, distilled_steps=4)
     with pytest.raises(InputError, match="distilled for 4 steps of ddim_trailing; 20 of ddim were asked for"):
-        render(student, linear_schedule(), torch.zeros(1, 4, 8, 8), None)
+        render(student, linear_schedule(), torch.zeros(1, 4, 8, 8), None, steps=20, solver="ddim")
 
 
 # The loop
