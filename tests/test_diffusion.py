@@ -1,10 +1,13 @@
 """The diffusion process against IDDPM's own numbers, and what every sampler owes to conditional frames."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from golden import load
 from torch import Tensor
 
+from realportrait_core.config import PAPER
 from realportrait_core.diffusion.conditional import Known, known_first_frames, training_mask
 from realportrait_core.diffusion.guidance import guided
 from realportrait_core.diffusion.objective import diffusion_loss, noise_clip
@@ -30,7 +33,9 @@ from realportrait_core.diffusion.schedule import (
     to_epsilon,
     to_x0,
 )
+from realportrait_core.dit.cache import EXACT
 from realportrait_core.errors import InputError
+from realportrait_core.speed import default_sampling
 
 FULL = linear_schedule()
 NOBODY = torch.zeros(8, dtype=torch.bool)
@@ -372,3 +377,24 @@ def test_training_masks_are_heads_and_tails():
     assert mask[:, 3].any() and mask[:, 12].any()
     assert not training_mask(100, 1).any() and not training_mask(100, 2).any()
     assert (~training_mask(100, 3)).any(dim=1).all()
+
+
+# What weights are sampled with where nothing else is chosen
+
+
+@pytest.mark.parametrize(
+    "weights, given, expected",
+    [
+        ({}, {}, (50, "ancestral")),  # PAPER
+        ({"learned_sigma": False}, {}, (50, "ddim")),
+        ({"prediction": "v", "learned_sigma": False}, {}, (10, "ddim")),
+        ({"distilled_steps": 4}, {}, (4, "ddim_trailing")),
+        ({}, {"steps": 20}, (20, "ancestral")),
+        ({}, {"solver": "dpmpp_2m"}, (50, "dpmpp_2m")),
+        ({"prediction": "v"}, {"steps": 20, "solver": "dpmpp_2m"}, (20, "dpmpp_2m")),
+        ({"distilled_steps": 4}, {"steps": 20}, (4, "ddim_trailing")),
+    ],
+)
+def test_weights_are_sampled_as_they_were_trained(weights, given, expected):
+    speed = default_sampling(replace(PAPER.dit, **weights), **given)
+    assert (speed.steps, speed.solver) == expected and speed.caching == EXACT

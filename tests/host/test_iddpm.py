@@ -1,4 +1,4 @@
-"""The paper's sampling through the host's own nodes: the same frames as the core's, from the same noises."""
+"""The paper's sampling in the host, by its own nodes and by ours: the same frames as the core's, from the same noises."""
 
 import pytest
 import tiny
@@ -171,3 +171,64 @@ def test_levels_that_rise_are_refused(pack, load, custom, paper):
     sampler, sigmas = paper(model, 2)
     with pytest.raises(pack("realportrait_core.errors").InputError, match=r"SIGMAS are 0, 0\.01, 157\.4: .* Flip Sigmas"):
         custom(model, sampler, sigmas.flip(0), clip())
+
+
+# ---- RealPortrait Sampler ----
+
+PAPER_WIDTH = dict(hidden=24, heads=2, depth=7, control_depth=3, motion_channels=6, motion_widths=(8, 8), clip_frames=4)
+
+
+@pytest.fixture
+def sampled(pack, run_node, maps):
+    """sampled(model, steps=0, ...) -> latents of RealPortrait Sampler, and those of the core's render by its own default."""
+    import comfy.sd
+
+    vae = comfy.sd.VAE(sd=tiny.vae_state(pack))
+    portrait = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3))
+    motion = pack("realportrait_core.generate").Motion(tiny.maps(pack, 6), maps[1], torch.eye(3, dtype=torch.float64), (64, 64))
+
+    def run(model, **changes):
+        given = dict(seed=SEED, steps=0, sampler_name="heun", scheduler="karras", strength=1.0) | changes
+        (latent,) = run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **given)
+        core = pack("realportrait_core.dit.model").RealPortraitDiT(model.model.model_config.dit)
+        core.load_state_dict(model.model.diffusion_model.state_dict())
+        z_r = pack("nodes.host.conditioning").encode_portrait(vae, portrait, motion) * 0.18215
+        schedule = pack("realportrait_core.diffusion.schedule").linear_schedule()
+        return latent["samples"], pack("realportrait_core.generate").render(core, schedule, z_r, motion, seed=SEED) / 0.18215
+
+    return run
+
+
+def test_papers_layout_takes_50_steps_of_iddpm_by_default(pack, load, sampled):
+    """PAPER but for its sizes, over two clips, by the node and by the core: whatever sampler and scheduler the menus show."""
+    paper = vars(pack("realportrait_core.config").PAPER.dit)
+    model, steps = load(**(paper | PAPER_WIDTH)), []
+    model.model.diffusion_model.final_layer.register_forward_hook(lambda *_: steps.append(1))
+    by_the_node, by_the_core = sampled(model)
+    assert len(steps) == 2 * 50
+    assert close(by_the_node, by_the_core, 1e-3)
+
+
+@pytest.mark.parametrize(
+    "weights, usual",
+    [
+        (dict(prediction="epsilon"), dict(steps=50, sampler_name="euler", scheduler="normal")),
+        (dict(prediction="v"), dict(steps=10, sampler_name="euler", scheduler="normal")),
+        (dict(distilled_steps=3), dict(steps=3, sampler_name="euler", scheduler="sgm_uniform")),
+    ],
+    ids=["no learned variance", "v", "distilled"],
+)
+def test_other_weights_take_ddim_by_default(load, sampled, weights, usual):
+    model = load(**weights)
+    by_the_node, by_the_core = sampled(model)
+    assert torch.equal(by_the_node, sampled(model, **usual)[0])
+    # The host's scheduler lies between whole timesteps.
+    assert close(by_the_node, by_the_core, 0.05)
+
+
+def test_steps_that_are_set_are_taken(pack, load, sampled):
+    """The menus count as soon as there is a number of steps."""
+    model, steps = load(prediction="epsilon", learned_sigma=True), []
+    model.model.diffusion_model.final_layer.register_forward_hook(lambda *_: steps.append(1))
+    sampled(model, steps=3, sampler_name="euler")
+    assert len(steps) == 3
