@@ -52,10 +52,10 @@ class Block(nn.Module):
         device=None,
     ):
         super().__init__()
-        made = {"operations": operations, "dtype": dtype, "device": device}
-        self.attn = SpatialAttention(hidden, heads, attention=attention, **made)
-        self.attn_temp = TemporalAttention(hidden, heads, norm_last=qk_norm_legacy, attention=attention, **made)
-        self.mlp = MLP(hidden, mlp_ratio, **made)
+        factory = {"operations": operations, "dtype": dtype, "device": device}
+        self.attn = SpatialAttention(hidden, heads, attention=attention, **factory)
+        self.attn_temp = TemporalAttention(hidden, heads, norm_last=qk_norm_legacy, attention=attention, **factory)
+        self.mlp = MLP(hidden, mlp_ratio, **factory)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, hidden, dtype=dtype, device=device))
         self.scale_shift_table_temporal = nn.Parameter(torch.zeros(3, hidden, dtype=dtype, device=device))
 

@@ -21,10 +21,10 @@ class Conditioner(nn.Module):
 
     def __init__(self, cfg: DiTConfig, *, operations, dtype=None, device=None):
         super().__init__()
-        made = {"operations": operations, "dtype": dtype, "device": device}
+        factory = {"operations": operations, "dtype": dtype, "device": device}
         self.cfg, parts = cfg.conditioner, cfg.conditioner
         self.in_channels, last = cfg.in_channels, cfg.motion_widths[1] if parts.motion_blocks else parts.motion_latent
-        self.mapper = MotionMapper(cfg.motion_channels, cfg.motion_widths, last, **made)
+        self.mapper = MotionMapper(cfg.motion_channels, cfg.motion_widths, last, **factory)
         if parts.motion_blocks:
 
             def conv(a: int, b: int, kernel: int = 3) -> nn.Module:
@@ -33,11 +33,11 @@ class Conditioner(nn.Module):
             self.deeper = nn.Sequential(
                 *(ResidualBlock(last, conv) for _ in range(parts.motion_blocks)), conv(last, parts.motion_latent, kernel=1)
             )
-        self.embedder = PatchEmbed(parts.motion_latent, cfg.patch, cfg.hidden, **made)
+        self.embedder = PatchEmbed(parts.motion_latent, cfg.patch, cfg.hidden, **factory)
         if parts.reference_motion:
             self.reference_proj = operations.Linear(cfg.hidden, cfg.hidden, dtype=dtype, device=device)
         if parts.draft_widths:
-            self.draft = Draft(parts.motion_latent, cfg.in_channels, parts.draft_widths, **made)
+            self.draft = Draft(parts.motion_latent, cfg.in_channels, parts.draft_widths, **factory)
 
     def reference_features(self, z_r: Tensor, motion: MotionMaps | Tensor | None) -> Tensor | None:
         """Portraits' latents z_r (R, 4, h, w) joined with their own motion latents -> (R, 4 + motion_latent, h, w).

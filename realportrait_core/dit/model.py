@@ -92,28 +92,28 @@ class RealPortraitDiT(nn.Module):
         super().__init__()
         self.cfg, self.dtype = cfg, dtype or torch.get_default_dtype()
         self.out_channels = cfg.in_channels * (2 if cfg.learned_sigma else 1)
-        made = {"operations": operations, "dtype": dtype, "device": device}
+        factory = {"operations": operations, "dtype": dtype, "device": device}
         C = cfg.hidden
 
         def block() -> Block:
-            return Block(C, cfg.heads, cfg.mlp_ratio, qk_norm_legacy=cfg.qk_norm_legacy, attention=attention, **made)
+            return Block(C, cfg.heads, cfg.mlp_ratio, qk_norm_legacy=cfg.qk_norm_legacy, attention=attention, **factory)
 
-        self.x_embedder = PatchEmbed(cfg.in_channels, cfg.patch, C, **made)
-        self.t_embedder = TimestepEmbedder(C, **made)
+        self.x_embedder = PatchEmbed(cfg.in_channels, cfg.patch, C, **factory)
+        self.t_embedder = TimestepEmbedder(C, **factory)
         self.t_block = nn.Sequential(nn.SiLU(), operations.Linear(C, 6 * C, dtype=dtype, device=device))
         self.t_block_temp = nn.Sequential(nn.SiLU(), operations.Linear(C, 3 * C, dtype=dtype, device=device))
-        self.csize_embedder = SizeEmbedder(C // 3, **made)
-        self.ar_embedder = SizeEmbedder(C // 3, **made)
-        self.fl_embedder = SizeEmbedder(C, **made)
-        self.fps_embedder = SizeEmbedder(C, **made)
+        self.csize_embedder = SizeEmbedder(C // 3, **factory)
+        self.ar_embedder = SizeEmbedder(C // 3, **factory)
+        self.fl_embedder = SizeEmbedder(C, **factory)
+        self.fps_embedder = SizeEmbedder(C, **factory)
         self.blocks = nn.ModuleList(block() for _ in range(cfg.depth))
-        self.final_layer = FinalLayer(C, cfg.patch**2 * self.out_channels, **made)
-        self.controlnet = nn.ModuleList(ControlBlock(block(), C, first=i == 0, **made) for i in range(cfg.control_depth))
+        self.final_layer = FinalLayer(C, cfg.patch**2 * self.out_channels, **factory)
+        self.controlnet = nn.ModuleList(ControlBlock(block(), C, first=i == 0, **factory) for i in range(cfg.control_depth))
         self.conditioner = None
         if cfg.conditioner is None:  # the paper
-            self.motion_net = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, **made)
+            self.motion_net = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, **factory)
         else:  # MINI, which replaces the motion mapper
-            self.conditioner = Conditioner(cfg, **made)
+            self.conditioner = Conditioner(cfg, **factory)
 
     # ---- once per portrait, once per clip, once per step ----
 
