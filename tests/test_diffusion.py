@@ -1,4 +1,4 @@
-"""The diffusion process against IDDPM's own numbers, and what every sampler owes to conditional frames."""
+"""The diffusion process against IDDPM's own numbers, and conditional frames in every sampler."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def rounded(schedule: Schedule) -> Schedule:
 
 
 def stand_in(golden: dict[str, Tensor]):
-    """The small function that the original's numbers were made with, in place of a network."""
+    """The small function, in place of a network, that the original's numbers were computed with."""
 
     def denoise(z: Tensor, t: Tensor, conditional: Tensor) -> Tensor:
         mixed = torch.einsum("oc,lchw->lohw", golden["fake.W"], z) + golden["fake.b"][:, None, None]
@@ -158,7 +158,7 @@ def test_noise_is_nearly_pure_at_the_end():
     assert abs(float(sigma[-1]) - 157.407) < 1e-3 and abs(float(sigma[0]) - 0.0100005) < 1e-7
 
 
-def test_timesteps_are_spread_evenly_with_both_ends():
+def test_timesteps_are_evenly_spaced_with_both_ends():
     assert space_timesteps(50).tolist() == [round(i * 999 / 49) for i in range(50)]
     assert (
         space_timesteps(1).tolist() == [999]
@@ -307,7 +307,7 @@ def test_guidance_out_of_range_is_refused(golden, guidance):
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 @pytest.mark.parametrize("sampler", ["ddim", "ddim eta 1", "dpmpp_2m", "ancestral"])
 def test_conditional_frames_stay_bit_identical(golden, sampler, prediction):
-    """And the network always sees them clean, at t = 0, however wild its answer for them is."""
+    """The network always receives them clean, at t = 0, whatever it predicts for them."""
     torch.manual_seed(0)
     known = Known(100 * torch.randn(6, 4, 6, 6), torch.tensor([1, 0, 0, 1, 0, 1]).bool())
     clean, steps = known.latents[known.mask], []
@@ -327,7 +327,9 @@ def test_clip_continues_from_known_frames(golden):
     noise, head = torch.randn(5, 4, 6, 6), torch.randn(2, 4, 6, 6)
     out = sample_clip(stand_in(golden), noise, FULL, 6, "v", head)
     assert torch.equal(out[:2], head)
-    assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 6, "v")[2:], out[2:])  # this network looks at one frame only
+    assert torch.equal(
+        sample_clip(stand_in(golden), noise, FULL, 6, "v")[2:], out[2:]
+    )  # this network has no attention between frames
     for wrong in (torch.randn(5, 4, 6, 6), torch.randn(0, 4, 6, 6), torch.randn(1, 4, 6, 5)):
         with pytest.raises(InputError, match=rf"Known latents \({len(wrong)}, .*1 to 4 frames"):
             known_first_frames(wrong, noise)
@@ -361,11 +363,11 @@ def test_noise_is_left_out_of_conditional_frames_in_training():
 
     out = torch.randn(2, 8, 4, 6, 6)
     loss = diffusion_loss(FULL, out, x_0, x_t, t, noise, "v", conditional)
-    out[conditional] = 1e6  # what the network says there does not count
+    out[conditional] = 1e6  # predictions without loss
     assert torch.equal(diffusion_loss(FULL, out, x_0, x_t, t, noise, "v", conditional), loss)
 
 
-def test_training_masks_are_heads_and_tails():
+def test_training_masks_are_first_and_last_frames():
     mask = training_mask(20_000, 16, torch.Generator().manual_seed(0))
     inside = mask[:, 4:12]
     assert not inside.any()  # at most L/4 at either end

@@ -148,11 +148,11 @@ def test_rope_and_norm_are_the_originals_in_both_orders():
         assert same(attention.rotate_and_norm(x, norm, turn), golden[name])
 
 
-# Parity: the blocks. STDiT2 and PixArt also read a text; the tests put it back where the originals have it.
+# Parity: the blocks. STDiT2 and PixArt also attend to a text; the tests add that where the originals have it.
 
 
 class TextBlock(Block):
-    """A block that also attends to y (B, N, C), of which mask (B, N) counts."""
+    """A block that also attends to y (B, N, C), where mask (B, N) is 1."""
 
     def __init__(self, hidden: int, heads: int, in_time: bool = True):
         super().__init__(hidden, heads, 4, qk_norm_legacy=True, attention=scaled_dot_product, operations=nn)
@@ -253,7 +253,7 @@ def test_control_is_pixart_delta():
         setattr(holder, name, block)
     unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
     assert all(key.startswith(("pos_embed", "y_embedder")) for key in unexpected)
-    for embedder in (model.csize_embedder, model.ar_embedder):  # PixArt is told no sizes
+    for embedder in (model.csize_embedder, model.ar_embedder):  # PixArt has no size embedding
         nn.init.zeros_(embedder.mlp[2].weight)
 
     shape, z, t = ClipShape(64, 64, 1, 25), golden["x"].unsqueeze(1), golden["t"][:, None]
@@ -303,7 +303,7 @@ def test_equation_4_is_attention_over_both_frames_tokens():
     assert same(attention(frames, key_value), by_hand, 1e-12)
 
     lost = (key_value[0], torch.zeros_like(key_value[1]))
-    assert not same(attention(frames, key_value), attention(frames, lost), 1e-3)  # V_r is read
+    assert not same(attention(frames, key_value), attention(frames, lost), 1e-3)  # V_r has an effect
     assert not same(attention(frames, key_value), attention(frames), 1e-3)  # Eq. 4 is not Eq. 1
 
 
@@ -383,7 +383,7 @@ def test_time_of_conditional_frames_does_not_matter(tiny):
 
 
 def test_what_is_the_same_at_every_step_is_computed_once(tiny, monkeypatch):
-    """With the reference: positions, sizes, length and t = 0. A step embeds its own time alone, and that of no noise is kept."""
+    """With the reference: positions, sizes, length and t = 0. A step embeds only its own timestep."""
     clip, calls = some_clip(tiny), Counter()
     parts = {name: part for name, part in tiny.named_children() if name.endswith("_embedder")}
     hooks = [part.register_forward_hook(lambda *_, name=name: calls.update([name])) for name, part in parts.items()]
@@ -424,7 +424,7 @@ def test_lazy_and_dense_maps_give_the_same_tokens(tiny):
     assert same(tiny.encode_motion(maps), tiny.encode_motion(dense(maps)))
 
 
-def test_maps_are_read_a_few_at_a_time(tiny):
+def test_maps_are_mapped_a_few_at_a_time(tiny):
     """Memory beside the tokens does not grow with the clip."""
     seen, maps = [], some_maps(5)
     hook = tiny.motion_net[2].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
@@ -456,7 +456,7 @@ def test_a_mask_smaller_than_the_face_or_without_bounds_is_refused(reach):
         ConditionerConfig(mask_reach=reach)
 
 
-def test_the_portraits_own_map_starts_silent():
+def test_the_portraits_own_map_starts_without_effect():
     model = random_model(replace(TINY, conditioner=ConditionerConfig(reference_motion=True)))
     portrait, maps = torch.randn(2, 4, 8, 8), some_maps(2)
     with_map = model.encode_reference(portrait, SHAPE, maps).blocks[0][0]
@@ -467,8 +467,8 @@ def test_the_portraits_own_map_starts_silent():
     plain.load_state_dict(
         plain.state_dict() | {key: value for key, value in model.state_dict().items() if not key.startswith("conditioner.")}
     )
-    silent = model.encode_reference(portrait, SHAPE, maps).blocks[0][0]
-    assert torch.equal(silent, plain.encode_reference(portrait, SHAPE).blocks[0][0])
+    unchanged = model.encode_reference(portrait, SHAPE, maps).blocks[0][0]
+    assert torch.equal(unchanged, plain.encode_reference(portrait, SHAPE).blocks[0][0])
     with pytest.raises(InputError, match="own motion map"):
         model.encode_reference(portrait, SHAPE)
     with pytest.raises(InputError, match=r"motion latents \(3, 4, 8, 8\), their latents are \(2, 4, 8, 8\)"):
@@ -506,7 +506,7 @@ def test_each_portrait_serves_its_own_frames():
     assert same(encoded, model.encode_motion_latent(together, 64, 64))
 
 
-def test_a_draft_sees_far_beyond_the_mask():
+def test_a_draft_receives_the_portrait_beyond_the_mask():
     """A corner of the portrait that no map shows reaches the frame's latents."""
     model = random_model(DRAFTING)
     portrait, own, maps = torch.randn(1, 4, 8, 8), some_maps(1), some_maps(1)
@@ -523,7 +523,7 @@ def test_a_draft_takes_any_size(h, w):
     assert model.conditioner.draft(v, features).shape == v.shape
 
 
-def test_a_draft_without_its_reference_says_so():
+def test_a_draft_without_its_reference_is_refused():
     model = random_model(DRAFTING)
     with pytest.raises(InputError, match="encode_motion needs its Reference"):
         model.encode_motion(some_maps(2))
@@ -549,7 +549,7 @@ def test_a_file_shows_its_draft(tmp_path):
 # Training
 
 
-def test_initialised_network_says_zero_and_its_control_nothing():
+def test_initialised_network_predicts_zero_and_its_control_has_no_effect():
     torch.manual_seed(0)
     model = RealPortraitDiT(TINY).initialize().requires_grad_(False)
     clip = some_clip(model)
@@ -716,7 +716,7 @@ def test_file_round_trip(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("cfg", [PAPER.dit, MINI.dit, TINY], ids=["paper", "mini", "tiny"])
-def test_sizes_are_read_off_the_shapes(cfg):
+def test_sizes_follow_from_the_shapes(cfg):
     state = RealPortraitDiT(cfg, device="meta").state_dict()
     unseen = {
         "prediction": "epsilon",
@@ -731,7 +731,7 @@ def test_sizes_are_read_off_the_shapes(cfg):
 
 
 def older(state: dict, cfg: DiTConfig) -> tuple[dict, dict]:
-    """A file from before the conditioner was a part of its own: names and config."""
+    """A file from before the conditioner was a module of its own: keys and config."""
     names = {
         "conditioner.mapper.": "motion_net.",
         "conditioner.embedder.": "motion_embedder.",

@@ -31,7 +31,7 @@ ALLOWED = {
     "dit": BASE | {"checkpoint", "motion_map"},  # never vid2vid: a motion map is a tensor
     "speed": BASE | {"dit", "diffusion"},
     "clips": BASE | NETWORKS,
-    "generate": BASE | NETWORKS | {"clips"},
+    "generate": BASE | NETWORKS | {"clips", "speed"},
     "inspect": BASE | NETWORKS | {"clips", "generate"},
     "edit": BASE | NETWORKS | {"generate"},
     "motion_file": BASE | NETWORKS | {"generate"},

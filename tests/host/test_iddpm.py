@@ -115,7 +115,7 @@ def test_the_host_samples_as_the_core(pack, load, custom, paper, maps, predictio
 
 
 def test_the_learned_variance_is_the_positives(load, custom, paper):
-    """Above cfg 1 the negative is run too; where both say the same, guidance changes nothing, whichever variance is read."""
+    """Above cfg 1 the negative is run too; where both predict the same, guidance changes nothing, so the variance is the positive's."""
     model = load(prediction="epsilon", learned_sigma=True)
     sampler, sigmas = paper(model, 3)
     plain, guided = (custom(model, sampler, sigmas, clip(), cfg) for cfg in (1.0, 2.0))
@@ -142,19 +142,19 @@ def test_split_sigmas_go_on_where_they_stopped(load, custom, paper):
     model = load()
     sampler, sigmas = paper(model, 5)
     states = []
-    whole = custom(model, told(sampler, states.append), sigmas, clip(KNOWN))
+    whole = custom(model, observed(sampler, states.append), sigmas, clip(KNOWN))
     assert len(states) == 5
     left = custom(model, sampler, sigmas[:5], clip(KNOWN))
     assert close(left[~KNOWN], states[4][~KNOWN] / 0.18215, 1e-6) and torch.equal(left[KNOWN], whole[KNOWN])
     assert close(custom(model, sampler, sigmas[4:], {**clip(KNOWN), "samples": left}, seed=None), whole)
 
 
-def told(sampler, tell):
-    """The SAMPLER, which says tell(x) before every step."""
+def observed(sampler, observe):
+    """The SAMPLER, which calls observe(x) before every step."""
     import comfy.samplers
 
     def sample(model, x, sigmas, extra_args, callback, disable):
-        return sampler.sampler_function(model, x, sigmas, extra_args, lambda said: tell(said["x"].clone()), disable)
+        return sampler.sampler_function(model, x, sigmas, extra_args, lambda step: observe(step["x"].clone()), disable)
 
     return comfy.samplers.KSAMPLER(sample)
 
