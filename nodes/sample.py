@@ -16,7 +16,7 @@ from ..realportrait_core.errors import RealPortraitError
 from ..realportrait_core.generate import Motion as MotionValue
 from ..realportrait_core.speed import GUIDANCE, NAMES, PAPER_STEPS, STEPS, default_sampling, preset
 from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
-from .host.iddpm import IDDPM, sample
+from .host.iddpm import IDDPM, sampler_and_sigmas
 from .host.model import config_of
 from .host.run import Progress, one_of, preview_of_middle
 from .sockets import Motion
@@ -58,6 +58,7 @@ def sample_clips(
     """
     plan = clips.plan(len(motion.maps), config_of(model).clip_frames)
     progress, preview = Progress(len(plan) * steps), preview_of_middle(model)
+    sampler, sigmas = sampler_and_sigmas(model, sampler_name, scheduler, steps)
     done = new_latent(motion.maps)  # (frames, 4, h, w)
     started = time.monotonic()
     for i, clip in enumerate(plan):
@@ -74,13 +75,12 @@ def sample_clips(
                 log.info("%d frames in %d clips of %d steps: about %.0f s left.", len(motion.maps), len(plan), steps, left)
 
         clip_seed = (seed + i) % 2**64
-        samples = sample(
+        samples = comfy.sample.sample_custom(
             model,
             comfy.sample.prepare_noise(latent["samples"], clip_seed),
-            steps,
             guidance,
-            sampler_name,
-            scheduler,
+            sampler,
+            sigmas,
             positive,
             negative,
             latent["samples"],

@@ -3,9 +3,6 @@
 The host's noise level is sigma = sqrt(1 / abar - 1), and its latents are scaled by sqrt(1 + sigma^2): x = x_t / sqrt(abar_t).
 """
 
-from collections.abc import Callable
-
-import comfy.sample
 import comfy.samplers
 import torch
 from torch import Tensor
@@ -64,50 +61,10 @@ def sample_iddpm(model, x: Tensor, sigmas: Tensor, extra_args: dict, callback=No
     return x
 
 
-def sample(
-    model,
-    noise: Tensor,
-    steps: int,
-    cfg: float,
-    sampler_name: str,
-    scheduler: str,
-    positive: list,
-    negative: list,
-    latent: Tensor,
-    *,
-    noise_mask: Tensor | None,
-    callback: Callable,
-    disable_pbar: bool,
-    seed: int,
-) -> Tensor:
-    """The host's comfy.sample.sample, for which IDDPM is one more sampler_name; it has noise levels of its own."""
-    if sampler_name != IDDPM:
-        return comfy.sample.sample(
-            model,
-            noise,
-            steps,
-            cfg,
-            sampler_name,
-            scheduler,
-            positive,
-            negative,
-            latent,
-            noise_mask=noise_mask,
-            callback=callback,
-            disable_pbar=disable_pbar,
-            seed=seed,
-        )
-    return comfy.sample.sample_custom(
-        model,
-        noise,
-        cfg,
-        comfy.samplers.KSAMPLER(sample_iddpm),
-        respaced_sigmas(model.get_model_object("model_sampling"), steps),
-        positive,
-        negative,
-        latent,
-        noise_mask=noise_mask,
-        callback=callback,
-        disable_pbar=disable_pbar,
-        seed=seed,
-    )
+def sampler_and_sigmas(model, sampler_name: str, scheduler: str, steps: int) -> tuple[comfy.samplers.KSAMPLER, Tensor]:
+    """SAMPLER and SIGMAS (steps + 1,) as the stock KSampler has them; IDDPM is one more sampler_name, with its own noise levels."""
+    if sampler_name == IDDPM:
+        sigmas = respaced_sigmas(model.get_model_object("model_sampling"), steps)
+        return comfy.samplers.KSAMPLER(sample_iddpm), sigmas
+    stock = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, model_options=model.model_options)
+    return comfy.samplers.sampler_object(sampler_name), stock.sigmas

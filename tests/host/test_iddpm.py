@@ -115,7 +115,7 @@ def test_the_host_samples_as_the_core(pack, load, custom, paper, maps, predictio
 
 
 def test_the_learned_variance_is_the_positives(load, custom, paper):
-    """Above cfg 1 the negative is run too; where both predict the same, guidance changes nothing, so the variance is the positive's."""
+    """Above cfg 1 the negative is run too; with equal predictions guidance changes nothing: the variance is the positive's."""
     model = load(prediction="epsilon", learned_sigma=True)
     sampler, sigmas = paper(model, 3)
     plain, guided = (custom(model, sampler, sigmas, clip(), cfg) for cfg in (1.0, 2.0))
