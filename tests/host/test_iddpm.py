@@ -179,34 +179,53 @@ PAPER_WIDTH = dict(hidden=24, heads=2, depth=7, control_depth=3, motion_channels
 
 
 @pytest.fixture
-def sampled(pack, run_node, maps):
-    """sampled(model, steps=0, ...) -> latents of RealPortrait Sampler, and those of the core's render by its own default."""
+def vae(host, pack):
     import comfy.sd
 
-    vae = comfy.sd.VAE(sd=tiny.vae_state(pack))
-    portrait = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3))
+    return comfy.sd.VAE(sd=tiny.vae_state(pack))
+
+
+@pytest.fixture
+def animation(pack, maps):
+    """A portrait (1, 64, 64, 3) and its motion in 6 frames."""
     motion = pack("realportrait_core.generate").Motion(tiny.maps(pack, 6), maps[1], torch.eye(3, dtype=torch.float64), (64, 64))
+    return torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3)), motion
+
+
+@pytest.fixture
+def sampler_node(run_node, vae, animation):
+    """sampler_node(model, steps=0, ...) -> latents of RealPortrait Sampler."""
 
     def run(model, **changes):
         given = dict(seed=SEED, steps=0, sampler_name="heun", scheduler="karras", strength=1.0) | changes
-        (latent,) = run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **given)
-        core = pack("realportrait_core.dit.model").RealPortraitDiT(model.model.model_config.dit)
-        core.load_state_dict(model.model.diffusion_model.state_dict())
-        z_r = pack("nodes.host.conditioning").encode_portrait(vae, portrait, motion) * 0.18215
-        schedule = pack("realportrait_core.diffusion.schedule").linear_schedule()
-        return latent["samples"], pack("realportrait_core.generate").render(core, schedule, z_r, motion, seed=SEED) / 0.18215
+        portrait, motion = animation
+        return run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **given)[0]["samples"]
 
     return run
 
 
-def test_papers_layout_takes_50_steps_of_iddpm_by_default(pack, load, sampled):
+@pytest.fixture
+def core_render(pack, vae, animation):
+    """core_render(model) -> latents of the core's render by its own default."""
+
+    def run(model):
+        core = pack("realportrait_core.dit.model").RealPortraitDiT(model.model.model_config.dit)
+        core.load_state_dict(model.model.diffusion_model.state_dict())
+        z_r = pack("nodes.host.conditioning").encode_portrait(vae, *animation) * 0.18215
+        schedule = pack("realportrait_core.diffusion.schedule").linear_schedule()
+        return pack("realportrait_core.generate").render(core, schedule, z_r, animation[1], seed=SEED) / 0.18215
+
+    return run
+
+
+def test_papers_layout_takes_50_steps_of_iddpm_by_default(pack, load, sampler_node, core_render):
     """PAPER but for its sizes, over two clips, by the node and by the core: whatever sampler and scheduler the menus show."""
     paper = vars(pack("realportrait_core.config").PAPER.dit)
     model, steps = load(**(paper | PAPER_WIDTH)), []
     model.model.diffusion_model.final_layer.register_forward_hook(lambda *_: steps.append(1))
-    by_the_node, by_the_core = sampled(model)
+    by_the_node = sampler_node(model)
     assert len(steps) == 2 * 50
-    assert close(by_the_node, by_the_core, 1e-3)
+    assert close(by_the_node, core_render(model), 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -218,17 +237,17 @@ def test_papers_layout_takes_50_steps_of_iddpm_by_default(pack, load, sampled):
     ],
     ids=["no learned variance", "v", "distilled"],
 )
-def test_other_weights_take_ddim_by_default(load, sampled, weights, usual):
+def test_other_weights_take_ddim_by_default(load, sampler_node, core_render, weights, usual):
     model = load(**weights)
-    by_the_node, by_the_core = sampled(model)
-    assert torch.equal(by_the_node, sampled(model, **usual)[0])
+    found = sampler_node(model)
+    assert torch.equal(found, sampler_node(model, **usual))
     # The host's scheduler lies between whole timesteps.
-    assert close(by_the_node, by_the_core, 0.05)
+    assert close(found, core_render(model), 0.05)
 
 
-def test_steps_that_are_set_are_taken(pack, load, sampled):
+def test_steps_that_are_set_are_taken(load, sampler_node):
     """The menus count as soon as there is a number of steps."""
     model, steps = load(prediction="epsilon", learned_sigma=True), []
     model.model.diffusion_model.final_layer.register_forward_hook(lambda *_: steps.append(1))
-    sampled(model, steps=3, sampler_name="euler")
+    sampler_node(model, steps=3, sampler_name="euler")
     assert len(steps) == 3
