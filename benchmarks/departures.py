@@ -40,6 +40,7 @@ from realportrait_core.speed import GUIDANCE, STEPS
 from realportrait_core.train.batch import Index, read_index
 from realportrait_core.train.data.prepare import weights_fingerprint
 from realportrait_core.train.dit import autocast, from_scratch, train_stage
+from realportrait_core.train.encoders import Encoders
 from realportrait_core.train.loop import Budget, read_checkpoint
 from realportrait_core.train.stage import make_objective
 from realportrait_core.train.stages import MINI_CLIPS, MINI_MAPS, Stage
@@ -215,7 +216,16 @@ def train(
         for stage, share in variant.plan(stages):
             checkpoint = Path(folder) / f"{len(steps)}.ckpt"
             objective, budget = make_objective(dit, stage, precision), CoreMinutes(minutes=share * minutes)
-            dit = train_stage(objective, stage, index, networks.vid2vid.warping, checkpoint, budget, variant.seed)
+            dit = train_stage(
+                objective,
+                stage,
+                index,
+                networks.vid2vid.warping,
+                checkpoint,
+                budget,
+                variant.seed,
+                encoders=Encoders(networks.vid2vid.appearance, networks.vae),
+            )
             steps.append(read_checkpoint(checkpoint)["step"])
     return dit, tuple(steps)
 

@@ -471,7 +471,7 @@ def test_a_readout_is_fitted_to_what_f_shows():
 
 @pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
 def test_samples_lean_to_the_truth(store, vid2vid, share):
-    frames = torch.from_numpy(store.frames[0].copy()).float() / 255
+    frames = torch.from_numpy(store.frames[0].copy())
     vae = TinyVAE((4, 4, 4, 4)).eval().requires_grad_(False)
     sample = freeze_segment(vid2vid, vae, frames, store.points[0], store.found[0], 2)
     leaning = recipe.nearer_to_the_truth(sample, store.heads, 0, share)

@@ -341,7 +341,7 @@ def test_batches_are_those_of_frozen_samples(tmp_path):
     points = five_points(known["verts2d"].astype(np.float64) - 0.5)
     vae, vid2vid = TinyVAE((4, 4, 4, 4)).eval().requires_grad_(False), FaceVid2Vid(TOY.vid2vid).eval().requires_grad_(False)
     there = torch.ones(24, dtype=torch.bool)
-    sample = freeze_segment(vid2vid, vae, frames.float() / 255, torch.from_numpy(points).float(), there, 3)
+    sample = freeze_segment(vid2vid, vae, frames, torch.from_numpy(points).float(), there, 3)
     heads, _ = load_heads(CLIPS)
     sample = nearer_to_the_truth(sample, heads, 0, 1.0)
     pictures = frames.movedim(-1, 1)

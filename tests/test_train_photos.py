@@ -23,8 +23,8 @@ from realportrait_core.face.landmarks import FaceLandmarker
 from realportrait_core.train.data import __main__ as command
 from realportrait_core.train.data import photos
 from realportrait_core.train.data.filters import Filters
+from realportrait_core.train.data.journal import JOURNAL, REPORT
 from realportrait_core.train.data.photos import POINTS, SHARE, portrait_square, prepare_photos
-from realportrait_core.train.data.report import JOURNAL, REPORT
 from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.mini import pack, recipe
 from realportrait_core.train.mini.photos import read_pictures
@@ -210,7 +210,7 @@ def test_a_finished_run_is_not_repeated_and_a_lost_square_is(folder, prepared, d
     more = tmp_path / "more"
     more.mkdir()
     cv2.imwrite(str(more / "new.png"), frame_of(CLIPS / "800000.mp4", 18))
-    assert len(prepare_photos([more], out, detector, landmarker, 256, FILTERS).strangers) == report.reused + 1
+    assert len(prepare_photos([more], out, detector, landmarker, 256, FILTERS).not_given) == report.reused + 1
     assert len(read_photos(out)) == 5
     with pytest.raises(InputError, match=r"image_size 256 \(now 128\)"):
         prepare_photos([more], out, detector, landmarker, 128, FILTERS)
@@ -300,7 +300,7 @@ def test_the_command_says_what_does_not_go_together(folder, tmp_path, capsys, ca
     common = [str(folder), "--out", str(tmp_path / "out")]
     for more, said in (
         ([], "samples need --weights and --vae, photographs with their meshes --landmarker"),
-        (["--landmarker", "x", "--crops", "2", "--pictures"], "--crops, --pictures"),
+        (["--landmarker", "x", "--posterior", "mean", "--pictures"], "--posterior, --pictures"),
     ):
         with pytest.raises(SystemExit):
             command.main([*common, *more])

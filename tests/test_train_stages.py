@@ -762,6 +762,8 @@ def test_a_folder_of_videos_becomes_weights(tmp_path, capsys, caplog):
         not torch.equal(value, load_dit(stage_1).state_dict()[name]) for name, value in dit.state_dict().items()
     )
 
+    assert train_command.main(["frames", *common, "--out", stage_1]) == 1
+    assert "1 of the samples are photographs, of which every step encodes a new crop" in caplog.text
     shuffled = FaceVid2Vid(MINI.vid2vid)
     save_vid2vid(tmp_path / "other.safetensors", shuffled)
     common[3] = str(tmp_path / "other.safetensors")

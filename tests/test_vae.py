@@ -1,4 +1,4 @@
-"""TinyVAE: layout, equivalence of widths, bad input, and the quality of what is bundled."""
+"""TinyVAE: layout, equivalence of widths, bad input, and the quality of the bundled one; files of the SD1.5 VAE."""
 
 from pathlib import Path
 
@@ -8,7 +8,17 @@ from safetensors.torch import load_file, save_file
 
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.train.mini.vae import GRADIENT_WEIGHT, KNEE, Pairs, evaluate, picture_loss, psnr, random_crops
-from realportrait_core.vae import LATENT_SCALE, WIDTHS, TinyVAE, load_taesd, load_vae, resized, save_vae
+from realportrait_core.vae import (
+    LATENT_SCALE,
+    WIDTHS,
+    AutoencoderKL,
+    TinyVAE,
+    load_taesd,
+    load_tiny_vae,
+    load_vae,
+    resized,
+    save_vae,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = ROOT / "realportrait_core/weights/vae/realportrait_mini_vae.safetensors"
@@ -143,6 +153,11 @@ def test_other_network(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"decoder.up.0.block.0.conv1.weight": torch.zeros(4, 4)}, path)
     with pytest.raises(WeightsError, match="needs a TAESD autoencoder"):
+        load_tiny_vae(path)
+    with pytest.raises(WeightsError, match="encoder.conv_in.weight is missing"):
+        load_vae(path)
+    save_file({"text_model.embeddings.token_embedding.weight": torch.zeros(4, 4)}, path)
+    with pytest.raises(WeightsError, match="looks like a text encoder; this slot needs a Stable Diffusion VAE"):
         load_vae(path)
 
 
@@ -159,6 +174,71 @@ def test_nan(tmp_path):
     save_file(state, tmp_path / "nan.safetensors")
     with pytest.raises(WeightsError, match="taesd_decoder.19.bias"):
         load_vae(tmp_path / "nan.safetensors")
+
+
+# The SD1.5 VAE; tests/host/test_sd_vae.py compares its numbers with the host's
+
+
+@pytest.fixture(scope="module")
+def kl() -> AutoencoderKL:
+    torch.manual_seed(0)
+    return AutoencoderKL(32).eval()
+
+
+def test_sizes_of_the_sd_vae_are_the_published_ones():
+    with torch.device("meta"):
+        vae = AutoencoderKL()
+    assert sum(value.numel() for value in vae.state_dict().values()) == 83_653_863
+    assert vae.encoder.conv_out.weight.shape == (8, 512, 3, 3) and vae.decoder.conv_out.weight.shape == (3, 128, 3, 3)
+
+
+def test_the_sd_vae_encodes_and_decodes_scaled_latents(kl):
+    images = torch.rand(2, 3, 32, 48)
+    with torch.inference_mode():
+        posterior, latents = kl.posterior(images), kl.encode(images)
+        moments = kl.quant_conv(kl.encoder(2 * images - 1))
+        pictures = kl.decode(latents)
+    assert torch.equal(latents, posterior.mean) and latents.shape == (2, 4, 4, 6)
+    torch.testing.assert_close(posterior.mean, 0.18215 * moments[:, :4])
+    torch.testing.assert_close(posterior.deviation.square(), 0.18215**2 * moments[:, 4:].exp())
+    assert pictures.shape == images.shape and pictures.min() >= 0 and pictures.max() <= 1
+    with pytest.raises(InputError, match="multiples of 8"):
+        kl.encode(torch.rand(1, 3, 30, 32))
+    with pytest.raises(InputError, match="SD1.5"):
+        kl.decode(torch.rand(1, 16, 4, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_checkpoint_gives_its_vae_alone(kl, tmp_path, dtype):
+    """A whole checkpoint holds a UNet and a text encoder beside it; none of them is read."""
+    path = tmp_path / "sd15.safetensors"
+    state = {f"first_stage_model.{name}": value.to(dtype) for name, value in kl.state_dict().items()}
+    unet = {"model.diffusion_model.input_blocks.0.0.weight": torch.full((4, 4), float("nan"))}
+    save_file(state | unet, path)
+    found = load_vae(path)
+    assert all(torch.equal(value, state[f"first_stage_model.{name}"].float()) for name, value in found.state_dict().items())
+    save_file(state | unet | {"conditioner.embedders.0.weight": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match="SDXL"):
+        load_vae(path)
+    save_file(unet, path)
+    with pytest.raises(WeightsError, match="not a whole VAE"):
+        load_vae(path)
+
+
+def test_wrong_files_of_an_sd_vae(kl, tmp_path):
+    path, state = tmp_path / "vae.safetensors", kl.state_dict()
+    save_file(state | {"decoder.conv_in.weight": torch.zeros(128, 16, 3, 3)}, path)
+    with pytest.raises(WeightsError, match="SD1.5's latents have 4 channels"):
+        load_vae(path)
+    save_file({name: value for name, value in state.items() if not name.startswith("quant_conv")}, path)
+    with pytest.raises(WeightsError, match="2 of 248 tensors are missing: quant_conv.bias, quant_conv.weight"):
+        load_vae(path)
+    save_file(state | {"quant_conv.weight": state["quant_conv.weight"].to(torch.int8)}, path)
+    with pytest.raises(WeightsError, match="whole numbers"):
+        load_vae(path)
+    save_file(state | {"encoder.conv_in.bias": torch.full((32,), float("inf"))}, path)
+    with pytest.raises(WeightsError, match="not finite"):
+        load_vae(path)
 
 
 # Training

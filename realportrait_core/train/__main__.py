@@ -42,7 +42,7 @@ def stage_options() -> argparse.ArgumentParser:
     add("--recompute", action="store_true", help="activation checkpointing: less memory, a third more time")
     add("--shard", action="store_true", help="FSDP2 instead of DDP, where torchrun started several processes")
     add("--board", type=Path, help="folder for TensorBoard's files and sample strips")
-    add("--vae", type=Path, help="tiny VAE in SD1.5's latent space: draws the sample strips, decodes a student's pictures")
+    add("--vae", type=Path, help="VAE of the samples: encodes crops of photographs, draws sample strips; a student's is a TinyVAE")
     add("--perceptual", type=Path, help="wheel stlpips-pytorch 0.0.2: a student's loss takes ST-LPIPS by VGG16 too")
     return options
 

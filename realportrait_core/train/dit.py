@@ -26,6 +26,7 @@ from ..errors import InputError
 from ..motion_map import MotionMaps
 from ..vid2vid.warp import WarpingNetwork
 from .batch import Batch, Index, batches, maps_of
+from .encoders import Encoders
 from .loop import Budget, fit
 from .report import Report
 from .stages import Stage
@@ -243,6 +244,7 @@ def train_stage(
     shard: bool = False,
     report: Report | None = None,
     strip: Callable[[RealPortraitDiT, int], None] | None = None,
+    encoders: Encoders | None = None,
 ) -> RealPortraitDiT:
     """One stage from the weights of `objective.dit`; returns them averaged. A stopped run goes on from `checkpoint`.
 
@@ -266,7 +268,7 @@ def train_stage(
     def loss(step: int):
         nonlocal source, expected
         if step != expected:  # the first step, or a resumed one
-            source = batches(index, stage, seed, step, objective.timesteps, world.rank, world.size)
+            source = batches(index, stage, seed, step, objective.timesteps, world.rank, world.size, encoders)
         batch, expected = next(source).to(world.device), step + 1
         value = loss_of(spread_out, warping, batch, objective.precision)
         return value, {"frames": float(batch.t.numel() * world.size)} | {

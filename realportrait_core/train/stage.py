@@ -19,13 +19,14 @@ from ..dit.checkpoint import load_dit, save_dit, start_from_stdit2
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 from ..stlpips import load_stlpips
-from ..vae import TinyVAE, load_vae
+from ..vae import VAE, TinyVAE, load_tiny_vae, load_vae
 from ..vid2vid.checkpoint import load_vid2vid
 from .appearance import Appearance, Perceptual
-from .batch import Index, batches, read_index
+from .batch import Index, batches, encoders_for, read_index
 from .data.prepare import weights_fingerprint
 from .distil import Distillation
 from .dit import Objective, Reading, from_scratch, loss_of, train_stage
+from .encoders import Encoders
 from .loop import Budget
 from .report import Report, clock, memory
 from .stages import STAGES, Stage
@@ -59,7 +60,7 @@ class StageRun:
     recompute: bool = False  # activation checkpointing
     shard: bool = False  # FSDP2 instead of DDP
     board: Path | None = None  # TensorBoard's files and sample strips
-    vae: Path | None = None  # decodes the sample strips, and what a student makes
+    vae: Path | None = None  # of the samples: encodes crops of photographs, decodes the sample strips; a TinyVAE for a student
     perceptual: Path | None = None  # wheel of ST-LPIPS, whose VGG16 a student's loss takes; None: the discriminator alone
 
     def stage(self, number: int) -> Stage:
@@ -151,19 +152,20 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
         raise InputError("Distillation runs in one process or with DDP, where the teacher is whole: leave --shard away.")
     if stage.appearance and run.vae is None:
         raise InputError("A student's pictures are decoded: give the VAE with --vae.")
-    vae = None if run.vae is None else load_vae(run.vae)
+    vae = None if run.vae is None else (load_tiny_vae if stage.appearance else load_vae)(run.vae)
     torch.manual_seed(run.seed)
     dit = start(cfg, run.init)
     world = enter(run.device)
     try:
         precision = precision_of(run.precision, world.device)
+        encoders = encoders_for(index, stage, vid2vid, vae, precision, world.device)
         appearance = None
         if stage.appearance:
             # Two crops of each clip: the true picture that one is compared with is another clip's.
             appearance = Appearance(world.device, precision, perceptual_distance(run.perceptual, world.device), lr=2e-4, apart=2)
         objective = make_objective(dit, stage, precision, vae, appearance).to(world.device)
         if world.first and appearance is None:  # a trial would teach the discriminator
-            estimate(objective, stage, run.budget(stage), index, vid2vid.warping, world)
+            estimate(objective, stage, run.budget(stage), index, vid2vid.warping, world, encoders)
         dit = train_stage(
             objective,
             stage,
@@ -176,7 +178,8 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
             run.recompute,
             run.shard,
             report := Report(world, run.board),
-            strips(run, stage, index, vid2vid, vae, report),
+            strips(run, stage, index, vid2vid, vae, report, encoders),
+            encoders,
         )
         if world.first:
             save_dit(run.out, dit)
@@ -186,24 +189,24 @@ def run_stage(run: StageRun, number: int, cfg: Config | None = None) -> Path:
     return run.out
 
 
-def strips(run: StageRun, stage: Stage, index: Index, vid2vid, vae: TinyVAE | None, report: Report):
+def strips(run: StageRun, stage: Stage, index: Index, vid2vid, vae: VAE | None, report: Report, encoders: Encoders):
     """A function that draws what the averaged weights make of the first usable sample; None without a folder or a VAE, or where
     only the motion mapper learns."""
     if run.board is None or vae is None or stage.alone:
         return None
 
     def draw(dit: RealPortraitDiT, step: int) -> None:
-        picture = draw_strip(dit, index, stage, vid2vid.warping, vae)
+        picture = draw_strip(dit, index, stage, vid2vid.warping, vae, encoders)
         save_picture(run.board / f"strip_{step:06d}.png", picture)
         report.picture("strip", picture, step)
 
     return draw
 
 
-def estimate(objective: nn.Module, stage: Stage, budget: Budget, index: Index, warping, world: World) -> None:
+def estimate(objective: nn.Module, stage: Stage, budget: Budget, index: Index, warping, world: World, encoders: Encoders) -> None:
     """What the training will take, from a few trial steps that change nothing."""
     warping = warping.to(world.device)
-    source = batches(index, stage, seed=0, first=0, timesteps=objective.timesteps, rank=0, size=world.size)
+    source = batches(index, stage, seed=0, first=0, timesteps=objective.timesteps, rank=0, size=world.size, encoders=encoders)
     trial = [next(source) for _ in range(PROBES * len(stage.shapes))]
     times = []
     for batch in trial:

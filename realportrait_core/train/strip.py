@@ -8,10 +8,12 @@ from ..diffusion.sampling import sample_clip
 from ..diffusion.schedule import linear_schedule
 from ..dit.embed import ClipShape
 from ..dit.model import RealPortraitDiT
+from ..generate import device_of
 from ..speed import default_sampling
-from ..vae import TinyVAE
+from ..vae import VAE
 from ..vid2vid.warp import WarpingNetwork
 from .batch import Batch, Index, Item, load, maps_of
+from .encoders import Encoders
 from .stages import Stage
 
 SHOWN = 3  # samples, a row each
@@ -20,25 +22,29 @@ STEPS = 10  # of the sampler, if the weights take any number
 
 
 @torch.inference_mode()
-def draw_strip(dit: RealPortraitDiT, index: Index, stage: Stage, warping: WarpingNetwork, vae: TinyVAE) -> torch.Tensor:
+def draw_strip(
+    dit: RealPortraitDiT, index: Index, stage: Stage, warping: WarpingNetwork, vae: VAE, encoders: Encoders
+) -> torch.Tensor:
     """Rows: portrait, truth and result of some frames of one sample each. (H, W, 3) uint8."""
     shape = max(stage.shapes, key=lambda shape: shape.frames)
     usable = index.usable(shape).tolist()
     device = next(warping.parameters()).device
     rows = []
     for sample in usable[:: max(1, len(usable) // SHOWN)][:SHOWN]:
-        rows.append(torch.cat(draw_row(dit, index, sample, shape.frames, device, warping, vae), 1))
+        rows.append(torch.cat(draw_row(dit, index, sample, shape.frames, device, warping, vae, encoders), 1))
     return torch.cat(rows)
 
 
-def draw_row(dit, index: Index, sample: int, length: int, device, warping: WarpingNetwork, vae: TinyVAE) -> list[torch.Tensor]:
+def draw_row(
+    dit, index: Index, sample: int, length: int, device, warping: WarpingNetwork, vae: VAE, encoders: Encoders
+) -> list[torch.Tensor]:
     frames = torch.arange(length)[None] + (0 if index.video[sample] and length > 1 else 1)
     item = Item(sample, 0, frames, torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, length, dtype=torch.bool), seed=0)
-    batch = load(index, [item]).to(device)
+    batch = load(index, [item], encoders).to(device)
     z = animate(dit.to(device), batch, warping)
     chosen = torch.linspace(0, length - 1, min(COLUMNS, length)).round().long()
-    latents = torch.cat([batch.z_r, batch.z[0, chosen], z[chosen]]).cpu()
-    pictures = (vae.decode(latents) * 255).round().byte().movedim(1, -1)  # (1 + 2 n, H, W, 3)
+    latents = torch.cat([batch.z_r, batch.z[0, chosen], z[chosen]]).to(device_of(vae))
+    pictures = (vae.decode(latents) * 255).round().byte().movedim(1, -1).cpu()  # (1 + 2 n, H, W, 3)
     return list(pictures)
 
 

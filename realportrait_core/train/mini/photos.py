@@ -13,7 +13,7 @@ from ...turn.pairs import draw_pairs
 from ...turn.topology import FIVE, Topology
 from ...vae import TinyVAE
 from ...vid2vid import FaceVid2Vid
-from ..data.frozen import freeze_segment
+from ..data.frozen import freeze_segment, to_bytes
 from ..data.sample import Sample
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -39,7 +39,7 @@ def photo_sample(
     """A photo that was turned as the portrait, and the photo itself, cropped at random, as the driving frame."""
     pictures, mesh = augmented(*photos.take(torch.tensor([chosen])), topology, source)
     pair = draw_pairs(pictures, mesh, topology, source, Limits(), untouched=1.0)
-    frames = torch.cat([pair.portrait, pair.target]).clamp(0, 1).movedim(1, -1)  # (2, S, S, 3)
+    frames = to_bytes(torch.cat([pair.portrait, pair.target]).clamp(0, 1)).movedim(1, -1)  # (2, S, S, 3)
     points = torch.cat([pair.portrait_mesh, pair.target_mesh])[:, FIVE, :2]  # (2, 5, 2)
     sample = freeze_segment(vid2vid, vae, frames, points, torch.ones(2, dtype=torch.bool), 1, precision)
     return replace(sample, kind="image")

@@ -227,7 +227,7 @@ def samples(run: Run) -> None:
         if not bool(store.found[done].all()):
             log.warning("%s is left out: no face in %d of its frames", name, int((~store.found[done]).sum()))
             continue
-        frames = torch.from_numpy(store.frames[done].copy()).float() / 255
+        frames = torch.from_numpy(store.frames[done].copy())
         sample = freeze_segment(vid2vid, vae, frames, store.points[done], store.found[done], PORTRAITS, precision)
         sample = nearer_to_the_truth(sample, store.heads, done, LEAN)
         save_sample(path, sample, note | {"source": name})

@@ -1,4 +1,4 @@
-"""What became of every source: kept as samples, or left out and why. One line of JSON a source, so that a stopped run goes on."""
+"""The record of a preparation: every source kept as samples, or left out and why; a journal by which a stopped run goes on."""
 
 import json
 import os
@@ -35,23 +35,23 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Entry:
-    """A source that is done with."""
+    """A finished source."""
 
     name: str
-    kind: str  # "video", "image", or "file" for one of which no more is known
+    kind: str  # "video", "image", or "file" for one that could not be read
     fingerprint: str  # "" where it could not be read
     kept: list[Kept]
     dropped: list[Dropped]
 
 
 @dataclass(frozen=True)
-class Report:
-    """All sources of a run, those that earlier runs into the same folder had done included."""
+class PreparationReport:
+    """All sources of a run, with those that earlier runs into the same folder had finished."""
 
     fps: float
     entries: list[Entry]
-    reused: int  # of the entries, were done before
-    strangers: list[str]  # names that earlier runs prepared and this one was not given; their samples are still there
+    reused: int  # how many of the entries an earlier run had finished
+    not_given: list[str]  # names of sources of earlier runs that this one was not given; their samples are still there
 
     def kept(self, kind: str) -> list[Kept]:
         return [kept for entry in self.entries if entry.kind == kind for kept in entry.kept]
@@ -79,42 +79,42 @@ class Report:
 
     def write(self, path: Path) -> None:
         """All of it as JSON."""
-        whole = {"summary": self.summary(), "sources": [asdict(entry) for entry in self.entries], "not_given": self.strangers}
+        whole = {"summary": self.summary(), "sources": [asdict(entry) for entry in self.entries], "not_given": self.not_given}
         partial = path.with_name(f".{path.name}.part")
         partial.write_text(json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
         os.replace(partial, path)
 
     def table(self) -> str:
         """For the log: the counts, then every file or piece that was left out."""
-        said = self.summary()
+        counts = self.summary()
         lines = [
-            f"videos {said['videos_seen']}: {said['clips_kept']} clips kept, {said['hours_kept']:.3f} h",
-            f"images {said['images_seen']}: {said['images_kept']} kept, in {said['image_samples']} files",
+            f"videos {counts['videos_seen']}: {counts['clips_kept']} clips kept, {counts['hours_kept']:.3f} h",
+            f"images {counts['images_seen']}: {counts['images_kept']} kept, in {counts['image_samples']} files",
         ]
-        lines += [f"left out {number:5d}  {reason}" for reason, number in said["left_out"].items()]
+        lines += [f"left out {number:5d}  {reason}" for reason, number in counts["left_out"].items()]
         width = max((len(entry.name) for entry in self.entries if entry.dropped), default=0)
         for entry in self.entries:
             lines += [
                 f"  {entry.name:<{min(width, 48)}}  {piece.time:8.2f} s  {piece.reason}: {piece.detail}" for piece in entry.dropped
             ]
-        if self.strangers:
+        if self.not_given:
             lines.append(
-                f"{len(self.strangers)} sources of earlier runs were not given now; their files are still there: "
-                f"{', '.join(self.strangers[:5])}{' ...' if len(self.strangers) > 5 else ''}"
+                f"{len(self.not_given)} sources of earlier runs were not given now; their files are still there: "
+                f"{', '.join(self.not_given[:5])}{' ...' if len(self.not_given) > 5 else ''}"
             )
         return "\n".join(lines)
 
 
 class Journal:
-    """The file that remembers which sources are done, and by which weights and settings: its first line."""
+    """A file of one line of JSON for each finished source, after a first line with the weights and settings."""
 
     def __init__(self, folder: Path):
         self.path = folder / JOURNAL
 
     def read(self) -> tuple[dict | None, list[Entry]]:
-        """(first line, entries); (None, []) where there is no journal. A last line that was cut short is taken off.
+        """(first line, entries); (None, []) where there is no journal. An incomplete last line is removed.
 
-        Raises InputError where another line is not what this module writes.
+        Raises InputError where another line is damaged.
         """
         if not self.path.is_file():
             return None, []

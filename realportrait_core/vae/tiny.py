@@ -1,7 +1,7 @@
 """TinyVAE: a small autoencoder of SD1.5's latent space, in the layout of TAESD (Ollin Boer Bohan, 2023).
 
 A picture of H x W becomes a latent of 4 x H/8 x W/8. Latents are the scaled ones (0.18215 times those of the SD1.5
-VAE), which is what the diffusion model sees, so TinyVAE, TAESD and the SD1.5 VAE can stand in for each other.
+VAE), which is what the diffusion model sees, so TinyVAE, TAESD and the SD1.5 VAE (kl.py) can stand in for each other.
 The keys of the state are those that ComfyUI's "Load VAE" recognises.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import (
+from ..checkpoint import (
     bundle_metadata,
     config_from_fields,
     load_strictly,
@@ -21,11 +21,9 @@ from .checkpoint import (
     sniff,
     wrong_role,
 )
-from .errors import InputError, WeightsError
+from ..errors import WeightsError
+from .latent import LATENT_CHANNELS, LATENT_SCALE, check_images, check_latents
 
-LATENT_CHANNELS = 4
-LATENT_SCALE = 0.18215  # latent here = 0.18215 * latent of the SD1.5 VAE
-DOWN = 8  # px of the picture per px of the latent
 WIDTHS = (64, 64, 64, 64)  # channels at 1, 1/2, 1/4 and 1/8 of the size, in the published layout
 
 
@@ -110,25 +108,18 @@ class TinyVAE(nn.Module):
         self.widths = tuple(widths)
         self.taesd_encoder = encoder(self.widths)
         self.taesd_decoder = decoder(self.widths)
-        # Not used here: they tell ComfyUI how its unscaled latents relate to those of this network.
+        # Not used here: ComfyUI converts its unscaled latents by them.
         self.register_buffer("vae_scale", torch.tensor(LATENT_SCALE))
         self.register_buffer("vae_shift", torch.tensor(0.0))
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B,3,H,W) in [0,1], H and W multiples of 8 -> scaled latents (B,4,H/8,W/8); else InputError."""
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % DOWN or images.shape[3] % DOWN:
-            raise InputError(
-                f"TinyVAE encodes images of shape (B, 3, H, W) with H and W multiples of {DOWN}; "
-                f"got {tuple(images.shape)}. Crop or resize the picture first."
-            )
+        check_images(images)
         return self.taesd_encoder(images)  # (B,4,h,w)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B,4,h,w) -> images (B,3,8h,8w) in [0,1]. InputError where there are not 4 channels."""
-        if latents.ndim != 4 or latents.shape[1] != LATENT_CHANNELS:
-            raise InputError(
-                f"TinyVAE decodes latents of shape (B, {LATENT_CHANNELS}, h, w), those of SD1.5; got {tuple(latents.shape)}."
-            )
+        check_latents(latents)
         return self.taesd_decoder(latents).clamp(0, 1)  # (B,3,8h,8w)
 
 
@@ -155,7 +146,7 @@ def resized(vae: TinyVAE, widths: tuple[int, int, int, int]) -> TinyVAE:
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """What our own file says about itself. Files without it, such as TAESD's, are of the full width."""
+    """The config in the metadata of our own file. Files without it, such as TAESD's, are of the full width."""
 
     widths: tuple[int, ...] = WIDTHS
 
@@ -166,8 +157,8 @@ def save_vae(path: str | Path, vae: TinyVAE) -> None:
     save(path, state, bundle_metadata("vae", VAEConfig(vae.widths)))
 
 
-def load_vae(path: str | Path) -> TinyVAE:
-    """TinyVAE from one .safetensors file, fp32, as narrow as the file says. WeightsError where the file does not fit."""
+def load_tiny_vae(path: str | Path) -> TinyVAE:
+    """TinyVAE from one .safetensors file, fp32, of the widths in its metadata. WeightsError where the file does not fit."""
     state, metadata = read_safetensors(path)
     role = sniff(state)
     if role != "vae":
@@ -177,7 +168,7 @@ def load_vae(path: str | Path) -> TinyVAE:
 
 
 def load_taesd(folder: str | Path) -> TinyVAE:
-    """TinyVAE from the published pair taesd_encoder.safetensors and taesd_decoder.safetensors, fp32. Errors as `load_vae`."""
+    """TinyVAE from the published pair taesd_encoder.safetensors and taesd_decoder.safetensors, fp32. Errors as `load_tiny_vae`."""
     state = {"vae_scale": torch.tensor(LATENT_SCALE), "vae_shift": torch.tensor(0.0)}
     for half in ("taesd_encoder", "taesd_decoder"):
         tensors, _ = read_safetensors(Path(folder) / f"{half}.safetensors")
