@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_train_stages import CLIPS, FRAMES, TOY, sample
+from toy import CLIPS, FRAMES, TOY, sample
 
 from realportrait_core.checkpoint import read_header
 from realportrait_core.errors import InputError

@@ -330,7 +330,7 @@ def photo_case(index: int, vid2vid, vae):
 def test_driven_keypoints_lie_on_the_face_of_the_crop(networks):
     """Relative motion from the picture to its crop puts the portrait's keypoints where the crop shows them: the moved own
     ones to 1 % of the frame, and the surface points they stand for as well as M finds those in the picture itself."""
-    from realportrait_core.train.mini.truth import SURFACE
+    from realportrait_core.train.mini.head_truth import SURFACE
 
     vid2vid, vae = networks
     for index in range(4):

@@ -7,7 +7,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from realportrait_core.errors import InputError, WeightsError
-from realportrait_core.train.mini.vae import GRADIENT_WEIGHT, KNEE, Pairs, evaluate, picture_loss, psnr, random_crops
+from realportrait_core.train.budget import Budget
+from realportrait_core.train.mini.vae import (
+    GRADIENT_WEIGHT,
+    KNEE,
+    Pairs,
+    evaluate,
+    fit_pairs,
+    picture_loss,
+    psnr,
+    random_crops,
+    train_vae,
+)
 from realportrait_core.vae import (
     LATENT_SCALE,
     WIDTHS,
@@ -248,7 +259,8 @@ def test_crops_of_frame_and_latent_show_the_same_place():
     rows = torch.arange(8).repeat_interleave(8)
     frames = rows.view(1, 1, 64, 1).expand(2, 3, 64, 64).to(torch.uint8)
     latents = torch.arange(8.0).view(1, 1, 8, 1).expand(2, 4, 8, 8)
-    pictures, cropped = random_crops(Pairs(frames, latents), 16, 3, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    pictures, cropped = random_crops(Pairs(frames, latents), 16, 3)
     assert pictures.shape == (16, 3, 24, 24)
     torch.testing.assert_close(pictures[:, 0, ::8, ::8] * 255, cropped[:, 0])
     assert cropped[:, 0, 0, 0].unique().numel() > 1
@@ -266,6 +278,49 @@ def test_picture_loss_is_squared_for_small_and_absolute_for_large_errors():
 
 def test_psnr_of_a_known_error():
     assert psnr(torch.full((2, 3, 4, 4), 0.1), torch.zeros(2, 3, 4, 4)).tolist() == pytest.approx([20.0, 20.0], abs=1e-4)
+
+
+def learned(pairs: Pairs, joint: bool, checkpoint: Path, steps: int) -> TinyVAE:
+    torch.manual_seed(0)
+    return fit_pairs(TinyVAE((4, 4, 8, 8)), pairs, joint, checkpoint, Budget(steps), batch=2, side=4, lr=5e-3)
+
+
+@pytest.mark.parametrize("joint", [False, True], ids=["apart", "joint"])
+def test_training_comes_nearer_skips_what_is_not_finite_and_resumes(tmp_path, joint):
+    """Four smooth pictures, of one of which the teacher's latents are not numbers."""
+    torch.manual_seed(3)
+    frames = torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4), size=48, mode="bicubic").clamp(0, 1)
+    with torch.no_grad():
+        pairs = Pairs((255 * frames).byte(), small(5).encode(frames))
+    poisoned = Pairs(pairs.frames, pairs.latents.clone())
+    poisoned.latents[3] = float("nan")
+    vae = learned(poisoned, joint, tmp_path / "a.ckpt", 60)
+    saved = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert saved["step"] == 60 and 10 < saved["skipped"] < 50
+    whole = Pairs(pairs.frames[:3], pairs.latents[:3])
+    torch.manual_seed(0)
+    before, after = evaluate(TinyVAE((4, 4, 8, 8)), whole), evaluate(vae, whole)
+    assert after["teacher_latents_db"] > before["teacher_latents_db"] + 1
+    assert after["latent_error"] < 0.95 * before["latent_error"]
+    resumed = learned(poisoned, joint, tmp_path / "a.ckpt", 60)  # the budget is spent: the averaged weights as they are
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in vae.state_dict().items())
+
+
+def test_a_vae_is_trained_from_a_folder_of_clips(tmp_path):
+    """A second of training by a teacher of random weights; the checkpoints of both parts are gone at the end."""
+    pytest.importorskip("av")
+    (tmp_path / "data").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "data" / split).symlink_to(CLIPS)
+    teacher = resized(small(), WIDTHS).state_dict()
+    for half in ("taesd_encoder", "taesd_decoder"):
+        part = {name.removeprefix(f"{half}."): value for name, value in teacher.items() if name.startswith(half)}
+        (tmp_path / "taesd").mkdir(exist_ok=True)
+        save_file(part, tmp_path / "taesd" / f"{half}.safetensors")
+    out = tmp_path / "vae.safetensors"
+    figures = train_vae(tmp_path / "data", tmp_path / "taesd", out, minutes=1 / 60, batch=2, side=4)
+    assert load_vae(out).widths == (16, 32, 64, 64) and all(value == value for value in figures.values())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "taesd", "vae.safetensors"]
 
 
 # Quality

@@ -142,7 +142,7 @@ def generator(seed: int, step: int, part: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 4099 + part)
 
 
-def stratified_times(
+def sample_timesteps(
     count: int, steps: int, source: torch.Generator | None = None, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """`count` timesteps spread evenly over 0 .. steps - 1, shuffled: less noise in the loss than independent draws."""
@@ -156,7 +156,7 @@ def draw(index: Index, stage: Stage, seed: int, step: int, timesteps: int) -> li
     usable = index.usable(shape)
     source = generator(seed, step)
     count = (shape.portraits, shape.clips, shape.draws)
-    times = stratified_times(prod(count), timesteps, source).view(count)
+    times = sample_timesteps(prod(count), timesteps, source).view(count)
     chosen = usable[torch.randint(len(usable), (shape.portraits,), generator=source)]
     return [
         draw_item(index, shape, sample, times[i], generator(seed, step, 1 + i), stage.unmoved)

@@ -1,8 +1,8 @@
 """A user's photographs for the trainings on photographs: squares around the face, and its mesh by MediaPipe's landmarker.
 
-The folder has the layout of `turn/dataset.py`: NNNNNN.jpg and points.npz with `names`, `mesh` and `five`. The number comes from
-the photograph's content; report.json lists which is which. Of several people the one with the largest face is taken, unless
-another as large would be in the square too.
+The folder has the layout of `head_rotation/dataset.py`: NNNNNN.jpg and points.npz with `names`, `mesh` and `five`. The number
+comes from the photograph's content; report.json lists which is which. Of several people the one with the largest face is taken,
+unless another as large would be in the square too.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from ...errors import InputError
 from ...face.crop import upright_square
 from ...face.detect import Face, FaceDetector
 from ...face.landmarks import FaceLandmarker
-from ...turn.topology import FIVE
+from ...head_rotation.topology import FIVE
 from .filters import Filters, face_side
 from .images import transform_points
 from .journal import JOURNAL, Dropped, Kept, PreparationReport
