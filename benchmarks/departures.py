@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from realportrait_core.animation.rendering import render
 from realportrait_core.config import MINI, DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import RealPortraitDiT
@@ -34,7 +35,6 @@ from realportrait_core.eval.score import look, score
 from realportrait_core.eval.summary import mean
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.find import find_detector
-from realportrait_core.generate import render
 from realportrait_core.speed import GUIDANCE, STEPS
 from realportrait_core.train.batch import Index, read_index
 from realportrait_core.train.budget import Budget

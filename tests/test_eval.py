@@ -9,6 +9,7 @@ import pytest
 import torch
 import yunet
 
+from realportrait_core.animation.mapping import PortraitMotion
 from realportrait_core.config import ConditionerConfig, DiTConfig, Vid2VidConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit, save_dit
@@ -30,7 +31,6 @@ from realportrait_core.eval.metrics import (
 from realportrait_core.eval.protocol import Networks, prepare, run_case
 from realportrait_core.face.crop import rescale
 from realportrait_core.face.detect import FaceDetector
-from realportrait_core.generate import Motion
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.speed import Speed
 from realportrait_core.stlpips import STLPIPS
@@ -221,7 +221,7 @@ def test_the_painted_face_fades_into_the_portrait():
     to_crop = rescale(512 / size).expand(9, 3, 3)
     face = torch.tensor([[2 / size, 0, -1.0], [0, 2 / size, -1.0]], dtype=torch.float64).expand(9, 2, 3)
     maps = MotionMaps(torch.randn(9, 6, 8, 8), to_crop, face, size, size)
-    motion = Motion(maps, maps[0], torch.eye(3, dtype=torch.float64), (size, size))
+    motion = PortraitMotion(maps, maps[0], torch.eye(3, dtype=torch.float64), (size, size))
     portrait, soft = torch.rand(1, 3, size, size), rows.soft_square(size)
     with torch.inference_mode():
         painted, drawn = rows.paint(vid2vid, portrait, motion), vid2vid.generator(maps.f)
@@ -239,7 +239,7 @@ def test_motion_latents_are_pictures_only_where_there_is_a_draft():
     dit = RealPortraitDiT(DIT).initialize().eval()
     face = torch.eye(3).expand(3, 3, 3)[:, :2] / 64
     maps = MotionMaps(torch.randn(3, 6, 8, 8).half(), rescale(8.0).expand(3, 3, 3), face, 64, 64)
-    motion = Motion(maps, maps[0], torch.eye(3, dtype=torch.float64), (64, 64))
+    motion = PortraitMotion(maps, maps[0], torch.eye(3, dtype=torch.float64), (64, 64))
     with torch.inference_mode():
         found = rows.drafted(dit, torch.randn(1, 4, 8, 8), motion)
         torch.testing.assert_close(found, dit.conditioner.map_motion(maps.to(dtype=torch.float32))[:, :4])

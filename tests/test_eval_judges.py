@@ -27,7 +27,7 @@ from realportrait_core.eval.score import Truth, known, look, score, spectrum
 from realportrait_core.eval.spectrum import OCTAVES, octave_power, spectrum_db, window, worst_octave
 from realportrait_core.face.crop import warp_affine
 from realportrait_core.face.detect import Face, FaceDetector
-from realportrait_core.face.landmarks import FaceLandmarker, Region, region_of_five, region_of_points
+from realportrait_core.face.landmarks import FaceLandmarker, LandmarkRegion, region_of_five, region_of_points
 from realportrait_core.stlpips import STLPIPS, Blurred, distances, load_stlpips
 from realportrait_core.vid2vid import FaceVid2Vid
 
@@ -256,7 +256,7 @@ def test_the_landmarkers_square_is_mediapipes():
     torch.testing.assert_close(matrix @ centre, torch.tensor([127.5, 127.5], dtype=torch.float64))
     # The eyes' line comes to lie level.
     assert (matrix @ torch.tensor([130.0, 90.0, 1.0], dtype=torch.float64))[1] == pytest.approx(127.5)
-    assert Region((0.0, 0.0), 256.0, 0.0).to_network()[0].tolist() == pytest.approx([1, 0, 127.5])
+    assert LandmarkRegion((0.0, 0.0), 256.0, 0.0).to_network()[0].tolist() == pytest.approx([1, 0, 127.5])
     five = torch.tensor([[100.0, 100], [150, 100], [125, 130], [105, 160], [145, 160]])
     assert region_of_five(five).angle == pytest.approx(0) and 150 < region_of_five(five).side < 240
 

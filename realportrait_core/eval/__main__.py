@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import get_args
 
+from ..animation.framing import FRAMINGS
 from ..diffusion.sampling import Solver
 from ..diffusion.schedule import linear_schedule
 from ..dit.checkpoint import load_dit
 from ..errors import InputError, RealPortraitError
 from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
-from ..generate import FRAMINGS
 from ..speed import GUIDANCE, PAPER_STEPS, STEPS, default_guidance, default_sampling
 from ..stlpips import Net
 from ..vae import load_vae

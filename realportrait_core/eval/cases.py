@@ -11,7 +11,9 @@ from ..head_rotation.change import Limits, smooth_path
 from ..head_rotation.dataset import read_photos
 from ..head_rotation.topology import read_topology
 from ..head_rotation.turning import turn
-from ..video import VideoFile, check_picture, decode, upright
+from ..video.decoding import decode, upright
+from ..video.loading import check_picture
+from ..video.source import VideoFile
 from .rows import to_bytes
 
 DRIVERS, OTHERS = 800000, 810000  # clip OTHERS + i performs the motion of clip DRIVERS + i

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..animation.extraction import CHUNK
 from ..errors import InputError
 from ..face.crop import CROP, sample_crop
-from ..generate import CHUNK
 from ..vid2vid.keypoints import transform
 from ..vid2vid.motion import MotionExtractor
 from ..vid2vid.regions import EYES_AND_MOUTH, LIPS, check_known

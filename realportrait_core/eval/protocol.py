@@ -19,14 +19,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..clips import plan
+from ..animation.clips import plan
+from ..animation.extraction import CHUNK, extract_keypoints
+from ..animation.mapping import PortraitMotion, frame_portrait, motion_maps
+from ..animation.rendering import render
+from ..animation.retargeting import drive_keypoints
 from ..diffusion.schedule import Schedule
 from ..dit.model import RealPortraitDiT
 from ..errors import FaceError, InputError
 from ..face.crop import clip_crop
 from ..face.detect import FaceDetector
 from ..face.track import portrait_points, track
-from ..generate import CHUNK, Motion, extract_keypoints, frame_portrait, motion_maps, render
 from ..speed import Speed
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
@@ -71,7 +74,7 @@ class Outcome:
 class Prepared:
     """A case up to its latents, by the nodes' flow."""
 
-    motion: Motion
+    motion: PortraitMotion
     truth: Truth  # with the portrait as the motion frames it
     faces: str  # what the tracker said of the driver
 
@@ -89,7 +92,7 @@ def prepare(networks: Networks, case: Case, framing: str = "whole") -> Prepared:
 
     keypoints = extract_keypoints(networks.vid2vid, portrait, driver.float() / 255, points, followed)
     size = networks.dit.cfg.input_sq_size
-    motion = motion_maps(networks.vid2vid, keypoints, "relative", size=size, framing=framing, neutral=0)
+    motion = motion_maps(networks.vid2vid, drive_keypoints(keypoints), size, framing)
     to_frame = motion.portrait_to_frame
     framed = Truth(
         pictures=on_frame(truth, motion),
@@ -104,7 +107,7 @@ def prepare(networks: Networks, case: Case, framing: str = "whole") -> Prepared:
     return Prepared(motion, framed, followed.report)
 
 
-def on_frame(frames: Tensor, motion: Motion) -> Tensor:
+def on_frame(frames: Tensor, motion: PortraitMotion) -> Tensor:
     """Frames (L, H, W, C) uint8 of the portrait's size on the motion's frame: (L, C, S, S) in [0, 1]."""
     return torch.cat([frame_portrait(chunk.float() / 255, motion) for chunk in frames.split(CHUNK)]).movedim(-1, 1)
 

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from ..animation.extraction import CHUNK
+from ..animation.mapping import PortraitMotion
 from ..dit.model import RealPortraitDiT
-from ..face.crop import CROP, paste_back, rescale
-from ..generate import CHUNK, Motion
+from ..face.crop import CROP, paste_crop, rescale
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
 
@@ -25,7 +26,7 @@ def soft_square(size: int) -> Tensor:
     return (ramp[:, None] * ramp)[None, None]
 
 
-def paint(vid2vid: FaceVid2Vid, portrait: Tensor, motion: Motion) -> Tensor:
+def paint(vid2vid: FaceVid2Vid, portrait: Tensor, motion: PortraitMotion) -> Tensor:
     """G's picture of every frame, pasted into the portrait's frame (1, 3, S, S) where the portrait's crop lies: (L, 3, S, S)."""
     painted = []
     for start in range(0, len(motion.maps), CHUNK):
@@ -33,11 +34,11 @@ def paint(vid2vid: FaceVid2Vid, portrait: Tensor, motion: Motion) -> Tensor:
         face = vid2vid.generator(maps.f.float())  # (chunk, 3, s, s)
         to_face = rescale(face.shape[-1] / CROP) @ maps.frame_to_crop.double()
         soft = soft_square(face.shape[-1]).expand(len(maps), -1, -1, -1)
-        painted.append(paste_back(portrait.expand(len(maps), -1, -1, -1), face, soft, to_face))
+        painted.append(paste_crop(portrait.expand(len(maps), -1, -1, -1), face, soft, to_face))
     return torch.cat(painted)
 
 
-def drafted(dit: RealPortraitDiT, portrait: Tensor, motion: Motion) -> Tensor | None:
+def drafted(dit: RealPortraitDiT, portrait: Tensor, motion: PortraitMotion) -> Tensor | None:
     """The frames' latents (L, 4, h, w) as the motion latents have them in their first channels; portrait (1, 4, h, w).
 
     None for weights without a draft, whose motion latents are no pictures.

@@ -1,4 +1,4 @@
-"""From face points to the crop that F and M read, to the facial mask, and back into the picture.
+"""From face points to the input crop of F and M, to the facial mask, and back into the picture.
 
 Coordinates are pixels with integer centres; an affine is a 3x3 that maps column vectors (x, y, 1).
 The rule for 9 points and more is LivePortrait's (Guo et al. 2024); the five of YuNet need a fit of their own.
@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from ..errors import InputError
 
 CROP = 512  # px, the unit in which crops are measured
-EMPTY_FACE = ((0.0, 0.0, 2.0), (0.0, 0.0, 2.0))  # a facial ellipse that holds no pixel
+EMPTY_FACE = ((0.0, 0.0, 2.0), (0.0, 0.0, 2.0))  # a facial ellipse that contains no pixel
 
-# Indices whose mean is the image-left eye, the image-right eye and the mouth, by number of points.
+# Indices of the points whose means are the image-left eye, the image-right eye and the mouth, by number of points.
 LANDMARKS = {
     5: ((0,), (1,), (3, 4)),
     9: ((2, 3), (0, 1), (5, 6)),
@@ -147,7 +147,7 @@ def warp_affine(image: torch.Tensor, forward: torch.Tensor, height: int, width: 
 
 
 def warp_averaged(image: torch.Tensor, forward: torch.Tensor, height: int, width: int, fine: int) -> torch.Tensor:
-    """warp_affine at `fine` x `fine` points a pixel, averaged: what is brought down does not alias. (B, C, height, width)."""
+    """warp_affine with `fine` x `fine` samples per pixel, averaged against aliasing: (B, C, height, width)."""
     forward = rescale(fine).to(forward.device) @ forward.double()
     return F.avg_pool2d(warp_affine(image, forward, fine * height, fine * width), fine)
 
@@ -160,7 +160,7 @@ def pixel_grid(rows: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def sample_crop(image: torch.Tensor, frame_to_crop: torch.Tensor, size: int, units: int = CROP) -> torch.Tensor:
-    """The face crop that F and M read: image (B, 3, H, W), frame_to_crop (3, 3) or (B, 3, 3) in crops of `units` px.
+    """The input of F and M: image (B, 3, H, W), frame_to_crop (3, 3) or (B, 3, 3) in crops of `units` px.
 
     Returns (B, 3, size, size). The crop is sampled at twice the size or more and averaged down (LivePortrait: 512 px,
     then area to 256), and at as many points as the picture has pixels, so that a large portrait does not alias.
@@ -176,8 +176,10 @@ def sample_crop(image: torch.Tensor, frame_to_crop: torch.Tensor, size: int, uni
 
 
 def upright_square(centre: torch.Tensor, side: float, height: int, width: int, size: int) -> torch.Tensor:
-    """(3, 3) float64: picture px -> px of a size x size square of `side` px around centre (2,), moved inside the picture, which
-    must have room for it."""
+    """(3, 3) float64: picture px -> px of a size x size frame that shows the square of `side` px around centre (2,).
+
+    The square is moved inside the picture of height x width px, which must have room for it.
+    """
     room = torch.tensor([width, height], dtype=torch.float64)
     corner = torch.minimum((centre - side / 2 + 0.5).clamp(min=0), room - side)  # outer corner of the square
     zoom = size / side
@@ -192,8 +194,8 @@ def rescale(factor: float) -> torch.Tensor:
     return torch.tensor([[factor, 0, shift], [0, factor, shift], [0, 0, 1]], dtype=torch.float64)
 
 
-def paste_back(image: torch.Tensor, crop: torch.Tensor, mask: torch.Tensor, frame_to_crop: torch.Tensor) -> torch.Tensor:
-    """Put a crop back: image (B, C, H, W), crop (B, C, S, S), mask (B or 1, 1, S, S) -> (B, C, H, W)."""
+def paste_crop(image: torch.Tensor, crop: torch.Tensor, mask: torch.Tensor, frame_to_crop: torch.Tensor) -> torch.Tensor:
+    """A crop blended into its picture: image (B, C, H, W), crop (B, C, S, S), mask (B or 1, 1, S, S) -> (B, C, H, W)."""
     crop_to_frame = torch.linalg.inv(frame_to_crop.double())
     height, width = image.shape[-2:]
     weight = warp_affine(mask.to(image.dtype), crop_to_frame, height, width)
@@ -211,10 +213,10 @@ def face_ellipse(points) -> torch.Tensor:
     return torch.cat([axes, -axes @ square.center[..., None]], -1)
 
 
-def carry_ellipse(face: torch.Tensor, driver_crop: torch.Tensor, output_crop: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """The driver's facial mask on the output frame: A_i T A_d,i^-1 applied to each ellipse.
+def warp_ellipse(face: torch.Tensor, driver_crop: torch.Tensor, output_crop: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """The driving frames' facial mask on the output frame: A_i T A_d,i^-1 applied to each ellipse.
 
-    face (L, 2, 3) driver px -> disc; driver_crop, output_crop (L, 3, 3) or (3, 3) frame px -> crop px;
+    face (L, 2, 3) driving frame px -> disc; driver_crop, output_crop (L, 3, 3) or (3, 3) frame px -> crop px;
     shift (L, 2) crop px, by which the face moves inside the crop. Returns (L, 2, 3), output px -> disc.
     """
     face = face.double()

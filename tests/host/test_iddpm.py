@@ -188,7 +188,8 @@ def vae(host, pack):
 @pytest.fixture
 def animation(pack, maps):
     """A portrait (1, 64, 64, 3) and its motion in 6 frames."""
-    motion = pack("realportrait_core.generate").Motion(tiny.maps(pack, 6), maps[1], torch.eye(3, dtype=torch.float64), (64, 64))
+    mapping = pack("realportrait_core.animation.mapping")
+    motion = mapping.PortraitMotion(tiny.maps(pack, 6), maps[1], torch.eye(3, dtype=torch.float64), (64, 64))
     return torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3)), motion
 
 
@@ -213,7 +214,7 @@ def core_render(pack, vae, animation):
         core.load_state_dict(model.model.diffusion_model.state_dict())
         z_r = pack("nodes.host.conditioning").encode_portrait(vae, *animation) * 0.18215
         schedule = pack("realportrait_core.diffusion.schedule").linear_schedule()
-        return pack("realportrait_core.generate").render(core, schedule, z_r, animation[1], seed=SEED) / 0.18215
+        return pack("realportrait_core.animation.rendering").render(core, schedule, z_r, animation[1], seed=SEED) / 0.18215
 
     return run
 

@@ -17,9 +17,10 @@ from math import ceil
 import numpy as np
 import torch
 
+from ...animation.framing import sample_frame
+from ...animation.keypoints import KEYPOINT_PX, Keypoints
 from ...errors import InputError
 from ...face.crop import CROP, face_square, rescale
-from ...generate import KEYPOINT_PX, Keypoints, sample_frame
 from ...vid2vid.keypoints import Pose, cat
 from .packed import unpack
 from .sample import Sample

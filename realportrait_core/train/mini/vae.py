@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...animation.extraction import device_of
 from ...errors import InputError
-from ...generate import device_of
 from ...vae import DOWN, TinyVAE, load_taesd, load_vae, save_vae
 from ..budget import Budget
 from ..loop import fit
