@@ -31,7 +31,7 @@ from realportrait_core.errors import InputError
 from realportrait_core.eval.judges import load_judges
 from realportrait_core.eval.protocol import SEED, Networks, Prepared
 from realportrait_core.eval.rows import STATIC, decode, encode
-from realportrait_core.eval.score import look, score
+from realportrait_core.eval.score import judge, score
 from realportrait_core.eval.summary import mean
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.find import find_detector
@@ -246,7 +246,7 @@ def figures(networks: Networks, clips: list[Prepared], results: list[Tensor]) ->
     """Of every clip's pictures (L, 3, S, S); without the network of ST-LPIPS that metric is left out."""
     found = [
         score(networks.vid2vid, {"": pictures}, clip.truth)[""]
-        | look(networks.judges, networks.detector, {"": pictures}, clip.truth)[""]
+        | judge(networks.judges, networks.detector, {"": pictures}, clip.truth)[""]
         for clip, pictures in zip(clips, results)
     ]
     return {metric: [mean(of_clip[metric]) for of_clip in found] for metric in METRICS if metric in found[0]}

@@ -26,7 +26,7 @@ class MotionMaps:
     crop: int = 512  # px, side of the crop in frame_to_crop's unit
     everywhere: bool = False  # compute every pixel: on a GPU, synchronising to find the masks can take longer
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         frames = len(self.f)
         if self.f.ndim != 4 or self.frame_to_crop.shape != (frames, 3, 3) or self.face.shape != (frames, 2, 3):
             raise InputError(
@@ -39,13 +39,13 @@ class MotionMaps:
     def __len__(self) -> int:
         return len(self.f)
 
-    def __getitem__(self, frames) -> "MotionMaps":
+    def __getitem__(self, frames: slice | int | list[int] | torch.Tensor) -> "MotionMaps":
         """Frames by a slice, a list or a tensor of numbers; one number gives maps of one frame."""
         if isinstance(frames, int):
             frames = [frames]
         return replace(self, f=self.f[frames], frame_to_crop=self.frame_to_crop[frames], face=self.face[frames])
 
-    def to(self, device=None, dtype: torch.dtype | None = None) -> "MotionMaps":
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "MotionMaps":
         """The maps on `device`; `dtype` is that of f only, since the affines need their precision."""
         f = self.f.to(device=device, dtype=dtype)
         geometry = torch.float32 if f.device.type == "mps" else self.face.dtype  # Metal has no float64
@@ -101,8 +101,8 @@ def dense(maps: MotionMaps, mask: torch.Tensor | None = None) -> torch.Tensor:
 def first_convolution(maps: MotionMaps, weight: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """conv2d(dense(maps), weight, bias, stride=2, padding=1) without the dense map: (L, C1, ceil(height/2), ceil(width/2)).
 
-    Only outputs whose window meets the mask are computed, the others are the bias. weight (C1, C, 3, 3), bias (C1,);
-    differentiable in both, and in f. mask (L, height, width) replaces the ellipse.
+    Only outputs whose window meets the mask are computed (kornia warps whole frames), the others are the bias.
+    weight (C1, C, 3, 3), bias (C1,); differentiable in both, and in f. mask (L, height, width) replaces the ellipse.
     """
     if weight.shape[1:] != (maps.f.shape[1], 3, 3) or bias.shape != weight.shape[:1]:
         raise InputError(
@@ -152,7 +152,7 @@ def mix_then_warp(f: torch.Tensor, grid: torch.Tensor, facial: torch.Tensor, wei
     taps = rearrange(weight, "c1 c dy dx -> (dy dx c1) c 1 1")
     mixed = rearrange(F.conv2d(f.to(weight.dtype), taps), "l (t c1) h w -> t l c1 h w", t=9).to(grid.dtype)
     n, m = (grid.shape[1] - 1) // 2, (grid.shape[2] - 1) // 2
-    out = 0
+    out = mixed.new_zeros(())
     for tap, channels in enumerate(mixed):
         dy, dx = slice(tap // 3, tap // 3 + 2 * n - 1, 2), slice(tap % 3, tap % 3 + 2 * m - 1, 2)
         sampled = F.grid_sample(channels, grid[:, dy, dx], padding_mode="zeros", align_corners=False)

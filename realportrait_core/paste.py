@@ -146,7 +146,10 @@ def held(frames: torch.Tensor, start: int, stop: int) -> torch.Tensor:
 
 
 def resampled(frames: torch.Tensor, covered: PasteRegion, bicubic: bool) -> torch.Tensor:
-    """Frames (b, C, S, S) at the region's pixels: (b, C, h, w). Copied where pixels coincide, averaged where frames are larger."""
+    """Frames (b, C, S, S) at the region's pixels: (b, C, h, w). Copied where pixels coincide, averaged where frames are larger.
+
+    Not kornia's: it has no area average, and would resample what is copied bit by bit here.
+    """
     size = frames.shape[-1]
     x, y = (covered.zoom * start + origin for start, origin in zip((covered.left, covered.top), covered.origin))
     height, width = covered.bottom - covered.top, covered.right - covered.left

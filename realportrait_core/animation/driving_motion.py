@@ -82,7 +82,7 @@ def apply_to_portrait(vid2vid: FaceVid2Vid, portrait: Tensor, portrait_points: T
         portrait_points=portrait_points,
         driver_points=points,
         present=driver.present,
-        portrait_size=tuple(portrait.shape[1:3]),
+        portrait_size=(portrait.shape[1], portrait.shape[2]),
         driver_size=driver.size,
         encoder=own,
     )

@@ -58,12 +58,12 @@ def render(
         def denoiser(control: Tensor | None) -> Denoise:
             predict = with_cache(dit, caching)
 
-            def denoise(z, t, conditional):
+            def denoise(z: Tensor, t: Tensor, conditional: Tensor) -> Tensor:
                 return predict(z[None].to(dtype), t[None], shape, reference, control, conditional[None], strength)[0]
 
             return denoise
 
-        def count(step: int):
+        def count(step: int) -> None:
             if callback is not None:
                 callback(clip.number * steps + step + 1, len(clips) * steps)
 

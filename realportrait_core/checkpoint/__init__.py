@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import UnionType
-from typing import get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -150,7 +150,7 @@ def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: M
 # The config in our own files
 
 
-def bundle_metadata(role: str, config, licence: str | None = None) -> dict[str, str]:
+def bundle_metadata(role: str, config: Any, licence: str | None = None) -> dict[str, str]:
     """Metadata of our own files: the role ("vid2vid", "dit", ...), the fields of the frozen config dataclass, the licence."""
     metadata = {METADATA_KEY: json.dumps({"role": role, "version": VERSION, "config": asdict(config)})}
     return metadata if licence is None else metadata | {LICENCE_KEY: licence}
@@ -172,7 +172,7 @@ def read_bundle_metadata(metadata: Mapping[str, str], role: str) -> dict | None:
     return config
 
 
-def config_from_fields(kind: type, values: Mapping):
+def config_from_fields(kind: type, values: Mapping) -> Any:
     """The frozen config dataclass `kind` from fields as JSON keeps them. Raises WeightsError on wrong names or types."""
     types = {field.name: field.type for field in fields(kind)}
     unknown = sorted(set(values) - set(types))

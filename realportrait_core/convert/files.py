@@ -46,7 +46,7 @@ def read_shards(path: Path) -> dict[str, torch.Tensor]:
         where = {str(key): str(name) for key, name in json.loads(path.read_text(encoding="utf-8"))["weight_map"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{path} is no index of a sharded file: {error!r}.") from error
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for name in sorted(set(where.values())):
         if Path(name).name != name:
             raise WeightsError(f"{path} names a shard outside its folder: {name!r}.")

@@ -36,7 +36,8 @@ def read_networks(sources: Sequence[Path]) -> tuple[dict[str, State], dict[str, 
 
     Raises WeightsError on a file that is something else, on two files of one network, and where nothing is found.
     """
-    states, files = {}, {}
+    states: dict[str, State] = {}
+    files: dict[str, Path] = {}
     for source in sources:
         for path in weight_files(source):
             try:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ def read_pickled(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def unwrapped(content):
+def unwrapped(content: Any) -> Any:
     """The state dict of a training checkpoint that keeps it under one of WRAPPERS, else `content`."""
     if not isinstance(content, Mapping):
         return content
@@ -53,7 +54,7 @@ def unwrapped(content):
     return unwrapped(content[inside[0]])
 
 
-def tensors(content, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+def tensors(content: Any, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(content, torch.Tensor):
         yield prefix, content
     elif isinstance(content, Mapping):

@@ -13,6 +13,8 @@ from .schedule import Schedule, gather, learned_log_variance, posterior_mean, to
 # (z (L, 4, h, w), t (L,) float, conditional (L,) bool) -> prediction (L, 4, h, w), or (L, 8, h, w) with the learned variance
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 Draw = Callable[[Tensor], Tensor]  # noise of the shape, dtype and device of its argument
+# x_t, t, the prediction of x_0 and, where it is learned, of the variance -> x at the next timestep
+Step = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 Callback = Callable[[int], None]  # called with the number of the step that has just been taken, from 0
 Solver = Literal["ddim", "ddim_trailing", "dpmpp_2m", "ancestral"]
 
@@ -117,7 +119,9 @@ def sample_ancestral(
     return sample(step, denoise, noise, schedule, prediction, known, callback)
 
 
-def sample(step, denoise: Denoise, x: Tensor, schedule: Schedule, prediction: str, known: Known | None, callback) -> Tensor:
+def sample(
+    step: Step, denoise: Denoise, x: Tensor, schedule: Schedule, prediction: str, known: Known | None, callback: Callback | None
+) -> Tensor:
     """The loop of every sampler: denoise, step, restore the known frames, from the noisiest timestep down."""
     conditional = torch.zeros(len(x), dtype=torch.bool, device=x.device) if known is None else known.mask
     x = restore_known(known, x)

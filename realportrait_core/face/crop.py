@@ -5,12 +5,16 @@ The rule for 9 points and more is LivePortrait's (Guo et al. 2024); the five of 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
+
+Points = torch.Tensor | np.ndarray | Sequence  # (..., N, 2) px, as torch.as_tensor takes them
 
 CROP = 512  # px, the unit in which crops are measured
 EMPTY_FACE = ((0.0, 0.0, 2.0), (0.0, 0.0, 2.0))  # a facial ellipse that contains no pixel
@@ -42,7 +46,7 @@ class Square:
         return torch.atan2(self.ux[..., 1], self.ux[..., 0])
 
 
-def checked_points(points) -> torch.Tensor:
+def checked_points(points: Points) -> torch.Tensor:
     """(..., N, 2) float64 on the CPU; InputError unless N is one of LANDMARKS and every number is finite."""
     points = torch.as_tensor(points).detach().to("cpu", torch.float64)
     if points.ndim < 2 or points.shape[-1] != 2 or points.shape[-2] not in LANDMARKS:
@@ -64,7 +68,7 @@ def face_axes(points: torch.Tensor, use_lip: bool = True) -> tuple[torch.Tensor,
     return eyes, mouth, torch.stack([uy[..., 1], -uy[..., 0]], -1), uy
 
 
-def landmark_square(points, scale: float, vy: float, vx: float = 0.0, use_lip: bool = True) -> Square:
+def landmark_square(points: Points, scale: float, vy: float, vx: float = 0.0, use_lip: bool = True) -> Square:
     """The square around all points, `scale` times their rotated extent: LivePortrait's `parse_rect_from_landmark`."""
     points = checked_points(points)
     _, _, ux, uy = face_axes(points, use_lip)
@@ -77,7 +81,7 @@ def landmark_square(points, scale: float, vy: float, vx: float = 0.0, use_lip: b
     return Square(center, size, ux, uy)
 
 
-def face_square(points, scale: float, vy: float) -> Square:
+def face_square(points: Points, scale: float, vy: float) -> Square:
     """The square around a face, by any number of points.
 
     Five points span about half of what 68 do, so their extent is predicted from the eye-mouth distance, the eye
@@ -114,12 +118,12 @@ def square_to_crop(square: Square, size: int, rotate: bool = True) -> torch.Tens
     return torch.cat([torch.cat([linear, shift], -1), last], -2)
 
 
-def points_to_crop(points, size: int = CROP, scale: float = 2.3, vy: float = -0.125, rotate: bool = True) -> torch.Tensor:
+def points_to_crop(points: Points, size: int = CROP, scale: float = 2.3, vy: float = -0.125, rotate: bool = True) -> torch.Tensor:
     """Crop of a portrait: points (..., N, 2) px -> affine (..., 3, 3) float64, picture px -> crop px."""
     return square_to_crop(face_square(points, scale, vy), size, rotate)
 
 
-def clip_crop(points, size: int = CROP, scale: float = 2.2, vy: float = -0.1) -> torch.Tensor:
+def clip_crop(points: Points, size: int = CROP, scale: float = 2.2, vy: float = -0.1) -> torch.Tensor:
     """One fixed, upright crop for a driving clip: points (L, N, 2) px -> affine (3, 3) float64.
 
     The mean box of the clip: head motion stays in the keypoints, and the motion maps move smoothly.
@@ -133,7 +137,8 @@ def clip_crop(points, size: int = CROP, scale: float = 2.2, vy: float = -0.1) ->
 def warp_affine(image: torch.Tensor, forward: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Bilinear warp, zeros outside: out(forward @ p) = image(p), as OpenCV's warpAffine.
 
-    image (B, C, H, W); forward (3, 3) or (B, 3, 3), image px -> output px. Returns (B, C, height, width).
+    image (B, C, H, W); forward (3, 3) or (B, 3, 3), image px -> output px. Returns (B, C, height, width). kornia's warp_affine
+    differs by up to 2e-4 (positions in float32, picture of 1024 px); the bundled weights were trained with this one.
     """
     if image.ndim != 4 or 0 in image.shape:
         raise InputError(f"A batch of pictures must be (B, C, height, width); this one is {tuple(image.shape)}.")
@@ -202,7 +207,7 @@ def paste_crop(image: torch.Tensor, crop: torch.Tensor, mask: torch.Tensor, fram
     return weight * warp_affine(crop, crop_to_frame, height, width) + (1 - weight) * image
 
 
-def face_ellipse(points) -> torch.Tensor:
+def face_ellipse(points: Points) -> torch.Tensor:
     """The facial mask: (..., N, 2) px -> (..., 2, 3) float64, picture px -> unit disc (inside: norm <= 1).
 
     The paper masks "non-facial regions" and gives no shape. Ours is an ellipse in the face's own axes around the

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import InputError, WeightsError
@@ -45,9 +47,9 @@ class FaceDetector:
                 f"The face detector {MODEL_NAME} is missing: looked for {self.path}. Run `python install.py` in the "
                 f"RealPortrait folder (it fetches 233 KB), or copy the file there, or give the face's box by hand."
             )
-        self._network = None
+        self._network: Any = None  # cv2.FaceDetectorYN, made at the first picture
 
-    def detect(self, image: torch.Tensor) -> list[Face]:
+    def detect(self, image: torch.Tensor | np.ndarray) -> list[Face]:
         """Faces of one picture (H, W, 3) in [0, 1], or uint8; torch or numpy. From left to right; [] where there is none."""
         image = checked_image(image)  # (H, W, 3) uint8, RGB
         longest = max(image.shape[:2])
@@ -63,7 +65,7 @@ class FaceDetector:
             doubtful = doubtful or faces
         return doubtful
 
-    def _detect_at(self, image, scale: float) -> list[Face]:
+    def _detect_at(self, image: np.ndarray, scale: float) -> list[Face]:
         import cv2
 
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
@@ -94,7 +96,7 @@ class FaceDetector:
         return sorted(faces, key=lambda face: float(face.box[0] + face.box[2] / 2))
 
 
-def checked_image(image):
+def checked_image(image: torch.Tensor | np.ndarray) -> np.ndarray:
     """One picture (H, W, 3), float in [0, 1] or uint8 -> contiguous uint8 numpy, RGB. InputError on anything else."""
     image = torch.as_tensor(image)
     if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:

@@ -8,11 +8,13 @@ square around the face, rotated upright, as in MediaPipe.
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import InputError, WeightsError
-from .crop import face_square, rescale
+from .crop import Points, face_square, rescale
 from .detect import checked_image
 
 POINTS = 478  # 468 of the mesh, then 5 of each iris
@@ -41,8 +43,8 @@ class LandmarkRegion:
     side: float  # px
     angle: float  # radians, clockwise on the screen
 
-    def to_network(self):
-        """(2, 3) numpy float64: px of the picture -> px of the network's input."""
+    def to_network(self) -> np.ndarray:
+        """(2, 3) float64: px of the picture -> px of the network's input."""
         zoom, angle = SIDE / self.side, torch.tensor(self.angle, dtype=torch.float64)
         sin, cos = angle.sin() * zoom, angle.cos() * zoom
         linear = torch.stack([torch.stack([cos, sin]), torch.stack([-sin, cos])])
@@ -61,7 +63,7 @@ class FaceLandmarker:
         self.path = Path(path)
         self._network = load_network(self.path)
 
-    def points(self, picture, five) -> torch.Tensor:
+    def points(self, picture: torch.Tensor | np.ndarray, five: Points) -> torch.Tensor:
         """picture (H, W, 3) in [0, 1] or uint8, the face's five points (5, 2) px -> (478, 3) float32 px; z smaller is nearer."""
         picture = checked_image(picture)
         region = region_of_five(five)
@@ -70,7 +72,7 @@ class FaceLandmarker:
             region = region_of_points(points)
         return points
 
-    def _predict(self, picture, region: LandmarkRegion) -> torch.Tensor:
+    def _predict(self, picture: np.ndarray, region: LandmarkRegion) -> torch.Tensor:
         import cv2
 
         matrix = region.to_network()
@@ -86,7 +88,7 @@ class FaceLandmarker:
         return torch.cat([plane, found[:, 2:] * (region.side / SIDE)], 1).float()
 
 
-def region_of_five(five) -> LandmarkRegion:
+def region_of_five(five: Points) -> LandmarkRegion:
     """The region from five points (5, 2) px, by the extent of the face that they predict."""
     square = face_square(five, scale=MARGIN, vy=0.0)
     return LandmarkRegion(tuple(square.center.tolist()), float(square.size), float(square.angle))
@@ -102,8 +104,8 @@ def region_of_points(points: torch.Tensor) -> LandmarkRegion:
     return LandmarkRegion(tuple(((low + high) / 2).tolist()), MARGIN * float((high - low).max()), angle)
 
 
-def load_network(path: Path):
-    """The landmark network of `face_landmarker.task`. Raises WeightsError where it cannot be loaded."""
+def load_network(path: Path) -> Any:
+    """The landmark network, a cv2.dnn.Net, of `face_landmarker.task`. Raises WeightsError where it cannot be loaded."""
     import cv2
 
     if not path.is_file():

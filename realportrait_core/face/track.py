@@ -4,11 +4,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ..errors import FaceError, InputError
 from .detect import Face, FaceDetector, checked_image
+
+Box = torch.Tensor | Sequence[float]  # (4,) x, y, width, height px
 
 MIN_FACE = 32  # px, shorter side of the box: below, five points are not worth a crop
 SMALL_FACE = 64  # px: worth a warning
@@ -48,7 +51,9 @@ class FaceTrack:
     gaps: Gaps | None = None  # where poses of frames without the face come from; None: M runs on every frame
 
 
-def portrait_points(image, detector: FaceDetector | None, choice: str | int = "largest", box=None) -> torch.Tensor:
+def portrait_points(
+    image: torch.Tensor | np.ndarray, detector: FaceDetector | None, choice: str | int = "largest", box: Box | None = None
+) -> torch.Tensor:
     """The five points (5, 2) of the portrait's face, px.
 
     image (H, W, 3) in [0, 1] or uint8; choice as in `track`; box (x, y, width, height) px replaces the detector.
@@ -72,11 +77,11 @@ def portrait_points(image, detector: FaceDetector | None, choice: str | int = "l
 
 
 def track(
-    frames,
+    frames: torch.Tensor | np.ndarray,
     detector: FaceDetector | None,
     choice: str | int = "largest",
     missing_face: str = "hold",
-    boxes=None,
+    boxes: torch.Tensor | Sequence | None = None,
     callback: Callable[[int, int], None] | None = None,
 ) -> FaceTrack:
     """Tracks one face through frames (L, H, W, 3) in [0, 1] or uint8; the track has L frames, too.
@@ -148,7 +153,9 @@ def fading(present: torch.Tensor) -> torch.Tensor:
     return weight[0]
 
 
-def follow(frames, detector, choice, callback) -> tuple[list[Face | None], list[int], list[int], list[int]]:
+def follow(
+    frames: torch.Tensor | np.ndarray, detector: FaceDetector, choice: str | int, callback: Callable[[int, int], None] | None
+) -> tuple[list[Face | None], list[int], list[int], list[int]]:
     """The tracked face of each frame or None, the frames with several faces, those at which a new track starts, and those
     of them at which the face is another shot.
     """
@@ -250,7 +257,7 @@ def smooth(points: torch.Tensor) -> torch.Tensor:
     return torch.einsum("ts,spd->tpd", line, points.double()).float()
 
 
-def nominal_points(box, height: int, width: int) -> torch.Tensor:
+def nominal_points(box: Box, height: int, width: int) -> torch.Tensor:
     """Five points (5, 2) px of an upright frontal face in a box (x, y, width, height) px of a height x width picture."""
     box = torch.as_tensor(box, dtype=torch.float32)
     if box.shape != (4,) or not torch.isfinite(box).all():

@@ -28,7 +28,7 @@ def components(f: torch.Tensor) -> Components:
     count = min(len(f), MOST_FRAMES)
     picked = torch.linspace(0, len(f) - 1, count).round().long()
     channels = f.shape[1]
-    mean = sum(f[i].double().mean((1, 2)) for i in picked) / count  # (C,)
+    mean = torch.stack([f[i].double().mean((1, 2)) for i in picked]).mean(0)  # (C,)
     covariance = torch.zeros(channels, channels, dtype=torch.float64)
     for i in picked:
         values = f[i].double().flatten(1) - mean[:, None]

@@ -44,14 +44,17 @@ def keypoint_errors(vid2vid: FaceVid2Vid, frames: torch.Tensor, motion: Portrait
 
 def frame_statistics(frames: torch.Tensor, first: int = 0, errors: torch.Tensor | None = None) -> FrameStatistics:
     """Of frames (n, H, W, 3) in [0, 1] from number `first` on, and of their keypoint errors (n,) px."""
+    from kornia.color import rgb_to_grayscale
+
+    # The Laplacian of the four neighbours, as cv2's of size 1; kornia's has eight and another scale.
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     means, deviations, edges = [], [], []
     for start in range(0, len(frames), CHUNK):
         part = 255 * frames[start : start + CHUNK].float()
         means.append(part.mean((1, 2)))
         deviations.append(part.flatten(1, 2).std(1, correction=0))
-        luma = part @ part.new_tensor([0.299, 0.587, 0.114])
-        edges.append(F.conv2d(luma[:, None], kernel.to(luma)).flatten(1).var(1, correction=0))
+        luma = rgb_to_grayscale(part.movedim(-1, 1))  # (chunk, 1, H, W)
+        edges.append(F.conv2d(luma, kernel.to(luma)).flatten(1).var(1, correction=0))
     mean, deviation, sharpness = (torch.cat(parts).mean(0) for parts in (means, deviations, edges))
     keypoints = None if errors is None else float(errors.mean())
     return FrameStatistics(first, first + len(frames) - 1, mean, deviation, float(sharpness), keypoints)

@@ -119,7 +119,7 @@ def sixteenths(xy: torch.Tensor) -> list[tuple[int, int]]:
     return [(round(16 * x), round(16 * y)) for x, y in xy.double().tolist()]
 
 
-def dot(tile: np.ndarray, at: tuple[int, int], radius: float, color) -> None:
+def dot(tile: np.ndarray, at: tuple[int, int], radius: float, color: tuple[int, ...]) -> None:
     """A filled disc with a dark rim, visible on any skin."""
     import cv2
 
@@ -194,9 +194,9 @@ def map_tile(framed: np.ndarray, maps: MotionMaps, color: torch.Tensor) -> np.nd
     placed = pixels(dense(replace(maps, f=color))[0].movedim(0, -1)).astype(np.float32)
     mask = maps.mask()[0].cpu().numpy()
     veil = VEIL * mask[..., None]
-    tile, scale, (left, top) = fitted(np.uint8(framed * (1 - veil) + placed * veil + 0.5))
+    tile, scale, (left, top) = fitted((framed * (1 - veil) + placed * veil + 0.5).astype(np.uint8))
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    outline = [np.int32(((line + 0.5) * scale + (left - 0.5, top - 0.5)) * 16) for line in outline]
+    outline = [(((line + 0.5) * scale + (left - 0.5, top - 0.5)) * 16).astype(np.int32) for line in outline]
     cv2.polylines(tile, outline, True, OUTLINE, 1, cv2.LINE_AA, 4)
     return tile
 

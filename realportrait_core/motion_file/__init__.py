@@ -109,7 +109,8 @@ def check_values(tensors: dict[str, torch.Tensor]) -> None:
 def check_motion(driver: DrivingMotion) -> MotionInfo:
     """The config for this motion's file. Raises InputError for a motion that could not be loaded again."""
     k = driver.motion.expression.shape[1] if driver.motion.expression.ndim == 3 else 0
-    about = MotionInfo(len(driver), k, float(driver.fps), *(int(side) for side in driver.size), driver.encoder)
+    height, width = driver.size
+    about = MotionInfo(len(driver), k, float(driver.fps), int(height), int(width), driver.encoder)
     tensors = tensors_of(driver)
     check_shapes(about, {name: tuple(value.shape) for name, value in tensors.items()})
     check_values(tensors)

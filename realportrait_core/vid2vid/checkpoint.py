@@ -98,7 +98,7 @@ def bundle_parts(parts: Mapping[str, Mapping[str, torch.Tensor]], source: str) -
 
     Raises WeightsError, naming `source`, where u or v is missing or a norm is zero.
     """
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for part, flat in parts.items():
         flat = fuse_spectral_norm(without_wrapper(flat))
         check_finite(flat, source)  # a spectral norm of zero would divide by zero
@@ -108,7 +108,7 @@ def bundle_parts(parts: Mapping[str, Mapping[str, torch.Tensor]], source: str) -
 
 def read_parts(parts: Mapping[str, Path]) -> dict[str, torch.Tensor]:
     """Separate files as one state with the bundle's prefixes."""
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for part, path in parts.items():
         state |= bundle_parts({part: read_safetensors(path)[0]}, str(path))
     return state

@@ -66,7 +66,7 @@ class Generator(nn.Module):
         self.up_1 = SPADEResBlock(width // 2, cfg.generator_out, label, hidden)
         if cfg.upscale > 1:
             to_pixels = nn.Conv2d(cfg.generator_out, 3 * cfg.upscale**2, 3, padding=1)
-            self.conv_img = nn.Sequential(to_pixels, nn.PixelShuffle(cfg.upscale))
+            self.conv_img: nn.Module = nn.Sequential(to_pixels, nn.PixelShuffle(cfg.upscale))
         else:
             self.conv_img = nn.Conv2d(cfg.generator_out, 3, 3, padding=1)
 

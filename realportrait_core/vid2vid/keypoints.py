@@ -3,6 +3,7 @@
 Points are (x, y, z) in the crop's grid_sample frame: x right, y down, z inward, each in [-1, 1].
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -25,13 +26,13 @@ class Pose:
     scale: torch.Tensor  # (B, 1) s
     translation: torch.Tensor  # (B, 3) t, of which t_z is never used
 
-    def _map(self, function) -> "Pose":
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Pose":
         return Pose(*(function(getattr(self, f.name)) for f in fields(self)))
 
     def __len__(self) -> int:
         return self.canonical.shape[0]
 
-    def __getitem__(self, frames: slice) -> "Pose":
+    def __getitem__(self, frames: slice | torch.Tensor) -> "Pose":
         return self._map(lambda x: x[frames])
 
     def to(self, device: torch.device | str) -> "Pose":

@@ -16,12 +16,13 @@ def sample_volume(volume: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 
 def gather_trilinear(volume: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """The same as F.grid_sample by indexing and arithmetic: the weighted mean of the eight cells around each point."""
-    cells, out = volume.flatten(2), 0  # (B, C, DHW)
+    cells = volume.flatten(2)  # (B, C, DHW)
+    out = cells.new_zeros(())
     sizes = volume.shape[:1:-1]  # W, H, D, as the grid has x, y, z
     # Far outside, all is zero; the bounds keep the cell indices within an integer.
     positions = [(((g + 1) * n - 1) / 2).clamp(-2, n + 1) for g, n in zip(grid.flatten(1, 3).unbind(-1), sizes)]  # (B, dhw) each
     for corner in range(8):
-        index, weight = 0, 1
+        index, weight = torch.zeros_like(positions[0]).long(), torch.ones_like(positions[0])
         for axis in (2, 1, 0):  # z, y, x: W runs fastest
             n, low = sizes[axis], positions[axis].floor()
             upper = corner >> axis & 1

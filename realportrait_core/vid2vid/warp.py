@@ -194,7 +194,7 @@ class WarpingNetwork(nn.Module):
     def refined(self, deformation: torch.Tensor, size: torch.Size) -> torch.Tensor:
         """A coarse deformation (B, D, h', w', 3) at f_r's resolution (B, D, h, w, 3): motions are smooth, features are not."""
         depth, centred = deformation.shape[1], self.cfg.first_order
-        coarse, fine = (coordinate_grid(depth, *sides, deformation.device, centred) for sides in (deformation.shape[2:4], size))
+        coarse, fine = (coordinate_grid(depth, h, w, deformation.device, centred) for h, w in (deformation.shape[2:4], size))
         shifts = rearrange(deformation - coarse, "b d h w x -> b (d x) h w")  # so that the identity stays exact
         shifts = F.interpolate(shifts, size=size, mode="bilinear")
         return fine + rearrange(shifts, "b (d x) h w -> b d h w x", d=depth)

@@ -29,7 +29,7 @@ def read_audio(source: Readable, start: float, seconds: float, tick: Callable[[]
     import av
 
     try:
-        with source.open() as stream, av.open(stream, format=container(source)) as media:
+        with source.open() as stream, av.open(stream, "r", container(source)) as media:
             if not media.streams.audio or media.streams.audio[0].codec_context is None:
                 return None
             track = media.streams.audio[0]

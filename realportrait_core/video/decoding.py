@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ MARGIN = 1.0  # s before the wanted time at which a seek aims, since a file's in
 class DecodedFrame:
     """A frame as the file has it."""
 
-    frame: object  # av.VideoFrame
+    frame: Any  # av.VideoFrame
     ratio: float  # width of a pixel / its height
     time: float  # s
     anew: bool  # the one before is damaged or of another size
@@ -32,7 +33,7 @@ def decode(source: Readable, since: float | None = None) -> Iterator[DecodedFram
 
     before, broken = None, False
     try:
-        with source.open() as stream, av.open(stream, format=container(source)) as video:
+        with source.open() as stream, av.open(stream, "r", container(source)) as video:
             track = video_stream(video, source)
             rate, ratio = track.average_rate, float(track.sample_aspect_ratio or 1)
             if since is not None:

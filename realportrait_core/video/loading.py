@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -43,7 +44,8 @@ def load_video(source: Readable, selection: Selection, most: float | None = None
     if not fps:
         raise InputError(f"{source.name} does not declare a frame rate. Set fps, to 25 for example.")
     progress = TimelineProgress(selection, fps, info.duration, callback)
-    pictures, times, before = [], [], None
+    pictures: list[np.ndarray] = []
+    times, before = [], None
     ahead, frames, origin = selection.first(fps) / fps, decode(source), None
     if ahead > SEARCHED:
         frames, origin = decode_near(source, ahead)

@@ -3,7 +3,7 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from ..errors import InputError
 
@@ -64,7 +64,7 @@ def probe(source: Readable) -> VideoInfo:
     import av
 
     try:
-        with source.open() as stream, av.open(stream, format=container(source)) as video:
+        with source.open() as stream, av.open(stream, "r", container(source)) as video:
             track = video_stream(video, source)
             rates = [float(rate) for rate in (track.average_rate, track.guessed_rate) if rate]
             duration = float(track.duration * track.time_base) if track.duration else (video.duration or 0) / av.time_base
@@ -75,8 +75,8 @@ def probe(source: Readable) -> VideoInfo:
     return VideoInfo(next((rate for rate in rates if rate <= FASTEST), None), duration or None)
 
 
-def video_stream(video, source: Readable):
-    """The first video stream of an open container. Raises InputError where it has none that can be decoded."""
+def video_stream(video: Any, source: Readable) -> Any:
+    """The first av.VideoStream of an open container. Raises InputError where it has none that can be decoded."""
     if not video.streams.video or video.streams.video[0].codec_context is None:  # PyAV #2344: else it crashes
         raise InputError(
             f"{source.name} has no video that can be decoded: {len(video.streams.audio)} of its "

@@ -25,7 +25,7 @@ class Selection:
     fps: float = 0.0  # 0: the video's own
     longest_side: int = 0  # px, to which larger frames are resized; 0: as they are
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.start_in not in ("seconds", "frames"):
             raise InputError(f"start_in is {self.start_in!r}; it must be 'seconds' or 'frames'.")
         if self.start < 0 or self.frames < 0 or self.stride < 1 or self.fps < 0 or self.longest_side < 0:
