@@ -80,6 +80,8 @@ class ComfyClient:
     def forget(self) -> None:
         """Unload all models and drop the cache of node outputs."""
         self.post("/free", {"unload_models": True, "free_memory": True})
+        # The host does so at the latest after the prompt that it takes up next: one that costs nothing.
+        self.queue({"1": {"class_type": "PreviewAny", "inputs": {"source": "freed"}}})
 
     def queue(
         self, workflow: dict, on_event: Callable[[Event], None] | None = None, interrupt_when: Callable[[Event], bool] | None = None

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from realportrait_core.config import PAPER
+from realportrait_core.dit import RealPortraitDiT
 from realportrait_core.dit.checkpoint import load_dit, save_dit
-from realportrait_core.dit.model import RealPortraitDiT
+from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid.checkpoint import save_vid2vid
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "realportrait_core" / "weights"
@@ -50,13 +53,47 @@ def small_weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(host_sources, bad_weights, small_weights):
+def paper_weights(tmp_path_factory) -> dict[str, Path]:
+    """What workflows/animate_portrait_paper.json names, below models/: networks of PAPER's layout at toy width, filled at random,
+    and the pack's VAE under an SD1.5 VAE's name."""
+    folder, generator = tmp_path_factory.mktemp("paper"), torch.Generator().manual_seed(0)
+    sizes = dict(
+        crop_size=32,
+        appearance_width=4,
+        appearance_resblocks=1,
+        reshape_channel=4,
+        reshape_depth=2,
+        motion_depths=(1, 1, 1, 1),
+        motion_dims=(4, 8, 8, 16),
+        dense_width=4,
+        dense_max=16,
+        dense_blocks=2,
+        warped_channels=6,
+        generator_blocks=1,
+        generator_out=4,
+        spade_hidden=4,
+    )
+    dit = RealPortraitDiT(replace(PAPER.dit, hidden=24, heads=2, motion_channels=sizes["warped_channels"], motion_widths=(8, 8)))
+    dit.load_state_dict({key: torch.randn(value.shape, generator=generator) * 0.15 for key, value in dit.state_dict().items()})
+    save_dit(folder / "dit.safetensors", dit)
+    torch.manual_seed(0)
+    save_vid2vid(folder / "vid2vid.safetensors", FaceVid2Vid(replace(PAPER.vid2vid, **sizes)).eval())
+    return {
+        "realportrait/realportrait_paper.safetensors": folder / "dit.safetensors",
+        "realportrait/liveportrait.safetensors": folder / "vid2vid.safetensors",
+        "vae/vae-ft-mse-840000-ema-pruned.safetensors": WEIGHTS / "vae" / "realportrait_mini_vae.safetensors",
+    }
+
+
+@pytest.fixture(scope="session")
+def server(host_sources, bad_weights, small_weights, paper_weights):
     pytest.importorskip("aiohttp", reason="this Python has not the packages that ComfyUI needs: run python scripts/test.py")
     from environment import Environment
     from headless import HeadlessComfyUI
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: the server goes with the tests
-    models = {f"realportrait/{name}": file for name, file in (bad_weights | {SMALL: small_weights}).items()}
+    ours = bad_weights | {SMALL: small_weights}
+    models = {f"realportrait/{name}": file for name, file in ours.items()} | paper_weights
     with HeadlessComfyUI(Environment(Path(sys.executable), host_sources), models) as running:
         yield running
 
@@ -129,7 +166,7 @@ def write_video(path: Path, frames: list[np.ndarray], sound: bool = False) -> No
 def workflow(media):
     """Makes an API workflow with small settings: workflow("animate_portrait", driving="with_sound.mp4", steps=1).
 
-    weights: a transformer's file; SMALL unless another is named.
+    weights: the transformer's file instead of the bundled one.
     """
     import demo
 
@@ -142,7 +179,7 @@ def workflow(media):
         for entry in made.values():
             if entry["class_type"] in ("RealPortraitSampler", "KSampler"):
                 entry["inputs"].update(steps=steps, seed=seed)
-            if entry["class_type"] == "RealPortraitLoadModel":
+            if entry["inputs"].get("weights") == BUNDLED:
                 entry["inputs"].update(weights=weights)
         if frames:
             demo.limit_frames(made, frames)

@@ -29,7 +29,7 @@ def test_no_face_in_the_portrait(fails):
 
 
 def test_no_face_in_the_driver(fails):
-    assert contains(fails(driving="no_face.mp4", frames=None), "driver", "no face", "3")
+    assert contains(fails(driving="no_face.mp4", frames=None), "driving", "no face", "3")
 
 
 def test_a_face_lost_where_that_shall_stop(fails):
