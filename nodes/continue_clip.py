@@ -28,8 +28,8 @@ class ContinueClip(io.ComfyNode):
                     default=15,
                     min=0,
                     max=10**6,
-                    tooltip="The driver frame at which the new clip starts, its known frames included: after 16 frames with an "
-                    "overlap of 1 it is 15, then 30, 45.",
+                    tooltip="The driving frame at which the new clip starts, its known frames included: after 16 frames with "
+                    "an overlap of 1 it is 15, then 30, 45.",
                 ),
                 io.Int.Input(
                     "frames",

@@ -1,4 +1,4 @@
-"""Find the face of the portrait and of the driver, and read their keypoints."""
+"""Detects the faces of the portrait and of the driving video, and extracts their keypoints."""
 
 import logging
 
@@ -24,8 +24,8 @@ FACES = {  # what the menu says -> what the core is asked for
     "4th from left": 3,
 }
 BOX_TIP = (
-    "Where the face is, as 'x, y, width, height' in pixels: forehead to chin, ear to ear. Empty: it is looked for. With a box "
-    "no face detector is needed."
+    "Where the face is, as 'x, y, width, height' in pixels: forehead to chin, ear to ear. Empty: it is "
+    "detected. With a box no face detector is needed."
 )
 
 
@@ -36,12 +36,16 @@ class ExtractKeypoints(io.ComfyNode):
             node_id="RealPortraitExtractKeypoints",
             display_name="Extract Vid2vid Keypoints",
             category="RealPortrait",
-            description="Finds the face of the portrait, follows one face through the driver, and reads pose and expression of "
-            "each frame. The report names the frames without a face.",
+            description="Detects the face in the portrait, tracks one face through the driving video, and extracts pose and "
+            "expression of each frame. The report names the frames without a face.",
             inputs=[
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid."),
                 io.Image.Input("portrait", tooltip="The picture to animate, of any size."),
-                io.Image.Input("driver", tooltip="The frames whose motion is taken, of any size and number."),
+                io.Image.Input(
+                    "driver",
+                    display_name="driving_video",
+                    tooltip="The driving video's frames, whose motion is transferred; any size and number.",
+                ),
                 io.Combo.Input(
                     "portrait_face",
                     options=list(FACES),
@@ -50,27 +54,39 @@ class ExtractKeypoints(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "driver_face",
+                    display_name="driving_face",
                     options=list(FACES),
                     default="largest",
-                    tooltip="Which face of the driver is followed, chosen at its first frame. 'the only one' refuses several.",
+                    tooltip="Which face of the driving video is tracked, chosen in its first frame. 'the only one' refuses "
+                    "several.",
                 ),
                 io.Combo.Input(
                     "missing_face",
                     options=["hold", "interpolate", "fade", "stop"],
                     default="hold",
-                    tooltip="Where the driver's face is not found: 'hold' the last pose, 'interpolate' between the neighbours, "
-                    "let the motion 'fade' to none within a few frames, or 'stop' with an error that names the frames.",
+                    tooltip="Where the driving video shows no face: 'hold' the last pose, 'interpolate' between the "
+                    "neighbours, let the motion 'fade' to none within a few frames, or 'stop' with an error that names "
+                    "the frames.",
                 ),
                 io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),
-                io.String.Input("driver_box", default="", optional=True, tooltip=BOX_TIP + " One box for all frames."),
+                io.String.Input(
+                    "driver_box",
+                    display_name="driving_box",
+                    default="",
+                    optional=True,
+                    tooltip=BOX_TIP + " One box for all frames.",
+                ),
             ],
             outputs=[
-                Keypoints.Output(display_name="keypoints", tooltip="Poses of the portrait and of every driver frame."),
+                Keypoints.Output(
+                    display_name="keypoints", tooltip="Keypoints and poses of the portrait and of every driving frame."
+                ),
                 io.Image.Output(
                     display_name="preview",
-                    tooltip="Portrait and driver with crop and points (red where the face is missing), for at most 32 frames.",
+                    tooltip="Portrait and driving frames with crop and face points (red where the face is missing), for at "
+                    "most 32 frames.",
                 ),
-                io.String.Output(display_name="report", tooltip="How many frames have the face, and which have not."),
+                io.String.Output(display_name="report", tooltip="How many frames show the face, and which do not."),
             ],
         )
 
@@ -78,7 +94,7 @@ class ExtractKeypoints(io.ComfyNode):
     def execute(
         cls, vid2vid, portrait, driver, portrait_face, driver_face, missing_face, portrait_box="", driver_box=""
     ) -> io.NodeOutput:
-        portrait, driver = images.portrait(portrait), images.rgb(driver, "driver")
+        portrait, driver = images.portrait(portrait), images.rgb(driver, "driving video")
         portrait_box, driver_box = images.box(portrait_box, "portrait_box"), images.box(driver_box, "driver_box")
         whose_portrait = FACES[one_of(FACES, portrait_face, "portrait_face")]
         whose_driver = FACES[one_of(FACES, driver_face, "driver_face")]
@@ -96,7 +112,7 @@ class ExtractKeypoints(io.ComfyNode):
         report = found.report
         if len(driver) == 1:
             report += (
-                " The driver has 1 frame: in the mode 'relative' it is its own neutral frame and nothing moves. Choose "
+                " The driving video has 1 frame: in the mode 'relative' it is its own neutral frame and nothing moves. Choose "
                 "'paper-absolute' in Motion Position Maps, or give a video."
             )
         if len(driver) == 1 or found.cuts or not found.present.all():
@@ -106,18 +122,18 @@ class ExtractKeypoints(io.ComfyNode):
 
 
 def preview(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torch.Tensor:
-    """Portrait beside driver frame, (n, SIDE, 2 SIDE, 3), with what was found on them."""
+    """Portrait beside driving frame, (n, SIDE, 2 SIDE, 3), with crop and face points drawn on them."""
     left, right = found_on(keypoints, portrait, driver, evenly(len(driver)), SIDE)
     return torch.cat([left.expand_as(right), right], 2)
 
 
 def at_a_glance(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torch.Tensor:
-    """The portrait and then the driver's frames, evenly spaced, on one picture (1, H, W, 3)."""
+    """The portrait and then driving frames, evenly spaced, on one picture (1, H, W, 3)."""
     return sheet(torch.cat(found_on(keypoints, portrait, driver, evenly(len(driver), GLANCE - 1), SMALL_SIDE)))
 
 
 def found_on(keypoints, portrait, driver, frames: list[int], side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The portrait (1, side, side, 3) and n frames of the driver (n, side, side, 3), with what was found drawn on them."""
+    """The portrait (1, side, side, 3) and n driving frames (n, side, side, 3), with crop and face points drawn on them."""
     left = tile(portrait[0], keypoints.portrait_crop, keypoints.portrait_points, side=side)
     right = [tile(driver[i], keypoints.driver_crop, keypoints.driver_points[i], bool(keypoints.present[i]), side) for i in frames]
     return left[None], torch.stack(right)

@@ -14,10 +14,10 @@ class IDDPMSigmas(io.ComfyNode):
             node_id="RealPortraitSigmas",
             display_name="RealPortrait IDDPM Sigmas",
             category="RealPortrait",
-            description="The noise levels that IDDPM, the paper's diffusion process, visits in so many steps, for "
+            description="The noise levels of IDDPM, the paper's diffusion process, for a given number of steps; for "
             "SamplerCustomAdvanced and SamplerCustom with any sampler.",
             inputs=[
-                io.Model.Input("model", tooltip="From Load RealPortrait Model: the levels are those it was trained with."),
+                io.Model.Input("model", tooltip="From Load RealPortrait Model: the noise levels are those of its training."),
                 io.Int.Input(
                     "steps",
                     default=50,
@@ -42,8 +42,8 @@ class IDDPMSampler(io.ComfyNode):
             node_id="RealPortraitIDDPMSampler",
             display_name="RealPortrait IDDPM Sampler",
             category="RealPortrait",
-            description="The paper's own ancestral sampler, with the variance that the weights have learned, for "
-            "SamplerCustomAdvanced and SamplerCustom. RealPortrait IDDPM Sigmas belongs to it.",
+            description="The paper's ancestral sampler with the learned variance, for SamplerCustomAdvanced and SamplerCustom. "
+            "Use it with RealPortrait IDDPM Sigmas.",
             inputs=[],
             outputs=[io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced or SamplerCustom.")],
         )

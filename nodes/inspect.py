@@ -18,19 +18,24 @@ class Inspect(io.ComfyNode):
             node_id="RealPortraitInspect",
             display_name="Inspect RealPortrait",
             category="RealPortrait",
-            description="Shows what each stage made of each driver frame: crop, face points, keypoints, pose, warped feature, "
-            "motion position map; and in numbers how colours, sharpness and motion drift from clip to clip.",
+            description="Shows the result of each stage for each driving frame: crop, face points, keypoints, pose, warped "
+            "feature, motion position map; and in numbers how colours, sharpness and motion drift from clip to "
+            "clip.",
             inputs=[
                 Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints."),
                 Motion.Input("motion", tooltip="From Motion Position Maps, made from these keypoints."),
-                io.Image.Input("portrait", tooltip="The portrait that the keypoints are of."),
-                io.Image.Input("driver", tooltip="The driver that the keypoints are of."),
+                io.Image.Input("portrait", tooltip="The portrait from which the keypoints were extracted."),
+                io.Image.Input(
+                    "driver",
+                    display_name="driving_video",
+                    tooltip="The driving video's frames from which the keypoints were extracted.",
+                ),
                 io.Int.Input(
                     "most",
                     default=32,
                     min=2,
                     max=10**4,
-                    tooltip="Longer clips show this many frames, evenly spaced, the first and the last among them.",
+                    tooltip="At most this many frames are shown, evenly spaced, the first and the last among them.",
                 ),
                 io.Int.Input(
                     "clip_frames",
@@ -42,16 +47,16 @@ class Inspect(io.ComfyNode):
                 io.Image.Input(
                     "frames",
                     optional=True,
-                    tooltip="The animated frames, from VAE Decode: they are shown too, and measured clip by clip.",
+                    tooltip="The animated frames, from VAE Decode: shown as well, and measured clip by clip.",
                 ),
                 Vid2Vid.Input(
                     "vid2vid",
                     optional=True,
-                    tooltip="From Load Face Vid2vid: measures too how far the animated face is from the wanted motion.",
+                    tooltip="From Load Face Vid2vid: also measures how far the animated face is from the intended motion.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="sheets", tooltip="Six pictures for each animated driver frame, on one sheet."),
+                io.Image.Output(display_name="sheets", tooltip="Six pictures for each animated driving frame, on one sheet."),
                 io.String.Output(
                     display_name="report",
                     tooltip="Colour mean, deviation, sharpness and keypoint error of each clip, and how far the last is from the "
@@ -62,13 +67,13 @@ class Inspect(io.ComfyNode):
 
     @classmethod
     def execute(cls, keypoints, motion, portrait, driver, most, clip_frames, frames=None, vid2vid=None) -> io.NodeOutput:
-        portrait, driver = images.portrait(portrait), images.rgb(driver, "driver")
+        portrait, driver = images.portrait(portrait), images.rgb(driver, "driving video")
         frames = None if frames is None else images.rgb(frames, "frames")
         chosen = evenly(len(motion.maps), most)
         progress = Progress(len(chosen))
         sheets = inspect(keypoints, motion, driver, portrait, frames, chosen, clip_frames, lambda done, total: progress.to(done))
         found = int(keypoints.present.sum())
-        report = f"Face found in {found} of {len(driver)} driver frames."
+        report = f"Face found in {found} of {len(driver)} driving frames."
         if frames is None:
             report += "\nConnect the animated frames to measure their drift."
         else:

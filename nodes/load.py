@@ -66,7 +66,8 @@ class LoadVid2Vid(io.ComfyNode):
             node_id="RealPortraitLoadVid2Vid",
             display_name="Load Face Vid2vid",
             category="RealPortrait",
-            description="Loads Face Vid2vid, which reads the motion off the driver and bends the portrait's features to it.",
+            description="Loads Face Vid2vid, which extracts the motion of the driving video and warps the portrait's "
+            "appearance feature by it.",
             inputs=[
                 io.Combo.Input(
                     "weights",

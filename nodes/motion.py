@@ -1,4 +1,4 @@
-"""What the driver does, edited, and from keypoints to motion position maps, which is what the diffusion model reads."""
+"""Edits of the driving motion, and motion position maps from keypoints, the condition of the diffusion model."""
 
 import logging
 
@@ -43,38 +43,39 @@ class EditMotion(io.ComfyNode):
             node_id="RealPortraitEditMotion",
             display_name="Edit Motion",
             category="RealPortrait",
-            description="Edits what the driver does: calms trembling, holds the size of the head, turns left into right. Goes "
-            "between Extract Vid2vid Keypoints and Motion Position Maps. With its defaults nothing changes.",
+            description="Edits the motion of the driving video: reduces jitter, keeps the head's size, mirrors left and right. "
+            "Goes between Extract Vid2vid Keypoints and Motion Position Maps. With its defaults nothing changes.",
             inputs=[
                 Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from another Edit Motion."),
                 io.Combo.Input(
                     "head_size",
                     options=HEAD_SIZES,
                     default="driven",
-                    tooltip="The size of the head: 'driven' as the driver's, 'steady' lets it change slowly only, which ends "
-                    "swelling and trembling, 'constant' holds it.",
+                    tooltip="The size of the head: 'driven' follows the driving video, 'steady' allows slow changes only, "
+                    "which removes swelling and jitter, 'constant' keeps it fixed.",
                 ),
                 io.Float.Input(
                     "smooth_head",
                     **smooth,
-                    tooltip="Smooths turn, place and size of the head over so many frames to both sides. 0 is off, 1 to 3 calm "
-                    "a trembling head; more makes it float.",
+                    tooltip="Smooths rotation, position and size of the head over this many frames on either side. 0 is off, 1 "
+                    "to 3 steady a jittering head; more makes it float.",
                 ),
                 io.Float.Input(
                     "smooth_expression",
                     **smooth,
-                    tooltip="Smooths the expression over so many frames to both sides. 0 is off; above 1, lips and blinks "
-                    "become weak.",
+                    tooltip="Smooths the expression over this many frames on either side. 0 is off; above 1, lip motion and "
+                    "blinks become weak.",
                 ),
                 io.Float.Input(
                     "smooth_track",
                     **smooth,
-                    tooltip="Smooths the face points over so many frames: they say where the facial mask lies. 0 is off.",
+                    tooltip="Smooths the face points, which place the facial mask, over this many frames on either side. 0 is off.",
                 ),
                 io.Boolean.Input(
                     "mirror",
                     default=False,
-                    tooltip="The motion in a mirror: a driver who turns to the left makes the portrait turn to the right.",
+                    tooltip="Mirrors the motion: a head that turns to the left in the driving video turns to the right in the "
+                    "portrait.",
                 ),
             ],
             outputs=[Keypoints.Output(display_name="keypoints", tooltip="The keypoints with the edited motion.")],
@@ -95,8 +96,9 @@ class MakeMotionMaps(io.ComfyNode):
             node_id="RealPortraitMotionMaps",
             display_name="Motion Position Maps",
             category="RealPortrait",
-            description="Bends the portrait's features to every driver frame and places them where the face shall be: the motion "
-            "that steers the diffusion model. Kept as a small recipe, whatever the length of the video.",
+            description="Warps the portrait's appearance feature to every driving frame and places it where the face will be: "
+            "the motion condition of the diffusion model. Computed when it is needed, so memory does not grow with "
+            "the length of the video.",
             inputs=[
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid, the same as for the keypoints."),
                 Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
@@ -104,27 +106,32 @@ class MakeMotionMaps(io.ComfyNode):
                     "mode",
                     options=MODES,
                     default="relative",
-                    tooltip="'relative' adds the driver's change since its neutral frame to the portrait: best between two "
-                    "people, and what the networks were trained with. 'absolute' takes the driver's pose as it is, and the "
-                    "expression where LivePortrait's 21 keypoints allow it. 'paper-absolute' takes the driver's whole motion.",
+                    tooltip="'relative' adds the change since the driving video's neutral frame to the portrait: best between "
+                    "two people, and what the networks were trained with. 'absolute' takes the driving pose as it is, "
+                    "and the expression where LivePortrait's 21 keypoints allow it. 'paper-absolute' takes pose and "
+                    "expression as they are.",
                 ),
-                io.Float.Input("pose_gain", **gain, tooltip="Turns, size, place: 0 keeps the portrait's, 1 is the driver's."),
-                io.Float.Input("expression_gain", **gain, tooltip="The expression: 0 keeps the portrait's, 1 is the driver's."),
+                io.Float.Input(
+                    "pose_gain", **gain, tooltip="Rotation, size, position: 0 keeps the portrait's, 1 is the driving video's."
+                ),
+                io.Float.Input(
+                    "expression_gain", **gain, tooltip="The expression: 0 keeps the portrait's, 1 is the driving video's."
+                ),
                 io.Int.Input(
                     "neutral_frame",
                     default=CHOOSE,
                     min=CHOOSE,
                     max=10**6,
-                    tooltip="For 'relative': the driver frame, counted from 0, whose motion counts as none. -1 chooses the calm "
-                    "frame whose pose and expression are nearest the portrait's; the report names it.",
+                    tooltip="For 'relative': the driving frame, counted from 0, whose motion counts as none. -1 chooses the "
+                    "calm frame whose pose and expression are nearest the portrait's; the report names it.",
                 ),
                 io.Combo.Input(
                     "framing",
                     options=list(FRAMINGS),
                     default="auto",
-                    tooltip="The square of the portrait that is animated: 'auto' comes closer where the face is small, as in "
-                    "training; 'half-body' shows head to waist, which the bundled weights were not trained on; 'whole' takes as "
-                    "much of the picture as a square can.",
+                    tooltip="The square of the portrait that is animated: 'auto' crops closer where the face is small, as in "
+                    "training; 'half-body' shows head to waist, on which the bundled weights were not trained; 'whole' "
+                    "is the largest square of the picture.",
                 ),
                 io.Float.Input("eye_gain", **part, tooltip="Times expression_gain, around the eyes: blinks and gaze."),
                 io.Float.Input("mouth_gain", **part, tooltip="Times expression_gain, around the mouth: above 1 it opens wider."),
@@ -143,7 +150,8 @@ class MakeMotionMaps(io.ComfyNode):
                     min=0,
                     max=10**6,
                     optional=True,
-                    tooltip="The driver frame, counted from 0, at which the animation begins. The neutral frame may lie before.",
+                    tooltip="The driving frame, counted from 0, at which the animation begins. The neutral frame may lie "
+                    "before it.",
                 ),
                 io.Int.Input(
                     "frames",
@@ -151,11 +159,11 @@ class MakeMotionMaps(io.ComfyNode):
                     min=0,
                     max=10**6,
                     optional=True,
-                    tooltip="How many driver frames are animated, fewer where the driver ends. 0 takes all from first_frame on.",
+                    tooltip="How many driving frames are animated, fewer where the video ends. 0 takes all from first_frame on.",
                 ),
             ],
             outputs=[
-                Motion.Output(display_name="motion", tooltip="The motion of every chosen driver frame."),
+                Motion.Output(display_name="motion", tooltip="The motion position map of every chosen driving frame."),
                 io.Image.Output(display_name="preview", tooltip="The maps in false colours, for at most 32 frames."),
                 io.String.Output(display_name="report", tooltip="Which frames are animated, and the neutral one."),
             ],
@@ -196,7 +204,7 @@ class MakeMotionMaps(io.ComfyNode):
             frames=chosen,
             callback=lambda done, total: progress.to(done),
         )
-        report = f"Frames {chosen.start} to {chosen.stop - 1} of the driver's {len(keypoints.driver)}."
+        report = f"Frames {chosen.start} to {chosen.stop - 1} of the driving video's {len(keypoints.driver)}."
         if mode == "relative":
             report += " " + neutral_report(keypoints, neutral, neutral_frame == CHOOSE)
         preview = motion_picture(motion.maps[evenly(len(motion.maps))])
@@ -214,8 +222,8 @@ def neutral_report(keypoints, neutral: int, chosen: bool) -> str:
     )
     if degrees > NOT_NEUTRAL:
         report += (
-            " That is far: throughout the animation the portrait looks elsewhere than the driver does, by as much. Choose a "
-            "frame or a driver with the portrait's pose, or the mode 'paper-absolute'."
+            " That is far: throughout the animation the portrait's head is off the driving head by as much. Choose a "
+            "frame or a driving video with the portrait's pose, or the mode 'paper-absolute'."
         )
         log.warning("%s", report)
     return report

@@ -1,4 +1,4 @@
-"""Motion files: what a driver does, saved once and put onto other portraits later."""
+"""Motion files: the motion of a driving video, saved once and applied to other portraits later."""
 
 import logging
 from pathlib import Path
@@ -25,8 +25,8 @@ class SaveMotion(io.ComfyNode):
             node_id="RealPortraitSaveMotion",
             display_name="Save RealPortrait Motion",
             category="RealPortrait",
-            description="Saves what the driver does, edits included, to ComfyUI's output folder: 0.7 KB a frame with the bundled "
-            "networks, and nothing of the portrait. Copy the file to the input folder to load it.",
+            description="Saves the motion of the driving video, edits included, to ComfyUI's output folder: 0.7 KB a frame "
+            "with the bundled networks, and nothing of the portrait. Copy the file to the input folder to load it.",
             inputs=[
                 Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
                 io.Float.Input(
@@ -35,7 +35,7 @@ class SaveMotion(io.ComfyNode):
                     min=0.01,
                     max=1000.0,
                     step=0.01,
-                    tooltip="The driver's frames a second, to be had from Get Video Components. It is only written down.",
+                    tooltip="The driving video's frames a second, from Get Video Components. It is only recorded in the file.",
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -62,16 +62,16 @@ class LoadMotion(io.ComfyNode):
             node_id="RealPortraitLoadMotion",
             display_name="Load RealPortrait Motion",
             category="RealPortrait",
-            description="Puts the motion of a file onto a portrait: stands in the place of Extract Vid2vid Keypoints where there "
-            "is no driving video at hand.",
+            description="Applies the motion of a file to a portrait: takes the place of Extract Vid2vid Keypoints where no "
+            "driving video is at hand.",
             inputs=[
-                Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid: the weights that the motion was read with."),
+                Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid: the weights with which the motion was extracted."),
                 io.Image.Input("portrait", tooltip="The picture to animate, of any size."),
                 io.Combo.Input(
                     "file",
                     options=folders.motion_names(),
-                    tooltip="A motion file (.safetensors) in ComfyUI's input folder: of Save RealPortrait Motion, or converted "
-                    "from a template of LivePortrait.",
+                    tooltip="A motion file (.safetensors) in ComfyUI's input folder: from Save RealPortrait Motion, or "
+                    "converted from a LivePortrait template.",
                 ),
                 io.Combo.Input(
                     "portrait_face",
@@ -82,13 +82,16 @@ class LoadMotion(io.ComfyNode):
                 io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),
             ],
             outputs=[
-                Keypoints.Output(display_name="keypoints", tooltip="Poses of the portrait and of every frame of the motion."),
+                Keypoints.Output(
+                    display_name="keypoints", tooltip="Keypoints and poses of the portrait and of every frame of the motion."
+                ),
                 io.Image.Output(
                     display_name="preview",
-                    tooltip="The portrait with crop and points, and where the driver's face was, for at most 32 frames.",
+                    tooltip="The portrait with crop and face points, and where the face was in the driving video, for at most "
+                    "32 frames.",
                 ),
                 io.Float.Output(display_name="fps", tooltip="The motion's frames a second, for Create Video."),
-                io.String.Output(display_name="report", tooltip="What the file holds, and what is to be known of it."),
+                io.String.Output(display_name="report", tooltip="What the file holds, and what to watch for."),
             ],
         )
 
@@ -117,13 +120,13 @@ def report(driver, file: str) -> str:
     """What the file holds; a warning where it is not known whether the weights fit."""
     frames, k = driver.motion.expression.shape[:2]
     height, width = driver.size
-    said = [f"{Path(file).name}: {frames} frames of {k} keypoints at {driver.fps:g} a second, driver {width}x{height} px."]
+    said = [f"{Path(file).name}: {frames} frames of {k} keypoints at {driver.fps:g} a second, driving video {width}x{height} px."]
     missing = int((~driver.present).sum())
     if missing:
         said.append(f"The face was missing in {missing} of them.")
     if driver.points is None:
         said.append("It holds no face points: the facial mask goes where the portrait's face would.")
     if not driver.encoder:
-        said.append("It does not say which Face Vid2vid read it: if it was not this one, the expressions will be others.")
+        said.append("It does not name the Face Vid2vid that extracted it: if it was another one, the expressions will differ.")
         log.warning("%s", said[-1])
     return " ".join(said)

@@ -21,18 +21,16 @@ class PasteBack(io.ComfyNode):
             node_id="RealPortraitPasteBack",
             display_name="Paste Animation Back",
             category="RealPortrait",
-            description="Lays the animated square over the whole portrait, at its own size and with a soft edge. The result "
-            "can be the picture for the next face, so that several faces of one picture move.",
+            description="Pastes the animated square into the full-size portrait with a soft edge. The result can be the "
+            "picture for the next face, so that several faces of one picture move.",
             inputs=[
                 io.Image.Input(
                     "picture",
-                    tooltip="The portrait in full size, the same as for Extract Vid2vid Keypoints; or frames of that size, such "
+                    tooltip="The full-size portrait, the same as for Extract Vid2vid Keypoints; or frames of that size, such "
                     "as the result for another face.",
                 ),
-                io.Image.Input(
-                    "frames", tooltip="The animated square frames, from VAE Decode; enlarged ones (2x, 4x) are welcome."
-                ),
-                Motion.Input("motion", tooltip="The motion that these frames were made with: it knows where the square lies."),
+                io.Image.Input("frames", tooltip="The animated square frames, from VAE Decode; upscaled ones (2x, 4x) work too."),
+                Motion.Input("motion", tooltip="The motion with which these frames were made: it holds the square's position."),
                 io.Float.Input(
                     "feather",
                     default=8.0,
@@ -58,19 +56,21 @@ class PasteBack(io.ComfyNode):
                     "even_size",
                     default=False,
                     optional=True,
-                    tooltip="Leaves out the last column or row of a picture of odd width or height, which Save Video (mp4) "
-                    "refuses. With several faces only where the last one is pasted.",
+                    tooltip="Drops the last column or row of a picture of odd width or height, which Save Video (mp4) refuses. "
+                    "With several faces only where the last one is pasted.",
                 ),
                 Keypoints.Input(
                     "driver_framing",
+                    display_name="driving_framing",
                     optional=True,
-                    tooltip="From Extract Vid2vid Keypoints: the result then has the driver's size, and the face lies where and "
-                    "as large as the driver's. What the portrait does not show is black. With several faces only for the last.",
+                    tooltip="From Extract Vid2vid Keypoints: the result then has the driving video's frame size, with the face "
+                    "at the position and size of the driving face. What the portrait does not show is black. With "
+                    "several faces only for the last.",
                 ),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The picture in which the face moves."),
-                io.Mask.Output(display_name="mask", tooltip="Where, and how strongly, the animation was laid over the picture."),
+                io.Mask.Output(display_name="mask", tooltip="Where, and how strongly, the animation was blended into the picture."),
             ],
         )
 
@@ -110,7 +110,7 @@ class PasteBack(io.ComfyNode):
 
 
 def portrait_to_driver(keypoints: KeypointsValue, size: tuple[int, int]) -> torch.Tensor:
-    """(3, 3): portrait px -> driver px, by the crops that hold the two faces. InputError where the portrait is another one."""
+    """(3, 3): portrait px -> driving frame px, by the crops of the two faces. InputError where the portrait is another one."""
     if tuple(keypoints.portrait_size) != size:
         height, width = keypoints.portrait_size
         raise InputError(

@@ -100,13 +100,13 @@ class SampleClips(io.ComfyNode):
             node_id="RealPortraitSampler",
             display_name="RealPortrait Sampler",
             category="RealPortrait",
-            description="Denoises all frames of the driver, in clips of 16 of which each starts with the last latent of the "
-            "one before. Decode the result with VAE Decode.",
+            description="Denoises all driving frames in clips of 16; each clip starts with the last latent of the one before. "
+            "Decode the result with VAE Decode.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load RealPortrait Model, with or without LoRAs and patches."),
                 io.Vae.Input("vae", tooltip=VAE_TIP),
                 io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
-                Motion.Input("motion", tooltip="From Motion Position Maps. It says how many frames are made."),
+                Motion.Input("motion", tooltip="From Motion Position Maps. It sets the number of frames."),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -146,7 +146,7 @@ class SampleClips(io.ComfyNode):
                     optional=True,
                     tooltip="'exact' computes every step, with steps, sampler_name and scheduler as they are set. The others set "
                     "these themselves and take less time for less likeness: 'balanced' is 10 steps of 'dpmpp_2m' with "
-                    "'sgm_uniform'; 'fast' is 8, and the motion is read anew at every 2nd only; 'distilled' is for weights that "
+                    "'sgm_uniform'; 'fast' is 8, with the ControlNet computed at every 2nd only; 'distilled' is for weights that "
                     "were made for few steps, such as those that come with the pack.",
                 ),
                 io.Float.Input(
@@ -159,11 +159,11 @@ class SampleClips(io.ComfyNode):
                     optional=True,
                     tooltip="Classifier-free guidance, the cfg of the stock samplers: how far to go from the portrait without "
                     "motion to the one with it. 1 is off, right for the weights that come with the pack. With weights for any "
-                    f"number of steps {GUIDANCE:g} to 2 make eyes and mouth sharper and follow the driver more closely, in twice "
-                    "the time.",
+                    f"number of steps {GUIDANCE:g} to 2 make eyes and mouth sharper and follow the driving video more closely, in "
+                    "twice the time.",
                 ),
             ],
-            outputs=[io.Latent.Output(display_name="latent", tooltip="One latent for each driver frame.")],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="One latent for each driving frame.")],
         )
 
     @classmethod
@@ -227,7 +227,7 @@ class Conditioning(io.ComfyNode):
                 io.Vae.Input("vae", tooltip=VAE_TIP),
                 io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
                 Motion.Input("motion", tooltip="From Motion Position Maps."),
-                io.Int.Input("start_frame", default=0, min=0, max=10**6, tooltip="The driver frame at which the clip starts."),
+                io.Int.Input("start_frame", default=0, min=0, max=10**6, tooltip="The driving frame at which the clip starts."),
                 io.Int.Input(
                     "frames",
                     default=16,

@@ -33,7 +33,7 @@ class LoadStitching(io.ComfyNode):
                     "weights",
                     options=folders.stitching_names(),
                     tooltip="A .safetensors file in models/realportrait that holds LivePortrait's stitching and retargeting, "
-                    "alone or beside its other networks. It is recognised by what it holds, not by its name.",
+                    "alone or beside its other networks. Files are recognised by their content, not by their name.",
                 )
             ],
             outputs=[Stitching.Output(display_name="stitching", tooltip="For Stitch and Retarget."), INFO],
@@ -62,24 +62,25 @@ class StitchAndRetarget(io.ComfyNode):
             node_id="RealPortraitStitch",
             display_name="Stitch and Retarget",
             category="RealPortrait",
-            description="Holds the shoulders where the portrait's are, and opens or shuts eyes and mouth, by LivePortrait's own "
-            "networks. The last node before Motion Position Maps; for keypoints of LivePortrait's Face Vid2vid only.",
+            description="Keeps the shoulders where the portrait's are, and opens or closes eyes and mouth, by LivePortrait's "
+            "own networks. The last node before Motion Position Maps; for keypoints of LivePortrait's Face Vid2vid "
+            "only.",
             inputs=[
                 Stitching.Input("stitching", tooltip="From Load Stitching."),
                 Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
                 io.Boolean.Input(
                     "hold_shoulders",
                     default=True,
-                    tooltip="Stitching: the shoulders stay where the portrait's are. Without it they go along with the head, "
-                    "which RealPortrait paints.",
+                    tooltip="Stitching: the shoulders stay where the portrait's are. Without it they move with the head, as "
+                    "RealPortrait renders them.",
                 ),
                 io.Float.Input(
                     "eyes",
                     default=LEAVE,
                     min=LEAVE,
                     **ratio,
-                    tooltip="How open the portrait's eyes shall be before the driver's motion is added: height / width. 0 is "
-                    "shut, 0.35 open, 0.6 wide open. Below 0 they are left as they are.",
+                    tooltip="How open the portrait's eyes are set before the driving motion is added: height / width. 0 is "
+                    "closed, 0.35 open, 0.6 wide open. Below 0 they are left as they are.",
                 ),
                 io.Float.Input(
                     "portrait_eyes",
@@ -93,8 +94,8 @@ class StitchAndRetarget(io.ComfyNode):
                     default=LEAVE,
                     min=LEAVE,
                     **ratio,
-                    tooltip="How open the portrait's mouth shall be before the driver's motion is added: height / width. 0 is "
-                    "shut. Below 0 it is left as it is.",
+                    tooltip="How open the portrait's mouth is set before the driving motion is added: height / width. 0 is "
+                    "closed. Below 0 it is left as it is.",
                 ),
                 io.Float.Input(
                     "portrait_lips",

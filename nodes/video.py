@@ -45,8 +45,8 @@ class LoadDrivingVideo(io.ComfyNode):
             node_id="RealPortraitLoadDrivingVideo",
             display_name="Load Driving Video",
             category="RealPortrait",
-            description="Loads a part of a video as frames, at a rate of your choice, with the sound that belongs to it. Frames "
-            "that are not wanted take no memory, however long the video is.",
+            description="Loads a part of a video as frames, at a rate of your choice, with the matching sound. Frames outside "
+            "the part take no memory, however long the video is.",
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -64,7 +64,7 @@ class LoadDrivingVideo(io.ComfyNode):
                     round=0.0001,
                     tooltip="Where the range starts, in seconds or in frames. Frames are counted from 0 at the rate of fps.",
                 ),
-                io.Combo.Input("start_in", options=UNITS, default="seconds", tooltip="What start is given in."),
+                io.Combo.Input("start_in", options=UNITS, default="seconds", tooltip="The unit of start."),
                 io.Int.Input(
                     "frames",
                     default=0,
@@ -87,8 +87,8 @@ class LoadDrivingVideo(io.ComfyNode):
                     max=240.0,
                     step=0.5,
                     round=0.001,
-                    tooltip="Frames a second, the nearest in time being taken; 0 is the video's own average. The bundled weights "
-                    "were trained at 12.5.",
+                    tooltip="Frames a second; the frames nearest in time are taken. 0 is the video's own average rate. The "
+                    "bundled weights were trained at 12.5.",
                 ),
                 io.Int.Input(
                     "longest_side",
@@ -96,10 +96,12 @@ class LoadDrivingVideo(io.ComfyNode):
                     min=0,
                     max=8192,
                     step=8,
-                    tooltip="Larger frames are brought down to so many pixels along their longer side. 0 leaves them as they "
+                    tooltip="Larger frames are scaled down to this many pixels along their longer side. 0 leaves them as they "
                     "are. The face should stay at least 256 px wide.",
                 ),
-                io.Video.Input("video", optional=True, tooltip="From Load Video, for example. Used where file says so."),
+                io.Video.Input(
+                    "video", optional=True, tooltip="From Load Video, for example. Used when file selects the video input."
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, upright."),

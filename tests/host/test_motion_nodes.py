@@ -214,7 +214,7 @@ def test_the_neutral_frame_is_chosen_and_reported(pack, maps, keypoints):
 def test_a_range_of_frames(pack, maps):
     whole = maps(neutral_frame=1)[0]
     some, preview, report = maps(neutral_frame=1, first_frame=3, frames=2)
-    assert len(some.maps) == len(preview) == 2 and report.startswith("Frames 3 to 4 of the driver's 7.")
+    assert len(some.maps) == len(preview) == 2 and report.startswith("Frames 3 to 4 of the driving video's 7.")
     assert float((some.maps.f.float() - whole.maps.f[3:5].float()).abs().max()) < 1e-2
     assert len(maps(first_frame=5, frames=100)[0].maps) == 2 and len(maps(first_frame=5)[0].maps) == 2
     with refused(pack, "range of 0 frames from frame 7 .* 7 frames"):
@@ -375,8 +375,8 @@ def test_a_converted_template(pack, maps, load, vid2vid, caplog):
     folder = Path(folder_paths.get_input_directory())
     pack("realportrait_core.motion_file").save_motion(folder / "template.safetensors", driver)
     joined, preview, fps, report = load("template.safetensors")
-    assert fps == 20 and "holds no face points" in report and "does not say which Face Vid2vid" in report
-    assert "does not say which Face Vid2vid" in caplog.text
+    assert fps == 20 and "holds no face points" in report and "does not name the Face Vid2vid" in report
+    assert "does not name the Face Vid2vid" in caplog.text
     made, _, _ = maps(joined, neutral_frame=-1)
     assert len(made.maps) == 4 and torch.isfinite(made.maps.f).all() and made.maps.mask().flatten(1).any(1).all()
     assert preview.shape == (4, 384, 768, 3)

@@ -351,7 +351,7 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
     given = dict(keypoints=keypoints, motion=motion, portrait=portrait, driver=driver, most=3, clip_frames=16)
     sheets, report = run_node("RealPortraitInspect", **given)
     assert sheets.shape[0] == 3 and sheets.shape[3] == 3 and 0 <= sheets.min() and sheets.max() <= 1
-    assert report.startswith("Face found in 40 of 40 driver frames.") and "Connect the animated frames" in report
+    assert report.startswith("Face found in 40 of 40 driving frames.") and "Connect the animated frames" in report
     _, report = run_node("RealPortraitInspect", **given, frames=torch.rand(40, 64, 64, 3, generator=generator))
     assert "portrait " in report and "31-39" in report and "Clip 2 against clip 0" in report and "keypoints" not in report
     _, report = run_node("RealPortraitInspect", **{**given, "clip_frames": 11}, frames=torch.rand(40, 64, 64, 3))

@@ -134,7 +134,7 @@ def test_comparison_side_by_side_and_stage_by_stage(run):
     assert (found["frames"], found["size"]) == (3, (3 * 256 + 2 * 4, 256))
     assert len(done.outputs[node_of(queued, "PreviewImage")]["images"]) == 3
     told = str(done.outputs[node_of(queued, "PreviewAny")])
-    assert "3 of 3 driver frames" in told and "keypoints px" in told
+    assert "3 of 3 driving frames" in told and "keypoints px" in told
 
 
 def test_sound_is_kept_as_long_as_the_picture(run):
