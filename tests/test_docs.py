@@ -27,6 +27,7 @@ PAGES = [
 PACKAGES = {"realportrait_core", "rendered_heads", "benchmarks"}
 TOP = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in {"output", "runs"}}
 MOST_LINES = 220  # of the README
+FOREIGN = {"--depth", "--fp32-vae"}  # git's and ComfyUI's options
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
@@ -170,6 +171,18 @@ def test_commands_exist(page):
             if file.name == "test.py":  # its options are pytest's
                 continue
             wrong += [f"{command}: no {name}" for name in names if name not in known and not option_of(name, known)]
+    assert not wrong
+
+
+def test_options_by_themselves_exist():
+    """In backticks without their command: those of any command of ours."""
+    known = literals(ROOT / "scripts").union(*(literals(ROOT / name) for name in PACKAGES), literals(ROOT / "install.py"))
+    wrong = [
+        f"{page.name}: {name}"
+        for page in PAGES
+        for name in re.findall(r"`(--[a-z][a-z0-9-]*)", prose(page))
+        if name not in FOREIGN and name not in known and not option_of(name, known)
+    ]
     assert not wrong
 
 
