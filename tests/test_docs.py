@@ -187,8 +187,9 @@ def test_options_by_themselves_exist():
 
 
 def option_of(name: str, known: frozenset[str]) -> bool:
-    """Whether an option is made of a field's name, such as --face-side of face_side."""
-    return name.removeprefix("--").replace("-", "_") in known or any(f"{name} " in text for text in known)
+    """Whether an option is made of another, as --no-compile is, or of a field's name, as --face-side is of face_side."""
+    name = name.replace("--no-", "--")
+    return name in known or name.removeprefix("--").replace("-", "_") in known or any(f"{name} " in text for text in known)
 
 
 # The paper in the code
