@@ -168,8 +168,6 @@ def test_commands_exist(page):
             known = literals(path if path.is_dir() else file) | (literals(ROOT / "scripts") if "scripts" in run else frozenset())
             subcommand = re.match(r" ([a-z]+)\b(?![./=])", rest) if run.startswith("-m ") else None
             names = [*re.findall(r" (--[a-z][a-z0-9-]*)", rest), *([subcommand[1]] if subcommand else [])]
-            if file.name == "test.py":  # its options are pytest's
-                continue
             wrong += [f"{command}: no {name}" for name in names if name not in known and not option_of(name, known)]
     assert not wrong
 
@@ -210,7 +208,7 @@ def test_the_papers_table_names_what_is_there():
 
 def test_the_papers_table_has_every_part_of_the_core():
     """A room of the core that is in neither table nor this list holds an idea that nobody finds."""
-    plumbing = {"errors", "checkpoint", "licences", "edit", "inspect", "motion_file", "paste", "speed", "stlpips", "turn", "video"}
+    plumbing = {"errors", "checkpoint", "licences", "edit", "inspect", "motion_file", "paste", "stlpips", "video"}
     rooms = {path.stem for path in CORE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()} - {"__init__"}
     linked = {Path(target).parts[2].removesuffix(".py") for _, target in links(PAPER_PAGE) if "/realportrait_core/" in target}
     assert rooms - plumbing <= linked
