@@ -90,7 +90,9 @@ def commands(page: Path) -> list[str]:
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`([^`]+)`", prose(page).replace("\n", " "))
     # A placeholder such as [--photos DIR] is an option too; a comment and what is piped on are not of the command.
-    return [line.replace("[", " ").replace("]", " ") for line in lines if re.search(r"python\S* (-m |scripts/)", line)]
+    return [
+        line.replace("[", " ").replace("]", " ") for line in lines if re.search(r"(python\S*|torchrun.*?) (-m |scripts/)", line)
+    ]
 
 
 # Links and paths
@@ -156,7 +158,7 @@ def test_commands_exist(page):
     """Modules run by python -m, scripts, their subcommands and options."""
     wrong = []
     for command in commands(page):
-        for run, rest in re.findall(r"python\S* (-m [\w.]+|scripts/\w+\.py)((?:(?!python).)*)", command):
+        for run, rest in re.findall(r"(?:python\S*|torchrun.*?) (-m [\w.]+|scripts/\w+\.py)((?:(?!python).)*)", command):
             name = run.removeprefix("-m ").rstrip(".")
             if run.startswith("-m ") and name.split(".")[0] not in PACKAGES:
                 continue
