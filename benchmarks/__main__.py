@@ -29,7 +29,7 @@ from realportrait_core.config import MINI
 from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import RealPortraitError
 from realportrait_core.face.detect import MODEL_NAME
-from realportrait_core.train.stage import PRECISIONS
+from realportrait_core.train.precision import PRECISIONS
 
 from . import departures, limits, memory, quality
 from .measure import Comparison, compare

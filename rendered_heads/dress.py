@@ -1,19 +1,23 @@
-"""Everything about an identity that is not its body: hair, clothes, hat, glasses, earrings, with how each moves."""
+"""Everything an identity wears: hair, clothes, hat, glasses, earrings; and how each piece moves with head and body."""
 
 from dataclasses import dataclass, replace
 
 import torch
 
-from .hair import STYLES, Surface, extras, scalp, shell
+from .accessories import earrings, glasses
+from .atlas import CLOTH, COLLAR, FLAT, FRAMES, HAIR, HAT, RINGS, TAIL, flat_uv, skin_uv
+from .garments import clothe, collar
+from .hair import extras, scalp, shell
+from .hair_styles import STYLES
+from .hats import hat
 from .identity import Identity
 from .labels import CLOTHES_LABEL, HAIR_LABEL, WORN_LABEL
-from .paint import CLOTH, COLLAR, FLAT, FRAMES, HAIR, HAT, RINGS, TAIL, flat_uv, skin_uv
 from .rig import HEAD, SKIN, TORSO, Rig
-from .wear import clothe, collar, earrings, glasses, hat
+from .surface import Surface
 
-HANGS_FROM, HANGS_TO = 6.6, 5.0  # dm: what is above follows the head, what is below the body
-COLLAR_SHARE = 0.25  # of the head's turn that a collar takes
-UNDER_HAIR = 0.50  # radians inside the hairline from which on no scalp is drawn under a shell
+HANGS_FROM, HANGS_TO = 6.6, 5.0  # dm: above the first, vertices follow the head; below the second, the body
+COLLAR_SHARE = 0.25  # of the head's motion that a collar follows
+UNDER_HAIR = 0.50  # radians inside the hairline beyond which the scalp under the hair is not drawn
 NO_HAIR_UNDER = ("scarf", "turban")
 
 
@@ -29,19 +33,19 @@ class Piece:
 @dataclass(frozen=True)
 class Outfit:
     pieces: list[Piece]
-    hides: torch.Tensor  # (F,) bool: triangles of the rig that none can see
+    hides: torch.Tensor  # (F,) bool: triangles of the rig that are never visible
     strands: torch.Tensor  # (columns, rows, 4) of the hair: see hair.shell
 
 
 def dress(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, identity: Identity) -> Outfit:
     """What an identity of this neutral shape (W, 3) wears."""
     clothes, style, device = identity.clothes, STYLES[identity.hair.style], shape.device
-    lower = (shape[rig.eyes] - rig.vertices[rig.eyes])[..., 1].mean()  # dm, this head than the template's
+    offset = (shape[rig.eyes] - rig.vertices[rig.eyes])[..., 1].mean()  # dm, height of this head above the template's
 
     def piece(surface: Surface, chart: int, label: int, head_share: float | None = None, colour: int | None = None) -> Piece:
-        """head_share: the same for all vertices, or else what hangs from the head follows it the less the lower it is."""
+        """head_share: one value for all vertices; None: it falls off from the head downwards."""
         height = surface.vertices[:, 1]
-        share = ((height - lower - HANGS_TO) / (HANGS_FROM - HANGS_TO)).clamp(0, 1)
+        share = ((height - offset - HANGS_TO) / (HANGS_FROM - HANGS_TO)).clamp(0, 1)
         share = share if head_share is None else torch.full_like(height, head_share)
         if colour is not None:
             surface = replace(surface, uv=flat_uv(colour, len(height), device))
@@ -56,7 +60,7 @@ def dress(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, identity: Identi
     if style.top and clothes.hat not in NO_HAIR_UNDER:
         pieces.append(piece(hair, HAIR, HAIR_LABEL))
         pieces += [piece(surface, TAIL, HAIR_LABEL) for surface in extras(rig, shape, identity.hair)]
-        if style.top >= 0.05 and not style.bald:  # nobody sees the scalp under the shell
+        if style.top >= 0.05 and not style.bald:  # the shell hides the scalp
             under = scalp(rig.vertices, style, identity.hair.hairline)[rig.weld[rig.faces]] > UNDER_HAIR
             hides = hides | (under.all(1) & (rig.part == SKIN) & (rig.chart == HEAD))
     pieces += [piece(surface, HAT, WORN_LABEL) for surface in hat(rig, shape, clothes)]

@@ -1,4 +1,4 @@
-"""One identity made ready to move: its mesh, its textures, its weights; and the mesh's places in every frame.
+"""One identity as a mesh that can be animated, with its texture atlas; and its vertex positions in every frame.
 
 Shape legend: T frames, G welded vertices, C corners, F triangles. The first of G and C are the rig's own.
 """
@@ -8,20 +8,22 @@ from dataclasses import dataclass
 
 import torch
 
+from .atlas import EYE, FLAT, LASHES, SIZE, TEETH, TONGUE, flat_uv, skin_uv, to_atlas
 from .camera import rotate
-from .deform import carry, express, lower_arms, moved_joint, triangles_around, vertex_normals
+from .deform import blendshape_offsets, lower_arms, move_with_head, moved_joint, neutral_shape, triangles_around, vertex_normals
 from .dress import dress
-from .identity import Face, Identity, neutral_shape
+from .identity import Face, Identity
 from .labels import EYE_LABEL, FACE_LABEL, MOUTH_LABEL
-from .motion import Motion, rotations
-from .noise import step
-from .paint import EYE, FLAT, LASHES, SIZE, TEETH, TONGUE, beard_depth, flat_uv, paint, skin_uv, to_atlas
+from .motion import HeadMotion, rotations
+from .noise import smoothstep
+from .paint import paint
+from .paint_skin import beard_depth
 from .rig import CHART_RECTS, HEAD, LASH, LOWER_TEETH, SKIN, TORSO, UPPER_TEETH, Rig, corners_of, vertices_of
 from .rig import EYE as EYE_PART
 from .rig import TONGUE as TONGUE_PART
 
-TEETH_SHOW = 0.022  # dm by which the teeth are nearer to each other than the base mesh has them
-LID_STRENGTH = (0.85, 1.6)  # of the blink, by how wide an identity's eyes are open
+TEETH_SHOW = 0.022  # dm by which the upper teeth are lowered and the lower ones raised, so that they show
+LID_STRENGTH = (0.85, 1.6)  # limits of a blink's strength, which follows how wide an identity's eyes are open
 BEARD_DEPTH = {"full": 0.06, "long": 0.17, "goatee": 0.05, "chin": 0.07}  # dm
 MOUTH_HEIGHT, MOUTH_SIZE = 6.68, (0.38, 0.17)  # dm: an ellipse about the template's lips
 LABELS = (FACE_LABEL, EYE_LABEL, MOUTH_LABEL, MOUTH_LABEL, MOUTH_LABEL, EYE_LABEL)  # of the rig's parts
@@ -31,16 +33,16 @@ LABELS = (FACE_LABEL, EYE_LABEL, MOUTH_LABEL, MOUTH_LABEL, MOUTH_LABEL, EYE_LABE
 class Figure:
     rest: torch.Tensor  # (G, 3) dm
     head_share: torch.Tensor  # (G,)
-    units: torch.Tensor  # (52, W * 3) float64, face units of the rig's W vertices as this identity makes them
+    units: torch.Tensor  # (52, W * 3) float64, blendshapes of the rig's W vertices, scaled for this identity
     weld: torch.Tensor  # (C,)
     faces: torch.Tensor  # (F, 3) into corners
     around: tuple[torch.Tensor, torch.Tensor]  # triangles about each vertex: see triangles_around
     uv: torch.Tensor  # (C, 2) texels
     keep: torch.Tensor  # (C,)
     two_sided: torch.Tensor  # (F,) bool
-    shades: torch.Tensor  # (F,) bool: casts shadows
+    shades: torch.Tensor  # (F,) bool: whether it casts shadows
     label: torch.Tensor  # (F,)
-    patch: torch.Tensor  # (F,) which smooth surface with one chart a triangle is of
+    patch: torch.Tensor  # (F,) number of the smooth surface, with one chart, that a triangle belongs to
     atlas: torch.Tensor  # (texels, CHANNELS)
     atlas_width: int
     eyes: torch.Tensor  # (2, E) vertices of the eyeballs
@@ -51,20 +53,20 @@ class Figure:
 
 
 def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
-    """scale: texels a pixel relative to pictures of 256 px."""
+    """scale: of the atlas, 1 for pictures of 256 px."""
     device = rig.vertices.device
     shape = neutral_shape(rig, identity.face)
     welded = rig.weld[rig.faces]
     normals = vertex_normals(shape[None], welded, triangles_around(welded, len(shape)))[0]
     outfit = dress(rig, shape, normals, identity)
     shoulders = torch.stack([moved_joint(rig, shape, joint) for joint in rig.shoulders])
-    uv, keep = own_corners(rig, identity.face, scale)
+    uv, keep = rig_corners(rig, identity.face, scale)
 
-    # The rig's own mesh, and behind it the pieces that are worn.
+    # The rig's own mesh, followed by the pieces that are worn.
     shown = ~outfit.hides
     parts = rig.part[shown]
     rest, arms, share, welds, uvs, keeps = (
-        [grown(rig, shape, normals, identity.face)],
+        [drawn_shape(rig, shape, normals, identity.face)],
         [rig.arms],
         [rig.head_share],
         [rig.weld],
@@ -77,12 +79,12 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
     vertices, corners = len(shape), len(rig.weld)
     for piece in outfit.pieces:
         surface = piece.surface
-        # Vertices at one place (a grid's seam, a cloth's UV seam) are one, so that the shading does not show it.
+        # Coincident vertices (a grid's seam, a UV seam) are welded, so that the shading does not show the seam.
         places, weld = torch.unique((surface.vertices * 2e3).round().long(), dim=0, return_inverse=True)
         count, many = len(places), len(surface.faces)
-        rest.append(welded_to(surface.vertices, weld, count))
-        arms.append(welded_to(piece.arms, weld, count).T)
-        share.append(welded_to(piece.head_share, weld, count))
+        rest.append(weld_values(surface.vertices, weld, count))
+        arms.append(weld_values(piece.arms, weld, count).T)
+        share.append(weld_values(piece.head_share, weld, count))
         welds.append(weld + vertices)
         faces.append(surface.faces + corners)
         uvs.append(to_atlas(surface.uv, piece.chart, scale))
@@ -95,7 +97,7 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
 
     faces, weld = torch.cat(faces), torch.cat(welds)
     units = rig.units.clone()
-    units[:, rig.eyes.reshape(-1)] = 0  # eyeballs turn, they do not bend
+    units[:, rig.eyes.reshape(-1)] = 0  # eyeballs rotate rigidly
     units = (units * lid_strength(rig, shape)).double()
     return Figure(
         rest=lower_arms(torch.cat(rest), torch.cat(arms, 1), shoulders),
@@ -120,13 +122,13 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
     )
 
 
-def welded_to(values: torch.Tensor, weld: torch.Tensor, count: int) -> torch.Tensor:
-    """values (V, ...) of vertices, as (count, ...) of the welded ones that weld (V,) says they are."""
+def weld_values(values: torch.Tensor, weld: torch.Tensor, count: int) -> torch.Tensor:
+    """values (V, ...) of vertices as values (count, ...) of welded vertices; weld (V,): the welded vertex of each."""
     return torch.zeros(count, *values.shape[1:], device=values.device).index_copy(0, weld, values)
 
 
-def grown(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, face: Face) -> torch.Tensor:
-    """The shape (W, 3) as it is drawn: with a beard's thickness, and teeth that show."""
+def drawn_shape(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, face: Face) -> torch.Tensor:
+    """The shape (W, 3) as it is rendered: with the thickness of a beard, and visible teeth."""
     drawn = shape.clone()
     for part, lower in ((UPPER_TEETH, TEETH_SHOW), (LOWER_TEETH, -TEETH_SHOW)):
         drawn[vertices_of(rig, part), 1] -= lower
@@ -134,18 +136,18 @@ def grown(rig: Rig, shape: torch.Tensor, normals: torch.Tensor, face: Face) -> t
         outer = torch.zeros(len(shape), device=shape.device)
         for chart in (TORSO, HEAD):
             outer[vertices_of(rig, SKIN, chart)] = 1
-        # The lips keep their place: only what is away from the mouth grows.
+        # The lips stay where they are: thickness is added away from the mouth only.
         away = ((rig.vertices[:, 0] / MOUTH_SIZE[0]) ** 2 + ((rig.vertices[:, 1] - MOUTH_HEIGHT) / MOUTH_SIZE[1]) ** 2).sqrt()
-        outer = outer * step(1.0, 1.9, away)
-        depth = BEARD_DEPTH[face.beard] * outer * step(0.0, 0.16, beard_depth(rig.vertices, face.beard))
+        outer = outer * smoothstep(1.0, 1.9, away)
+        depth = BEARD_DEPTH[face.beard] * outer * smoothstep(0.0, 0.16, beard_depth(rig.vertices, face.beard))
         hangs = torch.tensor([0.0, -0.6, 0.25] if face.beard == "long" else [0.0, 0.0, 0.0], device=shape.device)
-        lower = step(6.55, 6.30, rig.vertices[:, 1:2])  # only what is below the mouth hangs
+        lower = smoothstep(6.55, 6.30, rig.vertices[:, 1:2])  # a long beard hangs below the mouth only
         drawn = drawn + (normals + hangs * lower) * depth[:, None]
     return drawn
 
 
-def own_corners(rig: Rig, face: Face, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the rig's own corners are in the atlas (C, 2), texels; and where they are cut (C,)."""
+def rig_corners(rig: Rig, face: Face, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Atlas coordinates (C, 2), texels, of the rig's own corners; and their cut (C,), see raster.rasterize."""
     device = rig.vertices.device
     uv = torch.zeros(len(rig.weld), 2, device=device)
     keep = torch.ones(len(rig.weld), device=device)
@@ -174,12 +176,12 @@ def own_corners(rig: Rig, face: Face, scale: float) -> tuple[torch.Tensor, torch
 
 
 @functools.lru_cache(maxsize=2)
-def lids(rig: Rig) -> tuple[tuple[int, int, int], ...]:
-    """Of the left and the right eye: the number of the face unit that shuts it, and the vertices of its lids' middles."""
+def lid_vertices(rig: Rig) -> tuple[tuple[int, int, int], ...]:
+    """For the left and the right eye: the index of the blink blendshape, and the middle vertices of upper and lower lid."""
     found = []
     for side, name in enumerate(("eyeBlinkLeft", "eyeBlinkRight")):
         unit = rig.units[rig.unit_names.index(name)]
-        lid = int(unit[:, 1].argmin())  # what falls furthest: the upper lid's middle
+        lid = int(unit[:, 1].argmin())  # the vertex that moves down furthest: the middle of the upper lid
         sign = 1 if side == 0 else -1
         near = (rig.vertices[:, 0] * sign > 0) & (rig.vertices[:, 0] - rig.vertices[lid, 0]).abs().lt(0.03)
         near &= (
@@ -191,32 +193,32 @@ def lids(rig: Rig) -> tuple[tuple[int, int, int], ...]:
 
 
 def lid_strength(rig: Rig, shape: torch.Tensor) -> torch.Tensor:
-    """(52, 1, 1): the blinks of an identity, stronger where its eyes are open wider than the template's."""
+    """(52, 1, 1): factors that make an identity's blinks stronger where its eyes are open wider than the template's."""
     factor = torch.ones(len(rig.units), 1, 1, device=shape.device)
-    for unit, lid, below in lids(rig):
+    for unit, lid, below in lid_vertices(rig):
         opening = (shape[lid, 1] - shape[below, 1]) / (rig.vertices[lid, 1] - rig.vertices[below, 1])
         factor[unit] = opening.clamp(*LID_STRENGTH)
     return factor
 
 
-def move(figure: Figure, motion: Motion) -> torch.Tensor:
+def posed_vertices(figure: Figure, motion: HeadMotion) -> torch.Tensor:
     """(T, G, 3) dm in body axes."""
     frames, own = len(motion), figure.units.shape[1] // 3
     points = figure.rest[None].repeat(frames, 1, 1)
-    points[:, :own] += express(motion, figure.units)
+    points[:, :own] += blendshape_offsets(motion, figure.units)
     look = rotations(torch.stack([-motion.gaze[:, 1], motion.gaze[:, 0], torch.zeros_like(motion.gaze[:, 0])], 1))
     for ball in figure.eyes:
         centre = figure.rest[ball].mean(0)
         points[:, ball] = rotate(figure.rest[ball] - centre, look[:, None]) + centre
-    return carry(points, figure.head_share, figure.pivot, motion)
+    return move_with_head(points, figure.head_share, figure.pivot, motion)
 
 
-def surface_points(figure: Figure, motion: Motion) -> torch.Tensor:
-    """The 128 surface points (T, 128, 3) in body axes, of the bare skin."""
-    return carry(figure.bare + express(motion, figure.bare_units), figure.bare_share, figure.pivot, motion)
+def surface_points(figure: Figure, motion: HeadMotion) -> torch.Tensor:
+    """The 128 surface points (T, 128, 3) in body axes, of the bare skin (no beard)."""
+    return move_with_head(figure.bare + blendshape_offsets(motion, figure.bare_units), figure.bare_share, figure.pivot, motion)
 
 
-def eye_centres(figure: Figure, motion: Motion) -> torch.Tensor:
+def eye_centres(figure: Figure, motion: HeadMotion) -> torch.Tensor:
     """(T, 2, 3) in body axes, the subject's left and right."""
     centres = figure.rest[figure.eyes].mean(1)[None].expand(len(motion), -1, -1)
-    return carry(centres, torch.ones(2, device=centres.device), figure.pivot, motion)
+    return move_with_head(centres, torch.ones(2, device=centres.device), figure.pivot, motion)

@@ -1,4 +1,4 @@
-"""Drawn looks of a rendered head, as functions of its layers. All frames at once; nothing depends on the frame's number."""
+"""Drawing styles of a rendered head, as functions of its layers. Nothing in them depends on the frame's number."""
 
 from dataclasses import dataclass
 
@@ -11,17 +11,17 @@ GREY = (0.30, 0.59, 0.11)
 
 @dataclass(frozen=True)
 class Layers:
-    """What a frame is made of, (T, channels, S, S)."""
+    """The layers of T frames, (T, channels, S, S)."""
 
     picture: torch.Tensor  # (T, 3) displayed colours in 0..1
     albedo: torch.Tensor  # (T, 3) displayed colours without light
     normal: torch.Tensor  # (T, 3) view axes, 0 on the background
-    depth: torch.Tensor  # (T, 1) dm toward the camera, of the background's place behind
+    depth: torch.Tensor  # (T, 1) dm toward the camera, 0 on the background
     segment: torch.Tensor  # (T, 1)
-    paper: torch.Tensor  # (1, 2) noise in 0..1, fine and coarse; the same for every frame
+    paper: torch.Tensor  # (1, 2) noise in 0..1, fine and coarse; the same in every frame
 
 
-def draw(look: str, layers: Layers) -> torch.Tensor:
+def stylise(look: str, layers: Layers) -> torch.Tensor:
     """(T, 3, S, S) in 0..1."""
     if look == "photo":
         return layers.picture
@@ -43,7 +43,7 @@ def grey(picture: torch.Tensor) -> torch.Tensor:
 
 
 def smooth(picture: torch.Tensor, radius: int) -> torch.Tensor:
-    """Box filtered twice."""
+    """A box filter, applied twice."""
     for _ in range(2):
         padded = F.pad(picture, (radius,) * 4, mode="replicate")
         picture = F.avg_pool2d(padded, 2 * radius + 1, 1)
@@ -51,7 +51,7 @@ def smooth(picture: torch.Tensor, radius: int) -> torch.Tensor:
 
 
 def gradient(picture: torch.Tensor) -> torch.Tensor:
-    """Size of the Sobel gradient (T, 1, S, S), the largest of all channels."""
+    """Magnitude of the Sobel gradient (T, 1, S, S), the largest over the channels."""
     p = F.pad(picture, (1,) * 4, mode="replicate")
     across = p[..., :, 2:] - p[..., :, :-2]  # (T, C, S + 2, S)
     down = p[..., 2:, :] - p[..., :-2, :]
@@ -65,7 +65,7 @@ def ramp(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
 
 
 def outlines(layers: Layers) -> torch.Tensor:
-    """1 on contours, creases, and the drawing of eyes, brows and lips."""
+    """1 on contours, creases, and the texture edges of eyes, brows and lips."""
     contour = ramp(gradient(layers.depth), 0.12, 0.35)
     crease = ramp(gradient(layers.normal), 0.45, 1.1)
     drawn = ramp(gradient(layers.albedo), 0.22, 0.5) * (layers.segment > 0)
@@ -73,7 +73,7 @@ def outlines(layers: Layers) -> torch.Tensor:
 
 
 def lightness(layers: Layers) -> torch.Tensor:
-    """How strongly each place is lit (T, 1, S, S), about 1."""
+    """How strongly each pixel is lit (T, 1, S, S), about 1."""
     return grey(layers.picture) / grey(layers.albedo).clamp_min(0.03)
 
 
@@ -146,14 +146,14 @@ def pastel(layers: Layers) -> torch.Tensor:
 
 
 def kuwahara(picture: torch.Tensor, radius: int) -> torch.Tensor:
-    """The mean of the quietest of the four quadrants about each pixel: flat strokes with sharp edges."""
+    """Kuwahara filter: the mean of whichever of the four quadrants around a pixel varies least; flat strokes with sharp edges."""
     side = radius + 1
     padded = F.pad(picture, (radius,) * 4, mode="replicate")
     mean = F.avg_pool2d(padded, side, 1)  # (T, 3, S + radius, S + radius)
-    spread = (F.avg_pool2d(padded**2, side, 1) - mean**2).sum(1, keepdim=True)
+    variance = (F.avg_pool2d(padded**2, side, 1) - mean**2).sum(1, keepdim=True)
     size = picture.shape[-1]
     corners = [(0, 0), (0, radius), (radius, 0), (radius, radius)]
     means = torch.stack([mean[..., y : y + size, x : x + size] for y, x in corners])
-    spreads = torch.stack([spread[..., y : y + size, x : x + size] for y, x in corners])
-    weights = (1e-4 / (spreads + 1e-4)) ** 4
+    variances = torch.stack([variance[..., y : y + size, x : x + size] for y, x in corners])
+    weights = (1e-4 / (variances + 1e-4)) ** 4
     return (means * weights).sum(0) / weights.sum(0).clamp_min(1e-12)

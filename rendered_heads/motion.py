@@ -1,4 +1,4 @@
-"""Motion: what a head does, whosever it is. Continuous functions of time, so that any frame rate samples the same act."""
+"""Head motion, independent of the identity: functions of time, so that any frame rate samples the same motion."""
 
 from dataclasses import dataclass, fields
 
@@ -30,7 +30,7 @@ VISEMES = (
     {"jawOpen": 0.1, "mouthUpperUp": 0.5, "mouthLowerDown": 0.6, "mouthStretch": 0.3},
     {},
 )
-# Looks that a face takes on and holds for a while.
+# Expressions that a face takes on and holds for a while.
 EMOTIONS = (
     {"mouthSmile": 0.8, "cheekSquint": 0.5, "eyeSquint": 0.2},
     {"mouthSmile": 1.0, "cheekSquint": 0.7, "jawOpen": 0.3, "mouthUpperUp": 0.4},
@@ -51,7 +51,7 @@ EMOTIONS = (
 
 
 @dataclass(frozen=True)
-class Motion:
+class HeadMotion:
     """T frames of a head's motion."""
 
     expression: torch.Tensor  # (T, 52) ARKit coefficients in 0..1, in the order of ARKIT
@@ -62,15 +62,15 @@ class Motion:
     def __len__(self) -> int:
         return len(self.pose)
 
-    def __getitem__(self, frames: slice) -> "Motion":
-        return Motion(*(getattr(self, field.name)[frames] for field in fields(self)))
+    def __getitem__(self, frames: slice) -> "HeadMotion":
+        return HeadMotion(*(getattr(self, field.name)[frames] for field in fields(self)))
 
-    def to(self, device: torch.device | str) -> "Motion":
-        return Motion(*(getattr(self, field.name).to(device) for field in fields(self)))
+    def to(self, device: torch.device | str) -> "HeadMotion":
+        return HeadMotion(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-def sample_motion(seed: int, frames: int, fps: float) -> Motion:
-    """The act of a seed, from its start: frames at `fps` a second. A shorter clip is the beginning of a longer one."""
+def sample_motion(seed: int, frames: int, fps: float) -> HeadMotion:
+    """The motion of a seed, from its start: so many frames at `fps` frames/s. A shorter clip is the beginning of a longer one."""
     rng = np.random.default_rng((seed, 0x307104))
     time = np.arange(frames) / fps  # (T,) s
     value = np.zeros((frames, len(ARKIT)))
@@ -82,26 +82,26 @@ def sample_motion(seed: int, frames: int, fps: float) -> Motion:
             value[:, INDEX[name + "Left"]] += amount * left
             value[:, INDEX[name + "Right"]] += amount * right
 
-    # The head: a bent it keeps, and drifts about it.
+    # Head pose: a mean pose and slow drift about it.
     liveliness = rng.uniform(0.4, 1.25)
     yaw = soft_limit(rng.normal(0, 11) + drift(rng, time, 15 * liveliness, 0.12, 0.6), MAX_YAW)
     pitch = soft_limit(rng.normal(0, 4) + drift(rng, time, 7 * liveliness, 0.15, 0.8), MAX_PITCH)
     roll = soft_limit(drift(rng, time, 6 * liveliness, 0.12, 0.6), MAX_ROLL)
 
-    # Moods.
-    for shape, weight in keyed(rng, time, EMOTIONS, 0.8, 0.3):
+    # Emotions.
+    for shape, weight in shape_sequence(rng, time, EMOTIONS, 0.8, 0.3):
         lopsided = rng.uniform(0.85, 1.15)
         for name, amount in shape.items():
             add(name, weight * amount, lopsided, 2 - lopsided)
 
-    # Speech, in phrases.
+    # Speech, in phrases with pauses.
     talks = rng.random() < 0.85
     phrase = np.clip(0.9 + drift(rng, time, 0.6, 0.15, 0.5), 0, 1) * rng.uniform(0.75, 1.15) * talks
-    for shape, weight in keyed(rng, time, VISEMES, 0.16, 0.10):
+    for shape, weight in shape_sequence(rng, time, VISEMES, 0.16, 0.10):
         for name, amount in shape.items():
             add(name, weight * amount * phrase)
 
-    # Brows, and small independent twitches of everything about the mouth.
+    # Brows, and small independent twitches around the mouth.
     brows = np.clip(drift(rng, time, 0.5, 0.1, 0.7), -1, 1)
     add("browInnerUp", np.clip(brows, 0, 1))
     add("browOuterUp", np.clip(brows, 0, 1), 1.0, rng.uniform(0.3, 1.0))
@@ -128,11 +128,11 @@ def sample_motion(seed: int, frames: int, fps: float) -> Motion:
     ):
         add(name, np.clip(drift(rng, time, 0.13, 0.2, 0.9) - 0.1, 0, 1))
 
-    # Gaze jumps from point to point, and often makes up for the head's turn.
+    # Gaze jumps from point to point (saccades), and often compensates the head's rotation.
     steady = rng.uniform(0, 0.6) * (rng.random() < 0.6)
     look = np.stack([soft_limit(jumps(rng, time, 11) - steady * yaw, MAX_GAZE[0]), soft_limit(jumps(rng, time, 6), MAX_GAZE[1])], 1)
 
-    # Blinks close both lids; now and then one of them winks. Half-closed eyes go with a gaze downward.
+    # Blinks close both eyes; some are winks of one eye. Sleepy phases half close both.
     lids = np.zeros((2, frames))
     for start in np.cumsum(rng.exponential(2.4, 40)) - 1.6:
         closing = np.clip(1.3 - np.abs(time - start) / rng.uniform(0.10, 0.16), 0, 1)
@@ -150,7 +150,7 @@ def sample_motion(seed: int, frames: int, fps: float) -> Motion:
         value[:, INDEX["eyeLookUp" + name]] = np.clip(look[:, 1] / 25, 0, 1)
         value[:, INDEX["eyeLookDown" + name]] = np.clip(-look[:, 1] / 25, 0, 1)
 
-    # What cannot be done together: pressed or rolled lips give way to an open jaw.
+    # Incompatible shapes: pressed or rolled lips give way to an open jaw.
     jaw = np.clip(value[:, INDEX["jawOpen"]], 0, 1)
     for name in ("mouthPressLeft", "mouthPressRight", "mouthRollLower", "mouthRollUpper", "cheekPuff", "mouthShrugLower"):
         value[:, INDEX[name]] *= 1 - jaw
@@ -158,13 +158,13 @@ def sample_motion(seed: int, frames: int, fps: float) -> Motion:
     for name in ("mouthSmileLeft", "mouthSmileRight"):
         value[:, INDEX[name]] *= 1 - 0.7 * np.clip(value[:, INDEX["mouthPucker"]], 0, 1)
 
-    place = np.stack([drift(rng, time, 0.10), drift(rng, time, 0.05), drift(rng, time, 0.09)], 1)
-    as_float = (np.clip(value, 0, 1), np.radians(np.stack([pitch, yaw, roll], 1)), np.radians(look), place)
-    return Motion(*(torch.from_numpy(array).float() for array in as_float))
+    translation = np.stack([drift(rng, time, 0.10), drift(rng, time, 0.05), drift(rng, time, 0.09)], 1)
+    parts = (np.clip(value, 0, 1), np.radians(np.stack([pitch, yaw, roll], 1)), np.radians(look), translation)
+    return HeadMotion(*(torch.from_numpy(array).float() for array in parts))
 
 
 def drift(rng: np.random.Generator, time: np.ndarray, size: float, low: float = 0.12, high: float = 0.6) -> np.ndarray:
-    """A wandering value (T,) of about this deviation: four sines between the frequencies low and high, Hz."""
+    """A smooth random value (T,) of about this standard deviation: four sines between the frequencies low and high, Hz."""
     waves = sum(rng.normal() * np.sin(2 * np.pi * (rng.uniform(low, high) * time + rng.random())) for _ in range(4))
     return size * waves / np.sqrt(2.0)
 
@@ -175,7 +175,7 @@ def soft_limit(x: np.ndarray, limit: float) -> np.ndarray:
 
 
 def jumps(rng: np.random.Generator, time: np.ndarray, size: float) -> np.ndarray:
-    """A value (T,) that holds still and jumps within 40 ms, as eyes do."""
+    """A piecewise constant value (T,) that changes within 40 ms, as gaze does."""
     moments = np.cumsum(rng.exponential(0.7, 200) + 0.15)
     moments = moments[moments < 60]
     targets = rng.normal(0, size, len(moments) + 1)
@@ -183,8 +183,8 @@ def jumps(rng: np.random.Generator, time: np.ndarray, size: float) -> np.ndarray
     return targets[0] + arrived @ np.diff(targets)
 
 
-def keyed(rng: np.random.Generator, time: np.ndarray, shapes: tuple, hold: float, change: float):
-    """A random sequence of shapes, one after another: pairs of a shape and its weight (T,). hold and change in seconds."""
+def shape_sequence(rng: np.random.Generator, time: np.ndarray, shapes: tuple, hold: float, change: float):
+    """A random sequence of shapes, cross-faded: yields each shape with its weight (T,). hold and change in seconds."""
     moments = np.concatenate([[-9.0], np.cumsum(rng.exponential(hold, 400) + change) - hold])
     moments = moments[moments < 60]
     chosen = rng.integers(len(shapes), size=len(moments))

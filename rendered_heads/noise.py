@@ -1,4 +1,4 @@
-"""Smooth random fields: one periodic volume of band-limited noise, the same on every machine."""
+"""Smooth random fields: one periodic volume of band-limited noise, equal on every machine."""
 
 import functools
 
@@ -30,13 +30,13 @@ def volume_on(device: torch.device) -> torch.Tensor:
 
 def noise(points: torch.Tensor, frequency: float, offset: float = 0.0) -> torch.Tensor:
     """Three smooth fields of about N(0, 1) at points (..., 3). The finest detail is 1 / (8 frequency) across."""
-    place = (points * frequency + offset) % PERIOD - 1
-    grid = place.reshape(1, -1, 1, 1, 3)
+    coordinates = (points * frequency + offset) % PERIOD - 1
+    grid = coordinates.reshape(1, -1, 1, 1, 3)
     field = F.grid_sample(volume_on(points.device), grid, align_corners=True, padding_mode="border")
     return field[0, :, :, 0, 0].T.reshape(*points.shape[:-1], CHANNELS)
 
 
-def step(low: float | torch.Tensor, high: float | torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def smoothstep(low: float | torch.Tensor, high: float | torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """0 below low, 1 above high, smooth between; low may exceed high."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)

@@ -15,7 +15,7 @@ def rasterize(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The nearest triangle of every pixel (T, height, width) int64, EMPTY where there is none; and its inverse distance, else 0.
 
-    points (T, V, 3): x and y px (right, down), and the inverse distance to the camera (bigger is nearer).
+    points (T, V, 3): x and y px (right, down), and the inverse distance to the camera (larger is nearer).
     faces (F, 3); two_sided (F,) bool: others are seen only where their corners run counter-clockwise in the picture's y-up view.
     keep (V,): triangles are cut along the line where this, interpolated, is 0; the negative side is left out.
     """

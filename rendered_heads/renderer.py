@@ -1,6 +1,6 @@
-"""Pictures and truth of an identity's motion: deform, rasterise, shade each visible triangle of a pixel once, resolve, draw.
+"""Pictures and ground truth of an identity in motion: deform, rasterise, shade a pixel's visible triangles once, resolve, stylise.
 
-Shape legend: T frames, S pixels of a side, P pixels that show the figure, N fragments (a pixel and one of its triangles).
+Shape legend: T frames, S px of a side, P pixels that the figure covers, N fragments (a pixel and one of its triangles).
 """
 
 from dataclasses import dataclass
@@ -9,32 +9,33 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .atlas import HAIRY, RGB
 from .camera import Camera, keep_inside, sample_camera
-from .deform import carry, express, moved_joint, vertex_normals
-from .figure import Figure, build_figure, eye_centres, move, surface_points
-from .identity import BACKGROUND, Identity, generator, neutral_shape
+from .deform import blendshape_offsets, move_with_head, moved_joint, neutral_shape, vertex_normals
+from .figure import Figure, build_figure, eye_centres, posed_vertices, surface_points
+from .identity import Identity
+from .identity_sampling import BACKGROUND, generator
 from .labels import BACKGROUND_LABEL, FACE_LABEL, HAIR_LABEL
-from .looks import Layers, draw
-from .motion import INDEX, Motion, rotations
-from .paint import HAIRY, RGB
+from .looks import Layers, stylise
+from .motion import INDEX, HeadMotion, rotations
 from .raster import EMPTY, rasterize
 from .rig import HEAD, SKIN, Rig, vertices_of
 from .scene import background
-from .shade import lit, shade, shadow_axes, shadow_maps, tone, unit
+from .shade import key_light_visibility, shade, shadow_axes, shadow_maps, tone, unit
 
 SAMPLES = 2  # samples along each side of a pixel
-CHUNK = 2  # frames at once on a CPU, of 256 px: more do not fit its caches
-CHUNK_GPU = 48  # a clip: what is launched is the same for one frame and for many
+CHUNK = 2  # frames at once on a CPU, of 256 px: more do not fit into its caches
+CHUNK_GPU = 48  # on a GPU, where the number of kernel launches does not depend on the number of frames
 SMOOTH = 0.06  # dm of depth within which samples of one surface are shaded together
-BEYOND = (-0.6, 1.6)  # barycentric coordinates of such a group's middle
+BEYOND = (-0.6, 1.6)  # limits of the barycentric coordinates of such a group's middle
 OPENED_BY = {"jawOpen": 3.0, "mouthFunnel": 1.5, "mouthUpperUpLeft": 1.5, "mouthLowerDownLeft": 1.5, "mouthSmileLeft": 0.5}
 CLOSED = 0.15  # light that reaches a closed mouth's inside
-EVERY = 7  # of the head's vertices that must stay in the frame, one in so many
+EVERY = 7  # every so many of the skull's vertices is kept inside the frame
 
 
 @dataclass(frozen=True)
-class Heads:
-    """T frames of a head and all that is known of them. Pixels: x right, y down; view axes: dm, y up, z toward the camera."""
+class RenderedHead:
+    """T frames of a head with their ground truth. Pixels: x right, y down; view axes: dm, y up, z toward the camera."""
 
     pixels: torch.Tensor  # (T, 3, S, S) in 0..1
     alpha: torch.Tensor  # (T, S, S) coverage of the foreground, 0..1
@@ -42,7 +43,7 @@ class Heads:
     points2d: torch.Tensor  # (T, 128, 2) px
     points3d: torch.Tensor  # (T, 128, 3) view axes
     neutral3d: torch.Tensor  # (128, 3) dm, this identity at rest
-    template3d: torch.Tensor  # (128, 3) dm, the rig's
+    template3d: torch.Tensor  # (128, 3) dm, the template
     rotation: torch.Tensor  # (T, 3, 3) of the head, for column vectors
     pose: torch.Tensor  # (T, 3) pitch, yaw, roll, rad
     expression: torch.Tensor  # (T, 52)
@@ -55,8 +56,8 @@ class Heads:
         return len(self.pixels)
 
 
-def choose_camera(rig: Rig, identity: Identity, motion: Motion, seed: int | None = None) -> Camera:
-    """A framing that keeps the whole face inside for the whole motion. seed: another framing than the identity's own."""
+def choose_camera(rig: Rig, identity: Identity, motion: HeadMotion, seed: int | None = None) -> Camera:
+    """A framing that keeps the whole face inside for the whole motion. seed: of the framing; None: the identity's."""
     shape = neutral_shape(rig, identity.face)
     eyes = shape[rig.eyes].mean((0, 1))
     head = vertices_of(rig, SKIN, HEAD)
@@ -64,38 +65,39 @@ def choose_camera(rig: Rig, identity: Identity, motion: Motion, seed: int | None
     return keep_inside(camera, head_extent(rig, identity, motion).cpu())
 
 
-def head_extent(rig: Rig, identity: Identity, motion: Motion) -> torch.Tensor:
-    """Points (T, V, 3) in body axes of the moving head: the surface points and some of the skull's."""
+def head_extent(rig: Rig, identity: Identity, motion: HeadMotion) -> torch.Tensor:
+    """Points (T, V, 3) in body axes that bound the moving head: the surface points and some of the skull's vertices."""
     motion = motion.to(rig.vertices.device)
     shape = neutral_shape(rig, identity.face)
     skull = vertices_of(rig, SKIN, HEAD)
     chosen = torch.cat([rig.surface, skull[rig.vertices[skull, 1] > 6.1][::EVERY]])
-    moved = shape[chosen] + express(motion, rig.units[:, chosen].reshape(len(rig.units), -1).double())
-    return carry(moved, rig.head_share[chosen], moved_joint(rig, shape, rig.pivot), motion)
+    moved = shape[chosen] + blendshape_offsets(motion, rig.units[:, chosen].reshape(len(rig.units), -1).double())
+    return move_with_head(moved, rig.head_share[chosen], moved_joint(rig, shape, rig.pivot), motion)
 
 
 @torch.no_grad()
 def render(
     rig: Rig,
     identity: Identity,
-    motion: Motion,
+    motion: HeadMotion,
     camera: Camera,
     size: int = 256,
     device: torch.device | str = "cpu",
     behind: np.ndarray | None = None,
-) -> Heads:
-    """All frames of a motion. A frame does not depend on which others are rendered with it. behind: scene.background of the
-    identity, where it is at hand already."""
+) -> RenderedHead:
+    """All frames of a motion, size px. A frame does not depend on the other frames rendered with it. behind (size, size, 3): the
+    background in linear light; None: scene.background of the identity."""
     rig, motion = rig.to(device) if rig.vertices.device != torch.device(device) else rig, motion.to(device)
     figure = build_figure(rig, identity, float(np.clip(size / 256, 0.5, 2.0)))
     behind = torch.from_numpy(background(identity, size) if behind is None else behind).to(device)
     chunk = max(1, round((CHUNK if behind.device.type == "cpu" else CHUNK_GPU) * (256 / size) ** 2))
     parts = [
-        draw_frames(figure, identity, motion[start : start + chunk], camera, behind, size) for start in range(0, len(motion), chunk)
+        render_frames(figure, identity, motion[start : start + chunk], camera, behind, size)
+        for start in range(0, len(motion), chunk)
     ]
     pixels, alpha, segments = (torch.cat(part) for part in zip(*parts))
     points = camera.view(surface_points(figure, motion))
-    return Heads(
+    return RenderedHead(
         pixels=pixels,
         alpha=alpha,
         segments=segments,
@@ -113,12 +115,12 @@ def render(
     )
 
 
-def draw_frames(
-    figure: Figure, identity: Identity, motion: Motion, camera: Camera, behind: torch.Tensor, size: int
+def render_frames(
+    figure: Figure, identity: Identity, motion: HeadMotion, camera: Camera, behind: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, ...]:
-    """Pixels (T, 3, S, S), alpha (T, S, S), segments (T, S, S) of a few frames."""
+    """Pixels (T, 3, S, S), alpha (T, S, S), segments (T, S, S) of a chunk of frames."""
     frames, side, device = len(motion), size * SAMPLES, behind.device
-    points = camera.view(move(figure, motion))  # (T, G, 3)
+    points = camera.view(posed_vertices(figure, motion))  # (T, G, 3)
     normals = vertex_normals(points, figure.weld[figure.faces], figure.around)
     points = points[:, figure.weld]  # (T, C, 3)
     flat = camera.project(points, side)
@@ -134,8 +136,8 @@ def draw_frames(
         for layer in (hit, inverse)
     )  # (4, P)
     pixel, sample, count, middle = distinct(figure, seen, nearness)  # (N,)
-    place = shown[pixel]  # of the batch
-    frame_of, within = place // size**2, place % size**2
+    pixel_index = shown[pixel]  # (N,) pixel in all frames, in a row
+    frame_of, within = pixel_index // size**2, pixel_index % size**2
     face = seen[sample, pixel]
     at_x, at_y = (within % size + middle[0]) * SAMPLES, (within // size + middle[1]) * SAMPLES
     normal, where, texels = attributes(figure, flat, normals, points, face, frame_of, at_x, at_y)
@@ -143,9 +145,9 @@ def draw_frames(
     light = identity.light
     axes = shadow_axes(light.key_direction)
     maps = shadow_maps(figure, points, axes, camera.frame)
-    reached = lit(maps, axes, where, frame_of, camera.frame, light.softness)
+    visibility = key_light_visibility(maps, axes, where, frame_of, camera.frame, light.softness)
     label = figure.label[face]
-    colour = shade(texels, normal, where, label, reached, openness(motion)[frame_of], light, camera.distance)
+    colour = shade(texels, normal, where, label, visibility, openness(motion)[frame_of], light, camera.distance)
 
     # Resolve: the fragments' colours by their share of the pixel, over the background.
     share = count / SAMPLES**2
@@ -153,12 +155,12 @@ def draw_frames(
     if identity.look != "photo":
         layers += [texels[RGB], normal, where[2:] + 10.0]
     layers = (torch.cat([*layers, torch.ones_like(share[None])]) * share).T.contiguous()  # (N, 4 or 11)
-    total = torch.zeros(frames * size * size, layers.shape[1], device=device).index_add_(0, place, layers)
+    total = torch.zeros(frames * size * size, layers.shape[1], device=device).index_add_(0, pixel_index, layers)
     alpha = total[:, -1:]
     picture = total[:, :3] + behind.reshape(-1, 3).repeat(frames, 1) * (1 - alpha)
     label = torch.where((texels[HAIRY] > 0.5) & (label == FACE_LABEL), HAIR_LABEL, label)
     votes = torch.zeros(frames * size * size, dtype=torch.long, device=device)
-    votes.scatter_reduce_(0, place, count.long() * 16 + label, "amax")
+    votes.scatter_reduce_(0, pixel_index, count.long() * 16 + label, "amax")
     segments = torch.where(alpha[:, 0] >= 0.5, votes % 16, BACKGROUND_LABEL).reshape(frames, size, size)
 
     def image(values: torch.Tensor) -> torch.Tensor:
@@ -170,22 +172,22 @@ def draw_frames(
         stack = Layers(
             pixels, albedo, image(total[:, 6:9]), image(total[:, 9:10]), segments[:, None], paper(identity, size).to(device)
         )
-        pixels = draw(identity.look, stack)
+        pixels = stylise(identity.look, stack)
     return pixels.contiguous(), alpha.reshape(frames, size, size).clamp(0, 1), segments.to(torch.uint8)
 
 
 def distinct(figure: Figure, seen: torch.Tensor, nearness: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What of pixels is to be shaded: samples of one pixel on one smooth surface and close in depth are shaded together.
+    """The fragments to shade: a pixel's samples on one smooth surface, close in depth, are shaded together.
 
     seen (4, P): the samples' triangles, EMPTY for none; nearness (4, P): their inverse distances.
-    Returns the pixel (N,), the sample whose triangle stands for its group (N,), how many samples the group has (N,), and the
-    middle x, y (2, N) of those in 0..1.
+    Returns the pixel (N,), the sample whose triangle represents its group (N,), the group's number of samples (N,), and their
+    mean position x, y (2, N) in 0..1.
     """
     many = SAMPLES**2
     offsets = [((i % SAMPLES + 0.5) / SAMPLES, (i // SAMPLES + 0.5) / SAMPLES) for i in range(many)]
     patch = torch.where(seen >= 0, figure.patch[seen], EMPTY)
     distance = 1 / nearness.clamp_min(1e-6)
-    free = [patch[i] >= 0 for i in range(many)]  # in no group yet
+    free = [patch[i] >= 0 for i in range(many)]  # not in a group yet
     adds = torch.tensor([[1.0, x, y] for x, y in offsets], device=seen.device)[..., None]  # (4, 3, 1)
     leads, sums = [], []
     for i in range(many):
@@ -214,13 +216,13 @@ def attributes(
     at_x: torch.Tensor,
     at_y: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Normal (3, N), place (3, N) and texels (CHANNELS, N) of triangles (N,) of frames (N,) at samples' px (N,), (N,)."""
+    """Normal (3, N), position (3, N) and texels (CHANNELS, N) of triangles (N,) of frames (N,), at px (N,), (N,)."""
     rows = figure.faces.index_select(0, face) + (frame_of * len(figure.weld))[:, None]  # (N, 3)
     table = flat.reshape(-1, 3)
     (ax, ay, aw), (bx, by, bw), (cx, cy, cw) = (table.index_select(0, rows[:, i]).T.contiguous() for i in range(3))
     bx, by, cx, cy, at_x, at_y = bx - ax, by - ay, cx - ax, cy - ay, at_x - ax, at_y - ay
     area = bx * cy - by * cx
-    # A group's middle may lie a little beyond the triangle that stands for it.
+    # A group's mean position may lie a little outside the triangle that represents it.
     second, third = (((at_x * cy - at_y * cx) / area).clamp(*BEYOND), ((bx * at_y - by * at_x) / area).clamp(*BEYOND))
     weights = torch.stack([(1 - second - third) * aw, second * bw, third * cw], 1)
     weights = weights / weights.sum(1, keepdim=True)  # perspective-correct
@@ -242,8 +244,8 @@ def look_up(figure: Figure, uv: torch.Tensor) -> torch.Tensor:
     return F.embedding_bag(index, figure.atlas, mode="sum", per_sample_weights=weights).T.contiguous()
 
 
-def openness(motion: Motion) -> torch.Tensor:
-    """How much light gets into the mouth (T,), 0..1."""
+def openness(motion: HeadMotion) -> torch.Tensor:
+    """How much light reaches the inside of the mouth (T,), 0..1."""
     total = sum(factor * motion.expression[:, INDEX[name]] for name, factor in OPENED_BY.items())
     return (CLOSED + total).clamp(0, 1)
 

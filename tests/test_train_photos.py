@@ -1,4 +1,4 @@
-"""A folder of a user's photographs becomes what the trainings on photographs read. The "photographs" are rendered heads."""
+"""A user's folder of photographs becomes the input of the trainings on photographs. The "photographs" are rendered heads."""
 
 import json
 import logging
@@ -12,24 +12,26 @@ import numpy as np
 import pytest
 import torch
 import yunet
+from judges import canonical_face
 from judges import landmarker as landmarker_file
-from test_turn import write_face
+from test_head_rotation import write_face
 
 from realportrait_core.config import MINI
 from realportrait_core.errors import InputError
 from realportrait_core.eval.cases import photo_cases
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.landmarks import FaceLandmarker
+from realportrait_core.head_rotation.dataset import read_photos, read_squares
+from realportrait_core.head_rotation.topology import FIVE
 from realportrait_core.train.data import __main__ as command
 from realportrait_core.train.data import photos
 from realportrait_core.train.data.filters import Filters
+from realportrait_core.train.data.journal import JOURNAL, REPORT
 from realportrait_core.train.data.photos import POINTS, SHARE, portrait_square, prepare_photos
-from realportrait_core.train.data.report import JOURNAL, REPORT
 from realportrait_core.train.data.sample import load_sample
-from realportrait_core.train.mini import pack, recipe
+from realportrait_core.train.mini import pack, samples
 from realportrait_core.train.mini.photos import read_pictures
-from realportrait_core.turn.dataset import read_photos, read_squares
-from realportrait_core.turn.topology import FIVE, HOME
+from realportrait_core.train.mini.run import RecipeRun
 
 cv2 = pytest.importorskip("cv2")
 
@@ -210,7 +212,7 @@ def test_a_finished_run_is_not_repeated_and_a_lost_square_is(folder, prepared, d
     more = tmp_path / "more"
     more.mkdir()
     cv2.imwrite(str(more / "new.png"), frame_of(CLIPS / "800000.mp4", 18))
-    assert len(prepare_photos([more], out, detector, landmarker, 256, FILTERS).strangers) == report.reused + 1
+    assert len(prepare_photos([more], out, detector, landmarker, 256, FILTERS).not_given) == report.reused + 1
     assert len(read_photos(out)) == 5
     with pytest.raises(InputError, match=r"image_size 256 \(now 128\)"):
         prepare_photos([more], out, detector, landmarker, 128, FILTERS)
@@ -261,15 +263,13 @@ def test_a_pack_and_the_evaluation_read_it(prepared, canonical, tmp_path):
 
 
 def test_photographs_become_samples_once(prepared, canonical, tmp_path):
-    run = recipe.Run(
-        tmp_path, tmp_path / "cache", WEIGHTS, tmp_path, limit=2, device="cpu", photos=prepared[0], canonical=canonical
-    )
-    recipe.photos(run)
+    run = RecipeRun(tmp_path, tmp_path / "cache", WEIGHTS, None, limit=2, device="cpu", photos=prepared[0], canonical=canonical)
+    samples.photos(run)
     files = sorted((run.cache / "samples" / "photos").iterdir())
     assert [file.stem for file in files] == [Path(name).stem for name in read_photos(prepared[0]).names[:2]]
     kept, made = files[0].stat().st_mtime_ns, load_sample(files[1])
     files[1].unlink()
-    recipe.photos(run)
+    samples.photos(run)
     assert files[0].stat().st_mtime_ns == kept
     assert len(made) == 2 and torch.equal(load_sample(files[1]).latents, made.latents)
 
@@ -290,8 +290,7 @@ def test_the_command_with_mediapipes_landmarker(folder, detector, tmp_path, capl
     for picture, mesh, five in zip(read.pixels, read.mesh, read.five):
         again = seen.points(picture.movedim(0, -1), five)
         assert (again - mesh).norm(dim=1).mean() < 3
-    if HOME.is_file():
-        assert float(photo_cases(tmp_path / "out", HOME, limit=1)[0].valid.float().mean()) > 0.9
+    assert float(photo_cases(tmp_path / "out", canonical_face(), limit=1)[0].valid.float().mean()) > 0.9
     assert command.main([*arguments, "--face-side", "300", "--rebuild"]) == 0
     assert command.main([*arguments, "--face-side", "3000", "--rebuild"]) == 1 and "No photograph was kept" in caplog.text
 
@@ -300,7 +299,7 @@ def test_the_command_says_what_does_not_go_together(folder, tmp_path, capsys, ca
     common = [str(folder), "--out", str(tmp_path / "out")]
     for more, said in (
         ([], "samples need --weights and --vae, photographs with their meshes --landmarker"),
-        (["--landmarker", "x", "--crops", "2", "--pictures"], "--crops, --pictures"),
+        (["--landmarker", "x", "--posterior", "mean", "--pictures"], "--posterior, --pictures"),
     ):
         with pytest.raises(SystemExit):
             command.main([*common, *more])

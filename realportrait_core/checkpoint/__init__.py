@@ -13,7 +13,7 @@ from types import UnionType
 from typing import get_args, get_origin
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -108,14 +108,18 @@ def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
                 raise WeightsError(f"{source} is damaged: {bad} of {value.numel()} values of {key} are not finite numbers.")
 
 
-def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Every tensor on the CPU in its stored dtype, and the file's metadata.
+def read_safetensors(path: str | os.PathLike, prefix: str = "") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Every tensor on the CPU in its stored dtype, or only those whose names begin with `prefix`, and the file's metadata.
 
     Raises WeightsError if the file is missing, cut short, damaged, not safetensors, or holds NaN or infinity.
     """
     header = read_header(path)
     try:
-        state = load_file(path)
+        if prefix:
+            with safe_open(path, "pt") as file:
+                state = {key: file.get_tensor(key) for key in header.shapes if key.startswith(prefix)}
+        else:
+            state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read: {error}. Download it again.") from error
     check_finite(state, str(path))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..turn.change import Limits, smooth_path
-from ..turn.dataset import read_photos
-from ..turn.topology import read_topology
-from ..turn.turning import turn
+from ..head_rotation.change import Limits, smooth_path
+from ..head_rotation.dataset import read_photos
+from ..head_rotation.topology import read_topology
+from ..head_rotation.turning import turn
 from ..video import VideoFile, check_picture, decode, upright
 from .rows import to_bytes
 

@@ -28,7 +28,7 @@ from ..face.detect import FaceDetector
 from ..face.track import portrait_points, track
 from ..generate import CHUNK, Motion, extract_keypoints, frame_portrait, motion_maps, render
 from ..speed import Speed
-from ..vae import TinyVAE
+from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
 from .cases import Case, frames_of
 from .judges import Judges
@@ -47,7 +47,7 @@ class Networks:
 
     vid2vid: FaceVid2Vid
     dit: RealPortraitDiT
-    vae: TinyVAE
+    vae: VAE
     detector: FaceDetector
     schedule: Schedule
     judges: Judges = Judges()

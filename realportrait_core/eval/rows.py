@@ -6,7 +6,7 @@ from torch import Tensor
 from ..dit.model import RealPortraitDiT
 from ..face.crop import CROP, paste_back, rescale
 from ..generate import CHUNK, Motion
-from ..vae import TinyVAE
+from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
 
 STATIC = "static portrait"  # the portrait in every frame
@@ -49,12 +49,12 @@ def drafted(dit: RealPortraitDiT, portrait: Tensor, motion: Motion) -> Tensor | 
     return dit.motion_latents(maps, still)[:, : dit.cfg.in_channels].float()
 
 
-def decode(vae: TinyVAE, latents: Tensor) -> Tensor:
+def decode(vae: VAE, latents: Tensor) -> Tensor:
     """(L, 4, h, w) -> (L, 3, H, W) in [0, 1], a few frames at a time."""
     return torch.cat([vae.decode(chunk) for chunk in latents.split(CHUNK)])
 
 
-def encode(vae: TinyVAE, pictures: Tensor) -> Tensor:
+def encode(vae: VAE, pictures: Tensor) -> Tensor:
     """(L, 3, H, W) in [0, 1] -> (L, 4, h, w), a few frames at a time."""
     return torch.cat([vae.encode(chunk) for chunk in pictures.split(CHUNK)])
 

@@ -1,11 +1,11 @@
-"""Losses that ask a picture to look real, where squared error asks for the mean of all that fit and so for blur.
+"""Adversarial and perceptual losses of decoded pictures: squared error alone leads to the mean of all pictures that fit, a blur.
 
-A patch discriminator with feature matching (Wang et al. 2018, pix2pixHD) and, where its weights are given, a perceptual
-distance; both see random crops, sizes and mirror images, so that no fixed filter can be fooled by a pattern. The discriminator
-compares pictures with true ones (Jolicoeur-Martineau 2018, the relativistic GAN). Where every pixel has its place, as in a
-decoder, with the true one of the same place: what differs is then the detail and not the content, and it learns within tens of
-steps. Where the content may lie a little elsewhere, as in an animation, with another one, or place is all that it learns. None
-of the terms is ever a measure: what judges the result (realportrait_core.eval) is in no loss.
+A patch discriminator with feature matching (Wang et al. 2018, pix2pixHD) and, where its weights are given, a perceptual distance
+on random crops at random sizes. The discriminator is relativistic (Jolicoeur-Martineau 2018): it compares a picture with a true
+one. In a decoder every pixel has its place, so that is the true picture of the same frame: the two differ in detail only, and the
+discriminator learns within tens of steps. In an animation the content may be displaced by a few pixels, so it is the true
+picture of another clip; with the same frame's the discriminator would learn the displacement only. None of the terms is an
+evaluation metric: those of realportrait_core.eval are part of no loss.
 """
 
 import random
@@ -17,19 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .dit import autocast
+from .precision import autocast
 
 WIDTHS = (64, 128, 256)
 SLOPE = 0.2
-SCALES = 2  # the discriminator sees the picture and one of half its size
-VIEW = (0.55, 1.0)  # size of a view of the perceptual term, of the crop's
+SCALES = 2  # of the discriminator's input: the picture, and half its size
+VIEW = (0.55, 1.0)  # range of sizes at which the perceptual term compares a crop
 NORM_DECAY = 0.95  # of the running means of the gradients' norms
-DETAIL_GAIN = 6.0  # of what a blur takes away, which the discriminator sees beside the picture
+DETAIL_GAIN = 6.0  # of the picture's high frequencies, three more channels of the discriminator's input
 Perceptual = Callable[[Tensor, Tensor], Tensor]  # two (B, 3, H, W) in -1 .. 1 -> (B,) distances
 
 
 class PatchDiscriminator(nn.Module):
-    """(B, 3, H, W) in -1 .. 1 -> what every layer sees, the last one real or not for each patch."""
+    """(B, 3, H, W) in -1 .. 1 -> the features of every layer; the last one is a logit for each patch."""
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS):
         super().__init__()
@@ -39,11 +39,11 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.ModuleList(spectral_norm(layer) for layer in layers)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x, seen = torch.cat([x, DETAIL_GAIN * (x - blurred(x))], 1), []
+        x, features = torch.cat([x, DETAIL_GAIN * (x - blurred(x))], 1), []
         for layer in self.layers[:-1]:
             x = F.leaky_relu(layer(x), SLOPE)
-            seen.append(x)
-        return [*seen, self.layers[-1](x)]
+            features.append(x)
+        return [*features, self.layers[-1](x)]
 
 
 class Discriminator(nn.Module):
@@ -54,10 +54,7 @@ class Discriminator(nn.Module):
         self.scales = nn.ModuleList(PatchDiscriminator(widths) for _ in range(scales))
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
-        seen = []
-        for i, scale in enumerate(self.scales):
-            seen.append(scale(x if i == 0 else F.avg_pool2d(x, 2**i)))
-        return seen
+        return [scale(x if i == 0 else F.avg_pool2d(x, 2**i)) for i, scale in enumerate(self.scales)]
 
 
 def blurred(x: Tensor) -> Tensor:
@@ -68,8 +65,8 @@ def blurred(x: Tensor) -> Tensor:
 
 
 def relativistic_loss(worse: list[list[Tensor]], better: list[list[Tensor]]) -> Tensor:
-    """Small where each patch of `better` counts as more real than that of `worse`: the discriminator wants it of the true
-    pictures, the generator of its own."""
+    """Small where the logits of `better` exceed those of `worse`. `better` are the true pictures for the discriminator, and its own
+    for the generator."""
     return sum(F.softplus(a[-1] - b[-1]).mean() for a, b in zip(worse, better)) / len(better)
 
 
@@ -86,12 +83,12 @@ def feature_distance(fake: list[list[Tensor]], real: list[list[Tensor]]) -> Tens
 @dataclass
 class Balance:
     """Shares of several losses in one gradient (Defossez et al. 2022, EnCodec): each loss's gradient with respect to the
-    picture is divided by its own running mean norm, so that a share means the same whatever the loss's scale."""
+    picture is divided by its own running mean norm, so that a share does not depend on the loss's scale."""
 
-    norms: dict[str, Tensor] = field(default_factory=dict)  # on the device: nothing here makes the host wait
+    norms: dict[str, Tensor] = field(default_factory=dict)  # on the device: the host never waits
 
     def __call__(self, picture: Tensor, main: Tensor, others: dict[str, tuple[float, Tensor]]) -> Tensor:
-        """A loss whose gradient is that of `main`, and beside it of each (share, loss) at share times its norm."""
+        """A loss with the gradient of `main`, plus that of each (share, loss) scaled to `share` times the norm of main's."""
         (total,) = torch.autograd.grad(main, picture, retain_graph=True)
         norm = total.norm()
         for name, (share, loss) in others.items():
@@ -113,10 +110,10 @@ class Shares:
 
 
 class Appearance:
-    """The loss of pictures (B, 3, H, W) against the true ones, with a discriminator that learns beside the network.
+    """The loss of pictures (B, 3, H, W) against the true ones, with a discriminator that is trained along with the network.
 
-    perceptual: a distance that no measure uses, or None. warmup: steps in which the discriminator learns alone. apart: so many
-    pictures on in the batch lies the true one that a picture is compared with by the discriminator; 0: its own.
+    perceptual: a distance that is no evaluation metric, or None. warmup: steps in which only the discriminator is trained. apart:
+    the discriminator compares picture i with the true picture i - apart of the batch; 0: with its own.
     """
 
     def __init__(
@@ -129,7 +126,7 @@ class Appearance:
         warmup: int = 40,
         apart: int = 0,
     ):
-        with device:  # a parametrised weight cannot be moved everywhere
+        with device:  # torch cannot move a parametrised weight between all devices
             self.discriminator = Discriminator()
         self.optimizer = torch.optim.AdamW(self.discriminator.parameters(), lr, betas=(0.5, 0.9), weight_decay=0.0)
         self.precision, self.perceptual, self.shares, self.warmup, self.apart = precision, perceptual, shares, warmup, apart
@@ -137,7 +134,7 @@ class Appearance:
 
     def __call__(self, picture: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Both (B, 3, H, W), 0 .. 1; the discriminator takes a step of its own. The loss, and what to log."""
-        chance = random.Random(self.steps)  # by the step, so that a resumed run draws what it would have drawn
+        chance = random.Random(self.steps)  # by the step, so that a resumed run draws the same
         flip = chance.random() < 0.5
         fake, real = (2 * (x.flip(-1) if flip else x) - 1 for x in (picture, truth))
         learned = self.learn(fake.detach(), real.roll(self.apart, 0))
@@ -145,13 +142,13 @@ class Appearance:
         with self.mixed(picture):
             if self.steps > self.warmup:
                 with torch.no_grad():
-                    seen = self.discriminator(real)
-                ours = self.discriminator(fake)
-                others["features"] = self.shares.features, feature_distance(ours, seen)
-                others["adversarial"] = self.shares.adversarial, relativistic_loss(elsewhere(seen, self.apart), ours)
+                    of_real = self.discriminator(real)
+                of_fake = self.discriminator(fake)
+                others["features"] = self.shares.features, feature_distance(of_fake, of_real)
+                others["adversarial"] = self.shares.adversarial, relativistic_loss(rolled(of_real, self.apart), of_fake)
             if self.perceptual is not None:
                 others["perceptual"] = self.shares.perceptual, self.perceptual(*views(chance, fake, real)).mean()
-        scalars = {"judge": learned} | {name: loss.detach() for name, (_, loss) in others.items()}
+        scalars = {"discriminator": learned} | {name: loss.detach() for name, (_, loss) in others.items()}
         return self.balance(picture, main, others), scalars
 
     def learn(self, fake: Tensor, real: Tensor) -> Tensor:
@@ -167,7 +164,7 @@ class Appearance:
     def mixed(self, like: Tensor):
         return autocast(like.device, self.precision)
 
-    # What a stopped run needs.
+    # For the checkpoint of a run (checkpoint.Stateful)
 
     def state_dict(self) -> dict:
         return {
@@ -183,9 +180,9 @@ class Appearance:
         self.balance.norms, self.steps = dict(state["norms"]), state["steps"]
 
 
-def elsewhere(seen: list[list[Tensor]], apart: int) -> list[list[Tensor]]:
-    """What was seen of a batch, `apart` pictures on."""
-    return [[layer.roll(apart, 0) for layer in scale] for scale in seen]
+def rolled(features: list[list[Tensor]], apart: int) -> list[list[Tensor]]:
+    """The discriminator's features of a batch, rolled by `apart` pictures."""
+    return [[layer.roll(apart, 0) for layer in scale] for scale in features]
 
 
 def views(chance: random.Random, *pictures: Tensor) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""What a step learns from: portraits, their driving clips, times and noise, all decided by (seed, step) alone.
+"""The batch of a step: portraits, their driving clips, timesteps and noise, all determined by (seed, step) alone.
 
 So a resumed run draws what an uninterrupted one would, and n processes draw together what one would draw.
 """
@@ -11,20 +11,27 @@ from math import prod
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 
 from ..checkpoint import read_header
 from ..diffusion.conditional import training_mask
 from ..errors import InputError
 from ..generate import driven_keypoints, place_maps
 from ..motion_map import MotionMaps
+from ..vae import VAE
+from ..vid2vid import FaceVid2Vid
 from ..vid2vid.keypoints import transform
 from ..vid2vid.warp import WarpingNetwork
-from .data.sample import KINDS, load_sample
+from .data.images import crop_keypoints, crop_photo, draw_crops
+from .data.packed import unpack
+from .data.prepare import weights_fingerprint
+from .data.sample import KINDS, Sample, load_frames, load_sample
+from .encoders import Encoders, Row, encode_rows
 from .stages import Shape, Stage
 
 log = logging.getLogger(__name__)
 
-READERS = 4  # threads that read samples ahead of the step
+LOADERS = 4  # threads that load samples ahead of the step
 WARPED_AT_ONCE = 32  # frames that go through W together on a CPU
 WARPED_ON_A_GPU = 256
 
@@ -34,7 +41,7 @@ WARPED_ON_A_GPU = 256
 
 @dataclass(frozen=True)
 class Index:
-    """What the headers of a folder of samples say."""
+    """The headers of a folder of samples."""
 
     paths: tuple[Path, ...]
     frames: torch.Tensor  # (N,) T of each
@@ -42,10 +49,13 @@ class Index:
     video: torch.Tensor  # (N,) bool
     size: int  # px, side of every frame
     vid2vid: str  # fingerprint of the Face Vid2vid that they were made with
+    photo: torch.Tensor  # (N,) bool, whether it is a photograph, of which a step draws crops
+    vae: str  # fingerprint of the VAE that they were made with; "" in files of before
+    portrait_frames: dict[int, torch.Tensor]  # numbers of the frames that can be the portrait, where these are not all
 
     def usable(self, shape: Shape) -> torch.Tensor:
         """Numbers of the samples that can give such clips. InputError where there is none."""
-        enough = self.frames >= max(2, shape.reach)
+        enough = (self.frames >= max(2, shape.reach)) | self.photo
         if shape.frames > 1:
             enough = enough & self.video
         found = torch.nonzero(enough)[:, 0]
@@ -56,25 +66,59 @@ class Index:
             )
         return found
 
+    def portrait_frame(self, sample: int, portrait: int) -> int:
+        """The frame of the sample's portrait number `portrait`."""
+        return int(self.portrait_frames[sample][portrait]) if sample in self.portrait_frames else portrait
+
 
 def read_index(folder: Path, size: int) -> Index:
     """Every sample below a folder, by name. InputError where there is none, or one is of another size than size px."""
     paths = tuple(sorted(path for path in folder.rglob("*.safetensors") if not path.name.startswith(".")))
     if not paths:
         raise InputError(f"{folder} holds no training sample: make them with `python -m realportrait_core.train.data`.")
-    rows, made_with = [], set()
-    for path in paths:
+    rows, portrait_frames = [], {}
+    made_with = {"Face Vid2vid": set(), "VAE": set()}
+    for number, path in enumerate(paths):
         header = read_header(path)
         if header.metadata.get("kind") not in KINDS or "latents" not in header.shapes:
             raise InputError(f"{path} is not a training sample.")
         if header.metadata["size"] != str(size):
             raise InputError(f"{path} has frames of {header.metadata['size']} px; the network is trained at {size} px.")
-        made_with.add(header.metadata.get("vid2vid", ""))
-        rows.append((header.shapes["latents"][0], header.shapes["f"][0], header.metadata["kind"] == "video"))
-    if len(made_with) > 1:
-        raise InputError(f"The samples in {folder} were made with {len(made_with)} different Face Vid2vid; they must be of one.")
-    frames, portraits, video = (torch.tensor(column) for column in zip(*rows))
-    return Index(paths, frames, portraits, video.bool(), size, made_with.pop())
+        made_with["Face Vid2vid"].add(header.metadata.get("vid2vid", ""))
+        if "vae" in header.metadata:  # not in files of before
+            made_with["VAE"].add(header.metadata["vae"])
+        frames, portraits = header.shapes["latents"][0], header.shapes["portraits"][0]
+        video = header.metadata["kind"] == "video"
+        rows.append((frames, portraits, video, "photo" in header.shapes))
+        if video and portraits < frames:
+            with safe_open(path, "pt") as file:
+                portrait_frames[number] = file.get_tensor("portraits")
+    for network, found in made_with.items():
+        if len(found) > 1:
+            raise InputError(f"The samples in {folder} were made with {len(found)} different {network}; they must be of one.")
+    frames, portraits, video, photo = (torch.tensor(column) for column in zip(*rows))
+    vid2vid, vae = made_with["Face Vid2vid"].pop(), next(iter(made_with["VAE"]), "")
+    return Index(paths, frames, portraits, video.bool(), size, vid2vid, photo.bool(), vae, portrait_frames)
+
+
+def encoders_for(
+    index: Index, stage: Stage, vid2vid: FaceVid2Vid, vae: VAE | None, precision: torch.dtype, device: torch.device
+) -> Encoders:
+    """The encoders that the samples need in a stage, with the VAE for photographs alone.
+
+    InputError where photographs are drawn and the VAE is missing, or another than they were prepared with.
+    """
+    appearance, vae = vid2vid.appearance.to(device), None if vae is None else vae.to(device)
+    if not bool(index.photo.any()) or all(shape.frames > 1 for shape in stage.shapes):
+        return Encoders(appearance, None, precision)
+    if vae is None:
+        raise InputError(
+            f"{int(index.photo.sum())} of the samples are photographs, of which every step encodes a new crop: give the VAE that "
+            "they were made with by --vae."
+        )
+    if weights_fingerprint(vae) != index.vae:
+        raise InputError("The samples were made with another VAE than that of --vae: give that one, or make them anew.")
+    return Encoders(appearance, vae, precision)
 
 
 # What a step draws
@@ -85,11 +129,11 @@ class Item:
     """A portrait and its driving clips."""
 
     sample: int
-    portrait: int  # place in the sample's portraits
-    frames: torch.Tensor  # (N, L) of the sample
+    portrait: int  # number among the sample's portraits
+    frames: torch.Tensor  # (N, L) of the sample; of a photograph i is the i-th crop that is drawn by `seed`
     t: torch.Tensor  # (N, D) timestep of each draw of each clip
     conditional: torch.Tensor  # (N, D, L) bool
-    seed: int  # of its noise
+    seed: int  # of its noise and crops
     unmoved: torch.Tensor | None = None  # (N, D) bool, draws without the motion; None: all have it
 
 
@@ -98,12 +142,12 @@ def generator(seed: int, step: int, part: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 4099 + part)
 
 
-def stratified_times(
+def sample_timesteps(
     count: int, steps: int, source: torch.Generator | None = None, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """`count` timesteps spread evenly over 0 .. steps - 1, shuffled: less noise in the loss than independent draws."""
-    places = (torch.arange(count, device=device) + torch.rand(count, generator=source, device=device)) / count
-    return (places[torch.randperm(count, generator=source, device=device)] * steps).long().clamp(max=steps - 1)
+    positions = (torch.arange(count, device=device) + torch.rand(count, generator=source, device=device)) / count
+    return (positions[torch.randperm(count, generator=source, device=device)] * steps).long().clamp(max=steps - 1)
 
 
 def draw(index: Index, stage: Stage, seed: int, step: int, timesteps: int) -> list[Item]:
@@ -112,7 +156,7 @@ def draw(index: Index, stage: Stage, seed: int, step: int, timesteps: int) -> li
     usable = index.usable(shape)
     source = generator(seed, step)
     count = (shape.portraits, shape.clips, shape.draws)
-    times = stratified_times(prod(count), timesteps, source).view(count)
+    times = sample_timesteps(prod(count), timesteps, source).view(count)
     chosen = usable[torch.randint(len(usable), (shape.portraits,), generator=source)]
     return [
         draw_item(index, shape, sample, times[i], generator(seed, step, 1 + i), stage.unmoved)
@@ -121,12 +165,14 @@ def draw(index: Index, stage: Stage, seed: int, step: int, timesteps: int) -> li
 
 
 def draw_item(index: Index, shape: Shape, sample: int, t: torch.Tensor, source: torch.Generator, unmoved: float = 0.0) -> Item:
-    """Single frames: any but frame 0 of an image, whose portrait that is; clips: a random start."""
+    """The portrait: any frame of the sample with a face. Single driving frames: any but the portrait's own, since copying it would
+    be a shortcut; of a photograph, new crops. Clips: consecutive frames from a random start, the portrait among them or not."""
     total = int(index.frames[sample])
     portrait = int(torch.randint(int(index.portraits[sample]), (), generator=source))
     if shape.frames == 1:
-        first = 0 if index.video[sample] else 1  # copying a picture onto itself would be a shortcut
-        order = torch.randperm(total - first, generator=source) + first
+        own = index.portrait_frame(sample, portrait)
+        others = torch.tensor([i for i in range(total) if i != own]) if not index.photo[sample] else torch.arange(shape.clips) + 1
+        order = others[torch.randperm(len(others), generator=source)]
         frames = order.repeat(-(-shape.clips // len(order)))[: shape.clips, None]  # (N, 1)
     else:
         starts = torch.randint(total - shape.reach + 1, (shape.clips, 1), generator=source)
@@ -137,7 +183,7 @@ def draw_item(index: Index, shape: Shape, sample: int, t: torch.Tensor, source: 
     return Item(sample, portrait, frames, t, conditional, seed, left_out)
 
 
-# What the network reads
+# What the network receives
 
 
 @dataclass(frozen=True)
@@ -166,46 +212,73 @@ class Batch:
         return len(self.z_r)
 
     def drawn(self, clips: torch.Tensor) -> torch.Tensor:
-        """What is the same for every draw of a clip (R N, ...), once for each draw (R N D, ...)."""
+        """Values of clips (R N, ...), repeated for each of their draws (R N D, ...)."""
         return clips.repeat_interleave(len(self.noise) // len(self.z), 0)
 
 
-def load(index: Index, items: list[Item]) -> Batch:
-    """Reads the items' samples. The motion is relative, with the portrait's own frame as the neutral one: its map says exactly
-    what the driver does."""
-    return collate([load_item(index, item) for item in items], index.size)
+def load(index: Index, items: list[Item], encoders: Encoders | None = None) -> Batch:
+    """Loads the items' samples. The motion is relative, with the portrait's own frame as the neutral one, so a map shows exactly
+    the motion of the driving frame. encoders: needed for samples that keep pictures (data/sample.py)."""
+    return complete([load_item(index, item) for item in items], index.size, encoders)
 
 
-def load_item(index: Index, item: Item) -> dict[str, torch.Tensor]:
-    sample = load_sample(index.paths[item.sample])
-    clips, length = item.frames.shape
-    keypoints = sample.keypoints(item.portrait, item.frames.flatten())  # the portrait's own frame first
-    x_d = driven_keypoints(keypoints, "relative", 1.0, 1.0, neutral=0)
-    place = place_maps(keypoints, x_d, sample.size, "whole")
-    z = sample.latents[item.frames].float()  # (N, L, 4, h, w)
-    draws = item.t.shape[1]
+def load_item(index: Index, item: Item) -> Row:
+    """A row of the batch, in which faces and crops may still be pictures."""
+    path, (clips, length) = index.paths[item.sample], item.frames.shape
+    is_photo = bool(index.photo[item.sample])
+    if is_photo:
+        sample = load_sample(path)
+    else:
+        own = index.portrait_frame(item.sample, item.portrait)
+        sample = load_frames(path, item.portrait, own, item.frames.flatten())
     source = torch.Generator().manual_seed(item.seed)
+    noise = torch.randn(clips * item.t.shape[1], length, *sample.latents.shape[1:], generator=source)
+    if not is_photo:
+        frames = torch.arange(1, clips * length + 1).view(clips, length)  # of the part that was loaded
+        keypoints = sample.keypoints(0, frames.flatten())  # the portrait's own frame first
+        driving = driving_latents(sample, frames, source)
+    else:
+        crops = draw_crops(sample, int(item.frames.max()), source)[item.frames.flatten() - 1]
+        keypoints = crop_keypoints(sample, crops)
+        pictures = crop_photo(sample, crops)
+        drawn = torch.randn(len(crops), *sample.latents.shape[1:], generator=source) if sample.draws else torch.empty(0)
+        driving = {"crops": pictures, "crop_noise": drawn, "pictures": pictures.unflatten(0, (clips, length))}
+    x_d = driven_keypoints(keypoints, "relative", 1.0, 1.0, neutral=0)
+    maps = place_maps(keypoints, x_d, sample.size, "whole")
     unmoved = torch.zeros(item.t.shape, dtype=torch.bool) if item.unmoved is None else item.unmoved
-    kept = {} if sample.pictures is None else {"pictures": sample.pictures[item.frames]}
-    return kept | {
-        "unmoved": unmoved.flatten(),
-        "z_r": sample.latents[int(sample.portraits[item.portrait])].float(),
-        "z": z,
-        "noise": torch.randn(clips * draws, *z.shape[1:], generator=source),
-        "t": item.t.flatten()[:, None].expand(-1, length),
-        "conditional": item.conditional.flatten(0, 1),
-        "f_r": sample.f[item.portrait].float(),
-        "x_s": transform(keypoints.portrait)[0],
-        "x_d": x_d[1:],
-        "frame_to_crop": place.frame_to_crop.float(),
-        "face": place.face[1:].float(),
-        "own_face": place.portrait_face.float(),
-    }
+    portrait = {"portrait_face": unpack(sample.faces[0])} if sample.f is None else {"f_r": keypoints.feature[0]}
+    return (
+        driving
+        | portrait
+        | {
+            "unmoved": unmoved.flatten(),
+            "z_r": sample.latents[0].float(),
+            "noise": noise,
+            "t": item.t.flatten()[:, None].expand(-1, length),
+            "conditional": item.conditional.flatten(0, 1),
+            "x_s": transform(keypoints.portrait)[0],
+            "x_d": x_d[1:],
+            "frame_to_crop": maps.frame_to_crop.float(),
+            "face": maps.face[1:].float(),
+            "own_face": maps.portrait_face.float(),
+        }
+    )
 
 
-def collate(rows: list[dict[str, torch.Tensor]], size: int) -> Batch:
+def driving_latents(sample: Sample, frames: torch.Tensor, source: torch.Generator) -> Row:
+    """Latents of frames (N, L), drawn from the posterior where the sample has its deviations; and pictures where it keeps them."""
+    z = sample.latents[frames].float()  # (N, L, 4, h, w)
+    if sample.draws:
+        z = z + sample.deviations[frames].float() * torch.randn(z.shape, generator=source)
+    return {"z": z} | ({} if sample.pictures is None else {"pictures": sample.pictures[frames]})
+
+
+def complete(rows: list[Row], size: int, encoders: Encoders | None) -> Batch:
+    """Rows of load_item as a batch, on the encoders' device."""
+    rows = encode_rows(rows, encoders)
+    device = torch.device("cpu") if encoders is None else encoders.device
     shared = set.intersection(*(set(row) for row in rows))  # pictures only where all samples keep them
-    joined = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name in shared}
+    joined = {name: torch.stack([row[name].to(device) for row in rows]) for name in rows[0] if name in shared}
     for name in ("z", "noise", "t", "conditional", "unmoved", "pictures"):
         if name in joined:
             joined[name] = joined[name].flatten(0, 1)
@@ -226,17 +299,21 @@ def maps_of(warping: WarpingNetwork, batch: Batch) -> tuple[MotionMaps, MotionMa
     some = WARPED_ON_A_GPU if on_a_gpu else WARPED_AT_ONCE
     f = torch.cat([warping(*chunk).out for chunk in zip(*(value.split(some) for value in given))])
     f = f.unflatten(0, (portraits, frames + 1))  # (R, N L + 1, C, h, w)
-    place = batch.frame_to_crop.repeat_interleave(frames, 0)
-    driven = MotionMaps(f[:, :-1].flatten(0, 1), place, batch.face.flatten(0, 1), batch.size, batch.size, everywhere=on_a_gpu)
+    frame_to_crop = batch.frame_to_crop.repeat_interleave(frames, 0)
+    driven = MotionMaps(
+        f[:, :-1].flatten(0, 1), frame_to_crop, batch.face.flatten(0, 1), batch.size, batch.size, everywhere=on_a_gpu
+    )
     return driven, MotionMaps(f[:, -1], batch.frame_to_crop, batch.own_face, batch.size, batch.size, everywhere=on_a_gpu)
 
 
-# Reading ahead
+# Loading ahead
 
 
-def batches(index: Index, stage: Stage, seed: int, first: int, timesteps: int, rank: int, size: int) -> Iterator[Batch]:
-    """The share of process `rank` of `size` in the steps from `first` on, read one step ahead."""
-    with ThreadPoolExecutor(READERS) as pool:
+def batches(
+    index: Index, stage: Stage, seed: int, first: int, timesteps: int, rank: int, size: int, encoders: Encoders | None = None
+) -> Iterator[Batch]:
+    """The share of process `rank` of `size` in the steps from `first` on, loaded one step ahead; `encoders` as in `load`."""
+    with ThreadPoolExecutor(LOADERS) as pool:
 
         def begin(step: int):
             return [pool.submit(load_item, index, item) for item in draw(index, stage, seed, step, timesteps)[rank::size]]
@@ -244,5 +321,5 @@ def batches(index: Index, stage: Stage, seed: int, first: int, timesteps: int, r
         step, reading = first, begin(first)
         while True:
             ahead = begin(step + 1)
-            yield collate([row.result() for row in reading], index.size)
+            yield complete([row.result() for row in reading], index.size, encoders)
             step, reading = step + 1, ahead

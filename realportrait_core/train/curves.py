@@ -1,4 +1,4 @@
-"""python -m realportrait_core.train.curves TABLE... --out FILE.png: the losses of trainings, and what evaluations found.
+"""python -m realportrait_core.train.curves TABLE... --out FILE.png: the losses of trainings, and the figures of evaluations.
 
 A TABLE is the training.csv of a stage's --board folder. --eval MINUTES:REPORT.json puts a report of realportrait_core.eval
 at so many minutes of training.

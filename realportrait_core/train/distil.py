@@ -1,7 +1,7 @@
-"""Fewer steps: a student each of whose steps ends where several of its teacher's do.
+"""Distillation to few steps, beyond the paper: one step of the student ends where several of its teacher's do.
 
-Progressive distillation (Salimans, Ho 2022) in one leap, with the conditional frames of the paper's second stage. "Animation
-generation efficiency remains relatively low" is what the paper leaves to future work.
+Progressive distillation (Salimans, Ho 2022) in a single round, with the conditional frames of the paper's second stage. The paper
+leaves it to future work that "animation generation efficiency remains relatively low".
 """
 
 import torch
@@ -13,13 +13,15 @@ from ..diffusion.schedule import Schedule, at, to_epsilon, to_x0
 from ..dit.model import RealPortraitDiT
 from ..motion_map import MotionMaps
 from .batch import Batch
-from .dit import conditions, denoiser, face_weight, known, mixed
+from .denoiser import conditional_frames, conditions, denoiser
+from .loss_weight import face_weight
+from .precision import autocast
 
 SUBSTEPS = 5  # of the teacher for one of the student's
 
 
 class Distillation(nn.Module):
-    """The loss of a student as one forward pass. Its cfg.distilled_steps says how many steps it will have."""
+    """The loss of a student as one forward pass; dit.cfg.distilled_steps is the number of its steps."""
 
     def __init__(
         self, dit: RealPortraitDiT, teacher: RealPortraitDiT, schedule: Schedule, precision: torch.dtype, face: float = 0.0
@@ -31,20 +33,20 @@ class Distillation(nn.Module):
         self.fine = schedule.trailing(dit.cfg.distilled_steps * SUBSTEPS)  # its every SUBSTEPS-th timestep is the student's
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> Tensor:
-        """The mean loss of the batch's clips; each clip's t chooses the step that it learns."""
-        conditional, cfg = known(batch), self.dit.cfg
-        step = batch.t * len(self.coarse) // self.timesteps  # (B, L), 0 is the last one taken
+        """The mean loss of the batch's clips; each clip's t selects one of the student's steps."""
+        conditional, cfg = conditional_frames(batch), self.dit.cfg
+        step = batch.t * len(self.coarse) // self.timesteps  # (B, L), 0 is the last step of sampling
         start = (step + 1) * SUBSTEPS - 1  # the same timestep in `fine`
         x = noise_clip(self.fine, batch.drawn(batch.z), start, batch.noise, conditional)
-        with mixed(batch, self.precision):
+        with autocast(batch.z.device, self.precision):
             with torch.no_grad():
-                teach = denoiser(self.teacher, batch, *conditions(self.teacher, batch, maps, own))
-                end = walk(teach, self.fine, x, start, cfg.prediction, conditional)
-            learn = denoiser(self.dit, batch, *conditions(self.dit, batch, maps, own))
-            out = learn(x, self.coarse.timesteps.to(step.device)[step])
-        x_0 = leads_to(self.coarse, x, step, end)
+                denoise = denoiser(self.teacher, batch, *conditions(self.teacher, batch, maps, own))
+                end = walk(denoise, self.fine, x, start, cfg.prediction, conditional)
+            denoise = denoiser(self.dit, batch, *conditions(self.dit, batch, maps, own))
+            out = denoise(x, self.coarse.timesteps.to(step.device)[step])
+        x_0 = x0_of_step(self.coarse, x, step, end)
         noise = to_epsilon(self.coarse, x, step, x_0)
-        return diffusion_loss(  # as in training, with the teacher's x_0; DDIM has no use for a variance
+        return diffusion_loss(  # as in training, with the teacher's x_0; DDIM does not use the variance
             self.coarse,
             out[:, :, : cfg.in_channels],
             x_0,
@@ -58,7 +60,7 @@ class Distillation(nn.Module):
 
 
 def walk(denoise, schedule: Schedule, x: Tensor, start: Tensor, prediction: str, conditional: Tensor | None) -> Tensor:
-    """SUBSTEPS steps of DDIM from x (B, L, 4, h, w) at start (B, L); known frames stay."""
+    """SUBSTEPS steps of DDIM from x (B, L, 4, h, w) at start (B, L); conditional frames stay."""
     timesteps, given = schedule.timesteps.to(start.device), x
     for t in (start - i for i in range(SUBSTEPS)):
         out = denoise(x, timesteps[t])[:, :, : x.shape[2]]
@@ -68,7 +70,7 @@ def walk(denoise, schedule: Schedule, x: Tensor, start: Tensor, prediction: str,
     return x
 
 
-def leads_to(schedule: Schedule, x: Tensor, step: Tensor, end: Tensor) -> Tensor:
+def x0_of_step(schedule: Schedule, x: Tensor, step: Tensor, end: Tensor) -> Tensor:
     """The x_0 with which ddim_step goes from x at `step` to `end`: Song, Meng, Ermon 2021, Eq. 12, solved for it."""
     abar, before = at(schedule.alphas_cumprod, step, x), at(schedule.alphas_cumprod_prev, step, x)
     kept = ((1 - before) / (1 - abar)).sqrt()  # of the noise

@@ -18,7 +18,7 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """The update's size is that of Adam's (Liu et al. 2025), so that Adam's rates fit."""
+    """Updates are scaled to the size of Adam's (Liu et al. 2025), so that Adam's learning rates apply."""
 
     def __init__(self, weights: list[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(weights, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -47,5 +47,5 @@ SMALLEST = 16  # a matrix with fewer rows or columns than this has no hidden fea
 
 
 def between_features(name: str, weight: Tensor) -> bool:
-    """Whether a parameter is a matrix (or an ungrouped convolution) that maps features to features."""
+    """Whether a parameter is a matrix (or an ungrouped convolution) from hidden features to hidden features."""
     return weight.ndim > 1 and name.endswith("weight") and min(weight.shape[:2]) >= SMALLEST

@@ -1,18 +1,15 @@
-"""What a training says of itself: lines with ETA, throughput and memory, a progress bar on a terminal, a table, TensorBoard's
+"""The progress of a training: log lines with ETA, throughput and memory, a progress bar on a terminal, a table, TensorBoard's
 files."""
 
 import csv
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
+from .budget import Budget
 from .world import World
-
-if TYPE_CHECKING:
-    from .loop import Budget
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +17,7 @@ TABLE = "training.csv"  # a row for each line of the log; a resumed run may repe
 
 
 class Report:
-    """Of the first process; the others say nothing. With a folder, means go to its TABLE, scalars and pictures to TensorBoard."""
+    """Only the first process reports. With a folder, means go to its TABLE, scalars and pictures to TensorBoard."""
 
     def __init__(self, world: World, folder: Path | None = None):
         self.world = world
@@ -32,7 +29,7 @@ class Report:
             folder.mkdir(parents=True, exist_ok=True)
             self.table, self.board = folder / TABLE, summary_writer(folder)
 
-    def begin(self, budget: "Budget", step: int, spent: float) -> None:
+    def begin(self, budget: Budget, step: int, spent: float) -> None:
         self.since = spent
         if self.world.first and sys.stderr.isatty():
             from tqdm import tqdm
@@ -57,14 +54,14 @@ class Report:
             self.bar.update((int(spent) if self.bar.unit == "s" else step) - self.bar.n)
             self.bar.set_postfix(loss=f"{scalars['loss']:.4f}", memory=memory(self.world.device), refresh=False)
 
-    def line(self, budget: "Budget", step: int, spent: float) -> None:
-        """Means since the last line, and when it will be done."""
+    def line(self, budget: Budget, step: int, spent: float) -> None:
+        """Logs the means since the last line, and the time left."""
         means = {name: total / count for name, (total, count) in self.sums.items()}
         seconds, gone = spent - self.since, budget.spent(step, spent)
         if self.world.first and self.bar is None:
             extra = "  ".join(f"{name} {value:.4f}" for name, value in means.items() if name not in ("rate", "skipped", "frames"))
             speed = f"  {self.frames / seconds:.1f} frames/s" if self.frames and seconds else ""
-            left = clock(spent / gone - spent if gone else 0)
+            left = clock(max(0.0, spent / gone - spent) if gone else 0)
             log.info(
                 "step %d  %.0f %%, %s left  rate %.2e  %s  skipped %d%s  %s",
                 step,
@@ -90,7 +87,7 @@ class Report:
         if self.board is not None:
             self.board.add_image(name, image, step, dataformats="HWC")
 
-    def end(self, budget: "Budget", step: int, spent: float) -> None:
+    def end(self, budget: Budget, step: int, spent: float) -> None:
         if self.sums:
             self.line(budget, step, spent)
         if self.bar is not None:
@@ -121,6 +118,10 @@ def memory(device: torch.device) -> str:
     """The peak so far: of the GPU's memory, or of this process."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux; getrusage would count the peak of the process that started this one
+        (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))  # KiB
+        return f"{int(peak) / 2**20:.1f} GiB"
     if sys.platform == "win32":
         return "memory unknown"
     import resource

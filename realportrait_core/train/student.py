@@ -1,8 +1,8 @@
-"""Appearance distillation: a student of few steps learns from what its own steps make, decoded and looked at.
+"""A student of few steps, beyond the paper, with losses on its own decoded samples.
 
-The steps of a clip run from pure noise as they will when it is used; a random one of them learns, those before it give no
-gradient. Its x_0 is decoded in crops and compared with the true frames by `appearance.Appearance`; the whole latents are held
-near the true ones.
+A clip is sampled from pure noise as at inference, up to a random step. The gradient is that of this last step only: its x_0 is
+decoded in crops, which `appearance.Appearance` compares with the true frames; a squared error keeps the latents near the true
+ones.
 """
 
 import random
@@ -18,18 +18,21 @@ from ..motion_map import MotionMaps
 from ..vae import DOWN, TinyVAE
 from .appearance import Appearance
 from .batch import Batch
-from .dit import conditions, denoiser, face_weight, known, mixed, motion_readers
+from .denoiser import conditional_frames, conditions, denoiser
+from .latent_regression import motion_modules
+from .loss_weight import face_weight
+from .precision import autocast
 
 LATENT = 0.3  # weight of the squared error of the latents
-MOVED = 0.5  # weight of the error of what changes from one frame to the next
-FACE = 3.0  # what a place inside the facial mask weighs among the latents, beyond 1
+MOVED = 0.5  # weight of the error of frame differences
+FACE = 3.0  # extra weight of a place inside the facial mask in the latents' error: 1 + FACE
 CROP = 16  # latent px of a decoded crop's side
-MARGIN = 2  # latent px around it that are decoded too, and cut away: the decoder looks so far
-STEP_SHARES = (0.3, 0.25, 0.2, 0.25)  # how often each step learns, the last one first
+MARGIN = 2  # latent px around it that are decoded too and cut away: the decoder's receptive field
+STEP_SHARES = (0.3, 0.25, 0.2, 0.25)  # how often each step is trained, the last one of sampling first
 
 
 class Student(nn.Module):
-    """The loss as one forward pass. cfg.distilled_steps of `dit` says how many steps it will have."""
+    """The loss as one forward pass; dit.cfg.distilled_steps is the number of its steps."""
 
     def __init__(self, dit: RealPortraitDiT, vae: TinyVAE, schedule: Schedule, precision: torch.dtype, appearance: Appearance):
         super().__init__()
@@ -37,16 +40,16 @@ class Student(nn.Module):
         self.precision, self.appearance, self.timesteps = precision, appearance, len(schedule)
         self.coarse = schedule.trailing(dit.cfg.distilled_steps)
         self.scalars: dict[str, Tensor] = {}
-        # They have learned the mean of what fits a map, and keep to it: to make a picture of it is the transformer's part.
-        for part in motion_readers(dit):
-            part.requires_grad_(False)
+        # Mapper and draft predict the mean of all frames that fit a map, and stay so: detail is the transformer's part.
+        for module in motion_modules(dit):
+            module.requires_grad_(False)
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> Tensor:
         """The loss of the batch's clips. InputError where the samples keep no pictures."""
         if batch.pictures is None:
             raise InputError("A student learns from pictures, and these samples keep none: make them with --pictures.")
-        conditional = known(batch)
-        with mixed(batch, self.precision):
+        conditional = conditional_frames(batch)
+        with autocast(batch.z.device, self.precision):
             denoise = denoiser(self.dit, batch, *conditions(self.dit, batch, maps, own))
             x_0 = self.walk(denoise, batch, conditional)  # (B, L, 4, h, w)
             frames, places = chosen_crops(x_0, conditional)
@@ -62,7 +65,7 @@ class Student(nn.Module):
         return looks + MOVED * moved + LATENT * error.mean()
 
     def walk(self, denoise, batch: Batch, conditional: Tensor | None) -> Tensor:
-        """x_0 of the step that learns, after those before it."""
+        """x_0 (B, L, 4, h, w) of the step that is trained, after those before it without a gradient."""
         steps, clean = len(self.coarse), batch.drawn(batch.z)
         shares = [STEP_SHARES[i * len(STEP_SHARES) // steps] for i in range(steps)]
         (last,) = random.Random(self.appearance.steps).choices(range(steps), shares)
@@ -92,10 +95,10 @@ def chosen_crops(x_0: Tensor, conditional: Tensor | None) -> tuple[Tensor, Tenso
     """Two neighbouring frames of each clip (B, 2), and the crop's corner (B, 2) in latent px: half of the crops in the middle,
     where the face is, the others anywhere."""
     count, length, height, width = *x_0.shape[:2], *x_0.shape[-2:]
-    liked = torch.rand(count, max(1, length - 1), device=x_0.device)
+    score = torch.rand(count, max(1, length - 1), device=x_0.device)
     if conditional is not None and length > 1:
-        liked = liked - (conditional[:, 1:] | conditional[:, :-1]).to(liked)  # noised ones before known ones
-    first = liked.argmax(1)
+        score = score - (conditional[:, 1:] | conditional[:, :-1]).to(score)  # pairs without a conditional frame first
+    first = score.argmax(1)
     frames = torch.stack([first, (first + 1).clamp(max=length - 1)], 1)
     side = min(CROP, height, width)
     rows, columns = height - side, width - side
@@ -105,8 +108,8 @@ def chosen_crops(x_0: Tensor, conditional: Tensor | None) -> tuple[Tensor, Tenso
 
 
 def crops(clips: Tensor, frames: Tensor, corners: Tensor, side: int, margin: int) -> Tensor:
-    """clips (B, L, C, H, W), frames (B, 2), corners (B, 2) px -> (B, 2, C, side + 2 margin, side + 2 margin); what lies outside
-    is the border repeated."""
+    """clips (B, L, C, H, W), frames (B, 2), corners (B, 2) px -> (B, 2, C, side + 2 margin, side + 2 margin); beyond
+    the frame its border is repeated."""
     index = torch.arange(-margin, side + margin, device=clips.device)
     rows = (corners[:, :1] + index).clamp(0, clips.shape[-2] - 1)  # (B, n)
     columns = (corners[:, 1:] + index).clamp(0, clips.shape[-1] - 1)

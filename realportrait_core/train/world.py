@@ -1,4 +1,4 @@
-"""One process, or several that torchrun started: who we are, what we train on, what all must agree about."""
+"""One process, or several that torchrun started: rank, device, and the collectives of a training."""
 
 import os
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class World:
         return self.rank == 0
 
     def any(self, value: bool) -> bool:
-        """Whether it is so in any process; every process must ask."""
+        """Whether `value` is true in any process. Collective: every process must call it."""
         if self.size == 1:
             return value
         flag = torch.tensor([float(value)], device=self.device)
@@ -28,7 +28,7 @@ class World:
         return bool(flag.item())
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """The processes' mean of a tensor; every process must ask."""
+        """The processes' mean of a tensor. Collective: every process must call it."""
         value = value.detach().clone()
         if self.size > 1:
             dist.all_reduce(value)
@@ -36,7 +36,7 @@ class World:
         return value
 
 
-ALONE = World(0, 1, torch.device("cpu"))
+SINGLE_PROCESS = World(0, 1, torch.device("cpu"))
 
 
 def device_named(name: str) -> torch.device:
@@ -47,9 +47,9 @@ def device_named(name: str) -> torch.device:
 
 
 def enter(device: str) -> World:
-    """The world that torchrun's environment describes, or ours alone."""
-    told = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0}
-    size, rank, local = (int(os.environ.get(name, default)) for name, default in told.items())
+    """The world that torchrun's environment variables describe, or a single process."""
+    defaults = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0}
+    size, rank, local = (int(os.environ.get(name, default)) for name, default in defaults.items())
     place = device_named(device)
     if size > 1:
         if place.type == "cuda" and place.index is None:

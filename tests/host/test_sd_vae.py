@@ -1,4 +1,5 @@
-"""A VAE of Stable Diffusion 1.5 through the host's own loader: a file with its keys and sizes, filled at random."""
+"""A VAE of Stable Diffusion 1.5 through the host's own loader, and ours beside it: a file with its keys and sizes, filled at
+random."""
 
 from pathlib import Path
 
@@ -94,3 +95,84 @@ def test_it_animates(pack, host, run_node, vae, portrait, motion, tmp_path):
 def test_in_a_slot_for_other_weights_it_is_named(pack, file):
     with pytest.raises(pack("realportrait_core.errors").WeightsError, match="looks like a Stable Diffusion VAE; this slot needs"):
         pack("nodes.host.model").load(file, "default")
+
+
+# Ours
+
+
+def diffusers_layout(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """LDM's names and shapes as diffusers publishes the same weights."""
+    parts = {
+        "mid.block_1": "mid_block.resnets.0",
+        "mid.block_2": "mid_block.resnets.1",
+        "mid.attn_1.norm": "mid_block.attentions.0.group_norm",
+        "mid.attn_1.proj_out": "mid_block.attentions.0.to_out.0",
+        "mid.attn_1.": "mid_block.attentions.0.to_",
+        "nin_shortcut": "conv_shortcut",
+        "norm_out": "conv_norm_out",
+    }
+    found = {}
+    for name, value in state.items():
+        value = value[:, :, 0, 0] if "attn_1" in name and value.ndim == 4 else value
+        for level in range(4):
+            for part, old, new in (("down", level, level), ("up", level, 3 - level)):
+                name = name.replace(f".{part}.{old}.block.", f".{part}_blocks.{new}.resnets.")
+                name = name.replace(f".{part}.{old}.{part}sample.", f".{part}_blocks.{new}.{part}samplers.0.")
+        for ldm, diffusers in parts.items():
+            name = name.replace(ldm, diffusers)
+        found[name] = value
+    return found
+
+
+@pytest.fixture(scope="module")
+def narrow(host):
+    """The host's own AutoencoderKL at a quarter of the width, filled at random."""
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    torch.manual_seed(0)
+    with torch.inference_mode(False):
+        network = AutoencoderKL(ddconfig=SD_VAE | {"ch": 32}, embed_dim=4).eval().requires_grad_(False)
+        for name, value in network.named_parameters():
+            value.copy_(filled_at_random(name, value.shape))
+    return network
+
+
+def filled_at_random(name: str, shape: torch.Size) -> torch.Tensor:
+    if len(shape) == 1:
+        return torch.randn(shape) * 0.1 + name.endswith("weight")
+    return torch.randn(shape) * shape[1:].numel() ** -0.5
+
+
+@pytest.mark.parametrize("layout", ["ldm", "checkpoint", "diffusers"])
+def test_ours_computes_what_the_hosts_does(pack, narrow, layout, tmp_path):
+    from comfy.diffusers_convert import convert_vae_state_dict
+
+    state = dict(narrow.state_dict())
+    if layout == "diffusers":
+        known, state = state, diffusers_layout(state)
+        back = convert_vae_state_dict(state)  # the host knows these names too
+        assert back.keys() == known.keys() and all(torch.equal(back[name], known[name]) for name in known)
+    elif layout == "checkpoint":
+        state = {f"first_stage_model.{name}": value for name, value in state.items()}
+        state |= {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "vae.safetensors")
+    ours = pack("realportrait_core.vae").load_vae(tmp_path / "vae.safetensors")
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    moments = narrow.quant_conv(narrow.encoder(images * 2 - 1))
+    mean, log_variance = moments.chunk(2, dim=1)
+    found = ours.posterior(images)
+    decoded = ours.decoder(ours.post_quant_conv(found.mean / 0.18215))
+    pairs = ((found.mean, 0.18215 * mean), (found.deviation, 0.18215 * (0.5 * log_variance).exp()), (decoded, narrow.decode(mean)))
+    for value, expected in pairs:
+        assert (value - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_ours_is_the_hosts_vae_at_the_published_size(pack, vae, file, portrait):
+    """A picture in, a picture out: the host's nodes and ours from one fp16 file."""
+    ours = pack("realportrait_core.vae").load_vae(file)
+    images = portrait.movedim(-1, 1)
+    latents = ours.encode(images)
+    expected = vae.encode(portrait) * 0.18215
+    assert (latents - expected).abs().max() < 1e-4 * expected.abs().max()
+    pictures, expected = ours.decode(latents).movedim(1, -1), vae.decode(latents / 0.18215)
+    assert (pictures - expected).abs().max() < 1e-4

@@ -1,5 +1,5 @@
-"""python -m realportrait_core.train.data SOURCE... --out DIR: a folder of videos and images becomes training samples, or with
---landmarker a folder of photographs becomes squares with the mesh of each face, for the trainings on photographs."""
+"""python -m realportrait_core.train.data SOURCE... --out DIR: training samples of a folder of videos and images; with --landmarker
+squares with the mesh of each face, of a folder of photographs, for the trainings on photographs."""
 
 import argparse
 import logging
@@ -19,24 +19,24 @@ from ...face.landmarks import FaceLandmarker
 from ...vae import load_vae
 from ...vid2vid.checkpoint import load_vid2vid
 from .filters import Filters
+from .journal import REPORT, PreparationReport
 from .photos import prepare_photos
 from .prepare import prepare_samples
-from .report import REPORT, Report
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 10.0  # s
-WINDOW = 300.0  # s, of which the speed is that the time left is told by
+WINDOW = 300.0  # s, over which the speed is averaged for the estimate of the time left
 FAILED, INTERRUPTED = 1, 130
-OF_SAMPLES = ("weights", "vae", "device", "portraits", "crops", "pictures")  # options without a meaning for photographs
+OF_SAMPLES = ("weights", "vae", "device", "posterior", "pictures")  # options without a meaning for photographs
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m realportrait_core.train.data",
         description=__doc__,
-        epilog="Exit codes: 0 samples or photographs are there; 1 not, and the last line says why; 130 stopped, and the same "
-        "command goes on.",
+        epilog="Exit codes: 0 samples or photographs were made; 1 none, with the reason in the last line; 130 stopped, and the "
+        "same command goes on.",
     )
     parser.add_argument(
         "sources",
@@ -46,8 +46,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="folder with videos and images, at any depth; a video; an image; a tar shard of webdataset",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the samples, or photographs, and of report.json")
-    parser.add_argument("--weights", type=Path, help="Face Vid2vid, whose maps the transformer will be trained on")
-    parser.add_argument("--vae", type=Path, help="TinyVAE or TAESD (.safetensors)")
+    parser.add_argument("--weights", type=Path, help="Face Vid2vid, on whose motion maps the transformer will be trained")
+    parser.add_argument("--vae", type=Path, help="SD1.5 VAE, a whole SD1.5 checkpoint, TinyVAE or TAESD (.safetensors)")
     parser.add_argument(
         "--landmarker",
         type=Path,
@@ -62,11 +62,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="of the networks (%(default)s)",
     )
-    parser.add_argument("--portraits", type=int, default=3, help="frames of a clip that can be its portrait (%(default)s)")
-    parser.add_argument("--crops", type=int, default=1, help="random crops of an image (%(default)s)")
-    parser.add_argument("--rebuild", action="store_true", help="delete what earlier runs made in --out and make it anew")
+    parser.add_argument(
+        "--posterior",
+        choices=("draw", "mean"),
+        help="latents of driving frames: drawn from the VAE's posterior anew at every step, which is the default for the SD1.5 VAE "
+        "and takes twice the space, or its mean; a TinyVAE has the mean alone",
+    )
+    parser.add_argument("--rebuild", action="store_true", help="delete the files of earlier runs in --out and make them anew")
     parser.add_argument("--pictures", action="store_true", help="keep the frames in the samples too, for `train student`")
-    thresholds = parser.add_argument_group("thresholds: what is beyond one is left out, and reported")
+    thresholds = parser.add_argument_group("thresholds: videos and images beyond one are left out, and reported")
     for entry in fields(Filters):
         default = "0.3 of the preset's picture" if entry.name == "face_side" else f"{entry.default:g}"
         thresholds.add_argument(
@@ -78,14 +82,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.landmarker is None and (options.weights is None or options.vae is None):
         parser.error("samples need --weights and --vae, photographs with their meshes --landmarker")
-    strange = [f"--{name}" for name in OF_SAMPLES if getattr(options, name) != parser.get_default(name)]
-    if options.landmarker is not None and strange:
-        parser.error(f"{', '.join(strange)} would say something of samples; with --landmarker none are made")
+    misplaced = [f"--{name}" for name in OF_SAMPLES if getattr(options, name) != parser.get_default(name)]
+    if options.landmarker is not None and misplaced:
+        parser.error(f"{', '.join(misplaced)} apply to samples; with --landmarker none are made")
     return options
 
 
 class Clock:
-    """Logs how far it is, and how long it will take at the speed of the last minutes."""
+    """Logs the progress, and the time left at the speed of the last minutes."""
 
     def __init__(self):
         self.seen = deque([(time.monotonic(), 0)])
@@ -131,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def make_samples(options: argparse.Namespace, cfg: Config, filters: Filters) -> Report:
+def make_samples(options: argparse.Namespace, cfg: Config, filters: Filters) -> PreparationReport:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("PyTorch finds no CUDA device here: leave out --device, or install a PyTorch with CUDA.")
     device = torch.device(options.device)
@@ -143,11 +147,10 @@ def make_samples(options: argparse.Namespace, cfg: Config, filters: Filters) -> 
         FaceDetector(options.detector or find_detector()),
         cfg,
         filters,
-        options.portraits,
-        options.crops,
         options.rebuild,
         callback=Clock(),
         pictures=options.pictures,
+        draws=None if options.posterior is None else options.posterior == "draw",
     )
 
 
@@ -160,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
         log.error("%s", error)
         return FAILED
     except KeyboardInterrupt:
-        log.error("Stopped. What is done is kept: the same command goes on from there.")
+        log.error("Stopped. Finished samples are kept: the same command goes on from there.")
         return INTERRUPTED
 
 

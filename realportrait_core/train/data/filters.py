@@ -1,4 +1,4 @@
-"""What the paper filters out: "low resolution, facial occlusion, excessive background motion, and extremely low lighting".
+"""The filters of the paper's data: "low resolution, facial occlusion, excessive background motion, and extremely low lighting".
 
 The paper gives no numbers. Each of ours is measured, compared with a threshold, and kept with the sample.
 """
@@ -14,13 +14,13 @@ from ...face.detect import Face
 from ...motion_map import ellipse_mask, pixels
 
 FACE_SHARE = 0.3  # of the frame's side: the least face_side where the user names none
-MOTION_SIDE = 256  # px, side of the sample's square as background motion is looked at
-MOTION_LONGEST = 960  # px, long side of the picture it is looked at in
-CORNERS, FEWEST = 200, 12  # points followed in the background, and how many it takes to say anything
-CELLS, SPREAD = 8, 0.4  # cells along the picture's long side, and the share of the background's that must have a corner
+MOTION_SIDE = 256  # px, side to which the sample's square is scaled before its background is tracked
+MOTION_LONGEST = 960  # px, most of the scaled picture's long side
+CORNERS, FEWEST = 200, 12  # corners tracked in the background, and the fewest that give a measurement
+CELLS, LEAST_COVERAGE = 8, 0.4  # cells along the picture's long side, and the least share of them that must have a corner
 TEXTURE = 2e-4  # least eigenvalue of a corner, of grey values in [0, 1]: below, it may be the codec's noise
-RETURNED = 0.5  # px: a point followed forth and back must come so close to where it was
-TOO_FAST = 40.0  # px of MOTION_SIDE, said where the background has corners and they cannot be followed
+RETURNED = 0.5  # px, largest error of a corner that is tracked forth and back
+TOO_FAST = 40.0  # px of MOTION_SIDE, reported where the background has corners and they cannot be tracked
 
 
 def limit(default: float, reason: str, least: bool, unit: str, help: str):
@@ -52,7 +52,7 @@ class Filters:
         True,
         "",
         "least of the detector's confidences in the face over the frames. Rendered faces have 0.84 to 0.95, with one half "
-        "covered 0.69 to 0.88: it finds the worst, and no hand before the mouth (0.87 to 0.91)",
+        "covered 0.69 to 0.88: it finds the worst cases, but not a hand before the mouth (0.87 to 0.91)",
     )
     missing: float = limit(
         0.1,
@@ -70,7 +70,7 @@ class Filters:
         False,
         "px a frame",
         "motion of what is neither head nor body, in px of the sample, 9th decile over the frames of the median over the "
-        "picture: camera motion counts, a passer-by does not. Maps say nothing of it, so it would be learnt as noise",
+        "picture: camera motion counts, a passer-by does not. The motion maps do not contain it, so it would be learned as noise",
     )
     face_light: float = limit(
         0.1,
@@ -95,7 +95,7 @@ class Filters:
 
     @classmethod
     def for_size(cls, size: int, named: dict[str, float]) -> "Filters":
-        """The defaults for samples of size x size px, but for the thresholds that the user has named."""
+        """The defaults for samples of size x size px, except for the thresholds that the user has given."""
         return cls(**{"face_side": round(FACE_SHARE * size, 1)} | named)
 
     def refuse(self, measured: dict[str, float]) -> tuple[str, str] | None:
@@ -105,8 +105,8 @@ class Filters:
                 continue
             value, bound, least = measured[entry.name], getattr(self, entry.name), entry.metadata["least"]
             if value < bound if least else value > bound:
-                said = f"{entry.name} {value:.3g} {entry.metadata['unit']}".rstrip()
-                return entry.metadata["reason"], f"{said}; at {'least' if least else 'most'} {bound:g} passes"
+                value_text = f"{entry.name} {value:.3g} {entry.metadata['unit']}".rstrip()
+                return entry.metadata["reason"], f"{value_text}; at {'least' if least else 'most'} {bound:g} passes"
         return None
 
 
@@ -169,7 +169,7 @@ def plausible(points: torch.Tensor) -> torch.Tensor:
 
 
 class BackgroundMotion:
-    """Follows the background of a segment from frame to frame: whole pictures, since most of it lies beside the square."""
+    """Tracks the background of a segment from frame to frame: in whole pictures, since most of it lies beside the square."""
 
     def __init__(self, square: torch.Tensor, size: int, height: int, width: int):
         """square (3, 3): px of a height x width picture -> px of the sample's frame of `size` px."""
@@ -178,8 +178,8 @@ class BackgroundMotion:
         self.steps: list[float] = []
         self.before = None
 
-    def look(self, picture: np.ndarray, points: torch.Tensor, fresh: bool) -> None:
-        """The next picture (H, W, 3) uint8 and the face's points (5, 2) px in it. A repeated one says nothing."""
+    def add(self, picture: np.ndarray, points: torch.Tensor, fresh: bool) -> None:
+        """The next picture (H, W, 3) uint8 and the face's points (5, 2) px in it. A repeated picture is skipped."""
         import cv2
 
         if not fresh and self.before is not None:
@@ -211,8 +211,8 @@ def person(points: torch.Tensor, height: int, width: int) -> np.ndarray:
 def background_step(before: np.ndarray, after: np.ndarray, people: np.ndarray) -> float | None:
     """Median motion in px of what lies outside `people` (H, W) bool, between grey pictures (H, W) uint8.
 
-    None where there is nothing to follow: a wall without a corner shows no motion, and corners in less than SPREAD of the
-    cells are those of hair that reaches out of `people`. Corners are followed by the method of Lucas and Kanade forth and back.
+    None where there is nothing to track: a wall without a corner shows no motion, and corners in less than LEAST_COVERAGE of the
+    cells are those of hair that reaches out of `people`. Corners are tracked by the method of Lucas and Kanade forth and back.
     """
     import cv2
 
@@ -222,7 +222,7 @@ def background_step(before: np.ndarray, after: np.ndarray, people: np.ndarray) -
     if best < TEXTURE:
         return None
     corners = cv2.goodFeaturesToTrack(before, CORNERS, min(1.0, max(0.01, TEXTURE / best)), 6, mask=outside)
-    if corners is None or len(corners) < FEWEST or spread(corners.reshape(-1, 2), people) < SPREAD:
+    if corners is None or len(corners) < FEWEST or coverage(corners.reshape(-1, 2), people) < LEAST_COVERAGE:
         return None
     there, forth, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, winSize=(15, 15), maxLevel=3)
     again, back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, winSize=(15, 15), maxLevel=3)
@@ -233,7 +233,7 @@ def background_step(before: np.ndarray, after: np.ndarray, people: np.ndarray) -
     return float(np.median(np.linalg.norm((there - corners).reshape(-1, 2)[good], axis=1)))
 
 
-def spread(corners: np.ndarray, people: np.ndarray) -> float:
+def coverage(corners: np.ndarray, people: np.ndarray) -> float:
     """Share of the cells that lie outside `people` (H, W) in which there is one of the corners (N, 2) px."""
     height, width = people.shape
     cell = -(-max(height, width) // CELLS)
@@ -248,16 +248,16 @@ def spread(corners: np.ndarray, people: np.ndarray) -> float:
 
 
 def light(frames: torch.Tensor, points: torch.Tensor) -> dict[str, float]:
-    """face_light and frame_light: mean luma (Rec. 601, of values as stored) of frames (T, S, S, 3) in [0, 1].
+    """face_light and frame_light: mean luma (Rec. 601, of values as stored, 0 to 1) of frames (T, S, S, 3) uint8.
 
     points (T, 5, 2) px.
     """
-    size, weights = frames.shape[1], frames.new_tensor([0.299, 0.587, 0.114])
+    size, weights = frames.shape[1], torch.tensor([0.299, 0.587, 0.114]) / 255
     face = face_ellipse(points)
     x, y = pixels(face, (0, size), (0, size))
     whole, of_face = [], []
     for frame, ellipse in zip(frames, face):
-        luma = frame @ weights  # (S, S)
+        luma = frame.float() @ weights  # (S, S)
         inside = luma[ellipse_mask(ellipse[None], x, y)[0]]
         whole.append(float(luma.mean()))
         of_face.append(float(inside.mean()) if len(inside) else 0.0)

@@ -1,121 +1,160 @@
-"""What the frozen networks say of a segment, or of a picture and a crop of it: the tensors of a Sample.
+"""What the frozen networks compute of a segment, or of a photograph: the tensors of a Sample.
 
-By generate.extract_keypoints, the code that users run, on the sample's own frames.
+Frames are uint8 and are converted a few at a time, so that a segment may be long. The crops are those of
+generate.extract_keypoints, which users run.
 """
-
-from dataclasses import replace
 
 import torch
 
 from ...errors import InputError
-from ...face.crop import CROP
-from ...face.track import FaceTrack
-from ...generate import CHUNK, KEYPOINT_PX, Keypoints, device_of, extract_keypoints
-from ...vae import TinyVAE
+from ...face.crop import clip_crop, points_to_crop, sample_crop
+from ...generate import CHUNK, device_of
+from ...vae import VAE
 from ...vid2vid import FaceVid2Vid
 from ...vid2vid.keypoints import Pose, cat
-from .sample import TENSORS, Sample
+from .packed import pack_jpeg, pack_lossless
+from .sample import OPTIONAL, TENSORS, Sample
+
+ENCODED_AT_ONCE = 4  # frames: the SD1.5 VAE takes 0.8 GB for each of 512 px
 
 
-def spread(present: torch.Tensor, count: int) -> list[int]:
-    """At most `count` of the frames (T,) in which the face is there, first and last among them, evenly apart."""
+def evenly_spaced(present: torch.Tensor, count: int) -> torch.Tensor:
+    """Numbers of at most `count` of the frames (T,) in which the face is there, first and last among them."""
     seen = present.nonzero()[:, 0]
-    places = torch.linspace(0, len(seen) - 1, min(count, len(seen))).round().long()
-    return seen[places].tolist()
+    return seen[torch.linspace(0, len(seen) - 1, min(count, len(seen))).round().long()]
 
 
 @torch.inference_mode()
 def freeze_segment(
     vid2vid: FaceVid2Vid,
-    vae: TinyVAE,
+    vae: VAE,
     frames: torch.Tensor,
     points: torch.Tensor,
     present: torch.Tensor,
-    portraits: int,
+    portraits: int | None = None,
     precision: torch.dtype = torch.float32,
+    draws: bool = False,
 ) -> Sample:
-    """frames (T, S, S, 3) in [0, 1], points (T, 5, 2) px, present (T,) -> a sample with up to `portraits` portrait frames.
-    precision: of the VAE's encoder.
+    """frames (T, S, S, 3) uint8, points (T, 5, 2) px, present (T,) -> a sample.
 
+    portraits: how many frames can be the portrait, with their features; None: every frame with a face, by its crop.
+    precision: of the VAE's encoder. draws: keep the posterior's deviations too; the VAE must have a posterior.
     Raises InputError where a network gives NaN or infinity.
     """
-    chosen = spread(present, portraits)
-    driven = extract_keypoints(vid2vid, frames[chosen[:1]], frames, points[chosen[0]], FaceTrack(points, present, ""))
-    seen = [driven] + [portrait_keypoints(vid2vid, frames[[i]], points[i]) for i in chosen[1:]]
+    chosen = present.nonzero()[:, 0] if portraits is None else evenly_spaced(present, portraits)
+    driver_crop = clip_crop(points)
+    every = torch.arange(len(frames))
+    driver_poses, _ = face_poses(vid2vid, frames, driver_crop.expand(len(frames), 3, 3), every)
+    portrait_crops = torch.stack([points_to_crop(points[i]) for i in chosen])
+    portrait_poses, faces = face_poses(vid2vid, frames, portrait_crops, chosen)
+    latents, deviations = encode(vae, frames, precision, draws)
     return finite(
         Sample(
             kind="video",
             size=frames.shape[1],
-            latents=encode(vae, frames, precision),
-            portraits=torch.tensor(chosen),
-            f=torch.cat([keypoints.feature for keypoints in seen]).half(),
-            portrait_poses=cat([keypoints.portrait for keypoints in seen]),
-            portrait_crops=torch.stack([keypoints.portrait_crop for keypoints in seen]),
-            poses=driven.driver,
+            latents=latents,
+            portraits=chosen,
+            f=None if portraits is None else features(vid2vid, faces),
+            portrait_poses=portrait_poses,
+            portrait_crops=portrait_crops,
+            poses=driver_poses,
             points=points,
-            driver_crop=driven.driver_crop,
-            pictures=to_bytes(frames),
+            driver_crop=driver_crop,
+            pictures=frames.movedim(-1, 1),
+            faces=tuple(pack_lossless(face) for face in to_bytes(faces)) if portraits is None else None,
+            deviations=deviations,
+            draws=draws,
         )
     )
 
 
 @torch.inference_mode()
-def freeze_crop(vid2vid: FaceVid2Vid, vae: TinyVAE, frames: torch.Tensor, points: torch.Tensor, crop: torch.Tensor) -> Sample:
-    """A picture and a crop of it, frames (2, S, S, 3), as portrait and driver; points (2, 5, 2) px in them.
+def freeze_photo(
+    vid2vid: FaceVid2Vid,
+    vae: VAE,
+    portrait: torch.Tensor,
+    points: torch.Tensor,
+    photo: torch.Tensor,
+    smallest: float,
+    draws: bool = False,
+) -> Sample:
+    """A photograph as a sample whose driving frames are crops that each step draws (images.py).
 
-    crop (3, 3): px of frame 0 -> px of frame 1, a zoom and a shift. M reads frame 0 alone, and frame 1's pose is that one
-    moved by the crop: M knows faces whose size in the crop is within 10 % of the usual one, and of two faces 1.4 times apart
-    in one driver's crop it reads 0.91 of the zoom and puts the second one 8 px of 256 beside its place, on six rendered heads.
+    portrait (1, 3, S, S) uint8, points (5, 2) px in it; photo (1, 3, P, P) uint8: the same at a resolution of its own.
+    smallest: least side of a crop, in sides of the frame. draws: whether a crop's latent is drawn from the posterior.
     Raises InputError where a network gives NaN or infinity.
     """
-    driven = portrait_keypoints(vid2vid, frames[:1], points[0])
+    frames, only = portrait.movedim(1, -1), torch.tensor([0])
+    portrait_crop, driver_crop = points_to_crop(points), clip_crop(points[None])
+    portrait_pose, face = face_poses(vid2vid, frames, portrait_crop[None], only)
+    driver_pose, _ = face_poses(vid2vid, frames, driver_crop[None], only)
     return finite(
         Sample(
             kind="image",
             size=frames.shape[1],
-            latents=encode(vae, frames),
-            portraits=torch.tensor([0]),
-            f=driven.feature.half(),
-            portrait_poses=driven.portrait,
-            portrait_crops=driven.portrait_crop[None],
-            poses=cat([driven.driver, moved(driven.driver, driven.driver_crop @ crop @ torch.linalg.inv(driven.driver_crop))]),
-            points=points,
-            driver_crop=driven.driver_crop,
-            pictures=to_bytes(frames),
+            latents=encode(vae, frames)[0],
+            portraits=only,
+            f=None,
+            portrait_poses=portrait_pose,
+            portrait_crops=portrait_crop[None],
+            poses=driver_pose,
+            points=points[None],
+            driver_crop=driver_crop,
+            faces=(pack_lossless(to_bytes(face)[0]),),
+            photo=pack_jpeg(photo[0]),
+            smallest=smallest,
+            draws=draws,
         )
     )
 
 
-def portrait_keypoints(vid2vid: FaceVid2Vid, picture: torch.Tensor, points: torch.Tensor) -> Keypoints:
-    """A picture (1, S, S, 3) with points (5, 2) as its own driver of one frame."""
-    return extract_keypoints(vid2vid, picture, picture, points, FaceTrack(points[None], torch.tensor([True]), ""))
+def face_poses(vid2vid: FaceVid2Vid, frames: torch.Tensor, crops: torch.Tensor, chosen: torch.Tensor) -> tuple[Pose, torch.Tensor]:
+    """M on the chosen (N,) of frames (T, S, S, 3) uint8 in crops (N, 3, 3): poses N and the face crops (N, 3, size, size)."""
+    poses, faces = [], []
+    for some, crop in zip(chosen.split(CHUNK), crops.split(CHUNK)):
+        pictures = floats(frames[some]).to(device_of(vid2vid))
+        face = sample_crop(pictures, crop, vid2vid.cfg.crop_size)
+        poses.append(vid2vid.motion(face).to("cpu"))
+        faces.append(face.cpu())
+    return cat(poses), torch.cat(faces)
 
 
-def moved(pose: Pose, zoom_and_shift: torch.Tensor) -> Pose:
-    """The pose of the same face after crop px -> crop px (3, 3), which does not turn: z (s x + t) + c."""
-    zoom, middle = float(zoom_and_shift[0, 0]), (CROP - 1) / 2
-    shift = (zoom_and_shift[:2, 2] + (zoom - 1) * middle) / KEYPOINT_PX  # of the grid's own middle
-    translation = pose.translation.double().clone()
-    translation[:, :2] = zoom * translation[:, :2] + shift
-    return replace(pose, scale=zoom * pose.scale, translation=translation.to(pose.translation.dtype))
+def features(vid2vid: FaceVid2Vid, faces: torch.Tensor) -> torch.Tensor:
+    """f_r (P, C, D, h, w) float16 of face crops (P, 3, size, size)."""
+    return torch.cat([vid2vid.appearance(some.to(device_of(vid2vid))).half().cpu() for some in faces.split(CHUNK)])
 
 
-def encode(vae: TinyVAE, frames: torch.Tensor, precision: torch.dtype = torch.float32) -> torch.Tensor:
-    """(T, S, S, 3) in [0, 1] -> latents (T, 4, S/8, S/8) float16."""
+def encode(
+    vae: VAE, frames: torch.Tensor, precision: torch.dtype = torch.float32, draws: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(T, S, S, 3) uint8 -> latents (T, 4, S/8, S/8) float16, the posterior's mean where the VAE has one, and its deviations
+    where a latent is to be drawn."""
     device = device_of(vae)
+    means, deviations = [], []
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        parts = [vae.encode(part.movedim(-1, 1).to(device)) for part in frames.split(CHUNK)]
-    return torch.cat([part.half().cpu() for part in parts])
+        for some in frames.split(ENCODED_AT_ONCE):
+            pictures = floats(some).to(device)
+            if draws:
+                posterior = vae.posterior(pictures)
+                deviations.append(posterior.deviation.half().cpu())
+            means.append((posterior.mean if draws else vae.encode(pictures)).half().cpu())
+    return torch.cat(means), torch.cat(deviations) if draws else None
 
 
-def to_bytes(frames: torch.Tensor) -> torch.Tensor:
-    """(T, S, S, 3) in [0, 1] -> (T, 3, S, S) uint8."""
-    return (255 * frames).round().byte().movedim(-1, 1)
+def floats(frames: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) in [0, 1]."""
+    return frames.movedim(-1, 1).float() / 255
+
+
+def to_bytes(pictures: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) in [0, 1] -> uint8."""
+    return (255 * pictures).round().clamp(0, 255).byte()
 
 
 def finite(sample: Sample) -> Sample:
-    for name in TENSORS:
-        bad = int((~torch.isfinite(getattr(sample, name))).sum())
+    for name in (*TENSORS, *OPTIONAL):
+        value = getattr(sample, name)
+        bad = 0 if value is None else int((~torch.isfinite(value)).sum())
         if bad:
-            raise InputError(f"{bad} of {getattr(sample, name).numel()} values of {name} are NaN or beyond what fp16 holds")
+            raise InputError(f"{bad} of {value.numel()} values of {name} are NaN or beyond what fp16 holds")
     return sample

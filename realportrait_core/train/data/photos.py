@@ -1,8 +1,8 @@
-"""A user's photographs as trainings on photographs read them: squares around the face, and its mesh by MediaPipe's landmarker.
+"""A user's photographs for the trainings on photographs: squares around the face, and its mesh by MediaPipe's landmarker.
 
-The folder is laid out as `turn/dataset.py` says: NNNNNN.jpg and points.npz with `names`, `mesh` and `five`. The number comes from
-the photograph's content; report.json says which is which. Of several people the one with the largest face is taken, unless
-another as large would be in the square too.
+The folder has the layout of `head_rotation/dataset.py`: NNNNNN.jpg and points.npz with `names`, `mesh` and `five`. The number
+comes from the photograph's content; report.json lists which is which. Of several people the one with the largest face is taken,
+unless another as large would be in the square too.
 """
 
 import hashlib
@@ -20,14 +20,15 @@ from ...errors import InputError
 from ...face.crop import upright_square
 from ...face.detect import Face, FaceDetector
 from ...face.landmarks import FaceLandmarker
-from ...turn.topology import FIVE
+from ...head_rotation.topology import FIVE
 from .filters import Filters, face_side
-from .prepare import NOT_HELD, place, read_faces, take_square
-from .report import JOURNAL, Dropped, Kept, Report
+from .images import transform_points
+from .journal import JOURNAL, Dropped, Kept, PreparationReport
+from .prepare import NOT_HELD, read_faces, take_square
 from .sources import Source
 from .work import Progress, files_of, go_through, not_written
 
-FORMAT = 1  # of what is made here: another number, and old photographs are not mixed with new ones
+FORMAT = 1  # of the files; raised when they change, so that old ones are not mixed with new ones
 POINTS = "points.npz"
 NUMBERS = 1_000_000  # of six digits
 SHARE = 1.84  # side of the square / longer side of the mesh's box: the median of official portraits, to the shoulders
@@ -47,12 +48,12 @@ def prepare_photos(
     filters: Filters,
     rebuild: bool = False,
     callback: Progress | None = None,
-) -> Report:
+) -> PreparationReport:
     """Squares of size x size px of every image of `places` in the folder `out`, with points.npz and report.json.
 
     rebuild: delete those that earlier runs into `out` made, and start anew. callback(bytes done, bytes in all, name) after each
     source. What cannot be used is in the report. Raises InputError where a place does not exist, `out` lies in one or holds
-    other pictures, or the disk is full: what was made by then stays, and the same call goes on.
+    other pictures, or the disk is full: finished photographs stay, and the same call goes on.
     """
     places = [Path(place) for place in places]
     for source in places:
@@ -68,7 +69,7 @@ def prepare_photos(
 
 
 class Squares:
-    """What turns a photograph into a square and its points."""
+    """How a photograph becomes a square and its points."""
 
     made, partial = re.compile(rf"^\d{{6}}\.jpg$|^{re.escape(POINTS)}$"), ".*.part"
 
@@ -76,10 +77,10 @@ class Squares:
         self.out, self.detector, self.landmarker, self.size, self.filters = out, detector, landmarker, size, filters
         settings = {"photos": FORMAT, "image_size": size, **asdict(filters)}
         self.header = {"weights": hashlib.sha256(landmarker.path.read_bytes()).hexdigest(), "settings": settings}
-        strange = files_of(self) if out.is_dir() and not (out / JOURNAL).is_file() else []
-        if strange:
+        foreign = files_of(self) if out.is_dir() and not (out / JOURNAL).is_file() else []
+        if foreign:
             raise InputError(
-                f"{out} holds {len(strange)} files, such as {strange[0].name}, that this command did not write and "
+                f"{out} holds {len(foreign)} files, such as {foreign[0].name}, that this command did not write and "
                 "might overwrite: choose another --out."
             )
         known = read_points(out / POINTS)
@@ -106,7 +107,7 @@ class Squares:
             return
         square = portrait_square(mesh, *picture.shape[:2], self.size)
         portrait, five, measured = take_square(picture, face, square, self.size)
-        mesh = torch.cat([place(mesh[:, :2], square), mesh[:, 2:] * float(square[0, 0])], 1)
+        mesh = torch.cat([transform_points(mesh[:, :2], square), mesh[:, 2:] * float(square[0, 0])], 1)
         refused = self.filters.refuse(measured) or self.crowded(face, others, square)
         if not refused and not (-0.5 <= float(mesh[:, :2].min()) and float(mesh[:, :2].max()) <= self.size - 0.5):
             refused = NOT_HELD
@@ -126,7 +127,7 @@ class Squares:
         """Why another face of the picture is in the way, or None."""
         for other in others:
             share = face_side(other.points[None]) / face_side(face.points[None])
-            middle = place(other.points.mean(0, keepdim=True), square)
+            middle = transform_points(other.points.mean(0, keepdim=True), square)
             if share >= RIVAL and 0 <= float(middle.min()) and float(middle.max()) <= self.size - 1:
                 return "several faces", f"the square shows another face, {share:.2f} times as large; below {RIVAL:g} passes"
         return None

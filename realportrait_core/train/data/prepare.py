@@ -1,8 +1,8 @@
-"""From the user's videos and images to samples: measure, filter, compute what is frozen, write, remember.
+"""From the user's videos and images to samples: measure, filter, run the frozen networks, write, record.
 
-Samples are named by their source's name and content, so that two sources of one name do not overwrite each other. What is
-done is not done again: a run that was stopped goes on, one into which the user has put more files adds them. That holds for
-the same weights and settings only; with others, preparing into the same folder is refused unless `rebuild` is asked for.
+Samples are named by their source's name and content, so that two sources of one name do not overwrite each other. Finished
+sources are skipped: a run that was stopped goes on, and one with more files adds them. That holds for the same weights and
+settings only; with others, preparing into the same folder is refused unless `rebuild` is set.
 """
 
 import hashlib
@@ -21,14 +21,15 @@ from torch import nn
 from ...checkpoint import read_header
 from ...config import Config
 from ...errors import InputError, WeightsError
+from ...face.crop import rescale
 from ...face.detect import Face, FaceDetector
 from ...generate import frame_square, sample_frame
-from ...vae import TinyVAE
+from ...vae import VAE, AutoencoderKL
 from ...vid2vid import FaceVid2Vid
 from .filters import BackgroundMotion, Filters, enlargement, face_side, light, occlusion
-from .frozen import freeze_crop, freeze_segment
-from .images import random_crop, read_picture
-from .report import Dropped, Kept, Report
+from .frozen import freeze_photo, freeze_segment, to_bytes
+from .images import LARGEST, photo_side, random_crop, read_picture, smallest_crop, transform_points
+from .journal import Dropped, Kept, PreparationReport
 from .sample import Sample, save_sample
 from .segments import Scrap, Segment, find_segments, holds, read_frames, read_segment, segment_square
 from .sources import Source
@@ -36,26 +37,25 @@ from .work import Progress, go_through, not_written
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of what is measured and frozen here: another number, and old samples are not mixed with new ones
+FORMAT = 2  # of the samples; raised when they change, so that old ones are not mixed with new ones
 NOT_HELD = "face leaves the frame", "no square of the picture holds the face in every frame"
 SLUG = 60  # characters of the source's name in that of its samples
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What turns a source into samples."""
+    """How a source becomes samples."""
 
     out: Path
     header: dict  # weights and settings
     vid2vid: FaceVid2Vid
-    vae: TinyVAE
+    vae: VAE
     detector: FaceDetector
     cfg: Config
     filters: Filters
-    portraits: int  # portrait frames of a clip
-    crops: int  # crops of an image
     marks: dict[str, str]  # fingerprints of weights and settings, for the samples' metadata
-    pictures: bool = False  # keep the frames in the samples too
+    draws: bool  # keep the posterior's deviations, from which a step draws latents
+    pictures: bool  # keep the frames in the samples too
 
     made, partial = re.compile(r"-[0-9a-f]{16}-\d{4}\.safetensors$"), ".*.safetensors.*.part"
 
@@ -68,7 +68,7 @@ class Preparation:
     def write(
         self, source: Source, number: int, make: Callable[[], Sample], time: float, measured: dict[str, float]
     ) -> Kept | Dropped:
-        """One sample file, unless it is there already; dropped where the networks give no finite numbers.
+        """One sample file, unless it exists already; dropped where the networks give numbers that are not finite.
 
         Raises InputError where the file cannot be written, and leaves nothing of it.
         """
@@ -81,9 +81,9 @@ class Preparation:
             sample = make() if self.pictures else replace(make(), pictures=None)
         except InputError as error:
             return Dropped("not computable", str(error), time, 0, measured)
-        said = {"time": f"{time:.3f}", "fps": f"{self.cfg.fps:g}", "measured": json.dumps(measured)}
+        described = {"time": f"{time:.3f}", "fps": f"{self.cfg.fps:g}", "measured": json.dumps(measured)}
         try:
-            save_sample(path, sample, note | said)
+            save_sample(path, sample, note | described)
         except WeightsError as error:
             raise not_written(self.out, error) from error
         return Kept(path.name, len(sample), time, measured)
@@ -93,54 +93,56 @@ def prepare_samples(
     places: Iterable[str | Path],
     out: str | Path,
     vid2vid: FaceVid2Vid,
-    vae: TinyVAE,
+    vae: VAE,
     detector: FaceDetector,
     cfg: Config,
     filters: Filters,
-    portraits: int = 3,
-    crops: int = 1,
     rebuild: bool = False,
     callback: Progress | None = None,
     pictures: bool = False,
-) -> Report:
+    draws: bool | None = None,
+) -> PreparationReport:
     """Samples of every video and image of `places` (files, folders, tar shards) in the folder `out`, with report.json.
 
-    portraits: frames of a clip that can be the portrait; crops: random crops of an image, each a sample of its own.
     pictures: keep the frames in the samples, for the training of a student (0.2 MB a frame of 256 px).
+    draws: whether the latents of driving frames are draws from the VAE's posterior, anew at every step, as Stable Diffusion
+    trains; None: where the VAE has one. The portrait's latent is always the mean: "we do not add noise to z_r" (Reference
+    Attention), and it is what the sampler node encodes.
     rebuild: delete the samples that earlier runs into `out` made, and start anew. callback(bytes done, bytes in all, name)
     after each source. What cannot be used is in the report. Raises InputError where a place does not exist, `out` holds
-    samples of other weights or settings, or the disk is full: what was made by then stays, and the same call goes on.
+    samples of other weights or settings, or the disk is full: finished samples stay, and the same call goes on.
     """
-    out = Path(out)
-    check(vid2vid, cfg, portraits, crops)
+    out, has_posterior = Path(out), isinstance(vae, AutoencoderKL)
+    draws = has_posterior if draws is None else draws
+    check(vid2vid, cfg)
+    if draws and not has_posterior:
+        raise InputError("A TinyVAE has no posterior to draw latents from: leave out --posterior, or give the SD1.5 VAE.")
     settings = {
         "format": FORMAT,
         "image_size": cfg.image_size,
         "fps": cfg.fps,
         "shortest": cfg.clip_frames,
-        "portraits": portraits,
-        "crops": crops,
+        "draws": draws,
         **asdict(filters),
     } | ({"pictures": True} if pictures else {})
     header = {"weights": weights_fingerprint(vid2vid, vae), "settings": settings}
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-    marks = {"weights": header["weights"], "vid2vid": weights_fingerprint(vid2vid), "settings": digest}
-    preparation = Preparation(out, header, vid2vid, vae, detector, cfg, filters, portraits, crops, marks, pictures)
+    marks = {"weights": header["weights"], "vid2vid": weights_fingerprint(vid2vid), "vae": weights_fingerprint(vae)}
+    marks["settings"] = digest
+    preparation = Preparation(out, header, vid2vid, vae, detector, cfg, filters, marks, draws, pictures)
     return go_through(preparation, places, cfg.fps, rebuild, callback)
 
 
-def check(vid2vid: FaceVid2Vid, cfg: Config, portraits: int, crops: int) -> None:
+def check(vid2vid: FaceVid2Vid, cfg: Config) -> None:
     if vid2vid.cfg.warped_channels != cfg.dit.motion_channels:
         raise InputError(
-            f"This Face Vid2vid makes maps of {vid2vid.cfg.warped_channels} channels and the preset's transformer reads "
+            f"This Face Vid2vid makes maps of {vid2vid.cfg.warped_channels} channels and the preset's transformer takes "
             f"{cfg.dit.motion_channels}: they do not belong together."
         )
     try:
         import av  # noqa: F401
     except ImportError as error:
         raise InputError(f"PyAV, for videos, cannot be imported ({error}): `{sys.executable} -m pip install av`.") from error
-    if portraits < 1 or crops < 0:
-        raise InputError(f"A clip needs at least 1 portrait and an image at least 0 crops; these are {portraits} and {crops}.")
 
 
 def weights_fingerprint(*networks: nn.Module) -> str:
@@ -155,7 +157,7 @@ def weights_fingerprint(*networks: nn.Module) -> str:
 
 
 def frames_of(path: Path, note: dict[str, str]) -> int | None:
-    """How many frames the sample has; None where it is not there, not whole, or not of these weights, settings and source."""
+    """How many frames the sample has; None where it is missing, incomplete, or of other weights, settings or source."""
     try:
         header = read_header(path)
     except WeightsError:
@@ -189,38 +191,38 @@ def video_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
             refused = NOT_HELD
         if not refused:
             try:
-                pictures, points, seen = look_at(read_segment(frames, position, piece), piece, square, cfg.image_size)
+                pictures, points, more = take_segment(read_segment(frames, position, piece), piece, square, cfg.image_size)
             except InputError as error:
                 yield Dropped("damaged file", str(error), piece.time, len(piece), measured)
                 return
             position = piece.start + len(piece)
-            measured |= seen
+            measured |= more
             refused = preparation.filters.refuse(measured)
         if refused:
             yield Dropped(*refused, piece.time, len(piece), measured)
             continue
 
         def make() -> Sample:
-            return freeze_segment(preparation.vid2vid, preparation.vae, pictures, points, piece.present, preparation.portraits)
+            return freeze_segment(preparation.vid2vid, preparation.vae, pictures, points, piece.present, draws=preparation.draws)
 
         yield preparation.write(source, number, make, piece.time, measured)
 
 
-def look_at(
+def take_segment(
     frames: Iterator, segment: Segment, square: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
-    """A segment's frames (T, S, S, 3) in [0, 1] and points (T, 5, 2) px in them, and what its pictures measure.
+    """A segment's frames (T, S, S, 3) uint8 and points (T, 5, 2) px in them, and the measures of its pictures.
 
     Raises InputError where the file gives fewer frames than at its first reading.
     """
     motion = BackgroundMotion(square, size, *segment.size)
     pictures = []
     for frame, points in zip(frames, segment.points):
-        motion.look(frame.picture, points, frame.fresh)
-        pictures.append(sample_frame(to_batch(frame.picture), square, size)[0].movedim(0, -1))
+        motion.add(frame.picture, points, frame.fresh)
+        pictures.append(to_bytes(sample_frame(to_batch(frame.picture), square, size))[0].movedim(0, -1))
     if len(pictures) != len(segment):
         raise InputError(f"the second reading gave {len(pictures)} frames of {len(segment)}: the file has changed meanwhile")
-    pictures, points = torch.stack(pictures), place(segment.points, square)
+    pictures, points = torch.stack(pictures), transform_points(segment.points, square)
     return pictures, points, {"background": motion.value(), **light(pictures, points)}
 
 
@@ -239,25 +241,20 @@ def image_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
     if refused:
         yield Dropped(*refused, measured=measured)
         return
-    for number in range(preparation.crops):
-        forward = random_crop(square, face.points, cfg.image_size, preparation.filters.enlargement, f"{source.name}:{number}")
-        if forward is None:
-            yield Dropped(
-                "no room for a crop",
-                "a crop of at most 0.95 of the picture would cut the face or be enlarged by more "
-                f"than {preparation.filters.enlargement:g}",
-                measured=measured,
-            )
-            return
+    native, limit = cfg.image_size / enlargement(square), preparation.filters.enlargement  # px, side in the photograph
+    smallest = smallest_crop(native, cfg.image_size, limit)
+    if random_crop(points, cfg.image_size, smallest, torch.Generator()) is None:
+        detail = f"a crop of at most {LARGEST:g} of the picture would cut the face or be enlarged by more than {limit:g}"
+        yield Dropped("no room for a crop", detail, measured=measured)
+        return
 
-        def make() -> Sample:
-            crop = sample_frame(to_batch(picture), forward, cfg.image_size)
-            frames = torch.cat([portrait, crop]).movedim(1, -1)
-            both = torch.stack([points, place(face.points, forward)])
-            return freeze_crop(preparation.vid2vid, preparation.vae, frames, both, forward @ torch.linalg.inv(square))
+    def make() -> Sample:
+        side = photo_side(native, cfg.image_size)
+        photo = sample_frame(to_batch(picture), rescale(side / cfg.image_size) @ square, side)
+        frames = to_bytes(portrait), points, to_bytes(photo)
+        return freeze_photo(preparation.vid2vid, preparation.vae, *frames, smallest, preparation.draws)
 
-        zoom = {"zoom": enlargement(forward) / enlargement(square)}
-        yield preparation.write(source, number, make, 0.0, measured | zoom)
+    yield preparation.write(source, 0, make, 0.0, measured)
 
 
 def read_faces(source: Source, detector: FaceDetector) -> tuple[np.ndarray, list[Face]] | Dropped:
@@ -273,14 +270,14 @@ def read_faces(source: Source, detector: FaceDetector) -> tuple[np.ndarray, list
 def take_square(
     picture: np.ndarray, face: Face, square: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
-    """The square of a picture (H, W, 3): its pixels (1, 3, S, S) in [0, 1], the face's points (5, 2) px in it, and what is
-    measured of it."""
-    portrait, points = sample_frame(to_batch(picture), square, size), place(face.points, square)
+    """The square of a picture (H, W, 3): its pixels (1, 3, S, S) in [0, 1], the face's points (5, 2) px in it, and its
+    measures."""
+    portrait, points = sample_frame(to_batch(picture), square, size), transform_points(face.points, square)
     measured = {
         "face_side": face_side(face.points[None]),
         **occlusion([face]),
         "enlargement": enlargement(square),
-        **light(portrait.movedim(1, -1), points[None]),
+        **light(to_bytes(portrait).movedim(1, -1), points[None]),
     }
     return portrait, points, measured
 
@@ -288,8 +285,3 @@ def take_square(
 def to_batch(picture) -> torch.Tensor:
     """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1]."""
     return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
-
-
-def place(points: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
-    """Points (..., 2) px of the picture -> px of the frame, float32."""
-    return (points.double() @ square[:2, :2].T + square[:2, 2]).float()

@@ -1,6 +1,6 @@
 """From a video to segments in which one face is followed: frames by their timestamps, cuts, tracks, a square that stays.
 
-A video is read twice, at the same pace: once by the detector, which finds the segments, once for the pictures of those. So
+A video is decoded twice, at the same pace: once by the detector, which finds the segments, once for the pictures of those. So
 memory does not depend on its length.
 """
 
@@ -20,9 +20,10 @@ from ...generate import frame_square
 from ...video import HDR, Shown, decode, resample, upright
 from .sources import Source
 
-LONGEST = 64  # frames of a segment: four clips of L = 16, of which training picks any
+# frames of a segment, 20 s at 25 fps, among which a step draws. The paper's videos have 3 s to 5 minutes, 22 s in the mean.
+LONGEST = 512  # frames and face crops are held at once when they are encoded: 0.8 GB at 512 px
 BLOCK = 1024  # frames whose faces are held at once; a segment ends with its block
-LONGEST_HOLD = 0.2  # s for which a frame may stand until the next one; after that a new run begins
+LONGEST_HOLD = 0.2  # s, longest time from one frame to the next; after a longer one a new run begins
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Frame:
 
     picture: np.ndarray  # (H, W, 3) uint8 RGB, upright
     time: float  # s, in the file
-    fresh: bool  # not the picture of the frame before once more
+    fresh: bool  # not a repetition of the frame before
     joined: bool  # follows on the frame before; False at the start, after a gap and where the size changes
 
 
@@ -92,9 +93,9 @@ def without_hdr(source: Source) -> Iterator[Shown]:
 
 
 def find_segments(source: Source, detector: FaceDetector, fps: float, shortest: int) -> Iterator[Segment | Scrap]:
-    """Segments of `shortest` to LONGEST frames in which one face is followed, and what is left of the video, in order.
+    """Segments of `shortest` to LONGEST frames in which one face is followed, and the rest of the video as scraps, in order.
 
-    A file that is damaged, or no video at all, ends with a Scrap that says so: nothing is raised.
+    A file that is damaged, or no video at all, ends with a Scrap that gives the reason: nothing is raised.
     """
     frames, begun = read_frames(source, fps), 0
     while True:
@@ -119,7 +120,7 @@ def find_segments(source: Source, detector: FaceDetector, fps: float, shortest: 
 
 @dataclass(frozen=True)
 class Block:
-    """What remains of frames that have passed by."""
+    """The record of frames whose pictures are no longer held."""
 
     times: list[float]
     fresh: list[bool]
@@ -177,7 +178,7 @@ def cut_run(
 
 
 def read_segment(frames: Iterator[Frame], position: int, segment: Segment) -> Iterator[Frame]:
-    """The segment's frames, from a second reading that stands at frame `position` of the video, not behind the segment."""
+    """The segment's frames, from a second pass that has arrived at frame `position` of the video, at or before the segment."""
     return islice(frames, segment.start - position, segment.start - position + len(segment))
 
 

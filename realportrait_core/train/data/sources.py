@@ -16,7 +16,7 @@ from ...errors import InputError
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 SHARD = ".tar"
-HASHED_WHOLE = 64 << 20  # bytes; of a longer file as many are hashed, in PIECES spread over it
+HASHED_WHOLE = 64 << 20  # bytes; of a longer file as many are hashed, in PIECES evenly spaced
 PIECES = 64
 
 Dropped = Callable[[str, str], None]  # name, why
@@ -33,7 +33,7 @@ class File:
 
 @dataclass(frozen=True)
 class Source:
-    """One video or image. Two may share a name; the fingerprint, of the bytes, tells them apart."""
+    """One video or image. Two may share a name, not the fingerprint, which is of the bytes."""
 
     name: str
     kind: Literal["video", "image"]

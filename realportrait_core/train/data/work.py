@@ -1,4 +1,4 @@
-"""Sources, one after the other: what is done is remembered and not done again, what cannot be used is told with its reason."""
+"""Sources, one after the other: finished ones are recorded and skipped by the next run, unusable ones reported."""
 
 import re
 import shutil
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import InputError
-from .report import REPORT, Dropped, Entry, Journal, Kept, Report, last_of
+from .journal import REPORT, Dropped, Entry, Journal, Kept, PreparationReport, last_of
 from .sources import Source, list_files, open_sources
 
 Progress = Callable[[int, int, str], None]
 
 
 class Work(Protocol):
-    """What becomes of each source."""
+    """How files are made of each source."""
 
     out: Path
-    header: dict  # weights and settings: what they made does not mix with what others made
-    made: re.Pattern  # found in the names of the files that it writes, and of no others
-    partial: str  # glob of what a killed run leaves of them
+    header: dict  # weights and settings; files of other ones are not added to the same folder
+    made: re.Pattern  # matches the names of the files that it writes, and no others
+    partial: str  # glob of the unfinished files that a killed run leaves
 
     def pieces(self, source: Source) -> Iterator[Kept | Dropped]:
         """Writes files of a source."""
@@ -28,11 +28,11 @@ class Work(Protocol):
         """Whether the file that was kept is still whole."""
 
 
-def go_through(work: Work, places: Iterable[str | Path], fps: float, rebuild: bool, callback: Progress | None) -> Report:
-    """Every source of `places` (files, folders, tar shards) in the work's hands, with journal and report.json in its folder.
+def go_through(work: Work, places: Iterable[str | Path], fps: float, rebuild: bool, callback: Progress | None) -> PreparationReport:
+    """Processes every source of `places` (files, folders, tar shards), with journal and report.json in the work's folder.
 
-    rebuild: delete what earlier runs made, and start anew. callback(bytes done, bytes in all, name) after each source. Raises
-    InputError where a place does not exist, the folder holds what other weights or settings made, or the disk is full.
+    rebuild: delete the files of earlier runs, and start anew. callback(bytes done, bytes in all, name) after each source. Raises
+    InputError where a place does not exist, the folder holds files of other weights or settings, or the disk is full.
     """
     lost: list[Entry] = []
 
@@ -71,8 +71,8 @@ def go_through(work: Work, places: Iterable[str | Path], fps: float, rebuild: bo
             done += source.size
             if callback is not None:
                 callback(min(done, total), total, source.name)
-        strangers = sorted(entry.name for fingerprint, entry in before.items() if fingerprint not in entries)
-        report = Report(fps, [*entries.values(), *twins, *lost], reused, strangers)
+        not_given = sorted(entry.name for fingerprint, entry in before.items() if fingerprint not in entries)
+        report = PreparationReport(fps, [*entries.values(), *twins, *lost], reused, not_given)
         report.write(work.out / REPORT)
     except OSError as error:
         raise not_written(work.out, error) from error
@@ -80,7 +80,7 @@ def go_through(work: Work, places: Iterable[str | Path], fps: float, rebuild: bo
 
 
 def open_journal(work: Work, rebuild: bool) -> tuple[Journal, dict[str, Entry]]:
-    """The folder's journal and what it says is done, by fingerprint. Raises InputError as go_through."""
+    """The folder's journal and its finished sources, by fingerprint. Raises InputError as go_through."""
     for partial in work.out.glob(work.partial):
         partial.unlink()
     journal = Journal(work.out)
@@ -93,14 +93,14 @@ def open_journal(work: Work, rebuild: bool) -> tuple[Journal, dict[str, Entry]]:
         journal.start(work.header)
     elif found != work.header:
         raise InputError(
-            f"What is in {work.out} was made with {difference(found, work.header)}. Use another --out, or --rebuild to delete "
+            f"The files in {work.out} were made with {difference(found, work.header)}. Use another --out, or --rebuild to delete "
             f"these {len(files_of(work))} files and make them anew."
         )
     return journal, last_of(entries)
 
 
 def files_of(work: Work) -> list[Path]:
-    """What is there of the files that it writes."""
+    """Those of the files that it writes that exist."""
     return sorted(path for path in work.out.iterdir() if work.made.search(path.name))
 
 
@@ -119,6 +119,6 @@ def not_written(out: Path, error: Exception) -> InputError:
     except OSError:
         free = ""
     return InputError(
-        f"{out} cannot be written to: {error}{free} Free some space or choose another --out; what is done is kept, "
+        f"{out} cannot be written to: {error}{free} Free some space or choose another --out; finished samples are kept, "
         f"and the same command goes on from there."
     )

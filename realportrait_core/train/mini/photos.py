@@ -1,4 +1,4 @@
-"""Photographs in training: as pictures alone, and as samples of a person in two poses."""
+"""Photographs for training: as plain pictures, and as samples of a person in two poses."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,14 +7,15 @@ import numpy as np
 import torch
 
 from ...errors import InputError
-from ...turn.change import Limits
-from ...turn.dataset import Photos, augmented, bytes_of, read_squares
-from ...turn.pairs import draw_pairs
-from ...turn.topology import FIVE, Topology
+from ...head_rotation.change import Limits
+from ...head_rotation.dataset import Photos, augmented, bytes_of, read_squares
+from ...head_rotation.pairs import draw_pairs
+from ...head_rotation.topology import FIVE, Topology
 from ...vae import TinyVAE
 from ...vid2vid import FaceVid2Vid
-from ..data.frozen import freeze_segment
+from ..data.frozen import freeze_segment, to_bytes
 from ..data.sample import Sample
+from .photo_supervision import widened
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -36,10 +37,10 @@ def photo_sample(
     source: torch.Generator,
     precision: torch.dtype = torch.float32,
 ) -> Sample:
-    """A photo that was turned as the portrait, and the photo itself, cropped at random, as the driving frame."""
+    """A turned photo as the portrait and the photo itself, cropped at random, as the driving frame."""
     pictures, mesh = augmented(*photos.take(torch.tensor([chosen])), topology, source)
     pair = draw_pairs(pictures, mesh, topology, source, Limits(), untouched=1.0)
-    frames = torch.cat([pair.portrait, pair.target]).clamp(0, 1).movedim(1, -1)  # (2, S, S, 3)
-    points = torch.cat([pair.portrait_mesh, pair.target_mesh])[:, FIVE, :2]  # (2, 5, 2)
+    frames = to_bytes(torch.cat([pair.portrait, pair.target]).clamp(0, 1)).movedim(1, -1)  # (2, S, S, 3)
+    points = widened(torch.cat([pair.portrait_mesh, pair.target_mesh])[:, FIVE, :2])  # (2, 5, 2)
     sample = freeze_segment(vid2vid, vae, frames, points, torch.ones(2, dtype=torch.bool), 1, precision)
     return replace(sample, kind="image")

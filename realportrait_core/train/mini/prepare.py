@@ -1,6 +1,6 @@
-"""What training reads instead of videos: decoded frames and face points, as arrays that store.py opens.
+"""Decodes the training videos and detects faces once: arrays that store.py opens.
 
-Each array appears under its name when it is complete; what is there is not made again, and a stopped run goes on.
+An array gets its name when it is complete; existing arrays are kept, and a stopped run continues.
 """
 
 import logging
@@ -61,7 +61,7 @@ def find_points(cache: Path, detector: FaceDetector) -> np.ndarray:
     if partial.is_file():
         points = np.load(partial)
     else:
-        points = np.full((*frames.shape[:2], 5, 2), np.inf, np.float32)  # infinite: not looked at yet
+        points = np.full((*frames.shape[:2], 5, 2), np.inf, np.float32)  # infinite: not detected yet
     for i in np.nonzero(np.isinf(points).any((1, 2, 3)))[0].tolist():
         for t in range(frames.shape[1]):
             faces = detector.detect(np.array(frames[i, t]))

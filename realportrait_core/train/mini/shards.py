@@ -1,9 +1,9 @@
-"""Files of weights in parts of a limited size, and these put together again.
+"""Weight files split into parts of limited size, and joined again.
 
     python -m realportrait_core.train.mini join DIR
 
-A part is a safetensors file NAME-00001-of-00002.safetensors with some of the keys. Its metadata are the whole file's and say of
-which writing it is, so that parts of two writings are never joined.
+A part is a safetensors file NAME-00001-of-00002.safetensors with some of the keys. Its metadata are the whole file's, with an
+identifier of the writing, so that parts of two writings are never joined.
 """
 
 import logging
@@ -49,7 +49,7 @@ def save_in_parts(path: Path, state: dict[str, torch.Tensor], metadata: dict[str
     waiting = [part.with_name(f".{part.name}.new") for part in paths]
     for file, part in zip(waiting, parts):
         save(file, part, metadata)
-    for file, part in zip(waiting, paths):  # the files of one writing change places within an instant
+    for file, part in zip(waiting, paths):  # all parts are renamed at once
         file.replace(part)
     return paths
 

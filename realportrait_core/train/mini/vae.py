@@ -1,26 +1,25 @@
 """Trains the bundled tiny VAE from scratch, with TAESD as the teacher of the latent space.
 
-    python -m realportrait_core.train.mini vae --data ../shared/data/heads256 --teacher ../shared/taesd --minutes 25
+    python -m realportrait_core.train.mini vae --data HEADS --teacher TAESD --minutes 25
 
-The decoder learns to turn the teacher's latents into the frames they came from, the encoder to produce the teacher's
-latents. After `JOINT_FROM` of the time the encoder also answers for the picture, and the decoder sees latents of both, so that
-either VAE can be swapped for the other. No weight of the teacher is copied.
+First apart: the decoder learns to turn the teacher's latents into the frames they came from, the encoder to predict the
+teacher's latents. Then joint: half of the decoder's input is the encoder's output, and its picture loss trains the encoder too,
+so that either VAE can be swapped for the other. No weight of the teacher is copied.
 """
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import InputError
 from ...generate import device_of
-from ...vae import DOWN, LATENT_CHANNELS, TinyVAE, load_taesd, load_vae, save_vae
-from ..loop import save_atomically
-from ..muon import Muon
+from ...vae import DOWN, TinyVAE, load_taesd, load_vae, save_vae
+from ..budget import Budget
+from ..loop import fit
 from .motion import CPU
 from .prepare import read_frames
 
@@ -30,9 +29,9 @@ WIDTHS = (16, 32, 64, 64)  # narrow where pixels are many: four times faster; pa
 LATENT_WEIGHT = 1.0  # of the encoder's squared latent error
 GRADIENT_WEIGHT = 0.5  # of the error of neighbouring pixels' differences: edges, lashes
 KNEE = 0.03  # error at which the pixel loss turns from squared to absolute
-JOINT_FROM = 0.55  # of the time
-WARMUP_STEPS = 50
-CHECKPOINT_SECONDS = 120
+SHARES = {"apart": 0.55, "joint": 0.45}  # of the minutes
+WARMUP = 50  # steps
+AVERAGE = 0.995  # decay of the averaged weights
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,12 @@ def teacher_pairs(data: Path, teacher: TinyVAE, split: str, per_clip: int, cache
     return Pairs(frames, latents.clone())
 
 
-def random_crops(pairs: Pairs, batch: int, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def random_crops(pairs: Pairs, batch: int, side: int) -> tuple[Tensor, Tensor]:
     """`side` in px of the latent -> pictures (B,3,8 side,8 side) in [0,1], latents (B,4,side,side)."""
     count, _, rows, columns = pairs.latents.shape
-    index = torch.randint(count, (batch,), generator=generator)
-    top = torch.randint(rows - side + 1, (batch,), generator=generator)
-    left = torch.randint(columns - side + 1, (batch,), generator=generator)
+    index = torch.randint(count, (batch,))
+    top = torch.randint(rows - side + 1, (batch,))
+    left = torch.randint(columns - side + 1, (batch,))
     frames, latents = [], []
     for n, y, x in zip(index.tolist(), top.tolist(), left.tolist()):
         frames.append(pairs.frames[n, :, y * DOWN : (y + side) * DOWN, x * DOWN : (x + side) * DOWN])
@@ -136,32 +135,16 @@ def evaluate(vae: TinyVAE, pairs: Pairs, batch: int = 4) -> dict[str, float]:
     }
 
 
-# Optimiser
-
-
-def optimizers(vae: TinyVAE, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for convolutions between hidden features, Adam for those at the ends and for biases."""
-    hidden, ends = [], []
-    for weight in vae.parameters():
-        (hidden if weight.ndim == 4 and min(weight.shape[:2]) > LATENT_CHANNELS else ends).append(weight)
-    return [Muon(hidden, lr), torch.optim.Adam(ends, lr / 2, betas=(0.9, 0.98))]
-
-
-def schedule(step: int, done: float) -> float:
-    """Factor of the learning rate; `done` is the share of the time that has gone, 0 to 1."""
-    return min(1.0, (step + 1) / WARMUP_STEPS) * max(0.0, min(1.0, 1.4 * (1 - done)))
-
-
 # Training
 
 
 def losses(vae: TinyVAE, frames: Tensor, latents: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
-    """One batch -> (picture loss, latent loss). In the joint phase half of the decoder's input comes from our encoder."""
+    """One batch -> (picture loss, latent loss). joint: half of the decoder's input is the encoder's output."""
     own = vae.taesd_encoder(frames)  # (B,4,h,w)
     latent_loss = (own - latents).square().mean()
     half = len(frames) // 2
-    seen = torch.cat([own[:half], latents[half:]]) if joint else latents
-    return picture_loss(vae.taesd_decoder(seen), frames), latent_loss
+    given = torch.cat([own[:half], latents[half:]]) if joint else latents
+    return picture_loss(vae.taesd_decoder(given), frames), latent_loss
 
 
 def train_vae(
@@ -177,68 +160,39 @@ def train_vae(
     seed: int = 0,
     device: torch.device = CPU,
 ) -> dict[str, float]:
-    """Trains for `minutes` and writes `out`; resumes from `out` with the suffix .resume. Returns the validation figures.
+    """Trains for `minutes` and writes the averaged weights to `out`; returns the validation figures.
 
-    `side`: of the crops, in px of the latent. `per_clip`: frames of every training clip. `cache`: folder for the teacher's
-    latents.
+    A stopped run resumes from checkpoints beside `out`. `side`: of the crops, in px of the latent. `per_clip`: frames of every
+    training clip. `cache`: folder for the teacher's latents.
     """
-    generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     taesd = load_taesd(teacher).to(device, memory_format=torch.channels_last)
     train = teacher_pairs(data, taesd, "train", per_clip, cache)
     val = teacher_pairs(data, taesd, "val", 2, cache)
-    brief = Pairs(val.frames[::6], val.latents[::6])
     log.info("%d frames to learn from, %d to validate with", len(train.frames), len(val.frames))
-
     vae = TinyVAE(WIDTHS).to(device, memory_format=torch.channels_last)
-    optims = optimizers(vae, lr)
-    base = [optim.param_groups[0]["lr"] for optim in optims]
-    step, spent = 0, 0.0
-    resume = out.with_suffix(".resume")
-    if resume.is_file():
-        kept = torch.load(resume, map_location="cpu", weights_only=True)
-        vae.load_state_dict(kept["vae"])
-        for optim, state in zip(optims, kept["optims"]):
-            optim.load_state_dict(state)
-        generator.set_state(kept["generator"])
-        step, spent = kept["step"], kept["spent"]
-
-    mean, saved, last = None, spent, time.monotonic()
-    while spent < 60 * minutes:
-        done = spent / (60 * minutes)
-        for optim, rate in zip(optims, base):
-            optim.param_groups[0]["lr"] = rate * schedule(step, done)
-        frames, latents = (crop.to(device) for crop in random_crops(train, batch, side, generator))
-        picture, latent = losses(vae, frames, latents, joint=done > JOINT_FROM)
-        for optim in optims:
-            optim.zero_grad(set_to_none=True)
-        (picture + LATENT_WEIGHT * latent).backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        for optim in optims:
-            optim.step()
-        step += 1
-        now = torch.tensor([picture.item(), latent.item()])
-        mean = now if mean is None else mean.lerp(now, 0.02)
-        spent, last = spent + time.monotonic() - last, time.monotonic()
-        if step % 50 == 0:
-            log.info("step %d, %.0f s: picture %.4f, latent %.4f", step, spent, *mean.tolist())
-        if spent - saved > CHECKPOINT_SECONDS:
-            saved = spent
-            save_atomically(
-                {
-                    "vae": vae.state_dict(),
-                    "optims": [optim.state_dict() for optim in optims],
-                    "generator": generator.get_state(),
-                    "step": step,
-                    "spent": spent,
-                },
-                resume,
-            )
-            log.info("step %d, %.0f s: %s", step, spent, evaluate(vae, brief))
-            last = time.monotonic()  # validation is not training time
-
+    checkpoints = {part: out.with_suffix(f".{part}.ckpt") for part in SHARES}
+    for part, share in SHARES.items():
+        vae = fit_pairs(vae, train, part == "joint", checkpoints[part], Budget(minutes=share * minutes), batch, side, lr)
     save_vae(out, vae.cpu())
     figures = evaluate(load_vae(out).to(memory_format=torch.channels_last), val)
-    resume.unlink(missing_ok=True)
-    log.info("done after %d steps, %.0f s: %s", step, spent, figures)
+    for path in checkpoints.values():
+        path.unlink(missing_ok=True)
+    log.info("done: %s", figures)
     return figures
+
+
+def fit_pairs(
+    vae: TinyVAE, pairs: Pairs, joint: bool, checkpoint: Path, budget: Budget, batch: int, side: int, lr: float
+) -> TinyVAE:
+    """`vae` trained on random crops of `pairs`, with averaged weights; convolutions at both ends are AdamW's (loop.fit)."""
+    device = device_of(vae)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        frames, latents = (crop.to(device) for crop in random_crops(pairs, batch, side))
+        picture, latent = losses(vae, frames, latents, joint)
+        scalars = {"picture": picture.item(), "latent": latent.item(), "frames": float(batch)}
+        return picture + LATENT_WEIGHT * latent, scalars
+
+    vae.load_state_dict(fit(vae, loss, checkpoint, budget, lr, decay=AVERAGE, warmup=WARMUP))
+    return vae

@@ -1,0 +1,56 @@
+"""The weights that a stage starts from: RealPortrait's, the public STDiT2's, or none."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..checkpoint import read_header, sniff
+from ..config import Config, DiTConfig
+from ..dit.checkpoint import load_dit, start_from_stdit2
+from ..dit.model import RealPortraitDiT
+from ..errors import InputError
+
+
+def initial_network(cfg: Config, init: Path | None) -> RealPortraitDiT:
+    """Weights of a RealPortrait file, with a new draft where the preset has one and they do not; a backbone from STDiT2's; or
+    `from_scratch` without a file. InputError for a network of another size or kind than the preset's."""
+    if init is None:
+        return from_scratch(cfg.dit)
+    if sniff(read_header(init).shapes) == "stdit2":
+        dit = RealPortraitDiT(cfg.dit)
+        start_from_stdit2(dit, init)
+        return dit
+    dit = with_steps(load_dit(init), 0).requires_grad_(True)
+    if cfg.dit.drafts and dit.cfg.reference_motion and not dit.cfg.drafts:
+        dit = with_draft(dit, cfg.dit.conditioner.draft_widths)
+    if dit.cfg != cfg.dit:
+        raise InputError(f"{init} is a network of another size or kind than the preset: {dit.cfg} against {cfg.dit}.")
+    return dit
+
+
+@torch.no_grad()
+def from_scratch(cfg: DiTConfig) -> RealPortraitDiT:
+    """There are no public weights to protect, so the projections of the control do not start at zero."""
+    dit = RealPortraitDiT(cfg).initialize()
+    for layer in [dit.controlnet[0].before_proj, *(c.after_proj for c in dit.controlnet)]:
+        nn.init.xavier_uniform_(layer.weight)
+    if cfg.reference_motion:
+        nn.init.xavier_uniform_(dit.conditioner.reference_proj.weight)
+    return dit
+
+
+def with_steps(dit: RealPortraitDiT, steps: int) -> RealPortraitDiT:
+    """The same weights for another number of distilled steps, 0 for any number."""
+    other = RealPortraitDiT(replace(dit.cfg, distilled_steps=steps))
+    other.load_state_dict(dit.state_dict())
+    return other.eval().requires_grad_(False)
+
+
+def with_draft(dit: RealPortraitDiT, widths: tuple[int, ...]) -> RealPortraitDiT:
+    """The same network with a draft that changes nothing yet."""
+    grown = RealPortraitDiT(replace(dit.cfg, conditioner=replace(dit.cfg.conditioner, draft_widths=widths)))
+    grown.conditioner.draft.initialize()
+    grown.load_state_dict(grown.state_dict() | dit.state_dict())
+    return grown
