@@ -202,7 +202,7 @@ def test_the_papers_table_names_what_is_there():
         for target, names in re.findall(r"\]\(\.\./([\w/]+\.py)\)((?: `[^`]+`,?)*)", row):
             for name in re.findall(r"`([^`]+)`", names):
                 named += 1
-                if name not in defined(ROOT / target):
+                if not (ROOT / target).is_file() or name not in defined(ROOT / target):
                     wrong.append(f"{target}: {name}")
     assert not wrong
     assert named > 60
