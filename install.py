@@ -104,8 +104,8 @@ def take(wheel: Path) -> bytes:
     return data
 
 
-def place(data: bytes, target: Path) -> None:
-    """Write whole or not at all."""
+def write_whole(data: bytes, target: Path) -> None:
+    """Writes the file whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{NAME}.")
     try:
@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
         if is_whole(target):
             logger.info("the face detector is in place: %s", target)
             return 0
-        place(fetch(), target)
+        write_whole(fetch(), target)
     except InstallError as error:
         logger.error("the face detector was not installed. %s", error)
         return 1

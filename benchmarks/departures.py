@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from realportrait_core.animation.rendering import render
 from realportrait_core.config import MINI, DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import RealPortraitDiT
@@ -30,11 +31,10 @@ from realportrait_core.errors import InputError
 from realportrait_core.eval.judges import load_judges
 from realportrait_core.eval.protocol import SEED, Networks, Prepared
 from realportrait_core.eval.rows import STATIC, decode, encode
-from realportrait_core.eval.score import look, score
+from realportrait_core.eval.score import judge, score
 from realportrait_core.eval.summary import mean
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.find import find_detector
-from realportrait_core.generate import render
 from realportrait_core.speed import GUIDANCE, STEPS
 from realportrait_core.train.batch import Index, read_index
 from realportrait_core.train.budget import Budget
@@ -246,7 +246,7 @@ def figures(networks: Networks, clips: list[Prepared], results: list[Tensor]) ->
     """Of every clip's pictures (L, 3, S, S); without the network of ST-LPIPS that metric is left out."""
     found = [
         score(networks.vid2vid, {"": pictures}, clip.truth)[""]
-        | look(networks.judges, networks.detector, {"": pictures}, clip.truth)[""]
+        | judge(networks.judges, networks.detector, {"": pictures}, clip.truth)[""]
         for clip, pictures in zip(clips, results)
     ]
     return {metric: [mean(of_clip[metric]) for of_clip in found] for metric in METRICS if metric in found[0]}

@@ -17,11 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import realportrait_core
+from realportrait_core.animation.mapping import PortraitMotion
+from realportrait_core.animation.rendering import render
 from realportrait_core.config import DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import ClipShape, RealPortraitDiT, fused
 from realportrait_core.face.track import FaceTrack
-from realportrait_core.generate import Motion, extract_keypoints, motion_maps, render
+from realportrait_core.generate import generate
 from realportrait_core.speed import PRESETS, Speed
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid import FaceVid2Vid
@@ -149,7 +151,7 @@ def clip_figures(sizes: Sizes, device: str, repeats: int) -> list[ClipFigure]:
     model = random_weights(RealPortraitDiT(cfg, device=device, dtype=dtype), device)
     vae, rate = load_vae(VAE).to(device, dtype), matrix_rate(device, dtype)
     maps, own = (some_maps(cfg.motion_channels, sizes.config.vid2vid.feature_size, px, n) for n in (frames, 1))
-    motion = Motion(maps, own, torch.eye(3, dtype=torch.float64), (px, px))
+    motion = PortraitMotion(maps, own, torch.eye(3, dtype=torch.float64), (px, px))
     portrait, schedule = torch.randn(1, cfg.in_channels, px // 8, px // 8), linear_schedule()
     flop = step_flop(cfg, frames, (px // 8 // cfg.patch) ** 2)
 
@@ -217,11 +219,7 @@ def end_to_end(sizes: Sizes, limits: Limits, device: str, repeats: int) -> EndTo
     track = FaceTrack(points.expand(frames, 5, 2), torch.ones(frames, dtype=torch.bool), "")
 
     def animate() -> Tensor:
-        keypoints = extract_keypoints(vid2vid, portrait, driver, points, track)
-        motion = motion_maps(vid2vid, keypoints, size=px)
-        reference = vae.encode(portrait.movedim(-1, 1).to(device))
-        latents = render(dit, linear_schedule(), reference, motion, limits.steps)
-        return torch.cat([vae.decode(part.to(device)).cpu() for part in latents.split(VAE_AT_ONCE)])
+        return generate(vid2vid, dit, vae, linear_schedule(), portrait, driver, points, track, Speed(limits.steps))[0]
 
     took = median_seconds(animate, device, repeats)
     return EndToEnd(frames, limits.steps, took, frames / took)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import realportrait_core
+from realportrait_core.animation.rendering import render
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import Caching, RealPortraitDiT
 from realportrait_core.dit.checkpoint import load_dit
@@ -27,7 +28,6 @@ from realportrait_core.eval.score import score
 from realportrait_core.eval.summary import mean
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.find import find_detector
-from realportrait_core.generate import render
 from realportrait_core.speed import PRESETS, Speed, preset
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid

@@ -5,9 +5,9 @@ import logging
 import torch
 from comfy_api.latest import io, ui
 
+from ..realportrait_core.animation.extraction import extract_keypoints
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import portrait_points, track
-from ..realportrait_core.generate import extract_keypoints
 from .host import folders, images
 from .host.draw import GLANCE, SIDE, SMALL_SIDE, evenly, sheet, tile
 from .host.run import Progress, loaded, one_of

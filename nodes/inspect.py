@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..realportrait_core.generate import frame_portrait
-from ..realportrait_core.inspect import drift, drift_table, inspect, keypoint_errors, look
+from ..realportrait_core.animation.mapping import frame_portrait
+from ..realportrait_core.inspect.drift import drift, drift_table, frame_statistics, keypoint_errors
+from ..realportrait_core.inspect.sheets import inspect
 from .host import images
 from .host.draw import evenly
 from .host.run import Progress, loaded
@@ -77,7 +78,7 @@ class Inspect(io.ComfyNode):
         if frames is None:
             report += "\nConnect the animated frames to measure their drift."
         else:
-            own, errors = look(frame_portrait(portrait, motion)), None
+            own, errors = frame_statistics(frame_portrait(portrait, motion)), None
             if vid2vid is not None:
                 network = loaded(vid2vid)
                 check_weights(network.cfg, keypoints)

@@ -4,12 +4,14 @@ import logging
 
 from comfy_api.latest import io, ui
 
+from ..realportrait_core.animation.framing import FRAMINGS
+from ..realportrait_core.animation.mapping import motion_maps
+from ..realportrait_core.animation.retargeting import drive_keypoints, find_neutral, frame_range, upright_in_crop
 from ..realportrait_core.config import Vid2VidConfig
 from ..realportrait_core.edit import Edit, edit_driver
 from ..realportrait_core.errors import InputError
-from ..realportrait_core.generate import FRAMINGS, find_neutral, frame_range, motion_maps, turned_upright
 from ..realportrait_core.vid2vid.edit import MOST_SMOOTH
-from ..realportrait_core.vid2vid.neutral import turned_away
+from ..realportrait_core.vid2vid.neutral import head_angle
 from ..realportrait_core.vid2vid.retarget import Gains
 from .host.draw import GLANCE, evenly, motion_picture, sheet
 from .host.run import Progress, loaded
@@ -191,19 +193,10 @@ class MakeMotionMaps(io.ComfyNode):
         progress, network = Progress(chosen.stop - chosen.start), loaded(vid2vid)
         check_weights(network.cfg, keypoints)
         neutral = find_neutral(keypoints) if neutral_frame == CHOOSE else neutral_frame
-        motion = motion_maps(
-            network,
-            keypoints,
-            mode,
-            pose_gain,
-            expression_gain,
-            size=FRAME_CROPS * network.cfg.crop_size,
-            framing=framing,
-            neutral=neutral,
-            gains=Gains(rotation_gain, translation_gain, scale_gain, eye_gain, mouth_gain),
-            frames=chosen,
-            callback=lambda done, total: progress.to(done),
-        )
+        gains = Gains(rotation_gain, translation_gain, scale_gain, eye_gain, mouth_gain)
+        driven = drive_keypoints(keypoints, mode, pose_gain, expression_gain, neutral, gains, chosen)
+        size = FRAME_CROPS * network.cfg.crop_size
+        motion = motion_maps(network, driven, size, framing, lambda done, total: progress.to(done))
         report = f"Frames {chosen.start} to {chosen.stop - 1} of the driving video's {len(keypoints.driver)}."
         if mode == "relative":
             report += " " + neutral_report(keypoints, neutral, neutral_frame == CHOOSE)
@@ -214,8 +207,8 @@ class MakeMotionMaps(io.ComfyNode):
 
 def neutral_report(keypoints, neutral: int, chosen: bool) -> str:
     """Which frame is the neutral one, and how far its head is turned from the portrait's; a warning where that is far."""
-    still = turned_upright(keypoints.driver[neutral : neutral + 1], keypoints.portrait_crop)
-    degrees = float(turned_away(keypoints.portrait, still)[0])
+    at_rest = upright_in_crop(keypoints.driver[neutral : neutral + 1], keypoints.portrait_crop)
+    degrees = float(head_angle(keypoints.portrait, at_rest)[0])
     report = (
         f"The neutral frame is {neutral}, chosen {'automatically' if chosen else 'by hand'}; its head is turned "
         f"{degrees:.0f} degrees away from the portrait's."

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from comfy_api.latest import io, ui
 
+from ..realportrait_core.animation.driving_motion import apply_to_portrait, driving_motion
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import portrait_points
-from ..realportrait_core.generate import driver_of, join_driver
 from ..realportrait_core.motion_file import load_motion, save_motion
 from .face import BOX_TIP, FACES, at_a_glance, preview
 from .host import folders, images
@@ -51,7 +51,7 @@ class SaveMotion(io.ComfyNode):
     @classmethod
     def execute(cls, keypoints, fps, filename_prefix) -> io.NodeOutput:
         path, name = folders.new_output(filename_prefix)
-        save_motion(path, driver_of(keypoints, fps))
+        save_motion(path, driving_motion(keypoints, fps))
         return io.NodeOutput(name)
 
 
@@ -110,7 +110,7 @@ class LoadMotion(io.ComfyNode):
         whose = FACES[one_of(FACES, portrait_face, "portrait_face")]
         detector = FaceDetector(folders.detector_path(MODEL_NAME)) if box is None else None
         points = portrait_points(portrait[0], detector, whose, box)
-        keypoints = join_driver(loaded(vid2vid), portrait, points, driver)
+        keypoints = apply_to_portrait(loaded(vid2vid), portrait, points, driver)
         black = torch.zeros(()).expand(len(driver), *driver.size, 3)  # one value, whatever the size
         on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, black), cls=cls)
         return io.NodeOutput(keypoints, preview(keypoints, portrait, black), driver.fps, report(driver, file), ui=on_node)

@@ -4,8 +4,8 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
+from ..realportrait_core.animation.keypoints import Keypoints as KeypointsValue
 from ..realportrait_core.errors import InputError
-from ..realportrait_core.generate import Keypoints as KeypointsValue
 from ..realportrait_core.paste import frames_out, paste, reframe
 from .host import images
 from .host.run import Progress, one_of

@@ -9,11 +9,11 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..realportrait_core import clips
+from ..realportrait_core.animation.clips import Clip, denoise_clips, plan
+from ..realportrait_core.animation.mapping import PortraitMotion
 from ..realportrait_core.diffusion.guidance import check_guidance
 from ..realportrait_core.dit.cache import Caching
 from ..realportrait_core.errors import RealPortraitError
-from ..realportrait_core.generate import Motion as MotionValue
 from ..realportrait_core.speed import GUIDANCE, NAMES, STEPS, preset
 from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
 from .host.model import config_of
@@ -36,7 +36,7 @@ BUNDLED_STEPS = 4  # of the weights that come with the pack, which are distilled
 def sample_clips(
     model,
     reference: torch.Tensor,
-    motion: MotionValue,
+    motion: PortraitMotion,
     *,
     seed: int,
     steps: int,
@@ -46,28 +46,27 @@ def sample_clips(
     guidance: float,
     caching: Caching,
 ) -> torch.Tensor:
-    """Latents (frames, 4, h, w) of every driver frame, clip after clip; the last latent of a clip starts the next.
+    """Latents (frames, 4, h, w) of every driving frame: the core's loop over clips around the host's sampler.
 
-    Clip i is sampled with seed + i. Frames that two clips share are those of the earlier one.
+    Clip i is sampled with seed + i. Each step moves the bar and shows a preview, and may end in the host's interrupt.
+    Raises RealPortraitError where a clip becomes NaN.
     """
-    plan = clips.plan(len(motion.maps), config_of(model).clip_frames)
-    progress, preview = Progress(len(plan) * steps), preview_of_middle(model)
-    done = new_latent(motion.maps)  # (frames, 4, h, w)
+    clips = plan(len(motion.maps), config_of(model).clip_frames)
+    progress, preview = Progress(len(clips) * steps), preview_of_middle(model)
     started = time.monotonic()
-    for i, clip in enumerate(plan):
-        maps = motion.maps[clips.frames(clip)]
-        positive, negative = conditioning(reference, maps, motion.portrait_maps, strength, caching)
-        latent = {"samples": new_latent(maps)}
-        if clip.conditional:
-            latent = continued_latent(maps, done[: clip.start + clip.conditional], clip.conditional)
 
-        def shown(step, x0, x, total, before=i * steps):
+    def denoise_clip(clip: Clip, known: torch.Tensor | None) -> torch.Tensor:
+        maps, clip_seed = motion.maps[clip.frames], clip.noise_seed(seed)
+        positive, negative = conditioning(reference, maps, motion.portrait_maps, strength, caching)
+        latent = {"samples": new_latent(maps)} if known is None else continued_latent(maps, known, clip.conditional)
+        before = clip.number * steps
+
+        def after_step(step, x0, x, total):
             progress.to(before + round((step + 1) * steps / total), preview(x0))
             if before + step + 1 == TIMED < progress.total:
                 left = (time.monotonic() - started) / TIMED * (progress.total - TIMED)
-                log.info("%d frames in %d clips of %d steps: about %.0f s left.", len(motion.maps), len(plan), steps, left)
+                log.info("%d frames in %d clips of %d steps: about %.0f s left.", len(motion.maps), len(clips), steps, left)
 
-        clip_seed = (seed + i) % 2**64
         samples = comfy.sample.sample(
             model,
             comfy.sample.prepare_noise(latent["samples"], clip_seed),
@@ -79,7 +78,7 @@ def sample_clips(
             negative,
             latent["samples"],
             noise_mask=latent.get("noise_mask"),
-            callback=shown,
+            callback=after_step,
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=clip_seed,
         )
@@ -88,9 +87,9 @@ def sample_clips(
                 f"Frames {clip.start} to {clip.stop - 1} became NaN while sampling with {sampler_name}/{scheduler}. Load the "
                 "model with weight_dtype bf16 or fp32, or choose another sampler."
             )
-        new = slice(clip.start + clip.conditional, clip.stop)
-        done[new] = samples[clip.conditional : clip.stop - clip.start].to(done)
-    return done
+        return samples.to(latent["samples"])
+
+    return denoise_clips(clips, denoise_clip)
 
 
 class SampleClips(io.ComfyNode):

@@ -8,8 +8,9 @@ Vid2Vid = io.Custom("REALPORTRAIT_VID2VID")
 # LivePortrait's three MLPs on keypoints, as realportrait_core.vid2vid.checkpoint.load_stitching gives them.
 Stitching = io.Custom("REALPORTRAIT_STITCHING")
 
-# realportrait_core.generate.Keypoints: the poses of the portrait and of every driver frame, with their crops.
+# realportrait_core.animation.keypoints.Keypoints: the poses of the portrait and of every driving frame, with their crops.
 Keypoints = io.Custom("REALPORTRAIT_KEYPOINTS")
 
-# realportrait_core.generate.Motion: the motion position maps of every driver frame, as a recipe (no full-size map is kept).
+# realportrait_core.animation.mapping.PortraitMotion: the motion position maps of every driving frame. They are computed where
+# they are needed; no full-size map is kept.
 Motion = io.Custom("REALPORTRAIT_MOTION")

@@ -9,7 +9,10 @@ import torch
 from comfy_api.latest import InputImpl, io
 
 from ..realportrait_core.errors import InputError
-from ..realportrait_core.video import Footage, Selection, Sound, VideoFile, load_video, select_frames
+from ..realportrait_core.video.audio import Audio
+from ..realportrait_core.video.loading import Footage, load_video, select_frames
+from ..realportrait_core.video.source import VideoFile
+from ..realportrait_core.video.timeline import Selection
 from .host import images
 from .host.folders import stamp
 from .host.run import Progress, one_of
@@ -135,8 +138,8 @@ class LoadDrivingVideo(io.ComfyNode):
             source = stream_source(video)
             footage = from_memory(video, selection) if source is None else from_file(source, selection)
         audio = None
-        if footage.sound is not None:
-            audio = {"waveform": footage.sound.waveform, "sample_rate": footage.sound.rate}
+        if footage.audio is not None:
+            audio = {"waveform": footage.audio.waveform, "sample_rate": footage.audio.rate}
         return io.NodeOutput(footage.images, audio, footage.fps, len(footage.images))
 
 
@@ -164,8 +167,8 @@ def from_file(source: VideoFile, selection: Selection) -> Footage:
 
 def from_memory(video, selection: Selection) -> Footage:
     parts = video.get_components()
-    sound = None if parts.audio is None else Sound(parts.audio["waveform"], parts.audio["sample_rate"])
-    return select_frames(images.rgb(parts.images, "video"), float(parts.frame_rate), sound, selection, on_node())
+    audio = None if parts.audio is None else Audio(parts.audio["waveform"], parts.audio["sample_rate"])
+    return select_frames(images.rgb(parts.images, "video"), float(parts.frame_rate), audio, selection, on_node())
 
 
 def on_node():

@@ -8,7 +8,7 @@ from .errors import InputError
 MOST_REACH = 2.5        # a facial mask that holds nothing must stay empty when it is widened: face.crop.EMPTY_FACE
 
 
-def refuse_nothing(config, names: Iterable[str]) -> None:
+def refuse_nothing(config: object, names: Iterable[str]) -> None:
     """InputError where one of these sizes, or one of several in a tuple, is below 1."""
     for name in sorted(names):
         value = getattr(config, name)
@@ -52,7 +52,7 @@ class Vid2VidConfig:
         """Side of f_r and f_{r->d}."""
         return self.crop_size // 2**self.appearance_down
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         refuse_nothing(self, vars(self).keys() - {"crop_size", "dense_down", "first_order"})
         step = 2 ** (self.appearance_down + self.dense_down + self.dense_blocks)
         if not 0 < self.crop_size <= 2048:
@@ -74,7 +74,7 @@ class ConditionerConfig:
     draft_widths: tuple[int, ...] = ()  # channels of the draft at the latent's size, half and quarter; empty: no draft
     mask_reach: float = 1.0             # size of the facial mask in faces; the paper's is the face, twice that holds the hair
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.motion_blocks < 0:
             raise InputError(f"motion_blocks is {self.motion_blocks}; the motion mapper has 0 residual blocks or more.")
         if self.motion_latent < 1:
@@ -121,7 +121,7 @@ class DiTConfig:
         """Whether the motion latents are a picture of each frame."""
         return self.conditioner is not None and bool(self.conditioner.draft_widths)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         refuse_nothing(self, ("hidden", "heads", "mlp_ratio", "in_channels", "patch", "motion_channels", "motion_widths"))
         if self.hidden % self.heads or self.hidden % 12:
             raise InputError(f"hidden {self.hidden} must be a multiple of heads {self.heads} and of 12.")

@@ -1,4 +1,4 @@
-"""Whose the weights are: one line a file, for the loader nodes and for `convert inspect`."""
+"""Licences of weight files: one line per file, for the loader nodes and for `convert inspect`."""
 
 import os
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from .checkpoint import DESCRIPTIONS, LICENCE_KEY, read_header, sniff
 
 BUNDLED = Path(__file__).resolve().parent / "weights"
 BUNDLED_LICENCE = "Apache-2.0: comes with RealPortrait, trained on CC0 renderings (realportrait_core/weights/CARD.md)"
-# Files are told apart by their keys, so a line says whose weights it speaks of.
+# Files are recognised by their keys, which do not show the publisher; so each line names whose weights it is about.
 LIVEPORTRAIT = "MIT, where they are LivePortrait's own weights (its authors, KwaiVGI/LivePortrait issue #193)"
 OPEN_SORA = "Apache-2.0, where the backbone is hpcai-tech/OpenSora-STDiT-v2-stage3 (licence of Open-Sora's repository)"
 UNKNOWN = "the file states none; ask whoever made it"

@@ -1,7 +1,7 @@
-"""Motion position map (the paper's Sec. "Motion position map"): f_{r->d} placed where the driver's face is, the rest masked out.
+"""Motion position map (paper, Sec. "Motion Position Map"): f_{r->d} at the face's position in the frame, the rest masked out.
 
 For frame pixel p: map(p) = mask(p) * f_{r->d}(frame_to_crop @ p). At 512 px and 256 channels that is 268 MB a frame in
-fp32, so it is kept as f, an affine and an ellipse, and the motion mapper's first convolution reads it from those.
+fp32, so it is kept as f, an affine and an ellipse, from which the motion mapper's first convolution is computed directly.
 """
 
 from dataclasses import dataclass, replace
@@ -18,15 +18,15 @@ from .errors import InputError
 class MotionMaps:
     """The maps of L frames of height x width px (integer coordinates are pixel centres)."""
 
-    f: torch.Tensor  # (L, C, h, w) f_{r->d}, the warped feature over the driver's crop
+    f: torch.Tensor  # (L, C, h, w) f_{r->d}, the warped feature in the face crop
     frame_to_crop: torch.Tensor  # (L, 3, 3) frame px -> crop px
     face: torch.Tensor  # (L, 2, 3) frame px (x, y, 1) -> unit disc: the facial mask is norm <= 1
     height: int
     width: int
     crop: int = 512  # px, side of the crop in frame_to_crop's unit
-    everywhere: bool = False  # work out every place: on a GPU asking where the masks lie can take longer
+    everywhere: bool = False  # compute every pixel: on a GPU, synchronising to find the masks can take longer
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         frames = len(self.f)
         if self.f.ndim != 4 or self.frame_to_crop.shape != (frames, 3, 3) or self.face.shape != (frames, 2, 3):
             raise InputError(
@@ -39,20 +39,20 @@ class MotionMaps:
     def __len__(self) -> int:
         return len(self.f)
 
-    def __getitem__(self, frames) -> "MotionMaps":
-        """A slice, a list or a tensor of frame numbers; one number gives a clip of one frame."""
+    def __getitem__(self, frames: slice | int | list[int] | torch.Tensor) -> "MotionMaps":
+        """Frames by a slice, a list or a tensor of numbers; one number gives maps of one frame."""
         if isinstance(frames, int):
             frames = [frames]
         return replace(self, f=self.f[frames], frame_to_crop=self.frame_to_crop[frames], face=self.face[frames])
 
-    def to(self, device=None, dtype: torch.dtype | None = None) -> "MotionMaps":
-        """Move everything to `device`; `dtype` is that of f only, since the affines need their precision."""
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "MotionMaps":
+        """The maps on `device`; `dtype` is that of f only, since the affines need their precision."""
         f = self.f.to(device=device, dtype=dtype)
         geometry = torch.float32 if f.device.type == "mps" else self.face.dtype  # Metal has no float64
         return replace(self, f=f, frame_to_crop=self.frame_to_crop.to(f.device, geometry), face=self.face.to(f.device, geometry))
 
     def reaching(self, faces: float) -> "MotionMaps":
-        """The same with a facial mask of so many times its size."""
+        """The maps with a facial mask `faces` times as large."""
         return replace(self, face=self.face / faces)
 
     def mask(self) -> torch.Tensor:
@@ -80,14 +80,14 @@ def ellipse_mask(face: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.
 
 
 def crop_grid(maps: MotionMaps, x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Where pixels fall on f: (L, height, width, 2) in [-1, 1] between the crop's outer edges, u = (2 x_c + 1) / crop - 1."""
+    """Sampling positions in f (L, height, width, 2), [-1, 1] between the crop's outer edges: u = (2 x_c + 1) / crop - 1."""
     to_unit = 2 / maps.crop * maps.frame_to_crop[:, :2]
     to_unit[..., 2] += 1 / maps.crop - 1
     return affine(to_unit, x, y).to(dtype)
 
 
 def dense(maps: MotionMaps, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """The map as the paper draws it: warp f to the whole frame, then mask. (L, C, height, width).
+    """The map as in Figure 1: f warped to the whole frame, then masked. (L, C, height, width).
 
     mask (L, height, width) replaces the ellipse. For previews and tests: 16 frames of 512 px and 256 channels are 4.3 GB.
     """
@@ -101,8 +101,8 @@ def dense(maps: MotionMaps, mask: torch.Tensor | None = None) -> torch.Tensor:
 def first_convolution(maps: MotionMaps, weight: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """conv2d(dense(maps), weight, bias, stride=2, padding=1) without the dense map: (L, C1, ceil(height/2), ceil(width/2)).
 
-    Only outputs whose window meets the mask are computed, the others are the bias. weight (C1, C, 3, 3), bias (C1,);
-    differentiable in both, and in f. mask (L, height, width) replaces the ellipse.
+    Only outputs whose window meets the mask are computed (kornia warps whole frames), the others are the bias.
+    weight (C1, C, 3, 3), bias (C1,); differentiable in both, and in f. mask (L, height, width) replaces the ellipse.
     """
     if weight.shape[1:] != (maps.f.shape[1], 3, 3) or bias.shape != weight.shape[:1]:
         raise InputError(
@@ -124,13 +124,13 @@ def first_convolution(maps: MotionMaps, weight: torch.Tensor, bias: torch.Tensor
     y0, y1 = top // 2, min((bottom + 1) // 2, rows - 1) + 1  # output rows y0 .. y1 - 1
     x0, x1 = left // 2, min((right + 1) // 2, columns - 1) + 1
 
-    # Every pixel that those outputs look at, the padding included.
+    # The receptive field of those outputs, the padding included.
     x, y = pixels(maps.face, (2 * y0 - 1, 2 * y1), (2 * x0 - 1, 2 * x1))
     inside = (x >= 0) & (x < maps.width) & (y >= 0) & (y < maps.height)
     facial = (ellipse_mask(maps.face, x, y) if mask is None else window(mask, x, y)) * inside  # (L, 2n+1, 2m+1)
     dtype = sampling_dtype(weight.dtype)
     grid = crop_grid(maps, x, y, dtype)  # (L, 2n+1, 2m+1, 2)
-    # The 9 taps on a quarter of the pixels sample 2.25 C1 channels: with fewer of f's own, warp those instead.
+    # The 9 taps at a quarter of the pixels sample 2.25 C1 channels; where f has fewer, warping f costs less.
     order = warp_then_mix if maps.f.shape[1] <= 2.25 * len(weight) else mix_then_warp
     out = order(maps.f, grid, facial[:, None].to(dtype), weight)  # (L, C1, n, m)
     whole = whole.clone()
@@ -145,14 +145,14 @@ def warp_then_mix(f: torch.Tensor, grid: torch.Tensor, facial: torch.Tensor, wei
 
 
 def mix_then_warp(f: torch.Tensor, grid: torch.Tensor, facial: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The same. Mask and bilinear weights are scalars of a pixel, so the channels may be mixed first, on f's small grid:
+    """The same result. Mask and bilinear weights are scalars per pixel, so channels can be mixed first, on f's small grid:
 
     conv(mask * sample(f)) = sum over the 9 taps t of mask(p_t) * sample(W_t f, p_t), with p_t = 2 p' + t.
     """
     taps = rearrange(weight, "c1 c dy dx -> (dy dx c1) c 1 1")
     mixed = rearrange(F.conv2d(f.to(weight.dtype), taps), "l (t c1) h w -> t l c1 h w", t=9).to(grid.dtype)
     n, m = (grid.shape[1] - 1) // 2, (grid.shape[2] - 1) // 2
-    out = 0
+    out = mixed.new_zeros(())
     for tap, channels in enumerate(mixed):
         dy, dx = slice(tap // 3, tap // 3 + 2 * n - 1, 2), slice(tap % 3, tap % 3 + 2 * m - 1, 2)
         sampled = F.grid_sample(channels, grid[:, dy, dx], padding_mode="zeros", align_corners=False)
@@ -161,7 +161,7 @@ def mix_then_warp(f: torch.Tensor, grid: torch.Tensor, facial: torch.Tensor, wei
 
 
 def sampling_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Grids in half precision would move the map by up to an eighth of a feature pixel: sample in fp32 at least."""
+    """fp32 at least: grids in half precision would move the map by up to an eighth of a feature pixel."""
     return dtype if dtype == torch.float64 else torch.float32
 
 
@@ -179,7 +179,7 @@ def window(mask: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor
 
 
 def mask_box(mask: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """First and last row and column that any frame's mask holds; None for empty masks."""
+    """First and last row and column of the union of the frames' masks; None for empty masks."""
     rows, columns = mask.ne(0).any(0).any(1).nonzero(), mask.ne(0).any(0).any(0).nonzero()
     if not len(rows):
         return None
@@ -187,7 +187,7 @@ def mask_box(mask: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int]] | No
 
 
 def facial_box(maps: MotionMaps) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """As mask_box, for the union of the ellipses and without drawing them: rounded outwards."""
+    """As mask_box, for the ellipses, computed from their axes and rounded outwards."""
     linear, shift = maps.face[..., :2].cpu().double(), maps.face[..., 2:].cpu().double()
     solid = torch.linalg.det(linear).abs() > 1e-12  # an empty mask has no axes
     if not solid.any():

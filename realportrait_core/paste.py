@@ -1,4 +1,4 @@
-"""The animated square back in the whole picture: at the picture's own size, with a soft edge where the square ends inside it."""
+"""The animated square pasted into the whole picture, at the picture's size, with a soft edge inside the picture."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from .errors import InputError
 from .face.crop import rescale, warp_averaged
 
 CHUNK = 8  # frames that are resampled at once
-EXACT = 1e-6  # px by which a square may miss the pixel grid and still be copied
+EXACT = 1e-6  # px, tolerance within which a square on the pixel grid is copied instead of resampled
 
 Length = Literal["longest", "shortest"]
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Region:
-    """What an upright square of S x S frame px covers of a picture: rows top .. bottom - 1, columns left .. right - 1."""
+class PasteRegion:
+    """The part of a picture that an upright square of S x S frame px covers: rows top .. bottom - 1, columns left .. right - 1."""
 
     top: int
     bottom: int
@@ -32,7 +32,7 @@ class Region:
     open: tuple[bool, bool, bool, bool]  # left, top, right, bottom side end inside the picture
 
     def ramp(self, axis: int, feather: float) -> torch.Tensor:
-        """Weight of every column (axis 0) or row (axis 1): 0 at an open side of the square to 1 at `feather` of its side."""
+        """Weight of every column (axis 0) or row (axis 1): from 0 at a side inside the picture to 1 at `feather` of the side."""
         low, high = ((self.left, self.right), (self.top, self.bottom))[axis]
         at = torch.arange(low, high, dtype=torch.float64)
         inward = (at * self.zoom + self.origin[axis] + 0.5) / (self.zoom * self.side)  # 0 .. 1 across the square
@@ -44,10 +44,10 @@ class Region:
         return weight.float()
 
 
-def region(portrait_to_frame: torch.Tensor, size: int, height: int, width: int) -> Region:
-    """Where a frame of size px lies on a picture; portrait_to_frame (3, 3), picture px -> frame px.
+def region(portrait_to_frame: torch.Tensor, size: int, height: int, width: int) -> PasteRegion:
+    """The region of a height x width picture under a frame of `size` px; portrait_to_frame (3, 3), picture px -> frame px.
 
-    Raises InputError where the square is turned, or lies beside the picture.
+    Raises InputError where the square is rotated, or lies outside the picture.
     """
     rows = portrait_to_frame.cpu().double()
     zoom, (x, y) = float(rows[0, 0]), rows[:2, 2].tolist()
@@ -64,14 +64,13 @@ def region(portrait_to_frame: torch.Tensor, size: int, height: int, width: int) 
             f"{width}x{height} px."
         )
     ends = left > 0, top > 0, right < width - 1, bottom < height - 1  # by more than half a pixel
-    return Region(*lines, *columns, zoom, (x, y), side, ends)
+    return PasteRegion(*lines, *columns, zoom, (x, y), side, ends)
 
 
 def frames_out(counts: list[int], length: Length) -> int:
-    """How many frames come of inputs of these lengths.
+    """The number of output frames for inputs of these lengths.
 
-    A single frame lasts as long as the others. Of the rest the longest or the shortest decides, and what ends before it
-    holds its last frame.
+    A single frame is repeated. Of the others the longest or the shortest decides; shorter ones repeat their last frame.
     """
     if length not in ("longest", "shortest"):
         raise InputError(f"The length is {length!r}; it must be 'longest' or 'shortest'.")
@@ -92,10 +91,10 @@ def paste(
     """pictures (B, H, W, 3) and animated frames (L, S, S, 3), in [0, 1] -> pictures (n, H, W, 3) and the weight (1 or n, H, W).
 
     portrait_to_frame (3, 3): picture px -> px of a frame of `size` px; frames of another S, enlarged by another network say,
-    are taken for the same square. feather: share of the square's side over which its sides blend into the picture; sides on
-    the picture's own border do not. mask (M, H, W) of the picture or (M, S', S') of the square: 1 shows the animation, 0 the
-    picture. n as in frames_out. Outside the square the pictures stay as they are, bit by bit; a square that meets the pixel
-    grid 1 to 1 is copied. callback(done, total) after each chunk of frames. Raises InputError for shapes that do not fit.
+    are of the same square. feather: share of the square's side over which it blends into the picture, except at the picture's
+    own border. mask (M, H, W) of the picture or (M, S', S') of the square: 1 shows the animation, 0 the
+    picture. n as in frames_out. Outside the square the pictures are bit-identical; a square that meets the pixel grid 1 to 1
+    is copied. callback(done, total) after each chunk of frames. Raises InputError for shapes that do not fit.
     """
     height, width = pictures.shape[1:3]
     if frames.shape[1] != frames.shape[2]:
@@ -103,19 +102,19 @@ def paste(
     if not 0 <= feather <= 0.5:
         raise InputError(f"The feather is {feather:g} of the square's side; it must be between 0 and 0.5.")
     forward = rescale(frames.shape[1] / size) @ portrait_to_frame.cpu().double()
-    place = region(forward, frames.shape[1], height, width)
-    edge = place.ramp(1, feather)[:, None] * place.ramp(0, feather)  # (h, w)
+    covered = region(forward, frames.shape[1], height, width)
+    edge = covered.ramp(1, feather)[:, None] * covered.ramp(0, feather)  # (h, w)
     weights = edge[None]  # (1 or M, h, w)
     if mask is not None:
-        weights = edge * mask_of(mask, place, size, portrait_to_frame, height, width)
+        weights = edge * mask_of(mask, covered, size, portrait_to_frame, height, width)
     total = frames_out([len(pictures), len(frames), len(weights)], length)
 
     out = torch.empty(total, height, width, pictures.shape[3])
-    rows, columns = slice(place.top, place.bottom), slice(place.left, place.right)
+    rows, columns = slice(covered.top, covered.bottom), slice(covered.left, covered.right)
     for start in range(0, total, CHUNK):
         stop = min(start + CHUNK, total)
         animated = held(frames, start, stop).float().movedim(-1, 1)  # (b, 3, S, S)
-        square = resampled(animated, place, bicubic=True).movedim(1, -1)  # (b, h, w, 3)
+        square = resampled(animated, covered, bicubic=True).movedim(1, -1)  # (b, h, w, 3)
         out[start:stop] = held(pictures, start, stop)
         inside = out[start:stop, rows, columns]
         inside.copy_(torch.lerp(inside, square.to(inside), held(weights, start, stop)[..., None]))
@@ -128,7 +127,7 @@ def paste(
 
 
 def reframe(pictures: torch.Tensor, forward: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """pictures (n, H, W, C) in another frame, (n, height, width, C): black beyond them, averaged down where they are larger.
+    """pictures (n, H, W, C) in another frame, (n, height, width, C): black outside them, averaged where they are larger.
 
     forward (3, 3): picture px -> frame px.
     """
@@ -142,28 +141,31 @@ def reframe(pictures: torch.Tensor, forward: torch.Tensor, height: int, width: i
 
 
 def held(frames: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    """Frames start .. stop - 1, the last one standing beyond the end."""
+    """Frames start .. stop - 1; the last one is repeated beyond the end."""
     return frames[[min(i, len(frames) - 1) for i in range(start, stop)]]
 
 
-def resampled(frames: torch.Tensor, place: Region, bicubic: bool) -> torch.Tensor:
-    """Frames (b, C, S, S) at the region's pixels: (b, C, h, w). Copied where pixels meet, averaged where they are larger."""
+def resampled(frames: torch.Tensor, covered: PasteRegion, bicubic: bool) -> torch.Tensor:
+    """Frames (b, C, S, S) at the region's pixels: (b, C, h, w). Copied where pixels coincide, averaged where frames are larger.
+
+    Not kornia's: it has no area average, and would resample what is copied bit by bit here.
+    """
     size = frames.shape[-1]
-    x, y = (place.zoom * start + origin for start, origin in zip((place.left, place.top), place.origin))
-    height, width = place.bottom - place.top, place.right - place.left
+    x, y = (covered.zoom * start + origin for start, origin in zip((covered.left, covered.top), covered.origin))
+    height, width = covered.bottom - covered.top, covered.right - covered.left
     whole = round(x), round(y)
     if (
-        abs(place.zoom - 1) < EXACT / size
+        abs(covered.zoom - 1) < EXACT / size
         and max(abs(x - whole[0]), abs(y - whole[1])) < EXACT
         and min(whole) >= 0
         and (whole[0] + width <= size and whole[1] + height <= size)
     ):
         return frames[..., whole[1] : whole[1] + height, whole[0] : whole[0] + width]
-    fine = max(1, ceil(place.zoom - EXACT))  # samples along a picture px
+    fine = max(1, ceil(covered.zoom - EXACT))  # samples along a picture px
     steps = (torch.arange(fine, dtype=torch.float64) + 0.5) / fine - 0.5
 
     def axis(start: float, count: int) -> torch.Tensor:
-        at = start + place.zoom * (torch.arange(count, dtype=torch.float64)[:, None] + steps).flatten()
+        at = start + covered.zoom * (torch.arange(count, dtype=torch.float64)[:, None] + steps).flatten()
         return ((2 * at + 1) / size - 1).float()  # between the outer edges
 
     columns, rows = axis(x, width), axis(y, height)
@@ -173,15 +175,17 @@ def resampled(frames: torch.Tensor, place: Region, bicubic: bool) -> torch.Tenso
     return F.avg_pool2d(out, fine).clamp(0, 1)
 
 
-def mask_of(mask: torch.Tensor, place: Region, size: int, portrait_to_frame: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The mask on the region's pixels (M, h, w) in [0, 1]; InputError unless it is of the picture's size, or square."""
+def mask_of(
+    mask: torch.Tensor, covered: PasteRegion, size: int, portrait_to_frame: torch.Tensor, height: int, width: int
+) -> torch.Tensor:
+    """The mask at the region's pixels (M, h, w) in [0, 1]. Raises InputError unless it is of the picture's size, or square."""
     if mask.ndim == 2:
         mask = mask[None]
     if mask.ndim != 3 or not len(mask):
         raise InputError(f"The mask is {tuple(mask.shape)}; it must be (frames, height, width).")
     mask = mask.float().clamp(0, 1)
     if mask.shape[1:] == (height, width):
-        return mask[:, place.top : place.bottom, place.left : place.right]
+        return mask[:, covered.top : covered.bottom, covered.left : covered.right]
     if mask.shape[1] != mask.shape[2]:
         raise InputError(
             f"The mask is {mask.shape[2]}x{mask.shape[1]} px; it must be of the picture's {width}x{height} px, or a square that "

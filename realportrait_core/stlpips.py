@@ -30,7 +30,10 @@ AT_ONCE = 4  # frames that go through the network together
 
 
 class Blurred(nn.Module):
-    """Every second place of the binomial mean over 3x3, mirrored at the border: a side of n becomes (n + 1) // 2 + 1."""
+    """Every second position of the binomial mean over 3x3, mirrored at the border: a side of n becomes (n + 1) // 2 + 1.
+
+    As the trained networks have it; kornia's blur_pool2d pads by 1 and with zeros.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         line = x.new_tensor([0.25, 0.5, 0.25])
@@ -71,8 +74,9 @@ class STLPIPS(nn.Module):
     def __init__(self, net: Net):
         super().__init__()
         self.net = net
-        self.stages = nn.ModuleList(alex_stages() if net == "alex" else vgg_stages())
-        widths = [[layer for layer in stage if isinstance(layer, nn.Conv2d)][-1].out_channels for stage in self.stages]
+        stages = alex_stages() if net == "alex" else vgg_stages()
+        self.stages = nn.ModuleList(stages)
+        widths = [[layer for layer in stage if isinstance(layer, nn.Conv2d)][-1].out_channels for stage in stages]
         self.weight = nn.ParameterList(nn.Parameter(torch.empty(1, width, 1, 1)) for width in widths)
 
     def features(self, pictures: Tensor) -> list[Tensor]:
@@ -100,7 +104,7 @@ class STLPIPS(nn.Module):
 @torch.inference_mode()
 def distances(net: STLPIPS, rows: dict[str, Tensor], truth: Tensor) -> dict[str, Tensor]:
     """ST-LPIPS (L,) of every row (L, 3, H, W) in [0, 1], a few frames at a time; the truth's features are computed once."""
-    found = {name: [] for name in rows}
+    found: dict[str, list[Tensor]] = {name: [] for name in rows}
     for i in range(0, len(truth), AT_ONCE):
         true = net.features(truth[i : i + AT_ONCE])
         for name, result in rows.items():
@@ -136,7 +140,7 @@ def load_stlpips(path: str | Path, net: Net = "alex") -> STLPIPS:
     """
     tensors, model = read_weights(Path(path), net), STLPIPS(net)
     # Both have the convolutions in the same order; the file's names count the layers of another nesting.
-    convolutions = [layer for stage in model.stages for layer in stage if isinstance(layer, nn.Conv2d)]
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     kernels = [name for name in tensors if name.startswith("net.") and name.endswith(".weight")]
     try:
         if len(kernels) != len(convolutions):
@@ -149,4 +153,5 @@ def load_stlpips(path: str | Path, net: Net = "alex") -> STLPIPS:
                 weight.copy_(tensors[f"lin{i}.model.1.weight"])
     except (KeyError, RuntimeError, ValueError) as error:
         raise WeightsError(f"{MEMBER.format(net)} of {path} is not that of {PINNED}: {error}.") from error
-    return model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval().requires_grad_(False)

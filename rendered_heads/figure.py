@@ -4,14 +4,14 @@ Shape legend: T frames, G welded vertices, C corners, F triangles. The first of 
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 
 from .atlas import EYE, FLAT, LASHES, SIZE, TEETH, TONGUE, flat_uv, skin_uv, to_atlas
 from .camera import rotate
 from .deform import blendshape_offsets, lower_arms, move_with_head, moved_joint, neutral_shape, triangles_around, vertex_normals
-from .dress import dress
+from .dress import Piece, dress
 from .identity import Face, Identity
 from .labels import EYE_LABEL, FACE_LABEL, MOUTH_LABEL
 from .motion import HeadMotion, rotations
@@ -26,6 +26,7 @@ TEETH_SHOW = 0.022  # dm by which the upper teeth are lowered and the lower ones
 LID_STRENGTH = (0.85, 1.6)  # limits of a blink's strength, which follows how wide an identity's eyes are open
 BEARD_DEPTH = {"full": 0.06, "long": 0.17, "goatee": 0.05, "chin": 0.07}  # dm
 MOUTH_HEIGHT, MOUTH_SIZE = 6.68, (0.38, 0.17)  # dm: an ellipse about the template's lips
+FIRST_WORN = 102  # Figure.patch of the first piece that is worn
 LABELS = (FACE_LABEL, EYE_LABEL, MOUTH_LABEL, MOUTH_LABEL, MOUTH_LABEL, EYE_LABEL)  # of the rig's parts
 
 
@@ -52,66 +53,48 @@ class Figure:
     bare_share: torch.Tensor  # (128,)
 
 
+@dataclass(frozen=True)
+class Part:
+    """A mesh that becomes part of a figure; indices count its own G vertices and C corners."""
+
+    rest: torch.Tensor  # (G, 3) dm
+    arms: torch.Tensor  # (2, G) weights of the left and the right arm
+    head_share: torch.Tensor  # (G,)
+    weld: torch.Tensor  # (C,)
+    faces: torch.Tensor  # (F, 3) into corners
+    uv: torch.Tensor  # (C, 2) texels
+    keep: torch.Tensor  # (C,)
+    label: torch.Tensor  # (F,)
+    patch: torch.Tensor  # (F,)
+    two_sided: torch.Tensor  # (F,) bool
+    shades: torch.Tensor  # (F,) bool
+
+
 def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
     """scale: of the atlas, 1 for pictures of 256 px."""
-    device = rig.vertices.device
     shape = neutral_shape(rig, identity.face)
     welded = rig.weld[rig.faces]
     normals = vertex_normals(shape[None], welded, triangles_around(welded, len(shape)))[0]
     outfit = dress(rig, shape, normals, identity)
+    own = rig_part(rig, drawn_shape(rig, shape, normals, identity.face), identity.face, ~outfit.hides, scale)
+    body = joined([own, *(worn_part(piece, FIRST_WORN + i, scale) for i, piece in enumerate(outfit.pieces))])
     shoulders = torch.stack([moved_joint(rig, shape, joint) for joint in rig.shoulders])
-    uv, keep = rig_corners(rig, identity.face, scale)
-
-    # The rig's own mesh, followed by the pieces that are worn.
-    shown = ~outfit.hides
-    parts = rig.part[shown]
-    rest, arms, share, welds, uvs, keeps = (
-        [drawn_shape(rig, shape, normals, identity.face)],
-        [rig.arms],
-        [rig.head_share],
-        [rig.weld],
-        [uv],
-        [keep],
-    )
-    faces, labels = [rig.faces[shown]], [torch.tensor(LABELS, device=device)[parts]]
-    patches = [torch.where(parts == SKIN, rig.chart[shown], len(CHART_RECTS) + parts)]
-    two_sided, shades = [parts == LASH], [(parts != LASH) & (parts != EYE_PART)]
-    vertices, corners = len(shape), len(rig.weld)
-    for piece in outfit.pieces:
-        surface = piece.surface
-        # Coincident vertices (a grid's seam, a UV seam) are welded, so that the shading does not show the seam.
-        places, weld = torch.unique((surface.vertices * 2e3).round().long(), dim=0, return_inverse=True)
-        count, many = len(places), len(surface.faces)
-        rest.append(weld_values(surface.vertices, weld, count))
-        arms.append(weld_values(piece.arms, weld, count).T)
-        share.append(weld_values(piece.head_share, weld, count))
-        welds.append(weld + vertices)
-        faces.append(surface.faces + corners)
-        uvs.append(to_atlas(surface.uv, piece.chart, scale))
-        keeps.append(surface.keep)
-        labels.append(torch.full((many,), piece.label, device=device))
-        patches.append(torch.full((many,), 100 + len(rest), device=device))
-        two_sided.append(surface.open[surface.faces].any(1))
-        shades.append(torch.full((many,), piece.chart != FLAT, device=device))
-        vertices, corners = vertices + count, corners + len(weld)
-
-    faces, weld = torch.cat(faces), torch.cat(welds)
     units = rig.units.clone()
     units[:, rig.eyes.reshape(-1)] = 0  # eyeballs rotate rigidly
     units = (units * lid_strength(rig, shape)).double()
     return Figure(
-        rest=lower_arms(torch.cat(rest), torch.cat(arms, 1), shoulders),
-        head_share=torch.cat(share),
+        rest=lower_arms(body.rest, body.arms, shoulders),
+        head_share=body.head_share,
         units=units.reshape(len(units), -1),
-        weld=weld,
-        faces=faces,
-        around=triangles_around(weld[faces], vertices),
-        uv=torch.cat(uvs),
-        keep=torch.cat(keeps),
-        two_sided=torch.cat(two_sided),
-        shades=torch.cat(shades),
-        label=torch.cat(labels),
-        patch=torch.cat(patches),
+        weld=body.weld,
+        faces=body.faces,
+        around=triangles_around(body.weld[body.faces], len(body.rest)),
+        uv=body.uv,
+        keep=body.keep,
+        two_sided=body.two_sided,
+        shades=body.shades,
+        label=body.label,
+        patch=body.patch,
         atlas=paint(rig, identity, outfit.strands, scale),
         atlas_width=round(SIZE[0] * scale),
         eyes=rig.eyes,
@@ -119,6 +102,59 @@ def build_figure(rig: Rig, identity: Identity, scale: float) -> Figure:
         bare=shape[rig.surface],
         bare_units=units[:, rig.surface].reshape(len(units), -1),
         bare_share=rig.head_share[rig.surface],
+    )
+
+
+def rig_part(rig: Rig, rest: torch.Tensor, face: Face, shown: torch.Tensor, scale: float) -> Part:
+    """The rig's own mesh with vertices rest (W, 3), of its triangles those that are shown (F,)."""
+    uv, keep = rig_corners(rig, face, scale)
+    parts = rig.part[shown]
+    return Part(
+        rest=rest,
+        arms=rig.arms,
+        head_share=rig.head_share,
+        weld=rig.weld,
+        faces=rig.faces[shown],
+        uv=uv,
+        keep=keep,
+        label=torch.tensor(LABELS, device=rest.device)[parts],
+        patch=torch.where(parts == SKIN, rig.chart[shown], len(CHART_RECTS) + parts),
+        two_sided=parts == LASH,
+        shades=(parts != LASH) & (parts != EYE_PART),
+    )
+
+
+def worn_part(piece: Piece, patch: int, scale: float) -> Part:
+    """A piece that is worn. Coincident vertices (a grid's seam, a UV seam) are welded, so that the shading shows no seam."""
+    surface, device = piece.surface, piece.surface.vertices.device
+    found, weld = torch.unique((surface.vertices * 2e3).round().long(), dim=0, return_inverse=True)
+    vertices, triangles = len(found), len(surface.faces)
+    return Part(
+        rest=weld_values(surface.vertices, weld, vertices),
+        arms=weld_values(piece.arms, weld, vertices).T,
+        head_share=weld_values(piece.head_share, weld, vertices),
+        weld=weld,
+        faces=surface.faces,
+        uv=to_atlas(surface.uv, piece.chart, scale),
+        keep=surface.keep,
+        label=torch.full((triangles,), piece.label, device=device),
+        patch=torch.full((triangles,), patch, device=device),
+        two_sided=surface.open[surface.faces].any(1),
+        shades=torch.full((triangles,), piece.chart != FLAT, device=device),
+    )
+
+
+def joined(parts: list[Part]) -> Part:
+    """Parts as one, their vertices and corners numbered on."""
+    vertices, corners, moved = 0, 0, []
+    for part in parts:
+        moved.append(replace(part, weld=part.weld + vertices, faces=part.faces + corners))
+        vertices, corners = vertices + len(part.rest), corners + len(part.weld)
+    return Part(
+        **{
+            field.name: torch.cat([getattr(part, field.name) for part in moved], 1 if field.name == "arms" else 0)
+            for field in fields(Part)
+        }
     )
 
 

@@ -48,6 +48,11 @@ EMOTIONS = (
     {},
     {},
 )
+# Small independent movements around the mouth.
+TWITCHES = (
+    "mouthLeft mouthRight jawLeft jawRight jawForward mouthLowerDownLeft mouthLowerDownRight mouthUpperUpLeft mouthUpperUpRight "
+    "noseSneer mouthStretch mouthDimple mouthRollLower mouthRollUpper mouthShrugUpper cheekPuff mouthSmileLeft mouthSmileRight"
+).split()
 
 
 @dataclass(frozen=True)
@@ -74,66 +79,71 @@ def sample_motion(seed: int, frames: int, fps: float) -> HeadMotion:
     rng = np.random.default_rng((seed, 0x307104))
     time = np.arange(frames) / fps  # (T,) s
     value = np.zeros((frames, len(ARKIT)))
+    pose = sample_pose(rng, time)  # (T, 3) degrees
+    add_emotions(value, rng, time)
+    add_speech(value, rng, time)
+    add_brows_and_twitches(value, rng, time)
+    gaze = sample_gaze(rng, time, pose[:, 1])  # (T, 2) degrees
+    add_eyes(value, rng, time, gaze)
+    resolve_conflicts(value)
+    translation = np.stack([drift(rng, time, 0.10), drift(rng, time, 0.05), drift(rng, time, 0.09)], 1)
+    parts = (np.clip(value, 0, 1), np.radians(pose), np.radians(gaze), translation)
+    return HeadMotion(*(torch.from_numpy(array).float() for array in parts))
 
-    def add(name: str, amount, left: float = 1.0, right: float = 1.0) -> None:
-        if name in INDEX:
-            value[:, INDEX[name]] += amount
-        else:
-            value[:, INDEX[name + "Left"]] += amount * left
-            value[:, INDEX[name + "Right"]] += amount * right
 
-    # Head pose: a mean pose and slow drift about it.
+def add(value: np.ndarray, name: str, amount: np.ndarray, left: float = 1.0, right: float = 1.0) -> None:
+    """Adds amount (T,) to a coefficient of value (T, 52), or, of a name without a side, to both sides."""
+    if name in INDEX:
+        value[:, INDEX[name]] += amount
+    else:
+        value[:, INDEX[name + "Left"]] += amount * left
+        value[:, INDEX[name + "Right"]] += amount * right
+
+
+def sample_pose(rng: np.random.Generator, time: np.ndarray) -> np.ndarray:
+    """Pitch, yaw, roll (T, 3) in degrees: a mean pose and slow drift about it."""
     liveliness = rng.uniform(0.4, 1.25)
     yaw = soft_limit(rng.normal(0, 11) + drift(rng, time, 15 * liveliness, 0.12, 0.6), MAX_YAW)
     pitch = soft_limit(rng.normal(0, 4) + drift(rng, time, 7 * liveliness, 0.15, 0.8), MAX_PITCH)
     roll = soft_limit(drift(rng, time, 6 * liveliness, 0.12, 0.6), MAX_ROLL)
+    return np.stack([pitch, yaw, roll], 1)
 
-    # Emotions.
+
+def add_emotions(value: np.ndarray, rng: np.random.Generator, time: np.ndarray) -> None:
     for shape, weight in shape_sequence(rng, time, EMOTIONS, 0.8, 0.3):
         lopsided = rng.uniform(0.85, 1.15)
         for name, amount in shape.items():
-            add(name, weight * amount, lopsided, 2 - lopsided)
+            add(value, name, weight * amount, lopsided, 2 - lopsided)
 
-    # Speech, in phrases with pauses.
+
+def add_speech(value: np.ndarray, rng: np.random.Generator, time: np.ndarray) -> None:
+    """In phrases with pauses; 15 % of the heads are silent."""
     talks = rng.random() < 0.85
     phrase = np.clip(0.9 + drift(rng, time, 0.6, 0.15, 0.5), 0, 1) * rng.uniform(0.75, 1.15) * talks
     for shape, weight in shape_sequence(rng, time, VISEMES, 0.16, 0.10):
         for name, amount in shape.items():
-            add(name, weight * amount * phrase)
+            add(value, name, weight * amount * phrase)
 
-    # Brows, and small independent twitches around the mouth.
+
+def add_brows_and_twitches(value: np.ndarray, rng: np.random.Generator, time: np.ndarray) -> None:
     brows = np.clip(drift(rng, time, 0.5, 0.1, 0.7), -1, 1)
-    add("browInnerUp", np.clip(brows, 0, 1))
-    add("browOuterUp", np.clip(brows, 0, 1), 1.0, rng.uniform(0.3, 1.0))
-    add("browDown", np.clip(-brows, 0, 1))
-    for name in (
-        "mouthLeft",
-        "mouthRight",
-        "jawLeft",
-        "jawRight",
-        "jawForward",
-        "mouthLowerDownLeft",
-        "mouthLowerDownRight",
-        "mouthUpperUpLeft",
-        "mouthUpperUpRight",
-        "noseSneer",
-        "mouthStretch",
-        "mouthDimple",
-        "mouthRollLower",
-        "mouthRollUpper",
-        "mouthShrugUpper",
-        "cheekPuff",
-        "mouthSmileLeft",
-        "mouthSmileRight",
-    ):
-        add(name, np.clip(drift(rng, time, 0.13, 0.2, 0.9) - 0.1, 0, 1))
+    add(value, "browInnerUp", np.clip(brows, 0, 1))
+    add(value, "browOuterUp", np.clip(brows, 0, 1), 1.0, rng.uniform(0.3, 1.0))
+    add(value, "browDown", np.clip(-brows, 0, 1))
+    for name in TWITCHES:
+        add(value, name, np.clip(drift(rng, time, 0.13, 0.2, 0.9) - 0.1, 0, 1))
 
-    # Gaze jumps from point to point (saccades), and often compensates the head's rotation.
+
+def sample_gaze(rng: np.random.Generator, time: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+    """Yaw, pitch (T, 2) in degrees: jumps from point to point (saccades), which often compensate the head's yaw (T,)."""
     steady = rng.uniform(0, 0.6) * (rng.random() < 0.6)
-    look = np.stack([soft_limit(jumps(rng, time, 11) - steady * yaw, MAX_GAZE[0]), soft_limit(jumps(rng, time, 6), MAX_GAZE[1])], 1)
+    sideways = soft_limit(jumps(rng, time, 11) - steady * yaw, MAX_GAZE[0])
+    return np.stack([sideways, soft_limit(jumps(rng, time, 6), MAX_GAZE[1])], 1)
 
-    # Blinks close both eyes; some are winks of one eye. Sleepy phases half close both.
-    lids = np.zeros((2, frames))
+
+def add_eyes(value: np.ndarray, rng: np.random.Generator, time: np.ndarray, gaze: np.ndarray) -> None:
+    """Blinks of both eyes, winks of one, sleepy phases that half close both; and the coefficients that follow gaze (T, 2)."""
+    lids = np.zeros((2, len(time)))
     for start in np.cumsum(rng.exponential(2.4, 40)) - 1.6:
         closing = np.clip(1.3 - np.abs(time - start) / rng.uniform(0.10, 0.16), 0, 1)
         winks = rng.random() < 0.08
@@ -144,23 +154,21 @@ def sample_motion(seed: int, frames: int, fps: float) -> HeadMotion:
     for side, name in enumerate(("Left", "Right")):
         value[:, INDEX["eyeBlink" + name]] = lids[side]
         value[:, INDEX["eyeWide" + name]] *= 1 - lids[side]
-        outward = look[:, 0] * (1, -1)[side]
+        outward = gaze[:, 0] * (1, -1)[side]
         value[:, INDEX["eyeLookOut" + name]] = np.clip(outward / 35, 0, 1)
         value[:, INDEX["eyeLookIn" + name]] = np.clip(-outward / 35, 0, 1)
-        value[:, INDEX["eyeLookUp" + name]] = np.clip(look[:, 1] / 25, 0, 1)
-        value[:, INDEX["eyeLookDown" + name]] = np.clip(-look[:, 1] / 25, 0, 1)
+        value[:, INDEX["eyeLookUp" + name]] = np.clip(gaze[:, 1] / 25, 0, 1)
+        value[:, INDEX["eyeLookDown" + name]] = np.clip(-gaze[:, 1] / 25, 0, 1)
 
-    # Incompatible shapes: pressed or rolled lips give way to an open jaw.
+
+def resolve_conflicts(value: np.ndarray) -> None:
+    """Fades out what cannot be done together: pressed or rolled lips with an open jaw, a smile with a pucker."""
     jaw = np.clip(value[:, INDEX["jawOpen"]], 0, 1)
     for name in ("mouthPressLeft", "mouthPressRight", "mouthRollLower", "mouthRollUpper", "cheekPuff", "mouthShrugLower"):
         value[:, INDEX[name]] *= 1 - jaw
     value[:, INDEX["tongueOut"]] *= np.clip(jaw / 0.4, 0, 1)
     for name in ("mouthSmileLeft", "mouthSmileRight"):
         value[:, INDEX[name]] *= 1 - 0.7 * np.clip(value[:, INDEX["mouthPucker"]], 0, 1)
-
-    translation = np.stack([drift(rng, time, 0.10), drift(rng, time, 0.05), drift(rng, time, 0.09)], 1)
-    parts = (np.clip(value, 0, 1), np.radians(np.stack([pitch, yaw, roll], 1)), np.radians(look), translation)
-    return HeadMotion(*(torch.from_numpy(array).float() for array in parts))
 
 
 def drift(rng: np.random.Generator, time: np.ndarray, size: float, low: float = 0.12, high: float = 0.6) -> np.ndarray:

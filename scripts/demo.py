@@ -187,7 +187,7 @@ def report(path: Path, seconds: float) -> None:
 
 def clip_count(frames: int) -> int:
     sys.path.append(str(ROOT))
-    from realportrait_core.clips import plan
+    from realportrait_core.animation.clips import plan
 
     return len(plan(frames))
 

@@ -47,6 +47,8 @@ FACE_API = ("@vladmandic/face-api@1.7.15", "0d77fffeef362ef9c0939cf6c567f3a2e8e1
 FACE_API_FILES = ("face_recognition_model-weights_manifest.json", "face_recognition_model.bin")
 # A Chromium for Linux that unpacks itself, and what drives it.
 BROWSER = ("@sparticuz/chromium@147.0.0", "playwright-core@1.65.1")
+# What scripts/check.py runs, and nothing else needs; exact, since another version formats, or finds, something else.
+CHECKERS = ("ruff==0.17.6", "mypy==2.4.1")
 
 
 class SetupError(RuntimeError):
@@ -224,6 +226,11 @@ def reachable(url: str) -> bool:
             return answer.status == 200
     except OSError:
         return False
+
+
+def install_checkers(python: Path) -> None:
+    """Instant where they are there."""
+    pip(python, "install", *CHECKERS)
 
 
 def fetch_heads(python: Path) -> None:

@@ -25,11 +25,13 @@ class HeadlessComfyUI:
     """Context manager: the server runs inside the block, on folders of its own that are removed at its end.
 
     models: further files, as {"vae/my_vae.safetensors": path}; they are linked, never copied where links are allowed.
+    pack: the folder of the custom node, such as an unpacked archive.
     $REALPORTRAIT_FRONTEND: a folder with another frontend than the environment's, such as static/ of comfyui-frontend-package.
     """
 
-    def __init__(self, environment: Environment, models: dict[str, Path] | None = None):
+    def __init__(self, environment: Environment, models: dict[str, Path] | None = None, pack: Path = ROOT):
         self.environment = environment
+        self.pack = pack
         self.models = models or {}
         self.process = None
 
@@ -49,7 +51,7 @@ class HeadlessComfyUI:
     def _furnish(self) -> None:
         for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
             (self.folder / name).mkdir()
-        link(ROOT, self.folder / "custom_nodes" / PACK)
+        link(self.pack, self.folder / "custom_nodes" / PACK)
         fetched = {str(file.relative_to(BASE / "models")): file for file in (BASE / "models").rglob("*") if file.is_file()}
         for name, source in (fetched | self.models).items():
             target = self.folder / "models" / name

@@ -22,11 +22,10 @@ def main() -> None:
 
     from realportrait_core.diffusion.schedule import linear_schedule
     from realportrait_core.dit.checkpoint import load_dit
-    from realportrait_core.eval.rows import decode
     from realportrait_core.face.detect import FaceDetector
     from realportrait_core.face.find import find_detector
     from realportrait_core.face.track import portrait_points, track
-    from realportrait_core.generate import extract_keypoints, frame_portrait, motion_maps, render
+    from realportrait_core.generate import generate
     from realportrait_core.speed import STEPS, exact, usual_guidance
     from realportrait_core.vae import load_vae
     from realportrait_core.vid2vid.checkpoint import load_vid2vid
@@ -48,19 +47,20 @@ def main() -> None:
 
     def animate(path: Path) -> list:
         portrait = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None].float() / 255  # (1, H, W, 3)
-        keypoints = extract_keypoints(vid2vid, portrait, driver.float() / 255, portrait_points(portrait[0], detector), followed)
-        motion = motion_maps(vid2vid, keypoints, size=dit.cfg.input_sq_size)
-        framed = frame_portrait(portrait, motion)  # (1, S, S, 3)
-        latents = render(
+        points = portrait_points(portrait[0], detector)
+        frames, framed = generate(
+            vid2vid,
             dit,
+            vae,
             linear_schedule(),
-            vae.encode(framed.movedim(-1, 1)),
-            motion,
-            speed.steps,
-            solver=speed.solver,
+            portrait,
+            driver.float() / 255,
+            points,
+            followed,
+            speed,
             guidance=usual_guidance(dit.cfg),
         )
-        pictures = torch.cat([framed, decode(vae, latents).movedim(1, -1)])
+        pictures = torch.cat([framed, frames])
         first, *made = (Image.fromarray((picture * 255).round().byte().numpy()) for picture in pictures)
         return [first, *spread(made, said.columns)]
 

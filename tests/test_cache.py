@@ -6,11 +6,12 @@ from collections import Counter
 import pytest
 import torch
 
+from realportrait_core.animation.mapping import PortraitMotion
+from realportrait_core.animation.rendering import render
 from realportrait_core.config import DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import Caching, ClipShape, RealPortraitDiT, StepCache
 from realportrait_core.errors import InputError
-from realportrait_core.generate import Motion, render
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.speed import PRESETS
 
@@ -129,7 +130,7 @@ def test_values_that_mean_nothing_are_refused(changes, match):
 # Whole animations
 
 
-def motion(frames: int) -> Motion:
+def motion(frames: int) -> PortraitMotion:
     torch.manual_seed(2)
     to_crop = torch.diag(torch.tensor([8.0, 8.0, 1.0], dtype=torch.float64))
     disc = torch.tensor([[1 / 24, 0, -32 / 24], [0, 1 / 24, -32 / 24]])
@@ -137,7 +138,7 @@ def motion(frames: int) -> Motion:
     def maps(count: int) -> MotionMaps:
         return MotionMaps(torch.randn(count, 6, 8, 8), to_crop.repeat(count, 1, 1), disc.repeat(count, 1, 1), 64, 64)
 
-    return Motion(maps(frames), maps(1), torch.eye(3, dtype=torch.float64), (64, 64))
+    return PortraitMotion(maps(frames), maps(1), torch.eye(3, dtype=torch.float64), (64, 64))
 
 
 def test_each_clip_starts_anew(model, called):

@@ -27,15 +27,10 @@ from realportrait_core.checkpoint import (
 from realportrait_core.config import DiTConfig, Vid2VidConfig
 from realportrait_core.errors import WeightsError
 from realportrait_core.vid2vid import FaceVid2Vid
-from realportrait_core.vid2vid.checkpoint import (
-    fuse_spectral_norm,
-    load_stitching,
-    load_vid2vid,
-    save_vid2vid,
-    vid2vid_config_from_state,
-)
+from realportrait_core.vid2vid.checkpoint import fuse_spectral_norm, load_stitching, load_vid2vid, save_vid2vid
 from realportrait_core.vid2vid.keypoints import transform
-from realportrait_core.vid2vid.stitching import retarget, stitch
+from realportrait_core.vid2vid.sizes import vid2vid_config_from_state
+from realportrait_core.vid2vid.stitching import retarget_opening, stitch
 
 PUBLIC = replace(TINY, crop_size=256)  # a public file says nothing of the crop
 
@@ -239,7 +234,7 @@ def test_stitching_and_retargeting_are_the_original(tmp_path):
     assert (stitch(networks["stitching"], x_s, x_d) - wanted).abs().max() < 1e-5
     for name in ("lip", "eye"):
         given = tensors[f"in/{name}"]
-        found = retarget(networks[name], given[:, :63].view(3, 21, 3), given[:, 63:])
+        found = retarget_opening(networks[name], given[:, :63].view(3, 21, 3), given[:, 63:])
         assert (found - tensors[f"out/{name}"].view(3, 21, 3)).abs().max() < 1e-5, name
 
 

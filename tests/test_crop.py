@@ -10,18 +10,18 @@ from realportrait_core.errors import InputError
 from realportrait_core.face.crop import (
     EMPTY_FACE,
     Square,
-    carry_ellipse,
     clip_crop,
     face_ellipse,
     face_square,
     landmark_square,
     mean_square,
-    paste_back,
+    paste_crop,
     points_to_crop,
     rescale,
     sample_crop,
     square_to_crop,
     warp_affine,
+    warp_ellipse,
 )
 
 FACE = torch.tensor([[95.2, 60.3], [144.5, 57.4], [120.2, 88.2], [102.4, 110.8], [146.3, 108.3]], dtype=torch.float64)
@@ -95,7 +95,7 @@ def test_paste_back_golden():
     golden, _ = load("motion", "paste_back")
     to_crop = torch.linalg.inv(golden["in/M_c2o"].double())
     mask = picture(golden["in/mask_crop"])[:, :1] / 255
-    ours = paste_back(picture(golden["in/image"]), picture(golden["in/img_crop"]), mask, to_crop)
+    ours = paste_crop(picture(golden["in/image"]), picture(golden["in/img_crop"]), mask, to_crop)
     # The original rounds the warped crop and mask to whole levels and truncates the result.
     torch.testing.assert_close(ours, picture(golden["out/result"]), atol=1.6, rtol=0)
 
@@ -146,7 +146,7 @@ def test_paste_undoes_crop_inside_the_mask():
     crop = points_to_crop(FACE * 0.4, 256)
     mask = torch.zeros(1, 1, 256, 256, dtype=torch.float64)
     mask[..., 90:166, 90:166] = 1
-    back = paste_back(image, warp_affine(image, crop, 256, 256), mask, crop)
+    back = paste_crop(image, warp_affine(image, crop, 256, 256), mask, crop)
     torch.testing.assert_close(back, image, atol=1e-9, rtol=0)
 
 
@@ -163,21 +163,21 @@ def test_face_ellipse_holds_the_face_and_not_the_frame():
     torch.testing.assert_close(disc(face, edge), torch.ones(2, dtype=torch.float64))
 
 
-def test_carry_ellipse():
+def test_warp_ellipse():
     face = face_ellipse(torch.stack([FACE, FACE + 3]))
     still = torch.zeros(2, 2)
     driver, output = clip_crop(FACE[None]), points_to_crop(FACE * 0.5 + 30)
-    torch.testing.assert_close(carry_ellipse(face, driver, driver, still), face)
+    torch.testing.assert_close(warp_ellipse(face, driver, driver, still), face)
 
     # A pixel of the driver and the output pixel at the same place of the crop, moved by the shift, are the same for the disc.
     shift = torch.tensor([[5.0, -8.0], [0.0, 2.0]], dtype=torch.float64)
-    carried = carry_ellipse(face, driver, output.expand(2, 3, 3), shift)
+    warped = warp_ellipse(face, driver, output.expand(2, 3, 3), shift)
     for frame in range(2):
         there = apply(torch.linalg.inv(output), apply(driver, FACE) + shift[frame])
-        torch.testing.assert_close(disc(carried[frame], there), disc(face[frame], FACE))
+        torch.testing.assert_close(disc(warped[frame], there), disc(face[frame], FACE))
 
     empty = torch.tensor(EMPTY_FACE).expand(2, 2, 3)
-    assert torch.equal(carry_ellipse(empty, driver, output, shift).float(), empty)
+    assert torch.equal(warp_ellipse(empty, driver, output, shift).float(), empty)
 
 
 @pytest.mark.parametrize(

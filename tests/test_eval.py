@@ -1,4 +1,4 @@
-"""Pixels and M against closed forms and kornia; the protocol on two clips, with tiny networks and with the bundled ones."""
+"""Pixels and M against closed forms; the protocol on two clips, with tiny networks and with the bundled ones."""
 
 import json
 import math
@@ -9,6 +9,7 @@ import pytest
 import torch
 import yunet
 
+from realportrait_core.animation.mapping import PortraitMotion
 from realportrait_core.config import ConditionerConfig, DiTConfig, Vid2VidConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit, save_dit
@@ -20,17 +21,16 @@ from realportrait_core.eval.judges import HOW_TO_GET, Judges
 from realportrait_core.eval.metrics import (
     feature_error,
     keypoint_error,
+    keypoints_and_rotations,
     mouth_correlation,
     mouth_opening,
     outside_error,
     psnr,
-    seen_faces,
     ssim,
 )
 from realportrait_core.eval.protocol import Networks, prepare, run_case
 from realportrait_core.face.crop import rescale
 from realportrait_core.face.detect import FaceDetector
-from realportrait_core.generate import Motion
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.speed import Speed
 from realportrait_core.stlpips import STLPIPS
@@ -84,14 +84,6 @@ DIT = DiTConfig(
 )
 
 
-def pictures(seed: int, size: int = 40) -> torch.Tensor:
-    """(3, 3, size, size) with structure on several scales."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(3, 3, 5, 5, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1)
-    return (0.8 * smooth + 0.2 * torch.rand(3, 3, size, size, generator=generator)).clamp(0, 1)
-
-
 # Metrics
 
 
@@ -109,12 +101,25 @@ def test_ssim_of_flat_pictures():
     assert found.item() == pytest.approx((2 * a * b + 1e-4) / (a * a + b * b + 1e-4), abs=1e-4)
 
 
-def test_ssim_equals_kornia():
-    metrics = pytest.importorskip("kornia.metrics")
-    a, b = pictures(0), pictures(1)
-    expected = metrics.ssim(a, b, 11, padding="valid").mean((1, 2, 3))
-    torch.testing.assert_close(ssim(a, b), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(ssim(a, a), torch.ones(3))
+def test_psnr_and_ssim_are_their_formulas_on_real_frames():
+    """kornia's are the published ones, whichever version the host brings: SSIM by Eq. 13 of Wang et al. 2004, window by window."""
+    clip = cases.read_clip(CLIPS / "800000.mp4")[::8, 60:180, 60:180].movedim(-1, 1).float() / 255  # (3, 3, 120, 120)
+    truth, result = clip, clip[:1].expand_as(clip).clone()
+    result[2] = 0.25  # flat
+    mse = (result - truth).double().square().mean((1, 2, 3))
+    torch.testing.assert_close(psnr(result, truth), (-10 * mse.log10()).clamp(max=100).float(), atol=1e-5, rtol=0)
+
+    line = torch.exp(-0.5 * ((torch.arange(11, dtype=torch.float64) - 5) / 1.5) ** 2)
+    window = (line[:, None] * line / line.sum() ** 2).flatten()
+    a, b = (x.double().unfold(2, 11, 1).unfold(3, 11, 1).flatten(4) for x in (result, truth))  # (3, 3, 110, 110, 121)
+    mean_a, mean_b = a @ window, b @ window
+    var_a, var_b = (a * a) @ window - mean_a**2, (b * b) @ window - mean_b**2
+    covariance = (a * b) @ window - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    expected = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    expected = expected / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    torch.testing.assert_close(ssim(result, truth), expected.mean((1, 2, 3)).float(), atol=1e-5, rtol=0)
+    assert ssim(result, truth)[0] == 1 and 0.1 < ssim(result, truth)[2] < 0.9
 
 
 def test_keypoint_error_is_the_mean_distance():
@@ -141,7 +146,7 @@ def test_keypoints_are_measured_in_px_of_the_frame():
     points = motion.detector.fc_kp.bias.detach().view(1, 5, 3)
     crop = rescale(512 / 100)
     with torch.inference_mode():
-        found, rotation = seen_faces(motion, torch.rand(2, 3, 120, 110), crop)
+        found, rotation = keypoints_and_rotations(motion, torch.rand(2, 3, 120, 110), crop)
     torch.testing.assert_close(found, 50 * points[..., :2].expand(2, 5, 2), atol=1e-3, rtol=0)
     torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3).expand(2, 3, 3), atol=1e-5, rtol=0)
 
@@ -191,8 +196,8 @@ def test_outside_error_leaves_out_the_face():
 
 def test_a_clip_is_played_forth_and_back():
     frames = torch.arange(4)
-    assert cases.forth_and_back(frames, 12).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1]
-    assert cases.forth_and_back(frames, None) is frames
+    assert cases.ping_pong(frames, 12).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1]
+    assert cases.ping_pong(frames, None) is frames
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
@@ -221,10 +226,10 @@ def test_the_painted_face_fades_into_the_portrait():
     to_crop = rescale(512 / size).expand(9, 3, 3)
     face = torch.tensor([[2 / size, 0, -1.0], [0, 2 / size, -1.0]], dtype=torch.float64).expand(9, 2, 3)
     maps = MotionMaps(torch.randn(9, 6, 8, 8), to_crop, face, size, size)
-    motion = Motion(maps, maps[0], torch.eye(3, dtype=torch.float64), (size, size))
+    motion = PortraitMotion(maps, maps[0], torch.eye(3, dtype=torch.float64), (size, size))
     portrait, soft = torch.rand(1, 3, size, size), rows.soft_square(size)
     with torch.inference_mode():
-        painted, drawn = rows.paint(vid2vid, portrait, motion), vid2vid.generator(maps.f)
+        painted, drawn = rows.face_vid2vid_frames(vid2vid, portrait, motion), vid2vid.generator(maps.f)
     torch.testing.assert_close(painted, soft * drawn + (1 - soft) * portrait, atol=1e-5, rtol=0)
     assert soft[0, 0, size // 2, size // 2] == 1 and soft.max() == 1
     assert soft[0, 0, 0].max() < 0.06 and torch.equal(soft, soft.mT) and torch.equal(soft, soft.flip(2))
@@ -239,12 +244,12 @@ def test_motion_latents_are_pictures_only_where_there_is_a_draft():
     dit = RealPortraitDiT(DIT).initialize().eval()
     face = torch.eye(3).expand(3, 3, 3)[:, :2] / 64
     maps = MotionMaps(torch.randn(3, 6, 8, 8).half(), rescale(8.0).expand(3, 3, 3), face, 64, 64)
-    motion = Motion(maps, maps[0], torch.eye(3, dtype=torch.float64), (64, 64))
+    motion = PortraitMotion(maps, maps[0], torch.eye(3, dtype=torch.float64), (64, 64))
     with torch.inference_mode():
-        found = rows.drafted(dit, torch.randn(1, 4, 8, 8), motion)
+        found = rows.draft_latents(dit, torch.randn(1, 4, 8, 8), motion)
         torch.testing.assert_close(found, dit.conditioner.mapped(maps.to(dtype=torch.float32))[:, :4])
         plain = RealPortraitDiT(replace(DIT, conditioner=replace(DIT.conditioner, draft_widths=()))).initialize().eval()
-        assert rows.drafted(plain, torch.randn(1, 4, 8, 8), motion) is None
+        assert rows.draft_latents(plain, torch.randn(1, 4, 8, 8), motion) is None
 
 
 # Data
@@ -426,17 +431,28 @@ def test_errors_end_as_one_sentence(tiny, tmp_path, capsys, caplog):
 
 
 def test_the_bundled_weights_beat_the_static_portrait(tmp_path):
-    """The motion of 800000 on the first frame of 810000, another identity; 2 steps."""
+    """The motion of 800000 on the first frame of 810000, another identity; the four steps of the bundled weights.
+
+    Measured: Face Vid2vid 2.55 dB over the static portrait and RealPortrait 3.93; keypoints 52.1, 9.0 and 7.8 px off, heads
+    22.4, 5.0 and 5.1 degrees.
+    """
     missing = [path.name for path in BUNDLED if not path.is_file()]
     if missing:
         pytest.skip(f"the bundled weights are not all there: {', '.join(missing)}")
     pytest.importorskip("cv2")
     pytest.importorskip("av")
     report = tmp_path / "report.json"
-    options = ["cross", "--data", str(CLIPS), "--steps", "2", "--json", str(report), "--detector", str(yunet.onnx())]
+    options = ["cross", "--data", str(CLIPS), "--json", str(report), "--detector", str(yunet.onnx())]
     assert command.main(options) == 0
-    rows = json.loads(report.read_text())["rows"]
-    assert rows["VAE round trip"]["psnr_db"] > 27
-    for row in ("Face Vid2vid", "RealPortrait"):
-        assert rows[row]["psnr_db"] > rows["static portrait"]["psnr_db"] + 1
-        assert rows[row]["keypoint_error_px"] < 0.5 * rows["static portrait"]["keypoint_error_px"]
+    figures = json.loads(report.read_text())
+    rows = figures["rows"]
+    static, ours, vid2vid = (rows[name] for name in ("static portrait", "RealPortrait", "Face Vid2vid"))
+    assert rows["VAE round trip"]["psnr_db"] > 29
+    assert ours["over_static_db"] > 3.6 and vid2vid["over_static_db"] > 2.2
+    for row in (ours, vid2vid):
+        assert row["keypoint_error_px"] < 0.2 * static["keypoint_error_px"]
+        assert row["rotation_error_deg"] < 0.3 * static["rotation_error_deg"]
+        assert row["ssim"] > static["ssim"] + 0.07
+    assert figures["frames_better_than_static_percent"] > 95
+    for clip in figures["clips_in_a_row"]:  # the second begins with the last frame of the first
+        assert clip["psnr_db"] > static["psnr_db"] + 2 and max(map(abs, clip["colour_error_255"])) < 6

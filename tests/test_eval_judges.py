@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yunet
+from kornia.filters import gaussian_blur2d
 
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError, WeightsError
@@ -22,12 +23,12 @@ from realportrait_core.eval.identity import (
     load_embedding,
 )
 from realportrait_core.eval.judges import HOW_TO_GET, Judges, find_points
-from realportrait_core.eval.landmarks import PARTS, inner_lips_gap, landmark_errors, seen_landmarks
-from realportrait_core.eval.score import Truth, known, look, score, spectrum
+from realportrait_core.eval.landmarks import PARTS, detect_landmarks, inner_lips_gap, landmark_errors
+from realportrait_core.eval.score import Truth, fill_unknown, judge, score, spectrum
 from realportrait_core.eval.spectrum import OCTAVES, octave_power, spectrum_db, window, worst_octave
 from realportrait_core.face.crop import warp_affine
 from realportrait_core.face.detect import Face, FaceDetector
-from realportrait_core.face.landmarks import FaceLandmarker, Region, region_of_five, region_of_points
+from realportrait_core.face.landmarks import FaceLandmarker, LandmarkRegion, region_of_five, region_of_points
 from realportrait_core.stlpips import STLPIPS, Blurred, distances, load_stlpips
 from realportrait_core.vid2vid import FaceVid2Vid
 
@@ -67,11 +68,7 @@ def noise(frames: int, size: int = 128, seed: int = 0) -> torch.Tensor:
 
 
 def blurred(frames: torch.Tensor, sigma: float) -> torch.Tensor:
-    place = torch.arange(-8, 9, dtype=torch.float32)
-    line = torch.exp(-0.5 * (place / sigma) ** 2)
-    line = (line / line.sum()).repeat(3, 1, 1, 1)
-    frames = F.conv2d(F.pad(frames, (8,) * 4, mode="reflect"), line, groups=3)
-    return F.conv2d(frames, line.mT, groups=3)
+    return gaussian_blur2d(frames, (17, 17), (sigma, sigma))
 
 
 # Spectrum
@@ -256,7 +253,7 @@ def test_the_landmarkers_square_is_mediapipes():
     torch.testing.assert_close(matrix @ centre, torch.tensor([127.5, 127.5], dtype=torch.float64))
     # The eyes' line comes to lie level.
     assert (matrix @ torch.tensor([130.0, 90.0, 1.0], dtype=torch.float64))[1] == pytest.approx(127.5)
-    assert Region((0.0, 0.0), 256.0, 0.0).to_network()[0].tolist() == pytest.approx([1, 0, 127.5])
+    assert LandmarkRegion((0.0, 0.0), 256.0, 0.0).to_network()[0].tolist() == pytest.approx([1, 0, 127.5])
     five = torch.tensor([[100.0, 100], [150, 100], [125, 130], [105, 160], [145, 160]])
     assert region_of_five(five).angle == pytest.approx(0) and 150 < region_of_five(five).side < 240
 
@@ -306,7 +303,7 @@ def test_the_lips_gap_goes_with_the_jaw(seen):
 
     landmarker, pictures, five = seen
     jaw = torch.from_numpy(np.load(CLIPS / "800000.npz")["expr"][:, JAW_OPEN].astype("float32"))
-    gap = inner_lips_gap(seen_landmarks(landmarker, pictures, five))
+    gap = inner_lips_gap(detect_landmarks(landmarker, pictures, five))
     assert torch.corrcoef(torch.stack([gap, jaw]))[0, 1] > 0.8
 
 
@@ -354,7 +351,7 @@ def truth_of(frames: torch.Tensor) -> Truth:
 
 def test_without_their_files_judges_say_nothing():
     frames = torch.rand(3, 3, 64, 64)
-    assert look(Judges(), TwoFaces(), {"a": frames}, truth_of(frames)) == {"a": {}}
+    assert judge(Judges(), TwoFaces(), {"a": frames}, truth_of(frames)) == {"a": {}}
     assert Judges().missing == list(HOW_TO_GET)
 
 
@@ -375,5 +372,5 @@ def test_what_is_not_known_counts_for_nobody():
         found = score(vid2vid, {"a": broken}, partly)["a"]
     assert whole["psnr_db"] == pytest.approx([20, 20], abs=1e-3) and found["psnr_db"] == pytest.approx([20, 20], abs=1e-3)
     assert found["outside_error_255"] == pytest.approx([25.5, 25.5], abs=1e-3)
-    assert torch.equal(known(broken, partly)[:, :, 40:], frames[:, :, 40:])
+    assert torch.equal(fill_unknown(broken, partly)[:, :, 40:], frames[:, :, 40:])
     assert spectrum(torch.where(valid[:, None], frames, broken), partly) == [0.0] * OCTAVES

@@ -150,7 +150,7 @@ def test_a_tiny_face_is_refused_with_its_size(detector):
     small = torch.from_numpy(cv2.resize(clip(800000)[0].numpy(), (56, 56), interpolation=cv2.INTER_AREA))
     with pytest.raises(FaceError, match=r"portrait's face is 2\dx\d\d px; at least 32 px"):
         portrait_points(small, detector)
-    with pytest.raises(FaceError, match=r"driver's face, at its largest, is 2\dx\d\d px"):
+    with pytest.raises(FaceError, match=r"driving video's face, at its largest, is 2\dx\d\d px"):
         track(small[None], detector)
 
 
@@ -202,11 +202,11 @@ def test_missing_frames_are_filled_and_named(detector, gone):
     kept = [i for i in range(12) if i not in gone]
     for policy in ("hold", "interpolate", "fade"):
         followed = track(frames, detector, missing_face=policy)
-        assert (followed.shown is None) == (policy != "fade")
+        assert (followed.motion_weight is None) == (policy != "fade")
         assert followed.present.nonzero()[:, 0].tolist() == kept
         assert torch.isfinite(followed.points).all() and followed.points.shape == (12, 5, 2)
         assert f"Missing in {ranges(gone)}" in followed.report
-    with pytest.raises(FaceError, match=f"missing in {len(gone)} of the driver's 12 frames: {ranges(gone)} "):
+    with pytest.raises(FaceError, match=f"missing in {len(gone)} of the 12 driving frames: {ranges(gone)} "):
         track(frames, detector, missing_face="stop")
 
 
@@ -287,7 +287,7 @@ def test_another_face_is_not_taken_for_the_missing_one(detector):
 
 
 def test_no_face_in_any_frame(detector):
-    with pytest.raises(FaceError, match=r"any of the driver's 3 frames \(48x64 px\)"):
+    with pytest.raises(FaceError, match=r"any of the 3 driving frames \(48x64 px\)"):
         track(torch.zeros(3, 64, 48, 3), detector)
 
 
@@ -301,8 +301,8 @@ def test_one_frame_is_a_clip(detector):
     [
         (torch.zeros(0, 8, 8, 3), r"at least one frame; this one is \(0, 8, 8, 3\)"),
         (torch.zeros(8, 8, 3), r"\(8, 8, 3\)"),
-        (torch.zeros(2, 8, 8, 1), r"Frame 0 of the driver: .*\(8, 8, 1\)"),
-        (torch.stack([torch.zeros(8, 8, 3), torch.full((8, 8, 3), torch.inf)]), "Frame 1 of the driver: .*192 values"),
+        (torch.zeros(2, 8, 8, 1), r"Driving frame 0: .*\(8, 8, 1\)"),
+        (torch.stack([torch.zeros(8, 8, 3), torch.full((8, 8, 3), torch.inf)]), "Driving frame 1: .*192 values"),
     ],
 )
 def test_what_is_no_clip_is_refused(detector, frames, message):

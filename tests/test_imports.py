@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -30,22 +31,23 @@ ALLOWED = {
     "vid2vid": BASE | {"checkpoint"},
     "dit": BASE | {"checkpoint", "motion_map"},  # never vid2vid: a motion map is a tensor
     "speed": BASE | {"dit", "diffusion"},
-    "clips": BASE | NETWORKS,
-    "generate": BASE | NETWORKS | {"clips"},
-    "inspect": BASE | NETWORKS | {"clips", "generate"},
-    "edit": BASE | NETWORKS | {"generate"},
-    "motion_file": BASE | NETWORKS | {"generate"},
+    "animation": BASE | NETWORKS,
+    "generate": BASE | NETWORKS | {"animation", "speed"},
+    "inspect": BASE | NETWORKS | {"animation"},
+    "edit": BASE | NETWORKS | {"animation"},
+    "motion_file": BASE | NETWORKS | {"animation"},
     "head_rotation": BASE | {"vid2vid"},  # never train or eval: both use it
-    "train": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "head_rotation", "video"},
-    "eval": BASE | NETWORKS | {"clips", "generate", "speed", "stlpips", "head_rotation", "video"},
+    "train": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video"},
+    "eval": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video"},
     "stlpips": BASE,
     "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit", "vae"},
-    "checkpoint.__main__": BASE | {"convert"},
+    "checkpoint.__main__": set(),
     "head_rotation.__main__": BASE | {"head_rotation"},
 }
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server", "execution", "latent_preview"}
 # Third-party modules that may be imported at start, because the host has already done so; the others wait until needed.
 AT_START = {"torch", "numpy", "einops", "safetensors", "tqdm"}
+LONG = 350  # lines
 # Itself imported only when it is needed, and where it can run.
 WAITS = {CORE / "dit" / "kernels.py"}
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill"}
@@ -83,6 +85,8 @@ def imports(file: Path, nested: bool = True) -> Iterator[tuple[int, int, list[st
 
 def at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     for node in body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
         yield node
         for field in ("body", "orelse", "handlers", "finalbody"):
             if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -119,6 +123,35 @@ def test_core_imports_one_way(file):
     assert here in ALLOWED, f"{here} is a new room: say in ALLOWED what it may import"
     wrong = [f"{file}:{line} imports {to}" for line, to in core_imports(file) if to != here and to not in ALLOWED[here]]
     assert not wrong, f"{here} may import {sorted(ALLOWED[here])} only"
+
+
+def test_no_module_imports_itself_in_a_circle():
+    """Of the imports that run when a module of the core is imported; a package stands for its __init__.py."""
+    names = {".".join(file.relative_to(CORE).with_suffix("").parts).removesuffix(".__init__"): file for file in MODULES}
+    graph = {}
+    for name, file in names.items():
+        package = list(file.relative_to(CORE).parent.parts)
+        graph[name] = set()
+        for _, level, path in imports(file, nested=False):
+            target = [*package[: len(package) - (level - 1)], *path] if level else []
+            while target and ".".join(target) not in names:
+                target.pop()
+            if target and (found := ".".join(target)) != name:
+                graph[name].add(found)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_long_files_say_why():
+    """A file of the core with more than 350 lines gives the reason in its first comment, beside that number."""
+    long = []
+    for file in python_files(CORE):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        if len(lines) > LONG and not any(str(LONG) in line for line in lines[:10]):
+            long.append(f"{file} has {len(lines)} lines")
+    assert not long
 
 
 def test_core_runs_without_the_host():

@@ -5,11 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from realportrait_core.animation.extraction import crop_faces
+from realportrait_core.animation.framing import frame_square
+from realportrait_core.animation.keypoints import KEYPOINT_PX, Keypoints
+from realportrait_core.animation.mapping import PortraitMotion
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import clip_crop, face_ellipse, points_to_crop
-from realportrait_core.generate import KEYPOINT_PX, Keypoints, Motion, crop_faces, frame_square
-from realportrait_core.inspect import AXES, BAR, BOX, MISSING, TILE, components, drift, drift_table, inspect, keypoint_errors, look
+from realportrait_core.inspect.components import components
+from realportrait_core.inspect.drift import drift, drift_table, frame_statistics, keypoint_errors
+from realportrait_core.inspect.sheets import AXES, BAR, BOX, MISSING, TILE, inspect
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix, transform
@@ -81,7 +86,7 @@ def made():
     generator = torch.Generator().manual_seed(0)
     f = torch.randn(5, 6, 8, 8, generator=generator).half()
     maps = MotionMaps(f, (portrait_crop @ back).expand(5, 3, 3), disc, SIZE, SIZE)
-    return keypoints, Motion(maps, maps[0], forward, (HEIGHT, WIDTH))
+    return keypoints, PortraitMotion(maps, maps[0], forward, (HEIGHT, WIDTH))
 
 
 def grey(frames: int) -> torch.Tensor:
@@ -187,7 +192,7 @@ def test_the_frames_that_a_clip_starts_with_are_framed(made):
 
 def test_refusals(made):
     keypoints, motion = made
-    with pytest.raises(InputError, match="of 5 driver frames, the driver has 4 and the motion 5"):
+    with pytest.raises(InputError, match="of 5 driving frames, the driving video has 4 and the motion 5"):
         inspect(keypoints, motion, grey(4), grey(1))
     with pytest.raises(InputError, match="the motion 2, from frame 4 on"):
         inspect(keypoints, replace(motion, maps=motion.maps[:2], first=4), grey(5), grey(1))
@@ -205,7 +210,7 @@ def test_the_keypoints_are_measured_against_the_wanted_motion():
     crop = points_to_crop(FACE / 4)
     wanted = transform(vid2vid.motion(crop_faces(vid2vid, frames, crop)))
     maps = MotionMaps(torch.zeros(3, 6, 8, 8), crop.expand(3, 3, 3), torch.zeros(3, 2, 3), size, size)
-    motion = Motion(maps, maps[0], torch.eye(3), (size, size), wanted)
+    motion = PortraitMotion(maps, maps[0], torch.eye(3), (size, size), wanted)
     assert keypoint_errors(vid2vid, frames, motion).max() < 1e-4
     shift = torch.tensor([0.3, 0.4, 9.0]) * torch.tensor([0.0, 1.0, 2.0])[:, None, None]  # z is no place in a picture
     px = 0.5 * KEYPOINT_PX / float(torch.linalg.det(crop[:2, :2]).sqrt())
@@ -216,7 +221,7 @@ def test_the_keypoints_are_measured_against_the_wanted_motion():
     torch.testing.assert_close(keypoint_errors(vid2vid, enlarged, further)[2:], torch.tensor([2 * px]), rtol=0.1, atol=0)
     found = drift(frames, 2, torch.tensor([1.0, 2.0, 5.0]))
     assert [one.keypoints for one in found] == [1.5, 5.0]
-    text = drift_table(found, look(frames[:1])).splitlines()
+    text = drift_table(found, frame_statistics(frames[:1])).splitlines()
     assert text[0].endswith("keypoints px") and text[2].endswith(" 1.50") and "; keypoints +3.50 px off." in text[-1]
 
 
@@ -232,7 +237,7 @@ def test_drift_is_measured_clip_by_clip():
     torch.testing.assert_close(found[1].mean - found[0].mean, torch.tensor([12.75, 0, 0]), atol=1e-2, rtol=0)
     torch.testing.assert_close(found[0].deviation, 0.4 * 255 * noise.std(correction=0).expand(3), rtol=1e-4, atol=1e-3)
     assert found[0].sharpness == pytest.approx(16 * found[2].sharpness, rel=1e-3)
-    text = drift_table(found, look(frames[:1])).splitlines()
+    text = drift_table(found, frame_statistics(frames[:1])).splitlines()
     assert len(text) == 6 and text[1].startswith("portrait") and text[3].startswith("1        16-30")
     assert "Clip 2 against clip 0: mean +25.5, " in text[-1] and "deviation x 0.25; sharpness x 0.06" in text[-1]
     assert "nothing to drift from" in drift_table(drift(frames[:5], 16))

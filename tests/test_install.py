@@ -127,7 +127,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, script):
 
     monkeypatch.setattr(script.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        script.place(b"new", target)
+        script.write_whole(b"new", target)
     assert target.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 

@@ -10,7 +10,7 @@ from golden import load
 from realportrait_core.errors import InputError
 from realportrait_core.vid2vid.keypoints import Pose, cat, headpose_from_bins, rotation_matrix, transform
 from realportrait_core.vid2vid.motion import pose_from_raw
-from realportrait_core.vid2vid.retarget import drive, expression_region, rotation_power
+from realportrait_core.vid2vid.retarget import expression_region, retarget, rotation_power
 from realportrait_core.vid2vid.smooth import kalman_smooth
 from realportrait_core.vid2vid.stitching import eye_close_ratio, lip_close_ratio
 
@@ -67,7 +67,7 @@ def test_keypoints_are_the_original(golden):
 )
 def test_driving_keypoints_are_the_original(golden, mode, name):
     tensors, source, driver = golden
-    assert error(drive(source[:1], driver, driver[:1], mode), tensors[f"out/x_d_{name}"]) < CLOSE
+    assert error(retarget(source[:1], driver, driver[:1], mode), tensors[f"out/x_d_{name}"]) < CLOSE
 
 
 def test_kalman_smoother_is_the_original():
@@ -133,7 +133,7 @@ def test_poses_slice_and_join():
 
 def test_relative_motion_starts_on_the_portrait():
     portrait, driver = random_pose(1, seed=1), random_pose(4, seed=2)
-    x_d = drive(portrait, driver, driver[2:3], "relative")
+    x_d = retarget(portrait, driver, driver[2:3], "relative")
     assert error(x_d[2:3], transform(portrait)) < CLOSE
     assert error(x_d[:1], transform(portrait)) > 0.05
 
@@ -142,9 +142,9 @@ def test_a_portrait_that_drives_itself_is_itself():
     driver = random_pose(4, seed=2)
     driver = replace(driver, canonical=driver.canonical[:1].expand_as(driver.canonical))
     portrait = driver[:1]
-    assert error(drive(portrait, driver, portrait, "relative"), transform(driver)) < CLOSE
-    assert error(drive(portrait, driver, portrait, "paper-absolute"), transform(driver)) < CLOSE
-    assert error(drive(portrait, portrait, portrait, "absolute"), transform(portrait)) < CLOSE
+    assert error(retarget(portrait, driver, portrait, "relative"), transform(driver)) < CLOSE
+    assert error(retarget(portrait, driver, portrait, "paper-absolute"), transform(driver)) < CLOSE
+    assert error(retarget(portrait, portrait, portrait, "absolute"), transform(portrait)) < CLOSE
 
 
 def test_relative_motion_forgets_the_drivers_own_pose_and_size():
@@ -159,7 +159,7 @@ def test_relative_motion_forgets_the_drivers_own_pose_and_size():
         scale=driver.scale * 1.7,
         translation=driver.translation - 0.4,
     )
-    assert error(drive(portrait, driver, driver[:1]), drive(portrait, other, other[:1])) < CLOSE
+    assert error(retarget(portrait, driver, driver[:1]), retarget(portrait, other, other[:1])) < CLOSE
 
 
 def test_absolute_keeps_the_portraits_skull_and_size():
@@ -167,7 +167,7 @@ def test_absolute_keeps_the_portraits_skull_and_size():
     region = expression_region(torch.device("cpu"))
     assert int(region.sum()) == 13 * 3 + 6
     assert not region[0].any() and not region[7].any() and not region[10].any()
-    x_d = drive(portrait, driver, driver[:1], "absolute")
+    x_d = retarget(portrait, driver, driver[:1], "absolute")
     in_plane = driver.translation * torch.tensor([1.0, 1.0, 0.0])
     expression = (x_d - in_plane[:, None]) / portrait.scale - portrait.canonical @ driver.rotation
     assert error(expression[:, region], driver.expression[:, region]) < CLOSE
@@ -177,20 +177,20 @@ def test_absolute_keeps_the_portraits_skull_and_size():
 @pytest.mark.parametrize("mode", MODES)
 def test_zero_gains_keep_the_portrait(mode):
     portrait, driver = random_pose(1, seed=1), random_pose(3, seed=2)
-    still = drive(portrait, driver, driver[:1], mode, pose_gain=0.0, expression_gain=0.0)
+    still = retarget(portrait, driver, driver[:1], mode, pose_gain=0.0, expression_gain=0.0)
     assert error(still, transform(portrait).expand_as(still)) < CLOSE
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_gains_next_to_one_are_next_to_no_gains(mode):
     portrait, driver = random_pose(1, seed=1), random_pose(3, seed=2)
-    plain = drive(portrait, driver, driver[:1], mode)
-    assert error(drive(portrait, driver, driver[:1], mode, 1 + 1e-6, 1 + 1e-6), plain) < 1e-5
+    plain = retarget(portrait, driver, driver[:1], mode)
+    assert error(retarget(portrait, driver, driver[:1], mode, 1 + 1e-6, 1 + 1e-6), plain) < 1e-5
 
 
 def test_expression_gain_is_linear_and_leaves_the_pose():
     portrait, driver = random_pose(1, seed=1), random_pose(3, seed=2)
-    none, full, double = (drive(portrait, driver, driver[:1], "paper-absolute", expression_gain=g) for g in (0.0, 1.0, 2.0))
+    none, full, double = (retarget(portrait, driver, driver[:1], "paper-absolute", expression_gain=g) for g in (0.0, 1.0, 2.0))
     assert error(double - full, full - none) < CLOSE
     wanted = driver.scale[:, :, None] * (driver.expression - portrait.expression)
     assert error(full - none, wanted) < CLOSE
@@ -218,14 +218,14 @@ def test_rotation_power_scales_the_angle():
 def test_wrong_counts_and_modes_are_refused(mode, counts, message):
     portrait, driver, neutral = (random_pose(n) for n in counts)
     with pytest.raises(InputError, match=message):
-        drive(portrait, driver, neutral, mode)
+        retarget(portrait, driver, neutral, mode)
 
 
 def test_motion_of_other_weights_is_refused_with_both_counts():
-    with pytest.raises(InputError, match="portrait 21, driver 15, neutral frame 15"):
-        drive(random_pose(1), random_pose(3, k=15), random_pose(1, k=15))
+    with pytest.raises(InputError, match="portrait 21, driving video 15, neutral frame 15"):
+        retarget(random_pose(1), random_pose(3, k=15), random_pose(1, k=15))
     with pytest.raises(InputError, match="21 keypoints of LivePortrait and these weights have 15"):
-        drive(random_pose(1, k=15), random_pose(3, k=15), random_pose(1, k=15), "absolute")
+        retarget(random_pose(1, k=15), random_pose(3, k=15), random_pose(1, k=15), "absolute")
 
 
 # Smoothing

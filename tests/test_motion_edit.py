@@ -9,33 +9,23 @@ import torch
 import yunet
 from PIL import Image
 
+from realportrait_core.animation.driving_motion import apply_to_portrait, driving_motion
+from realportrait_core.animation.extraction import extract_keypoints
+from realportrait_core.animation.keypoints import KEYPOINT_MIDDLE, KEYPOINT_PX, Keypoints, without_cuts
+from realportrait_core.animation.mapping import map_geometry, motion_maps
+from realportrait_core.animation.retargeting import drive_keypoints, driven_keypoints, find_neutral, frame_range
 from realportrait_core.edit import Edit, edit_driver, mirror_driver
 from realportrait_core.errors import InputError
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.track import portrait_points, track
-from realportrait_core.generate import (
-    KEYPOINT_MIDDLE,
-    KEYPOINT_PX,
-    Keypoints,
-    cut,
-    driven_keypoints,
-    driver_of,
-    extract_keypoints,
-    find_neutral,
-    frame_range,
-    join_driver,
-    motion_maps,
-    one_shot,
-    place_maps,
-)
-from realportrait_core.vid2vid.between import between
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
-from realportrait_core.vid2vid.edit import hold_size, mirror, nearest_rotation, smooth_expression, smooth_head, turned
+from realportrait_core.vid2vid.edit import hold_size, mirror, nearest_rotation, smooth_expression, smooth_head, with_rotation
+from realportrait_core.vid2vid.interpolation import interpolate_poses
 from realportrait_core.vid2vid.keypoints import Pose, angle_between, cat, rotation_angles, rotation_matrix, transform
-from realportrait_core.vid2vid.neutral import neutral_frame, turned_away, unlike
+from realportrait_core.vid2vid.neutral import distance_to_portrait, head_angle, neutral_frame
 from realportrait_core.vid2vid.regions import EYES, EYES_AND_MOUTH, MOUTH, PAIRS, partners
-from realportrait_core.vid2vid.retarget import Gains, drive
-from realportrait_core.vid2vid.shots import EASE, as_one_shot
+from realportrait_core.vid2vid.retarget import Gains, retarget
+from realportrait_core.vid2vid.shots import EASE, join_shots
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "realportrait_core" / "weights" / "realportrait" / "realportrait_mini_vid2vid.safetensors"
@@ -108,13 +98,13 @@ def trembling(x: torch.Tensor) -> float:
 def in_two_shots(half: Pose) -> Pose:
     """The same motion twice, the second time filmed from half as far and beside."""
     both = cat([half, replace(half, scale=2 * half.scale, translation=2 * half.translation + torch.tensor([0.4, -0.3, 0.0]))])
-    return turned(both, torch.cat([half.rotation, half.rotation @ rotation_matrix(*torch.tensor([[0.0], [25.0], [5.0]]))]))
+    return with_rotation(both, torch.cat([half.rotation, half.rotation @ rotation_matrix(*torch.tensor([[0.0], [25.0], [5.0]]))]))
 
 
 def test_a_cut_is_no_motion():
     """The first frame after it is the last one before; within EASE frames the new shot moves on its own, in the first's frame."""
     half = clip(2 * EASE)
-    joined, cut_at = as_one_shot(in_two_shots(half), (2 * EASE,)), 2 * EASE
+    joined, cut_at = join_shots(in_two_shots(half), (2 * EASE,)), 2 * EASE
     before, at = joined[cut_at - 1 : cut_at], joined[cut_at : cut_at + 1]
     for name in ("rotation", "scale", "translation", "expression"):
         assert error(getattr(joined[:cut_at], name), getattr(half, name)) < CLOSE
@@ -133,12 +123,12 @@ def test_a_cut_is_no_motion():
 
 def test_a_driver_without_cuts_stays_as_it_is():
     given = keypoints(clip(5))
-    assert one_shot(given) is given
+    assert without_cuts(given) is given
 
 
 def test_many_short_shots():
     """Of one or two frames: finite, and none jumps."""
-    joined = as_one_shot(clip(6), (1, 2, 4))
+    joined = join_shots(clip(6), (1, 2, 4))
     x = transform(joined)
     assert torch.isfinite(x).all()
     for frame in (1, 2, 4):
@@ -151,7 +141,7 @@ def test_the_face_points_go_along_with_the_shot():
     given = keypoints(cat([half, replace(half, scale=2 * half.scale, translation=2 * half.translation + 0.3)]))
     crop = given.driver_crop
     eye = ((transform(given.driver)[:, :5, :2] * KEYPOINT_PX + KEYPOINT_MIDDLE).double() - crop[:2, 2]) / crop[0, 0]
-    joined = one_shot(replace(given, driver_points=eye.float(), cuts=(EASE,)))
+    joined = without_cuts(replace(given, driver_points=eye.float(), cuts=(EASE,)))
     wanted = ((transform(joined.driver)[:, :5, :2] * KEYPOINT_PX + KEYPOINT_MIDDLE).double() - crop[:2, 2]) / crop[0, 0]
     eased = slice(EASE, 2 * EASE)  # where the expression is still the other shot's
     assert joined.cuts == () and error(joined.driver_points[:EASE].double(), wanted[:EASE]) < 1e-2
@@ -162,13 +152,13 @@ def test_the_face_points_go_along_with_the_shot():
 def test_relative_motion_goes_on_across_a_cut():
     """And a part of the driver keeps the cuts that lie in it."""
     given = replace(keypoints(in_two_shots(clip(10))), cuts=(10,))
-    x = driven_keypoints(one_shot(given), "relative", 1.0, 1.0, 0)
+    x = driven_keypoints(without_cuts(given), "relative", 1.0, 1.0, 0)
     raw = driven_keypoints(given, "relative", 1.0, 1.0, 0)
     assert error(x[10], x[9]) < 1e-5 and error(raw[10], raw[9]) > 0.3
-    assert cut(given, slice(4, 12)).cuts == (6,) and cut(given, slice(10, None)).cuts == cut(given, slice(10)).cuts == ()
+    assert given[4:12].cuts == (6,) and given[10:].cuts == given[:10].cuts == ()
     assert edit_driver(given, Edit()).cuts == (10,)
     assert edit_driver(given, Edit(smooth_track=1.0)).cuts == ()
-    assert error(driver_of(given, 25.0).motion.scale, one_shot(given).driver.scale) == 0
+    assert error(driving_motion(given, 25.0).motion.scale, without_cuts(given).driver.scale) == 0
 
 
 # Regions and partners
@@ -200,7 +190,7 @@ def test_a_face_that_does_not_stand_in_the_middle_has_the_same_partners():
 def test_keypoints_without_partners_are_refused():
     line = torch.zeros(1, 5, 3)
     line[0, :, 0] = torch.tensor([0.0, 0.1, 0.5, 1.9, 2.0])
-    with pytest.raises(InputError, match="of these 5 keypoints have no partner.*Flip the driver's frames"):
+    with pytest.raises(InputError, match="of these 5 keypoints have no partner.*Flip the driving frames"):
         partners(line)
 
 
@@ -271,7 +261,7 @@ def test_a_head_of_constant_size_does_not_wobble():
     for how in ("driven", "steady", "constant"):
         edited = edit_driver(given, Edit(head_size=how))
         still = replace(edited.driver, expression=0 * edited.driver.expression, rotation=torch.eye(3).expand(40, 3, 3))
-        x = drive(given.portrait, still, still[:1], "relative")
+        x = retarget(given.portrait, still, still[:1], "relative")
         sizes[how] = (x - x.mean(1, keepdim=True)).norm(dim=-1).mean(1)
         assert torch.equal(edited.driver.rotation, given.driver.rotation)
     assert sizes["constant"].std() < CLOSE * sizes["constant"].mean()
@@ -307,7 +297,7 @@ def test_smoothing_reaches_what_it_names_and_nothing_else():
     assert torch.equal(head.driver.expression, given.driver.expression)
     assert trembling(track.driver_points) < 0.3 * trembling(given.driver_points)
     x_d = driven_keypoints(given, "relative", 1.0, 1.0, 0)
-    masks = [place_maps(part, x_d, 256, "whole").face[..., 2] for part in (given, track)]
+    masks = [map_geometry(part, x_d, 256, "whole").face[..., 2] for part in (given, track)]
     assert trembling(masks[1]) < trembling(masks[0])
 
 
@@ -359,41 +349,41 @@ def test_one_frame_can_be_edited():
 
 def test_each_gain_keeps_its_part_of_the_portrait():
     portrait, driver = clip(1, seed=9), clip(4)
-    full = drive(portrait, driver, driver[:1], "paper-absolute")
+    full = retarget(portrait, driver, driver[:1], "paper-absolute")
 
     def with_parts(**parts):
         return transform(replace(driver, canonical=portrait.canonical.expand_as(driver.canonical), **parts))
 
     own = {name: getattr(portrait, name).expand_as(getattr(driver, name)) for name in ("rotation", "translation", "scale")}
     for name in own:
-        none = drive(portrait, driver, driver[:1], "paper-absolute", gains=Gains(**{name: 0.0}))
+        none = retarget(portrait, driver, driver[:1], "paper-absolute", gains=Gains(**{name: 0.0}))
         assert error(none, with_parts(**{name: own[name]})) < CLOSE, name
         assert error(none, full) > 0.01
     all_three = Gains(rotation=0.5, translation=0.5, scale=0.5)
-    half = drive(portrait, driver, driver[:1], "relative", pose_gain=0.5)
-    assert torch.equal(drive(portrait, driver, driver[:1], "relative", gains=all_three), half)
-    assert torch.equal(drive(portrait, driver, driver[:1], "relative", 0.25, gains=Gains(2.0, 2.0, 2.0)), half)
+    half = retarget(portrait, driver, driver[:1], "relative", pose_gain=0.5)
+    assert torch.equal(retarget(portrait, driver, driver[:1], "relative", gains=all_three), half)
+    assert torch.equal(retarget(portrait, driver, driver[:1], "relative", 0.25, gains=Gains(2.0, 2.0, 2.0)), half)
 
 
 @pytest.mark.parametrize("k", [21, 26])
 @pytest.mark.parametrize("part, regions", [("eyes", EYES), ("mouth", MOUTH)])
 def test_eye_and_mouth_gains_reach_their_keypoints(k, part, regions):
     portrait, driver = clip(1, k, seed=9), clip(4, k)
-    full = drive(portrait, driver, driver[:1], "relative")
-    none = drive(portrait, driver, driver[:1], "relative", gains=Gains(**{part: 0.0}))
+    full = retarget(portrait, driver, driver[:1], "relative")
+    none = retarget(portrait, driver, driver[:1], "relative", gains=Gains(**{part: 0.0}))
     changed = (full - none).abs().amax((0, 2)) > 1e-5
     assert changed.nonzero()[:, 0].tolist() == sorted(regions[k])
-    still = drive(portrait, driver, driver[:1], "relative", expression_gain=0.0)
+    still = retarget(portrait, driver, driver[:1], "relative", expression_gain=0.0)
     chosen = list(regions[k])
     assert error(none[:, chosen], still[:, chosen]) < CLOSE
-    louder = drive(portrait, driver, driver[:1], "relative", expression_gain=0.5, gains=Gains(**{part: 2.0}))
+    louder = retarget(portrait, driver, driver[:1], "relative", expression_gain=0.5, gains=Gains(**{part: 2.0}))
     assert error(louder[:, chosen], full[:, chosen]) < CLOSE
 
 
 def test_eye_gain_needs_known_keypoints():
     portrait, driver = clip(1, 15, seed=9), clip(2, 15)
     with pytest.raises(InputError, match="Of 15 keypoints .* a gain of the eyes or the mouth needs it"):
-        drive(portrait, driver, driver[:1], gains=Gains(eyes=1.2))
+        retarget(portrait, driver, driver[:1], gains=Gains(eyes=1.2))
 
 
 # The neutral frame
@@ -408,7 +398,7 @@ def test_the_neutral_frame_is_the_one_like_the_portrait():
     driver = replace(driver, rotation=rotation, expression=expression)
     everywhere = torch.ones(12, dtype=torch.bool)
     assert neutral_frame(portrait, driver, everywhere) == 7
-    assert float(turned_away(portrait, driver)[7]) < 0.1 and unlike(portrait, driver)[7] < 1e-5
+    assert float(head_angle(portrait, driver)[7]) < 0.1 and distance_to_portrait(portrait, driver)[7] < 1e-5
     assert neutral_frame(portrait, driver, everywhere & (torch.arange(12) != 7)) in (6, 8)
     assert neutral_frame(portrait, driver, ~everywhere) == 7
 
@@ -421,7 +411,7 @@ def test_a_frame_in_motion_a_lean_and_a_grimace_are_not_neutral():
     translation[1] += 0.2
     expression[2] += 0.1 * torch.randn(26, 3, generator=torch.Generator().manual_seed(0))
     moved = replace(driver, scale=scale, expression=expression, translation=translation)
-    distance = unlike(rest, moved)
+    distance = distance_to_portrait(rest, moved)
     assert (distance[:3] > 0.05).all()
     assert neutral_frame(rest, moved, torch.ones(9, dtype=torch.bool)) == 4  # 3 still lies beside a moving frame
 
@@ -456,9 +446,9 @@ def test_between_two_poses():
     """At the ends they are the poses themselves; half-way the turn, the size and the place are half changed."""
     first, second = clip(6, seed=3), clip(6, seed=4)
     for share, end in ((0.0, first), (1.0, second)):
-        at = between(first, second, torch.full((6,), share))
+        at = interpolate_poses(first, second, torch.full((6,), share))
         assert all(error(getattr(at, f.name), getattr(end, f.name)) < 1e-4 for f in fields(Pose))
-    middle = between(first, second, torch.full((6,), 0.5))
+    middle = interpolate_poses(first, second, torch.full((6,), 0.5))
     whole = angle_between(first.rotation, second.rotation)
     for end in (first, second):
         assert error(angle_between(middle.rotation, end.rotation), whole / 2) < 0.05 and float(whole.max()) > 10
@@ -475,14 +465,14 @@ def test_a_range_is_the_same_frames_of_the_whole():
     assert (some.start, some.stop) == (3, 7)
     whole, part = (driven_keypoints(given, "relative", 1.0, 1.0, 0, STILL, frames) for frames in (slice(None), some))
     assert error(part, whole[3:7]) < CLOSE  # the neutral frame lies before
-    shorter = cut(given, some)
+    shorter = given[some]
     assert len(shorter.driver) == len(shorter.driver_points) == len(shorter.present) == 4
     assert frame_range(given, 0, 0) == slice(0, 9) and frame_range(given, 7, 10) == slice(7, 9)
 
 
 @pytest.mark.parametrize("first, count", [(9, 0), (-1, 2), (0, -1)])
 def test_a_range_outside_is_refused(first, count):
-    with pytest.raises(InputError, match="not within the driver's 9 frames"):
+    with pytest.raises(InputError, match="not within the 9 driving frames"):
         frame_range(keypoints(clip(9)), first, count)
 
 
@@ -534,13 +524,13 @@ def test_a_driver_without_points_gets_its_mask_where_its_face_is(seen):
     """As for LivePortrait's templates: within a seventh of the frame of where the face points put it."""
     vid2vid, portrait, _, given, _ = seen
     with torch.inference_mode():
-        bare = replace(driver_of(given, 25.0), points=None, canonical=None)
-        joined = join_driver(vid2vid, portrait, given.portrait_points, bare)
+        bare = replace(driving_motion(given, 25.0), points=None, canonical=None)
+        joined = apply_to_portrait(vid2vid, portrait, given.portrait_points, bare)
     x_d = driven_keypoints(given, "relative", 1.0, 1.0, 0)
     assert error(driven_keypoints(joined, "relative", 1.0, 1.0, 0), x_d) < 1e-5
     centres = []
     for keypoints in (given, joined):
-        face = place_maps(keypoints, x_d, 256, "whole").face
+        face = map_geometry(keypoints, x_d, 256, "whole").face
         centres.append(-torch.linalg.solve(face[:, :, :2], face[:, :, 2:])[..., 0])
     apart = (centres[0] - centres[1]).norm(dim=-1)
     assert apart.mean() < 20 and apart.max() < 256 / 7
@@ -549,8 +539,8 @@ def test_a_driver_without_points_gets_its_mask_where_its_face_is(seen):
 def test_maps_of_a_range(seen):
     vid2vid, _, _, given, _ = seen
     with torch.inference_mode():
-        whole = motion_maps(vid2vid, cut(given, slice(0, 4)), neutral=0)
-        part = motion_maps(vid2vid, given, neutral=0, frames=slice(2, 4))
+        whole = motion_maps(vid2vid, drive_keypoints(given[0:4]))
+        part = motion_maps(vid2vid, drive_keypoints(given, frames=slice(2, 4)))
     assert len(part.maps) == 2
     assert error(part.maps.f.float(), whole.maps.f[2:4].float()) < 1e-2 and error(part.maps.face, whole.maps.face[2:4]) < CLOSE
 

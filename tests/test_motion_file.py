@@ -13,18 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from realportrait_core.animation.driving_motion import DrivingMotion, apply_to_portrait, driving_motion
 from realportrait_core.checkpoint import bundle_metadata, save
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
-from realportrait_core.generate import Driver, driver_of, join_driver
-from realportrait_core.motion_file import About, load_motion, save_motion, tensors_of
+from realportrait_core.motion_file import MotionInfo, load_motion, save_motion, tensors_of
 from realportrait_core.motion_file.__main__ import main
 from realportrait_core.motion_file.pickled import LARGEST, read_pickle
-from realportrait_core.motion_file.template import read_template, template_driver
+from realportrait_core.motion_file.template import read_template, template_motion
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid, motion_fingerprint, save_vid2vid
 from realportrait_core.vid2vid.keypoints import rotation_matrix
-from realportrait_core.vid2vid.retarget import Motion
+from realportrait_core.vid2vid.retarget import MotionParameters
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT.parent / "shared" / "media" / "motion_templates"
@@ -51,13 +51,13 @@ TINY = Vid2VidConfig(
 )
 
 
-def driver(frames: int = 4, k: int = 5, **changes) -> Driver:
+def driver(frames: int = 4, k: int = 5, **changes) -> DrivingMotion:
     g = torch.Generator().manual_seed(0)
     crop = torch.diag(torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64))
     crop[:2, 2] = torch.tensor([-40.0, -31.5])
     present = torch.arange(frames) != 1
-    given = Driver(
-        motion=Motion(
+    given = DrivingMotion(
+        motion=MotionParameters(
             rotation_matrix(*(20 * torch.randn(3, frames, generator=g))),
             0.1 * torch.randn(frames, k, 3, generator=g),
             1 + 0.1 * torch.rand(frames, 1, generator=g),
@@ -74,7 +74,7 @@ def driver(frames: int = 4, k: int = 5, **changes) -> Driver:
     return replace(given, **changes)
 
 
-def same(a: Driver, b: Driver) -> bool:
+def same(a: DrivingMotion, b: DrivingMotion) -> bool:
     x, y = tensors_of(a), tensors_of(b)
     return (
         x.keys() == y.keys()
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path):
 
 def write(path: Path, tensors: dict, **about) -> Path:
     given = {"frames": 4, "keypoints": 5, "fps": 25.0, "height": 240, "width": 300, "encoder": ""}
-    save_file(tensors, path, bundle_metadata("motion", About(**{**given, **about})))
+    save_file(tensors, path, bundle_metadata("motion", MotionInfo(**{**given, **about})))
     return path
 
 
@@ -175,10 +175,10 @@ def test_other_files_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="no weight file|There is no"):
         load_motion(path)
     save(path, {"a": torch.zeros(1)}, {})
-    with pytest.raises(InputError, match="does not say that it is one. Save RealPortrait Motion writes"):
+    with pytest.raises(InputError, match="does not mark it as one. Save RealPortrait Motion writes"):
         load_motion(path)
     save_vid2vid(path, FaceVid2Vid(TINY))
-    with pytest.raises(InputError, match="holds 'vid2vid'; 'motion' is needed"):
+    with pytest.raises(InputError, match="gives the role 'vid2vid'; 'motion' is needed"):
         load_motion(path)
     save_file(tensors_of(driver()), path, {"realportrait": json.dumps({"role": "motion", "version": 2, "config": {}})})
     with pytest.raises(InputError, match="of format 2 .* Update the pack"):
@@ -219,9 +219,9 @@ POINTS = torch.tensor([[60.0, 60], [90, 61], [75, 78], [64, 92], [88, 93]])
 def test_a_motion_is_joined_with_any_portrait(tiny):
     with torch.inference_mode():
         given = driver(encoder=motion_fingerprint(tiny))
-        joined = join_driver(tiny, torch.rand(1, 150, 160, 3), POINTS, given)
-        assert same(driver_of(joined, given.fps), given)
-        other = join_driver(tiny, torch.rand(1, 140, 130, 3), POINTS, given)
+        joined = apply_to_portrait(tiny, torch.rand(1, 150, 160, 3), POINTS, given)
+        assert same(driving_motion(joined, given.fps), given)
+        other = apply_to_portrait(tiny, torch.rand(1, 140, 130, 3), POINTS, given)
     assert other.portrait_size == (140, 130) and not torch.equal(other.feature, joined.feature)
     assert joined.driver_size == (240, 300) and joined.present.tolist() == [True, False, True, True]
 
@@ -229,11 +229,11 @@ def test_a_motion_is_joined_with_any_portrait(tiny):
 def test_motion_of_other_weights_is_refused(tiny):
     picture = torch.rand(1, 150, 160, 3)
     with pytest.raises(InputError, match="6 keypoints and this Face Vid2vid 5"):
-        join_driver(tiny, picture, POINTS, driver(k=6))
+        apply_to_portrait(tiny, picture, POINTS, driver(k=6))
     with pytest.raises(InputError, match="fingerprint 0123456789abcdef, these are"):
-        join_driver(tiny, picture, POINTS, driver())
+        apply_to_portrait(tiny, picture, POINTS, driver())
     with torch.inference_mode():
-        assert join_driver(tiny, picture, POINTS, driver(encoder="")).encoder == motion_fingerprint(tiny)
+        assert apply_to_portrait(tiny, picture, POINTS, driver(encoder="")).encoder == motion_fingerprint(tiny)
 
 
 def test_the_fingerprint_is_of_m_alone_whatever_the_precision(tiny, tmp_path):
@@ -310,8 +310,8 @@ def test_pickles_that_could_run_code_are_refused_and_named(protocol, evil, names
 @pytest.mark.parametrize(
     "data, match",
     [
-        (b"cos\nsystem\n.", r"asks for os\.system.*could run code"),
-        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"asks for os\.system"),
+        (b"cos\nsystem\n.", r"names os\.system.*could run code"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"names os\.system"),
         (b"(S'true'\nios\nsystem\n.", "instruction (STRING|INST)"),
         (b"\x80\x02Pthing\n.", "instruction PERSID|damaged"),
         (b"\x82\x01.", "instruction EXT1"),
@@ -419,7 +419,7 @@ def test_older_and_newer_templates(tmp_path):
     [
         ({"motion": []}, "no list 'motion'"),
         ({"motion": [1]}, "no list 'motion'"),
-        ({"n_frames": 7}, "has 3 frames and says"),
+        ({"n_frames": 7}, "has 3 frames, but its n_frames is 7"),
         ({"output_fps": "fast"}, "output_fps is no number"),
         ({"output_fps": 0}, "frame rate is 0"),
         ({"motion": template(1)["motion"] + template(1, 20)["motion"], "n_frames": 2}, "exp of frame 1 has 60 numbers"),
@@ -435,7 +435,7 @@ def test_refused_templates(tmp_path, change, match):
         read_template(path)
     assert str(error.value).startswith(f"{path} is not a motion template that can be used. ")
     with pytest.raises(InputError, match="no list 'motion'"):
-        template_driver([])
+        template_motion([])
 
 
 def test_the_command_refuses_in_a_sentence(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What the registry, ComfyUI-Manager, pip and a stranger's clone rely on."""
 
 import ast
+import importlib.util
 import json
 import re
 import shutil
@@ -32,6 +33,15 @@ def tracked() -> list[Path]:
         pytest.skip("not a git checkout")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def released(tracked) -> set[str]:
+    """What the registry's archive holds, relative to ROOT."""
+    spec = importlib.util.spec_from_file_location("archive", ROOT / "scripts" / "archive.py")
+    archive = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(archive)
+    return set(archive.release_files())
 
 
 def test_project_table(pyproject):
@@ -68,7 +78,13 @@ def test_requirements_equal_dependencies(pyproject):
 def test_nothing_of_the_hosts_is_required(pyproject):
     """A torch or numpy pinned by a pack replaces the one that the user's GPU or another pack needs."""
     names = {re.match(r"[\w-]+", dependency)[0] for dependency in pyproject["project"]["dependencies"]}
-    assert not names & {"torch", "torchvision", "torchaudio", "numpy", "av", "opencv-python"}
+    assert not names & {"torch", "torchvision", "torchaudio", "numpy", "av", "kornia", "opencv-python"}
+
+
+def test_extras_name_what_the_host_would_bring(pyproject):
+    """Outside of ComfyUI. torch.load of an older torch can be made to run code, weights_only or not (CVE-2025-32434)."""
+    for extra in ("core", "train"):
+        assert {"torch>=2.6", "numpy", "av", "kornia>=0.7.1"} <= set(pyproject["project"]["optional-dependencies"][extra])
 
 
 def test_no_top_level_package_hides_the_hosts_nodes(pyproject):
@@ -92,6 +108,38 @@ def test_the_hosts_own_parser_reads_pyproject(host_sources):
     name, accelerators, systems, version, publisher = json.loads(done.stdout)
     assert (name, publisher, version) == ("realportrait", "realportrait", ">=0.3.75")
     assert accelerators and systems
+
+
+def test_a_release_is_the_nodes_and_what_they_need(released):
+    tops = {name.split("/")[0] for name in released}
+    folders = {"assets", "locales", "nodes", "realportrait_core", "web", "workflows"}
+    files = {"LICENSE", "README.md", "__init__.py", "install.py", "pyproject.toml", "requirements.txt"}
+    assert folders | files <= tops <= folders | files | {"CHANGELOG.md"}
+    rooms = {name.split("/")[1] for name in released if name.startswith("realportrait_core/")}
+    assert "weights" in rooms and not rooms & {"eval", "head_rotation", "stlpips.py", "train"}
+    assert not [name for name in released if name.endswith(".py") and Path(name).name.startswith("test_")]
+
+
+def test_a_release_imports_nothing_that_it_leaves_out(released):
+    """Every relative import of an archived file finds an archived module, or a name inside one."""
+    modules = {name.removesuffix(".py").removesuffix("/__init__") for name in released if name.endswith(".py")} | {""}
+    wrong = []
+    for name in sorted(released):
+        if not name.endswith(".py"):
+            continue
+        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                package = name.split("/")[: -node.level]
+                base = "/".join([*package, *(node.module or "").split(".")]).strip("/")
+                wrong += [f"{name}:{node.lineno}"] * (base not in modules)
+                if node.module is None or not (ROOT / f"{base}.py").is_file():  # a package: its names may be modules
+                    wrong += [
+                        f"{name}:{node.lineno} {each.name}"
+                        for each in node.names
+                        if ((ROOT / base / f"{each.name}.py").is_file() or (ROOT / base / each.name).is_dir())
+                        and "/".join([base, each.name]).strip("/") not in modules
+                    ]
+    assert not wrong
 
 
 def test_bundled_weights_fit_and_open():
@@ -144,7 +192,7 @@ def test_one_folder_of_workflows():
         assert all({"class_type", "inputs"} <= node.keys() for node in nodes), f"{file} is not in the API's format"
 
 
-def test_the_house_is_furnished():
+def test_what_the_texts_name_is_there():
     for name in (
         "README.md",
         "CONTRIBUTING.md",
@@ -153,6 +201,8 @@ def test_the_house_is_furnished():
         "requirements.txt",
         "install.py",
         ".ci/run",
+        "scripts/archive.py",
+        "scripts/check.py",
         "scripts/demo.py",
         "scripts/test.py",
         "assets/portrait.png",

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from realportrait_core.animation.framing import frame_square
+from realportrait_core.animation.mapping import PortraitMotion, frame_portrait
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import rescale
-from realportrait_core.generate import Motion, frame_portrait, frame_square
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.paste import frames_out, paste, region
 
@@ -19,9 +20,9 @@ def smooth(height: int, width: int, waves: float = 2.0, seed: int = 0) -> torch.
     return (0.5 + 0.45 * torch.sin(2 * torch.pi * waves * (x + 0.7 * y) + phase))[None]
 
 
-def motion_of(points, height, width, size, framing) -> Motion:
+def motion_of(points, height, width, size, framing) -> PortraitMotion:
     maps = MotionMaps(torch.zeros(1, 1, 1, 1), torch.eye(3)[None], torch.zeros(1, 2, 3), size, size)
-    return Motion(maps, maps, frame_square(points, height, width, size, framing), (height, width))
+    return PortraitMotion(maps, maps, frame_square(points, height, width, size, framing), (height, width))
 
 
 def pasted(picture, frames, motion, **changes):

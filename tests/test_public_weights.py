@@ -27,9 +27,9 @@ from realportrait_core.checkpoint import (
     save,
     sniff,
 )
-from realportrait_core.checkpoint.__main__ import main
 from realportrait_core.config import MINI, PAPER, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.convert import liveportrait, opensora
+from realportrait_core.convert.__main__ import main
 from realportrait_core.convert.pickled import read_pickled
 from realportrait_core.dit.checkpoint import CONFIG_KEY, load_dit, save_dit, start_state
 from realportrait_core.dit.embed import ClipShape
@@ -39,16 +39,14 @@ from realportrait_core.licences import BUNDLED, BUNDLED_LICENCE, LIVEPORTRAIT, O
 from realportrait_core.train.initial import initial_network
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import (
-    SIZES,
-    Shapes,
     fuse_spectral_norm,
     load_stitching,
     load_vid2vid,
     stitching_networks,
     stitching_part,
-    vid2vid_config_from_state,
     vid2vid_files,
 )
+from realportrait_core.vid2vid.sizes import SIZES, Shapes, vid2vid_config_from_state
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLIC = replace(TINY, crop_size=256)  # a public file says nothing of the crop
@@ -685,7 +683,7 @@ def test_inspect_goes_on_after_a_file_that_cannot_be_read(capsys, caplog, publis
     for what in bad:
         name = str(tmp_path / f"{what}.safetensors")
         assert any(what in record.message and name in record.message for record in caplog.records)
-    assert caplog.text.count("pickled PyTorch file") == 2 and "realportrait_core.checkpoint convert" in caplog.text
+    assert caplog.text.count("pickled PyTorch file") == 2 and "realportrait_core.convert" in caplog.text
     assert "1 of 2 values of t_block_temp.1.weight are not finite" in caplog.text and "There is no weight file" in caplog.text
 
 
@@ -700,22 +698,24 @@ def test_a_header_whose_length_begins_like_a_pickle_or_a_page_is_read(tmp_path, 
 
 
 def test_the_command_line(capsys, caplog, originals, published_file, tmp_path):
-    assert main(["convert", "liveportrait", str(originals), str(tmp_path / "out.safetensors"), "--half"]) == 0
+    assert main(["liveportrait", str(originals), str(tmp_path / "out.safetensors"), "--half"]) == 0
     assert "Written: " in capsys.readouterr().out
-    assert main(["convert", "liveportrait", str(originals), str(tmp_path / "out.safetensors")]) == 1
+    assert main(["liveportrait", str(originals), str(tmp_path / "out.safetensors")]) == 1
     assert "already there" in caplog.text
-    assert main(["convert", "opensora", str(published_file), str(tmp_path / "start.safetensors")]) == 1
+    assert main(["opensora", str(published_file), str(tmp_path / "start.safetensors")]) == 1
     assert "not the STDiT2 that the paper starts from" in caplog.text and not (tmp_path / "start.safetensors").exists()
 
 
 def test_the_command_runs_as_it_is_written(published_file, tmp_path):
-    def run(*words: str | Path) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "realportrait_core.checkpoint", *words]
+    """Under its name, and under its former one."""
+
+    def run(module: str, *words: str | Path) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", f"realportrait_core.{module}", *words]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
-    done = run("inspect", published_file)
+    done = run("convert", "inspect", published_file)
     assert done.returncode == 0 and "STDiT2: 4 blocks of width 48" in done.stdout, done.stderr
-    done = run("convert", "opensora", published_file, tmp_path / "start.safetensors")
+    done = run("checkpoint", "convert", "opensora", published_file, tmp_path / "start.safetensors")
     assert done.returncode == 1 and "not the STDiT2 that the paper starts from" in done.stderr  # it is a small one
 
 

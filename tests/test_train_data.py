@@ -19,13 +19,17 @@ import yunet
 from safetensors.torch import save_file
 from videos import write
 
+from realportrait_core.animation.extraction import extract_keypoints
+from realportrait_core.animation.framing import frame_square, sample_frame
+from realportrait_core.animation.keypoints import KEYPOINT_PX
+from realportrait_core.animation.mapping import motion_maps
+from realportrait_core.animation.retargeting import drive_keypoints, driven_keypoints
 from realportrait_core.checkpoint import read_header
 from realportrait_core.config import MINI, PAPER
 from realportrait_core.errors import InputError
 from realportrait_core.face.crop import face_square, rescale
 from realportrait_core.face.detect import Face, FaceDetector
 from realportrait_core.face.track import FaceTrack, track
-from realportrait_core.generate import KEYPOINT_PX, driven_keypoints, extract_keypoints, frame_square, motion_maps, sample_frame
 from realportrait_core.train.data import __main__ as command
 from realportrait_core.train.data import prepare
 from realportrait_core.train.data.filters import BackgroundMotion, Filters, light, plausible
@@ -250,7 +254,7 @@ def test_a_cut_ends_a_segment(folder, prepared):
 
 
 def test_maps_from_a_sample_are_those_of_the_live_path(networks, folder, detector, prepared):
-    """The same frames through generate.py: only the rounding of the face crop that F takes lies between."""
+    """The same frames through extract_keypoints and motion_maps: only the rounding of the face crop that F takes lies between."""
     vid2vid, vae = networks
     out, report = prepared
     sample = load_sample(out / files_of(report, f"{folder.name}/día ☃/deep er/good.mp4")[0])
@@ -273,8 +277,8 @@ def test_maps_from_a_sample_are_those_of_the_live_path(networks, folder, detecto
             assert (feature - live.feature).norm() < 5e-3 * live.feature.norm()  # of whole grey values
         some = torch.tensor([1, 6])
         keypoints = replace(sample.keypoints(5, some), feature=feature)
-        found = motion_maps(vid2vid, keypoints, size=256, framing="whole", neutral=0).maps[1:]
-        exact = motion_maps(vid2vid, live, size=256, framing="whole", neutral=own).maps[some]
+        found = motion_maps(vid2vid, drive_keypoints(keypoints), framing="whole").maps[1:]
+        exact = motion_maps(vid2vid, drive_keypoints(live, neutral=own), framing="whole").maps[some]
         torch.testing.assert_close(found.frame_to_crop, exact.frame_to_crop, rtol=0, atol=1e-9)
         torch.testing.assert_close(found.face, exact.face, rtol=0, atol=1e-5)  # of x_d in float32, two batches
         deviation, scale = (found.f.float() - exact.f.float()).abs(), float(exact.f.float().std())
@@ -354,7 +358,7 @@ def test_driven_keypoints_lie_on_the_face_of_the_crop(networks):
         assert float(here) < float(crop[0, 0]) * float(there) + 2.0, f"{index}: {here:.2f} px against {there:.2f} px"
 
         feature = Encoders(vid2vid.appearance).features(unpack(sample.faces[0])[None])
-        motion = motion_maps(vid2vid, replace(keypoints, feature=feature), size=256, framing="whole", neutral=0)
+        motion = motion_maps(vid2vid, drive_keypoints(replace(keypoints, feature=feature)), framing="whole")
         inside = motion.maps.mask()[1]
         centre = inside.nonzero().double().mean(0).flip(0)  # x, y
         wanted = face_square(keypoints.driver_points[1], scale=1.0, vy=0.0)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from toy import CLIPS, TOY, folder, index, sample, vid2vid  # noqa: F401, fixtures
 
+from realportrait_core.animation.rendering import render
 from realportrait_core.diffusion.conditional import known_head
 from realportrait_core.diffusion.sampling import ddim_step, sample_ddim
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit, save_dit
 from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError
-from realportrait_core.generate import render
 from realportrait_core.train import distil
 from realportrait_core.train.batch import draw, load, maps_of
 from realportrait_core.train.budget import Budget

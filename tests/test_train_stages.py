@@ -9,11 +9,12 @@ import torch
 import yunet
 from toy import CLIPS, FRAMES, PAPER, TOY, folder, index, vid2vid  # noqa: F401, fixtures
 
+from realportrait_core.animation.mapping import motion_maps
+from realportrait_core.animation.retargeting import drive_keypoints
 from realportrait_core.config import MINI, PRESETS
 from realportrait_core.diffusion.objective import diffusion_loss, noise_clip
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit
-from realportrait_core.generate import motion_maps
 from realportrait_core.train import __main__ as train_command
 from realportrait_core.train import loop
 from realportrait_core.train.batch import batches, draw, load, maps_of
@@ -119,14 +120,14 @@ def test_steps_differ_and_seeds_differ(index):
 
 
 def test_maps_of_a_batch_are_those_that_users_get(index, vid2vid):
-    """generate.motion_maps on the same keypoints, one portrait at a time."""
+    """mapping.motion_maps on the same keypoints, one portrait at a time."""
     items = draw(index, CLIPS, 0, 0, 1000)
     maps, own = maps_of(vid2vid.warping, load(index, items))
     driven = iter(range(len(maps)))
     for i, item in enumerate(items):
         kept = load_sample(index.paths[item.sample])
         with torch.inference_mode():
-            motion = motion_maps(vid2vid, kept.keypoints(item.portrait, item.frames[0]), size=64, framing="whole")
+            motion = motion_maps(vid2vid, drive_keypoints(kept.keypoints(item.portrait, item.frames[0])), 64, "whole")
         for frame in range(item.frames.shape[1]):
             here = next(driven)
             torch.testing.assert_close(maps.f[here].half(), motion.maps.f[1 + frame], atol=2e-3, rtol=2e-3)

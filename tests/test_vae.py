@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.train.budget import Budget
 from realportrait_core.train.mini.vae import (
+    CHARBONNIER,
     GRADIENT_WEIGHT,
-    KNEE,
     Pairs,
     evaluate,
     fit_pairs,
@@ -268,12 +268,12 @@ def test_crops_of_frame_and_latent_show_the_same_place():
 
 def test_picture_loss_is_squared_for_small_and_absolute_for_large_errors():
     frame = torch.zeros(1, 3, 8, 8)
-    small_error, large_error = (picture_loss(frame + value, frame).item() for value in (KNEE / 100, KNEE * 1000))
-    assert small_error == pytest.approx((KNEE / 100) ** 2 / (2 * KNEE), rel=0.02)
-    assert large_error == pytest.approx(KNEE * 999, rel=1e-3)
+    small_error, large_error = (picture_loss(frame + value, frame).item() for value in (CHARBONNIER / 100, CHARBONNIER * 1000))
+    assert small_error == pytest.approx((CHARBONNIER / 100) ** 2 / (2 * CHARBONNIER), rel=0.02)
+    assert large_error == pytest.approx(CHARBONNIER * 999, rel=1e-3)
     stripes = torch.zeros(1, 3, 8, 8)
-    stripes[..., ::2] = KNEE * 1000
-    assert picture_loss(stripes, frame) > GRADIENT_WEIGHT * KNEE * 900
+    stripes[..., ::2] = CHARBONNIER * 1000
+    assert picture_loss(stripes, frame) > GRADIENT_WEIGHT * CHARBONNIER * 900
 
 
 def test_psnr_of_a_known_error():

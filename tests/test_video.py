@@ -10,7 +10,11 @@ import videos
 from videos import RATE
 
 from realportrait_core.errors import InputError
-from realportrait_core.video import Selection, Sound, VideoFile, about, load_video, read_sound, select_frames
+from realportrait_core.video import decoding, loading
+from realportrait_core.video.audio import Audio, read_audio
+from realportrait_core.video.loading import load_video, select_frames
+from realportrait_core.video.source import VideoFile, probe
+from realportrait_core.video.timeline import Selection
 
 av = pytest.importorskip("av")
 
@@ -59,17 +63,17 @@ def test_the_frames_that_were_asked_for(four_seconds, selection, first, step, co
 
 def test_the_sound_of_these_frames(four_seconds):
     footage = load_video(four_seconds, Selection(start=1.0, frames=20, stride=2))
-    sound = footage.sound
+    sound = footage.audio
     assert sound.rate == RATE and sound.waveform.shape == (1, 1, round(40 / 25 * RATE))
     times = sound.waveform[0, 0, ::1600] * 100
     torch.testing.assert_close(times, 1.0 + torch.arange(len(times)) / 10, rtol=0, atol=5e-3)
-    after = read_sound(four_seconds, 4.9, 0.4).waveform[0, 0]  # the track ends at 5 s
+    after = read_audio(four_seconds, 4.9, 0.4).waveform[0, 0]  # the track ends at 5 s
     assert after[:1500].min() > 0.048 and after[1700:].abs().max() == 0
 
 
 def test_a_video_without_sound(tmp_path):
     source = write(tmp_path / "silent.mp4", [grey(i / 25) for i in range(3)])
-    assert load_video(source, Selection()).sound is None
+    assert load_video(source, Selection()).audio is None
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -83,7 +87,7 @@ def test_a_rate_that_varies_keeps_its_pace(tmp_path, suffix):
         assert abs(shown - time) <= np.abs(times - time).min() + 0.035
     assert len(footage.times) == pytest.approx(times[-1] * 25 + 1, abs=1)
     own = load_video(source, Selection())
-    assert own.fps == about(source).rate and len(own.images) == pytest.approx(times[-1] * own.fps + 1, abs=1)
+    assert own.fps == probe(source).rate and len(own.images) == pytest.approx(times[-1] * own.fps + 1, abs=1)
 
 
 def test_turned_and_squeezed(tmp_path):
@@ -104,11 +108,9 @@ def test_turned_and_squeezed(tmp_path):
 
 
 def test_what_is_not_chosen_is_not_kept_and_not_decoded_behind_the_range(four_seconds, monkeypatch):
-    from realportrait_core import video
-
-    made, seen = [], []
-    monkeypatch.setattr(video, "upright", lambda shown, side, whole=video.upright: made.append(shown.time) or whole(shown, side))
-    monkeypatch.setattr(video, "decode", lambda source, whole=video.decode: (seen.append(s.time) or s for s in whole(source)))
+    made, seen, upright, decode = [], [], loading.upright, loading.decode
+    monkeypatch.setattr(loading, "upright", lambda shown, side, whole=upright: made.append(shown.time) or whole(shown, side))
+    monkeypatch.setattr(loading, "decode", lambda source, whole=decode: (seen.append(s.time) or s for s in whole(source)))
     load_video(four_seconds, Selection(start=1.0, frames=3, stride=2))
     assert made == pytest.approx([25 / 25, 27 / 25, 29 / 25], abs=2e-3) and max(seen) <= 31 / 25
 
@@ -117,14 +119,13 @@ def test_what_is_not_chosen_is_not_kept_and_not_decoded_behind_the_range(four_se
 @pytest.mark.parametrize("varies", [False, True])
 def test_a_late_range_is_searched_for_and_is_the_same(tmp_path, monkeypatch, suffix, varies):
     """40 s with a key frame every 2 s: at most 4 s are decoded before the range, and the frames are those of plain decoding."""
-    from realportrait_core import video
-
     times = np.arange(400) / 10
     if varies:
         times = times + np.random.default_rng(1).uniform(0, 0.08, 400)
     source = write(tmp_path / f"long.{suffix}", [grey(time / 10) for time in times], 10, times, gop_size=20)
-    seen, whole = [], video.decode
-    monkeypatch.setattr(video, "decode", lambda *given: (seen.append(shown.time) or shown for shown in whole(*given)))
+    seen, whole = [], decoding.decode
+    for module in (decoding, loading):
+        monkeypatch.setattr(module, "decode", lambda *given: (seen.append(shown.time) or shown for shown in whole(*given)))
     for selection in (
         Selection(start=30.03, frames=12, fps=12.5),
         Selection(start=247, start_in="frames", stride=3, frames=9, fps=10),
@@ -132,14 +133,15 @@ def test_a_late_range_is_searched_for_and_is_the_same(tmp_path, monkeypatch, suf
         seen.clear()
         searched = load_video(source, selection)
         assert min(seen[1:]) > selection.first(selection.fps) / selection.fps - 4 and len(seen) < 80
-        monkeypatch.setattr(video, "SEARCHED", 1e9)
+        monkeypatch.setattr(loading, "SEARCHED", 1e9)
         plain = load_video(source, selection)
-        monkeypatch.setattr(video, "SEARCHED", 5.0)
+        monkeypatch.setattr(loading, "SEARCHED", 5.0)
         assert searched.times == pytest.approx(plain.times, abs=1e-6) and torch.equal(searched.images, plain.images)
     with pytest.raises(InputError, match=r"starts at frame 500 \(50.00 s\) and long.* has (399|400|401) frames at 10 a second"):
         load_video(source, Selection(start=50.0, fps=10))
     # An index that leads behind the range is not believed.
-    monkeypatch.setattr(video, "decode", lambda source, since=None: whole(source, None if since is None else since + 6))
+    for module in (decoding, loading):
+        monkeypatch.setattr(module, "decode", lambda source, since=None: whole(source, None if since is None else since + 6))
     again = load_video(source, selection)
     assert again.times == pytest.approx(plain.times, abs=1e-6) and torch.equal(again.images, plain.images)
 
@@ -160,12 +162,12 @@ def test_progress_and_cancel(four_seconds):
 def test_frames_in_memory_are_chosen_the_same(four_seconds):
     whole = load_video(four_seconds, Selection())
     for selection in (Selection(start=1.0, frames=8, stride=3), Selection(fps=10.0, start=7, start_in="frames")):
-        ours, theirs = select_frames(whole.images, 25.0, whole.sound, selection), load_video(four_seconds, selection)
+        ours, theirs = select_frames(whole.images, 25.0, whole.audio, selection), load_video(four_seconds, selection)
         assert torch.equal(ours.images, theirs.images) and ours.fps == theirs.fps
-        assert ours.sound.waveform.shape == theirs.sound.waveform.shape
-        torch.testing.assert_close(ours.sound.waveform, theirs.sound.waveform, rtol=0, atol=2e-6)
+        assert ours.audio.waveform.shape == theirs.audio.waveform.shape
+        torch.testing.assert_close(ours.audio.waveform, theirs.audio.waveform, rtol=0, atol=2e-6)
     small = select_frames(whole.images, 25.0, None, Selection(frames=2, longest_side=32))
-    assert small.images.shape == (2, 24, 32, 3) and small.sound is None
+    assert small.images.shape == (2, 24, 32, 3) and small.audio is None
     with pytest.raises(InputError, match=r"starts at frame 150 \(6.00 s\) and The video has 100 frames"):
         select_frames(whole.images, 25.0, None, Selection(start=6.0))
 
@@ -176,7 +178,7 @@ def test_a_gif(tmp_path):
     frames = [Image.fromarray(grey(i)) for i in range(4)]
     frames[0].save(tmp_path / "four.gif", save_all=True, append_images=frames[1:], duration=100, loop=0)
     footage = load_video(VideoFile("four.gif", (tmp_path / "four.gif").read_bytes()), Selection())
-    assert len(footage.images) == 4 and footage.fps == pytest.approx(10) and footage.sound is None
+    assert len(footage.images) == 4 and footage.fps == pytest.approx(10) and footage.audio is None
     assert shown_times(footage.images) == pytest.approx([0, 1, 2, 3], abs=0.05)
 
 
@@ -215,5 +217,5 @@ def test_refusals(four_seconds, tmp_path):
 
 def test_sound_in_stereo_stays_so():
     wave = torch.rand(1, 2, 1000)
-    footage = select_frames(torch.rand(10, 16, 16, 3), 10.0, Sound(wave, 1000), Selection(start=0.3, frames=4))
-    assert torch.equal(footage.sound.waveform, wave[..., 300:700])
+    footage = select_frames(torch.rand(10, 16, 16, 3), 10.0, Audio(wave, 1000), Selection(start=0.3, frames=4))
+    assert torch.equal(footage.audio.waveform, wave[..., 300:700])

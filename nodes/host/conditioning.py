@@ -3,16 +3,16 @@
 import comfy.model_management
 import torch
 
+from ...realportrait_core.animation.mapping import PortraitMotion, frame_portrait
 from ...realportrait_core.dit.cache import Caching
 from ...realportrait_core.errors import InputError
-from ...realportrait_core.generate import Motion, frame_portrait
 from ...realportrait_core.motion_map import MotionMaps
 from . import images
 
 CHANNELS, DOWN = 4, 8  # of the SD1.5 latent
 
 
-def encode_portrait(vae, portrait: torch.Tensor, motion: Motion) -> torch.Tensor:
+def encode_portrait(vae, portrait: torch.Tensor, motion: PortraitMotion) -> torch.Tensor:
     """The portrait, framed as the motion wants it, as a latent (1, 4, h, w) in the VAE's own scale."""
     latent = vae.encode(frame_portrait(images.portrait(portrait), motion))
     wanted = (1, CHANNELS, motion.maps.height // DOWN, motion.maps.width // DOWN)

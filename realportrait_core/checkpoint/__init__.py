@@ -1,6 +1,6 @@
-"""Weight files: safetensors in and out, what a file holds judged by its keys, and refusals that say what to do.
+"""Weight files: safetensors are read and written, and recognised by their keys; errors name the remedy.
 
-No file is ever unpickled. Configs and key maps live beside their networks (vid2vid/checkpoint.py, dit/checkpoint.py).
+No file is unpickled. Configs and key maps live beside their networks (vid2vid/checkpoint.py, dit/checkpoint.py).
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import UnionType
-from typing import get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,27 +33,27 @@ LISTED = 5  # names in a message
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says about itself before any weight is read."""
+    """The header of a safetensors file."""
 
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
-    dtypes: dict[str, str]  # as safetensors spells them: F16, BF16, ...
+    dtypes: dict[str, str]  # safetensors' names: F16, BF16, ...
 
 
 def is_pickle(start: bytes) -> bool:
-    """Whether a file's first bytes are those of torch.save, in either of its forms, or of another pickle."""
+    """Whether a file's first bytes are those of torch.save, in either format, or of another pickle."""
     return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
 
 
 def foreign_format(start: bytes) -> str | None:
-    """What the first bytes of a file that is no safetensors file show it to be."""
+    """The format that the first bytes show, where it is not safetensors; None where it may be."""
     if start[4:9] == b"\0\0\0\0{":
         return None  # safetensors; the length before it may by chance begin like a pickle (640) or a page (15392)
     if is_pickle(start):
         return (
             "a pickled PyTorch file (.pth, .ckpt or .pt), which could run code when opened; RealPortrait never opens "
             "one in ComfyUI. Use a .safetensors version of these weights, or make one of LivePortrait's or Open-Sora's files "
-            "with `python -m realportrait_core.checkpoint convert`"
+            "with `python -m realportrait_core.convert`"
         )
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the weights. Fetch it with `git lfs pull` or download the file itself"
@@ -99,7 +99,7 @@ def read_header(path: str | os.PathLike) -> Header:
 
 
 def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
-    """Refuse weights with NaN or infinity, which safetensors does not look for."""
+    """Raises WeightsError for NaN or infinity, which safetensors does not check."""
     for key, value in state.items():
         if value.is_floating_point():
             wide = value.float() if value.element_size() == 1 else value  # float8 has no isfinite
@@ -130,7 +130,7 @@ def read_safetensors(path: str | os.PathLike, prefix: str = "") -> tuple[dict[st
 
 
 def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whole or not at all; `metadata` as bundle_metadata gives it."""
+    """Writes a safetensors file atomically; `metadata` as from bundle_metadata. Raises WeightsError where it cannot."""
     path = Path(path)
     check_finite(state, f"What should go into {path}")
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
@@ -138,7 +138,7 @@ def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: M
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, dict(metadata))
-        temporary.chmod(0o644)  # safetensors writes for its owner alone
+        temporary.chmod(0o644)  # safetensors creates files readable by their owner only
         os.replace(temporary, path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} could not be written: {error}.") from error
@@ -147,11 +147,11 @@ def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: M
             temporary.unlink()
 
 
-# The config that travels with our own files
+# The config in our own files
 
 
-def bundle_metadata(role: str, config, licence: str | None = None) -> dict[str, str]:
-    """Metadata of a file of ours: its role ("vid2vid" or "dit"), the fields of its frozen config dataclass, its licence."""
+def bundle_metadata(role: str, config: Any, licence: str | None = None) -> dict[str, str]:
+    """Metadata of our own files: the role ("vid2vid", "dit", ...), the fields of the frozen config dataclass, the licence."""
     metadata = {METADATA_KEY: json.dumps({"role": role, "version": VERSION, "config": asdict(config)})}
     return metadata if licence is None else metadata | {LICENCE_KEY: licence}
 
@@ -168,11 +168,11 @@ def read_bundle_metadata(metadata: Mapping[str, str], role: str) -> dict | None:
     if version > VERSION:
         raise WeightsError(f"The file is of format {version} and this RealPortrait reads up to {VERSION}. Update the pack.")
     if found != role:
-        raise WeightsError(f"The file says that it holds {found!r}; {role!r} is needed here.")
+        raise WeightsError(f"The file's metadata gives the role {found!r}; {role!r} is needed here.")
     return config
 
 
-def config_from_fields(kind: type, values: Mapping):
+def config_from_fields(kind: type, values: Mapping) -> Any:
     """The frozen config dataclass `kind` from fields as JSON keeps them. Raises WeightsError on wrong names or types."""
     types = {field.name: field.type for field in fields(kind)}
     unknown = sorted(set(values) - set(types))
@@ -196,9 +196,9 @@ def config_from_fields(kind: type, values: Mapping):
     return kind(**arguments)
 
 
-# What a file holds
+# Recognising a file
 
-# role -> keys that only such a file has. A key counts with or without a prefix; the first role that fits is the one.
+# role -> keys that only such a file has, with or without a prefix. The first role that matches is taken.
 SIGNATURES = {
     "lora": ("lora_up.weight", "lora_A.weight", "lora_B.weight", "lora_down.weight", "lora.up.weight", "hada_w1_a", "lokr_w1"),
     "controlnet": ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"),
@@ -253,7 +253,7 @@ DESCRIPTIONS = {
 
 
 def sniff(keys: Iterable[str]) -> str:
-    """The role of a file by its keys: one of DESCRIPTIONS."""
+    """The role of a file by its keys: one of those in DESCRIPTIONS."""
     keys = [key.removeprefix("module.") for key in keys]
     known = set(keys)
     if any(f"{part}.{key}" in known for part, key in VID2VID_PARTS.items()):
@@ -284,10 +284,10 @@ def listed(names: Iterable[str]) -> str:
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Assign `state` to a module, which may have been built on the meta device.
+    """Assigns `state` to a module, which may have been built on the meta device.
 
-    Raises WeightsError on missing keys, wrong shapes and whole numbers for weights; extra keys are logged and left out. A batch
-    norm's num_batches_tracked may be missing: nothing reads it.
+    Raises WeightsError on missing keys, wrong shapes and integers for weights; extra keys are logged and left out. A batch
+    norm's num_batches_tracked may be missing: it is not used.
     """
     wanted = module.state_dict()
     counters = {key: torch.zeros((), dtype=torch.long) for key in wanted if key.endswith("num_batches_tracked")}

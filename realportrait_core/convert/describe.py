@@ -1,4 +1,4 @@
-"""What a weight file is: role, sizes, parameters, dtype, licence, and what it would load as."""
+"""A description of a weight file: role, sizes, parameters, dtype, licence, and what it loads as."""
 
 import math
 from collections import Counter
@@ -16,8 +16,6 @@ from ..errors import WeightsError
 from ..licences import licence
 from ..vae import load_vae
 from ..vid2vid.checkpoint import (
-    SIZES,
-    Shapes,
     build,
     fuse_spectral_norm,
     load_stitching,
@@ -26,13 +24,14 @@ from ..vid2vid.checkpoint import (
     stitching_part,
     vid2vid_files,
 )
+from ..vid2vid.sizes import SIZES, Shapes
 
 State = dict[str, torch.Tensor]
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "weight_u", "weight_v", "y_embedding", "rope.freqs")
 
 
 def sizes_of(role: str, state: State, metadata: Mapping[str, str]) -> dict:
-    """The sizes that the weights show, and for files of ours what their config says. Raises WeightsError if keys are missing."""
+    """Sizes by the weights' shapes, and for our own files by their config. Raises WeightsError if keys are missing."""
     if role == "dit":
         sizes = asdict(dit_config_from_state(state, metadata))
         return sizes | (sizes.pop("conditioner") or {})
@@ -77,7 +76,7 @@ def architecture(role: str, sizes: dict) -> str:
 
 
 def loads_as(path: Path, role: str, state: State, sizes: dict, metadata: Mapping[str, str]) -> str:
-    """Where the file can be used now, checked by loading it; or the reason why it cannot."""
+    """Where the file can be used, checked by loading it."""
     if role == "dit":
         load_strictly(RealPortraitDiT(dit_config_from_state(state, metadata), device="meta"), state)
         zero = sizes["control_depth"] and not any(
@@ -103,7 +102,7 @@ def loads_as(path: Path, role: str, state: State, sizes: dict, metadata: Mapping
 
 
 def counted(header: Header) -> str:
-    """Parameters and tensors; buffers are what no training changes."""
+    """Numbers of parameters, of values in buffers, which no training changes, and of tensors."""
     sizes = {key: math.prod(shape) for key, shape in header.shapes.items()}
     buffers = sum(size for key, size in sizes.items() if key.endswith(BUFFERS))
     beside = f" and {buffers:,} numbers in buffers" if buffers else ""
@@ -111,7 +110,7 @@ def counted(header: Header) -> str:
 
 
 def describe(path: Path) -> list[str]:
-    """Lines about a safetensors file. Raises WeightsError, naming what it is, if it is none or is damaged."""
+    """Lines about a safetensors file. Raises WeightsError, naming the format, if it is another or damaged."""
     header = read_header(path)
     state, metadata = read_safetensors(path)
     role = sniff(state)

@@ -1,4 +1,4 @@
-"""The files that the commands read and write: safetensors or .pth alike, whole or in shards."""
+"""Weight files that the commands read: safetensors or .pth, single files or shards."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ INDEX = ".index.json"
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a .safetensors file or a .pth, told apart by content. Raises WeightsError if it is neither."""
+    """Every tensor of a .safetensors file or a .pth, recognised by content. Raises WeightsError if it is neither."""
     if path.is_file():
         with path.open("rb") as file:
             start = file.read(64)
@@ -36,7 +36,7 @@ def weight_files(path: Path) -> list[Path]:
 def read_shards(path: Path) -> dict[str, torch.Tensor]:
     """One state from a weight file, from the index (.index.json) of a sharded one, or from a folder with either.
 
-    Raises WeightsError if a shard or a tensor is missing, or if a folder leaves open what is meant.
+    Raises WeightsError if a shard or a tensor is missing, or if a folder holds several candidates.
     """
     if path.is_dir():
         path = the_one(path)
@@ -46,7 +46,7 @@ def read_shards(path: Path) -> dict[str, torch.Tensor]:
         where = {str(key): str(name) for key, name in json.loads(path.read_text(encoding="utf-8"))["weight_map"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{path} is no index of a sharded file: {error!r}.") from error
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for name in sorted(set(where.values())):
         if Path(name).name != name:
             raise WeightsError(f"{path} names a shard outside its folder: {name!r}.")

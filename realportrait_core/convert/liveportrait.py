@@ -32,11 +32,12 @@ def recognised(state: State) -> tuple[str, State]:
 
 
 def read_networks(sources: Sequence[Path]) -> tuple[dict[str, State], dict[str, Path]]:
-    """State and file of each network in files and folders, by role. In a folder, what is not LivePortrait's is passed over.
+    """State and file of each network in files and folders, by role. In a folder, other files are left out.
 
     Raises WeightsError on a file that is something else, on two files of one network, and where nothing is found.
     """
-    states, files = {}, {}
+    states: dict[str, State] = {}
+    files: dict[str, Path] = {}
     for source in sources:
         for path in weight_files(source):
             try:
@@ -82,7 +83,7 @@ def convert(sources: Sequence[Path], out: Path, half: bool = False) -> list[str]
     """Writes a bundle if `out` ends in .safetensors, else a folder with one file a network under its published name.
 
     A bundle has the generator's spectral norm folded in and states its config; single files keep keys and values, so that
-    other programs read them too. `half` stores fp16 instead of what the files have. Returns what to tell the user.
+    other programs read them too. `half` stores fp16 instead of what the files have. Returns lines for the user.
     Raises WeightsError as read_networks and bundle do, and where a file to be written is already there.
     """
     single = out.suffix.lower() != ".safetensors"
@@ -90,10 +91,10 @@ def convert(sources: Sequence[Path], out: Path, half: bool = False) -> list[str]
     states, files = read_networks(sources)
     for role in states:
         refuse_existing(targets[role])
-    said = [f"{path}: {DESCRIPTIONS[role][0]}, {len(states[role])} tensors" for role, path in files.items()]
+    lines = [f"{path}: {DESCRIPTIONS[role][0]}, {len(states[role])} tensors" for role, path in files.items()]
     if single:
         for role, state in states.items():
             save(targets[role], stored(state, half), {LICENCE_KEY: LIVEPORTRAIT})
     else:
         save(out, *bundle(states, half))
-    return [*said, f"Written: {', '.join(sorted({str(targets[role]) for role in states}))}", f"Licence: {LIVEPORTRAIT}"]
+    return [*lines, f"Written: {', '.join(sorted({str(targets[role]) for role in states}))}", f"Licence: {LIVEPORTRAIT}"]

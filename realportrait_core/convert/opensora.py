@@ -13,11 +13,11 @@ from ..errors import WeightsError
 from ..licences import OPEN_SORA
 from .files import read_shards, refuse_existing
 
-SEED = 0  # of the motion mapper: the same file makes the same start
+SEED = 0  # of the motion mapper: the same file gives the same start
 
 
 def grouped(keys: Iterable[str]) -> list[str]:
-    """Keys with the numbers of equal blocks drawn together, in their first order: blocks.0-27.attn.qkv.weight."""
+    """Keys with the numbers of equal blocks merged, in their first order: blocks.0-27.attn.qkv.weight."""
     numbers: dict[str, list[int]] = {}
     for key in keys:
         match = re.match(r"(blocks|controlnet)\.(\d+)\.(.*)", key)
@@ -33,9 +33,9 @@ def span(numbers: list[int]) -> str:
 
 
 def convert(source: Path, out: Path, cfg: DiTConfig = PAPER.dit) -> list[str]:
-    """Writes `out` in the dtypes of `source`: a file, a folder, or the index of a sharded file. Returns what to tell the user.
+    """Writes `out` in the dtypes of `source`: a file, a folder, or the index of a sharded file. Returns lines for the user.
 
-    The config in the metadata says what no weight shows: qk_norm_legacy, epsilon, and the paper's clip.
+    The config in the metadata holds what no weight shows: qk_norm_legacy, epsilon, and the paper's clip.
     Raises WeightsError if `source` is not an STDiT2 of the size of `cfg`, or `out` is already there.
     """
     refuse_existing(out)
@@ -50,7 +50,7 @@ def convert(source: Path, out: Path, cfg: DiTConfig = PAPER.dit) -> list[str]:
     except WeightsError as error:
         raise WeightsError(f"{source} is not the STDiT2 that the paper starts from. {error}") from error
     save(out, start.state, bundle_metadata("dit", cfg, OPEN_SORA))
-    said = []
+    lines = []
     for what, keys in (
         ("kept as they are", start.kept),
         ("copied from the backbone's first blocks into the control", start.copied),
@@ -59,9 +59,9 @@ def convert(source: Path, out: Path, cfg: DiTConfig = PAPER.dit) -> list[str]:
         ("of the file unknown and left out", start.unknown),
     ):
         if keys:
-            said += [f"{len(keys)} tensors {what}", *(f"    {key}" for key in grouped(keys))]
+            lines += [f"{len(keys)} tensors {what}", *(f"    {key}" for key in grouped(keys))]
     return [
-        *said,
+        *lines,
         f"qk_norm_legacy: {cfg.qk_norm_legacy} (no weight shows it; so the public weights were trained)",
         f"Written: {out}, a start for `python -m realportrait_core.train frames --init {out}`; it animates only after training",
         f"Licence: {OPEN_SORA}",

@@ -1,8 +1,9 @@
-"""Plain tensors out of a .pth, .pt, .ckpt or .bin, with PyTorch's restricted unpickler; nothing else in it is made."""
+"""Plain tensors from a .pth, .pt, .ckpt or .bin, with PyTorch's restricted unpickler; nothing else in it is constructed."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,9 +28,9 @@ def read_pickled(path: Path) -> dict[str, torch.Tensor]:
     if not is_pickle(start):
         raise WeightsError(f"{path} is {foreign_format(start) or 'neither a .safetensors file nor one of torch.save'}.")
     try:
-        with path.open("rb") as file:  # not the path, whose ending would decide how it is read
+        with path.open("rb") as file:  # opened by us: given a path, torch.load chooses the format by its suffix
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of a damaged archive, a cut pickle and a forbidden class each a kind of its own
+    except Exception as error:  # its type differs for a damaged archive, a truncated pickle and a forbidden class
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(
             f"{path} was not opened: it is damaged, or holds more than plain tensors and could run code ({reason[0]})."
@@ -41,7 +42,7 @@ def read_pickled(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def unwrapped(content):
+def unwrapped(content: Any) -> Any:
     """The state dict of a training checkpoint that keeps it under one of WRAPPERS, else `content`."""
     if not isinstance(content, Mapping):
         return content
@@ -53,7 +54,7 @@ def unwrapped(content):
     return unwrapped(content[inside[0]])
 
 
-def tensors(content, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+def tensors(content: Any, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(content, torch.Tensor):
         yield prefix, content
     elif isinstance(content, Mapping):
@@ -62,7 +63,7 @@ def tensors(content, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def unshared(named: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """With a copy of each tensor that lies in the memory of one before it: safetensors keeps none that share it."""
+    """The tensors, those that share memory with an earlier one copied: safetensors does not store shared memory."""
     state, seen = {}, set()
     for key, value in named:
         memory = value.untyped_storage().data_ptr()

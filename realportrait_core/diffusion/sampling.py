@@ -13,6 +13,8 @@ from .schedule import Schedule, at, learned_log_variance, posterior_mean, to_eps
 # (z (L, 4, h, w), t (L,) float, conditional (L,) bool) -> prediction (L, 4, h, w), or (L, 8, h, w) with the learned variance
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 Draw = Callable[[Tensor], Tensor]  # noise like this
+# x_t, t, prediction of x_0 and, where it is learned, of the variance -> x of the next timestep.
+Step = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 Callback = Callable[[int], None]  # told the step that was just taken, from 0
 Solver = Literal["ddim", "ddim_trailing", "dpmpp_2m", "ancestral"]
 
@@ -117,7 +119,9 @@ def sample_ancestral(
     return run(step, denoise, noise, schedule, prediction, known, callback)
 
 
-def run(step, denoise: Denoise, x: Tensor, schedule: Schedule, prediction: str, known: Known | None, callback) -> Tensor:
+def run(
+    step: Step, denoise: Denoise, x: Tensor, schedule: Schedule, prediction: str, known: Known | None, callback: Callback | None
+) -> Tensor:
     """What every sampler here does: denoise, step, put the known frames back, from the noisiest timestep down."""
     conditional = torch.zeros(len(x), dtype=torch.bool, device=x.device) if known is None else known.mask
     x = keep(known, x)

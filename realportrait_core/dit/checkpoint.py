@@ -207,7 +207,7 @@ def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
     kept = {key: value for key, value in public.items() if key in wanted}
     left = [key for key in public if key not in wanted]
     dropped = [key for key in left if key == ROPE or any(text in key for text in TEXT)]
-    copied = {}
+    copied: dict[str, torch.Tensor] = {}
     for i in range(cfg.control_depth):
         prefix = f"blocks.{i}."
         copied |= {

@@ -1,4 +1,4 @@
-"""python -m realportrait_core.eval self|cross|continued --data DIR: how far the animation is from the truth."""
+"""python -m realportrait_core.eval self|cross|continued --data DIR: compares animations with the ground truth."""
 
 import argparse
 import logging
@@ -8,19 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from ..animation.framing import FRAMINGS
 from ..diffusion.sampling import Solver
 from ..diffusion.schedule import linear_schedule
 from ..dit.checkpoint import load_dit
 from ..errors import InputError, RealPortraitError
 from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
-from ..generate import FRAMINGS
 from ..speed import GUIDANCE, STEPS, exact, usual_guidance
 from ..stlpips import Net
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
 from . import cases, protocol
-from .files import write_json, write_strip
+from .files import write_json, write_sample_grid
 from .judges import load_judges
 from .summary import summary
 from .table import table
@@ -68,8 +68,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--stlpips-net", choices=get_args(Net), default="alex", help="of its two networks (%(default)s)")
     parser.add_argument("--identity", type=Path, help="the folder `model` of npm's @vladmandic/face-api: adds identity")
     parser.add_argument("--landmarker", type=Path, help="MediaPipe's face_landmarker.task: adds landmarks")
-    parser.add_argument("--json", type=Path, help="write every figure, those of each frame too")
-    parser.add_argument("--strip", type=Path, help="write a PNG of portrait, truth and results, to be looked at")
+    parser.add_argument("--json", type=Path, help="write every figure, of each frame too")
+    parser.add_argument("--strip", type=Path, help="write a PNG grid of portrait, truth and results")
     parser.add_argument("--vid2vid", type=Path, default=WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")
     parser.add_argument("--dit", type=Path, default=WEIGHTS / "realportrait" / "realportrait_mini.safetensors")
     parser.add_argument("--vae", type=Path, default=WEIGHTS / "vae" / "realportrait_mini_vae.safetensors")
@@ -123,7 +123,7 @@ def evaluate(options: argparse.Namespace) -> dict:
     if options.json:
         write_json(options.json, report)
     if options.strip:
-        write_strip(options.strip, outcomes)
+        write_sample_grid(options.strip, outcomes)
     return report
 
 

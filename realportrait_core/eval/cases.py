@@ -1,4 +1,4 @@
-"""What is animated, and what it should become: one Case for every clip of a folder, or for every pair of them."""
+"""The cases of an evaluation: driving video and ground truth, one Case for every clip of a folder or for every pair of them."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,24 +11,26 @@ from ..head_rotation.change import Limits, smooth_path
 from ..head_rotation.dataset import read_photos
 from ..head_rotation.topology import read_topology
 from ..head_rotation.turning import turn
-from ..video import VideoFile, check_picture, decode, upright
+from ..video.decoding import decode, upright
+from ..video.loading import check_picture
+from ..video.source import VideoFile
 from .rows import to_bytes
 
 DRIVERS, OTHERS = 800000, 810000  # clip OTHERS + i performs the motion of clip DRIVERS + i
 CONTINUED = 46  # frames of three clips of 16, each of which starts with the last one of the clip before
 PHOTO_FRAMES, PHOTO_FPS = 16, 12.5  # of a turned photo's clip
 PHOTO_LIMITS = Limits(yaw=10.0, pitch=10.0, roll=6.0)  # beyond about 12 degrees hair tears
-LONGEST_SIDE = 1024  # px, to which larger videos are brought down as they are read
+LONGEST_SIDE = 1024  # px, to which larger videos are downscaled while decoding
 
 
 @dataclass(frozen=True)
 class Case:
-    """One driver, and the clip that its motion should make of that clip's own first frame."""
+    """A driving video, and the ground truth: the clip that its motion should make of that clip's first frame."""
 
     name: str
     driver: Path | Tensor  # a video, or its frames (L, H, W, 3) uint8
-    truth: Path | Tensor  # of as many frames; the same object as the driver where a clip performs itself
-    frames: int | None = None  # so many, forth and back; None: those that the clip has
+    truth: Path | Tensor  # of as many frames; the same object as the driver in self-reenactment
+    frames: int | None = None  # length, played forwards and backwards; None: the clip's own
     valid: Tensor | None = None  # (L, H, W) bool: where the truth is known; None: everywhere
 
     @property
@@ -60,8 +62,10 @@ def cross_cases(folder: Path) -> list[Case]:
 
 
 def photo_cases(folder: Path, canonical: Path, limit: int | None = None) -> list[Case]:
-    """Every photo of a folder, or the first `limit`, in a smooth motion of its own: turned in 3-D by PHOTO_LIMITS at most, and so
-    driver and truth; what turning uncovers counts as unknown. InputError as read_photos and read_topology."""
+    """Every photo of a folder, or the first `limit`, turned in 3-D along a smooth path of its own within PHOTO_LIMITS.
+
+    The turned photo is driving video and truth; pixels that turning uncovers are unknown. InputError as read_photos, read_topology.
+    """
     photos, topology, cases = read_photos(folder, limit), read_topology(canonical), []
     for i, name in enumerate(photos.names):
         change = smooth_path((1, PHOTO_FRAMES), PHOTO_FPS, PHOTO_LIMITS, torch.Generator().manual_seed(i), from_rest=True)
@@ -75,18 +79,18 @@ def photo_cases(folder: Path, canonical: Path, limit: int | None = None) -> list
 
 
 def frames_of(case: Case) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Driver and truth (L, H, W, 3) uint8, and where the truth is known (L, H, W) bool, or None.
+    """Driving video and truth (L, H, W, 3) uint8, and where the truth is known (L, H, W) bool, or None.
 
-    InputError where a file is no video, where a clip has but one frame, or where the two differ in length.
+    InputError where a file is no video, where a clip has only one frame, or where the two differ in length.
     """
     driver = clip_frames(case.driver, case.name)
     truth = driver if case.of_itself else clip_frames(case.truth, case.name)
     if case.valid is not None and case.valid.shape != truth.shape[:3]:
         raise InputError(f"{case.name}: valid is {tuple(case.valid.shape)} and the truth {tuple(truth.shape)}.")
-    driver, truth = (forth_and_back(frames, case.frames) for frames in (driver, truth))
+    driver, truth = (ping_pong(frames, case.frames) for frames in (driver, truth))
     if len(driver) != len(truth):
-        raise InputError(f"{case.name}: the driver has {len(driver)} frames and the truth {len(truth)}.")
-    return driver, truth, None if case.valid is None else forth_and_back(case.valid, case.frames)
+        raise InputError(f"{case.name}: the driving video has {len(driver)} frames and the truth {len(truth)}.")
+    return driver, truth, None if case.valid is None else ping_pong(case.valid, case.frames)
 
 
 def clip_frames(clip: Path | Tensor, name: str) -> Tensor:
@@ -103,7 +107,8 @@ def clip_frames(clip: Path | Tensor, name: str) -> Tensor:
 
 def read_clip(path: Path) -> Tensor:
     """Frames (L, H, W, 3) uint8, upright, at most LONGEST_SIDE px. InputError for no video, or one that changes its size."""
-    source, frames = VideoFile(path.name, path), []
+    source = VideoFile(path.name, path)
+    frames: list[Tensor] = []
     for shown in decode(source):
         picture = upright(shown, LONGEST_SIDE)
         check_picture(frames[0].shape if frames else None, picture.shape, shown.time, source.name)
@@ -113,8 +118,8 @@ def read_clip(path: Path) -> Tensor:
     return torch.stack(frames)
 
 
-def forth_and_back(frames: Tensor, count: int | None) -> Tensor:
-    """0, 1, ..., n - 1, n - 2, ..., 1, 0, 1, ...: `count` frames of it; None: as they are."""
+def ping_pong(frames: Tensor, count: int | None) -> Tensor:
+    """`count` frames of 0, 1, ..., n - 1, n - 2, ..., 1, 0, 1, ...; None: the frames as they are."""
     if count is None:
         return frames
     there = list(range(len(frames)))

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the figures as JSON, a strip of pictures as PNG."""
+"""Files of a run: the figures as JSON, a grid of sample frames as PNG. Written whole or not at all."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from .rows import FACE_VID2VID, REALPORTRAIT
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """The old file or the new one, never a part."""
+    """Replaces a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -26,7 +26,7 @@ def write_json(path: Path, report: dict) -> None:
     write_whole(path, json.dumps(report, indent=1, allow_nan=False).encode())
 
 
-def write_strip(path: Path, outcomes: list[Outcome]) -> None:
+def write_sample_grid(path: Path, outcomes: list[Outcome]) -> None:
     """A PNG: a row for each clip with the portrait, then SHOWN frames as truth, Face Vid2vid, RealPortrait."""
     import cv2
 
@@ -39,10 +39,10 @@ def write_strip(path: Path, outcomes: list[Outcome]) -> None:
     size = lines[0].shape[0]
     head = torch.full((size // 10, sheet.shape[1], 3), 255, dtype=torch.uint8).numpy()
     for i, name in enumerate(["portrait", *columns * SHOWN]):
-        place = (i * size + 4, len(head) - 7)
-        cv2.putText(head, name, place, cv2.FONT_HERSHEY_SIMPLEX, size / 512, (0, 0, 0), 1, cv2.LINE_AA)
+        corner = (i * size + 4, len(head) - 7)
+        cv2.putText(head, name, corner, cv2.FONT_HERSHEY_SIMPLEX, size / 512, (0, 0, 0), 1, cv2.LINE_AA)
     picture = cv2.vconcat([head, sheet])[..., ::-1]
     written, data = cv2.imencode(".png", picture)
     if not written:
-        raise InputError(f"The strip of {picture.shape[1]}x{picture.shape[0]} px could not be encoded.")
+        raise InputError(f"The sample grid of {picture.shape[1]}x{picture.shape[0]} px could not be encoded.")
     write_whole(path, data.tobytes())

@@ -1,8 +1,8 @@
-"""`identity`: how far a face is from the portrait's, as another network tells people apart. A measure, never part of a loss.
+"""`identity`: distance of a face to the portrait's in the embedding of a face recognition network. Never part of a loss.
 
 The 128-d embedding of dlib's face recognition ResNet (King 2017), whose weights the npm package `@vladmandic/face-api` (MIT)
-carries in 8 bits. Euclidean distance; on a small check photographs of one person were at most 0.42 apart, those of two at
-least 0.49 (dlib takes 0.6 as the limit). Eyes and mouth corners align the face. 10 ms a face on one core.
+holds in 8 bits. Euclidean distance; on a small check photographs of one person were at most 0.42 apart, those of two at least
+0.49 (dlib takes 0.6 as the limit). Faces are aligned by eyes and mouth corners. 10 ms a face on one core.
 """
 
 import json
@@ -21,9 +21,9 @@ PINNED = "@vladmandic/face-api@1.7.15"
 MANIFEST, DATA = "face_recognition_model-weights_manifest.json", "face_recognition_model.bin"
 SIDE = 150  # px of the aligned face
 MEAN = (122.782, 117.001, 104.298)  # red, green, blue in 0 .. 255
-# Where eyes and mouth corners come to lie, px: image-left eye, image-right eye, left and right mouth corner.
+# Aligned positions, px: image-left eye, image-right eye, left and right mouth corner.
 ALIGNED = ((47.7, 47.1), (100.3, 47.1), (57.0, 104.0), (91.0, 104.0))
-ALIGNED_BY = (0, 1, 3, 4)  # of the detector's five points; the nose turns aside with the head
+ALIGNED_BY = (0, 1, 3, 4)  # of the detector's five points; the nose shifts as the head turns
 BLOCKS = (
     "conv32_1",
     "conv32_2",
@@ -44,7 +44,7 @@ AT_ONCE = 8  # faces that go through the network together
 
 
 class Residual(nn.Module):
-    """Two convolutions beside the identity; `down` halves the size and may widen."""
+    """Two convolutions and a skip; `down` halves the size and may widen."""
 
     def __init__(self, a: int, b: int, down: bool):
         super().__init__()
@@ -56,7 +56,7 @@ class Residual(nn.Module):
         out = self.conv2(F.relu(self.conv1(x)))
         if self.down:
             x = F.avg_pool2d(x, 2)
-            # What one side lacks is zero: a row and column below and right of the convolution's, channels of the identity's.
+            # Padded with zeros: a row and a column below and right of the convolution's, channels of the identity's.
             height, width = (max(pair) for pair in zip(out.shape[2:], x.shape[2:]))
             channels = max(out.shape[1], x.shape[1])
             out, x = (F.pad(y, (0, width - y.shape[3], 0, height - y.shape[2], 0, channels - y.shape[1])) for y in (out, x))
@@ -66,7 +66,7 @@ class Residual(nn.Module):
 class FaceEmbedding(nn.Module):
     """dlib's ResNet: aligned faces (B, 3, 150, 150) in [0, 1] -> (B, 128). Weights are still to be loaded: `load_embedding`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.enter = nn.Conv2d(3, 32, 7, stride=2)
         widths = [int(name.removeprefix("conv").split("_")[0]) for name in BLOCKS]
@@ -93,7 +93,7 @@ class FaceEmbedding(nn.Module):
 def alignment(points: Tensor) -> Tensor:
     """Five points (L, 5, 2) px -> (L, 3, 3) float64, px of the picture -> px of the aligned face.
 
-    The turn, size and shift that take eyes and mouth corners nearest to ALIGNED, by least squares.
+    The similarity transform that maps eyes and mouth corners to ALIGNED with the least squared error.
     """
 
     def plane(x: Tensor) -> Tensor:  # (..., 2) as complex numbers
@@ -118,7 +118,7 @@ def alignment(points: Tensor) -> Tensor:
 
 
 def aligned_faces(pictures: Tensor, forward: Tensor) -> Tensor:
-    """(L, 3, H, W), (L, 3, 3) -> (L, 3, 150, 150). What lies beyond the picture is its border repeated."""
+    """(L, 3, H, W), (L, 3, 3) -> (L, 3, 150, 150). Beyond the picture its border is repeated."""
     margin = min(pictures.shape[2:]) // 4
     pictures = F.pad(pictures, (margin,) * 4, mode="replicate")
     back = torch.eye(3, dtype=torch.float64)

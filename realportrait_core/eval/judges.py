@@ -1,4 +1,4 @@
-"""The networks that look at the results and that no training here has seen. Each needs a file that the user may leave out."""
+"""Judges: pretrained networks used as metrics and in no loss. Each needs a file that the user may leave out."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class Judges:
 
 
 def load_judges(stlpips: Path | None, net: Net, identity: Path | None, landmarker: Path | None) -> Judges:
-    """Those whose files are named. WeightsError where one is not what it should be."""
+    """Loads the networks whose files are named. WeightsError where a file holds something else."""
     return Judges(
         None if stlpips is None else load_stlpips(stlpips, net),
         None if identity is None else load_embedding(identity),

@@ -1,6 +1,6 @@
-"""`landmarks`: where MediaPipe's landmarker sees eyes, lips and brows, beside where it sees the truth's. Never part of a loss.
+"""`landmarks`: MediaPipe's landmarks of eyes, lips and brows in the result, against those in the truth. Never part of a loss.
 
-Another network than our M, which made the motion that is judged and whose keypoints are a loss in training.
+Independent of M, whose keypoints drive the animation and are a loss in training.
 """
 
 import torch
@@ -22,7 +22,7 @@ from ..face.landmarks import (
 PARTS = {"eyes": LEFT_EYE + RIGHT_EYE, "lips": OUTER_LIPS + INNER_LIPS, "brows": LEFT_BROW + RIGHT_BROW}
 
 
-def seen_landmarks(landmarker: FaceLandmarker, pictures: Tensor, five: Tensor) -> Tensor:
+def detect_landmarks(landmarker: FaceLandmarker, pictures: Tensor, five: Tensor) -> Tensor:
     """Landmarks (L, 478, 2) px of pictures (L, 3, H, W) in [0, 1] whose faces have five points (L, 5, 2) px."""
     found = [landmarker.points(picture.movedim(0, -1), points)[:, :2] for picture, points in zip(pictures, five)]
     return torch.stack(found)
@@ -38,7 +38,7 @@ def landmark_errors(result: Tensor, truth: Tensor) -> dict[str, Tensor]:
 
 
 def inner_lips_gap(points: Tensor) -> Tensor:
-    """How far the mouth is open in each frame (L,), px: mean distance of the middle of the inner lips; (L, 478, 2)."""
+    """Opening of the mouth in each frame (L,), px: mean distance of the middles of the inner lips; points (L, 478, 2)."""
     check_landmarks(points)
     upper, lower = points[:, list(UPPER_INNER), :2], points[:, list(LOWER_INNER), :2]
     return torch.linalg.vector_norm(lower - upper, dim=-1).mean(1)

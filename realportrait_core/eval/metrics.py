@@ -1,26 +1,25 @@
-"""How far a result is from the truth: PSNR, SSIM, and what M sees of keypoints and head."""
+"""Distance of a result from the truth: PSNR, SSIM, and keypoints and head pose as the motion extractor M predicts them."""
 
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..animation.extraction import CHUNK
 from ..errors import InputError
 from ..face.crop import CROP, sample_crop
-from ..generate import CHUNK
 from ..vid2vid.keypoints import transform
 from ..vid2vid.motion import MotionExtractor
 from ..vid2vid.regions import EYES_AND_MOUTH, LIPS, check_known
 
-SAME = 1e-10  # mean squared error below which two pictures count as equal: PSNR ends at 100 dB
+MOST_DB = 100.0  # PSNR of frames whose mean squared error is 1e-10 or less
 STILL = 1e-3  # px, standard deviation of a mouth's opening
-WINDOW, SIGMA = 11, 1.5  # px, SSIM's Gaussian (Wang, Bovik, Sheikh, Simoncelli 2004)
-C1, C2 = 0.01**2, 0.03**2  # for pictures in [0, 1]
-KEYPOINT_PX = CROP / 2  # crop px a unit of the keypoints, -1 to 1 between the crop's outer edges
+WINDOW = 11  # px, the side of SSIM's window
+KEYPOINT_PX = CROP / 2  # crop px per unit of the keypoints, which run from -1 to 1 between the crop's outer edges
 
 
 def check_pair(result: Tensor, truth: Tensor) -> None:
+    """InputError unless both are (L, 3, H, W) of one shape and the result is finite."""
     if result.shape != truth.shape or result.ndim != 4 or 0 in result.shape:
         raise InputError(f"The result is {tuple(result.shape)} and the truth {tuple(truth.shape)}; both must be (L, 3, H, W).")
     bad = int((~torch.isfinite(result)).sum())
@@ -29,42 +28,34 @@ def check_pair(result: Tensor, truth: Tensor) -> None:
 
 
 def psnr(result: Tensor, truth: Tensor) -> Tensor:
-    """dB of each frame (L,); both (L, 3, H, W) in [0, 1]. 100 dB for equal frames."""
+    """dB of each frame (L,); both (L, 3, H, W) in [0, 1]. At most MOST_DB, which equal frames have. InputError as check_pair."""
+    from kornia.metrics import psnr as pooled_psnr  # one figure for everything it is given: called once a frame
+
     check_pair(result, truth)
-    return -10 * (result - truth).square().mean((1, 2, 3)).clamp(min=SAME).log10()
-
-
-def gaussian_mean(x: Tensor) -> Tensor:
-    """Local means under SSIM's window wherever it lies inside: (L, 3, H, W) -> (L, 3, H - 10, W - 10)."""
-    place = torch.arange(WINDOW, dtype=x.dtype) - (WINDOW - 1) / 2
-    weight = torch.exp(-0.5 * (place / SIGMA) ** 2)
-    weight = (weight / weight.sum()).repeat(x.shape[1], 1, 1, 1)  # (3, 1, 1, 11)
-    x = F.conv2d(x, weight, groups=x.shape[1])
-    return F.conv2d(x, weight.mT, groups=x.shape[1])
+    return torch.stack([pooled_psnr(a, b, 1.0) for a, b in zip(result, truth)]).clamp(max=MOST_DB)
 
 
 def ssim(result: Tensor, truth: Tensor) -> Tensor:
-    """SSIM of each frame (L,), mean over colours and over all places of the window; both (L, 3, H, W) in [0, 1]."""
+    """SSIM of each frame (L,), mean over channels and over all positions of the window inside the picture (Wang, Bovik, Sheikh,
+    Simoncelli 2004: Gaussian of 11x11 px, sigma 1.5); both (L, 3, H, W) in [0, 1]. InputError below WINDOW px a side."""
+    from kornia.metrics import ssim as ssim_map
+
     check_pair(result, truth)
     if min(result.shape[2:]) < WINDOW:
         raise InputError(f"SSIM needs pictures of at least {WINDOW}x{WINDOW} px; these are {tuple(result.shape[2:])}.")
-    a, b = gaussian_mean(result), gaussian_mean(truth)
-    aa, bb, ab = (gaussian_mean(x) for x in (result * result, truth * truth, result * truth))
-    likeness = (2 * a * b + C1) / (a * a + b * b + C1)  # of brightness
-    structure = (2 * (ab - a * b) + C2) / (aa - a * a + bb - b * b + C2)  # of contrast and pattern
-    return (likeness * structure).mean((1, 2, 3))
+    return ssim_map(result, truth, WINDOW, eps=0.0, padding="valid").mean((1, 2, 3))
 
 
-def seen_faces(motion: MotionExtractor, frames: Tensor, frame_to_crop: Tensor) -> tuple[Tensor, Tensor]:
-    """What M sees: keypoints (L, K, 2) in px of the frame, and head rotations (L, 3, 3).
+def keypoints_and_rotations(motion: MotionExtractor, frames: Tensor, frame_to_crop: Tensor) -> tuple[Tensor, Tensor]:
+    """M's keypoints (L, K, 2) in px of the frame, and its head rotations (L, 3, 3).
 
-    frames (L, 3, H, W), one crop (3, 3) for all of them.
+    frames (L, 3, H, W) in [0, 1]; frame_to_crop (3, 3), one for all of them.
     """
     size = motion.cfg.crop_size
     poses = [motion(sample_crop(chunk, frame_to_crop, size)) for chunk in frames.split(CHUNK)]
-    crop_px = float(torch.linalg.det(frame_to_crop[:2, :2]).sqrt())  # crop px a px of the frame
+    crop_px = float(torch.linalg.det(frame_to_crop[:2, :2]).sqrt())  # crop px per px of the frame
     points = torch.cat([transform(pose)[..., :2] for pose in poses])
-    # Without the crop's corner, which is the same for all.
+    # Relative to the crop's centre, which all frames share.
     return points * (KEYPOINT_PX / crop_px), torch.cat([pose.rotation for pose in poses])
 
 
@@ -74,7 +65,7 @@ def keypoint_error(result: Tensor, truth: Tensor) -> Tensor:
 
 
 def feature_error(result: Tensor, truth: Tensor) -> Tensor:
-    """keypoint_error of the points around eyes and mouth. InputError where it is not known which these are."""
+    """keypoint_error of the points around eyes and mouth. InputError for a number of keypoints whose meaning is not known."""
     check_known(result.shape[1], "the error of the face's features")
     chosen = list(EYES_AND_MOUTH[result.shape[1]])
     return keypoint_error(result[:, chosen], truth[:, chosen])
@@ -87,9 +78,9 @@ def mouth_opening(points: Tensor) -> Tensor:
 
 
 def mouth_correlation(result: list[list[float]], truth: list[list[float]]) -> float:
-    """How a mouth's opening goes with the truth's over the frames of several clips, each about its own mean: -1 to 1.
+    """Pearson correlation of the mouth's opening with the truth's over the frames of several clips, each centred on its own mean.
 
-    0 for a mouth that never moves: by less than STILL, where the order of sums alone would decide.
+    0 for a mouth that moves by less than STILL, where rounding alone would decide.
     """
     a, b = (torch.cat([values - values.mean() for values in map(torch.tensor, clips)]).double() for clips in (result, truth))
     if min(float(values.square().mean()) for values in (a, b)) < STILL**2:

@@ -1,15 +1,15 @@
-"""Self- and cross-reenactment on clips whose truth is known, by the functions that the nodes call.
+"""Self- and cross-reenactment on clips whose ground truth is known, by the functions that the nodes call.
 
-self    the clip's first frame is the portrait; the clip is the driver and the truth. Any folder of .mp4 clips: each is framed
+self    the clip's first frame is the portrait; the clip is both driving video and truth. Any folder of .mp4 clips: each is framed
         as the nodes frame its portrait, and one without a face in its first frame is left out.
-cross   the driver is clip 800000+i; the portrait is the first frame of clip 810000+i, another identity that performs the
+cross   the driving video is clip 800000+i; the portrait is the first frame of clip 810000+i, another identity that performs the
         same motion, and the truth is the rest of that clip.
-photos  a photo is the portrait, the same photo turned in 3-D is driver and truth; what turning uncovers does not count.
-continued  as self, but the clip is played forth and back until CONTINUED frames, three clips of the network, are driven.
+photos  a photo is the portrait, the same photo turned in 3-D is driving video and truth; uncovered pixels do not count.
+continued  as self, but the clip is played forwards and backwards until CONTINUED frames, three clips of the network, are driven.
 Frame 0 is the portrait, so frames 1 to the last are scored. A clip's figure is the mean of its frames, a row's that of its clips.
 
-What one sees comes first: ST-LPIPS, the spectrum beside the truth's, identity and landmarks, none of which is in any loss. PSNR,
-which rewards blur, SSIM and what M sees follow. What needs a file that is not named shows as "-".
+Perceptual metrics come first: ST-LPIPS, the spectrum relative to the truth's, identity and landmarks, none of which is in any
+loss. PSNR, which rewards blur, SSIM, and M's keypoints and head pose follow. A metric whose file is not named shows as "-".
 """
 
 import logging
@@ -19,21 +19,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..clips import plan
+from ..animation.clips import plan
+from ..animation.extraction import CHUNK, extract_keypoints
+from ..animation.mapping import PortraitMotion, frame_portrait, motion_maps
+from ..animation.rendering import render
+from ..animation.retargeting import drive_keypoints
 from ..diffusion.schedule import Schedule
 from ..dit.model import RealPortraitDiT
 from ..errors import FaceError, InputError
 from ..face.crop import clip_crop
 from ..face.detect import FaceDetector
 from ..face.track import portrait_points, track
-from ..generate import CHUNK, Motion, extract_keypoints, frame_portrait, motion_maps, render
 from ..speed import Speed
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
 from .cases import Case, frames_of
 from .judges import Judges
-from .rows import FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT, ROUND_TRIP, STATIC, decode, drafted, encode, paint, to_bytes
-from .score import Scores, Truth, look, score, spectrum
+from .rows import (
+    FACE_VID2VID,
+    MOTION_LATENTS,
+    REALPORTRAIT,
+    ROUND_TRIP,
+    STATIC,
+    decode,
+    draft_latents,
+    encode,
+    face_vid2vid_frames,
+    to_bytes,
+)
+from .score import Scores, Truth, judge, score, spectrum
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +57,7 @@ SHOWN = 4  # frames of a clip in the strip
 
 @dataclass(frozen=True)
 class Networks:
-    """What is judged, frozen and in eval mode, and who judges it."""
+    """The networks under test, frozen and in eval mode, and those that judge their results."""
 
     vid2vid: FaceVid2Vid
     dit: RealPortraitDiT
@@ -60,20 +74,20 @@ class Outcome:
     name: str
     scores: Scores
     spectra: dict[str, list[float]]  # row -> dB by octave, coarse to fine
-    clip_spectra: list[list[float]]  # the same of RealPortrait, clip by clip as the network makes them
+    clip_spectra: list[list[float]]  # the same of RealPortrait, by clips of the network
     colours: dict[str, list[list[float]]]  # row -> mean error of red, green, blue for every frame
     pictures: dict[str, Tensor]  # "portrait" (1, S, S, 3) and "truth", rows (SHOWN, S, S, 3); uint8
-    faces: str  # what the tracker said of the driver
+    faces: str  # the tracker's report on the driving video
     sampling_seconds: float  # of RealPortrait's latents
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case up to its latents, by the nodes' flow."""
+    """A case before sampling: its motion and its truth, as the nodes prepare them."""
 
-    motion: Motion
+    motion: PortraitMotion
     truth: Truth  # with the portrait as the motion frames it
-    faces: str  # what the tracker said of the driver
+    faces: str  # the tracker's report on the driving video
 
 
 def prepare(networks: Networks, case: Case, framing: str = "whole") -> Prepared:
@@ -89,7 +103,7 @@ def prepare(networks: Networks, case: Case, framing: str = "whole") -> Prepared:
 
     keypoints = extract_keypoints(networks.vid2vid, portrait, driver.float() / 255, points, followed)
     size = networks.dit.cfg.input_sq_size
-    motion = motion_maps(networks.vid2vid, keypoints, "relative", size=size, framing=framing, neutral=0)
+    motion = motion_maps(networks.vid2vid, drive_keypoints(keypoints), size, framing)
     to_frame = motion.portrait_to_frame
     framed = Truth(
         pictures=on_frame(truth, motion),
@@ -104,7 +118,7 @@ def prepare(networks: Networks, case: Case, framing: str = "whole") -> Prepared:
     return Prepared(motion, framed, followed.report)
 
 
-def on_frame(frames: Tensor, motion: Motion) -> Tensor:
+def on_frame(frames: Tensor, motion: PortraitMotion) -> Tensor:
     """Frames (L, H, W, C) uint8 of the portrait's size on the motion's frame: (L, C, S, S) in [0, 1]."""
     return torch.cat([frame_portrait(chunk.float() / 255, motion) for chunk in frames.split(CHUNK)]).movedim(-1, 1)
 
@@ -133,27 +147,27 @@ def run_case(networks: Networks, case: Case, speed: Speed, framing: str = "whole
 
     rows = {STATIC: truth.portrait.expand_as(pictures), ROUND_TRIP: decode(networks.vae, encode(networks.vae, pictures))}
     if networks.vid2vid.generator is not None:
-        rows[FACE_VID2VID] = paint(networks.vid2vid, truth.portrait, motion)
-    draft = drafted(networks.dit, latent, motion)
+        rows[FACE_VID2VID] = face_vid2vid_frames(networks.vid2vid, truth.portrait, motion)
+    draft = draft_latents(networks.dit, latent, motion)
     if draft is not None:
         rows[MOTION_LATENTS] = decode(networks.vae, draft)
     rows[REALPORTRAIT] = decode(networks.vae, latents)
 
-    near, seen = score(networks.vid2vid, rows, truth), look(networks.judges, networks.detector, rows, truth)
+    distances, judged = score(networks.vid2vid, rows, truth), judge(networks.judges, networks.detector, rows, truth)
     colours = {row: (result - pictures).mean((2, 3)).tolist() for row, result in rows.items()}
     last = len(pictures) - 1
     shown = [max(1, round(last * (k + 1) / SHOWN)) for k in range(SHOWN)]
-    kept = {"portrait": to_bytes(truth.portrait), "truth": to_bytes(pictures[shown])}
-    kept |= {row: to_bytes(result[shown]) for row, result in rows.items() if row in (FACE_VID2VID, REALPORTRAIT)}
-    scores = {row: near[row] | seen[row] for row in rows}
+    shown_pictures = {"portrait": to_bytes(truth.portrait), "truth": to_bytes(pictures[shown])}
+    shown_pictures |= {row: to_bytes(result[shown]) for row, result in rows.items() if row in (FACE_VID2VID, REALPORTRAIT)}
+    scores = {row: distances[row] | judged[row] for row in rows}
     whole = {row: spectrum(result, truth) for row, result in rows.items()}
     clips = new_frames(len(pictures), networks.dit.cfg.clip_frames)
     parts = [spectrum(rows[REALPORTRAIT], truth, slice(new.start, new.stop)) for new in clips]
-    return Outcome(case.name, scores, whole, parts, colours, kept, given.faces, seconds)
+    return Outcome(case.name, scores, whole, parts, colours, shown_pictures, given.faces, seconds)
 
 
 def new_frames(frames: int, clip_frames: int) -> list[range]:
-    """Which of the scored frames each clip of the network adds; frame 0 is the portrait."""
+    """Scored frames that each clip of the network adds; frame 0 is the portrait."""
     return [range(max(1, clip.start + clip.conditional), clip.stop) for clip in plan(frames, clip_frames)]
 
 

@@ -1,31 +1,32 @@
-"""What is set beside the truth: the pictures of every row of the tables."""
+"""The pictures of every row of the tables: baselines, parts of the model, and the model."""
 
 import torch
 from torch import Tensor
 
+from ..animation.extraction import CHUNK
+from ..animation.mapping import PortraitMotion
 from ..dit.model import RealPortraitDiT
-from ..face.crop import CROP, paste_back, rescale
-from ..generate import CHUNK, Motion
+from ..face.crop import CROP, paste_crop, rescale
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
 
 STATIC = "static portrait"  # the portrait in every frame
-ROUND_TRIP = "VAE round trip"  # the truth through the VAE: nothing that it decodes can be nearer
+ROUND_TRIP = "VAE round trip"  # the truth through the VAE: the upper bound of everything that it decodes
 FACE_VID2VID = "Face Vid2vid"  # G's picture, where the weights have a G
-MOTION_LATENTS = "motion latents"  # what mapper and draft predict from the maps, decoded: without the backbone
+MOTION_LATENTS = "motion latents"  # prediction of mapper and draft, decoded without the backbone
 REALPORTRAIT = "RealPortrait"
-SOFT_BORDER = 1 / 8  # of the crop's side, over which G's picture fades into the portrait
+SOFT_BORDER = 1 / 8  # of the crop's side, over which G's picture is blended into the portrait
 
 
 def soft_square(size: int) -> Tensor:
-    """(1, 1, size, size): 1 inside, fading to 0 at the border."""
-    place = (torch.arange(size) + 0.5) / size
-    ramp = (torch.minimum(place, 1 - place) / SOFT_BORDER).clamp(max=1)
+    """Blending mask (1, 1, size, size): 1 inside, smoothstep to 0 at the border; a Gaussian blur of kornia's reaches neither."""
+    x = (torch.arange(size) + 0.5) / size
+    ramp = (torch.minimum(x, 1 - x) / SOFT_BORDER).clamp(max=1)
     ramp = ramp * ramp * (3 - 2 * ramp)
     return (ramp[:, None] * ramp)[None, None]
 
 
-def paint(vid2vid: FaceVid2Vid, portrait: Tensor, motion: Motion) -> Tensor:
+def face_vid2vid_frames(vid2vid: FaceVid2Vid, portrait: Tensor, motion: PortraitMotion) -> Tensor:
     """G's picture of every frame, pasted into the portrait's frame (1, 3, S, S) where the portrait's crop lies: (L, 3, S, S)."""
     painted = []
     for start in range(0, len(motion.maps), CHUNK):
@@ -33,14 +34,14 @@ def paint(vid2vid: FaceVid2Vid, portrait: Tensor, motion: Motion) -> Tensor:
         face = vid2vid.generator(maps.f.float())  # (chunk, 3, s, s)
         to_face = rescale(face.shape[-1] / CROP) @ maps.frame_to_crop.double()
         soft = soft_square(face.shape[-1]).expand(len(maps), -1, -1, -1)
-        painted.append(paste_back(portrait.expand(len(maps), -1, -1, -1), face, soft, to_face))
+        painted.append(paste_crop(portrait.expand(len(maps), -1, -1, -1), face, soft, to_face))
     return torch.cat(painted)
 
 
-def drafted(dit: RealPortraitDiT, portrait: Tensor, motion: Motion) -> Tensor | None:
-    """The frames' latents (L, 4, h, w) as the motion latents have them in their first channels; portrait (1, 4, h, w).
+def draft_latents(dit: RealPortraitDiT, portrait: Tensor, motion: PortraitMotion) -> Tensor | None:
+    """The draft of the frames' latents (L, 4, h, w), the first channels of the motion latents; portrait (1, 4, h, w).
 
-    None for weights without a draft, whose motion latents are no pictures.
+    None for weights without a draft, whose motion latents do not decode to pictures.
     """
     if not dit.cfg.drafts:
         return None

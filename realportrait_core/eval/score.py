@@ -1,9 +1,9 @@
-"""The figures of every row: how near it is to the truth by pixels and by M, and what judges of their own see in it.
+"""The figures of every row: distance to the truth by pixels and by M, and scores of pretrained networks that judge the picture.
 
-Frames 1 to the last are scored. Where the truth is not known everywhere (`valid`), the places that are not known take the
-truth's pixels in every row before pictures are compared: nothing can be won or lost there. PSNR and `outside` are means over the
-known places; SSIM, ST-LPIPS and `spectrum` are of the whole picture, so that there unknown places count as right in every row
-alike. Keypoints, landmarks and identity look at the result as it is.
+Frames 1 to the last are scored. Where the truth is known only in parts (`valid`), unknown pixels are replaced by the truth's in
+every row before pictures are compared. PSNR and `outside` are means over the known pixels; SSIM, ST-LPIPS and `spectrum` are of
+the whole picture, in which unknown pixels count as equal in every row alike. Keypoints, landmarks and identity are computed on
+the result as it is.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from ..vid2vid.keypoints import angle_between
 from ..vid2vid.regions import EYES_AND_MOUTH, LIPS
 from .identity import identity_distance
 from .judges import Judges, find_points
-from .landmarks import inner_lips_gap, landmark_errors, seen_landmarks
-from .metrics import feature_error, keypoint_error, mouth_opening, outside_error, psnr, seen_faces, ssim
+from .landmarks import detect_landmarks, inner_lips_gap, landmark_errors
+from .metrics import feature_error, keypoint_error, keypoints_and_rotations, mouth_opening, outside_error, psnr, ssim
 from .spectrum import spectrum_db
 
 Scores = dict[str, dict[str, list[float]]]  # row -> metric -> one figure for every frame from 1
@@ -28,33 +28,33 @@ Scores = dict[str, dict[str, list[float]]]  # row -> metric -> one figure for ev
 
 @dataclass(frozen=True)
 class Truth:
-    """What the rows of a clip are compared with."""
+    """Ground truth of a clip, with which its rows are compared."""
 
     pictures: Tensor  # (L, 3, S, S) in [0, 1]
-    crop: Tensor  # (3, 3) frame px -> crop px, as M reads the clip
+    crop: Tensor  # (3, 3) frame px -> px of the crop that M receives
     face: Tensor  # (L, S, S) bool, what `outside` leaves out
     points: Tensor  # (L, 5, 2) px, the face's
-    portrait: Tensor  # (1, 3, S, S) in [0, 1], whose person the rows should show
+    portrait: Tensor  # (1, 3, S, S) in [0, 1], the identity that the rows should keep
     valid: Tensor | None = None  # (L, S, S) bool, where the pictures are known; None: everywhere
 
 
-def known(result: Tensor, truth: Truth) -> Tensor:
-    """The row (L, 3, S, S) with the truth's pixels where these are not known."""
+def fill_unknown(result: Tensor, truth: Truth) -> Tensor:
+    """The row (L, 3, S, S), with the truth's pixels where the truth is unknown."""
     return result if truth.valid is None else torch.where(truth.valid[:, None], result, truth.pictures)
 
 
 def score(vid2vid: FaceVid2Vid, rows: dict[str, Tensor], truth: Truth) -> Scores:
-    """How near each row (L, 3, S, S) is: PSNR, SSIM, and what M sees of keypoints, mouth and head."""
+    """Distance of each row (L, 3, S, S) to the truth: PSNR, SSIM, and M's keypoints, mouth opening and head rotation."""
     pictures = truth.pictures[1:]
-    true_points, true_rotation = seen_faces(vid2vid.motion, pictures, truth.crop)
+    true_points, true_rotation = keypoints_and_rotations(vid2vid.motion, pictures, truth.crop)
     passed_over, gain = truth.face[1:], 0
     if truth.valid is not None:
         valid = truth.valid[1:]
         passed_over, gain = passed_over | ~valid, 10 * valid.float().mean((1, 2)).log10()  # the error is 0 elsewhere
     scores = {}
     for row, result in rows.items():
-        shown, result = known(result, truth)[1:], result[1:]
-        points, rotation = seen_faces(vid2vid.motion, result, truth.crop)
+        shown, result = fill_unknown(result, truth)[1:], result[1:]
+        points, rotation = keypoints_and_rotations(vid2vid.motion, result, truth.crop)
         figures = {
             "psnr_db": psnr(shown, pictures) + gain,
             "ssim": ssim(shown, pictures),
@@ -70,11 +70,11 @@ def score(vid2vid: FaceVid2Vid, rows: dict[str, Tensor], truth: Truth) -> Scores
     return scores
 
 
-def look(judges: Judges, detector: FaceDetector, rows: dict[str, Tensor], truth: Truth) -> Scores:
-    """What the judges see in each row (L, 3, S, S): ST-LPIPS, identity, landmarks, each where its network is there."""
+def judge(judges: Judges, detector: FaceDetector, rows: dict[str, Tensor], truth: Truth) -> Scores:
+    """ST-LPIPS, identity and landmarks of each row (L, 3, S, S), each where its network was loaded."""
     found: dict[str, dict[str, Tensor]] = {row: {} for row in rows}
     if judges.stlpips is not None:
-        shown = {row: known(result, truth)[1:] for row, result in rows.items()}
+        shown = {row: fill_unknown(result, truth)[1:] for row, result in rows.items()}
         for row, values in distances(judges.stlpips, shown, truth.pictures[1:]).items():
             found[row]["st_lpips"] = values
     if judges.embedding is None and judges.landmarker is None:
@@ -85,7 +85,7 @@ def look(judges: Judges, detector: FaceDetector, rows: dict[str, Tensor], truth:
         own, _ = find_points(detector, truth.portrait, truth.points[:1])
         portrait = judges.embedding.embed(truth.portrait, own)  # (1, 128)
     if judges.landmarker is not None:
-        true_points = seen_landmarks(judges.landmarker, pictures, five)
+        true_points = detect_landmarks(judges.landmarker, pictures, five)
     for row, result in rows.items():
         result = result[1:]
         five, present = find_points(detector, result, expected)
@@ -93,7 +93,7 @@ def look(judges: Judges, detector: FaceDetector, rows: dict[str, Tensor], truth:
         if judges.embedding is not None:
             found[row]["identity"] = identity_distance(judges.embedding.embed(result, five), portrait)
         if judges.landmarker is not None:
-            points = seen_landmarks(judges.landmarker, result, five)
+            points = detect_landmarks(judges.landmarker, result, five)
             errors = landmark_errors(points, true_points)
             found[row] |= {"landmarks_px": errors.pop("all")} | {f"landmarks_{part}_px": error for part, error in errors.items()}
             found[row] |= {"lips_gap_px": inner_lips_gap(points), "true_lips_gap_px": inner_lips_gap(true_points)}
@@ -101,9 +101,9 @@ def look(judges: Judges, detector: FaceDetector, rows: dict[str, Tensor], truth:
 
 
 def spectrum(result: Tensor, truth: Truth, frames: slice = slice(1, None)) -> list[float]:
-    """dB of a row's power (L, 3, S, S) by octave beside the truth's, coarse to fine: one set of figures for all these frames."""
+    """Power of a row (L, 3, S, S) relative to the truth's over all these frames: dB by octave, coarse to fine."""
     centre = face_square(truth.points, scale=1.0, vy=0.0).center.mean(0).tolist()  # of the clip's facial masks
-    return spectrum_db(known(result, truth)[frames], truth.pictures[frames], centre)
+    return spectrum_db(fill_unknown(result, truth)[frames], truth.pictures[frames], centre)
 
 
 def as_lists(found: dict[str, dict[str, Tensor]]) -> Scores:

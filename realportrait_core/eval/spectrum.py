@@ -1,8 +1,8 @@
-"""`spectrum`: how much detail a picture has beside the truth's, by octave of frequency. A measure, never part of a loss.
+"""`spectrum`: power by octave of frequency, relative to the truth's. A metric, never part of a loss.
 
-The power spectrum of luminance in a window of half the frame's side around the truth's facial mask, where face, hair and
-collar are. Blur falls in the fine octaves; hatching, noise and ringing stand up in theirs. Places are not compared, so a face
-that is sharp in the wrong place passes: read it beside keypoints and ST-LPIPS. 1 ms a frame of 256 px on one core.
+The power spectrum of luma in a window of half the frame's side around the truth's facial mask, where face, hair and collar are.
+Blur lowers the fine octaves; hatching, noise and ringing raise theirs. Positions are not compared, so a face that is sharp in the
+wrong position passes: use it beside keypoints and ST-LPIPS. 1 ms a frame of 256 px on one core.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from torch import Tensor
 from ..errors import InputError
 
 OCTAVES = 5  # up to Nyquist; of a window of 128 px: 2 to 4, 4 to 8, 8 to 16, 16 to 32 and 32 to 64 periods
-LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SMALLEST = 32  # px of the frame, below which the coarsest octave holds no frequency
 ROUNDING = (1 / 255) ** 2 / 12  # variance of an 8-bit picture's rounding: no octave's power counts as less
 
@@ -31,10 +30,12 @@ def octave_power(frames: Tensor) -> Tensor:
 
     Frequencies are distances from 0 in the plane; those beyond Nyquist, in the corners, are left out.
     """
+    from kornia.color import rgb_to_grayscale
+
     side = frames.shape[-1]
     hann = torch.hann_window(side, dtype=torch.float64)
     hann = hann[:, None] * hann
-    grey = torch.einsum("lchw,c->lhw", frames.double(), torch.tensor(LUMINANCE, dtype=torch.float64))
+    grey = rgb_to_grayscale(frames.double())[:, 0]  # (L, S, S), luma of ITU-R BT.601
     mean = (grey * hann).sum((1, 2), keepdim=True) / hann.sum()  # else brightness leaks into the coarsest octave
     spectrum = torch.fft.fft2((grey - mean) * hann)
     power = spectrum.real.square() + spectrum.imag.square()  # (L, S, S)
@@ -46,7 +47,7 @@ def octave_power(frames: Tensor) -> Tensor:
 
 
 def spectrum_db(result: Tensor, truth: Tensor, centre: Sequence[float]) -> list[float]:
-    """dB of the result's power beside the truth's in each octave, coarse to fine: one figure for all frames of a clip.
+    """dB of the result's power relative to the truth's in each octave, coarse to fine, over all frames of a clip.
 
     Both (L, 3, H, W) in [0, 1]; centre (x, y) px of the window. InputError for shapes that differ, or less than SMALLEST px.
     """
@@ -55,11 +56,11 @@ def spectrum_db(result: Tensor, truth: Tensor, centre: Sequence[float]) -> list[
             f"The result is {tuple(result.shape)} and the truth {tuple(truth.shape)}; both must be (L, 3, H, W) of at least "
             f"{SMALLEST} px."
         )
-    rows, columns = window(*result.shape[2:], centre)
+    rows, columns = window(result.shape[2], result.shape[3], centre)
     ours, theirs = (octave_power(frames[..., rows, columns]) for frames in (result, truth))
     return (10 * (ours / theirs).log10()).tolist()
 
 
 def worst_octave(octaves: Sequence[float]) -> float:
-    """Of dB by octave, the largest in size of those up to half of Nyquist, with its sign."""
+    """The dB of the octave that deviates most, with its sign; the finest octave is left out."""
     return max(octaves[:-1], key=abs)

@@ -1,4 +1,4 @@
-"""From the outcome of every case to the figures of a run."""
+"""Aggregates the outcomes of all cases into the figures of a run."""
 
 from collections.abc import Iterable
 from statistics import median
@@ -9,7 +9,7 @@ from .protocol import Outcome, new_frames
 from .rows import REALPORTRAIT, STATIC
 from .spectrum import worst_octave
 
-# A row's correlation of a mouth's opening with the truth's -> the two openings in each frame, px.
+# Correlation of the mouth's opening with the truth's -> the metrics that hold both openings, px of each frame.
 MOUTHS = {
     "mouth_correlation": ("mouth_px", "true_mouth_px"),  # by M's keypoints
     "landmark_mouth_correlation": ("lips_gap_px", "true_lips_gap_px"),  # by the landmarker
@@ -22,9 +22,9 @@ def mean(values: Iterable[float]) -> float:
 
 
 def clips_in_a_row(outcomes: list[Outcome], clip_frames: int) -> list[dict]:
-    """RealPortrait clip by clip as the network makes them: every metric, and the mean error of red, green and blue in 1/255.
+    """RealPortrait by clips of the network: every metric, and the mean error of red, green and blue in 1/255.
 
-    Frames that not all outcomes have are left out.
+    Only frames that all outcomes have are counted.
     """
     frames = min(len(outcome.colours[REALPORTRAIT]) for outcome in outcomes)
     metrics, figures = outcomes[0].scores[REALPORTRAIT], []
@@ -64,7 +64,7 @@ def summary(outcomes: list[Outcome], clip_frames: int) -> dict:
     """Every figure of a run. InputError where no case could be scored."""
     if not outcomes:
         raise InputError("No clip could be scored: see the log for the reason of each.")
-    clips = [
+    clips: list[dict] = [
         {
             "name": outcome.name,
             "driver": outcome.faces,

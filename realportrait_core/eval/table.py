@@ -1,4 +1,4 @@
-"""The report as lines for a terminal: what one sees first, then how near it is by pixels and by M."""
+"""The report as text for a terminal: perceptual metrics first, then distances in pixels and in M's keypoints."""
 
 from .judges import HOW_TO_GET
 from .rows import FACE_VID2VID, STATIC
@@ -12,13 +12,13 @@ def column(figures: dict, name: str, form: str) -> str:
     return format(figures[name], form) if name in figures else ABSENT
 
 
-def seen_block(report: dict) -> list[str]:
-    """ST-LPIPS, spectrum, identity, landmarks and the mouth by them, row by row; then how to get what is missing."""
+def perceptual_block(report: dict) -> list[str]:
+    """ST-LPIPS, spectrum, identity, landmarks and the mouth by them, row by row; then how to get the missing files."""
     lines = [
-        f"What one sees: ST-LPIPS ({report['stlpips_net']}); spectrum beside the truth's, dB (below 0 blur, above artefacts), "
-        "worst octave and finest;",
-        "distance to the portrait's identity (one person: at most .42); MediaPipe's landmarks of eyes, lips and brows, px, "
-        "and the mouth by them.",
+        f"Perceptual: ST-LPIPS ({report['stlpips_net']}); power relative to the truth's, dB (below 0 blur, above artefacts): "
+        "worst and finest octave;",
+        "identity distance to the portrait (one person: at most .42); error of MediaPipe's landmarks of eyes, lips and brows, px, "
+        "and mouth r by them.",
         f"{'':{NAME}}{'ST-LPIPS':>10}{'worst octave':>14}{'finest':>9}{'identity':>10}{'landmarks':>11}{'mouth r':>9}",
     ]
     for row, figures in report["rows"].items():
@@ -30,10 +30,10 @@ def seen_block(report: dict) -> list[str]:
     return lines + [f"{ABSENT} {measure}: {HOW_TO_GET[measure]}" for measure in report["judges_missing"]]
 
 
-def near_block(report: dict) -> list[str]:
-    """PSNR, SSIM and what M sees, row by row."""
+def distance_block(report: dict) -> list[str]:
+    """PSNR, SSIM and the errors of M's keypoints and head pose, row by row."""
     lines = [
-        "How near it is: pixels, and what M sees.",
+        "Distances: pixels, and keypoints, mouth and head pose as M predicts them.",
         f"{'':{NAME}}{'PSNR dB':>9}{'over static':>13}{'SSIM':>8}{'keypoints px':>14}{'eyes, mouth':>13}{'mouth r':>9}"
         f"{'head deg':>10}{'outside':>9}",
     ]
@@ -50,7 +50,7 @@ def near_block(report: dict) -> list[str]:
 
 
 def clips_block(report: dict) -> list[str]:
-    """RealPortrait clip by clip as the network makes them."""
+    """RealPortrait by clips of the network."""
     lines = [
         f"{'Clips in a row:':{NAME}}{'ST-LPIPS':>10}{'worst octave':>14}{'finest':>9}{'identity':>10}{'landmarks':>11}"
         f"{'PSNR dB':>9}{'red':>8}{'green':>8}{'blue':>8} (mean error, 1/255)"
@@ -67,16 +67,16 @@ def clips_block(report: dict) -> list[str]:
 
 
 def table(report: dict) -> str:
-    """The report of `evaluate` as text, at most 160 characters wide but for the reasons of what was left out."""
+    """The report of `evaluate` as text, at most 160 characters wide, except the reasons of clips left out."""
     worst = report["worst_clip"]
     lines = [
         f"{report['mode']} on {report['data']}: {report['clips_used']} used / {report['clips_total']} total clips",
         f"Scored: {report['frames_scored']} frames, 1 to the last of a clip (0 is the portrait); {report['steps']} steps of "
         f"{report['solver']}.",
         "",
-        *seen_block(report),
+        *perceptual_block(report),
         "",
-        *near_block(report),
+        *distance_block(report),
         "",
         *clips_block(report),
         "",

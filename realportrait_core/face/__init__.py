@@ -1,1 +1,1 @@
-"""Faces: detection (YuNet), tracking through a clip, and the crop that F and M read."""
+"""Faces: detection (YuNet), tracking through a clip, and the crop for F and M."""

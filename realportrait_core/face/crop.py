@@ -1,21 +1,25 @@
-"""From face points to the crop that F and M read, to the facial mask, and back into the picture.
+"""From face points to the input crop of F and M, to the facial mask, and back into the picture.
 
 Coordinates are pixels with integer centres; an affine is a 3x3 that maps column vectors (x, y, 1).
 The rule for 9 points and more is LivePortrait's (Guo et al. 2024); the five of YuNet need a fit of their own.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
 
-CROP = 512  # px, the unit in which crops are measured
-EMPTY_FACE = ((0.0, 0.0, 2.0), (0.0, 0.0, 2.0))  # a facial ellipse that holds no pixel
+Points = torch.Tensor | np.ndarray | Sequence  # (..., N, 2) px, as torch.as_tensor takes them
 
-# Indices whose mean is the image-left eye, the image-right eye and the mouth, by number of points.
+CROP = 512  # px, the unit in which crops are measured
+EMPTY_FACE = ((0.0, 0.0, 2.0), (0.0, 0.0, 2.0))  # a facial ellipse that contains no pixel
+
+# Indices of the points whose means are the image-left eye, the image-right eye and the mouth, by number of points.
 LANDMARKS = {
     5: ((0,), (1,), (3, 4)),
     9: ((2, 3), (0, 1), (5, 6)),
@@ -42,7 +46,7 @@ class Square:
         return torch.atan2(self.ux[..., 1], self.ux[..., 0])
 
 
-def checked_points(points) -> torch.Tensor:
+def checked_points(points: Points) -> torch.Tensor:
     """(..., N, 2) float64 on the CPU; InputError unless N is one of LANDMARKS and every number is finite."""
     points = torch.as_tensor(points).detach().to("cpu", torch.float64)
     if points.ndim < 2 or points.shape[-1] != 2 or points.shape[-2] not in LANDMARKS:
@@ -64,7 +68,7 @@ def face_axes(points: torch.Tensor, use_lip: bool = True) -> tuple[torch.Tensor,
     return eyes, mouth, torch.stack([uy[..., 1], -uy[..., 0]], -1), uy
 
 
-def landmark_square(points, scale: float, vy: float, vx: float = 0.0, use_lip: bool = True) -> Square:
+def landmark_square(points: Points, scale: float, vy: float, vx: float = 0.0, use_lip: bool = True) -> Square:
     """The square around all points, `scale` times their rotated extent: LivePortrait's `parse_rect_from_landmark`."""
     points = checked_points(points)
     _, _, ux, uy = face_axes(points, use_lip)
@@ -77,7 +81,7 @@ def landmark_square(points, scale: float, vy: float, vx: float = 0.0, use_lip: b
     return Square(center, size, ux, uy)
 
 
-def face_square(points, scale: float, vy: float) -> Square:
+def face_square(points: Points, scale: float, vy: float) -> Square:
     """The square around a face, by any number of points.
 
     Five points span about half of what 68 do, so their extent is predicted from the eye-mouth distance, the eye
@@ -114,12 +118,12 @@ def square_to_crop(square: Square, size: int, rotate: bool = True) -> torch.Tens
     return torch.cat([torch.cat([linear, shift], -1), last], -2)
 
 
-def points_to_crop(points, size: int = CROP, scale: float = 2.3, vy: float = -0.125, rotate: bool = True) -> torch.Tensor:
+def points_to_crop(points: Points, size: int = CROP, scale: float = 2.3, vy: float = -0.125, rotate: bool = True) -> torch.Tensor:
     """Crop of a portrait: points (..., N, 2) px -> affine (..., 3, 3) float64, picture px -> crop px."""
     return square_to_crop(face_square(points, scale, vy), size, rotate)
 
 
-def clip_crop(points, size: int = CROP, scale: float = 2.2, vy: float = -0.1) -> torch.Tensor:
+def clip_crop(points: Points, size: int = CROP, scale: float = 2.2, vy: float = -0.1) -> torch.Tensor:
     """One fixed, upright crop for a driving clip: points (L, N, 2) px -> affine (3, 3) float64.
 
     The mean box of the clip: head motion stays in the keypoints, and the motion maps move smoothly.
@@ -133,7 +137,8 @@ def clip_crop(points, size: int = CROP, scale: float = 2.2, vy: float = -0.1) ->
 def warp_affine(image: torch.Tensor, forward: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Bilinear warp, zeros outside: out(forward @ p) = image(p), as OpenCV's warpAffine.
 
-    image (B, C, H, W); forward (3, 3) or (B, 3, 3), image px -> output px. Returns (B, C, height, width).
+    image (B, C, H, W); forward (3, 3) or (B, 3, 3), image px -> output px. Returns (B, C, height, width). kornia's warp_affine
+    differs by up to 2e-4 (positions in float32, picture of 1024 px); the bundled weights were trained with this one.
     """
     if image.ndim != 4 or 0 in image.shape:
         raise InputError(f"A batch of pictures must be (B, C, height, width); this one is {tuple(image.shape)}.")
@@ -147,7 +152,7 @@ def warp_affine(image: torch.Tensor, forward: torch.Tensor, height: int, width: 
 
 
 def warp_averaged(image: torch.Tensor, forward: torch.Tensor, height: int, width: int, fine: int) -> torch.Tensor:
-    """warp_affine at `fine` x `fine` points a pixel, averaged: what is brought down does not alias. (B, C, height, width)."""
+    """warp_affine with `fine` x `fine` samples per pixel, averaged against aliasing: (B, C, height, width)."""
     forward = rescale(fine).to(forward.device) @ forward.double()
     return F.avg_pool2d(warp_affine(image, forward, fine * height, fine * width), fine)
 
@@ -160,7 +165,7 @@ def pixel_grid(rows: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def sample_crop(image: torch.Tensor, frame_to_crop: torch.Tensor, size: int, units: int = CROP) -> torch.Tensor:
-    """The face crop that F and M read: image (B, 3, H, W), frame_to_crop (3, 3) or (B, 3, 3) in crops of `units` px.
+    """The input of F and M: image (B, 3, H, W), frame_to_crop (3, 3) or (B, 3, 3) in crops of `units` px.
 
     Returns (B, 3, size, size). The crop is sampled at twice the size or more and averaged down (LivePortrait: 512 px,
     then area to 256), and at as many points as the picture has pixels, so that a large portrait does not alias.
@@ -176,8 +181,10 @@ def sample_crop(image: torch.Tensor, frame_to_crop: torch.Tensor, size: int, uni
 
 
 def upright_square(centre: torch.Tensor, side: float, height: int, width: int, size: int) -> torch.Tensor:
-    """(3, 3) float64: picture px -> px of a size x size square of `side` px around centre (2,), moved inside the picture, which
-    must have room for it."""
+    """(3, 3) float64: picture px -> px of a size x size frame that shows the square of `side` px around centre (2,).
+
+    The square is moved inside the picture of height x width px, which must have room for it.
+    """
     room = torch.tensor([width, height], dtype=torch.float64)
     corner = torch.minimum((centre - side / 2 + 0.5).clamp(min=0), room - side)  # outer corner of the square
     zoom = size / side
@@ -192,15 +199,15 @@ def rescale(factor: float) -> torch.Tensor:
     return torch.tensor([[factor, 0, shift], [0, factor, shift], [0, 0, 1]], dtype=torch.float64)
 
 
-def paste_back(image: torch.Tensor, crop: torch.Tensor, mask: torch.Tensor, frame_to_crop: torch.Tensor) -> torch.Tensor:
-    """Put a crop back: image (B, C, H, W), crop (B, C, S, S), mask (B or 1, 1, S, S) -> (B, C, H, W)."""
+def paste_crop(image: torch.Tensor, crop: torch.Tensor, mask: torch.Tensor, frame_to_crop: torch.Tensor) -> torch.Tensor:
+    """A crop blended into its picture: image (B, C, H, W), crop (B, C, S, S), mask (B or 1, 1, S, S) -> (B, C, H, W)."""
     crop_to_frame = torch.linalg.inv(frame_to_crop.double())
     height, width = image.shape[-2:]
     weight = warp_affine(mask.to(image.dtype), crop_to_frame, height, width)
     return weight * warp_affine(crop, crop_to_frame, height, width) + (1 - weight) * image
 
 
-def face_ellipse(points) -> torch.Tensor:
+def face_ellipse(points: Points) -> torch.Tensor:
     """The facial mask: (..., N, 2) px -> (..., 2, 3) float64, picture px -> unit disc (inside: norm <= 1).
 
     The paper masks "non-facial regions" and gives no shape. Ours is an ellipse in the face's own axes around the
@@ -211,10 +218,10 @@ def face_ellipse(points) -> torch.Tensor:
     return torch.cat([axes, -axes @ square.center[..., None]], -1)
 
 
-def carry_ellipse(face: torch.Tensor, driver_crop: torch.Tensor, output_crop: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """The driver's facial mask on the output frame: A_i T A_d,i^-1 applied to each ellipse.
+def warp_ellipse(face: torch.Tensor, driver_crop: torch.Tensor, output_crop: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """The driving frames' facial mask on the output frame: A_i T A_d,i^-1 applied to each ellipse.
 
-    face (L, 2, 3) driver px -> disc; driver_crop, output_crop (L, 3, 3) or (3, 3) frame px -> crop px;
+    face (L, 2, 3) driving frame px -> disc; driver_crop, output_crop (L, 3, 3) or (3, 3) frame px -> crop px;
     shift (L, 2) crop px, by which the face moves inside the crop. Returns (L, 2, 3), output px -> disc.
     """
     face = face.double()

@@ -1,20 +1,22 @@
-"""YuNet: where the faces are, and five points on each (eyes, nose, mouth corners)."""
+"""YuNet: boxes of the faces in a picture, and five points on each (eyes, nose, mouth corners)."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import InputError, WeightsError
 
 MODEL_NAME = "face_detection_yunet_2023mar.onnx"
-SCORE, SCORE_RETRY = 0.6, 0.3  # the second only where the first finds nothing: drawings, strong profiles
+SCORE, SCORE_RETRY = 0.6, 0.3  # the second where no face reaches the first: drawings, profile views
 NMS_IOU = 0.3
-# Long side of what the network sees, px. On 8 rendered clips of 256 px against their 3-D truth its points are off by
+# Long side of the network's input, px. On 8 rendered clips of 256 px against their 3-D truth its points are off by
 # 2.1 px at 320, 1.8 px at 512 and 1.8 px at 640; they take 7, 16 and 27 ms a frame.
 SIDE_MIN, SIDE_MAX = 512, 640
-SIDES_RETRY = (256, 1280)  # where there is no face: one that fills the picture, one that is tiny in it
-SMALLEST = 12  # px of what the network sees: it finds smaller faces in plain noise
+SIDES_RETRY = (256, 1280)  # tried where no face is found: for one that fills the picture, for one that is tiny in it
+SMALLEST = 12  # px of the network's input: smaller detections are found in noise
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class FaceDetector:
                 f"The face detector {MODEL_NAME} is missing: looked for {self.path}. Run `python install.py` in the "
                 f"RealPortrait folder (it fetches 233 KB), or copy the file there, or give the face's box by hand."
             )
-        self._network = None
+        self._network: Any = None  # cv2.FaceDetectorYN, made at the first picture
 
-    def detect(self, image: torch.Tensor) -> list[Face]:
+    def detect(self, image: torch.Tensor | np.ndarray) -> list[Face]:
         """Faces of one picture (H, W, 3) in [0, 1], or uint8; torch or numpy. From left to right; [] where there is none."""
         image = checked_image(image)  # (H, W, 3) uint8, RGB
         longest = max(image.shape[:2])
@@ -56,14 +58,14 @@ class FaceDetector:
             sides.append(min(longest, SIDES_RETRY[1]))
         doubtful: list[Face] = []
         for side in sides:
-            faces = self._look(image, side / longest)
+            faces = self._detect_at(image, side / longest)
             sure = [face for face in faces if face.score >= SCORE]
             if sure:
                 return sure
             doubtful = doubtful or faces
         return doubtful
 
-    def _look(self, image, scale: float) -> list[Face]:
+    def _detect_at(self, image: np.ndarray, scale: float) -> list[Face]:
         import cv2
 
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
@@ -94,7 +96,7 @@ class FaceDetector:
         return sorted(faces, key=lambda face: float(face.box[0] + face.box[2] / 2))
 
 
-def checked_image(image):
+def checked_image(image: torch.Tensor | np.ndarray) -> np.ndarray:
     """One picture (H, W, 3), float in [0, 1] or uint8 -> contiguous uint8 numpy, RGB. InputError on anything else."""
     image = torch.as_tensor(image)
     if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:

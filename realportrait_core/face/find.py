@@ -1,4 +1,4 @@
-"""Where the detector's file lies when no ComfyUI is there to ask: for training and evaluation."""
+"""The path of the detector's file outside ComfyUI, for training and evaluation."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def detector_places() -> list[Path]:
 
 
 def find_detector() -> Path:
-    """The first of `detector_places` that is there. WeightsError where none is."""
+    """The first of `detector_places` that exists. Raises WeightsError where none does."""
     for path in detector_places():
         if path.is_file():
             return path

@@ -1,29 +1,31 @@
-"""MediaPipe's face landmarker: 478 points on a face, read out of `face_landmarker.task` and run by OpenCV.
+"""MediaPipe's face landmarker: 478 points on a face, by the network of `face_landmarker.task`, run by OpenCV.
 
 The file is Google's, Apache-2.0, from MediaPipe's model page (Face Landmarker); it is not part of this pack. It is a zip of
-TensorFlow Lite networks, of which `face_landmarks_detector.tflite` is used, without the package `mediapipe`. A square around
-the face, turned upright, goes in, as MediaPipe makes it.
+TensorFlow Lite networks, of which `face_landmarks_detector.tflite` is used, without the package `mediapipe`. Its input is a
+square around the face, rotated upright, as in MediaPipe.
 """
 
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import InputError, WeightsError
-from .crop import face_square, rescale
+from .crop import Points, face_square, rescale
 from .detect import checked_image
 
 POINTS = 478  # 468 of the mesh, then 5 of each iris
-SIDE = 256  # px of what the network reads
-MARGIN = 1.5  # side of its square / longer side of the box around the points
-EYE_CORNERS = (33, 263)  # outer, image-left and image-right: they say how the face is turned
+SIDE = 256  # px of the network's input
+MARGIN = 1.5  # side of the input square / longer side of the box around the points
+EYE_CORNERS = (33, 263)  # outer, image-left and image-right: they define the roll of the face
 PASSES = 2  # the first finds the square for the second; a third moves the points by less than 0.1 px
 NETWORK = "face_landmarks_detector.tflite"
 OUTPUT = "Identity"  # of the network: the points
 
-# Which points lie where, by MediaPipe's own connections of its mesh; left and right are the person's.
+# Regions of the face by MediaPipe's mesh connections; left and right are the person's.
 LEFT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
 RIGHT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
 LEFT_BROW = (276, 283, 282, 295, 285, 300, 293, 334, 296, 336)
@@ -34,15 +36,15 @@ UPPER_INNER, LOWER_INNER = (82, 13, 312), (87, 14, 317)  # the middle of the inn
 
 
 @dataclass(frozen=True)
-class Region:
-    """The upright square that the network reads."""
+class LandmarkRegion:
+    """The square of the picture that is the network's input."""
 
     centre: tuple[float, float]  # px
     side: float  # px
     angle: float  # radians, clockwise on the screen
 
-    def to_network(self):
-        """(2, 3) numpy float64: px of the picture -> px of what the network reads."""
+    def to_network(self) -> np.ndarray:
+        """(2, 3) float64: px of the picture -> px of the network's input."""
         zoom, angle = SIDE / self.side, torch.tensor(self.angle, dtype=torch.float64)
         sin, cos = angle.sin() * zoom, angle.cos() * zoom
         linear = torch.stack([torch.stack([cos, sin]), torch.stack([-sin, cos])])
@@ -51,11 +53,9 @@ class Region:
 
 
 class FaceLandmarker:
-    """MediaPipe's network through OpenCV 4.8 or newer, 5.x included; 25 ms a picture on one core.
+    """MediaPipe's network through OpenCV 4.8 or newer, 5.x included; 25 ms per picture on one core.
 
-    On 60 portraits of 256 px its points lie 0.8 px on average from those of MediaPipe itself, without a common shift.
-
-
+    On 60 portraits of 256 px its points are 0.8 px on average from those of MediaPipe itself, without a common shift.
     Raises WeightsError where the file is missing, is not `face_landmarker.task`, or OpenCV is too old for it.
     """
 
@@ -63,20 +63,20 @@ class FaceLandmarker:
         self.path = Path(path)
         self._network = load_network(self.path)
 
-    def points(self, picture, five) -> torch.Tensor:
+    def points(self, picture: torch.Tensor | np.ndarray, five: Points) -> torch.Tensor:
         """picture (H, W, 3) in [0, 1] or uint8, the face's five points (5, 2) px -> (478, 3) float32 px; z smaller is nearer."""
         picture = checked_image(picture)
         region = region_of_five(five)
         for _ in range(PASSES):
-            points = self._look(picture, region)
+            points = self._predict(picture, region)
             region = region_of_points(points)
         return points
 
-    def _look(self, picture, region: Region) -> torch.Tensor:
+    def _predict(self, picture: np.ndarray, region: LandmarkRegion) -> torch.Tensor:
         import cv2
 
         matrix = region.to_network()
-        # At as many places as the picture has pixels, then averaged: what is brought down does not alias.
+        # Sampled at the picture's resolution, then averaged, against aliasing.
         fine = max(1, round(region.side / SIDE))
         forward = rescale(fine).numpy()[:2, :2] @ matrix + rescale(fine).numpy()[:2, 2:] * [0, 0, 1]
         crop = cv2.warpAffine(picture, forward, (fine * SIDE,) * 2, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -88,24 +88,24 @@ class FaceLandmarker:
         return torch.cat([plane, found[:, 2:] * (region.side / SIDE)], 1).float()
 
 
-def region_of_five(five) -> Region:
-    """Five points (5, 2) px: the square that the points of the mesh would give, by the extent that five predict."""
+def region_of_five(five: Points) -> LandmarkRegion:
+    """The region from five points (5, 2) px, by the extent of the face that they predict."""
     square = face_square(five, scale=MARGIN, vy=0.0)
-    return Region(tuple(square.center.tolist()), float(square.size), float(square.angle))
+    return LandmarkRegion(tuple(square.center.tolist()), float(square.size), float(square.angle))
 
 
-def region_of_points(points: torch.Tensor) -> Region:
-    """Points (478, 2 or more) px: MARGIN times the longer side of their box, turned as the outer corners of the eyes lie."""
+def region_of_points(points: torch.Tensor) -> LandmarkRegion:
+    """The region from points (478, 2 or more) px: MARGIN times the longer side of their box, with the roll of the eye corners."""
     points = points[:, :2].double()
     low, high = points.amin(0), points.amax(0)
     left, right = points[list(EYE_CORNERS)]
     across = right - left
     angle = float(torch.atan2(across[1], across[0]))
-    return Region(tuple(((low + high) / 2).tolist()), MARGIN * float((high - low).max()), angle)
+    return LandmarkRegion(tuple(((low + high) / 2).tolist()), MARGIN * float((high - low).max()), angle)
 
 
-def load_network(path: Path):
-    """The landmark network out of `face_landmarker.task`. WeightsError where that cannot be."""
+def load_network(path: Path) -> Any:
+    """The landmark network, a cv2.dnn.Net, of `face_landmarker.task`. Raises WeightsError where it cannot be loaded."""
     import cv2
 
     if not path.is_file():
@@ -126,7 +126,7 @@ def load_network(path: Path):
         raise WeightsError(f"OpenCV {cv2.__version__} cannot read TensorFlow Lite: the landmarker needs OpenCV 4.8 or newer.")
     model = torch.frombuffer(bytearray(model), dtype=torch.uint8).numpy()
     try:
-        # OpenCV 5 has two engines, of which its older one is known to run this network.
+        # OpenCV 5 has two engines; the older one is known to run this network.
         return read(model, engine=cv2.dnn.ENGINE_CLASSIC) if hasattr(cv2.dnn, "ENGINE_CLASSIC") else read(model)
     except cv2.error as error:
         raise WeightsError(f"OpenCV {cv2.__version__} cannot run {NETWORK} of {path} ({error.err or error}).") from error

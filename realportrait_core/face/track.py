@@ -1,27 +1,30 @@
-"""One face through a clip: chosen once, followed by overlap, its points smoothed, gaps filled by a stated rule."""
+"""One face through a clip: chosen once, tracked by overlap of its boxes, with smoothed points and filled gaps."""
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ..errors import FaceError, InputError
 from .detect import Face, FaceDetector, checked_image
 
+Box = torch.Tensor | Sequence[float]  # (4,) x, y, width, height px
+
 MIN_FACE = 32  # px, shorter side of the box: below, five points are not worth a crop
 SMALL_FACE = 64  # px: worth a warning
-MAX_GAP = 5  # frames without the face after which any face may take its place
-SAME_IOU = 0.2  # of a face with its last box
-CUT = 0.15  # mean absolute change of the picture that is taken for a cut
-JUMP_IOU = 0.6  # of the face's boxes before and after a cut: below, it is another shot of it, not a flash of light
-FADE = 4  # frames in which the motion fades out where the face goes missing, and in again
+MAX_GAP = 5  # frames without the face after which another face may replace it
+SAME_IOU = 0.2  # least overlap of a face with its last box
+CUT = 0.15  # mean absolute change of the picture that counts as a cut
+JUMP_IOU = 0.6  # overlap of the face's boxes across a cut; below, it is another shot, not a flash of light
+FADE = 4  # frames of the motion's fade where the face disappears and reappears
 SMOOTHING = 1.0  # frames, standard deviation of the window. On 10 rendered clips of 12.5 fps against their 3-D
 #                         truth it brings the points' error from 1.89 to 1.60 px of 256 and its change from frame to frame
 #                         from 1.82 to 0.85 px; 1.5 gives 1.74 and 0.85, a Gaussian mean 1.72 and 0.99.
 
-# Where YuNet's points lie in its box, as fractions of width and height: mean of 81 near-frontal rendered faces, symmetric.
+# YuNet's points in its box, as fractions of width and height: mean of 81 near-frontal rendered faces, symmetric.
 NOMINAL = torch.tensor([[0.27, 0.41], [0.73, 0.41], [0.50, 0.61], [0.31, 0.75], [0.69, 0.75]])
 
 logger = logging.getLogger(__name__)
@@ -29,26 +32,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Gaps:
-    """Of which frames with the face each of L frames is made; one with the face is made of itself alone."""
+    """The two frames with the face between which each of L frames is interpolated; a frame with the face uses itself."""
 
     before: torch.Tensor  # (L,) frame number
     after: torch.Tensor  # (L,) frame number
-    share: torch.Tensor  # (L,) float32, how much of `after`, 0 .. 1
+    share: torch.Tensor  # (L,) float32, weight of `after`, 0 .. 1
 
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """The followed face of a clip of L frames."""
+    """The tracked face of a clip of L frames."""
 
     points: torch.Tensor  # (L, 5, 2) float32 px; filled in where the face is missing
     present: torch.Tensor  # (L,) bool
     report: str  # sentences for the user; frames are counted from 0
-    cuts: tuple[int, ...] = ()  # frames before which the video is cut and the face jumps
-    shown: torch.Tensor | None = None  # (L,) how much of the motion is shown, 0 .. 1; None: all of it
-    gaps: Gaps | None = None  # of which frames the others get their pose; None: every frame is read as it is
+    cuts: tuple[int, ...] = ()  # frames before which the video is cut to another shot of the face
+    motion_weight: torch.Tensor | None = None  # (L,) 0 .. 1, falling where the face is missing; None: 1 everywhere
+    gaps: Gaps | None = None  # where poses of frames without the face come from; None: M runs on every frame
 
 
-def portrait_points(image, detector: FaceDetector | None, choice: str | int = "largest", box=None) -> torch.Tensor:
+def portrait_points(
+    image: torch.Tensor | np.ndarray, detector: FaceDetector | None, choice: str | int = "largest", box: Box | None = None
+) -> torch.Tensor:
     """The five points (5, 2) of the portrait's face, px.
 
     image (H, W, 3) in [0, 1] or uint8; choice as in `track`; box (x, y, width, height) px replaces the detector.
@@ -72,20 +77,21 @@ def portrait_points(image, detector: FaceDetector | None, choice: str | int = "l
 
 
 def track(
-    frames,
+    frames: torch.Tensor | np.ndarray,
     detector: FaceDetector | None,
     choice: str | int = "largest",
     missing_face: str = "hold",
-    boxes=None,
+    boxes: torch.Tensor | Sequence | None = None,
     callback: Callable[[int, int], None] | None = None,
 ) -> FaceTrack:
-    """Follow one face through frames (L, H, W, 3) in [0, 1] or uint8. L points out for L frames in, always.
+    """Tracks one face through frames (L, H, W, 3) in [0, 1] or uint8; the track has L frames, too.
 
-    choice: "largest", "only" (refuses several), or the number of the face from left to right, from 0; it is asked at the
-    first frame with a face, after a cut, and where the face was away for more than MAX_GAP frames.
-    missing_face: "hold" repeats the last pose and points, "interpolate" goes from neighbour to neighbour, "fade" holds them
-    and lets the motion fade out, "stop" raises FaceError.
+    choice: "largest", "only" (refuses several), or the number of the face from left to right, from 0. It applies at the
+    first frame with a face, after a cut, and where the face was missing for more than MAX_GAP frames.
+    missing_face: "hold" repeats the last pose and points, "interpolate" interpolates between the neighbours, "fade" holds
+    them and fades the motion out, "stop" raises FaceError.
     boxes: (4,) or (L, 4) x, y, width, height px replace the detector. callback(done, total) after each frame.
+    Raises FaceError where no face is found or it is too small, InputError for other values.
     """
     if missing_face not in ("hold", "interpolate", "fade", "stop"):
         raise InputError(f"missing_face is {missing_face!r}; it must be 'hold', 'interpolate', 'fade' or 'stop'.")
@@ -107,13 +113,13 @@ def track(
     missing = [i for i, face in enumerate(followed) if face is None]
     if not seen:
         raise FaceError(
-            f"No face was found in any of the driver's {length} frames ({width}x{height} px). Use a video of a face, at "
+            f"No face was found in any of the {length} driving frames ({width}x{height} px). Use a video of a face, at "
             f"least {MIN_FACE} px wide, or give the face's box by hand."
         )
-    refuse_small(max((followed[i] for i in seen), key=shorter_side), "The driver's face, at its largest,")
+    refuse_small(max((followed[i] for i in seen), key=shorter_side), "The driving video's face, at its largest,")
     if missing and missing_face == "stop":
         raise FaceError(
-            f"The face is missing in {len(missing)} of the driver's {length} frames: {ranges(missing)} (counted from 0). "
+            f"The face is missing in {len(missing)} of the {length} driving frames: {ranges(missing)} (counted from 0). "
             f"Cut them out, or set missing_face to 'hold', 'interpolate' or 'fade'."
         )
     small = [i for i in seen if shorter_side(followed[i]) < SMALL_FACE]
@@ -135,21 +141,23 @@ def track(
     points[present] = torch.stack([followed[i].points for i in seen])
     for start, stop in zip([0, *cuts], [*cuts, length]):
         points[start:stop] = smooth(fill(points[start:stop], present[start:stop], missing_face))
-    shown = fading(present) if missing_face == "fade" else None
-    return FaceTrack(points, present, " ".join(report), tuple(jumps), shown, gaps(present, missing_face, cuts))
+    weight = fading(present) if missing_face == "fade" else None
+    return FaceTrack(points, present, " ".join(report), tuple(jumps), weight, gaps(present, missing_face, cuts))
 
 
 def fading(present: torch.Tensor) -> torch.Tensor:
-    """1 where the face is present (L,) bool, and less with each frame away from there, down to 0: (L,) float32."""
-    shown = present.float()[None]
+    """1 where the face is present (L,) bool, falling to 0 within FADE + 1 frames: (L,) float32."""
+    weight = present.float()[None]
     for _ in range(FADE):
-        shown = torch.maximum(shown, F.max_pool1d(shown, 3, stride=1, padding=1) - 1 / (FADE + 1))
-    return shown[0]
+        weight = torch.maximum(weight, F.max_pool1d(weight, 3, stride=1, padding=1) - 1 / (FADE + 1))
+    return weight[0]
 
 
-def follow(frames, detector, choice, callback) -> tuple[list[Face | None], list[int], list[int], list[int]]:
-    """The chosen face of each frame or None; the frames with several faces; those at which a new track starts, and those
-    of them at which the face has jumped.
+def follow(
+    frames: torch.Tensor | np.ndarray, detector: FaceDetector, choice: str | int, callback: Callable[[int, int], None] | None
+) -> tuple[list[Face | None], list[int], list[int], list[int]]:
+    """The tracked face of each frame or None, the frames with several faces, those at which a new track starts, and those
+    of them at which the face is another shot.
     """
     followed, crowd, cuts, jumps = [], [], [], []
     last, unseen = None, 0
@@ -158,19 +166,19 @@ def follow(frames, detector, choice, callback) -> tuple[list[Face | None], list[
         try:
             picture = checked_image(frame)
         except InputError as error:
-            raise InputError(f"Frame {i} of the driver: {error}") from error
+            raise InputError(f"Driving frame {i}: {error}") from error
         before, thumbnail = thumbnail, F.adaptive_avg_pool2d(torch.from_numpy(picture).permute(2, 0, 1) / 255.0, 16)
-        cut = cut or before is not None and float((thumbnail - before).abs().mean()) > CUT  # stands until a face is found
+        cut = cut or before is not None and float((thumbnail - before).abs().mean()) > CUT  # stays set until a face is found
         faces = detector.detect(picture)
         if len(faces) > 1:
             crowd.append(i)
         face = None
         if faces and last is None:
-            face = choose(faces, choice, f"frame {i} of the driver")
+            face = choose(faces, choice, f"driving frame {i}")
         elif faces:
             face = max((other for other in faces if is_same(last, other)), key=lambda other: iou(last, other), default=None)
             if face is None and (cut or unseen > MAX_GAP):
-                face = choose(faces, choice, f"frame {i} of the driver")
+                face = choose(faces, choice, f"driving frame {i}")
                 cut = True
             if face is not None and cut:
                 cuts.append(i)
@@ -187,7 +195,7 @@ def follow(frames, detector, choice, callback) -> tuple[list[Face | None], list[
 
 
 def choose(faces: list[Face], choice: str | int, where: str) -> Face:
-    """The face that `choice` names; faces run from left to right. FaceError where there is none such."""
+    """The face that `choice` names; faces are sorted from left to right. Raises FaceError where there is none."""
     if choice == "largest":
         return max(faces, key=lambda face: face.area)
     if choice == "only":
@@ -210,14 +218,14 @@ def iou(a: Face, b: Face) -> float:
 
 
 def is_same(last: Face, face: Face) -> bool:
-    """Whether a face may be the last one, a frame or a few later: overlap and a similar size."""
+    """Whether a face may be the last one a few frames later: overlap and a similar size."""
     return iou(last, face) >= SAME_IOU and 0.4 < face.area / last.area < 2.5
 
 
 def gaps(present: torch.Tensor, missing_face: str, cuts: Sequence[int] = ()) -> Gaps:
-    """How the frames without the face are filled, present (L,) bool; before the first and after the last one it is held.
+    """How frames without the face are filled, present (L,) bool; before the first and after the last face it is held.
 
-    Nothing is drawn across a new track: `cuts` are the frames, all with the face, at which one starts.
+    No interpolation across tracks: `cuts` are the frames, all with the face, at which a new track starts.
     """
     seen = present.nonzero()[:, 0]
     frame = torch.arange(len(present))
@@ -238,7 +246,7 @@ def fill(points: torch.Tensor, present: torch.Tensor, missing_face: str) -> torc
 
 
 def smooth(points: torch.Tensor) -> torch.Tensor:
-    """Local line fits with a Gaussian window over (L, 5, 2): a face that moves evenly stays where it is, at the ends too."""
+    """Local linear fits with a Gaussian window over (L, 5, 2): uniform motion is unchanged, at the ends too."""
     if len(points) < 3:
         return points
     frame = torch.arange(len(points), dtype=torch.float64)
@@ -249,7 +257,7 @@ def smooth(points: torch.Tensor) -> torch.Tensor:
     return torch.einsum("ts,spd->tpd", line, points.double()).float()
 
 
-def nominal_points(box, height: int, width: int) -> torch.Tensor:
+def nominal_points(box: Box, height: int, width: int) -> torch.Tensor:
     """Five points (5, 2) px of an upright frontal face in a box (x, y, width, height) px of a height x width picture."""
     box = torch.as_tensor(box, dtype=torch.float32)
     if box.shape != (4,) or not torch.isfinite(box).all():

@@ -30,7 +30,7 @@ class Change:
     def to(self, device: torch.device | str) -> "Change":
         return Change(*(getattr(self, field.name).to(device) for field in fields(self)))
 
-    def __getitem__(self, chosen) -> "Change":
+    def __getitem__(self, chosen: slice | int | tuple | Tensor) -> "Change":
         return Change(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 

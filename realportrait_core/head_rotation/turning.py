@@ -85,7 +85,8 @@ def turn(photos: Tensor, mesh: Tensor, topology: Topology, change: Change) -> Tu
     shape = (photo_count, poses)
     moved = moved_mesh(mesh.float(), surface, change, forward.unflatten(0, shape), side)
     share = F.interpolate(surface.share[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
-    return Turned(*(x.unflatten(0, shape) for x in (pictures, flow, unknown, forward, hidden)), moved, share)
+    pictures, flow, unknown, forward, hidden = (x.unflatten(0, shape) for x in (pictures, flow, unknown, forward, hidden))
+    return Turned(pictures, flow, unknown, forward, hidden, moved, share)
 
 
 def change_of_axes(change: Change) -> Tensor:

@@ -1,10 +1,10 @@
-"""Motion files: what a driver does, in safetensors, to be put onto any portrait later.
+"""Motion files: the motion of a driving video in safetensors, for any portrait.
 
     rotation (L, 3, 3)   expression (L, K, 3)   scale (L, 1)   translation (L, 3)   float32, x = s (x_c R + delta) + t
-    present (L,) bool    crop (3, 3) float64, driver px -> crop px of 512
-    canonical (L, K, 3)  points (L, 5, 2) px    float32, both may be left out: the portrait's stand for them then
+    present (L,) bool    crop (3, 3) float64, driving frame px -> crop px of 512
+    canonical (L, K, 3)  points (L, 5, 2) px    float32, both optional: the portrait's are used instead
 
-The metadata entry "realportrait" is JSON: role "motion", version 1, and as config the fields of `About`.
+The metadata entry "realportrait" is JSON: role "motion", version 1, and as config the fields of `MotionInfo`.
 """
 
 import math
@@ -15,27 +15,27 @@ from pathlib import Path
 
 import torch
 
+from ..animation.driving_motion import DrivingMotion
 from ..checkpoint import bundle_metadata, config_from_fields, read_bundle_metadata, read_header, read_safetensors, save
 from ..errors import InputError, WeightsError
-from ..generate import Driver
-from ..vid2vid.retarget import Motion
+from ..vid2vid.retarget import MotionParameters
 
 ROLE = "motion"
 OPTIONAL = ("canonical", "points")
 FINGERPRINT = re.compile("([0-9a-f]{16})?")
-ROUNDING = 1e-2  # by which a rotation of fp16 may fail to be one
+ROUNDING = 1e-2  # tolerance of R R^T = 1, for rotations that were kept in fp16
 
 
 @dataclass(frozen=True)
-class About:
-    """What a motion file says of itself."""
+class MotionInfo:
+    """The config in a motion file's metadata."""
 
     frames: int
     keypoints: int  # K
     fps: float
-    height: int  # px of the driver
+    height: int  # px of the driving frames
     width: int
-    encoder: str  # fingerprint of the M that read it; empty where it is not known
+    encoder: str  # fingerprint of the M that predicted it; empty where it is not known
 
 
 def shapes_of(frames: int, k: int) -> dict[str, tuple[int, ...]]:
@@ -52,8 +52,8 @@ def shapes_of(frames: int, k: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def tensors_of(driver: Driver) -> dict[str, torch.Tensor]:
-    """The file's tensors by name, without those that are not known."""
+def tensors_of(driver: DrivingMotion) -> dict[str, torch.Tensor]:
+    """The file's tensors by name, without unknown ones."""
     tensors = {
         "rotation": driver.motion.rotation.float(),
         "expression": driver.motion.expression.float(),
@@ -67,11 +67,11 @@ def tensors_of(driver: Driver) -> dict[str, torch.Tensor]:
     return {name: value for name, value in tensors.items() if value is not None}
 
 
-def check_shapes(about: About, shapes: dict[str, tuple[int, ...]]) -> None:
-    """InputError unless these are the tensors of a motion of so many frames and keypoints."""
+def check_shapes(about: MotionInfo, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises InputError unless these are the tensors of a motion of about.frames frames and about.keypoints keypoints."""
     if min(about.frames, about.keypoints, about.height, about.width) < 1:
         raise InputError(
-            f"It says that it has {about.frames} frames, {about.keypoints} keypoints and a driver of {about.width}x"
+            f"Its header gives {about.frames} frames, {about.keypoints} keypoints and driving frames of {about.width}x"
             f"{about.height} px; none of these can be below 1."
         )
     if not (math.isfinite(about.fps) and about.fps > 0):
@@ -83,12 +83,12 @@ def check_shapes(about: About, shapes: dict[str, tuple[int, ...]]) -> None:
     unknown = sorted(set(shapes) - set(wanted))
     wrong = [f"{name} is {shapes[name]}, not {shape}" for name, shape in wanted.items() if shapes.get(name, shape) != shape]
     if missing or unknown or wrong:
-        said = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(unknown[:5])} not known"] * bool(unknown) + wrong
-        raise InputError(f"Its tensors are not those of {about.frames} frames of {about.keypoints} keypoints: {'; '.join(said)}.")
+        faults = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(unknown[:5])} not known"] * bool(unknown) + wrong
+        raise InputError(f"Its tensors are not those of {about.frames} frames of {about.keypoints} keypoints: {'; '.join(faults)}.")
 
 
 def check_values(tensors: dict[str, torch.Tensor]) -> None:
-    """InputError unless all numbers are finite, rotations rotate, and scales and the crop are above 0."""
+    """Raises InputError unless all numbers are finite, rotations are orthogonal, and scales and the crop are above 0."""
     for name, value in tensors.items():
         if (value.dtype == torch.bool) != (name == "present") or not (value.is_floating_point() or value.dtype == torch.bool):
             raise InputError(f"Its {name} is of the type {value.dtype}.")
@@ -106,20 +106,21 @@ def check_values(tensors: dict[str, torch.Tensor]) -> None:
         raise InputError("Its crop is no affine that can be turned back.")
 
 
-def check_driver(driver: Driver) -> About:
-    """What a file says of this driver. Raises InputError where it is not a motion that could be read back."""
+def check_motion(driver: DrivingMotion) -> MotionInfo:
+    """The config for this motion's file. Raises InputError for a motion that could not be loaded again."""
     k = driver.motion.expression.shape[1] if driver.motion.expression.ndim == 3 else 0
-    about = About(len(driver), k, float(driver.fps), *(int(side) for side in driver.size), driver.encoder)
+    height, width = driver.size
+    about = MotionInfo(len(driver), k, float(driver.fps), int(height), int(width), driver.encoder)
     tensors = tensors_of(driver)
     check_shapes(about, {name: tuple(value.shape) for name, value in tensors.items()})
     check_values(tensors)
     return about
 
 
-def save_motion(path: str | os.PathLike, driver: Driver) -> None:
-    """Writes a motion file, whole or not at all. InputError for a motion that is none, or where it cannot be written."""
+def save_motion(path: str | os.PathLike, driver: DrivingMotion) -> None:
+    """Writes a motion file atomically. Raises InputError for an invalid motion, or where it cannot be written."""
     try:
-        about = check_driver(driver)
+        about = check_motion(driver)
         save(path, tensors_of(driver), bundle_metadata(ROLE, about))
     except WeightsError as error:
         raise InputError(f"The motion was not saved. {error}") from error
@@ -127,24 +128,24 @@ def save_motion(path: str | os.PathLike, driver: Driver) -> None:
         raise InputError(f"This motion cannot be saved. {error}") from error
 
 
-def load_motion(path: str | os.PathLike) -> Driver:
-    """Reads a motion file; all that it says is checked, its header before its numbers. Raises InputError."""
+def load_motion(path: str | os.PathLike) -> DrivingMotion:
+    """Reads a motion file. Header and values are checked; raises InputError where they are wrong."""
     try:
         header = read_header(path)
         values = read_bundle_metadata(header.metadata, ROLE)
         if values is None:
             raise InputError(
-                "It does not say that it is one. Save RealPortrait Motion writes motion files; `python -m "
+                "Its header does not mark it as one. Save RealPortrait Motion writes motion files; `python -m "
                 "realportrait_core.motion_file convert` makes them of LivePortrait's templates."
             )
-        about = config_from_fields(About, values)
+        about = config_from_fields(MotionInfo, values)
         check_shapes(about, header.shapes)
         tensors, _ = read_safetensors(path)
         check_values(tensors)
     except (WeightsError, InputError, TypeError) as error:
         raise InputError(f"{Path(path).name} cannot be used as a motion file. {error}") from error
-    return Driver(
-        motion=Motion(*(tensors[name].float() for name in ("rotation", "expression", "scale", "translation"))),
+    return DrivingMotion(
+        motion=MotionParameters(*(tensors[name].float() for name in ("rotation", "expression", "scale", "translation"))),
         canonical=tensors["canonical"].float() if "canonical" in tensors else None,
         points=tensors["points"].float() if "points" in tensors else None,
         crop=tensors["crop"].double(),

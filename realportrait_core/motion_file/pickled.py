@@ -1,8 +1,8 @@
 """Reads a pickle of plain containers and numpy arrays without unpickling it.
 
-A pickle is a program for a small stack machine. pickletools lists its instructions and runs none; this module understands
-those that build dicts, lists, tuples, numbers, text, bytes and arrays. Whatever else it says, above all any other name
-of a function or class, ends in an InputError.
+A pickle is a program for a small stack machine. pickletools lists its instructions without running them; this module
+implements those that build dicts, lists, tuples, numbers, text, bytes and arrays. Any other instruction, and any other name
+of a function or class, raises InputError.
 """
 
 import pickletools
@@ -45,19 +45,19 @@ RECALLS = {"GET", "BINGET", "LONG_BINGET"}
 
 
 class Name:
-    """A function or class that the pickle names. It is never looked up."""
+    """The name of a function or class in the pickle. It is never imported."""
 
     def __init__(self, module: str, name: str):
         if (module, name) not in KNOWN_NAMES:
             raise InputError(
-                f"It asks for {module}.{name}, which is no array and no plain data. Such a file could run code when it is "
+                f"It names {module}.{name}, which is no array and no plain data. Such a file could run code when it is "
                 "unpickled; it is not opened."
             )
         self.path = (module, name)
 
 
 class Dtype:
-    """numpy.dtype(code), whose byte order comes later."""
+    """numpy.dtype(code); a later instruction sets the byte order."""
 
     def __init__(self, code: str):
         if code not in NUMBERS:
@@ -74,7 +74,7 @@ class Dtype:
 
 
 class Array:
-    """An array whose shape and bytes come later."""
+    """An array; a later instruction sets its shape and bytes."""
 
     def __init__(self):
         self.value: np.ndarray | None = None
@@ -87,7 +87,7 @@ class Array:
 
 
 def call(name, arguments):
-    """What the few known functions make of their arguments; none of them is called."""
+    """The results of the few known functions for these arguments; none of them is called."""
     if not isinstance(name, Name) or not isinstance(arguments, tuple):
         raise InputError("It calls something that is not the name of a function.")
     if name.path in RECONSTRUCT:
@@ -192,9 +192,9 @@ class Machine:
 
 
 def read_pickle(data: bytes):
-    """What the pickle holds: dicts, lists, tuples, numbers, text, bytes, and `Array`s. Nothing in it is run.
+    """The pickle's content: dicts, lists, tuples, numbers, text, bytes, and `Array`s. Nothing in it is run.
 
-    Raises InputError where it holds anything else, with the name of what it asks for, or is damaged.
+    Raises InputError where it holds anything else, with the name, or is damaged.
     """
     if len(data) > LARGEST:
         raise InputError(f"It has {len(data)} bytes; at most {LARGEST} are read.")

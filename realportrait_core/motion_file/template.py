@@ -1,20 +1,20 @@
-"""LivePortrait's motion templates (.pkl) as drivers: scale, R, exp and t of every frame, in a crop that is not known."""
+"""LivePortrait's motion templates (.pkl): scale, R, exp and t of every frame, in an unknown crop."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..animation.driving_motion import DrivingMotion
 from ..errors import InputError
 from ..face.crop import CROP
-from ..generate import Driver
-from ..vid2vid.retarget import Motion
-from . import check_driver
+from ..vid2vid.retarget import MotionParameters
+from . import check_motion
 from .pickled import Array, read_pickle
 
 ROTATIONS = ("R", "R_d")  # newer and older templates
 USUAL_FPS = 25
-MOST_NUMBERS = 2**27  # of all frames of one array: a small pickle can name the same array very often
+MOST_NUMBERS = 2**27  # of all frames of one array: a small pickle can repeat an array very often
 
 
 def numbers(frame: dict, names: tuple[str, ...], index: int) -> torch.Tensor:
@@ -27,7 +27,7 @@ def numbers(frame: dict, names: tuple[str, ...], index: int) -> torch.Tensor:
 
 
 def stacked(frames: list[dict], names: tuple[str, ...], shape: tuple[int, ...]) -> torch.Tensor:
-    """(L, *shape) float32; -1 in the shape is what the first frame has. InputError where sizes differ."""
+    """(L, *shape) float32; -1 in the shape is inferred from the first frame. Raises InputError where sizes differ."""
     if len(frames) * len(numbers(frames[0], names, 0)) > MOST_NUMBERS:
         raise InputError(f"Its {len(frames)} frames of the array {names[0]} are more than {MOST_NUMBERS} numbers.")
     rows = [numbers(frame, names, index) for index, frame in enumerate(frames)]
@@ -38,14 +38,14 @@ def stacked(frames: list[dict], names: tuple[str, ...], shape: tuple[int, ...]) 
     return torch.stack(rows).reshape(len(rows), *shape)
 
 
-def template_driver(template) -> Driver:
-    """A template, as `read_pickle` gives it. Raises InputError where it is none."""
+def template_motion(template) -> DrivingMotion:
+    """A template, as `read_pickle` returns it, as a driving motion. Raises InputError where it is none."""
     frames = template.get("motion") if isinstance(template, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise InputError("It has no list 'motion' of frames, as LivePortrait's templates have.")
     count = template.get("n_frames", len(frames))
     if not isinstance(count, (int, np.integer)) or count != len(frames):
-        raise InputError(f"It has {len(frames)} frames and says that it has another number.")
+        raise InputError(f"It has {len(frames)} frames, but its n_frames is {count!r}.")
     fps = template.get("output_fps", USUAL_FPS)
     if isinstance(fps, bool) or not isinstance(fps, (int, float, np.number)):
         raise InputError("Its output_fps is no number.")
@@ -53,8 +53,8 @@ def template_driver(template) -> Driver:
     canonical = None
     if all(isinstance(frame.get("kp"), Array) for frame in frames):
         canonical = stacked(frames, ("kp",), (-1, 3))
-    driver = Driver(
-        motion=Motion(
+    driver = DrivingMotion(
+        motion=MotionParameters(
             rotation=stacked(frames, ROTATIONS, (3, 3)),
             expression=expression,
             scale=stacked(frames, ("scale",), (1,)),
@@ -62,21 +62,21 @@ def template_driver(template) -> Driver:
         ),
         canonical=canonical,
         points=None,
-        crop=torch.eye(3, dtype=torch.float64),  # the driver's picture is its crop
+        crop=torch.eye(3, dtype=torch.float64),  # the driving frame is its crop
         present=torch.ones(len(frames), dtype=torch.bool),
         size=(CROP, CROP),
         fps=float(fps),
         encoder="",
     )
-    check_driver(driver)
+    check_motion(driver)
     return driver
 
 
-def read_template(path: str | Path) -> Driver:
-    """A template file. Nothing in it is run. Raises InputError where it is none, or asks for anything but arrays."""
+def read_template(path: str | Path) -> DrivingMotion:
+    """A template file as a driving motion; nothing in it is run. Raises InputError where it is none, or names more than arrays."""
     path = Path(path)
     try:
-        return template_driver(read_pickle(path.read_bytes()))
+        return template_motion(read_pickle(path.read_bytes()))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
     except InputError as error:

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from ..animation.mapping import map_geometry
+from ..animation.retargeting import driven_keypoints
 from ..checkpoint import read_header
 from ..diffusion.conditional import training_mask
 from ..errors import InputError
-from ..generate import driven_keypoints, place_maps
 from ..motion_map import MotionMaps
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
@@ -244,7 +245,7 @@ def load_item(index: Index, item: Item) -> Row:
         drawn = torch.randn(len(crops), *sample.latents.shape[1:], generator=source) if sample.draws else torch.empty(0)
         driving = {"crops": pictures, "crop_noise": drawn, "pictures": pictures.unflatten(0, (clips, length))}
     x_d = driven_keypoints(keypoints, "relative", 1.0, 1.0, neutral=0)
-    maps = place_maps(keypoints, x_d, sample.size, "whole")
+    maps = map_geometry(keypoints, x_d, sample.size, "whole")
     unmoved = torch.zeros(item.t.shape, dtype=torch.bool) if item.unmoved is None else item.unmoved
     portrait = {"portrait_face": unpack(sample.faces[0])} if sample.f is None else {"f_r": keypoints.feature[0]}
     return (

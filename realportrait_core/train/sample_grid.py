@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
+from ..animation.extraction import device_of
 from ..diffusion.sampling import sample_clip
 from ..diffusion.schedule import linear_schedule
 from ..dit.embed import ClipShape
 from ..dit.model import RealPortraitDiT
-from ..generate import device_of
 from ..speed import exact
 from ..vae import VAE
 from ..vid2vid.warp import WarpingNetwork

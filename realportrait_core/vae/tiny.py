@@ -51,7 +51,7 @@ class SoftClamp(nn.Module):
         return torch.tanh(z / 3) * 3
 
 
-def encoder(widths: tuple[int, int, int, int]) -> nn.Sequential:
+def encoder(widths: tuple[int, ...]) -> nn.Sequential:
     """Picture (B,3,H,W) in [0,1] -> latent (B,4,H/8,W/8). `widths` as in WIDTHS."""
     a, b, c, d = widths
     return nn.Sequential(
@@ -73,7 +73,7 @@ def encoder(widths: tuple[int, int, int, int]) -> nn.Sequential:
     )
 
 
-def decoder(widths: tuple[int, int, int, int]) -> nn.Sequential:
+def decoder(widths: tuple[int, ...]) -> nn.Sequential:
     """Latent (B,4,h,w) -> picture (B,3,8h,8w), not clamped. `widths` as in WIDTHS."""
     a, b, c, d = widths
     return nn.Sequential(

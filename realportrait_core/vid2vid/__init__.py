@@ -12,7 +12,7 @@ from .warp import WarpingNetwork
 class FaceVid2Vid(nn.Module):
     """The four networks of one set of weights: f_r = F(portrait), pose = M(face), f_{r->d} = W(f_r, x_d, x_s), G(f_{r->d}).
 
-    RealPortrait reads f_{r->d} and needs no G; previews do.
+    RealPortrait uses f_{r->d} and needs no G; `eval` compares with G's picture.
     """
 
     def __init__(self, cfg: Vid2VidConfig, with_generator: bool = True):

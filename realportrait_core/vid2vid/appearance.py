@@ -1,4 +1,4 @@
-"""F, the appearance feature extractor: a face crop becomes a feature volume f_r."""
+"""F, the appearance feature extractor: from a face crop to the feature volume f_r."""
 
 from collections import OrderedDict
 

@@ -1,4 +1,4 @@
-"""What F and W are built of: a convolution, its batch norm and a rectifier, in two or three dimensions."""
+"""Building blocks of F and W: convolution, batch norm and ReLU in two or three dimensions."""
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +12,13 @@ BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 def check_crop(image: torch.Tensor, size: int) -> None:
-    """Refuse anything but (B, 3, size, size) face crops."""
+    """Raises InputError for anything but face crops (B, 3, size, size)."""
     if image.ndim != 4 or tuple(image.shape[1:]) != (3, size, size):
         raise InputError(f"The face crop has the shape {tuple(image.shape)}; it must be (B, 3, {size}, {size}).")
 
 
 class ConvNorm(nn.Module):
-    """relu(norm(conv(x))), the same size out as in. The third convolution of W is followed by a leaky rectifier."""
+    """relu(norm(conv(x))) at the input's size. The third convolution of W is followed by a leaky ReLU."""
 
     def __init__(self, dims: int, in_channels: int, out_channels: int, kernel: int = 3, slope: float = 0.0):
         super().__init__()
@@ -31,9 +31,9 @@ class ConvNorm(nn.Module):
 
 
 def fold_norms(network: nn.Module) -> nn.Module:
-    """Batch norms go into the convolutions right before them, in place: in a frozen network each is a factor and a sum a channel.
+    """Folds batch norms into the convolutions right before them, in place; in a frozen network each is affine per channel.
 
-    The results stay the same to rounding; the state is no longer that of files. The norms of F's residual blocks stay.
+    The results are equal up to rounding; the state's keys are no longer those of files. The norms of F's residual blocks stay.
     """
     for module in network.modules():
         for name in ("conv", "compress"):

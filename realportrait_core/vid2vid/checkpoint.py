@@ -1,17 +1,15 @@
 """Face Vid2vid from one of our bundles, or from the separate files of LivePortrait.
 
 A bundle is one file with the prefixes appearance., motion., warping., generator. and its config in the metadata; the
-stitching and retargeting MLPs may lie in it too.
-LivePortrait's files (the safetensors of Kijai/LivePortrait_safetensors) are flat, one network each; every size is read
-off the shapes, so variants with another number of keypoints load too. Its .pth files are for `convert` (convert/).
+stitching and retargeting MLPs may be in it too.
+LivePortrait's files (the safetensors of Kijai/LivePortrait_safetensors) are flat, one network each; every size is inferred
+from the shapes, so variants with another number of keypoints load too. Its .pth files are for `convert` (convert/).
 """
 
 import hashlib
-import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -20,142 +18,21 @@ from ..checkpoint import (
     VID2VID_PARTS,
     bundle_metadata,
     check_finite,
-    config_from_fields,
     load_strictly,
-    read_bundle_metadata,
     read_header,
     read_safetensors,
     save,
     sniff,
     wrong_role,
 )
-from ..config import Vid2VidConfig
-from ..errors import InputError, WeightsError
+from ..errors import WeightsError
 from . import FaceVid2Vid
+from .sizes import Shapes, vid2vid_config_from_state
 from .stitching import KeypointMLP
 
-NEEDED_PARTS = ("appearance", "motion", "warping")  # the generator only paints previews
-GENERATOR_FIELDS = ("generator_blocks", "generator_out", "spade_hidden", "upscale")
+NEEDED_PARTS = ("appearance", "motion", "warping")  # the generator is for evaluation only
 STITCHING_GROUPS = {"stitching": "retarget_shoulder", "lip": "retarget_mouth", "eye": "retarget_eye"}
 STITCHING_PREFIXES = tuple(f"{group}_module." for group in STITCHING_GROUPS.values())
-
-
-# Sizes from shapes
-
-
-class Shapes:
-    """Shapes of a state by key; a key that is not there is a WeightsError that names it."""
-
-    def __init__(self, state: Mapping[str, torch.Tensor]):
-        self.shapes = {key: tuple(value.shape) for key, value in state.items()}
-
-    def size(self, key: str, axis: int) -> int:
-        if axis >= len(self.shapes.get(key, ())):
-            raise WeightsError(f"The weights lack {key}.")
-        return self.shapes[key][axis]
-
-    def count(self, pattern: str, step: int = 1) -> int:
-        """How many of pattern.format(0), pattern.format(step), ... there are."""
-        n = 0
-        while pattern.format(n * step) in self.shapes:
-            n += 1
-        return n
-
-
-def generator_sizes(shapes: Shapes) -> dict[str, int]:
-    if "generator.conv_img.weight" in shapes.shapes:
-        upscale = 1
-    else:
-        upscale = math.isqrt(shapes.size("generator.conv_img.0.weight", 0) // 3)
-    return {
-        "generator_blocks": shapes.count("generator.G_middle_{}.conv_0.weight"),
-        "generator_out": shapes.size("generator.up_1.conv_1.weight", 0),
-        "spade_hidden": shapes.size("generator.up_0.norm_0.mlp_shared.0.weight", 0),
-        "upscale": upscale,
-    }
-
-
-def appearance_sizes(shapes: Shapes) -> dict[str, int]:
-    channels = shapes.size("appearance.resblocks_3d.3dr0.conv1.weight", 0)
-    return {
-        "appearance_width": shapes.size("appearance.first.conv.weight", 0),
-        "appearance_down": shapes.count("appearance.down_blocks.{}.conv.weight"),
-        "reshape_channel": channels,
-        "reshape_depth": shapes.size("appearance.second.weight", 0) // max(1, channels),
-        "appearance_resblocks": shapes.count("appearance.resblocks_3d.3dr{}.conv1.weight"),
-    }
-
-
-def motion_sizes(shapes: Shapes) -> dict:
-    stages = shapes.count("motion.detector.stages.{}.0.dwconv.weight")
-    return {
-        "num_kp": shapes.size("motion.detector.fc_kp.weight", 0) // 3,
-        "motion_depths": tuple(shapes.count(f"motion.detector.stages.{i}.{{}}.dwconv.weight") for i in range(stages)),
-        "motion_dims": tuple(shapes.size(f"motion.detector.stages.{i}.0.dwconv.weight", 0) for i in range(stages)),
-        "num_bins": shapes.size("motion.detector.fc_pitch.weight", 0),
-    }
-
-
-def warping_sizes(shapes: Shapes) -> dict[str, int]:
-    dense = "warping.dense_motion_network"
-    blocks = shapes.count(f"{dense}.hourglass.encoder.down_blocks.{{}}.conv.weight")
-    return {
-        "num_kp": shapes.size(f"{dense}.mask.weight", 0) - 1,
-        "reshape_channel": shapes.size(f"{dense}.compress.weight", 1),
-        "reshape_depth": shapes.size(f"{dense}.occlusion.weight", 1) // max(1, shapes.size(f"{dense}.mask.weight", 1)),
-        "dense_width": shapes.size(f"{dense}.hourglass.decoder.up_blocks.{blocks - 1}.conv.weight", 0),
-        "dense_max": shapes.size(f"{dense}.hourglass.encoder.down_blocks.{blocks - 1}.conv.weight", 0),
-        "dense_blocks": blocks,
-        "compress": shapes.size(f"{dense}.compress.weight", 0),
-        "mask_kernel": shapes.size(f"{dense}.mask.weight", 2),
-        "warped_channels": shapes.size("warping.fourth.weight", 0),
-    }
-
-
-SIZES = {"appearance": appearance_sizes, "motion": motion_sizes, "warping": warping_sizes, "generator": generator_sizes}
-
-
-def sizes_from_shapes(shapes: Shapes) -> dict:
-    """Every field of Vid2VidConfig but crop_size, which no weight depends on."""
-    appearance, motion, warping = appearance_sizes(shapes), motion_sizes(shapes), warping_sizes(shapes)
-    if motion["num_kp"] != warping["num_kp"]:
-        raise WeightsError(
-            f"M finds {motion['num_kp']} keypoints and W moves {warping['num_kp']}: the networks come from different sets "
-            "of weights."
-        )
-    volumes = [(sizes["reshape_channel"], sizes["reshape_depth"]) for sizes in (appearance, warping)]
-    if volumes[0] != volumes[1]:
-        raise WeightsError(
-            "F's volume has {} channels and a depth of {}, W's {} and {}: the networks come from different sets of weights.".format(
-                *volumes[0], *volumes[1]
-            )
-        )
-    sizes = appearance | motion | warping
-    if shapes.count("generator.G_middle_{}.conv_0.weight"):
-        sizes |= generator_sizes(shapes)
-    return sizes
-
-
-def vid2vid_config_from_state(state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Vid2VidConfig:
-    """The config of a state with the bundle's prefixes.
-
-    A bundle's metadata states it and must agree with the shapes; without metadata the shapes decide and the crop is
-    LivePortrait's 256 px. Raises WeightsError on missing keys, on contradictions, and on impossible sizes.
-    """
-    sizes = sizes_from_shapes(Shapes(state))
-    values = read_bundle_metadata(metadata, "vid2vid")
-    try:
-        if values is None:
-            return Vid2VidConfig(**sizes)
-        stated = config_from_fields(Vid2VidConfig, values)
-        inferred = replace(stated, **sizes)
-    except InputError as error:
-        raise WeightsError(f"The weights have impossible sizes: {error}") from error
-    for name, value in asdict(stated).items():
-        found = getattr(inferred, name)
-        if found != value:
-            raise WeightsError(f"The file's config has {name} = {value} and its weights have {found}.")
-    return stated
 
 
 # Public files
@@ -164,9 +41,9 @@ def vid2vid_config_from_state(state: Mapping[str, torch.Tensor], metadata: Mappi
 def fuse_spectral_norm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """weight_orig / (u^T W v) in place of weight_orig, weight_u, weight_v: what spectral norm computes in eval mode.
 
-    The stored u and v are used as they are. They are not quite converged, and a fresh singular value would differ.
-    In float64, on copies, and rounded once: a float32 product of matrix and vector depends in its last bits on where in memory
-    the tensors lie, which differs from file to file, and the same weights shall become the same bundle.
+    The stored u and v are used as they are: they are not quite converged, and a recomputed singular value would differ.
+    Computed in float64, on copies, and rounded once: the last bits of a float32 matrix-vector product depend on the tensors'
+    alignment in memory, which differs from file to file, while equal weights must give equal bundles.
     """
     fused = {}
     for key, value in state.items():
@@ -187,7 +64,7 @@ def fuse_spectral_norm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
 
 
 def find_parts(folder: Path, chosen: Path | None) -> dict[str, Path]:
-    """Which file of a folder holds F, M, W and G, judged by keys; `chosen` wins over another one of its kind."""
+    """The files of a folder that hold F, M, W and G, recognised by keys; `chosen` takes precedence over another of its kind."""
     parts: dict[str, Path] = {}
     others = (path for path in sorted(folder.glob("*.safetensors")) if path != chosen)
     for path in ([chosen] if chosen else []) + list(others):
@@ -221,7 +98,7 @@ def bundle_parts(parts: Mapping[str, Mapping[str, torch.Tensor]], source: str) -
 
     Raises WeightsError, naming `source`, where u or v is missing or a norm is zero.
     """
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for part, flat in parts.items():
         flat = fuse_spectral_norm(without_wrapper(flat))
         check_finite(flat, source)  # a spectral norm of zero would divide by zero
@@ -231,14 +108,14 @@ def bundle_parts(parts: Mapping[str, Mapping[str, torch.Tensor]], source: str) -
 
 def read_parts(parts: Mapping[str, Path]) -> dict[str, torch.Tensor]:
     """Separate files as one state with the bundle's prefixes."""
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for part, path in parts.items():
         state |= bundle_parts({part: read_safetensors(path)[0]}, str(path))
     return state
 
 
 def stitching_part(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The stitching and retargeting MLPs of a state, spelt <group>_module.mlp.N.*; unknown groups are left out.
+    """The stitching and retargeting MLPs of a state, as <group>_module.mlp.N.*; unknown groups are left out.
 
     LivePortrait's .pth keeps a dict a group, whose keys become <group>.module.mlp.N.* when it is flattened.
     """
@@ -292,7 +169,7 @@ def load_vid2vid(path: str | os.PathLike) -> FaceVid2Vid:
 
 
 def motion_fingerprint(model: FaceVid2Vid) -> str:
-    """16 hexadecimal digits of M's weights, to tell whose motion a file holds. Files in fp16 and fp32 have the same."""
+    """16 hexadecimal digits of M's weights, which identify the M of a motion file. Files in fp16 and fp32 have the same."""
     digest = hashlib.sha256()
     for key, value in sorted(model.motion.state_dict().items()):
         digest.update(key.encode())

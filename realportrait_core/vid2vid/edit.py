@@ -1,4 +1,4 @@
-"""Edits of a driver's poses over a clip: smoothed, of a steady size, mirrored. All are functions from poses to poses."""
+"""Edits of driving poses: smoothed, with a steady head size, mirrored. All are functions from poses (L) to poses (L)."""
 
 from dataclasses import replace
 from typing import Literal
@@ -10,17 +10,17 @@ from .keypoints import Pose, rotation_angles
 from .smooth import kalman_smooth
 
 HeadSize = Literal["driven", "steady", "constant"]
-STEADY = 12.0  # frames over which a `steady` head may change its size
+STEADY = 12.0  # frames, time constant of the scale of a `steady` head
 MOST_SMOOTH = 30.0  # frames
-STEP = 1e-5  # variance of a frame's step in the smoother; only its ratio to the observation's matters
+STEP = 1e-5  # process variance of the smoother; only its ratio to the observation variance matters
 FLIP = (-1.0, 1.0, 1.0)  # x of a mirror image
 
 
 def smoothed(sequence: torch.Tensor, frames: float, what: str) -> torch.Tensor:
-    """(L, ...) smoothed along L; `frames` is the time constant, by which a bump spreads to both sides, and 0 is off.
+    """(L, ...) smoothed along L with a time constant of `frames`; 0 is off. `what` names the value in errors.
 
-    The smoother's weights fall off by e in sqrt(observation variance / step variance) frames. Raises InputError for a
-    time constant that is negative, above 30 frames, or no number.
+    The smoother's weights fall by e in sqrt(observation variance / process variance) frames. Raises InputError for a time
+    constant that is negative, above 30 frames, or no number.
     """
     if not 0 <= frames <= MOST_SMOOTH:
         raise InputError(f"{what} is {frames}; it must be from 0 (off) to {MOST_SMOOTH:g} frames.")
@@ -30,21 +30,21 @@ def smoothed(sequence: torch.Tensor, frames: float, what: str) -> torch.Tensor:
 
 
 def nearest_rotation(matrix: torch.Tensor) -> torch.Tensor:
-    """The rotation (L, 3, 3) next to a mean of rotations (L, 3, 3)."""
+    """The rotations nearest to matrices (L, 3, 3), such as means of rotations."""
     u, _, vt = torch.linalg.svd(matrix.double())
     sign = torch.ones_like(matrix[..., 0], dtype=torch.float64)
     sign[..., 2] = torch.linalg.det(u @ vt)
     return ((u * sign[..., None, :]) @ vt).to(matrix.dtype)
 
 
-def turned(pose: Pose, rotation: torch.Tensor) -> Pose:
-    """The pose with another rotation (L, 3, 3), its angles with it."""
+def with_rotation(pose: Pose, rotation: torch.Tensor) -> Pose:
+    """The pose with another rotation (L, 3, 3) and the angles of it."""
     pitch, yaw, roll = rotation_angles(rotation)
     return replace(pose, rotation=rotation, pitch=pitch, yaw=yaw, roll=roll)
 
 
 def smooth_head(pose: Pose, frames: float) -> Pose:
-    """Turn, place and size of the head, smoothed over so many frames."""
+    """Rotation, translation and scale of the head, smoothed with a time constant of `frames`; 0 is off."""
     if frames == 0:
         return pose
     rotation = nearest_rotation(smoothed(pose.rotation, frames, "The smoothing of the head"))
@@ -53,17 +53,18 @@ def smooth_head(pose: Pose, frames: float) -> Pose:
         scale=smoothed(pose.scale.log(), frames, "The smoothing of the head").exp(),
         translation=smoothed(pose.translation, frames, "The smoothing of the head"),
     )
-    return turned(pose, rotation)
+    return with_rotation(pose, rotation)
 
 
 def smooth_expression(pose: Pose, frames: float) -> Pose:
+    """The expression, smoothed with a time constant of `frames`; 0 is off."""
     return replace(pose, expression=smoothed(pose.expression, frames, "The smoothing of the expression"))
 
 
 def hold_size(pose: Pose, head_size: HeadSize) -> Pose:
-    """The size of the head as it is driven, steady (slow changes only), or constant (its median).
+    """The scale of the head as driven, steady (slow changes only), or constant (its median). Raises InputError for another.
 
-    M reads the scale off each frame on its own: it trembles, and swells a little where the head turns or leans.
+    M predicts the scale of each frame on its own: it jitters, and grows a little where the head turns or leans.
     """
     if head_size == "driven":
         return pose
@@ -75,9 +76,9 @@ def hold_size(pose: Pose, head_size: HeadSize) -> Pose:
 
 
 def mirror(pose: Pose, partner: torch.Tensor) -> Pose:
-    """The poses of the same face in a mirror: x' = P x F with F = diag(-1, 1, 1), so R' = F R F and delta' = P delta F.
+    """The poses of the mirrored face: x' = P x F with F = diag(-1, 1, 1), so R' = F R F and delta' = P delta F.
 
-    partner (K,) int64 is P, the keypoint whose place each one takes: left and right change names.
+    partner (K,) int64 is the permutation P, which exchanges left and right keypoints.
     """
     flip = pose.rotation.new_tensor(FLIP)
     partner = partner.to(pose.canonical.device)

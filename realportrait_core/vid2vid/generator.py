@@ -1,4 +1,4 @@
-"""G, the generator: a SPADE decoder (Park et al. 2019) paints f_{r->d}. Only previews and training need it."""
+"""G, the generator: a SPADE decoder (Park et al. 2019) of f_{r->d}. Only evaluation and training need it."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ SLOPE = 0.2
 
 
 class SPADE(nn.Module):
-    """Instance norm whose gain and bias at each pixel are read off the feature that is being painted."""
+    """Instance norm whose gain and bias at each pixel are predicted from the feature map."""
 
     def __init__(self, channels: int, label_channels: int, hidden: int):
         super().__init__()
@@ -66,7 +66,7 @@ class Generator(nn.Module):
         self.up_1 = SPADEResBlock(width // 2, cfg.generator_out, label, hidden)
         if cfg.upscale > 1:
             to_pixels = nn.Conv2d(cfg.generator_out, 3 * cfg.upscale**2, 3, padding=1)
-            self.conv_img = nn.Sequential(to_pixels, nn.PixelShuffle(cfg.upscale))
+            self.conv_img: nn.Module = nn.Sequential(to_pixels, nn.PixelShuffle(cfg.upscale))
         else:
             self.conv_img = nn.Conv2d(cfg.generator_out, 3, 3, padding=1)
 

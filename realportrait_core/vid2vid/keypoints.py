@@ -1,8 +1,9 @@
-"""Implicit keypoints: a head pose and an expression place K canonical points in the crop.
+"""Implicit keypoints: K canonical points, transformed by a head pose and an expression into the crop.
 
 Points are (x, y, z) in the crop's grid_sample frame: x right, y down, z inward, each in [-1, 1].
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -14,9 +15,9 @@ FIRST_BIN_DEGREES = -97.5
 
 @dataclass(frozen=True)
 class Pose:
-    """What M reads off B faces with K keypoints."""
+    """The output of M for B faces with K keypoints."""
 
-    canonical: torch.Tensor  # (B, K, 3) x_c, the keypoints of the face at rest, seen from the front
+    canonical: torch.Tensor  # (B, K, 3) x_c, the keypoints of the neutral face in frontal view
     rotation: torch.Tensor  # (B, 3, 3) R, used with row vectors: x @ R
     pitch: torch.Tensor  # (B,) degrees
     yaw: torch.Tensor  # (B,) degrees
@@ -25,13 +26,13 @@ class Pose:
     scale: torch.Tensor  # (B, 1) s
     translation: torch.Tensor  # (B, 3) t, of which t_z is never used
 
-    def _map(self, function) -> "Pose":
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Pose":
         return Pose(*(function(getattr(self, f.name)) for f in fields(self)))
 
     def __len__(self) -> int:
         return self.canonical.shape[0]
 
-    def __getitem__(self, frames: slice) -> "Pose":
+    def __getitem__(self, frames: slice | torch.Tensor) -> "Pose":
         return self._map(lambda x: x[frames])
 
     def to(self, device: torch.device | str) -> "Pose":
@@ -39,7 +40,7 @@ class Pose:
 
 
 def cat(poses: list[Pose]) -> Pose:
-    """Poses one after the other along B."""
+    """Poses concatenated along B."""
     return Pose(*(torch.cat([getattr(p, f.name) for p in poses]) for f in fields(Pose)))
 
 
@@ -77,7 +78,7 @@ def angle_between(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
 
 
-def place(
+def transform_keypoints(
     canonical: torch.Tensor, rotation: torch.Tensor, expression: torch.Tensor, scale: torch.Tensor, translation: torch.Tensor
 ) -> torch.Tensor:
     """x = s (x_c R + delta) + (t_x, t_y, 0) (LivePortrait Eq. 2): (B, K, 3)."""
@@ -87,4 +88,4 @@ def place(
 
 def transform(pose: Pose) -> torch.Tensor:
     """The keypoints of a face in its own crop: (B, K, 3)."""
-    return place(pose.canonical, pose.rotation, pose.expression, pose.scale, pose.translation)
+    return transform_keypoints(pose.canonical, pose.rotation, pose.expression, pose.scale, pose.translation)

@@ -1,4 +1,4 @@
-"""M, the motion extractor: a ConvNeXt V2 (Woo et al. 2023) with seven heads reads a Pose off a face crop."""
+"""M, the motion extractor: a ConvNeXt V2 (Woo et al. 2023) with seven heads predicts a Pose from a face crop."""
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ def channels_last(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 class GlobalResponseNorm(nn.Module):
-    """GRN: each channel scaled by its share of the picture's energy; (B, H, W, C)."""
+    """GRN: each channel scaled by its share of the energy of all channels; (B, H, W, C)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -48,7 +48,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class Detector(nn.Module):
-    """The trunk and its heads; (B, 3, S, S) -> raw outputs by name."""
+    """The trunk and its seven heads; (B, 3, S, S) -> raw outputs by name."""
 
     def __init__(self, cfg: Vid2VidConfig):
         super().__init__()
@@ -70,12 +70,12 @@ class Detector(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        # Small weights and no biases, as ConvNeXt V2 starts.
+        # Small weights and zero biases, as in ConvNeXt V2.
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        # The keypoints start near their biases: a face that fills its crop, no two points in one place, no motion.
+        # The keypoints start near their biases: a face that fills its crop, distinct points, no motion.
         for head in (self.fc_t, self.fc_exp, self.fc_scale, self.fc_kp):
             nn.init.trunc_normal_(head.weight, std=0.002)
         nn.init.ones_(self.fc_scale.bias)
@@ -105,7 +105,7 @@ class Detector(nn.Module):
 
 
 def pose_from_raw(raw: dict[str, torch.Tensor]) -> Pose:
-    """The heads' outputs as a Pose, in float32 whatever the network ran in."""
+    """The heads' outputs as a Pose, in float32 whatever dtype the network ran in."""
     pitch, yaw, roll = (headpose_from_bins(raw[name]) for name in ("pitch", "yaw", "roll"))
     return Pose(
         canonical=rearrange(raw["kp"].float(), "b (k xyz) -> b k xyz", xyz=3),

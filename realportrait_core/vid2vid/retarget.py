@@ -1,8 +1,8 @@
-"""Whose pose, whose expression: driving keypoints x_d for a portrait from a driver's motion.
+"""Retargeting: driving keypoints x_d of a portrait from driving poses.
 
-relative        the driver's change since its neutral frame, added to the portrait: starts on the portrait.
-absolute        the driver's pose, and its expression where LivePortrait's 21 keypoints carry one.
-paper-absolute  the driver's whole motion on the portrait's canonical keypoints (LivePortrait Eq. 2).
+relative        the driving pose's change since the neutral frame, added to the portrait's pose: starts on the portrait.
+absolute        the driving pose, and its expression at those of LivePortrait's 21 keypoints that carry one.
+paper-absolute  the whole driving motion on the portrait's canonical keypoints (LivePortrait Eq. 2).
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from typing import Literal
 import torch
 
 from ..errors import InputError
-from .keypoints import Pose, place
+from .keypoints import Pose, transform_keypoints
 from .regions import EYES, MOUTH, check_known
 
 Mode = Literal["relative", "absolute", "paper-absolute"]
 LIVEPORTRAIT_KEYPOINTS = 21
-# Keypoint -> axes (x 0, y 1, z 2) in which `absolute` takes the driver's expression. The others shape the skull.
+# Keypoint -> axes (x 0, y 1, z 2) in which `absolute` takes the driving expression. The others encode the head's shape.
 WHOLE_KEYPOINTS = (1, 2, 6, *range(11, 21))
 PARTIAL_KEYPOINTS = {3: (1,), 4: (1,), 5: (2,), 8: (2,), 9: (1, 2)}
 
 
 @dataclass(frozen=True)
-class Motion:
+class MotionParameters:
     """The four terms of x = s (x_c R + delta) + t for L frames."""
 
     rotation: torch.Tensor  # (L, 3, 3)
@@ -33,20 +33,20 @@ class Motion:
 
 @dataclass(frozen=True)
 class Gains:
-    """What the gain of the pose and the gain of the expression are multiplied with, part by part."""
+    """Factors on the gains of pose and expression, part by part."""
 
     rotation: float = 1.0
     translation: float = 1.0
     scale: float = 1.0
-    eyes: float = 1.0  # at the keypoints around the eyes
-    mouth: float = 1.0  # at those around the mouth
+    eyes: float = 1.0  # of the expression at the keypoints around the eyes
+    mouth: float = 1.0  # of the expression at those around the mouth
 
 
 FULL = Gains()
 
 
 def expression_region(device: torch.device) -> torch.Tensor:
-    """(21, 3) bool: the coordinates whose expression `absolute` takes from the driver."""
+    """(21, 3) bool: the coordinates whose expression `absolute` takes from the driving pose."""
     region = torch.zeros(LIVEPORTRAIT_KEYPOINTS, 3, dtype=torch.bool, device=device)
     region[list(WHOLE_KEYPOINTS)] = True
     for keypoint, axes in PARTIAL_KEYPOINTS.items():
@@ -54,8 +54,8 @@ def expression_region(device: torch.device) -> torch.Tensor:
     return region
 
 
-def relative(portrait: Pose, driver: Pose, neutral: Pose) -> Motion:
-    return Motion(
+def relative(portrait: Pose, driver: Pose, neutral: Pose) -> MotionParameters:
+    return MotionParameters(
         rotation=driver.rotation @ neutral.rotation.mT @ portrait.rotation,
         expression=portrait.expression + driver.expression - neutral.expression,
         scale=portrait.scale * driver.scale / neutral.scale,
@@ -63,14 +63,14 @@ def relative(portrait: Pose, driver: Pose, neutral: Pose) -> Motion:
     )
 
 
-def absolute(portrait: Pose, driver: Pose) -> Motion:
+def absolute(portrait: Pose, driver: Pose) -> MotionParameters:
     if portrait.canonical.shape[1] != LIVEPORTRAIT_KEYPOINTS:
         raise InputError(
             f"The mode 'absolute' knows the {LIVEPORTRAIT_KEYPOINTS} keypoints of LivePortrait and these weights have "
             f"{portrait.canonical.shape[1]}. Choose 'relative' or 'paper-absolute'."
         )
     region = expression_region(driver.expression.device)
-    return Motion(
+    return MotionParameters(
         rotation=driver.rotation,
         expression=torch.where(region, driver.expression, portrait.expression),
         scale=portrait.scale.expand_as(driver.scale),
@@ -78,12 +78,12 @@ def absolute(portrait: Pose, driver: Pose) -> Motion:
     )
 
 
-def paper_absolute(driver: Pose) -> Motion:
-    return Motion(driver.rotation, driver.expression, driver.scale, driver.translation)
+def paper_absolute(driver: Pose) -> MotionParameters:
+    return MotionParameters(driver.rotation, driver.expression, driver.scale, driver.translation)
 
 
 def rotation_power(rotation: torch.Tensor, exponent: float | torch.Tensor) -> torch.Tensor:
-    """The turn `rotation` (L, 3, 3), below 180 degrees, with its angle times `exponent` about the same axis (Rodrigues).
+    """Rotations (L, 3, 3) below 180 degrees with `exponent` times their angle about the same axis (Rodrigues' formula).
 
     The exponent is a number, or (L, 1, 1).
     """
@@ -96,21 +96,25 @@ def rotation_power(rotation: torch.Tensor, exponent: float | torch.Tensor) -> to
     return identity + torch.sin(angle) * axis + (1 - torch.cos(angle)) * (axis @ axis)
 
 
-def scale_pose_change(motion: Motion, portrait: Pose, rotation: float, translation: float, scale: float) -> Motion:
-    """Rotation angle, translation and log-scale at so many times their distance from the portrait's."""
-    turn = motion.rotation @ portrait.rotation.mT
-    return Motion(
-        rotation=rotation_power(turn, rotation) @ portrait.rotation,
+def scale_pose_change(
+    motion: MotionParameters, portrait: Pose, rotation: float, translation: float, scale: float
+) -> MotionParameters:
+    """The distances of rotation, translation and log-scale from the portrait's, multiplied by one factor each."""
+    change = motion.rotation @ portrait.rotation.mT
+    return MotionParameters(
+        rotation=rotation_power(change, rotation) @ portrait.rotation,
         expression=motion.expression,
         scale=portrait.scale * (motion.scale / portrait.scale).clamp_min(1e-6) ** scale,
         translation=portrait.translation + translation * (motion.translation - portrait.translation),
     )
 
 
-def scale_expression_change(motion: Motion, portrait: Pose, gain: float, eyes: float = 1.0, mouth: float = 1.0) -> Motion:
-    """The expression at `gain` times its distance from the portrait's, around eyes and mouth times their own.
+def scale_expression_change(
+    motion: MotionParameters, portrait: Pose, gain: float, eyes: float = 1.0, mouth: float = 1.0
+) -> MotionParameters:
+    """The expression's distance from the portrait's, multiplied by `gain`, around eyes and mouth by their own gain as well.
 
-    Raises InputError for these where it is not known which keypoints lie there.
+    Raises InputError for these two where it is not known which keypoints lie there.
     """
     change = motion.expression - portrait.expression
     gains = torch.full_like(change[0, :, :1], gain)  # (K, 1)
@@ -118,7 +122,7 @@ def scale_expression_change(motion: Motion, portrait: Pose, gain: float, eyes: f
         if own != 1.0:
             check_known(len(gains), "a gain of the eyes or the mouth")
             gains[list(keypoints[len(gains)])] *= own
-    return Motion(motion.rotation, portrait.expression + gains * change, motion.scale, motion.translation)
+    return MotionParameters(motion.rotation, portrait.expression + gains * change, motion.scale, motion.translation)
 
 
 def check(portrait: Pose, driver: Pose, neutral: Pose) -> None:
@@ -126,15 +130,15 @@ def check(portrait: Pose, driver: Pose, neutral: Pose) -> None:
         if len(pose) != 1:
             raise InputError(f"The {name} holds {len(pose)} poses; it must hold 1.")
     if len(driver) == 0:
-        raise InputError("The driver has no frames.")
-    counts = {"portrait": portrait, "driver": driver, "neutral frame": neutral}
+        raise InputError("The driving video has no frames.")
+    counts = {"portrait": portrait, "driving video": driver, "neutral frame": neutral}
     counts = {name: pose.canonical.shape[1] for name, pose in counts.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {k}" for name, k in counts.items())
         raise InputError(f"The numbers of keypoints differ ({listed}): they come from different Face Vid2vid weights.")
 
 
-def drive(
+def retarget(
     portrait: Pose,
     driver: Pose,
     neutral: Pose,
@@ -143,12 +147,11 @@ def drive(
     expression_gain: float = 1.0,
     gains: Gains = FULL,
 ) -> torch.Tensor:
-    """x_d (L, K, 3): the portrait's keypoints under the driver's motion.
+    """x_d (L, K, 3): the portrait's keypoints under the driving motion.
 
-    `portrait` and `neutral` hold one pose, `driver` L. `neutral` is the driver's frame that looks most like the
-    portrait; only `relative` reads it. The gains scale what the driver changes on the portrait, 0 keeping the
-    portrait's own pose or expression: `pose_gain` all of the pose and `expression_gain` all of the expression, and
-    `gains` their parts.
+    `portrait` and `neutral` hold one pose, `driver` the L driving poses. `neutral` is the driving pose most like the
+    portrait's; only `relative` uses it. The gains scale the change of the portrait's pose (`pose_gain`) and expression
+    (`expression_gain`), `gains` their parts; 0 keeps the portrait's own, 1 is the driving motion.
     Raises InputError on a wrong count of poses or keypoints, an unknown mode, or a part that these keypoints do not have.
     """
     check(portrait, driver, neutral)
@@ -165,4 +168,4 @@ def drive(
         motion = scale_pose_change(motion, portrait, *pose)
     if (expression_gain, gains.eyes, gains.mouth) != (1.0, 1.0, 1.0):
         motion = scale_expression_change(motion, portrait, expression_gain, gains.eyes, gains.mouth)
-    return place(portrait.canonical, motion.rotation, motion.expression, motion.scale, motion.translation)
+    return transform_keypoints(portrait.canonical, motion.rotation, motion.expression, motion.scale, motion.translation)

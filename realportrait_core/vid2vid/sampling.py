@@ -15,17 +15,18 @@ def sample_volume(volume: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 
 
 def gather_trilinear(volume: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """The same as F.grid_sample, of indexing and arithmetic alone: the eight cells around each point, weighted."""
-    cells, out = volume.flatten(2), 0  # (B, C, DHW)
+    """The same as F.grid_sample by indexing and arithmetic: the weighted mean of the eight cells around each point."""
+    cells = volume.flatten(2)  # (B, C, DHW)
+    out = cells.new_zeros(())
     sizes = volume.shape[:1:-1]  # W, H, D, as the grid has x, y, z
-    # Far outside all is zero; the bounds keep the cells' numbers within an integer.
-    at = [(((g + 1) * n - 1) / 2).clamp(-2, n + 1) for g, n in zip(grid.flatten(1, 3).unbind(-1), sizes)]  # (B, dhw) each
+    # Far outside, all is zero; the bounds keep the cell indices within an integer.
+    positions = [(((g + 1) * n - 1) / 2).clamp(-2, n + 1) for g, n in zip(grid.flatten(1, 3).unbind(-1), sizes)]  # (B, dhw) each
     for corner in range(8):
-        index, weight = 0, 1
+        index, weight = torch.zeros_like(positions[0]).long(), torch.ones_like(positions[0])
         for axis in (2, 1, 0):  # z, y, x: W runs fastest
-            n, low = sizes[axis], at[axis].floor()
+            n, low = sizes[axis], positions[axis].floor()
             upper = corner >> axis & 1
-            part, cell = at[axis] - low, low.long() + upper
+            part, cell = positions[axis] - low, low.long() + upper
             weight = weight * (part if upper else 1 - part) * ((cell >= 0) & (cell < n))
             index = index * n + cell.clamp(0, n - 1)
         picked = cells.gather(2, index[:, None].expand(-1, cells.shape[1], -1))  # (B, C, dhw)

@@ -1,4 +1,4 @@
-"""A Kalman smoother for a sequence that stands still but for noise: poses, expressions, face points over a clip."""
+"""A Kalman smoother for sequences over a clip: poses, expressions, face points."""
 
 import torch
 
@@ -6,10 +6,11 @@ from ..errors import InputError
 
 
 def kalman_smooth(sequence: torch.Tensor, observation_variance: float = 3e-7, process_variance: float = 1e-5) -> torch.Tensor:
-    """Rauch-Tung-Striebel smoothing of (L, ...) along L, each coordinate on its own as a random walk.
+    """Rauch-Tung-Striebel smoothing of (L, ...) along L; each coordinate is a random walk of its own.
 
-    The larger the observation variance beside the process variance, the smoother. The walk starts on the first
-    observation with variance 1, as LivePortrait's filter does; its defaults for source videos are the ones here.
+    The larger the ratio of observation to process variance, the smoother. The walk starts at the first observation with
+    variance 1, as LivePortrait's filter does; the default variances are LivePortrait's for source videos. Raises InputError
+    for an empty sequence.
     """
     if sequence.ndim == 0 or sequence.shape[0] == 0:
         raise InputError("There is nothing to smooth: the sequence is empty.")

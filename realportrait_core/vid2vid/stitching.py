@@ -1,6 +1,6 @@
 """LivePortrait's three small MLPs on keypoints: stitching, lip and eye retargeting.
 
-RealPortrait leaves them off by default: stitching pins the shoulders to the portrait, and RealPortrait repaints them.
+RealPortrait leaves them off by default: stitching holds the shoulders where the portrait's are, and RealPortrait generates them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ def lip_close_ratio(landmarks: torch.Tensor) -> torch.Tensor:
 
 
 class KeypointMLP(nn.Module):
-    """Linear layers of the given sizes with rectifiers between them; (B, sizes[0]) -> (B, sizes[-1])."""
+    """Linear layers of the given sizes with ReLUs between them; (B, sizes[0]) -> (B, sizes[-1])."""
 
     def __init__(self, sizes: Sequence[int]):
         super().__init__()
@@ -56,11 +56,10 @@ def stitch(network: KeypointMLP, x_s: torch.Tensor, x_d: torch.Tensor) -> torch.
     return moved + in_plane[:, None]
 
 
-def retarget(network: KeypointMLP, x_s: torch.Tensor, ratios: torch.Tensor) -> torch.Tensor:
-    """The change (B, K, 3) to add to the keypoints so that eyes or lips reach a wanted opening.
+def retarget_opening(network: KeypointMLP, x_s: torch.Tensor, ratios: torch.Tensor) -> torch.Tensor:
+    """The change (B, K, 3) of the keypoints x_s (B, K, 3) with which eyes or lips reach a wanted opening.
 
-    `ratios` are the portrait's own followed by the wanted one: (B, 3) for the eyes (left, right, wanted), (B, 2) for
-    the lips.
+    `ratios` are the portrait's own followed by the wanted one: (B, 3) for the eyes (left, right, wanted), (B, 2) for the lips.
     """
     return network(torch.cat((x_s.flatten(1), ratios), -1)).view_as(x_s)
 
@@ -75,16 +74,16 @@ class Opening:
 
 @dataclass(frozen=True)
 class Finish:
-    """What the three MLPs do to driven keypoints."""
+    """Stitching and retargeting of driven keypoints by the three MLPs."""
 
     networks: Mapping[str, KeypointMLP]  # "stitching", "lip" and "eye"
-    shoulders: bool  # stay where the portrait's are
+    shoulders: bool  # stitch: the shoulders stay where the portrait's are
     eyes: Opening | None  # None: left as they are
     lips: Opening | None
 
 
 def check_keypoints(networks: Mapping[str, KeypointMLP], k: int) -> None:
-    """Raises InputError for networks that read or move another number of keypoints than k."""
+    """Raises InputError for networks of another number of keypoints than k."""
     wanted = {"stitching": (6 * k, 3 * k + 2), "lip": (3 * k + 2, 3 * k), "eye": (3 * k + 3, 3 * k)}
     for name, network in networks.items():
         found = network.mlp[0].in_features, network.mlp[-1].out_features
@@ -97,13 +96,13 @@ def check_keypoints(networks: Mapping[str, KeypointMLP], k: int) -> None:
 
 
 def finish(x_s: torch.Tensor, x_d: torch.Tensor, given: Finish) -> torch.Tensor:
-    """Driven keypoints x_d (L, K, 3) of the portrait x_s (1, K, 3), eyes and lips opened as wanted and then stitched.
+    """Driven keypoints x_d (L, K, 3) of the portrait x_s (1, K, 3) with retargeted eyes and lips, then stitched.
 
-    LivePortrait's relative mode drops the driver's motion where it retargets; here the opening is added to it.
+    LivePortrait's relative mode drops the driving motion where it retargets; here the change is added to it.
     """
     if given.eyes is not None:
         both = x_s.new_tensor([[given.eyes.portrait, given.eyes.portrait, given.eyes.wanted]])
-        x_d = x_d + retarget(given.networks["eye"], x_s, both)
+        x_d = x_d + retarget_opening(given.networks["eye"], x_s, both)
     if given.lips is not None:
-        x_d = x_d + retarget(given.networks["lip"], x_s, x_s.new_tensor([[given.lips.portrait, given.lips.wanted]]))
+        x_d = x_d + retarget_opening(given.networks["lip"], x_s, x_s.new_tensor([[given.lips.portrait, given.lips.wanted]]))
     return stitch(given.networks["stitching"], x_s.expand_as(x_d), x_d) if given.shoulders else x_d

@@ -1,6 +1,6 @@
-"""W, the warping network: the feature volume f_r moves to the driving keypoints and becomes f_{r->d}.
+"""W, the warping network: warps the feature volume f_r to the driving keypoints, f_{r->d}.
 
-Keypoints, grids, the mask's softmax and the deformation stay in float32 whatever the network runs in:
+Keypoints, grids, the mask's softmax and the deformation stay in float32 whatever dtype the network runs in:
 a float16 grid is off by 0.016 cells, a bfloat16 grid by 0.125.
 """
 
@@ -17,13 +17,13 @@ from .blocks import ConvNorm
 from .sampling import sample_volume
 
 HEATMAP_VARIANCE = 0.01
-SQUARINGS = 24  # of a 4 x 4 matrix: eigenvalues 1e-6 apart are told apart
-HEATMAP_ZERO = 1e-30  # below, a processor computes with denormal numbers: convolutions take five times as long
+SQUARINGS = 24  # of a 4 x 4 matrix: separates eigenvalues 1e-6 apart
+HEATMAP_ZERO = 1e-30  # smaller values would be denormal numbers, with which convolutions take five times as long
 
 
 @dataclass(frozen=True)
 class Warped:
-    """What W makes of B driving frames."""
+    """The output of W for B driving frames."""
 
     out: torch.Tensor  # (B, Cw, h, w) f_{r->d}, after the occlusion map
     occlusion: torch.Tensor  # (B, 1, h, w) in [0, 1]
@@ -55,21 +55,21 @@ def gaussians(points: torch.Tensor, depth: int, height: int, width: int, centred
 
 
 def head_turn(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
-    """Rotation and zoom (B, 3, 3), for row vectors, that take the keypoints x_d closest to x_s (B, K, 3): Umeyama 1991."""
+    """Rotation times scale (B, 3, 3), for row vectors, from the keypoints x_d to x_s (B, K, 3) by least squares: Umeyama 1991."""
     if x_d.device.type in ("cuda", "meta"):
         return head_turn_on_device(x_d, x_s)
-    # Nine numbers a frame, in double precision, which Metal, Intel's GPUs and DirectML do not have.
+    # On the CPU in double precision, which Metal, Intel's GPUs and DirectML lack; it is nine numbers per frame.
     d, s = ((x - x.mean(1, keepdim=True)).cpu().double() for x in (x_d, x_s))
     u, stretch, vt = torch.linalg.svd(d.transpose(1, 2) @ s)
     sign = torch.ones_like(stretch)
-    sign[:, 2] = torch.linalg.det(u @ vt).sign()  # no mirror images
+    sign[:, 2] = torch.linalg.det(u @ vt).sign()  # no reflections
     zoom = (stretch * sign).sum(1) / d.square().sum((1, 2)).clamp_min(1e-12)
     return (zoom[:, None, None] * (u * sign[:, None]) @ vt).to(x_d)
 
 
 def head_turn_on_device(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
-    """The same without a decomposition, for which a GPU's host would wait: Horn 1987's 4 x 4 matrix, whose largest eigenvalue
-    belongs to the best turn's quaternion q, squared until only q q^T is left of it. Never a mirror image."""
+    """The same without a decomposition, which would synchronise with the GPU: the largest eigenvalue of Horn's 4 x 4 matrix
+    (1987) belongs to the best rotation's quaternion q; repeated squaring leaves q q^T. Never a reflection."""
     d, s = ((x - x.mean(1, keepdim=True)).double() for x in (x_d, x_s))
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in (d.transpose(1, 2) @ s).unbind(1))
     rows = (
@@ -79,7 +79,7 @@ def head_turn_on_device(x_d: torch.Tensor, x_s: torch.Tensor) -> torch.Tensor:
         (xy - yx, zx + xz, yz + zy, zz - xx - yy),
     )
     horn = torch.stack([torch.stack(row, -1) for row in rows], 1)  # (B, 4, 4)
-    lift = horn.square().sum((1, 2)).sqrt()[:, None, None] + 1e-12  # no eigenvalue is below minus this
+    lift = horn.square().sum((1, 2)).sqrt()[:, None, None] + 1e-12  # the smallest eigenvalue is at least minus this
     q = horn + lift * torch.eye(4, dtype=horn.dtype, device=horn.device)
     for _ in range(SQUARINGS):
         q = q / q.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
@@ -148,7 +148,7 @@ class DenseMotion(nn.Module):
         grid = coordinate_grid(depth, height, width, x_d.device, self.first_order)  # (D, h, w, 3)
 
         # Sparse motions: the background stays, and around keypoint k, p moves to x_s,k + J (p - x_d,k). J is the identity in
-        # the public networks; Wang et al. 2021 have J = R_s R_d^-1, which K keypoints tell by themselves.
+        # the public networks; Wang et al. 2021 have J = R_s R_d^-1, here estimated from the K keypoints.
         turn = head_turn(x_d, x_s) if self.first_order else None
         turned = grid.expand(len(x_d), -1, -1, -1, -1) if turn is None else torch.einsum("dhwi,bij->bdhwj", grid, turn)
         shifts = x_s - (x_d if turn is None else x_d @ turn)  # (B, K, 3)
@@ -184,7 +184,7 @@ class WarpingNetwork(nn.Module):
         self.fourth = nn.Conv2d(cfg.warped_channels, cfg.warped_channels, 1)
 
     def compress(self, f_r: torch.Tensor) -> torch.Tensor:
-        """What the dense motion net sees of the portrait (B, c, D, h', w'), h' = h / 2^dense_down: the same for every frame."""
+        """The dense motion network's input from the portrait (B, c, D, h', w'), h' = h / 2^dense_down: the same for every frame."""
         dense = self.dense_motion_network
         compressed = F.relu(dense.norm(dense.compress(f_r)))
         for _ in range(self.cfg.dense_down):
@@ -192,9 +192,9 @@ class WarpingNetwork(nn.Module):
         return compressed
 
     def refined(self, deformation: torch.Tensor, size: torch.Size) -> torch.Tensor:
-        """(B, D, h', w', 3) on f_r's own cells (B, D, h, w, 3). Motions are smooth; what they move is not."""
+        """A coarse deformation (B, D, h', w', 3) at f_r's resolution (B, D, h, w, 3): motions are smooth, features are not."""
         depth, centred = deformation.shape[1], self.cfg.first_order
-        coarse, fine = (coordinate_grid(depth, *sides, deformation.device, centred) for sides in (deformation.shape[2:4], size))
+        coarse, fine = (coordinate_grid(depth, h, w, deformation.device, centred) for h, w in (deformation.shape[2:4], size))
         shifts = rearrange(deformation - coarse, "b d h w x -> b (d x) h w")  # so that the identity stays exact
         shifts = F.interpolate(shifts, size=size, mode="bilinear")
         return fine + rearrange(shifts, "b (d x) h w -> b d h w x", d=depth)
@@ -216,7 +216,7 @@ class WarpingNetwork(nn.Module):
                 raise InputError(f"{name} holds {batch} faces for {x_d.shape[0]} driving frames; give 1 or as many.")
 
     def forward(self, f_r: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor, compressed: torch.Tensor | None = None) -> Warped:
-        """f_r (B or 1, C, D, h, w), x_d (B, K, 3), x_s (B or 1, K, 3); `compressed` is compress(f_r), if at hand.
+        """f_r (B or 1, C, D, h, w), x_d (B, K, 3), x_s (B or 1, K, 3); `compressed`: compress(f_r), where already computed.
 
         Raises InputError where the shapes are not those of the weights.
         """

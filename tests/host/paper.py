@@ -56,7 +56,7 @@ def motion(config):
         return replace(tiny.maps(pack, frames, PX, config.motion_channels), f=f.half())
 
     maps_of_clip, identity = maps(config.clip_frames), torch.eye(3, dtype=torch.float64)
-    return pack("realportrait_core.generate").Motion(maps_of_clip, maps(1), identity, (PX, PX))
+    return pack("realportrait_core.animation.mapping").PortraitMotion(maps_of_clip, maps(1), identity, (PX, PX))
 
 
 def measure_blocks(network, peaks: dict[str, int]) -> None:

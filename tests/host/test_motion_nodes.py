@@ -87,7 +87,8 @@ def apart(a, b) -> float:
 
 def test_an_old_workflow_gives_the_old_maps(pack, maps, vid2vid, keypoints):
     """Without the new inputs, and with them at their defaults: the maps that the core made before."""
-    old = pack("realportrait_core.generate").motion_maps(vid2vid.model, keypoints, "relative", 0.7, 1.3, size=64, neutral=0)
+    driven = pack("realportrait_core.animation.retargeting").drive_keypoints(keypoints, "relative", 0.7, 1.3)
+    old = pack("realportrait_core.animation.mapping").motion_maps(vid2vid.model, driven, size=64)
     found = maps(pose_gain=0.7, expression_gain=1.3)[0]
     assert torch.equal(found.maps.f, old.maps.f) and torch.equal(found.maps.face, old.maps.face)
     spelled = maps(
@@ -202,7 +203,7 @@ def test_the_smoothed_track_moves_the_mask(run_node, vid2vid, keypoints, maps):
 
 
 def test_the_neutral_frame_is_chosen_and_reported(pack, maps, keypoints):
-    chosen = pack("realportrait_core.generate").find_neutral(keypoints)
+    chosen = pack("realportrait_core.animation.retargeting").find_neutral(keypoints)
     motion, _, report = maps(neutral_frame=-1)
     assert f"neutral frame is {chosen}, chosen automatically" in report and "degrees" in report
     assert apart(motion, maps(neutral_frame=chosen)[0]) == 0
@@ -217,7 +218,7 @@ def test_a_range_of_frames(pack, maps):
     assert len(some.maps) == len(preview) == 2 and report.startswith("Frames 3 to 4 of the driving video's 7.")
     assert float((some.maps.f.float() - whole.maps.f[3:5].float()).abs().max()) < 1e-2
     assert len(maps(first_frame=5, frames=100)[0].maps) == 2 and len(maps(first_frame=5)[0].maps) == 2
-    with refused(pack, "range of 0 frames from frame 7 .* 7 frames"):
+    with refused(pack, "range of 0 frames from frame 7 .* 7 driving frames"):
         maps(first_frame=7)
 
 
@@ -350,7 +351,7 @@ def test_motion_of_other_weights(pack, run_node, vid2vid, saved, load):
         load(saved()[1], vid2vid=other)
     tiny.vid2vid_file(pack, folder / "tiny26b.safetensors", num_kp=26, motion_dims=(4, 8, 8, 24))
     other = run_node("RealPortraitLoadVid2Vid", weights="tiny26b.safetensors")[0]
-    with refused(pack, "read by other Face Vid2vid weights .fingerprint"):
+    with refused(pack, "Other Face Vid2vid weights extracted the motion .fingerprint"):
         load(saved()[1], vid2vid=other)
 
 
@@ -358,11 +359,11 @@ def test_a_converted_template(pack, maps, load, vid2vid, caplog):
     """Without canonical keypoints, points and fingerprint: it drives, and the report says what is not known."""
     import folder_paths
 
-    generate = pack("realportrait_core.generate")
-    motion = pack("realportrait_core.vid2vid.retarget").Motion(
+    driving_motion = pack("realportrait_core.animation.driving_motion")
+    motion = pack("realportrait_core.vid2vid.retarget").MotionParameters(
         torch.eye(3).repeat(4, 1, 1), 0.1 * torch.randn(4, 26, 3), torch.ones(4, 1), torch.zeros(4, 3)
     )
-    driver = generate.Driver(
+    driver = driving_motion.DrivingMotion(
         motion=motion,
         canonical=None,
         points=None,

@@ -361,6 +361,27 @@ def test_the_log_says_how_long_it_will_take(run_node, model, vae, motion_of, cap
     assert all(line.endswith(" s left.") for line in lines)
 
 
+def test_the_sampler_node_runs_the_loop_of_the_core(pack, run_node, model, vae, motion_of, monkeypatch):
+    """20 frames are two clips; the second starts with the last latent of the first."""
+    node, core = pack("nodes.sample"), pack("realportrait_core.animation.clips")
+    clips, results = [], []
+
+    def recorded(planned, denoise_clip):
+        def one(clip, known):
+            clips.append((clip, known))
+            results.append(denoise_clip(clip, known))
+            return results[-1]
+
+        return core.denoise_clips(planned, one)
+
+    monkeypatch.setattr(node, "denoise_clips", recorded)
+    given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(20), **{**SETTINGS, "steps": 2})
+    samples = run_node("RealPortraitSampler", **given)[0]["samples"]
+    assert [clip.new_frames for clip, _ in clips] == [range(0, 16), range(16, 20)]
+    assert clips[0][1] is None and torch.equal(clips[1][1], results[0][15:])
+    assert torch.equal(samples, torch.cat([results[0], results[1][1:5]]))
+
+
 def test_speed_chooses_steps_sampler_and_caching(run_node, model, vae, motion_of):
     """20 frames are two clips; exact is what the other inputs say, and what a workflow without the input gets."""
     network = model.model.diffusion_model
@@ -531,8 +552,8 @@ def test_what_is_done_where_the_face_is_missing(pack, extract, detecting):
         else:
             assert (scale[1:4] == scale[1]).all()
     assert "the last pose is held" in reports["hold"] and "the motion fades out" in reports["fade"]
-    assert found["hold"].shown is None and found["fade"].shown.tolist() == pytest.approx([1, 1, 0.8, 0.8, 1, 1])
-    with refused(pack, "missing in 2 of the driver's 6 frames: frames 2-3", "FaceError"):
+    assert found["hold"].motion_weight is None and found["fade"].motion_weight.tolist() == pytest.approx([1, 1, 0.8, 0.8, 1, 1])
+    with refused(pack, "missing in 2 of the 6 driving frames: frames 2-3", "FaceError"):
         extract(driver=driver, driver_box="", missing_face="stop")
 
 
@@ -725,12 +746,12 @@ def test_a_cut_is_warned_of_and_a_missing_face_fades(pack, run_node, vid2vid, ex
     keypoints, _, report = extract(driver=driver, driver_box="", missing_face="fade")
     assert "A cut or a jump at frame 3: a new track starts there." in report and report in caplog.text
     assert "Missing in frames 6-11: the motion fades out." in report
-    assert keypoints.cuts == (3,) and keypoints.shown.tolist() == pytest.approx([1] * 6 + [0.8, 0.6, 0.4, 0.2, 0, 0])
+    assert keypoints.cuts == (3,) and keypoints.motion_weight.tolist() == pytest.approx([1] * 6 + [0.8, 0.6, 0.4, 0.2, 0, 0])
 
     given = {"mode": "relative", "pose_gain": 1.0, "expression_gain": 1.0, "neutral_frame": 0, "framing": "auto"}
     faded, held = (
         run_node("RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=of, **given)[0].maps.f.float()
-        for of in (keypoints, replace(keypoints, shown=None))
+        for of in (keypoints, replace(keypoints, motion_weight=None))
     )
     assert torch.equal(faded[:6], held[:6]) and not faded[10:].any() and held[10:].any()
     assert torch.allclose(faded[7], 0.6 * held[7], atol=1e-3 * float(held[7].abs().max()))
@@ -767,7 +788,7 @@ def test_keypoints_of_another_vid2vid(pack, run_node, extract, weights, vid2vid)
 def test_motion_settings_that_cannot_be(pack, motion_of):
     with refused(pack, "mode"):
         motion_of(2, mode="sideways")
-    with refused(pack, "neutral frame 2 .* 2 frames"):
+    with refused(pack, "neutral frame 2 .* 2 driving frames"):
         motion_of(2, neutral_frame=2)
     with refused(pack, "framing"):
         motion_of(2, framing="round")

@@ -53,7 +53,7 @@ def vae(host, file):
 
 @pytest.fixture
 def motion(pack):
-    return pack("realportrait_core.generate").Motion(
+    return pack("realportrait_core.animation.mapping").PortraitMotion(
         tiny.maps(pack, 4), tiny.maps(pack, 1), torch.eye(3, dtype=torch.float64), (64, 64)
     )
 

@@ -106,14 +106,14 @@ def test_every_wish_changes_the_maps(maps, before, after):
 def test_the_networks_do_what_they_are_asked(pack, run_node, load, keypoints):
     """Eyes and lips by their own networks, on top of the driver's motion, then the shoulders, and with them the facial mask."""
     stitching = pack("realportrait_core.vid2vid.stitching")
-    generate, place = pack("realportrait_core.generate"), pack("realportrait_core.vid2vid.keypoints").transform
+    retargeting, transform = pack("realportrait_core.animation.retargeting"), pack("realportrait_core.vid2vid.keypoints").transform
     networks = load()[0]
     wishes = {"hold_shoulders": True, "eyes": 0.5, "portrait_eyes": 0.2, "lips": 0.1, "portrait_lips": 0.4}
     given = run_node("RealPortraitStitch", stitching=networks, keypoints=keypoints, **wishes)[0]
-    x_s, driven = place(keypoints.portrait), generate.driven_keypoints(keypoints, "relative", 1.0, 1.0, 0)
-    wanted = driven + stitching.retarget(networks["eye"], x_s, torch.tensor([[0.2, 0.2, 0.5]]))
-    wanted = wanted + stitching.retarget(networks["lip"], x_s, torch.tensor([[0.4, 0.1]]))
-    for frame, found in enumerate(generate.driven_keypoints(given, "relative", 1.0, 1.0, 0)):
+    x_s, driven = transform(keypoints.portrait), retargeting.driven_keypoints(keypoints, "relative", 1.0, 1.0, 0)
+    wanted = driven + stitching.retarget_opening(networks["eye"], x_s, torch.tensor([[0.2, 0.2, 0.5]]))
+    wanted = wanted + stitching.retarget_opening(networks["lip"], x_s, torch.tensor([[0.4, 0.1]]))
+    for frame, found in enumerate(retargeting.driven_keypoints(given, "relative", 1.0, 1.0, 0)):
         alone = stitching.stitch(networks["stitching"], x_s, wanted[frame : frame + 1])[0]
         assert float((found - alone).abs().max()) < 1e-5
 

@@ -176,11 +176,11 @@ def test_loading_reports_progress_and_is_cancelled(load, clip):
 
 
 def motion_for(pack, height, width, size, corner, zoom):
-    generate, maps = pack("realportrait_core.generate"), pack("realportrait_core.motion_map")
+    mapping, maps = pack("realportrait_core.animation.mapping"), pack("realportrait_core.motion_map")
     nothing = maps.MotionMaps(torch.zeros(1, 1, 1, 1), torch.eye(3)[None], torch.zeros(1, 2, 3), size, size)
     forward = torch.diag(torch.tensor([zoom, zoom, 1.0], dtype=torch.float64))
     forward[:2, 2] = (0.5 - torch.tensor(corner, dtype=torch.float64)) * zoom - 0.5
-    return generate.Motion(nothing, nothing, forward, (height, width))
+    return mapping.PortraitMotion(nothing, nothing, forward, (height, width))
 
 
 def test_pasting_back_keeps_the_picture_outside(pack, run_node):
@@ -378,5 +378,5 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
         "RealPortraitPasteBack", picture=portrait, frames=torch.rand(2, 64, 64, 3), motion=motion, feather=8.0, length="longest"
     )
     assert images.shape == (2, 160, 150, 3)
-    with refused(pack, "of 40 driver frames, the driver has 39"):
+    with refused(pack, "of 40 driving frames, the driving video has 39"):
         run_node("RealPortraitInspect", **{**given, "driver": driver[:39]})

@@ -252,12 +252,13 @@ def light(frames: torch.Tensor, points: torch.Tensor) -> dict[str, float]:
 
     points (T, 5, 2) px.
     """
-    size, weights = frames.shape[1], torch.tensor([0.299, 0.587, 0.114]) / 255
-    face = face_ellipse(points)
+    from kornia.color import rgb_to_grayscale
+
+    size, face = frames.shape[1], face_ellipse(points)
     x, y = pixels(face, (0, size), (0, size))
     whole, of_face = [], []
     for frame, ellipse in zip(frames, face):
-        luma = frame.float() @ weights  # (S, S)
+        luma = rgb_to_grayscale(frame.movedim(-1, 0).float() / 255)[0]  # (S, S)
         inside = luma[ellipse_mask(ellipse[None], x, y)[0]]
         whole.append(float(luma.mean()))
         of_face.append(float(inside.mean()) if len(inside) else 0.0)

@@ -1,14 +1,14 @@
 """What the frozen networks compute of a segment, or of a photograph: the tensors of a Sample.
 
 Frames are uint8 and are converted a few at a time, so that a segment may be long. The crops are those of
-generate.extract_keypoints, which users run.
+animation.extraction.extract_keypoints, which users run.
 """
 
 import torch
 
+from ...animation.extraction import CHUNK, device_of
 from ...errors import InputError
 from ...face.crop import clip_crop, points_to_crop, sample_crop
-from ...generate import CHUNK, device_of
 from ...vae import VAE
 from ...vid2vid import FaceVid2Vid
 from ...vid2vid.keypoints import Pose, cat

@@ -17,9 +17,10 @@ from math import ceil
 import numpy as np
 import torch
 
+from ...animation.framing import sample_frame
+from ...animation.keypoints import KEYPOINT_PX, Keypoints
 from ...errors import InputError
 from ...face.crop import CROP, face_square, rescale
-from ...generate import KEYPOINT_PX, Keypoints, sample_frame
 from ...vid2vid.keypoints import Pose, cat
 from .packed import unpack
 from .sample import Sample
@@ -71,6 +72,7 @@ def random_crop(points: torch.Tensor, size: int, smallest: float, source: torch.
     """A square inside the frame that holds the whole face: (3, 3) float64, frame px -> px of the crop, size x size both.
 
     points (5, 2) px of the frame; smallest: least side, in sides of the frame. None where the face leaves no room for one.
+    kornia's RandomResizedCrop cannot be bound to hold the face.
     """
     face = face_square(points, scale=1.4, vy=-0.1)  # with the forehead and the chin
     low = (face.center - face.size / 2 + 0.5).clamp(min=0)

@@ -1,8 +1,8 @@
 """A user's photographs for the trainings on photographs: squares around the face, and its mesh by MediaPipe's landmarker.
 
-The folder has the layout of `head_rotation/dataset.py`: NNNNNN.jpg and points.npz with `names`, `mesh` and `five`. The number
-comes from the photograph's content; report.json lists which is which. Of several people the one with the largest face is taken,
-unless another as large would be in the square too.
+The folder's layout is that of `head_rotation/dataset.py`: NNNNNN.jpg and points.npz with `names`, `mesh`, `five`. The number comes
+from the photograph's content; report.json lists which is which. Of several people the one with the largest face is taken, unless
+another as large would be in the square too.
 """
 
 import hashlib

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...animation.framing import frame_square, sample_frame
 from ...checkpoint import read_header
 from ...config import Config
 from ...errors import InputError, WeightsError
 from ...face.crop import rescale
 from ...face.detect import Face, FaceDetector
-from ...generate import frame_square, sample_frame
 from ...vae import VAE, AutoencoderKL
 from ...vid2vid import FaceVid2Vid
 from .filters import BackgroundMotion, Filters, enlargement, face_side, light, occlusion

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ...animation.keypoints import Keypoints
 from ...checkpoint import check_finite, read_header, read_safetensors, save
 from ...errors import InputError
-from ...generate import Keypoints
 from ...vid2vid.keypoints import Pose
 
 KINDS = ("video", "image")
@@ -72,7 +72,7 @@ class Sample:
         return len(self.latents)
 
     def keypoints(self, portrait: int, frames: torch.Tensor) -> Keypoints:
-        """The portrait number `portrait` of `portraits` and the driving frames (N,), as motion_maps of generate.py takes them.
+        """The portrait number `portrait` of `portraits` and the driving frames (N,), as drive_keypoints takes them.
 
         The portrait's own frame comes first, then the N: it is the neutral frame of relative motion.
         """

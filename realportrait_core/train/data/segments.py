@@ -12,12 +12,13 @@ from math import ceil
 import numpy as np
 import torch
 
+from ...animation.framing import frame_square
 from ...errors import InputError
 from ...face.crop import face_square
 from ...face.detect import Face, FaceDetector
 from ...face.track import MAX_GAP, fill, follow, smooth
-from ...generate import frame_square
-from ...video import HDR, Shown, decode, resample, upright
+from ...video.decoding import HDR, DecodedFrame, decode, upright
+from ...video.timeline import resample
 from .sources import Source
 
 # frames of a segment, 20 s at 25 fps, among which a step draws. The paper's videos have 3 s to 5 minutes, 22 s in the mean.
@@ -81,7 +82,7 @@ def read_frames(source: Source, fps: float) -> Iterator[Frame]:
         yield Frame(picture, time, fresh, joined)
 
 
-def without_hdr(source: Source) -> Iterator[Shown]:
+def without_hdr(source: Source) -> Iterator[DecodedFrame]:
     """Every frame that the file shows. Raises InputError as read_frames."""
     for shown in decode(source):
         if (transfer := int(shown.frame.color_trc)) in HDR:
@@ -185,7 +186,7 @@ def read_segment(frames: Iterator[Frame], position: int, segment: Segment) -> It
 def segment_square(segment: Segment, size: int) -> torch.Tensor | None:
     """(3, 3) float64, picture px -> px of a size x size frame: one square that holds the face in every frame, or None.
 
-    generate.frame_square around all places where the face is: "auto", as a user's portrait is framed, or the whole
+    animation.framing.frame_square around all places where the face is: "auto", as a user's portrait is framed, or the whole
     picture's shorter side where the face moves more than that shows.
     """
     low, high = boxes(segment.points)

@@ -7,11 +7,11 @@ Random numbers come from the device's own generator, and nothing here synchronis
 import torch
 import torch.nn.functional as F
 
+from ...animation.keypoints import KEYPOINT_PX
 from ...diffusion.conditional import training_mask
-from ...generate import KEYPOINT_PX
 from ...vid2vid.appearance import AppearanceExtractor
-from ...vid2vid.keypoints import Pose, place, transform
-from ...vid2vid.retarget import Motion, relative
+from ...vid2vid.keypoints import Pose, transform, transform_keypoints
+from ...vid2vid.retarget import MotionParameters, relative
 from ..batch import Batch, sample_timesteps
 from ..stages import Shape
 from .clip_sets import ClipSet, RenderedSet
@@ -235,13 +235,13 @@ def driven_by_clip(
     def every(pose: Pose) -> Pose:
         return pose._map(lambda value: value.repeat_interleave(count, 0))
 
-    def seen(pose: Pose) -> Motion:
+    def seen(pose: Pose) -> MotionParameters:
         shifted = heads * (pose.translation[:, None] @ roll)[:, 0]
-        return Motion(pose.rotation @ roll, pose.expression @ roll, pose.scale, shifted)
+        return MotionParameters(pose.rotation @ roll, pose.expression @ roll, pose.scale, shifted)
 
     motion = relative(every(portrait), seen(driver), seen(every(still)))
     canonical = portrait.canonical.repeat_interleave(count, 0)
-    x_d = place(canonical, motion.rotation, motion.expression, motion.scale, motion.translation)  # (R F, K, 3)
+    x_d = transform_keypoints(canonical, motion.rotation, motion.expression, motion.scale, motion.translation)  # (R F, K, 3)
 
     # The driving mask is shifted by the offset of x_d from the driving frame's own keypoints.
     shift = KEYPOINT_PX * (x_d - transform(driver))[..., :2].mean(1).double()  # (R F, 2) crop px

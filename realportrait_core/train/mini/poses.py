@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from ...errors import InputError
-from ...vid2vid.between import between
+from ...vid2vid.interpolation import interpolate_poses
 from ...vid2vid.keypoints import Pose, cat
 from ...vid2vid.motion import MotionExtractor
 from .clip_sets import RenderedSet
@@ -26,7 +26,7 @@ def with_blended_poses(data: RenderedSet, motion: MotionExtractor, share: float)
         return data
     estimated = extract_poses(motion, data.frames, data.portrait_crops, data.clip_crops)
     share = torch.full((len(estimated[0]),), share, device=data.device)
-    portrait, driver = (between(*poses, share) for poses in zip(estimated, (data.portrait_poses, data.driver_poses)))
+    portrait, driver = (interpolate_poses(*poses, share) for poses in zip(estimated, (data.portrait_poses, data.driver_poses)))
     return replace(data, portrait_poses=portrait, driver_poses=driver)
 
 

@@ -10,8 +10,8 @@ from ...errors import InputError
 from ...head_rotation.dataset import Photos, read_photos
 from ...head_rotation.topology import Topology, read_topology
 from ...vae import load_vae
-from ...vid2vid.between import between
 from ...vid2vid.checkpoint import load_vid2vid
+from ...vid2vid.interpolation import interpolate_poses
 from ...vid2vid.keypoints import Pose
 from ..data.frozen import freeze_segment
 from ..data.prepare import weights_fingerprint
@@ -88,7 +88,7 @@ def blend_with_true_poses(sample: Sample, heads: HeadTruth, clip: int, share: fl
 
     def moved(poses: Pose, frames: torch.Tensor, crops: torch.Tensor) -> Pose:
         truth, _ = truth_in_crops(heads, torch.full_like(frames, clip), frames, to_unit(crops))
-        return between(poses, truth, torch.full((len(frames),), share))
+        return interpolate_poses(poses, truth, torch.full((len(frames),), share))
 
     every = torch.arange(len(sample))
     return replace(

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...animation.extraction import device_of
 from ...errors import InputError
-from ...generate import device_of
 from ...vae import DOWN, TinyVAE, load_taesd, load_vae, save_vae
 from ..budget import Budget
 from ..loop import fit
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 WIDTHS = (16, 32, 64, 64)  # narrow where pixels are many: four times faster; padded with zeros when saved
 LATENT_WEIGHT = 1.0  # of the encoder's squared latent error
 GRADIENT_WEIGHT = 0.5  # of the error of neighbouring pixels' differences: edges, lashes
-KNEE = 0.03  # error at which the pixel loss turns from squared to absolute
+CHARBONNIER = 0.03  # epsilon of the Charbonnier loss: squared for smaller errors, absolute for larger ones
 SHARES = {"apart": 0.55, "joint": 0.45}  # of the minutes
 WARMUP = 50  # steps
 AVERAGE = 0.995  # decay of the averaged weights
@@ -59,7 +59,7 @@ def sample_frames(data: Path, split: str, per_clip: int, seed: int = 0) -> Tenso
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)  # (N,3,H,W)
 
 
-def to_unit(frames: Tensor) -> Tensor:
+def to_float(frames: Tensor) -> Tensor:
     """uint8 -> fp32 in [0,1], channels_last."""
     return frames.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
 
@@ -67,7 +67,7 @@ def to_unit(frames: Tensor) -> Tensor:
 @torch.inference_mode()
 def encode_all(vae: TinyVAE, frames: Tensor, batch: int = 4) -> Tensor:
     device = device_of(vae)
-    return torch.cat([vae.encode(to_unit(chunk.to(device))).cpu() for chunk in frames.split(batch)])
+    return torch.cat([vae.encode(to_float(chunk.to(device))).cpu() for chunk in frames.split(batch)])
 
 
 def teacher_pairs(data: Path, teacher: TinyVAE, split: str, per_clip: int, cache: Path | None = None) -> Pairs:
@@ -84,7 +84,10 @@ def teacher_pairs(data: Path, teacher: TinyVAE, split: str, per_clip: int, cache
 
 
 def random_crops(pairs: Pairs, batch: int, side: int) -> tuple[Tensor, Tensor]:
-    """`side` in px of the latent -> pictures (B,3,8 side,8 side) in [0,1], latents (B,4,side,side)."""
+    """`side` in px of the latent -> pictures (B,3,8 side,8 side) in [0,1], latents (B,4,side,side).
+
+    kornia's RandomCrop has one scale; these are the same cells of a picture and of its latent.
+    """
     count, _, rows, columns = pairs.latents.shape
     index = torch.randint(count, (batch,))
     top = torch.randint(rows - side + 1, (batch,))
@@ -93,35 +96,35 @@ def random_crops(pairs: Pairs, batch: int, side: int) -> tuple[Tensor, Tensor]:
     for n, y, x in zip(index.tolist(), top.tolist(), left.tolist()):
         frames.append(pairs.frames[n, :, y * DOWN : (y + side) * DOWN, x * DOWN : (x + side) * DOWN])
         latents.append(pairs.latents[n, :, y : y + side, x : x + side])
-    return to_unit(torch.stack(frames)), torch.stack(latents)
+    return to_float(torch.stack(frames)), torch.stack(latents)
 
 
 # Losses and figures
 
 
-def knee(error: Tensor) -> Tensor:
-    """Squared below KNEE, absolute above; mean over everything."""
-    return ((error.square() + KNEE**2).sqrt() - KNEE).mean()
+def charbonnier(error: Tensor) -> Tensor:
+    """Mean of the Charbonnier loss."""
+    return ((error.square() + CHARBONNIER**2).sqrt() - CHARBONNIER).mean()
 
 
 def picture_loss(picture: Tensor, frame: Tensor) -> Tensor:
     """Both (B,3,H,W)."""
     error = picture - frame
-    edges = knee(error.diff(dim=2)) + knee(error.diff(dim=3))
-    return knee(error) + GRADIENT_WEIGHT * edges
+    edges = charbonnier(error.diff(dim=2)) + charbonnier(error.diff(dim=3))
+    return charbonnier(error) + GRADIENT_WEIGHT * edges
 
 
 def psnr(picture: Tensor, frame: Tensor) -> Tensor:
-    """Both (B,3,H,W) in [0,1] -> dB of each picture (B,)."""
+    """Both (B,3,H,W) in [0,1] -> dB of each picture (B,). kornia's differs by 2e-6 dB; `train.mini gpu` runs where it is not."""
     return -10 * torch.log10((picture - frame).square().mean((1, 2, 3)))
 
 
 @torch.inference_mode()
 def evaluate(vae: TinyVAE, pairs: Pairs, batch: int = 4) -> dict[str, float]:
-    """dB of the round trip and of decoded teacher latents; error of the latents relative to their spread."""
+    """dB of the round trip and of decoded teacher latents; error of the latents relative to their standard deviation."""
     round_trip, decoded, latent_error, device = [], [], 0.0, device_of(vae)
     for frames, latents in zip(pairs.frames.split(batch), pairs.latents.split(batch)):
-        frames, latents = to_unit(frames.to(device)), latents.to(device)
+        frames, latents = to_float(frames.to(device)), latents.to(device)
         own = vae.encode(frames)
         round_trip.append(psnr(vae.decode(own), frames))
         decoded.append(psnr(vae.decode(latents), frames))

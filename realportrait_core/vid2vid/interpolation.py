@@ -1,20 +1,20 @@
-"""Poses between poses: for driver frames in which no face was found."""
+"""Poses between two poses, for driving frames in which no face was found."""
 
 import torch
 
-from .edit import turned
+from .edit import with_rotation
 from .keypoints import Pose
 from .retarget import rotation_power
 
 
-def between(before: Pose, after: Pose, share: torch.Tensor) -> Pose:
-    """The poses (B) at a share (B,) of the way: 0 is `before`, 1 is `after`.
+def interpolate_poses(before: Pose, after: Pose, share: torch.Tensor) -> Pose:
+    """The poses (B) at a share (B,) of the way from `before` (0) to `after` (1).
 
-    The head turns about one axis, its size changes by the same factor a step, all else goes straight.
+    Rotations are interpolated about one axis, scales geometrically, all else linearly.
     """
     part = share[:, None]  # (B, 1)
     rotation = rotation_power(after.rotation @ before.rotation.mT, part[:, None]) @ before.rotation
-    return turned(
+    return with_rotation(
         Pose(
             canonical=torch.lerp(before.canonical, after.canonical, part[:, None]),
             rotation=rotation,

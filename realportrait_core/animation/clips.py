@@ -1,0 +1,71 @@
+"""A video of any length as clips of L frames, sampled one after the other.
+
+Paper, Sec. "Image-Video Mixed Training": "the final frame of the previously inferred clip can be used as the conditional frame
+for the current clip".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames start .. stop - 1 of the video; the first `conditional` of them are known from the clip before."""
+
+    number: int  # from 0
+    start: int
+    stop: int
+    conditional: int
+    length: int  # L, what the network receives: beyond `stop` the last frame is repeated and its result dropped
+
+    @property
+    def frames(self) -> list[int]:
+        """The video's frame at each of the clip's L positions."""
+        return [min(i, self.stop - 1) for i in range(self.start, self.start + self.length)]
+
+    @property
+    def new_frames(self) -> range:
+        """The video's frames that this clip adds."""
+        return range(self.start + self.conditional, self.stop)
+
+    def noise_seed(self, seed: int) -> int:
+        """Clip i draws its noise with seed + i, within 64 bits."""
+        return (seed + self.number) % 2**64
+
+
+# (clip, latents (n, 4, h, w) of its conditional frames, or None) -> latents (L, 4, h, w)
+DenoiseClip = Callable[[Clip, Tensor | None], Tensor]
+
+
+def plan(frames: int, length: int = 16, overlap: int = 1) -> list[Clip]:
+    """Clips that cover every frame once, but for the overlaps. With L = 16 they start at 0, 15, 30 ...
+
+    Raises InputError for no frames, or an overlap that leaves no new frame.
+    """
+    if frames < 1:
+        raise InputError("The motion has 0 frames; an animation needs at least 1.")
+    if not 1 <= overlap < length:
+        raise InputError(f"The overlap of {overlap} frames must be between 1 and {length - 1}, below the clip's {length}.")
+    clips = [Clip(0, 0, min(length, frames), 0, length)]
+    while clips[-1].stop < frames:
+        start = clips[-1].stop - overlap
+        clips.append(Clip(len(clips), start, min(start + length, frames), overlap, length))
+    return clips
+
+
+def denoise_clips(clips: list[Clip], denoise_clip: DenoiseClip) -> Tensor:
+    """Latents (frames, 4, h, w) of the whole video, clip after clip. A frame that two clips share is the earlier clip's.
+
+    The core and the node "RealPortrait Sampler" both run this loop; each brings its own `denoise_clip`.
+    """
+    latents: list[Tensor] = []  # of each frame (4, h, w)
+    for clip in clips:
+        known = torch.stack(latents[-clip.conditional :]) if clip.conditional else None  # (n, 4, h, w)
+        z = denoise_clip(clip, known)  # (L, 4, h, w)
+        latents.extend(z[clip.conditional : clip.stop - clip.start])
+    return torch.stack(latents)

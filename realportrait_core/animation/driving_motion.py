@@ -1,0 +1,108 @@
+"""The motion of a driving video on its own, as a motion file keeps it, and its combination with a new portrait."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..face.crop import points_to_crop
+from ..vid2vid import FaceVid2Vid
+from ..vid2vid.checkpoint import motion_fingerprint
+from ..vid2vid.keypoints import Pose, rotation_angles, transform
+from ..vid2vid.retarget import MotionParameters
+from .extraction import crop_faces
+from .keypoints import KEYPOINT_MIDDLE, KEYPOINT_PX, Keypoints, without_cuts
+
+
+@dataclass(frozen=True)
+class DrivingMotion:
+    """The motion of L driving frames, without a portrait."""
+
+    motion: MotionParameters  # L frames, all in one crop of the driving video
+    canonical: Tensor | None  # (L, K, 3); None where only the motion is known, as in LivePortrait's templates
+    points: Tensor | None  # (L, 5, 2) px, or None
+    crop: Tensor  # (3, 3) float64, driving frame px -> crop px
+    present: Tensor  # (L,) bool, whether the face was found in the driving frame
+    size: tuple[int, int]  # height, width in px
+    fps: float  # frames a second
+    encoder: str  # motion_fingerprint of the M that predicted it; empty where it is not known
+
+    def __len__(self) -> int:
+        return len(self.motion.rotation)
+
+
+def driving_motion(keypoints: Keypoints, fps: float) -> DrivingMotion:
+    """The driving side of the keypoints, continued across cuts."""
+    keypoints = without_cuts(keypoints)
+    pose = keypoints.driver
+    return DrivingMotion(
+        motion=MotionParameters(pose.rotation, pose.expression, pose.scale, pose.translation),
+        canonical=pose.canonical,
+        points=keypoints.driver_points,
+        crop=keypoints.driver_crop,
+        present=keypoints.present,
+        size=keypoints.driver_size,
+        fps=fps,
+        encoder=keypoints.encoder,
+    )
+
+
+def apply_to_portrait(vid2vid: FaceVid2Vid, portrait: Tensor, portrait_points: Tensor, driver: DrivingMotion) -> Keypoints:
+    """Keypoints as of `extract_keypoints`, from a portrait (1, H, W, 3) in [0, 1], its face points (5, 2) px and a saved motion.
+
+    Where the motion has no canonical keypoints or face points, the portrait's are used. Raises InputError for a motion with
+    another number of keypoints, or from another M: its expressions would have another meaning.
+    """
+    own, k = motion_fingerprint(vid2vid), driver.motion.expression.shape[1]
+    if k != vid2vid.cfg.num_kp:
+        raise InputError(
+            f"The motion has {k} keypoints and this Face Vid2vid {vid2vid.cfg.num_kp}: other weights extracted it. "
+            "Load those, or extract the keypoints again from the driving frames."
+        )
+    if driver.encoder and driver.encoder != own:
+        raise InputError(
+            f"Other Face Vid2vid weights extracted the motion (fingerprint {driver.encoder}, these are {own}): its expressions "
+            "have another meaning here. Load those weights, or extract the keypoints again from the driving frames."
+        )
+    portrait_crop = points_to_crop(portrait_points)
+    face = crop_faces(vid2vid, portrait, portrait_crop)
+    pose, motion = vid2vid.motion(face).to("cpu"), driver.motion
+    canonical = pose.canonical.expand(len(driver), k, 3) if driver.canonical is None else driver.canonical
+    poses = Pose(canonical, motion.rotation, *rotation_angles(motion.rotation), motion.expression, motion.scale, motion.translation)
+    points = driver.points
+    if points is None:
+        points = points_from_poses(pose, poses, portrait_points, portrait_crop, driver.crop)
+    return Keypoints(
+        portrait=pose,
+        driver=poses,
+        feature=vid2vid.appearance(face).cpu(),
+        portrait_crop=portrait_crop,
+        driver_crop=driver.crop,
+        portrait_points=portrait_points,
+        driver_points=points,
+        present=driver.present,
+        portrait_size=(portrait.shape[1], portrait.shape[2]),
+        driver_size=driver.size,
+        encoder=own,
+    )
+
+
+def points_from_poses(portrait: Pose, driver: Pose, portrait_points: Tensor, portrait_crop: Tensor, driver_crop: Tensor) -> Tensor:
+    """Estimated face points (L, 5, 2) px of driving frames whose poses alone are known.
+
+    The portrait's points under the 2-D similarity transform (rotation, scale, translation) that brings the portrait's
+    keypoints closest to the driving frame's, by least squares.
+    """
+
+    def plane(x: Tensor) -> Tensor:  # (..., 2) as complex numbers
+        return torch.view_as_complex(x[..., :2].double().contiguous())
+
+    source, target = plane(transform(portrait)), plane(transform(driver))  # (1, K), (L, K)
+    mean, target_mean = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    similarity = ((source - mean).conj() * (target - target_mean)).sum(1, keepdim=True) / (source - mean).abs().square().sum()
+    points = torch.cat([portrait_points.double(), portrait_points.new_ones(5, 1).double()], 1) @ portrait_crop[:2].T
+    points = plane((points - KEYPOINT_MIDDLE) / KEYPOINT_PX)  # (5,)
+    points = torch.view_as_real(target_mean + similarity * (points - mean)) * KEYPOINT_PX + KEYPOINT_MIDDLE  # (L, 5, 2)
+    back = torch.linalg.inv(driver_crop)
+    return (points @ back[:2, :2].T + back[:2, 2]).float()

@@ -1,0 +1,64 @@
+"""The poses and implicit keypoints of a portrait and its driving frames, with the crops in which they are measured."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..face.crop import CROP
+from ..vid2vid.keypoints import Pose
+from ..vid2vid.shots import join_shots
+from ..vid2vid.stitching import Finish
+
+KEYPOINT_PX = (CROP - CROP // 64) / 2  # crop px per unit of the keypoints' grid, whose ends are cell centres of 64
+KEYPOINT_MIDDLE = (CROP - 1) / 2  # crop px of the keypoints' 0
+
+Progress = Callable[[int, int], None]  # (done, total)
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """The output of M and F for a portrait and L driving frames, and where both faces are in their pictures."""
+
+    portrait: Pose  # 1 pose
+    driver: Pose  # L poses, all in one crop of the driving video
+    feature: Tensor  # (1, C, D, h, w) f_r
+    portrait_crop: Tensor  # (3, 3) float64, portrait px -> crop px
+    driver_crop: Tensor  # (3, 3) float64, driving frame px -> crop px
+    portrait_points: Tensor  # (5, 2) px
+    driver_points: Tensor  # (L, 5, 2) px
+    present: Tensor  # (L,) bool, whether the face was found in the driving frame
+    portrait_size: tuple[int, int]  # height, width in px
+    driver_size: tuple[int, int]  # height, width in px
+    encoder: str = ""  # motion_fingerprint of the M that predicted the poses; empty where it is not known
+    cuts: tuple[int, ...] = ()  # frames before which the driving video is cut to another shot of the face
+    motion_weight: Tensor | None = None  # (L,) 0 .. 1, factor on the maps; None: 1 everywhere
+    finish: Finish | None = None  # stitching and retargeting of the driven keypoints; None: neither
+
+    def __len__(self) -> int:
+        return len(self.driver)
+
+    def __getitem__(self, frames: slice) -> "Keypoints":
+        """Those of some driving frames, a slice with a step of 1."""
+        start, stop, _ = frames.indices(len(self))
+        return replace(
+            self,
+            driver=self.driver[frames],
+            driver_points=self.driver_points[frames],
+            present=self.present[frames],
+            motion_weight=None if self.motion_weight is None else self.motion_weight[frames],
+            cuts=tuple(frame - start for frame in self.cuts if start < frame < stop),
+        )
+
+
+def without_cuts(keypoints: Keypoints) -> Keypoints:
+    """The keypoints as if the driving video had no cuts: poses continue across each cut, and the face points with them."""
+    if not keypoints.cuts:
+        return keypoints
+    before, after = keypoints.driver, join_shots(keypoints.driver, keypoints.cuts)
+    crop, back = keypoints.driver_crop, torch.linalg.inv(keypoints.driver_crop)
+    x = (keypoints.driver_points.double() @ crop[:2, :2].T + crop[:2, 2] - KEYPOINT_MIDDLE) / KEYPOINT_PX  # (L, 5, 2)
+    x = (after.scale / before.scale)[:, None] * (x - before.translation[:, None, :2]) + after.translation[:, None, :2]
+    points = (x * KEYPOINT_PX + KEYPOINT_MIDDLE) @ back[:2, :2].T + back[:2, 2]
+    return replace(keypoints, driver=after, driver_points=points.float(), cuts=())
