@@ -1,7 +1,7 @@
 """The pictures of the README: frames of a driving video, and below them the portrait and the same frames of the result; or all
 of it in motion, side by side.
 
-    python scripts/demo.py && .venv/bin/python scripts/picture.py output/realportrait.mp4 --out docs/demo.jpg
+    python scripts/demo.py && .venv/bin/python scripts/picture.py output/realportrait.mp4 --out demo.jpg
     .venv/bin/python scripts/picture.py output/realportrait.mp4 --out docs/demo.webp --side 256
 """
 

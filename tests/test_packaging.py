@@ -195,6 +195,8 @@ def test_one_folder_of_workflows():
 def test_what_the_texts_name_is_there():
     for name in (
         "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
         "LICENSE",
         "requirements.txt",
         "install.py",
@@ -217,9 +219,11 @@ def test_the_commands_of_the_texts_exist(tracked):
     named = {
         name
         for path in texts
-        for name in re.findall(r"python -m\s+((?:realportrait_core|benchmarks)[\w.]*)", path.read_text(encoding="utf-8"))
+        for name in re.findall(
+            r"python -m\s+((?:realportrait_core|rendered_heads|benchmarks)[\w.]*)", path.read_text(encoding="utf-8")
+        )
     }
-    assert {"realportrait_core.checkpoint", "realportrait_core.motion_file", "benchmarks"} <= named
+    assert {"realportrait_core.checkpoint", "realportrait_core.motion_file", "rendered_heads", "benchmarks"} <= named
     for name in named:
         path = ROOT / name.rstrip(".").replace(".", "/")
         script = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")

@@ -48,13 +48,3 @@ def test_there_are_quotations():
 @pytest.mark.parametrize("quote", quotes(), ids=lambda quote: quote[:40])
 def test_the_pack_says_what_is_quoted(quote):
     assert any(pattern.fullmatch(quote) for pattern in said())
-
-
-def test_the_page_is_linked_and_its_links_lead_somewhere():
-    assert "docs/troubleshooting.md" in (ROOT / "README.md").read_text(encoding="utf-8")
-    page = PAGE.read_text(encoding="utf-8")
-    headings = {
-        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in page.splitlines() if line.startswith("#")
-    }
-    for anchor in re.findall(r"\]\(#([^)]+)\)", page):
-        assert anchor in headings
