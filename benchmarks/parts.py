@@ -72,9 +72,9 @@ def step(sizes: Sizes, device: str) -> Part:
     z_t, z_r = z_t.to(device), z_r.to(device)
 
     reference = model.encode_reference(z_r, shape, own_maps)
-    motion = model.motion_latents(maps, reference.still)
+    motion = model.motion_latents(maps, reference.features)
     control = model.encode_motion_latent(motion, sizes.step_px, sizes.step_px)
-    own_motion = model.conditioner.mapped(own_maps) if cfg.reference_motion else None
+    own_motion = model.conditioner.map_motion(own_maps) if cfg.reference_motion else None
     return Part(
         "denoising step",
         f"{sizes.name}, {cfg.depth}+{cfg.control_depth} blocks, {frames} frames of {sizes.step_px} px",

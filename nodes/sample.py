@@ -14,8 +14,9 @@ from ..realportrait_core.animation.mapping import PortraitMotion
 from ..realportrait_core.diffusion.guidance import check_guidance
 from ..realportrait_core.dit.cache import Caching
 from ..realportrait_core.errors import RealPortraitError
-from ..realportrait_core.speed import GUIDANCE, NAMES, STEPS, preset
+from ..realportrait_core.speed import GUIDANCE, NAMES, PAPER_STEPS, STEPS, default_sampling, preset
 from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
+from .host.iddpm import IDDPM, sampler_and_sigmas
 from .host.model import config_of
 from .host.run import Progress, one_of, preview_of_middle
 from .sockets import Motion
@@ -27,8 +28,13 @@ PORTRAIT_TIP = "The portrait, the same picture that went into Extract Vid2vid Ke
 VAE_TIP = "A VAE of Stable Diffusion 1.5, or realportrait_mini_vae that comes with the pack."
 STRENGTH_TIP = "How strongly the motion steers the picture. 1 is what the model was trained with; 0 switches the motion off."
 REFINE = "refine"  # a scheduler of the pack's own that older workflows name: its pictures were a blur
-# The core's solvers as the host's sampler and scheduler.
-SOLVERS = {"ddim": ("euler", "normal"), "ddim_trailing": ("euler", "sgm_uniform"), "dpmpp_2m": ("dpmpp_2m", "sgm_uniform")}
+# The core's solvers as sampler and scheduler: the host's, and the pack's own for the paper's.
+SOLVERS = {
+    "ddim": ("euler", "normal"),
+    "ddim_trailing": ("euler", "sgm_uniform"),
+    "dpmpp_2m": ("dpmpp_2m", "sgm_uniform"),
+    "ancestral": (IDDPM, IDDPM),
+}
 DISTILLED_SCHEDULER = SOLVERS["ddim_trailing"][1]
 BUNDLED_STEPS = 4  # of the weights that come with the pack, which are distilled
 
@@ -53,6 +59,7 @@ def sample_clips(
     """
     clips = plan(len(motion.maps), config_of(model).clip_frames)
     progress, preview = Progress(len(clips) * steps), preview_of_middle(model)
+    sampler, sigmas = sampler_and_sigmas(model, sampler_name, scheduler, steps)
     started = time.monotonic()
 
     def denoise_clip(clip: Clip, known: torch.Tensor | None) -> torch.Tensor:
@@ -67,13 +74,12 @@ def sample_clips(
                 left = (time.monotonic() - started) / TIMED * (progress.total - TIMED)
                 log.info("%d frames in %d clips of %d steps: about %.0f s left.", len(motion.maps), len(clips), steps, left)
 
-        samples = comfy.sample.sample(
+        samples = comfy.sample.sample_custom(
             model,
             comfy.sample.prepare_noise(latent["samples"], clip_seed),
-            steps,
             guidance,
-            sampler_name,
-            scheduler,
+            sampler,
+            sigmas,
             positive,
             negative,
             latent["samples"],
@@ -116,11 +122,12 @@ class SampleClips(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps",
-                    default=BUNDLED_STEPS,
-                    min=1,
+                    default=0,
+                    min=0,
                     max=1000,
-                    tooltip=f"Denoising steps of each clip. The weights that come with the pack take {BUNDLED_STEPS} and no other "
-                    f"number. Weights for any number: {STEPS} or more; the paper takes 50.",
+                    tooltip="Denoising steps of each clip. 0 samples as the weights were trained for, whatever sampler_name and "
+                    f"scheduler are: {BUNDLED_STEPS} steps for the weights that come with the pack, which take no other number; "
+                    f"the paper's {PAPER_STEPS} steps of IDDPM for weights that predict epsilon; {STEPS} steps of DDIM for others.",
                 ),
                 io.Combo.Input(
                     "sampler_name",
@@ -184,8 +191,8 @@ class SampleClips(io.ComfyNode):
             scheduler = "normal"
         one_of(comfy.samplers.KSampler.SCHEDULERS, scheduler, "scheduler")
         caching = Caching()
-        if speed != "exact":
-            chosen = preset(speed, cfg)
+        if speed != "exact" or steps == 0:
+            chosen = default_sampling(cfg) if speed == "exact" else preset(speed, cfg)
             steps, caching = chosen.steps, chosen.caching
             sampler_name, scheduler = SOLVERS[chosen.solver]
         elif cfg.distilled_steps and (steps, scheduler) != (cfg.distilled_steps, DISTILLED_SCHEDULER):

@@ -1,15 +1,15 @@
-"""The architecture as numbers. PAPER is what the paper states; MINI is what the bundled weights are."""
+"""The sizes of all networks. PAPER: the paper's. MINI: those of the bundled weights, with an addition of its own."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .errors import InputError
 
-MOST_REACH = 2.5        # a facial mask that holds nothing must stay empty when it is widened: face.crop.EMPTY_FACE
+MOST_REACH = 2.5        # a wider mask would no longer keep an empty one empty: face.crop.EMPTY_FACE
 
 
-def refuse_nothing(config: object, names: Iterable[str]) -> None:
-    """InputError where one of these sizes, or one of several in a tuple, is below 1."""
+def check_positive(config: object, names: Iterable[str]) -> None:
+    """Raises InputError where one of these sizes, or one of several in a tuple, is below 1."""
     for name in sorted(names):
         value = getattr(config, name)
         if min(value if isinstance(value, tuple) else (value,), default=0) < 1:
@@ -20,7 +20,7 @@ def refuse_nothing(config: object, names: Iterable[str]) -> None:
 class Vid2VidConfig:
     """Sizes of Face Vid2vid: F, M, W and G (Wang, Mallya, Liu 2021, as LivePortrait publishes it)."""
 
-    crop_size: int = 256                # px, side of the face crop that F and M read
+    crop_size: int = 256                # px, side of the face crop, the input of F and M
     num_kp: int = 21                    # K implicit keypoints
     # F, appearance
     appearance_width: int = 64          # channels of the first convolution
@@ -36,16 +36,16 @@ class Vid2VidConfig:
     dense_width: int = 32               # hourglass: channels double from twice this ...
     dense_max: int = 1024               # ... up to this
     dense_blocks: int = 5
-    dense_down: int = 0                 # halvings of f_r before the dense motion network looks at it; none in the public networks
-    compress: int = 4                   # channels of the feature the dense motion net looks at
+    dense_down: int = 0                 # 2x average poolings of f_r before the dense motion network; none in the public networks
+    compress: int = 4                   # channels of f_r in the dense motion network
     mask_kernel: int = 7
     warped_channels: int = 256          # of f_{r->d}, the motion position map
-    first_order: bool = False           # what surrounds a keypoint turns with the head; the public networks only shift it
+    first_order: bool = False           # each keypoint's neighbourhood rotates with the head; the public networks only translate it
     # G, generator
     generator_blocks: int = 6
-    generator_out: int = 64             # channels before the picture
+    generator_out: int = 64             # channels before the last convolution
     spade_hidden: int = 128
-    upscale: int = 2                    # the picture is 4 * upscale times the feature's side
+    upscale: int = 2                    # side of the picture / (4 sides of the feature)
 
     @property
     def feature_size(self) -> int:
@@ -53,7 +53,7 @@ class Vid2VidConfig:
         return self.crop_size // 2**self.appearance_down
 
     def __post_init__(self) -> None:
-        refuse_nothing(self, vars(self).keys() - {"crop_size", "dense_down", "first_order"})
+        check_positive(self, vars(self).keys() - {"crop_size", "dense_down", "first_order"})
         step = 2 ** (self.appearance_down + self.dense_down + self.dense_blocks)
         if not 0 < self.crop_size <= 2048:
             raise InputError(f"crop_size is {self.crop_size} px; it must be above 0 and at most 2048.")
@@ -66,13 +66,13 @@ class Vid2VidConfig:
 
 @dataclass(frozen=True)
 class ConditionerConfig:
-    """What small networks have in the place of the paper's motion mapper; the defaults add nothing to it."""
+    """MINI's addition, which replaces the paper's motion mapper; with the defaults it is one."""
 
     motion_latent: int = 4              # channels of the motion latents
-    motion_blocks: int = 0              # residual blocks behind the mapper's three convolutions
-    reference_motion: bool = False      # the portrait's own map on the portrait's tokens
-    draft_widths: tuple[int, ...] = ()  # channels of the draft at the latent's size, half and quarter; empty: no draft
-    mask_reach: float = 1.0             # size of the facial mask in faces; the paper's is the face, twice that holds the hair
+    motion_blocks: int = 0              # residual blocks after the mapper's three convolutions
+    reference_motion: bool = False      # the portrait's own motion map is added to its tokens
+    draft_widths: tuple[int, ...] = ()  # channels of the draft at the latent's size, 1/2 and 1/4; empty: no draft
+    mask_reach: float = 1.0             # size of the facial mask in faces; 1 in the paper, 2 includes the hair
 
     def __post_init__(self) -> None:
         if self.motion_blocks < 0:
@@ -90,7 +90,7 @@ class ConditionerConfig:
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """Sizes of the STDiT2 backbone, of its half control and of the motion mapper."""
+    """Sizes of the STDiT2 backbone, the motion ControlNet and the motion mapper."""
 
     hidden: int = 1152
     depth: int = 28                     # "The backbone consists of 28 blocks" (Training and inference)
@@ -99,30 +99,30 @@ class DiTConfig:
     mlp_ratio: int = 4
     in_channels: int = 4                # of the SD1.5 latent
     patch: int = 2
-    learned_sigma: bool = True          # IDDPM: the output carries the variance too
-    qk_norm_legacy: bool = True         # RoPE before the q/k norm, as the public STDiT2 weights were trained
-    input_sq_size: int = 512            # px, the picture side at which positions are integers
+    learned_sigma: bool = True          # IDDPM: the network also predicts the variance
+    qk_norm_legacy: bool = True         # RoPE before the norm of Q and K, as the public STDiT2
+    input_sq_size: int = 512            # px, side of a picture whose positions are integers
     prediction: str = "epsilon"         # or "v"
-    distilled_steps: int = 0            # the number of steps that the weights are made for; 0: any
+    distilled_steps: int = 0            # the only number of steps of distilled weights; 0: any
     clip_frames: int = 16               # L, "L is set to 16 in our experiments"
-    fps: float = 25.0                   # told to the fps embedder; constant for one set of weights
+    fps: float = 25.0                   # input of the fps embedder; constant for a set of weights
     # motion mapper: 3 convolutions with a stride of 2
     motion_channels: int = 256          # of f_{r->d}
     motion_widths: tuple[int, int] = (64, 32)
-    conditioner: ConditionerConfig | None = None    # in the motion mapper's place; None: the paper's network
+    conditioner: ConditionerConfig | None = None    # None: the paper's network
 
     @property
     def reference_motion(self) -> bool:
-        """Whether the network reads the portrait's own motion map too, which the paper's does not."""
+        """Whether the portrait's own motion map is an input, as in MINI."""
         return self.conditioner is not None and self.conditioner.reference_motion
 
     @property
     def drafts(self) -> bool:
-        """Whether the motion latents are a picture of each frame."""
+        """Whether the motion latents are a draft of each frame, as in MINI."""
         return self.conditioner is not None and bool(self.conditioner.draft_widths)
 
     def __post_init__(self) -> None:
-        refuse_nothing(self, ("hidden", "heads", "mlp_ratio", "in_channels", "patch", "motion_channels", "motion_widths"))
+        check_positive(self, ("hidden", "heads", "mlp_ratio", "in_channels", "patch", "motion_channels", "motion_widths"))
         if self.hidden % self.heads or self.hidden % 12:
             raise InputError(f"hidden {self.hidden} must be a multiple of heads {self.heads} and of 12.")
         if not 0 <= self.control_depth < self.depth:
@@ -135,7 +135,7 @@ class DiTConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a set of weights fixes."""
+    """The sizes of one set of weights."""
 
     vid2vid: Vid2VidConfig = field(default_factory=Vid2VidConfig)
     dit: DiTConfig = field(default_factory=DiTConfig)
@@ -148,7 +148,7 @@ class Config:
 
     @property
     def fps(self) -> float:
-        """Told to the fps embedder."""
+        """Input of the fps embedder."""
         return self.dit.fps
 
 

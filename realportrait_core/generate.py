@@ -13,7 +13,7 @@ from .animation.retargeting import drive_keypoints
 from .diffusion.schedule import Schedule
 from .dit.model import RealPortraitDiT
 from .face.track import FaceTrack
-from .speed import Speed
+from .speed import Speed, default_guidance, default_sampling
 from .vae import VAE
 from .vid2vid import FaceVid2Vid
 
@@ -28,16 +28,20 @@ def generate(
     driving: Tensor,
     portrait_points: Tensor,
     track: FaceTrack,
-    speed: Speed,
+    speed: Speed | None = None,
     *,
     seed: int = 0,
-    guidance: float = 1.0,
+    guidance: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The animation (L, S, S, 3) and the portrait's square that it animates (1, S, S, 3), both in [0, 1] on the CPU.
 
     portrait (1, H, W, 3) and driving frames (L, H', W', 3) in [0, 1], portrait_points (5, 2) px, the face track of the driving
-    frames. S is the side that the transformer was trained at. Raises InputError where inputs do not fit together.
+    frames. S is the side that the transformer was trained at. speed and guidance: by default those that the weights were trained
+    for, the paper's 50 steps of IDDPM without guidance for epsilon weights. Raises InputError where inputs do not fit together.
     """
+    speed = default_sampling(dit.cfg) if speed is None else speed
+    guidance = default_guidance(dit.cfg) if guidance is None else guidance
+
     # Figure 1: the motion position maps.
     keypoints = extract_keypoints(vid2vid, portrait, driving, portrait_points, track)  # poses of both, f_r
     driven = drive_keypoints(keypoints)  # x_d (L, K, 3)

@@ -26,7 +26,6 @@ def main() -> None:
     from realportrait_core.face.find import find_detector
     from realportrait_core.face.track import portrait_points, track
     from realportrait_core.generate import generate
-    from realportrait_core.speed import STEPS, exact, usual_guidance
     from realportrait_core.vae import load_vae
     from realportrait_core.vid2vid.checkpoint import load_vid2vid
 
@@ -43,23 +42,11 @@ def main() -> None:
     dit = load_dit(WEIGHTS / "realportrait" / "realportrait_mini.safetensors")
     vae = load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors")
     detector = FaceDetector(said.detector or find_detector())
-    speed = exact(dit.cfg, STEPS)
 
     def animate(path: Path) -> list:
         portrait = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None].float() / 255  # (1, H, W, 3)
         points = portrait_points(portrait[0], detector)
-        frames, framed = generate(
-            vid2vid,
-            dit,
-            vae,
-            linear_schedule(),
-            portrait,
-            driver.float() / 255,
-            points,
-            followed,
-            speed,
-            guidance=usual_guidance(dit.cfg),
-        )
+        frames, framed = generate(vid2vid, dit, vae, linear_schedule(), portrait, driver.float() / 255, points, followed)
         pictures = torch.cat([framed, frames])
         first, *made = (Image.fromarray((picture * 255).round().byte().numpy()) for picture in pictures)
         return [first, *spread(made, said.columns)]

@@ -17,6 +17,7 @@ from picture import frames_of
 
 WORKFLOWS = ROOT / "workflows"
 HEIGHT = 256  # px; twice as wide
+PAPER = "animate_portrait_paper"  # no weights of the paper's size come with the pack
 
 
 def only_for(workflow: dict, class_type: str) -> dict:
@@ -68,7 +69,7 @@ def thumbnail(frames: list):
 
 
 def main() -> None:
-    names = [file.stem for file in sorted(WORKFLOWS.glob("*.json"))]
+    names = [file.stem for file in sorted(WORKFLOWS.glob("*.json")) if file.stem != PAPER]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which workflows; by default all: {', '.join(names)}")
     chosen = parser.parse_args().names or names

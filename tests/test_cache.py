@@ -1,7 +1,9 @@
-"""What steps take over from each other: nothing by default, and what is said otherwise; counted in calls of the blocks."""
+"""Step caching: nothing is reused by default, and otherwise what the settings name; counted in calls of the blocks."""
 
 import copy
 from collections import Counter
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from realportrait_core.animation.mapping import PortraitMotion
 from realportrait_core.animation.rendering import render
 from realportrait_core.config import DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
-from realportrait_core.dit import Caching, ClipShape, RealPortraitDiT, StepCache
+from realportrait_core.dit import Caching, ClipShape, RealPortraitDiT, StepCache, with_cache
 from realportrait_core.errors import InputError
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.speed import PRESETS
@@ -62,14 +64,31 @@ class Steps:
 
     def __call__(self, t: float, cache: StepCache | None, strength: float = 1.0) -> torch.Tensor:
         t = torch.full((2, 3), t)
-        return self.model(self.z, t, SHAPE, self.reference, self.control, self.conditional, strength, cache)
+        step = self.model if cache is None else partial(cache, self.model)
+        return step(self.z, t, SHAPE, self.reference, self.control, self.conditional, strength)
 
 
-def test_nothing_is_taken_over_by_default(model, called):
-    steps, cache = Steps(model), StepCache(Caching())
-    for t in (999.0, 500.0, 500.0, 0.0):
-        assert torch.equal(steps(t, cache), steps(t, None))
-    assert set(called.values()) == {8} and len(called) == 6
+def test_without_caching_the_network_itself_is_called(model):
+    assert with_cache(model, Caching()) is model
+
+
+@pytest.mark.parametrize("caching", [Caching(threshold=1e-12), Caching(control_every=10**6), Caching(2, 1e-12)])
+def test_a_step_that_reuses_nothing_is_forward_bit_by_bit(model, called, caching):
+    """The cache runs the parts of forward itself: with and without portrait, motion and conditional frames."""
+    steps = Steps(model)
+    strength = torch.tensor([1.0, 0.3])[:, None, None, None]
+    for reference, control, conditional, by in (
+        (steps.reference, steps.control, steps.conditional, 1.0),
+        (steps.reference, steps.control, None, strength),
+        (None, steps.control, None, 0.7),
+        (steps.reference, None, steps.conditional, 1.0),
+    ):
+        given = (steps.z, torch.full((2, 3), 600.0), SHAPE, reference, control, conditional, by)
+        called.clear()
+        whole = model(*given)
+        blocks = dict(called)
+        called.clear()
+        assert torch.equal(with_cache(model, caching)(*given), whole) and called == blocks
 
 
 def test_control_runs_at_every_nth_step(model, called):
@@ -78,7 +97,7 @@ def test_control_runs_at_every_nth_step(model, called):
     assert called == {f"block {i}": 5 for i in range(4)} | {f"control {i}": 2 for i in range(2)}
     exact = [steps(t, None) for t in (999.0, 700.0, 500.0, 300.0, 100.0)]
     assert [torch.equal(a, b) for a, b in zip(found, exact)] == [True, False, False, True, False]
-    # A step at the time of the refreshed one says the same; the strength is that of the call.
+    # The residuals of the same timestep give the same result; the strength is that of the call.
     again = StepCache(Caching(control_every=2))
     assert torch.equal(steps(600.0, again), steps(600.0, again))
     again = StepCache(Caching(control_every=2))
@@ -86,28 +105,48 @@ def test_control_runs_at_every_nth_step(model, called):
     assert torch.equal(steps(600.0, again, 0.5), steps(600.0, None, 0.5))
 
 
-def test_later_blocks_are_skipped_while_the_first_says_the_same(model, called):
+def test_later_blocks_are_skipped_while_the_first_changes_the_same(model, called):
     steps, cache = Steps(model), StepCache(Caching(threshold=1e-3))
     first = steps(600.0, cache)
-    kept = steps(600.0, cache)  # nothing moved
+    kept = steps(600.0, cache)  # the same timestep
     assert called["block 0"] == 2 and {called[key] for key in called if key != "block 0"} == {1}
     torch.testing.assert_close(kept, first, rtol=0, atol=1e-5 * float(first.abs().max()))
-    moved = steps(200.0, cache)  # more than a thousandth
+    moved = steps(200.0, cache)  # a change of more than a thousandth
     assert {called[key] for key in called if key != "block 0"} == {2}
     assert torch.equal(moved, steps(200.0, None))
 
 
-def test_the_change_is_measured_from_the_last_whole_step():
-    """Many small steps add up: 0.04 each, over a threshold of 0.1, are computed at every third."""
-    cache, runs = StepCache(Caching(threshold=0.1)), []
-    x = torch.zeros(1, 1, 2, 2)
-    for i in range(7):
-        cache(x, x + 1.04**i, (), lambda first, residuals: runs.append(i) or first + 1)
-    assert runs == [0, 3, 6]
+def test_the_change_is_measured_from_the_last_full_step(model, called):
+    """Each of many small steps is below the threshold; together they pass it."""
+    steps, changes = Steps(model), []
+    hook = model.blocks[0].register_forward_hook(lambda _, given, out: changes.append(out - given[0]))
+    times = [600.0 - i for i in range(12)]
+    for t in times:
+        steps(t, None)
+
+    def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float((b - a).abs().mean() / a.abs().mean())
+
+    threshold = 1.5 * max(apart(a, b) for a, b in pairwise(changes))
+    full, expected = 0, [0]
+    for i, change in enumerate(changes):
+        if apart(changes[full], change) >= threshold:
+            full = i
+            expected.append(i)
+    hook.remove()
+    assert 1 < len(expected) < len(times)
+
+    cache, runs = StepCache(Caching(threshold=threshold)), []
+    for i, t in enumerate(times):
+        before = called["block 3"]
+        steps(t, cache)
+        if called["block 3"] > before:
+            runs.append(i)
+    assert runs == expected
 
 
 def test_both_at_once(model, called):
-    """A step that skips the later blocks draws no residual, and the control's age goes on."""
+    """A step that skips the later blocks computes no residual, and still counts for the control's age."""
     steps, cache = Steps(model), StepCache(Caching(control_every=2, threshold=1e-3))
     for t in (600.0, 600.0, 200.0, 100.0):
         steps(t, cache)
@@ -122,7 +161,7 @@ def test_both_at_once(model, called):
         ({"threshold": float("nan")}, "nan; it must be finite"),
     ],
 )
-def test_values_that_mean_nothing_are_refused(changes, match):
+def test_impossible_values_are_refused(changes, match):
     with pytest.raises(InputError, match=match):
         Caching(**changes)
 

@@ -1,19 +1,22 @@
-"""The diffusion process against IDDPM's own numbers, and what every sampler owes to conditional frames."""
+"""The diffusion process against IDDPM's own numbers, and conditional frames in every sampler."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from golden import load
 from torch import Tensor
 
-from realportrait_core.diffusion.conditional import Known, known_head, training_mask
+from realportrait_core.config import PAPER
+from realportrait_core.diffusion.conditional import Known, known_first_frames, training_mask
 from realportrait_core.diffusion.guidance import guided
 from realportrait_core.diffusion.objective import diffusion_loss, noise_clip
 from realportrait_core.diffusion.sampling import (
     ancestral_step,
     cpu_noise,
     ddim_step,
-    denoised,
-    extrapolated,
+    extrapolate_x0,
+    predict_x0,
     sample_ancestral,
     sample_clip,
     sample_ddim,
@@ -25,12 +28,14 @@ from realportrait_core.diffusion.schedule import (
     linear_schedule,
     posterior_mean,
     q_sample,
-    spread,
+    space_timesteps,
     target,
     to_epsilon,
     to_x0,
 )
+from realportrait_core.dit.cache import EXACT
 from realportrait_core.errors import InputError
+from realportrait_core.speed import default_sampling
 
 FULL = linear_schedule()
 NOBODY = torch.zeros(8, dtype=torch.bool)
@@ -57,7 +62,7 @@ def rounded(schedule: Schedule) -> Schedule:
 
 
 def stand_in(golden: dict[str, Tensor]):
-    """The small function that the original's numbers were made with, in place of a network."""
+    """The small function, in place of a network, that the original's numbers were computed with."""
 
     def denoise(z: Tensor, t: Tensor, conditional: Tensor) -> Tensor:
         mixed = torch.einsum("oc,lchw->lohw", golden["fake.W"], z) + golden["fake.b"][:, None, None]
@@ -96,7 +101,7 @@ def test_forward_process_is_iddpms(golden):
 def test_steps_are_iddpms(golden, name):
     of = {key.rpartition(".")[2]: golden[key] for key in golden if key.startswith(f"p50.{name}.")}
     schedule, x, t = rounded(FULL.respaced(50)), frames(of["x"]), of["t"].repeat_interleave(4)
-    x_0, variance = denoised(stand_in(golden), schedule, x, t, "epsilon", NOBODY)
+    x_0, variance = predict_x0(stand_in(golden), schedule, x, t, "epsilon", NOBODY)
     assert same(x_0, frames(of["pred_xstart"]))
     assert same(posterior_mean(schedule, x, t, x_0), frames(of["mean"]))
     assert same(learned_log_variance(schedule, t, variance), frames(of["log_variance"]))
@@ -110,7 +115,7 @@ def test_steps_of_noised_frames_in_a_masked_clip_are_iddpms(golden, index):
     """Where the original's mask is 1. Its conditional frames (0) are noised at the last step; ours come back untouched."""
     schedule, t = rounded(FULL.respaced(50)), torch.full((8,), index)
     x, noise, out = (frames(golden[f"pm50.m{index}.{name}"]) for name in ("x", "n2", "sample"))
-    x_0, variance = denoised(stand_in(golden), schedule, x, t, "epsilon", NOBODY)
+    x_0, variance = predict_x0(stand_in(golden), schedule, x, t, "epsilon", NOBODY)
     noised = golden["pm50.mask"].flatten() == 1
     assert same(ancestral_step(schedule, x, t, x_0, variance, noise)[noised], out[noised])
 
@@ -153,12 +158,16 @@ def test_noise_is_nearly_pure_at_the_end():
     assert abs(float(sigma[-1]) - 157.407) < 1e-3 and abs(float(sigma[0]) - 0.0100005) < 1e-7
 
 
-def test_timesteps_are_spread_evenly_with_both_ends():
-    assert spread(50).tolist() == [round(i * 999 / 49) for i in range(50)]
-    assert spread(1).tolist() == [999] and spread(2).tolist() == [0, 999] and spread(1000).tolist() == list(range(1000))
+def test_timesteps_are_evenly_spaced_with_both_ends():
+    assert space_timesteps(50).tolist() == [round(i * 999 / 49) for i in range(50)]
+    assert (
+        space_timesteps(1).tolist() == [999]
+        and space_timesteps(2).tolist() == [0, 999]
+        and space_timesteps(1000).tolist() == list(range(1000))
+    )
     for steps in (0, -3, 1001):
         with pytest.raises(InputError, match=f"{steps} sampling steps"):
-            spread(steps)
+            space_timesteps(steps)
 
 
 def test_trailing_timesteps_have_even_gaps_down_to_the_picture():
@@ -226,8 +235,8 @@ def test_extrapolation_is_a_line_in_the_log_of_the_signal_to_noise_ratio():
     t = torch.arange(1, 5)
     line = [3 * at - 2 for at in (rise[t], rise[t + 1], (rise[t] + rise[t - 1]) / 2)]
     now, before, ahead = (values[:, None, None, None] for values in line)
-    torch.testing.assert_close(extrapolated(schedule, now, before, t), ahead)
-    assert torch.equal(extrapolated(schedule, now, before, torch.zeros(4, dtype=torch.long)), now)
+    torch.testing.assert_close(extrapolate_x0(schedule, now, before, t), ahead)
+    assert torch.equal(extrapolate_x0(schedule, now, before, torch.zeros(4, dtype=torch.long)), now)
 
 
 def test_a_clip_is_sampled_by_the_solver_that_is_named(golden):
@@ -298,7 +307,7 @@ def test_guidance_out_of_range_is_refused(golden, guidance):
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 @pytest.mark.parametrize("sampler", ["ddim", "ddim eta 1", "dpmpp_2m", "ancestral"])
 def test_conditional_frames_stay_bit_identical(golden, sampler, prediction):
-    """And the network always sees them clean, at t = 0, however wild its answer for them is."""
+    """The network always receives them clean, at t = 0, whatever it predicts for them."""
     torch.manual_seed(0)
     known = Known(100 * torch.randn(6, 4, 6, 6), torch.tensor([1, 0, 0, 1, 0, 1]).bool())
     clean, steps = known.latents[known.mask], []
@@ -318,10 +327,12 @@ def test_clip_continues_from_known_frames(golden):
     noise, head = torch.randn(5, 4, 6, 6), torch.randn(2, 4, 6, 6)
     out = sample_clip(stand_in(golden), noise, FULL, 6, "v", head)
     assert torch.equal(out[:2], head)
-    assert torch.equal(sample_clip(stand_in(golden), noise, FULL, 6, "v")[2:], out[2:])  # this network looks at one frame only
+    assert torch.equal(
+        sample_clip(stand_in(golden), noise, FULL, 6, "v")[2:], out[2:]
+    )  # this network has no attention between frames
     for wrong in (torch.randn(5, 4, 6, 6), torch.randn(0, 4, 6, 6), torch.randn(1, 4, 6, 5)):
         with pytest.raises(InputError, match=rf"Known latents \({len(wrong)}, .*1 to 4 frames"):
-            known_head(wrong, noise)
+            known_first_frames(wrong, noise)
 
 
 def test_samplers_leave_their_inputs_alone(golden):
@@ -352,11 +363,11 @@ def test_noise_is_left_out_of_conditional_frames_in_training():
 
     out = torch.randn(2, 8, 4, 6, 6)
     loss = diffusion_loss(FULL, out, x_0, x_t, t, noise, "v", conditional)
-    out[conditional] = 1e6  # what the network says there does not count
+    out[conditional] = 1e6  # predictions without loss
     assert torch.equal(diffusion_loss(FULL, out, x_0, x_t, t, noise, "v", conditional), loss)
 
 
-def test_training_masks_are_heads_and_tails():
+def test_training_masks_are_first_and_last_frames():
     mask = training_mask(20_000, 16, torch.Generator().manual_seed(0))
     inside = mask[:, 4:12]
     assert not inside.any()  # at most L/4 at either end
@@ -368,3 +379,24 @@ def test_training_masks_are_heads_and_tails():
     assert mask[:, 3].any() and mask[:, 12].any()
     assert not training_mask(100, 1).any() and not training_mask(100, 2).any()
     assert (~training_mask(100, 3)).any(dim=1).all()
+
+
+# What weights are sampled with where nothing else is chosen
+
+
+@pytest.mark.parametrize(
+    "weights, given, expected",
+    [
+        ({}, {}, (50, "ancestral")),  # PAPER
+        ({"learned_sigma": False}, {}, (50, "ddim")),
+        ({"prediction": "v", "learned_sigma": False}, {}, (10, "ddim")),
+        ({"distilled_steps": 4}, {}, (4, "ddim_trailing")),
+        ({}, {"steps": 20}, (20, "ancestral")),
+        ({}, {"solver": "dpmpp_2m"}, (50, "dpmpp_2m")),
+        ({"prediction": "v"}, {"steps": 20, "solver": "dpmpp_2m"}, (20, "dpmpp_2m")),
+        ({"distilled_steps": 4}, {"steps": 20}, (4, "ddim_trailing")),
+    ],
+)
+def test_weights_are_sampled_as_they_were_trained(weights, given, expected):
+    speed = default_sampling(replace(PAPER.dit, **weights), **given)
+    assert (speed.steps, speed.solver) == expected and speed.caching == EXACT

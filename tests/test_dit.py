@@ -18,10 +18,10 @@ from realportrait_core.dit import model as model_module
 from realportrait_core.dit.attention import RMSNorm, SpatialAttention, TemporalAttention, scaled_dot_product
 from realportrait_core.dit.block import Block, Modulation
 from realportrait_core.dit.checkpoint import dit_config_from_state, load_dit, save_dit, start_from_stdit2
-from realportrait_core.dit.draft import carry
-from realportrait_core.dit.embed import ClipShape, SizeEmbedder, positions, rope, rotate, sincos_2d, sinusoid
+from realportrait_core.dit.draft import warp
+from realportrait_core.dit.embed import ClipShape, SizeEmbedder, position_embedding, rope, rotate, sincos_2d, sinusoid
 from realportrait_core.dit.model import RealPortraitDiT
-from realportrait_core.dit.motion_mapper import AT_ONCE
+from realportrait_core.dit.motion_mapper import CPU_FRAMES
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.motion_map import MotionMaps, dense
 
@@ -105,14 +105,14 @@ def test_positions_are_the_originals():
         ("p768", 48, 48, 768, 768),
         ("p384x640", 24, 40, 384, 640),
     ):
-        assert same(positions(rows, columns, 1152, height, width, 512)[None, ::41], golden[f"pos1152.{name}"]), name
+        assert same(position_embedding(rows, columns, 1152, height, width, 512)[None, ::41], golden[f"pos1152.{name}"]), name
     for name, rows, columns, scale, base in (("a", 8, 8, 1, 8), ("b", 12, 8, (192 / 128) ** 0.5, 10), ("c", 5, 7, 0.37, 6)):
         assert same(sincos_2d(rows, columns, 96, scale, base)[None], golden[f"pos96.{name}"]), name
 
 
 def test_positions_are_integers_at_512():
     """The first frequency is 1, so its angle is the position itself."""
-    grid = positions(32, 32, 1152, 512, 512, 512)
+    grid = position_embedding(32, 32, 1152, 512, 512, 512)
     angle = torch.atan2(grid[:, 0], grid[:, 288])  # of the column
     column = torch.arange(32.0).repeat(32)
     assert torch.allclose(angle, torch.atan2(column.sin(), column.cos()), atol=1e-5)
@@ -148,11 +148,11 @@ def test_rope_and_norm_are_the_originals_in_both_orders():
         assert same(attention.rotate_and_norm(x, norm, turn), golden[name])
 
 
-# Parity: the blocks. STDiT2 and PixArt also read a text; the tests put it back where the originals have it.
+# Parity: the blocks. STDiT2 and PixArt also attend to a text; the tests add that where the originals have it.
 
 
 class TextBlock(Block):
-    """A block that also attends to y (B, N, C), of which mask (B, N) counts."""
+    """A block that also attends to y (B, N, C), where mask (B, N) is 1."""
 
     def __init__(self, hidden: int, heads: int, in_time: bool = True):
         super().__init__(hidden, heads, 4, qk_norm_legacy=True, attention=scaled_dot_product, operations=nn)
@@ -164,9 +164,9 @@ class TextBlock(Block):
     def read(self, y: Tensor, mask: Tensor | None) -> None:
         self.y, self.mask = y, torch.ones(y.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
 
-    def attend_in_time(self, x, m):
+    def temporal_attention(self, x, m):
         if self.in_time:
-            x = super().attend_in_time(x, m)
+            x = super().temporal_attention(x, m)
         q = rearrange(self.cross_attn["q_linear"](x), "b l s (h d) -> b h (l s) d", h=self.heads)
         k, v = rearrange(self.cross_attn["kv_linear"](self.y), "b n (two h d) -> two b h n d", two=2, h=self.heads)
         out = F.scaled_dot_product_attention(q, k, v, self.mask[:, None, None])
@@ -253,7 +253,7 @@ def test_control_is_pixart_delta():
         setattr(holder, name, block)
     unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
     assert all(key.startswith(("pos_embed", "y_embedder")) for key in unexpected)
-    for embedder in (model.csize_embedder, model.ar_embedder):  # PixArt is told no sizes
+    for embedder in (model.csize_embedder, model.ar_embedder):  # PixArt has no size embedding
         nn.init.zeros_(embedder.mlp[2].weight)
 
     shape, z, t = ClipShape(64, 64, 1, 25), golden["x"].unsqueeze(1), golden["t"][:, None]
@@ -303,7 +303,7 @@ def test_equation_4_is_attention_over_both_frames_tokens():
     assert same(attention(frames, key_value), by_hand, 1e-12)
 
     lost = (key_value[0], torch.zeros_like(key_value[1]))
-    assert not same(attention(frames, key_value), attention(frames, lost), 1e-3)  # V_r is read
+    assert not same(attention(frames, key_value), attention(frames, lost), 1e-3)  # V_r has an effect
     assert not same(attention(frames, key_value), attention(frames), 1e-3)  # Eq. 4 is not Eq. 1
 
 
@@ -383,11 +383,13 @@ def test_time_of_conditional_frames_does_not_matter(tiny):
 
 
 def test_what_is_the_same_at_every_step_is_computed_once(tiny, monkeypatch):
-    """With the reference: positions, sizes, length and t = 0. A step embeds its own time alone, and that of no noise is kept."""
+    """With the reference: positions, sizes, length and t = 0. A step embeds only its own timestep."""
     clip, calls = some_clip(tiny), Counter()
     parts = {name: part for name, part in tiny.named_children() if name.endswith("_embedder")}
     hooks = [part.register_forward_hook(lambda *_, name=name: calls.update([name])) for name, part in parts.items()]
-    monkeypatch.setattr(model_module, "positions", lambda *given: calls.update(["positions"]) or positions(*given))
+    monkeypatch.setattr(
+        model_module, "position_embedding", lambda *given: calls.update(["positions"]) or position_embedding(*given)
+    )
     reference = tiny.encode_reference(clip.portrait, SHAPE)
     assert calls == {name: 1 for name in (*parts, "positions")}
     calls.clear()
@@ -422,14 +424,14 @@ def test_lazy_and_dense_maps_give_the_same_tokens(tiny):
     assert same(tiny.encode_motion(maps), tiny.encode_motion(dense(maps)))
 
 
-def test_maps_are_read_a_few_at_a_time(tiny):
+def test_maps_are_mapped_a_few_at_a_time(tiny):
     """Memory beside the tokens does not grow with the clip."""
     seen, maps = [], some_maps(5)
     hook = tiny.motion_net[2].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     for given in (maps, dense(maps)):
         seen.clear()
         tokens = tiny.encode_motion(given)
-        assert max(seen) == AT_ONCE and sum(seen) == 5
+        assert max(seen) == CPU_FRAMES and sum(seen) == 5
         assert same(tokens, torch.cat([tiny.encode_motion(given[i : i + 1]) for i in range(5)]))
     hook.remove()
 
@@ -454,7 +456,7 @@ def test_a_mask_smaller_than_the_face_or_without_bounds_is_refused(reach):
         ConditionerConfig(mask_reach=reach)
 
 
-def test_the_portraits_own_map_starts_silent():
+def test_the_portraits_own_map_starts_without_effect():
     model = random_model(replace(TINY, conditioner=ConditionerConfig(reference_motion=True)))
     portrait, maps = torch.randn(2, 4, 8, 8), some_maps(2)
     with_map = model.encode_reference(portrait, SHAPE, maps).blocks[0][0]
@@ -465,8 +467,8 @@ def test_the_portraits_own_map_starts_silent():
     plain.load_state_dict(
         plain.state_dict() | {key: value for key, value in model.state_dict().items() if not key.startswith("conditioner.")}
     )
-    silent = model.encode_reference(portrait, SHAPE, maps).blocks[0][0]
-    assert torch.equal(silent, plain.encode_reference(portrait, SHAPE).blocks[0][0])
+    unchanged = model.encode_reference(portrait, SHAPE, maps).blocks[0][0]
+    assert torch.equal(unchanged, plain.encode_reference(portrait, SHAPE).blocks[0][0])
     with pytest.raises(InputError, match="own motion map"):
         model.encode_reference(portrait, SHAPE)
     with pytest.raises(InputError, match=r"motion latents \(3, 4, 8, 8\), their latents are \(2, 4, 8, 8\)"):
@@ -478,48 +480,50 @@ def test_the_portraits_own_map_starts_silent():
 DRAFTING = replace(TINY, conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 16, 12)))
 
 
-def test_a_field_carries_the_portrait_along():
-    still = torch.randn(2, 3, 5, 8)
+def test_a_field_displaces_the_portrait():
+    features = torch.randn(2, 3, 5, 8)
     fields = torch.zeros(2, 4, 5, 8)
     fields[:, 0] = 2 * 3 / 8  # x of the first field: three latent pixels to the right
     fields[:, 3] = -2 * 1 / 5  # y of the second: one up
-    first, second = carry(still, fields).split(3, 1)
-    assert same(first[..., :5], still[..., 3:])
-    assert same(first[..., 5:], still[..., 7:].expand(2, 3, 5, 3))  # beyond the edge: the edge
-    assert same(second[:, :, 1:], still[:, :, :4])
+    first, second = warp(features, fields).split(3, 1)
+    assert same(first[..., :5], features[..., 3:])
+    assert same(first[..., 5:], features[..., 7:].expand(2, 3, 5, 3))  # beyond the edge: the edge
+    assert same(second[:, :, 1:], features[:, :, :4])
 
 
 def test_each_portrait_serves_its_own_frames():
     model = random_model(DRAFTING)
     portraits, own, maps = torch.randn(2, 4, 8, 8), some_maps(2), some_maps(6)
-    together = model.motion_latents(maps, model.conditioner.still(portraits, own))
+    together = model.motion_latents(maps, model.conditioner.reference_features(portraits, own))
     for i in range(2):
-        alone = model.motion_latents(maps[3 * i : 3 * i + 3], model.conditioner.still(portraits[i : i + 1], own[i : i + 1]))
+        alone = model.motion_latents(
+            maps[3 * i : 3 * i + 3], model.conditioner.reference_features(portraits[i : i + 1], own[i : i + 1])
+        )
         assert same(together[3 * i : 3 * i + 3], alone)
-    swapped = model.motion_latents(maps, model.conditioner.still(portraits.flip(0), own[[1, 0]]))
+    swapped = model.motion_latents(maps, model.conditioner.reference_features(portraits.flip(0), own[[1, 0]]))
     assert not same(together, swapped, 1e-2)
     encoded = model.encode_motion(maps, model.encode_reference(portraits, SHAPE, own))
     assert same(encoded, model.encode_motion_latent(together, 64, 64))
 
 
-def test_a_draft_sees_far_beyond_the_mask():
+def test_a_draft_receives_the_portrait_beyond_the_mask():
     """A corner of the portrait that no map shows reaches the frame's latents."""
     model = random_model(DRAFTING)
     portrait, own, maps = torch.randn(1, 4, 8, 8), some_maps(1), some_maps(1)
     other = portrait.clone()
     other[..., :2, :2] += 1
-    a, b = (model.motion_latents(maps, model.conditioner.still(z, own)) for z in (portrait, other))
+    a, b = (model.motion_latents(maps, model.conditioner.reference_features(z, own)) for z in (portrait, other))
     assert (a - b).abs().amax((0, 1))[:2, :2].min() > 1e-3 * a.abs().max()
 
 
 @pytest.mark.parametrize("h, w", [(7, 9), (1, 1), (5, 16)])
 def test_a_draft_takes_any_size(h, w):
     model = random_model(DRAFTING)
-    m, still = torch.randn(4, 6, h, w), torch.randn(2, 10, h, w)
-    assert model.conditioner.draft(m, still).shape == m.shape
+    v, features = torch.randn(4, 6, h, w), torch.randn(2, 10, h, w)
+    assert model.conditioner.draft(v, features).shape == v.shape
 
 
-def test_a_draft_without_its_reference_says_so():
+def test_a_draft_without_its_reference_is_refused():
     model = random_model(DRAFTING)
     with pytest.raises(InputError, match="encode_motion needs its Reference"):
         model.encode_motion(some_maps(2))
@@ -529,7 +533,7 @@ def test_a_draft_without_its_reference_says_so():
     "changes", [dict(draft_widths=(8, 8)), dict(draft_widths=(8, 0, 8)), dict(draft_widths=(8, 8, 8), reference_motion=False)]
 )
 def test_an_impossible_draft_is_refused(changes):
-    with pytest.raises(InputError, match="three widths above 0 and reads the portrait's own map"):
+    with pytest.raises(InputError, match="3 widths above 0 and reads the portrait's own map"):
         replace(DRAFTING.conditioner, **changes)
 
 
@@ -538,14 +542,14 @@ def test_a_file_shows_its_draft(tmp_path):
     save_dit(tmp_path / "draft.safetensors", model, torch.float32)
     loaded = load_dit(tmp_path / "draft.safetensors")
     assert loaded.cfg == DRAFTING and dit_config_from_state(model.state_dict(), {}).conditioner == DRAFTING.conditioner
-    still, maps = model.conditioner.still(torch.randn(1, 4, 8, 8), some_maps(1)), some_maps(3)
-    assert same(loaded.motion_latents(maps, still), model.motion_latents(maps, still))
+    features, maps = model.conditioner.reference_features(torch.randn(1, 4, 8, 8), some_maps(1)), some_maps(3)
+    assert same(loaded.motion_latents(maps, features), model.motion_latents(maps, features))
 
 
 # Training
 
 
-def test_initialised_network_says_zero_and_its_control_nothing():
+def test_initialised_network_predicts_zero_and_its_control_has_no_effect():
     torch.manual_seed(0)
     model = RealPortraitDiT(TINY).initialize().requires_grad_(False)
     clip = some_clip(model)
@@ -563,8 +567,8 @@ def test_every_weight_learns():
     control = model.encode_motion(some_maps(6), reference)
     out = model(clip.z, clip.t, SHAPE, reference, control, clip.conditional)
     out[~clip.conditional].square().sum().backward()
-    still = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-    assert still == []
+    unchanged = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert unchanged == []
 
 
 def test_no_value_decides_where_python_goes():
@@ -712,7 +716,7 @@ def test_file_round_trip(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("cfg", [PAPER.dit, MINI.dit, TINY], ids=["paper", "mini", "tiny"])
-def test_sizes_are_read_off_the_shapes(cfg):
+def test_sizes_follow_from_the_shapes(cfg):
     state = RealPortraitDiT(cfg, device="meta").state_dict()
     unseen = {
         "prediction": "epsilon",
@@ -727,7 +731,7 @@ def test_sizes_are_read_off_the_shapes(cfg):
 
 
 def older(state: dict, cfg: DiTConfig) -> tuple[dict, dict]:
-    """A file from before the conditioner was a part of its own: names and config."""
+    """A file from before the conditioner was a module of its own: keys and config."""
     names = {
         "conditioner.mapper.": "motion_net.",
         "conditioner.embedder.": "motion_embedder.",

@@ -247,7 +247,7 @@ def test_motion_latents_are_pictures_only_where_there_is_a_draft():
     motion = PortraitMotion(maps, maps[0], torch.eye(3, dtype=torch.float64), (64, 64))
     with torch.inference_mode():
         found = rows.draft_latents(dit, torch.randn(1, 4, 8, 8), motion)
-        torch.testing.assert_close(found, dit.conditioner.mapped(maps.to(dtype=torch.float32))[:, :4])
+        torch.testing.assert_close(found, dit.conditioner.map_motion(maps.to(dtype=torch.float32))[:, :4])
         plain = RealPortraitDiT(replace(DIT, conditioner=replace(DIT.conditioner, draft_widths=()))).initialize().eval()
         assert rows.draft_latents(plain, torch.randn(1, 4, 8, 8), motion) is None
 

@@ -90,7 +90,7 @@ def exact(function: Callable, x: Tensor, *others) -> Tensor:
 
 
 def measure(device: str, served: Callable) -> list[Found]:
-    """served: in the place of kernels_for, where the kernels shall be taken."""
+    """served: replaces kernels_for, to choose where the kernels are used."""
     chosen, found = fused.kernels_for, []
     for dtype in DTYPES:
         for name, function, arguments in cases(device):
@@ -157,7 +157,7 @@ def test_kernels_run_on_the_gpu():
 
 
 class OnGPU:
-    """What kernels_for asks of a tensor."""
+    """The attributes of a tensor that kernels_for uses."""
 
     def __init__(self, dtype=torch.bfloat16, requires_grad=False, index=0, is_cuda=True):
         self.dtype, self.requires_grad, self.is_cuda = dtype, requires_grad, is_cuda
@@ -165,7 +165,7 @@ class OnGPU:
 
 
 @pytest.fixture
-def asked(monkeypatch) -> list[torch.device]:
+def queried(monkeypatch) -> list[torch.device]:
     """The GPUs for which the kernels are fetched."""
     devices = []
     monkeypatch.setattr(fused, "kernels_on", devices.append)
@@ -183,23 +183,23 @@ def asked(monkeypatch) -> list[torch.device]:
     ],
     ids=["cpu", "float64", "dtypes differ", "devices differ", "trained"],
 )
-def test_plain_where_no_kernel_serves(asked, tensors):
-    assert fused.kernels_for(*tensors) is None and asked == []
+def test_plain_where_no_kernel_is_supported(queried, tensors):
+    assert fused.kernels_for(*tensors) is None and queried == []
 
 
-def test_plain_while_compiling(asked, monkeypatch):
+def test_plain_while_compiling(queried, monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert fused.kernels_for(OnGPU()) is None and asked == []
+    assert fused.kernels_for(OnGPU()) is None and queried == []
 
 
-def test_kernels_on_a_gpu_for_inference(asked):
+def test_kernels_on_a_gpu_for_inference(queried):
     fused.kernels_for(OnGPU(), OnGPU())
     with torch.no_grad():
         fused.kernels_for(OnGPU(torch.float16), OnGPU(torch.float16, requires_grad=True))
-    assert asked == [torch.device("cuda", 0)] * 2
+    assert queried == [torch.device("cuda", 0)] * 2
 
 
-def test_a_gpu_on_which_no_kernel_runs_is_told(monkeypatch, caplog):
+def test_a_gpu_on_which_no_kernel_runs_is_logged(monkeypatch, caplog):
     """A device that no machine has: whatever the first kernel fails of, the plain expressions are taken."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     with caplog.at_level("INFO"):

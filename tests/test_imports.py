@@ -31,7 +31,7 @@ ALLOWED = {
     "vid2vid": BASE | {"checkpoint"},
     "dit": BASE | {"checkpoint", "motion_map"},  # never vid2vid: a motion map is a tensor
     "speed": BASE | {"dit", "diffusion"},
-    "animation": BASE | NETWORKS,
+    "animation": BASE | NETWORKS | {"speed"},
     "generate": BASE | NETWORKS | {"animation", "speed"},
     "inspect": BASE | NETWORKS | {"animation"},
     "edit": BASE | NETWORKS | {"animation"},

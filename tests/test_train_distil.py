@@ -7,7 +7,7 @@ import torch
 from toy import CLIPS, TOY, folder, index, sample, vid2vid  # noqa: F401, fixtures
 
 from realportrait_core.animation.rendering import render
-from realportrait_core.diffusion.conditional import known_head
+from realportrait_core.diffusion.conditional import known_first_frames
 from realportrait_core.diffusion.sampling import ddim_step, sample_ddim
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit, save_dit
@@ -63,7 +63,7 @@ def test_the_teacher_walks_as_ddim_does(index, vid2vid):
         def second(z, t, known):  # the other clip is not used
             return denoise(torch.stack([z, z]), torch.stack([t, t]).long())[1]
 
-        whole = sample_ddim(second, batch.noise[1], fine, "v", known=known_head(batch.z[1, :1], batch.z[1]))
+        whole = sample_ddim(second, batch.noise[1], fine, "v", known=known_first_frames(batch.z[1, :1], batch.z[1]))
     torch.testing.assert_close(x[1], whole)
 
 
@@ -114,4 +114,4 @@ def test_distillation_is_a_command(vid2vid, tmp_path):
     student = load_dit(weights["student"])
     assert student.cfg == replace(TOY.dit, distilled_steps=4)
     with pytest.raises(InputError, match="distilled for 4 steps of ddim_trailing; 20 of ddim were asked for"):
-        render(student, linear_schedule(), torch.zeros(1, 4, 8, 8), None)
+        render(student, linear_schedule(), torch.zeros(1, 4, 8, 8), None, steps=20, solver="ddim")

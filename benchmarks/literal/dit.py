@@ -1,8 +1,8 @@
-"""A denoising step of STDiT2 with reference attention and the motion control, as the equations have it.
+"""A denoising step of STDiT2 with reference attention and the motion ControlNet, as the equations have it.
 
-Every step embeds the positions, the picture's size and the motion anew, runs the portrait through the backbone beside the
-frames, and joins its keys and values to each frame's. Conditional frames are modulated as in the public STDiT2: all tokens
-are computed with the time of noise and with t = 0, and each takes the one that is its own.
+Every step embeds the positions, the picture's size and the motion, runs the portrait through the backbone in parallel with the
+frames, and joins its keys and values to those of each frame. Conditional frames are modulated as in the public STDiT2: all tokens
+are computed with the frames' t and with t = 0, and a mask selects one of the two for each.
 """
 
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ from torch import Tensor
 from realportrait_core.dit import ClipShape, RealPortraitDiT
 from realportrait_core.dit.attention import Attention
 from realportrait_core.dit.block import MLP, Block
-from realportrait_core.dit.embed import PatchEmbed, positions, rope, rotate
+from realportrait_core.dit.embed import PatchEmbed, position_embedding, rope, rotate
 
 
 @dataclass(frozen=True)
 class Times:
-    """The embedded times of B clips: of the noised frames, and of those without noise."""
+    """The embedded timesteps of B clips: of noised frames and of frames without noise."""
 
     noised: Tensor  # (B, C)
     clean: Tensor  # (B, C)
-    mask: Tensor  # (B, L) bool: these frames carry noise
+    mask: Tensor  # (B, L) bool: frames with noise
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A stream (B, L S, C) and how many frames it has."""
+    """Tokens (B, L S, C) and the number of frames L."""
 
     x: Tensor
     frames: int
@@ -99,14 +99,14 @@ def motion_embedder(model: RealPortraitDiT) -> PatchEmbed:
 def embed(model: RealPortraitDiT, embedder: PatchEmbed, z: Tensor, shape: ClipShape) -> Tensor:
     """(B, L, c, h, w) -> tokens with positions (B, L S, C)."""
     rows, columns = embedder.grid(*z.shape[-2:])
-    place = positions(rows, columns, model.cfg.hidden, shape.height, shape.width, model.cfg.input_sq_size, z.device)
-    return rearrange(embedder(z) + place.to(z), "b l s c -> b (l s) c")
+    position = position_embedding(rows, columns, model.cfg.hidden, shape.height, shape.width, model.cfg.input_sq_size, z.device)
+    return rearrange(embedder(z) + position.to(z), "b l s c -> b (l s) c")
 
 
 def block(
     model: RealPortraitDiT, weights: Block, tokens: Tokens, space: Times, over_time: Times, reference: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Spatial attention, temporal attention, MLP: the stream (B, L S, C) and the K, V of its spatial attention."""
+    """Spatial attention, temporal attention, MLP -> tokens (B, L S, C), and K, V of the spatial attention."""
     x, frames = tokens.x, tokens.frames
     rows = [weights.scale_shift_table + model.t_block(t).unflatten(-1, (6, -1)) for t in (space.noised, space.clean)]
     shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = zip(*(r.unbind(1) for r in rows))  # each of noised, of clean
@@ -129,7 +129,7 @@ def block(
 
 
 def choose(mask: Tensor, noised: Tensor, clean: Tensor) -> Tensor:
-    """Tokens (B, L S, C) of the noised frames from one, of the others from the other; mask (B, L)."""
+    """Tokens (B, L S, C): those of noised frames from `noised`, the others from `clean`; mask (B, L)."""
     mask = repeat(mask, "b l -> b (l s) 1", s=noised.shape[1] // mask.shape[1])
     return torch.where(mask, noised, clean)
 
@@ -159,11 +159,11 @@ def spatial_attention(
 def temporal_attention(weights: Attention, x: Tensor, rotate_first: bool) -> Tensor:
     """x (B S, L, C)."""
     q, k, v = split_heads(weights, x)
-    turn = rope(x.shape[1], q.shape[-1], x.device)
+    angles = rope(x.shape[1], q.shape[-1], x.device)
     if rotate_first:
-        q, k = (rms_norm(norm, rotate(part, *turn)) for norm, part in ((weights.q_norm, q), (weights.k_norm, k)))
+        q, k = (rms_norm(norm, rotate(part, *angles)) for norm, part in ((weights.q_norm, q), (weights.k_norm, k)))
     else:
-        q, k = (rotate(rms_norm(norm, part), *turn) for norm, part in ((weights.q_norm, q), (weights.k_norm, k)))
+        q, k = (rotate(rms_norm(norm, part), *angles) for norm, part in ((weights.q_norm, q), (weights.k_norm, k)))
     return linear(weights.proj, rearrange(attention(q, k, v), "n h l d -> n l (h d)"))
 
 
@@ -191,7 +191,7 @@ def linear(layer, x: Tensor) -> Tensor:
 
 
 def final_layer(model: RealPortraitDiT, tokens: Tokens, noised: Tensor, clean: Tensor, mask: Tensor) -> Tensor:
-    """As in the public STDiT2, conditional frames are modulated twice: by the time of noise, and the result by t = 0."""
+    """As in the public STDiT2, conditional frames are modulated twice: by the frames' t, and the result by t = 0."""
     layer = model.final_layer
     (shift, scale), (shift_clean, scale_clean) = ((layer.scale_shift_table + t[:, None]).unbind(1) for t in (noised, clean))
     x = modulate(tokens, (shift, shift), (scale, scale), mask)

@@ -1,4 +1,4 @@
-"""The motion position map drawn over the whole frame, masked, and then read by the motion mapper."""
+"""The motion position map of the whole frame, masked, and the motion mapper on it."""
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +9,11 @@ from realportrait_core.motion_map import MotionMaps
 
 
 def motion_map(maps: MotionMaps) -> Tensor:
-    """(L, C, H, W): f_{r->d} at each pixel's place in the crop, zero outside the face."""
+    """(L, C, H, W): f_{r->d} at each pixel's position in the crop, 0 outside the face."""
     y, x = torch.meshgrid(torch.arange(maps.height), torch.arange(maps.width), indexing="ij")
     pixel = torch.stack([x, y, torch.ones_like(x)], -1).to(maps.face)  # (H, W, 3)
-    place = torch.einsum("lij,hwj->lhwi", maps.frame_to_crop, pixel)[..., :2]  # (L, H, W, 2) crop px
-    grid = ((2 * place + 1) / maps.crop - 1).to(maps.f)
+    position = torch.einsum("lij,hwj->lhwi", maps.frame_to_crop, pixel)[..., :2]  # (L, H, W, 2) crop px
+    grid = ((2 * position + 1) / maps.crop - 1).to(maps.f)
     warped = F.grid_sample(maps.f, grid, padding_mode="zeros", align_corners=False)  # (L, C, H, W)
     mask = torch.einsum("lij,hwj->lhwi", maps.face, pixel).norm(dim=-1) <= 1  # (L, H, W)
     return warped * mask[:, None]

@@ -1,4 +1,4 @@
-"""From a portrait and its motion to what samplers read: CONDITIONING with keys of our own, and a LATENT of frames."""
+"""A portrait and its motion as the inputs of samplers: CONDITIONING with keys of our own, and a LATENT of frames."""
 
 import comfy.model_management
 import torch
@@ -13,13 +13,13 @@ CHANNELS, DOWN = 4, 8  # of the SD1.5 latent
 
 
 def encode_portrait(vae, portrait: torch.Tensor, motion: PortraitMotion) -> torch.Tensor:
-    """The portrait, framed as the motion wants it, as a latent (1, 4, h, w) in the VAE's own scale."""
+    """The portrait on the motion's frame as a latent (1, 4, h, w), not scaled. Raises InputError for a VAE that does not fit."""
     latent = vae.encode(frame_portrait(images.portrait(portrait), motion))
-    wanted = (1, CHANNELS, motion.maps.height // DOWN, motion.maps.width // DOWN)
-    if tuple(latent.shape) != wanted:
+    expected = (1, CHANNELS, motion.maps.height // DOWN, motion.maps.width // DOWN)
+    if tuple(latent.shape) != expected:
         raise InputError(
             f"This VAE makes a latent {tuple(latent.shape)} of a {motion.maps.width}x{motion.maps.height} picture; RealPortrait "
-            f"needs {wanted}. Load a VAE of Stable Diffusion 1.5, or the one that comes with the pack."
+            f"needs {expected}. Load a VAE of Stable Diffusion 1.5, or the one that comes with the pack."
         )
     if not torch.isfinite(latent).all():
         raise InputError("The VAE made NaN of the portrait. Start ComfyUI with --fp32-vae, or load another SD1.5 VAE.")
@@ -29,14 +29,14 @@ def encode_portrait(vae, portrait: torch.Tensor, motion: PortraitMotion) -> torc
 def conditioning(
     reference: torch.Tensor, maps: MotionMaps, portrait_maps: MotionMaps, strength: float, caching: Caching = Caching()
 ) -> tuple[list, list]:
-    """(positive, negative) for one clip. The negative is the portrait unmoved: with cfg 1, as in the paper, it is not run."""
-    prompt = torch.zeros(1, 1, 8)  # nothing reads it; stock conditioning nodes expect a tensor
-    said = {"rp_reference": reference, "rp_motion": maps, "rp_portrait_motion": portrait_maps, "rp_caching": caching}
-    return [[prompt, {**said, "rp_strength": strength}]], [[prompt, {**said, "rp_strength": 0.0}]]
+    """(positive, negative) for one clip. The negative has no motion; with cfg 1, as in the paper, it is not computed."""
+    prompt = torch.zeros(1, 1, 8)  # unused; stock conditioning nodes expect a tensor
+    shared = {"rp_reference": reference, "rp_motion": maps, "rp_portrait_motion": portrait_maps, "rp_caching": caching}
+    return [[prompt, {**shared, "rp_strength": strength}]], [[prompt, {**shared, "rp_strength": 0.0}]]
 
 
 def part(maps: MotionMaps, start: int, frames: int) -> MotionMaps:
-    """At most `frames` frames of a motion from frame `start` on. Raises InputError where none is left."""
+    """At most `frames` frames of a motion from frame `start` on. Raises InputError where there is none."""
     if start >= len(maps):
         raise InputError(
             f"The clip starts at frame {start} and the motion has {len(maps)} frames (0 to {len(maps) - 1}): nothing is left."
@@ -45,15 +45,16 @@ def part(maps: MotionMaps, start: int, frames: int) -> MotionMaps:
 
 
 def new_latent(maps: MotionMaps) -> torch.Tensor:
-    """Nothing known yet: zeros (L, 4, h, w)."""
+    """Zeros (L, 4, h, w)."""
     device = comfy.model_management.intermediate_device()
     return torch.zeros(len(maps), CHANNELS, maps.height // DOWN, maps.width // DOWN, device=device)
 
 
 def continued_latent(maps: MotionMaps, previous: torch.Tensor, overlap: int) -> dict:
-    """A LATENT whose first `overlap` frames are the last of `previous`, known and kept by the noise_mask.
+    """A LATENT whose first `overlap` frames are the last of `previous`, with a noise_mask that keeps them.
 
-    The latents go over as they are: decoding and encoding them again would shift their colours a little at every clip.
+    The latents are copied: decoding and encoding them would shift their colours a little with every clip. Raises InputError where
+    `previous` or `overlap` does not fit the motion.
     """
     samples = new_latent(maps)
     if previous.ndim != 4 or previous.shape[1:] != samples.shape[1:]:

@@ -1,12 +1,13 @@
 """RealPortrait as an ordinary MODEL: a host config, a BaseModel and a ModelPatcher around the core's network.
 
-Latents are 4-D, a clip's frames along the batch axis, so that every frame owns its timestep. Frames whose noise_mask is 0
-throughout are the paper's conditional frames: the network sees them clean, at t = 0.
+Latents are 4-D with a clip's frames along the batch axis, so that every frame has its timestep. Frames whose noise_mask is 0
+everywhere are the paper's conditional frames: inputs without noise, at t = 0.
 """
 
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import comfy.conds
@@ -23,7 +24,7 @@ from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 
 from ...realportrait_core.checkpoint import METADATA_KEY, bundle_metadata, load_strictly, read_safetensors, sniff, wrong_role
 from ...realportrait_core.config import DiTConfig
-from ...realportrait_core.dit.cache import Caching, StepCache
+from ...realportrait_core.dit.cache import EXACT, StepCache
 from ...realportrait_core.dit.checkpoint import CONFIG_KEY, dit_config_from_state, without_host_traces
 from ...realportrait_core.dit.embed import ClipShape
 from ...realportrait_core.dit.model import RealPortraitDiT, Reference
@@ -42,35 +43,35 @@ WEIGHT_DTYPES = {
 PORTRAITS_KEPT = 2  # K,V of so many portraits stay with the model
 
 
-# ---- what one clip asks of the network ----
+# ---- one clip ----
 
 
 @dataclass(eq=False)
 class Clip:
-    """A CONDITIONING of one clip as the network reads it: made once per sampling, the same at every step."""
+    """The network's inputs from one CONDITIONING: made once per sampling, the same at every step."""
 
     portrait: torch.Tensor  # (1, 4, h, w) z_r, scaled
-    portrait_maps: MotionMaps | None  # the portrait's own map, for weights that read it
+    portrait_maps: MotionMaps | None  # the portrait's own motion map, for weights with cfg.reference_motion
     maps: MotionMaps  # L frames
     shape: ClipShape
     strength: float
     conditional: torch.Tensor | None  # (L,) bool
-    known: torch.Tensor | None  # (L, 4, h, w) scaled latents; those of conditional frames count
-    weights: object | None  # names the patched weights; None while hooks change them from step to step
-    portrait_key: bytes  # names the portrait by its content
-    cache: StepCache  # new with each sampling, so that no run starts from what another left
-    control: torch.Tensor | None = None  # (L, S, C), filled in at the first step
+    known: torch.Tensor | None  # (L, 4, h, w) scaled latents; only those of conditional frames are used
+    weights: object | None  # identifies the patched weights; None while hooks change them from step to step
+    portrait_key: bytes  # identifies the portrait by its content
+    cache: StepCache | None  # a new one for each sampling; None: every step is computed in full
+    control: torch.Tensor | None = None  # (L, S, C), computed at the first step
 
 
 @dataclass(eq=False)
 class LearnedVariance:
-    """Under transformer_options["rp_variance"], where a sampler that reads the learned variance is handed it."""
+    """transformer_options["rp_variance"] of a sampler that uses the learned variance; the network fills it in."""
 
-    value: torch.Tensor | None = None  # (L, 4, h, w), -1 .. 1, of the last call for the positive; None: not learned
+    value: torch.Tensor | None = None  # (L, 4, h, w), -1 .. 1, of the last step's positive; None: not learned
 
 
 def content_key(portrait: torch.Tensor, maps: MotionMaps | None) -> bytes:
-    """Equal for equal portraits, whichever node made them."""
+    """A hash of the portrait's latent and its own maps."""
     digest = hashlib.blake2b(portrait.float().cpu().numpy().tobytes())
     for tensor in () if maps is None else (maps.f, maps.frame_to_crop, maps.face):
         digest.update(tensor.float().cpu().numpy().tobytes())
@@ -81,7 +82,7 @@ def content_key(portrait: torch.Tensor, maps: MotionMaps | None) -> bytes:
 
 
 class HostDiT(RealPortraitDiT):
-    """The core's network behind the signature by which the host calls a diffusion model."""
+    """The core's network with the signature of the host's diffusion models."""
 
     def __init__(self, config: DiTConfig, image_model: str, dtype=None, device=None, operations=None):
         self._options = {}
@@ -111,7 +112,8 @@ class HostDiT(RealPortraitDiT):
             frames = rp_clip.conditional
             if frames is not None:
                 x = torch.where(frames[:, None, None, None], rp_clip.known.to(x), x)
-            out = super().forward(
+            step = super().forward if rp_clip.cache is None else partial(rp_clip.cache, self)
+            out = step(
                 x[None],
                 timestep[None],
                 rp_clip.shape,
@@ -119,17 +121,16 @@ class HostDiT(RealPortraitDiT):
                 rp_clip.control,
                 None if frames is None else frames[None],
                 rp_clip.strength,
-                rp_clip.cache,
             )
-            asked = transformer_options.get("rp_variance")
-            if asked is not None and self.cfg.learned_sigma and 0 in transformer_options["cond_or_uncond"]:
-                asked.value = out[0, :, x.shape[1] :]
-            return out[0, :, : x.shape[1]]  # without the learned variance, which no stock sampler reads
+            learned = transformer_options.get("rp_variance")
+            if learned is not None and self.cfg.learned_sigma and 0 in transformer_options["cond_or_uncond"]:
+                learned.value = out[0, :, x.shape[1] :]
+            return out[0, :, : x.shape[1]]  # without the learned variance, which no stock sampler uses
         finally:
             self._options = {}
 
     def _reference(self, clip: Clip, x: torch.Tensor) -> Reference:
-        """K,V of the portrait: once for all steps and clips, again when the weights or the picture's size change."""
+        """K, V of the portrait: computed once for all steps and clips, and again when the weights or the picture's size change."""
         key = (clip.weights, clip.portrait_key, clip.shape, x.dtype, x.device)
         if clip.weights is None or key not in self.references:
             maps = clip.portrait_maps.to(x.device, x.dtype) if self.cfg.reference_motion else None
@@ -140,7 +141,7 @@ class HostDiT(RealPortraitDiT):
         return self.references[key]
 
     def _attention(self, q, k, v):
-        """The host's attention; on a CPU its PyTorch one, which is faster there than its default."""
+        """The host's attention; on a CPU its PyTorch attention, which is faster there than its default."""
         attend = attention_pytorch if q.device.type == "cpu" else optimized_attention
         return attend(q, k, v, q.shape[1], skip_reshape=True, transformer_options=self._options)
 
@@ -149,20 +150,20 @@ class HostDiT(RealPortraitDiT):
 
 
 def middle_frame(latents: torch.Tensor) -> torch.Tensor:
-    """Of a clip (L, C, h, w) the frame to preview, (1, C, h, w): the first stands still in every clip that continues another."""
+    """The frame of a clip (L, C, h, w) to preview, (1, C, h, w); the first is the same in all steps of a continued clip."""
     return latents[len(latents) // 2 : len(latents) // 2 + 1]
 
 
 class ClipLatents(comfy.latent_formats.SD15):
-    """SD1.5's latents, of which stock samplers too preview the middle frame; the host itself shows the first of a batch."""
+    """SD1.5's latents, with which stock samplers preview the middle frame of a clip instead of the first of a batch."""
 
     def __init__(self):
         super().__init__()
-        self.latent_rgb_factors_reshape = middle_frame  # what its previews in plain colours do to a latent beforehand
+        self.latent_rgb_factors_reshape = middle_frame  # applied by the host's latent2rgb previews
 
 
 class RealPortraitConfig(comfy.supported_models_base.BASE):
-    """What the host wants to know of the architecture."""
+    """The host's description of the architecture."""
 
     unet_config = {"image_model": "realportrait"}
     unet_extra_config = {}  # the base class adds a UNet's heads here
@@ -184,13 +185,13 @@ class RealPortraitConfig(comfy.supported_models_base.BASE):
         return RealPortraitModel(self, self.model_type(state_dict, prefix), device)
 
     def process_unet_state_dict_for_saving(self, state_dict):
-        """The host's save nodes drop a file's metadata, so the configuration travels as a tensor of bytes."""
+        """The host's save nodes drop the metadata, so the configuration is saved as a tensor of bytes."""
         text = bytearray(bundle_metadata("dit", self.dit)[METADATA_KEY], "utf-8")
         return super().process_unet_state_dict_for_saving({**state_dict, CONFIG_KEY: torch.frombuffer(text, dtype=torch.uint8)})
 
 
 class RealPortraitModel(comfy.model_base.BaseModel):
-    """Turns a RealPortrait CONDITIONING and the LATENT's noise_mask into what HostDiT reads."""
+    """Turns a RealPortrait CONDITIONING and the LATENT's noise_mask into the inputs of HostDiT."""
 
     def __init__(self, model_config: RealPortraitConfig, model_type, device=None):
         super().__init__(model_config, model_type, device=device, unet_model=HostDiT)
@@ -205,7 +206,8 @@ class RealPortraitModel(comfy.model_base.BaseModel):
         cfg, noise = self.model_config.dit, given["noise"]
         check(given, noise, cfg)
         maps, portrait_maps, hooks = given["rp_motion"], given.get("rp_portrait_motion"), given.get("hooks")
-        conditional = None if given.get("denoise_mask") is None else wholly_known(given["denoise_mask"])
+        caching = given.get("rp_caching", EXACT)
+        conditional = None if given.get("denoise_mask") is None else conditional_frames(given["denoise_mask"])
         if conditional is not None and not conditional.any():
             conditional = None
         portrait = self.process_latent_in(given["rp_reference"])
@@ -213,34 +215,34 @@ class RealPortraitModel(comfy.model_base.BaseModel):
             portrait=portrait,
             portrait_maps=portrait_maps,
             maps=maps,
-            # The length told is that of training, whatever this clip's: a portrait's K,V then serve clips of any length.
+            # The length of training, whatever this clip's is, so that K, V of a portrait do not depend on the clip's length.
             shape=ClipShape(maps.height, maps.width, cfg.clip_frames, cfg.fps),
             strength=given["rp_strength"],
             conditional=conditional,
             known=None if conditional is None else given["latent_image"],  # scaled by the host
             weights=None if hooks else self.current_weight_patches_uuid,
             portrait_key=content_key(portrait, portrait_maps if cfg.reference_motion else None),
-            # What a step computed with other weights does not serve the next.
-            cache=StepCache(Caching() if hooks else given.get("rp_caching", Caching())),
+            # Hooks change the weights from step to step, so nothing of a step may be reused.
+            cache=None if hooks or caching == EXACT else StepCache(caching),
         )
 
 
-def wholly_known(mask: torch.Tensor) -> torch.Tensor:
-    """Frames of a noise_mask (L, C, h, w) that are 0 throughout: (L,) bool."""
+def conditional_frames(mask: torch.Tensor) -> torch.Tensor:
+    """Frames of a noise_mask (L, C, h, w) that are 0 everywhere: (L,) bool."""
     return mask.amax(dim=(1, 2, 3)) == 0
 
 
 def keep_known_frames(executor, noise, latent_image, sampler, sigmas, denoise_mask=None, *args, **kwargs):
-    """Around a whole sampling: conditional frames leave it bit-identical. Most samplers round them, uni_pc and dpm_fast drift."""
+    """Wraps a whole sampling: its result has the conditional frames bit by bit, which most samplers round and some let drift."""
     samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
     if denoise_mask is None:
         return samples
-    frames = wholly_known(comfy.sampler_helpers.prepare_mask(denoise_mask, noise.shape, samples.device))
+    frames = conditional_frames(comfy.sampler_helpers.prepare_mask(denoise_mask, noise.shape, samples.device))
     return torch.where(frames[:, None, None, None], latent_image.to(samples), samples)
 
 
 def check(given: dict, noise: torch.Tensor, cfg: DiTConfig) -> None:
-    """Conditioning, latent and weights belong together, or an InputError says what does not."""
+    """Raises InputError where conditioning, latent and weights do not fit together."""
     if "rp_motion" not in given:
         raise InputError(
             f"The {given['prompt_type']} CONDITIONING does not come from RealPortrait: this model reads a portrait and its "
@@ -276,9 +278,9 @@ def check(given: dict, noise: torch.Tensor, cfg: DiTConfig) -> None:
 
 
 def load(path: Path, weight_dtype: str):
-    """A .safetensors file with a RealPortrait DiT -> a ModelPatcher, what a MODEL socket carries.
+    """A .safetensors file with a RealPortrait DiT -> a ModelPatcher, the value of a MODEL socket.
 
-    Raises WeightsError with what is wrong with the file: unreadable, of another architecture, incomplete.
+    Raises WeightsError for a file that is unreadable, incomplete or of another architecture.
     """
     state, metadata = without_host_traces(*read_safetensors(path))
     config = fitting_config(state, metadata, path)
@@ -304,20 +306,20 @@ def load(path: Path, weight_dtype: str):
 
 
 def forget_portraits(patcher, unloaded: bool) -> None:
-    """Portraits' K,V lie on the load device and go with the weights; the host also detaches a model to load it again."""
+    """Frees the portraits' K, V with the weights; the host also detaches a model (unloaded False) to load it again."""
     if unloaded:
         patcher.model.diffusion_model.references.clear()
 
 
 def fitting_config(state: dict[str, torch.Tensor], metadata: dict[str, str], path: Path) -> DiTConfig:
-    """The configuration of a state that has every tensor, in the right shape, of a RealPortrait DiT; else WeightsError."""
+    """The configuration of a complete RealPortrait DiT. Raises WeightsError for anything else."""
     if (role := sniff(state)) != "dit":
         raise wrong_role(path, role, "dit")
     try:
         config = dit_config_from_state(state, metadata)
         with torch.device("meta"):
             bare = RealPortraitDiT(config)
-        load_strictly(bare, state)  # the host's own loading only logs what is missing
+        load_strictly(bare, state)  # the host's loading only logs missing keys
     except WeightsError as error:
         raise WeightsError(f"{path} cannot be used as RealPortrait weights. {error}") from error
     return config

@@ -6,10 +6,11 @@ from torch import Tensor
 from ..diffusion.guidance import guided
 from ..diffusion.sampling import Denoise, Solver, cpu_noise, sample_clip
 from ..diffusion.schedule import Schedule
-from ..dit.cache import Caching, StepCache
+from ..dit.cache import Caching, with_cache
 from ..dit.embed import ClipShape
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
+from ..speed import default_sampling
 from .clips import Clip, denoise_clips, plan
 from .extraction import device_of
 from .keypoints import Progress
@@ -21,11 +22,11 @@ def render(
     schedule: Schedule,
     reference_latent: Tensor,
     motion: PortraitMotion,
-    steps: int = 20,
+    steps: int | None = None,
     seed: int = 0,
     strength: float = 1.0,
     callback: Progress | None = None,
-    solver: Solver = "ddim",
+    solver: Solver | None = None,
     caching: Caching = Caching(),
     guidance: float = 1.0,
 ) -> Tensor:
@@ -34,12 +35,15 @@ def render(
     Clip i draws its noise with seed + i. The network runs in its own dtype, the samples are float32. strength: factor on the
     motion control. guidance: classifier-free, from the portrait without motion to the portrait with it; 1 is off, above 1
     each step runs the network twice. callback(done, total) counts steps over all clips.
+    steps and solver: by default as the weights were trained for, the paper's 50 of IDDPM for epsilon weights.
     Raises InputError for steps or a solver that distilled weights do not have.
     """
     cfg, device, dtype = dit.cfg, device_of(dit), dit.x_embedder.proj.weight.dtype
-    if cfg.distilled_steps and (steps, solver) != (cfg.distilled_steps, "ddim_trailing"):
+    usual = default_sampling(cfg)
+    steps, solver = usual.steps if steps is None else steps, solver or usual.solver
+    if cfg.distilled_steps and (steps, solver) != (usual.steps, usual.solver):
         raise InputError(
-            f"These weights are distilled for {cfg.distilled_steps} steps of ddim_trailing; {steps} of {solver} were asked for."
+            f"These weights are distilled for {usual.steps} steps of {usual.solver}; {steps} of {solver} were asked for."
         )
     shape = ClipShape(motion.maps.height, motion.maps.width, cfg.clip_frames, cfg.fps)
     portrait_maps = motion.portrait_maps.to(device, dtype) if cfg.reference_motion else None
@@ -52,10 +56,10 @@ def render(
         noise = draw(torch.empty(clip.length, *reference_latent.shape[1:], device=device))  # (L, 4, h, w)
 
         def denoiser(control: Tensor | None) -> Denoise:
-            cache = StepCache(caching)
+            predict = with_cache(dit, caching)
 
             def denoise(z: Tensor, t: Tensor, conditional: Tensor) -> Tensor:
-                return dit(z[None].to(dtype), t[None], shape, reference, control, conditional[None], strength, cache)[0]
+                return predict(z[None].to(dtype), t[None], shape, reference, control, conditional[None], strength)[0]
 
             return denoise
 

@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho, Salimans 2022): away from what the network predicts without the motion."""
+"""Classifier-free guidance (Ho, Salimans 2022): extrapolation from the prediction without motion to the one with it."""
 
 from math import isfinite
 
@@ -9,15 +9,15 @@ from .sampling import Denoise
 
 
 def check_guidance(guidance: float) -> None:
-    """Raises InputError for one that is below 1 or not finite."""
+    """Raises InputError where it is below 1 or not finite."""
     if not (isfinite(guidance) and guidance >= 1):
         raise InputError(f"The guidance is {guidance}; it must be finite, 1 (off) or more.")
 
 
 def guided(conditional: Denoise, unconditional: Denoise, guidance: float) -> Denoise:
-    """The denoiser u + guidance (c - u) of c `conditional` and u `unconditional`; 1 is c alone, and u is not called.
+    """The denoiser u + guidance (c - u) of c `conditional` and u `unconditional`. With guidance 1 it is c, and u is not called.
 
-    A learned variance stays c's: the extrapolation is of the mean only. Raises InputError below 1 or where not finite.
+    Only the mean is extrapolated; a learned variance is c's. Raises InputError for a guidance below 1 or not finite.
     """
     check_guidance(guidance)
     if guidance == 1:

@@ -10,10 +10,10 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Schedule:
-    """Tables (T,) over a process's timesteps, float64, on the CPU unless moved: q(x_t | x_0) = N(sqrt(abar_t) x_0, 1 - abar_t)."""
+    """Tables (T,) over the timesteps, float64, on the CPU unless moved: q(x_t | x_0) = N(sqrt(abar_t) x_0, 1 - abar_t)."""
 
     betas: Tensor
-    timesteps: Tensor  # (T,) int64: what the network is told at each of them
+    timesteps: Tensor  # (T,) int64: the network's input t at each of them
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -32,7 +32,7 @@ class Schedule:
 
     @property
     def posterior_log_variance(self) -> Tensor:
-        """log beta~_t; that of the first step, which is 0, is taken from the second."""
+        """log beta~_t; that of the first step, where beta~ is 0, is taken from the second."""
         variance = self.posterior_variance
         return torch.cat([variance[1:2], variance[1:]]).log() if len(variance) > 1 else self.betas.log()
 
@@ -40,20 +40,20 @@ class Schedule:
         return len(self.betas)
 
     def to(self, device: torch.device) -> "Schedule":
-        """With its tables on a device that has float64: where they are looked up often, a copy for each makes the host wait."""
+        """With its tables on a device that has float64, where frequent look-ups need no copy from the CPU."""
         return Schedule(self.betas.to(device), self.timesteps.to(device))
 
     def respaced(self, steps: int) -> "Schedule":
-        """The process that visits only `steps` of the timesteps, spread evenly from the first to the last."""
-        chosen = spread(steps, len(self))
-        return visiting(self.alphas_cumprod[chosen], self.timesteps[chosen])
+        """IDDPM's respacing: only `steps` of the timesteps, evenly spaced from the first to the last."""
+        chosen = space_timesteps(steps, len(self))
+        return schedule_from_alphas(self.alphas_cumprod[chosen], self.timesteps[chosen])
 
     def trailing(self, steps: int) -> "Schedule":
-        """As `respaced`, with even gaps down to the picture itself: the lowest timestep is one gap above 0."""
+        """As `respaced`, with trailing spacing (Lin et al. 2024): the lowest timestep is one interval above t = 0."""
         if not 1 <= steps < len(self):
             raise InputError(f"{steps} sampling steps; there must be 1 to {len(self) - 1}.")
-        chosen = spread(steps + 1, len(self))[1:]
-        return visiting(self.alphas_cumprod[chosen], self.timesteps[chosen])
+        chosen = space_timesteps(steps + 1, len(self))[1:]
+        return schedule_from_alphas(self.alphas_cumprod[chosen], self.timesteps[chosen])
 
 
 def linear_schedule(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> Schedule:
@@ -61,13 +61,13 @@ def linear_schedule(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -
     return Schedule(torch.linspace(start, end, steps, dtype=torch.float64), torch.arange(steps))
 
 
-def visiting(abar: Tensor, timesteps: Tensor) -> Schedule:
-    """The process of these abar (T,), falling, float64; timesteps (T,) int64 are what the network is told at them."""
+def schedule_from_alphas(abar: Tensor, timesteps: Tensor) -> Schedule:
+    """The schedule with these abar (T,), falling, float64; timesteps (T,) int64 are the network's inputs at them."""
     before = torch.cat([abar.new_ones(1), abar[:-1]])
     return Schedule(1 - abar / before, timesteps)
 
 
-def spread(steps: int, total: int = 1000) -> Tensor:
+def space_timesteps(steps: int, total: int = 1000) -> Tensor:
     """round(i (total - 1) / (steps - 1)) for i < steps, int64; a single step is the last, the one of pure noise.
 
     Raises InputError for less than 1 or more than `total` steps.
@@ -79,7 +79,7 @@ def spread(steps: int, total: int = 1000) -> Tensor:
     return torch.tensor([round(i * (total - 1) / (steps - 1)) for i in range(steps)])
 
 
-def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+def gather(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
     """table[t] for t (...) int, shaped to multiply `like` (..., c, h, w), in its dtype and on its device."""
     values = table.to(like.dtype).to(t.device)[t].to(like.device)
     return values.reshape(*values.shape, *(1,) * (like.ndim - values.ndim))
@@ -88,29 +88,29 @@ def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
 def q_sample(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise; t (B, L) or (L,) int, x_0 (B, L, 4, h, w) or (L, 4, h, w)."""
     abar = schedule.alphas_cumprod
-    return at(abar.sqrt(), t, x_0) * x_0 + at((1 - abar).sqrt(), t, x_0) * noise
+    return gather(abar.sqrt(), t, x_0) * x_0 + gather((1 - abar).sqrt(), t, x_0) * noise
 
 
 def target(schedule: Schedule, x_0: Tensor, t: Tensor, noise: Tensor, prediction: str) -> Tensor:
-    """What the network should say: epsilon, or v = sqrt(abar) epsilon - sqrt(1 - abar) x_0 (Salimans, Ho 2022)."""
+    """The regression target: epsilon, or v = sqrt(abar) epsilon - sqrt(1 - abar) x_0 (Salimans, Ho 2022)."""
     if prediction == "epsilon":
         return noise
     abar = schedule.alphas_cumprod
-    return at(abar.sqrt(), t, x_0) * noise - at((1 - abar).sqrt(), t, x_0) * x_0
+    return gather(abar.sqrt(), t, x_0) * noise - gather((1 - abar).sqrt(), t, x_0) * x_0
 
 
 def to_x0(schedule: Schedule, x_t: Tensor, t: Tensor, out: Tensor, prediction: str) -> Tensor:
-    """The picture that a prediction `out` of x_t's shape means."""
+    """x_0 from x_t and a prediction `out` of its shape."""
     abar = schedule.alphas_cumprod
     if prediction == "epsilon":
-        return at(abar.rsqrt(), t, x_t) * x_t - at((1 / abar - 1).sqrt(), t, x_t) * out
-    return at(abar.sqrt(), t, x_t) * x_t - at((1 - abar).sqrt(), t, x_t) * out
+        return gather(abar.rsqrt(), t, x_t) * x_t - gather((1 / abar - 1).sqrt(), t, x_t) * out
+    return gather(abar.sqrt(), t, x_t) * x_t - gather((1 - abar).sqrt(), t, x_t) * out
 
 
 def to_epsilon(schedule: Schedule, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
-    """The noise between x_0 and x_t."""
+    """epsilon from x_t and x_0."""
     abar = schedule.alphas_cumprod
-    return (at(abar.rsqrt(), t, x_t) * x_t - x_0) / at((1 / abar - 1).sqrt(), t, x_t)
+    return (gather(abar.rsqrt(), t, x_t) * x_t - x_0) / gather((1 / abar - 1).sqrt(), t, x_t)
 
 
 def posterior_mean(schedule: Schedule, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
@@ -118,10 +118,10 @@ def posterior_mean(schedule: Schedule, x_t: Tensor, t: Tensor, x_0: Tensor) -> T
     abar, before = schedule.alphas_cumprod, schedule.alphas_cumprod_prev
     of_x0 = schedule.betas * before.sqrt() / (1 - abar)
     of_xt = (1 - before) * (1 - schedule.betas).sqrt() / (1 - abar)
-    return at(of_x0, t, x_t) * x_0 + at(of_xt, t, x_t) * x_t
+    return gather(of_x0, t, x_t) * x_0 + gather(of_xt, t, x_t) * x_t
 
 
 def learned_log_variance(schedule: Schedule, t: Tensor, out: Tensor) -> Tensor:
-    """IDDPM's learned range (Eq. 15): `out` in -1 .. 1 goes from log beta~_t to log beta_t."""
-    low, high = at(schedule.posterior_log_variance, t, out), at(schedule.betas.log(), t, out)
+    """IDDPM's learned variance (Eq. 15): `out` in -1 .. 1 interpolates from log beta~_t to log beta_t."""
+    low, high = gather(schedule.posterior_log_variance, t, out), gather(schedule.betas.log(), t, out)
     return torch.lerp(low, high, (out + 1) / 2)

@@ -1,5 +1,5 @@
-from .cache import Caching, StepCache
+from .cache import Caching, StepCache, with_cache
 from .embed import ClipShape
 from .model import RealPortraitDiT, Reference
 
-__all__ = ["Caching", "ClipShape", "RealPortraitDiT", "Reference", "StepCache"]
+__all__ = ["Caching", "ClipShape", "RealPortraitDiT", "Reference", "StepCache", "with_cache"]

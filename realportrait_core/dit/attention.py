@@ -1,4 +1,4 @@
-"""Equations 1-6: spatial attention with the reference's keys and values, and temporal attention."""
+"""Equations 1-6: spatial attention with keys and values of the reference, and temporal attention."""
 
 from collections.abc import Callable
 
@@ -19,8 +19,8 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def join_reference(x: Tensor, reference: Tensor) -> Tensor:
-    """x (N, h, S, d) followed by its reference (R, h, S', d) -> (N, h, S + S', d); each serves N / R items in a row."""
-    x = x.unflatten(0, (reference.shape[0], -1))  # (R, N / R, h, S, d)
+    """x (N, heads, S, d) and its reference (R, heads, S', d) -> (N, heads, S + S', d); each serves N / R items in a row."""
+    x = x.unflatten(0, (reference.shape[0], -1))  # (R, N / R, heads, S, d)
     reference = reference[:, None].expand(-1, x.shape[1], -1, -1, -1)
     return torch.cat([x, reference], dim=-2).flatten(0, 1)
 
@@ -37,7 +37,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """What spatial and temporal attention share: W_Q, W_K, W_V (Eq. 3), the norms of Q and K, the projection."""
+    """The parameters of spatial and of temporal attention: W_Q, W_K, W_V (Eq. 3), the norms of Q and K, the projection."""
 
     def __init__(self, hidden: int, heads: int, *, attention: AttentionFunction, operations, dtype=None, device=None):
         super().__init__()
@@ -49,7 +49,7 @@ class Attention(nn.Module):
 
 
 class SpatialAttention(Attention):
-    """Among the tokens of one frame, and those of its reference."""
+    """Between the tokens of one frame, and to those of its reference."""
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, S, C) -> Q, K, V (N, heads, S, d), Q and K normed."""
@@ -64,17 +64,17 @@ class SpatialAttention(Attention):
         return self.proj(self.attention(q, k, v))
 
     def encode(self, x: Tensor) -> tuple[Tensor, KeyValue]:
-        """The reference's own attention (Eq. 5) and its K_r, V_r for the frames."""
+        """Portraits x (R, S, C) -> their self-attention (R, S, C) (Eq. 5), and K_r, V_r for the frames."""
         q, k, v = self.queries_keys_values(x)
         return self.proj(self.attention(q, k, v)), (k, v)
 
     def key_value(self, x: Tensor) -> KeyValue:
-        """K_r, V_r alone: all that is wanted of the reference in the last block."""
+        """K_r, V_r alone: all that is needed of the reference in the last block."""
         return self.queries_keys_values(x)[1:]
 
 
 class TemporalAttention(Attention):
-    """Among the tokens at one place of all frames."""
+    """Between the tokens of all frames at one position."""
 
     def __init__(
         self, hidden: int, heads: int, *, norm_last: bool, attention: AttentionFunction, operations, dtype=None, device=None
@@ -86,17 +86,17 @@ class TemporalAttention(Attention):
         """x (B, L, S, C) -> (B, L, S, C), Eq. 2 and 6. rope: cos and sin (L, d / 2)."""
         batch, length = x.shape[:2]
         if length == 1:
-            return self.proj(self.values(x))  # the softmax of one score is 1
+            return self.proj(self.values(x))  # the softmax of one score is 1, so Q and K and their norms have no effect
         q, k, v = (rearrange(part, "b l s (h d) -> (b s) h l d", h=self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         q, k = self.rotate_and_norm(q, self.q_norm, rope), self.rotate_and_norm(k, self.k_norm, rope)
         return self.proj(rearrange(self.attention(q, k, v), "(b s) l c -> b l s c", b=batch))
 
     def rotate_and_norm(self, x: Tensor, norm: RMSNorm, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """The public STDiT2 was trained with RoPE before the norm; the two do not commute."""
+        """norm_last: RoPE before the norm, as the public STDiT2 was trained; the two do not commute."""
         return rotate_and_norm(x, norm.weight.to(x), rope, self.norm_last)
 
     def values(self, x: Tensor) -> Tensor:
-        """V alone, a third of the work; a Linear that casts its own weights (the host's) has to run as a whole."""
+        """V alone, a third of the work. A Linear that casts its weights itself, as the host's do, has to run as a whole."""
         if type(self.qkv) is not nn.Linear:
             return self.qkv(x).chunk(3, dim=-1)[2]
         hidden = self.proj.in_features

@@ -1,6 +1,6 @@
-"""Weight files of the RealPortrait DiT, and a start from the public STDiT2 backbone.
+"""Weight files of the RealPortrait DiT, and its initialisation from the public STDiT2 backbone.
 
-Names are those of STDiT2 (hpcai-tech/OpenSora-STDiT-v2-stage3) and of PixArt-delta's half control.
+Keys are those of STDiT2 (hpcai-tech/OpenSora-STDiT-v2-stage3) and of PixArt-delta's half ControlNet.
 """
 
 import logging
@@ -30,13 +30,15 @@ from .motion_mapper import MotionMapper
 
 logger = logging.getLogger(__name__)
 
-# Of STDiT2, what RealPortrait has no use for: the text, and a table that is computed anew.
+# Keys of STDiT2 that RealPortrait does not use: the text path, and a table that is computed at run time.
 TEXT = ("y_embedder.", ".cross_attn.")
 ROPE = "rope.freqs"
-# Of files that ComfyUI's own save nodes write.
+# Key prefixes in files that ComfyUI's own save nodes write.
 HOST_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
-DRAFT, DRAFTED = "conditioner.draft", ("enter", "halve", "quarter")  # its convolutions, by width
-# Files from before the conditioner was a part of its own: what only they have, names in them -> today's, fields of their configs.
+DRAFT = "conditioner.draft"
+DRAFT_LAYERS = ("enter", "halve", "quarter")  # one for each of its widths
+# Files from before the conditioner was a module of its own: key prefixes that only they have, prefixes -> today's, and those fields
+# of their configs that are the conditioner's today.
 OLDER = ("draft.", "reference_proj.", "motion_embedder.", "motion_net.5.")
 RENAMED = {name: f"conditioner.{name}" for name in ("draft.", "reference_proj.")} | {
     "motion_embedder.": "conditioner.embedder.",
@@ -50,8 +52,8 @@ CONFIG_KEY = "realportrait_config"  # bytes of our metadata, which these nodes d
 
 
 def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
-    """Every field of DiTConfig, and of a ConditionerConfig in it, that the shapes fix. Raises WeightsError naming a key that is
-    not there."""
+    """Every field of DiTConfig, and of its ConditionerConfig, that follows from the shapes. Raises WeightsError naming a missing
+    key."""
 
     def size(key: str, axis: int) -> int:
         if key not in state or axis >= state[key].ndim:
@@ -86,7 +88,7 @@ def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
             "motion_latent": size(f"conditioner.deeper.{blocks}.weight" if blocks else f"{mapper}.4.weight", 0),
             "motion_blocks": blocks,
             "reference_motion": "conditioner.reference_proj.weight" in state,
-            "draft_widths": tuple(size(f"{DRAFT}.{layer}.weight", 0) for layer in DRAFTED)
+            "draft_widths": tuple(size(f"{DRAFT}.{layer}.weight", 0) for layer in DRAFT_LAYERS)
             if f"{DRAFT}.enter.weight" in state
             else (),
         },
@@ -96,21 +98,21 @@ def sizes_from_shapes(state: Mapping[str, Tensor]) -> dict:
 def dit_config_from_state(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> DiTConfig:
     """The config of a state.
 
-    Our metadata states it and must agree with the shapes. Without metadata the shapes decide, and what no shape shows
-    (prediction, the order of RoPE and norm, input_sq_size, clip_frames, fps, mask_reach) is the paper's.
+    It is that of our metadata, which must agree with the shapes. Without metadata it is inferred from the shapes, and what does not
+    follow from them (prediction, the order of RoPE and norm, input_sq_size, clip_frames, fps, mask_reach) is PAPER's.
     Raises WeightsError on missing keys, contradictions and impossible sizes.
     """
     sizes = sizes_from_shapes(state)
     values = read_bundle_metadata(metadata, "dit")
     try:
-        shown = config_from_values(sizes)
-        stated = shown if values is None else config_from_values(values)
+        inferred = config_from_values(sizes)
+        stated = inferred if values is None else config_from_values(values)
     except InputError as error:
         raise WeightsError(f"The weights have impossible sizes: {error}") from error
-    own = sizes.pop("conditioner")
-    if (stated.conditioner is None) != (own is None):
-        raise WeightsError(f"The file's config has conditioner = {stated.conditioner} and its weights have {shown.conditioner}.")
-    for config, found in ((stated, sizes), (stated.conditioner, own or {})):
+    conditioner = sizes.pop("conditioner")
+    if (stated.conditioner is None) != (conditioner is None):
+        raise WeightsError(f"The file's config has conditioner = {stated.conditioner} and its weights have {inferred.conditioner}.")
+    for config, found in ((stated, sizes), (stated.conditioner, conditioner or {})):
         for name, value in found.items():
             if getattr(config, name) != value:
                 raise WeightsError(f"The file's config has {name} = {getattr(config, name)} and its weights have {value}.")
@@ -118,21 +120,23 @@ def dit_config_from_state(state: Mapping[str, Tensor], metadata: Mapping[str, st
 
 
 def config_from_values(values: Mapping) -> DiTConfig:
-    """A config from its fields as JSON keeps them; in older files the conditioner's lie among them. Raises WeightsError on wrong
-    names or types, InputError on impossible sizes."""
+    """A config from its fields as read from JSON; in older files the conditioner's fields are among them.
+
+    Raises WeightsError on wrong names or types, InputError on impossible sizes.
+    """
     values = dict(values)
     older = {name: values.pop(name) for name in OLDER_FIELDS if name in values}
-    own = config_from_fields(ConditionerConfig, older)
-    if own == ConditionerConfig():
+    conditioner = config_from_fields(ConditionerConfig, older)
+    if conditioner == ConditionerConfig():
         return config_from_fields(DiTConfig, values)
-    return replace(config_from_fields(DiTConfig, values), conditioner=own)
+    return replace(config_from_fields(DiTConfig, values), conditioner=conditioner)
 
 
 # Our files
 
 
 def without_host_traces(state: dict[str, Tensor], metadata: dict[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """State and metadata as we write them, of a file that ComfyUI's save nodes may have written."""
+    """State and metadata as save_dit writes them, of a file that may be from ComfyUI's save nodes."""
     prefix = next((p for p in HOST_PREFIXES if any(key.startswith(p) for key in state)), "")
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if (stored := state.pop(CONFIG_KEY, None)) is not None:
@@ -141,7 +145,7 @@ def without_host_traces(state: dict[str, Tensor], metadata: dict[str, str]) -> t
 
 
 def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state with today's names."""
+    """A state with today's keys."""
     if not any(key.startswith(OLDER) for key in state):
         return state
     result = {}
@@ -149,11 +153,11 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
         name = next((name for name in RENAMED if key.startswith(name)), "")
         rest = key.removeprefix(name)
         layer, _, parameter = rest.partition(".")
-        if name == "motion_net." and layer.isdecimal() and int(layer) > 4:  # behind the three convolutions
+        if name == "motion_net." and layer.isdecimal() and int(layer) > 4:  # after the three convolutions
             result[f"conditioner.deeper.{int(layer) - 5}.{parameter}"] = value
         else:
             result[RENAMED.get(name, "") + rest] = value
-    if not any(key.startswith("motion_embedder.") for key in state):  # where the latents' own embedder served
+    if not any(key.startswith("motion_embedder.") for key in state):  # they used the latents' embedder
         result |= {f"conditioner.{key[2:]}": value for key, value in state.items() if key.startswith("x_embedder.")}
     return result
 
@@ -175,37 +179,37 @@ def load_dit(path: str | os.PathLike) -> RealPortraitDiT:
 
 
 def save_dit(path: str | os.PathLike, model: RealPortraitDiT, dtype: torch.dtype = torch.float16) -> None:
-    """Write a DiT with its config; weights in `dtype`."""
+    """Write a DiT and its config to a file; weights in `dtype`."""
     state = {key: value.to(dtype) for key, value in model.state_dict().items()}
     save(path, state, bundle_metadata("dit", model.cfg))
 
 
-# The public backbone
+# Initialisation from the public backbone
 
 
 @dataclass(frozen=True)
 class Start:
-    """What becomes of a public STDiT2: the state of a RealPortraitDiT, and where its keys come from."""
+    """The state of a RealPortraitDiT initialised from a public STDiT2, and the origin of its keys."""
 
-    state: dict[str, Tensor]  # float tensors in the dtype of the public ones
-    kept: list[str]  # as they are
-    copied: list[str]  # blocks of the control, copies of the backbone's first ones
-    new: list[str]  # zeros, and the motion mapper or the conditioner at random
-    dropped: list[str]  # of the public file: text, and the table of RoPE
-    unknown: list[str]  # of the public file too, and in no STDiT2 that we know
+    state: dict[str, Tensor]  # in the dtype of the public weights
+    kept: list[str]  # unchanged
+    copied: list[str]  # the ControlNet's blocks, copies of the backbone's first ones
+    new: list[str]  # zero projections; the motion mapper or the conditioner, random
+    dropped: list[str]  # of the public file: the text path and RoPE's table
+    unknown: list[str]  # of the public file: keys that no known STDiT2 has
 
 
 def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
-    """A start for the paper's training: STDiT2 in the backbone, copies of its first blocks in the control.
+    """Initial weights for the paper's training: STDiT2 as the backbone, copies of its first blocks as the ControlNet.
 
-    Before and after the control lie zero projections, so that at first it changes nothing. `public` may be on the meta
-    device. Raises WeightsError if it is not an STDiT2 of the size of `cfg`.
+    The ControlNet's projections are zero, so that it starts without effect. `public` may be on the meta device. Raises WeightsError
+    if it is not an STDiT2 of the size of `cfg`.
     """
     public = {key.removeprefix("module."): value for key, value in public.items()}
     bare = RealPortraitDiT(cfg, device="meta")
-    wanted = bare.state_dict()
-    kept = {key: value for key, value in public.items() if key in wanted}
-    left = [key for key in public if key not in wanted]
+    expected = bare.state_dict()
+    kept = {key: value for key, value in public.items() if key in expected}
+    left = [key for key in public if key not in expected]
     dropped = [key for key in left if key == ROPE or any(text in key for text in TEXT)]
     copied: dict[str, torch.Tensor] = {}
     for i in range(cfg.control_depth):
@@ -217,14 +221,14 @@ def start_state(public: Mapping[str, Tensor], cfg: DiTConfig) -> Start:
         }
     dtype = next((value.dtype for value in kept.values()), torch.float32)
     if cfg.conditioner is None:
-        name, reader = "motion_net", MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, operations=torch.nn)
+        name, module = "motion_net", MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, operations=torch.nn)
     else:
-        name, reader = "conditioner", Conditioner(cfg, operations=torch.nn)
-    reader.initialize()
-    new = {f"{name}.{key}": value.to(dtype) for key, value in reader.state_dict().items()}
+        name, module = "conditioner", Conditioner(cfg, operations=torch.nn)
+    module.initialize()
+    new = {f"{name}.{key}": value.to(dtype) for key, value in module.state_dict().items()}
     new |= {
         key: torch.zeros(value.shape, dtype=dtype)
-        for key, value in wanted.items()
+        for key, value in expected.items()
         if ".after_proj." in key or ".before_proj." in key
     }
     state = kept | copied | new
@@ -247,5 +251,5 @@ def start_from_stdit2(model: RealPortraitDiT, path: str | os.PathLike) -> None:
         start = start_state(public, model.cfg)
     except WeightsError as error:
         raise WeightsError(f"{path} is not an STDiT2 of this model's size. {error}") from error
-    logger.info("%s: %d of %d tensors taken over; the text path is left out.", path, len(start.kept), len(public))
+    logger.info("%s: %d of %d tensors are used; those of the text path are not.", path, len(start.kept), len(public))
     load_strictly(model, {key: value.float() for key, value in start.state.items()})

@@ -1,4 +1,4 @@
-"""What the tokens and the modulation are made of: patches, positions, and the numbers told to the network."""
+"""Embeddings: patches and their positions, timesteps, and the size and length of a clip."""
 
 from dataclasses import dataclass
 from math import log, sqrt
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-FREQUENCIES = 256  # channels of a sinusoid before its MLP
+FREQUENCIES = 256  # channels of a sinusoidal embedding before its MLP
 
 
 @dataclass(frozen=True)
 class ClipShape:
-    """What a clip looks like, as told to the network: size of the picture in px, frames, frames a second."""
+    """A clip's size and length as the network receives them: height and width in px, frames, frames a second."""
 
     height: int
     width: int
@@ -24,7 +24,7 @@ class ClipShape:
 
     @property
     def aspect(self) -> float:
-        """Width over height, as in STDiT2's training (its sampling scripts have it upside down)."""
+        """Width over height, as in STDiT2's training; its sampling scripts use the inverse."""
         return self.width / self.height
 
     def __post_init__(self):
@@ -35,7 +35,7 @@ class ClipShape:
 
 
 def sinusoid(x: Tensor, channels: int = FREQUENCIES) -> Tensor:
-    """[cos | sin] of x (...) at frequencies 1 .. 1e-4 -> (..., channels), float32; an odd channel stays 0."""
+    """[cos | sin] of x (...) at frequencies 1 .. 1e-4 -> (..., channels), float32; the last of an odd number of channels is 0."""
     half = channels // 2
     freqs = torch.exp(torch.arange(half, dtype=torch.float32, device=x.device) * (-log(10000) / half))
     angles = x.float()[..., None] * freqs
@@ -45,7 +45,7 @@ def sinusoid(x: Tensor, channels: int = FREQUENCIES) -> Tensor:
 def sincos_2d(h: int, w: int, channels: int, scale: float = 1.0, base: int | None = None, device=None) -> Tensor:
     """Positions (h w, channels), float32, ordered [sin w | cos w | sin h | cos h].
 
-    A picture of any size spans the range 0 .. base/scale, so that a position means the same place in every picture.
+    Pictures of every size span the range 0 .. base/scale: equal positions are equal places in the picture.
     """
     freqs = 10000 ** -(torch.arange(0, channels // 2, 2, dtype=torch.float32, device=device) / (channels // 2))
 
@@ -58,8 +58,8 @@ def sincos_2d(h: int, w: int, channels: int, scale: float = 1.0, base: int | Non
     return rearrange(torch.cat([columns, rows], dim=-1), "h w c -> (h w) c")
 
 
-def positions(h: int, w: int, channels: int, height: int, width: int, input_sq_size: int, device=None) -> Tensor:
-    """STDiT2's positions (h w, channels) of the tokens of a picture of height x width px: integers at input_sq_size."""
+def position_embedding(h: int, w: int, channels: int, height: int, width: int, input_sq_size: int, device=None) -> Tensor:
+    """STDiT2's positions (h w, channels) of the tokens of a picture of height x width px; integers at input_sq_size."""
     return sincos_2d(h, w, channels, sqrt(height * width) / input_sq_size, round(sqrt(h * w)), device)
 
 
@@ -71,7 +71,7 @@ def rope(frames: int, dim: int, device=None) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x0, x1), (x2, x3).. of x (..., L, d) by the angles of their frame, in float32."""
+    """Rotate the pairs (x0, x1), (x2, x3) .. of x (..., L, d) by the angles of their frame, in float32."""
     a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
 
@@ -87,7 +87,7 @@ class PatchEmbed(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Like the linear layer that it is."""
+        """As a linear layer."""
         nn.init.xavier_uniform_(self.proj.weight.flatten(1))
         nn.init.zeros_(self.proj.bias)
 
@@ -96,6 +96,7 @@ class PatchEmbed(nn.Module):
         return -(-h // self.patch), -(-w // self.patch)
 
     def forward(self, z: Tensor) -> Tensor:
+        """(..., c, h, w) -> (..., S, C)."""
         lead, (h, w) = z.shape[:-3], z.shape[-2:]
         z = F.pad(z.flatten(0, -4), (0, -w % self.patch, 0, -h % self.patch))  # (N, c, h, w)
         tokens = self.proj(z[:, :, None])  # (N, C, 1, h', w')
@@ -103,7 +104,7 @@ class PatchEmbed(nn.Module):
 
 
 class TimestepEmbedder(nn.Module):
-    """Numbers (...) -> vectors (..., size): a sinusoid in float32, whatever the network's dtype, then an MLP."""
+    """Numbers (...) -> vectors (..., size): a sinusoidal embedding in float32, whatever the network's dtype, then an MLP."""
 
     def __init__(self, size: int, *, operations, dtype=None, device=None):
         super().__init__()
@@ -118,7 +119,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class SizeEmbedder(TimestepEmbedder):
-    """As above for n numbers at once (n) -> one vector (n * size)."""
+    """n numbers (n) -> their n vectors joined (n size)."""
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         return super().forward(x, dtype).flatten(-2)

@@ -1,6 +1,6 @@
-"""What a block does between its matrix products, each as one pass over memory on a GPU that runs Triton.
+"""The elementwise operations of a block, each as one pass over memory on a GPU that runs Triton.
 
-Everywhere else, in training, and under torch.compile, which fuses them itself, they are the expressions written here.
+Elsewhere, in training, and under torch.compile, which fuses them itself, the PyTorch expressions of this file are used.
 """
 
 import logging
@@ -38,14 +38,14 @@ def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def rotate_and_norm(x: Tensor, weight: Tensor, rope: tuple[Tensor, Tensor], norm_last: bool) -> Tensor:
-    """The norm before the rotation over time, or after it, x (N, heads, L, d), rope cos and sin (L, d / 2), float32."""
+    """RMS norm and RoPE of x (N, heads, L, d), rope cos and sin (L, d / 2), float32; norm_last: the norm after the rotation."""
     if kernels := kernels_for(x, weight):
         return kernels.rms_norm(x, weight, rope, norm_last)
     return rms_norm(rotate(x, *rope), weight) if norm_last else rotate(rms_norm(x, weight), *rope)
 
 
 def kernels_for(x: Tensor, *others: Tensor) -> ModuleType | None:
-    """The kernels, where they can serve these tensors."""
+    """The kernels, where they support these tensors."""
     if torch.compiler.is_compiling() or not x.is_cuda or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return None
     if any(other.dtype != x.dtype or other.device != x.device for other in others):
@@ -57,7 +57,7 @@ def kernels_for(x: Tensor, *others: Tensor) -> ModuleType | None:
 
 @cache
 def kernels_on(device: torch.device) -> ModuleType | None:
-    """The kernels, if one runs on this GPU: Triton may be absent, lack a C compiler, or not know the GPU."""
+    """The kernels, if one runs on this GPU: Triton may be absent, lack a C compiler, or not support the GPU."""
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
         return None  # without bfloat16
     try:
@@ -65,7 +65,7 @@ def kernels_on(device: torch.device) -> ModuleType | None:
 
         trial = torch.ones(1, 1, 1, 16, device=device, dtype=torch.bfloat16)
         kernels.add_gated(trial, trial, trial)
-    except Exception as error:  # whatever it is, the plain expressions still serve
+    except Exception as error:  # the PyTorch expressions are used, whatever the error is
         log.info("Triton cannot be used on %s, plain PyTorch is: %s: %s", device, type(error).__name__, error)
         return None
     return kernels

@@ -1,6 +1,6 @@
-"""Triton's forms of fused.py: each reads its inputs once, computes in float32 and rounds once.
+"""The operations of fused.py in Triton: each reads its inputs once, computes in float32 and rounds once.
 
-Imported only where they can run. Tensors may be strided and broadcast in any way.
+Imported only where Triton runs. Tensors may have any strides and be broadcast.
 """
 
 import torch
@@ -9,12 +9,12 @@ import triton.language as tl
 from torch import Tensor
 
 EPS = tl.constexpr(1e-6)
-ROWS = 16                                               # heads that one program norms
+ROWS = 16                                               # heads that one program normalises
 
 
 @triton.jit
-def place(row, L, S, stride_b, stride_l, stride_s):
-    """Where row (b L + l) S + s of a tensor (B, L, S, C) begins."""
+def offset(row, L, S, stride_b, stride_l, stride_s):
+    """Of the first value of row (b L + l) S + s of a tensor (B, L, S, C)."""
     row = row.to(tl.int64)
     return row // (L * S) * stride_b + row // S % L * stride_l + row % S * stride_s
 
@@ -27,12 +27,12 @@ def modulate_row(
 ):
     row, c = tl.program_id(0), tl.arange(0, BLOCK)
     inside = c < C
-    x = tl.load(x + place(row, L, S, x_b, x_l, x_s) + c * x_c, inside, 0.0).to(tl.float32)
-    shift = tl.load(shift + place(row, L, S, shift_b, shift_l, shift_s) + c * shift_c, inside, 0.0).to(tl.float32)
-    scale = tl.load(scale + place(row, L, S, scale_b, scale_l, scale_s) + c * scale_c, inside, 0.0).to(tl.float32)
+    x = tl.load(x + offset(row, L, S, x_b, x_l, x_s) + c * x_c, inside, 0.0).to(tl.float32)
+    shift = tl.load(shift + offset(row, L, S, shift_b, shift_l, shift_s) + c * shift_c, inside, 0.0).to(tl.float32)
+    scale = tl.load(scale + offset(row, L, S, scale_b, scale_l, scale_s) + c * scale_c, inside, 0.0).to(tl.float32)
     x = tl.where(inside, x - tl.sum(x) / C, 0.0)
     x = x * tl.rsqrt(tl.sum(x * x) / C + EPS) * (1 + scale) + shift
-    tl.store(y + place(row, L, S, y_b, y_l, y_s) + c * y_c, x.to(y.dtype.element_ty), inside)
+    tl.store(y + offset(row, L, S, y_b, y_l, y_s) + c * y_c, x.to(y.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -43,10 +43,10 @@ def add_gated_row(
 ):
     row, c = tl.program_id(0), tl.arange(0, BLOCK)
     inside = c < C
-    x = tl.load(x + place(row, L, S, x_b, x_l, x_s) + c * x_c, inside, 0.0).to(tl.float32)
-    gate = tl.load(gate + place(row, L, S, gate_b, gate_l, gate_s) + c * gate_c, inside, 0.0).to(tl.float32)
-    out = tl.load(out + place(row, L, S, out_b, out_l, out_s) + c * out_c, inside, 0.0).to(tl.float32)
-    tl.store(y + place(row, L, S, y_b, y_l, y_s) + c * y_c, (x + gate * out).to(y.dtype.element_ty), inside)
+    x = tl.load(x + offset(row, L, S, x_b, x_l, x_s) + c * x_c, inside, 0.0).to(tl.float32)
+    gate = tl.load(gate + offset(row, L, S, gate_b, gate_l, gate_s) + c * gate_c, inside, 0.0).to(tl.float32)
+    out = tl.load(out + offset(row, L, S, out_b, out_l, out_s) + c * out_c, inside, 0.0).to(tl.float32)
+    tl.store(y + offset(row, L, S, y_b, y_l, y_s) + c * y_c, (x + gate * out).to(y.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -56,14 +56,14 @@ def rms_norm_rows(
     ROTATE: tl.constexpr, NORM_LAST: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr,
 ):
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
-    i = tl.arange(0, HALF)[None]                        # of the pair (x_2i, x_2i+1), which turns together
+    i = tl.arange(0, HALF)[None]                        # of the pair (x_2i, x_2i+1), which is rotated
     inside = (row < rows) & (i < half)
-    first = place(row, L, S, x_b, x_l, x_s) + 2 * i * x_c
+    first = offset(row, L, S, x_b, x_l, x_s) + 2 * i * x_c
     a = tl.load(x + first, inside, 0.0).to(tl.float32)
     b = tl.load(x + first + x_c, inside, 0.0).to(tl.float32)
     w_a = tl.load(weight + 2 * i * weight_c, i < half, 0.0).to(tl.float32)
     w_b = tl.load(weight + (2 * i + 1) * weight_c, i < half, 0.0).to(tl.float32)
-    norm = tl.rsqrt(tl.sum(a * a + b * b, axis=1, keep_dims=True) / (2 * half) + EPS)     # the same before and after a turn
+    norm = tl.rsqrt(tl.sum(a * a + b * b, axis=1, keep_dims=True) / (2 * half) + EPS)     # the same before and after a rotation
     a, b = a * norm, b * norm
     if not NORM_LAST:
         a, b = a * w_a, b * w_b
@@ -73,7 +73,7 @@ def rms_norm_rows(
         a, b = a * c - b * s, a * s + b * c
     if NORM_LAST:
         a, b = a * w_a, b * w_b
-    first = place(row, L, S, y_b, y_l, y_s) + 2 * i * y_c
+    first = offset(row, L, S, y_b, y_l, y_s) + 2 * i * y_c
     tl.store(y + first, a.to(y.dtype.element_ty), inside)
     tl.store(y + first + y_c, b.to(y.dtype.element_ty), inside)
 
@@ -87,7 +87,7 @@ def add_gated(x: Tensor, gate: Tensor, out: Tensor) -> Tensor:
 
 
 def by_rows(kernel, x: Tensor, *others: Tensor) -> Tensor:
-    """One program for each token of x (B, L, S, C); what is broadcast has strides of 0."""
+    """One program for each token of x (B, L, S, C); broadcast axes have strides of 0."""
     B, L, S, C = x.shape
     y = torch.empty_like(x)
     tensors = [y, x, *(other.expand(x.shape) for other in others)]
@@ -99,10 +99,10 @@ def by_rows(kernel, x: Tensor, *others: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, rope: tuple[Tensor, Tensor] | None = None, norm_last: bool = False) -> Tensor:
-    """x (N, heads, S, d), d even; with rope, cos and sin (S, d / 2), also turned, before the norm or after it."""
+    """x (N, heads, S, d), d even; with rope, cos and sin (S, d / 2), also rotated, after the norm or before it."""
     B, L, S, d = x.shape
     y, rows = torch.empty_like(x), B * L * S
-    cos, sin = rope or (weight[None], weight[None])     # not read where nothing turns
+    cos, sin = rope or (weight[None], weight[None])     # unused without rope
     with torch.cuda.device_of(x):
         rms_norm_rows[(triton.cdiv(rows, ROWS),)](
             y, x, weight, cos, sin, rows, L, S, d // 2,

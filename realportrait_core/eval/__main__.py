@@ -4,7 +4,6 @@ import argparse
 import logging
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +14,7 @@ from ..dit.checkpoint import load_dit
 from ..errors import InputError, RealPortraitError
 from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
-from ..speed import GUIDANCE, STEPS, exact, usual_guidance
+from ..speed import GUIDANCE, PAPER_STEPS, STEPS, default_guidance, default_sampling
 from ..stlpips import Net
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
@@ -47,8 +46,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--steps",
         type=int,
-        default=STEPS,
-        help="of each clip (%(default)s); PSNR rewards few: compare at one number; distilled weights have their own",
+        help=f"of each clip. By default {PAPER_STEPS} for epsilon weights, as in the paper, and {STEPS} for v weights; distilled "
+        "weights have their own number. PSNR rewards few steps: compare at one number",
     )
     parser.add_argument(
         "--guidance",
@@ -56,7 +55,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help=f"from the portrait without motion to the one with it; 1: none, half the time. By default {GUIDANCE:g}, "
         "and none for distilled and for epsilon weights",
     )
-    parser.add_argument("--solver", choices=get_args(Solver), help="by default ddim, or that of distilled weights")
+    parser.add_argument(
+        "--solver",
+        choices=get_args(Solver),
+        help="by default ancestral for epsilon weights, as in the paper, and ddim for v weights",
+    )
     parser.add_argument(
         "--framing",
         choices=FRAMINGS,
@@ -98,10 +101,8 @@ def evaluate(options: argparse.Namespace) -> dict:
         linear_schedule(),
         load_judges(options.stlpips, options.stlpips_net, options.identity, options.landmarker),
     )
-    speed = exact(networks.dit.cfg, options.steps)
-    if options.solver:
-        speed = replace(speed, solver=options.solver)
-    guidance = usual_guidance(networks.dit.cfg) if options.guidance is None else options.guidance
+    speed = default_sampling(networks.dit.cfg, options.steps, options.solver)
+    guidance = default_guidance(networks.dit.cfg) if options.guidance is None else options.guidance
     outcomes, left_out = protocol.run(networks, chosen, speed, options.framing, guidance)
     report = {
         "mode": options.mode,

@@ -46,8 +46,8 @@ def draft_latents(dit: RealPortraitDiT, portrait: Tensor, motion: PortraitMotion
     if not dit.cfg.drafts:
         return None
     maps = motion.maps.to(dtype=torch.float32)
-    still = dit.conditioner.still(portrait, motion.portrait_maps.to(dtype=torch.float32))
-    return dit.motion_latents(maps, still)[:, : dit.cfg.in_channels].float()
+    features = dit.conditioner.reference_features(portrait, motion.portrait_maps.to(dtype=torch.float32))
+    return dit.motion_latents(maps, features)[:, : dit.cfg.in_channels].float()
 
 
 def decode(vae: VAE, latents: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def conditions(dit: RealPortraitDiT, batch: Batch, maps: MotionMaps, own: Motion
     """The reference features of R portraits, and the motion latents (R N L, motion_latent, h, w) of all frames."""
     shape = ClipShape(batch.size, batch.size, dit.cfg.clip_frames, dit.cfg.fps)
     reference = dit.encode_reference(batch.z_r, shape, own if dit.cfg.reference_motion else None)
-    return reference, dit.motion_latents(maps, reference.still)
+    return reference, dit.motion_latents(maps, reference.features)
 
 
 def denoiser(

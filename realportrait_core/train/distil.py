@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..diffusion.objective import diffusion_loss, noise_clip
 from ..diffusion.sampling import ddim_step
-from ..diffusion.schedule import Schedule, at, to_epsilon, to_x0
+from ..diffusion.schedule import Schedule, gather, to_epsilon, to_x0
 from ..dit.model import RealPortraitDiT
 from ..motion_map import MotionMaps
 from .batch import Batch
@@ -72,6 +72,6 @@ def walk(denoise, schedule: Schedule, x: Tensor, start: Tensor, prediction: str,
 
 def x0_of_step(schedule: Schedule, x: Tensor, step: Tensor, end: Tensor) -> Tensor:
     """The x_0 with which ddim_step goes from x at `step` to `end`: Song, Meng, Ermon 2021, Eq. 12, solved for it."""
-    abar, before = at(schedule.alphas_cumprod, step, x), at(schedule.alphas_cumprod_prev, step, x)
+    abar, before = gather(schedule.alphas_cumprod, step, x), gather(schedule.alphas_cumprod_prev, step, x)
     kept = ((1 - before) / (1 - abar)).sqrt()  # of the noise
     return (end - kept * x) / (before.sqrt() - kept * abar.sqrt())

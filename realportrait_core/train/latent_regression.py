@@ -30,8 +30,8 @@ class LatentRegression(nn.Module):
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
         with autocast(batch.z.device, self.precision):
-            still = self.dit.conditioner.still(batch.z_r, own) if self.dit.cfg.drafts else None
-            motion = self.dit.motion_latents(maps, still)  # (R N L, motion_latent, h, w)
+            features = self.dit.conditioner.reference_features(batch.z_r, own) if self.dit.cfg.drafts else None
+            motion = self.dit.motion_latents(maps, features)  # (R N L, motion_latent, h, w)
         weight = frame_weight(motion, maps, batch.z, self.face, self.error_reweighting)
         return latent_regression_loss(self.dit.cfg, motion, maps, batch.z, weight)
 

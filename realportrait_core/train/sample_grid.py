@@ -9,7 +9,7 @@ from ..diffusion.sampling import sample_clip
 from ..diffusion.schedule import linear_schedule
 from ..dit.embed import ClipShape
 from ..dit.model import RealPortraitDiT
-from ..speed import exact
+from ..speed import default_sampling
 from ..vae import VAE
 from ..vid2vid.warp import WarpingNetwork
 from .batch import Batch, Index, Item, load, maps_of
@@ -59,7 +59,7 @@ def animate(dit: RealPortraitDiT, batch: Batch, warping: WarpingNetwork) -> torc
     def denoise(z, t, conditional):
         return dit(z[None], t[None], shape, reference, control, conditional[None])[0]
 
-    speed = exact(dit.cfg, STEPS)
+    speed = default_sampling(dit.cfg, STEPS, None if dit.cfg.distilled_steps else "ddim")
     return sample_clip(denoise, batch.noise[0], linear_schedule(), speed.steps, dit.cfg.prediction, solver=speed.solver)
 
 

@@ -1,4 +1,4 @@
-"""The paper's sampling through the host's own nodes: the same frames as the core's, from the same noises."""
+"""The paper's sampling in the host, by its own nodes and by ours: the same frames as the core's, from the same noises."""
 
 import pytest
 import tiny
@@ -115,7 +115,7 @@ def test_the_host_samples_as_the_core(pack, load, custom, paper, maps, predictio
 
 
 def test_the_learned_variance_is_the_positives(load, custom, paper):
-    """Above cfg 1 the negative is run too; where both say the same, guidance changes nothing, whichever variance is read."""
+    """Above cfg 1 the negative is run too; with equal predictions guidance changes nothing: the variance is the positive's."""
     model = load(prediction="epsilon", learned_sigma=True)
     sampler, sigmas = paper(model, 3)
     plain, guided = (custom(model, sampler, sigmas, clip(), cfg) for cfg in (1.0, 2.0))
@@ -125,9 +125,9 @@ def test_the_learned_variance_is_the_positives(load, custom, paper):
     module = type(network).__mro__[1]
     forward = module.forward
 
-    def without_control(self, z, t, shape, reference, control, conditional=None, strength=1.0, cache=None):
+    def without_control(self, z, t, shape, reference, control, conditional=None, strength=1.0):
         seen.append(strength)
-        out = forward(self, z, t, shape, reference, None, conditional, strength, cache)
+        out = forward(self, z, t, shape, reference, None, conditional, strength)
         out[:, :, 4:] = strength  # the positive learned beta_t, the negative beta~_t
         return out
 
@@ -142,19 +142,19 @@ def test_split_sigmas_go_on_where_they_stopped(load, custom, paper):
     model = load()
     sampler, sigmas = paper(model, 5)
     states = []
-    whole = custom(model, told(sampler, states.append), sigmas, clip(KNOWN))
+    whole = custom(model, observed(sampler, states.append), sigmas, clip(KNOWN))
     assert len(states) == 5
     left = custom(model, sampler, sigmas[:5], clip(KNOWN))
     assert close(left[~KNOWN], states[4][~KNOWN] / 0.18215, 1e-6) and torch.equal(left[KNOWN], whole[KNOWN])
     assert close(custom(model, sampler, sigmas[4:], {**clip(KNOWN), "samples": left}, seed=None), whole)
 
 
-def told(sampler, tell):
-    """The SAMPLER, which says tell(x) before every step."""
+def observed(sampler, observe):
+    """The SAMPLER, which calls observe(x) before every step."""
     import comfy.samplers
 
     def sample(model, x, sigmas, extra_args, callback, disable):
-        return sampler.sampler_function(model, x, sigmas, extra_args, lambda said: tell(said["x"].clone()), disable)
+        return sampler.sampler_function(model, x, sigmas, extra_args, lambda step: observe(step["x"].clone()), disable)
 
     return comfy.samplers.KSAMPLER(sample)
 
@@ -171,3 +171,84 @@ def test_levels_that_rise_are_refused(pack, load, custom, paper):
     sampler, sigmas = paper(model, 2)
     with pytest.raises(pack("realportrait_core.errors").InputError, match=r"SIGMAS are 0, 0\.01, 157\.4: .* Flip Sigmas"):
         custom(model, sampler, sigmas.flip(0), clip())
+
+
+# ---- RealPortrait Sampler ----
+
+PAPER_WIDTH = dict(hidden=24, heads=2, depth=7, control_depth=3, motion_channels=6, motion_widths=(8, 8), clip_frames=4)
+
+
+@pytest.fixture
+def vae(host, pack):
+    import comfy.sd
+
+    return comfy.sd.VAE(sd=tiny.vae_state(pack))
+
+
+@pytest.fixture
+def animation(pack, maps):
+    """A portrait (1, 64, 64, 3) and its motion in 6 frames."""
+    mapping = pack("realportrait_core.animation.mapping")
+    motion = mapping.PortraitMotion(tiny.maps(pack, 6), maps[1], torch.eye(3, dtype=torch.float64), (64, 64))
+    return torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3)), motion
+
+
+@pytest.fixture
+def sampler_node(run_node, vae, animation):
+    """sampler_node(model, steps=0, ...) -> latents of RealPortrait Sampler."""
+
+    def run(model, **changes):
+        given = dict(seed=SEED, steps=0, sampler_name="heun", scheduler="karras", strength=1.0) | changes
+        portrait, motion = animation
+        return run_node("RealPortraitSampler", model=model, vae=vae, portrait=portrait, motion=motion, **given)[0]["samples"]
+
+    return run
+
+
+@pytest.fixture
+def core_render(pack, vae, animation):
+    """core_render(model) -> latents of the core's render by its own default."""
+
+    def run(model):
+        core = pack("realportrait_core.dit.model").RealPortraitDiT(model.model.model_config.dit)
+        core.load_state_dict(model.model.diffusion_model.state_dict())
+        z_r = pack("nodes.host.conditioning").encode_portrait(vae, *animation) * 0.18215
+        schedule = pack("realportrait_core.diffusion.schedule").linear_schedule()
+        return pack("realportrait_core.animation.rendering").render(core, schedule, z_r, animation[1], seed=SEED) / 0.18215
+
+    return run
+
+
+def test_papers_layout_takes_50_steps_of_iddpm_by_default(pack, load, sampler_node, core_render):
+    """PAPER but for its sizes, over two clips, by the node and by the core: whatever sampler and scheduler the menus show."""
+    paper = vars(pack("realportrait_core.config").PAPER.dit)
+    model, steps = load(**(paper | PAPER_WIDTH)), []
+    model.model.diffusion_model.final_layer.register_forward_hook(lambda *_: steps.append(1))
+    by_the_node = sampler_node(model)
+    assert len(steps) == 2 * 50
+    assert close(by_the_node, core_render(model), 1e-3)
+
+
+@pytest.mark.parametrize(
+    "weights, usual",
+    [
+        (dict(prediction="epsilon"), dict(steps=50, sampler_name="euler", scheduler="normal")),
+        (dict(prediction="v"), dict(steps=10, sampler_name="euler", scheduler="normal")),
+        (dict(distilled_steps=3), dict(steps=3, sampler_name="euler", scheduler="sgm_uniform")),
+    ],
+    ids=["no learned variance", "v", "distilled"],
+)
+def test_other_weights_take_ddim_by_default(load, sampler_node, core_render, weights, usual):
+    model = load(**weights)
+    found = sampler_node(model)
+    assert torch.equal(found, sampler_node(model, **usual))
+    # The host's scheduler lies between whole timesteps.
+    assert close(found, core_render(model), 0.05)
+
+
+def test_steps_that_are_set_are_taken(load, sampler_node):
+    """The menus count as soon as there is a number of steps."""
+    model, steps = load(prediction="epsilon", learned_sigma=True), []
+    model.model.diffusion_model.final_layer.register_forward_hook(lambda *_: steps.append(1))
+    sampler_node(model, steps=3, sampler_name="euler")
+    assert len(steps) == 3

@@ -113,7 +113,7 @@ def test_conditional_frames_are_clean_and_come_back_untouched(model, clip):
     assert not torch.allclose(found[2:], latent[2:])
 
 
-def test_the_network_sees_t_per_frame(model, clip, monkeypatch):
+def test_the_network_receives_t_per_frame(model, clip, monkeypatch):
     """t = 0 and clean latents on conditional frames, the sampler's t and noise on the others."""
     positive, negative, _ = clip
     latent, mask = known_frames([0, 5])
@@ -121,9 +121,9 @@ def test_the_network_sees_t_per_frame(model, clip, monkeypatch):
     seen = []
     forward = base.forward
 
-    def recorded(self, z, t, shape, reference, control, conditional, strength, cache):
+    def recorded(self, z, t, shape, reference, control, conditional, strength):
         seen.append((z.clone(), t.masked_fill(conditional, 0)))
-        return forward(self, z, t, shape, reference, control, conditional, strength, cache)
+        return forward(self, z, t, shape, reference, control, conditional, strength)
 
     monkeypatch.setattr(base, "forward", recorded)
     sample(model, positive, negative, latent=latent, mask=mask, steps=2)
@@ -141,7 +141,7 @@ def test_known_frames_matter_to_the_others(model, clip):
 
 
 def test_a_partial_mask_is_ordinary_inpainting(model, clip):
-    """Only a frame that is masked throughout is conditional."""
+    """Only a frame that is masked everywhere is conditional."""
     positive, negative, _ = clip
     latent, mask = known_frames([0])
     mask[0, :, :, 4:] = 1
@@ -172,7 +172,7 @@ def test_cfg_runs_the_unmoved_portrait(model, clip):
 
 
 def test_strength_zero_is_the_backbone_alone(pack, model, clip):
-    """Without control, motion says nothing."""
+    """Without control, motion has no effect."""
     positive, negative, _ = clip
     other = tiny.maps(pack, FRAMES, seed=8)
     _, still = pack("nodes.host.conditioning").conditioning(tiny.latent(1), other, tiny.maps(pack, 1, seed=5), 1.0)
@@ -242,7 +242,7 @@ def test_caching_of_nothing_changes_nothing(pack, model, clip):
 
 
 def test_the_hosts_samplers_take_over_from_step_to_step(pack, model, clip):
-    """Also with known frames and for both CONDITIONINGs of cfg, each by itself; a run starts with nothing."""
+    """Also with known frames and for both CONDITIONINGs of cfg, each by itself; a run starts with an empty cache."""
     network = model.model.diffusion_model
     backbone, control = runs_of(network.blocks), runs_of(network.controlnet)
     latent, mask = known_frames([0])

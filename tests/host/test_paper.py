@@ -29,8 +29,8 @@ pytestmark = pytest.mark.skipif(
 def step(blocks: int, control_blocks: int, frames: int, weight_dtype: str) -> dict:
     command = [sys.executable, SCRIPT, *map(str, (blocks, control_blocks, frames)), weight_dtype]
     # Memory that was freed is given back to the system at once, so that it is not counted.
-    told = dict(os.environ, CUDA_VISIBLE_DEVICES="", MALLOC_MMAP_THRESHOLD_="1000000")
-    done = subprocess.run(command, capture_output=True, text=True, env=told)
+    env = dict(os.environ, CUDA_VISIBLE_DEVICES="", MALLOC_MMAP_THRESHOLD_="1000000")
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["shape"] == [frames, 4, 64, 64] and found["finite"] and found["spread"] > 0

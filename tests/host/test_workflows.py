@@ -13,7 +13,8 @@ UI = sorted(WORKFLOWS.glob("*.json"))
 API = sorted((WORKFLOWS / "api").glob("*.json"))
 TWO_FACES = WORKFLOWS / "api" / "animate_two_faces.json"
 SAVED_MOTION = WORKFLOWS / "api" / "animate_saved_motion.json"
-EXTRAS = ("nodes_video.py", "nodes_preview_any.py", "nodes_latent.py", "nodes_images.py")
+PAPER = WORKFLOWS / "api" / "animate_portrait_paper.json"
+EXTRAS = ("nodes_custom_sampler.py", "nodes_video.py", "nodes_preview_any.py", "nodes_latent.py", "nodes_images.py")
 NOTES = {"Note", "MarkdownNote"}  # nodes that only the browser knows
 
 
@@ -61,7 +62,7 @@ def test_api_workflow_fits_the_nodes(path, describe):
                 assert options.get("min", value) <= value <= options.get("max", value)
 
 
-@pytest.mark.parametrize("path", [path for path in API if path != TWO_FACES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in API if path not in (TWO_FACES, PAPER)], ids=lambda path: path.stem)
 def test_api_workflow_takes_what_the_readme_says(path):
     """The files' names, the driver's frame rate and sound, the weights of the pack; and nothing but stock nodes beside ours."""
     by_type = {}
@@ -74,6 +75,23 @@ def test_api_workflow_takes_what_the_readme_says(path):
     if path != SAVED_MOTION:
         (components,) = (node for node, entry in read(path).items() if entry["class_type"] == "GetVideoComponents")
         assert by_type["CreateVideo"][0]["fps"] == [components, 2] and by_type["CreateVideo"][0]["audio"] == [components, 1]
+
+
+def test_the_papers_workflow_samples_as_the_paper():
+    """50 steps of IDDPM without guidance, by weights that a user brings: none of them is the pack's."""
+    workflow = read(PAPER)
+    by_type = {entry["class_type"]: entry["inputs"] for entry in workflow.values()}
+    assert by_type["RealPortraitSigmas"]["steps"] == 50 and by_type["CFGGuider"]["cfg"] == 1.0
+    chosen = by_type["SamplerCustomAdvanced"]
+    sources = {name: workflow[chosen[name][0]]["class_type"] for name in ("sampler", "sigmas", "latent_image")}
+    assert sources == {
+        "sampler": "RealPortraitIDDPMSampler",
+        "sigmas": "RealPortraitSigmas",
+        "latent_image": "RealPortraitConditioning",
+    }
+    assert by_type["RealPortraitConditioning"]["frames"] == 16
+    files = by_type["RealPortraitLoadModel"], by_type["RealPortraitLoadVid2Vid"], by_type["VAELoader"]
+    assert not any("mini" in str(inputs) for inputs in files)
 
 
 def test_two_faces_move_by_two_drivers_at_one_rate():
@@ -114,9 +132,9 @@ def test_a_saved_motion_is_another_graphs_input():
 
 
 def test_every_workflow_is_there_twice_and_has_its_picture():
-    """The browser asks for NAME.jpg; scripts/thumbnails.py makes it of the workflow's own result."""
-    assert [path.name for path in UI] == [path.name for path in API] and len(UI) == 6
-    assert sorted(path.stem for path in WORKFLOWS.glob("*.jpg")) == [path.stem for path in UI]
+    """The browser asks for NAME.jpg; scripts/thumbnails.py makes it of the workflow's result; PAPER has no weights for one."""
+    assert [path.name for path in UI] == [path.name for path in API] and len(UI) == 7
+    assert sorted(path.stem for path in WORKFLOWS.glob("*.jpg")) == [path.stem for path in UI if path.name != PAPER.name]
     for path in WORKFLOWS.glob("*.jpg"):
         with Image.open(path) as picture:
             assert picture.height == 256 <= picture.width <= 1024

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,13 +27,54 @@ def bad_weights(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def server(host_sources, bad_weights):
+def paper_weights(tmp_path_factory) -> dict[str, Path]:
+    """What workflows/animate_portrait_paper.json names, below models/: networks of PAPER's layout at toy width, filled at random,
+    and the pack's VAE under an SD1.5 VAE's name."""
+    import torch
+
+    from realportrait_core.config import PAPER
+    from realportrait_core.dit import RealPortraitDiT
+    from realportrait_core.dit.checkpoint import save_dit
+    from realportrait_core.vid2vid import FaceVid2Vid
+    from realportrait_core.vid2vid.checkpoint import save_vid2vid
+
+    folder, generator = tmp_path_factory.mktemp("paper"), torch.Generator().manual_seed(0)
+    sizes = dict(
+        crop_size=32,
+        appearance_width=4,
+        appearance_resblocks=1,
+        reshape_channel=4,
+        reshape_depth=2,
+        motion_depths=(1, 1, 1, 1),
+        motion_dims=(4, 8, 8, 16),
+        dense_width=4,
+        dense_max=16,
+        dense_blocks=2,
+        warped_channels=6,
+        generator_blocks=1,
+        generator_out=4,
+        spade_hidden=4,
+    )
+    dit = RealPortraitDiT(replace(PAPER.dit, hidden=24, heads=2, motion_channels=sizes["warped_channels"], motion_widths=(8, 8)))
+    dit.load_state_dict({key: torch.randn(value.shape, generator=generator) * 0.15 for key, value in dit.state_dict().items()})
+    save_dit(folder / "dit.safetensors", dit)
+    torch.manual_seed(0)
+    save_vid2vid(folder / "vid2vid.safetensors", FaceVid2Vid(replace(PAPER.vid2vid, **sizes)).eval())
+    return {
+        "realportrait/realportrait_paper.safetensors": folder / "dit.safetensors",
+        "realportrait/liveportrait.safetensors": folder / "vid2vid.safetensors",
+        "vae/vae-ft-mse-840000-ema-pruned.safetensors": WEIGHTS / "vae" / "realportrait_mini_vae.safetensors",
+    }
+
+
+@pytest.fixture(scope="session")
+def server(host_sources, bad_weights, paper_weights):
     pytest.importorskip("aiohttp", reason="this Python has not the packages that ComfyUI needs: run python scripts/test.py")
     from environment import Environment
     from headless import HeadlessComfyUI
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: the server goes with the tests
-    models = {f"realportrait/{name}": file for name, file in bad_weights.items()}
+    models = {f"realportrait/{name}": file for name, file in bad_weights.items()} | paper_weights
     with HeadlessComfyUI(Environment(Path(sys.executable), host_sources), models) as running:
         yield running
 

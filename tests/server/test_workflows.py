@@ -116,6 +116,13 @@ def test_stock_ksampler_and_continue_clip(run):
     assert probe(path)["frames"] == 18
 
 
+def test_the_papers_workflow(run):
+    """All 28 + 13 blocks of PAPER, at toy width, in 50 steps of IDDPM."""
+    done, queued, path = run("animate_portrait_paper", frames=3)
+    assert probe(path) == {"codec": "h264", "size": (64, 64), "fps": Fraction(25, 2), "frames": 3, "sound": 0.0}
+    assert steps_reported(done, node_of(queued, "SamplerCustomAdvanced"))[-1] == (50, 50)
+
+
 def test_a_saved_motion_animates_without_its_driver(client, server, workflow, run):
     """The row that saves is run, its file goes to the input folder, and the other row gives it back at its rate."""
     import thumbnails
@@ -191,7 +198,7 @@ def test_the_bundled_vae_is_in_the_stock_loader(client):
 
 def test_the_workflows_are_offered_as_templates(client):
     offered = client.get("/api/workflow_templates")["realportrait"]
-    assert len(offered) == 6 and "animate_portrait" in offered
+    assert len(offered) == 7 and {"animate_portrait", "animate_portrait_paper"} <= set(offered)
     for name in offered:
         assert client.get(f"/api/workflow_templates/realportrait/{name}.json")["nodes"]
 
