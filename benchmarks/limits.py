@@ -219,7 +219,7 @@ def end_to_end(sizes: Sizes, limits: Limits, device: str, repeats: int) -> EndTo
     track = FaceTrack(points.expand(frames, 5, 2), torch.ones(frames, dtype=torch.bool), "")
 
     def animate() -> Tensor:
-        return generate(vid2vid, dit, vae, linear_schedule(), portrait, driver, points, track, Speed(limits.steps))[0]
+        return generate(vid2vid, dit, vae, linear_schedule(), portrait, driver, points, track, Speed(limits.steps), guidance=1.0)[0]
 
     took = median_seconds(animate, device, repeats)
     return EndToEnd(frames, limits.steps, took, frames / took)

@@ -6,7 +6,7 @@ class RealPortraitError(ValueError):
 
 
 class FaceError(RealPortraitError):
-    """No usable face, or an ambiguous one, in the portrait or in the driver."""
+    """No usable face, or an ambiguous one, in the portrait or in the driving video."""
 
 
 class WeightsError(RealPortraitError):

@@ -47,7 +47,7 @@ PORTRAITS_KEPT = 2  # K,V of so many portraits stay with the model
 
 
 @dataclass(eq=False)
-class Clip:
+class ClipConditioning:
     """The network's inputs from one CONDITIONING: made once per sampling, the same at every step."""
 
     portrait: torch.Tensor  # (1, 4, h, w) z_r, scaled
@@ -97,7 +97,7 @@ class HostDiT(RealPortraitDiT):
             comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options),
         ).execute(x, timestep, context, control, transformer_options, rp_clip=rp_clip, **kwargs)
 
-    def _forward(self, x, timestep, context, control, transformer_options, rp_clip: Clip, **kwargs):
+    def _forward(self, x, timestep, context, control, transformer_options, rp_clip: ClipConditioning, **kwargs):
         expected = (len(rp_clip.maps), *rp_clip.portrait.shape[1:])
         if tuple(x.shape) != expected:
             raise InputError(
@@ -129,7 +129,7 @@ class HostDiT(RealPortraitDiT):
         finally:
             self._options = {}
 
-    def _reference(self, clip: Clip, x: torch.Tensor) -> Reference:
+    def _reference(self, clip: ClipConditioning, x: torch.Tensor) -> Reference:
         """K, V of the portrait: computed once for all steps and clips, and again when the weights or the picture's size change."""
         key = (clip.weights, clip.portrait_key, clip.shape, x.dtype, x.device)
         if clip.weights is None or key not in self.references:
@@ -202,7 +202,7 @@ class RealPortraitModel(comfy.model_base.BaseModel):
         out["rp_clip"] = comfy.conds.CONDConstant(self._clip(kwargs))
         return out
 
-    def _clip(self, given: dict) -> Clip:
+    def _clip(self, given: dict) -> ClipConditioning:
         cfg, noise = self.model_config.dit, given["noise"]
         check(given, noise, cfg)
         maps, portrait_maps, hooks = given["rp_motion"], given.get("rp_portrait_motion"), given.get("hooks")
@@ -211,7 +211,7 @@ class RealPortraitModel(comfy.model_base.BaseModel):
         if conditional is not None and not conditional.any():
             conditional = None
         portrait = self.process_latent_in(given["rp_reference"])
-        return Clip(
+        return ClipConditioning(
             portrait=portrait,
             portrait_maps=portrait_maps,
             maps=maps,

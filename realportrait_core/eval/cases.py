@@ -29,7 +29,7 @@ class Case:
 
     name: str
     driver: Path | Tensor  # a video, or its frames (L, H, W, 3) uint8
-    truth: Path | Tensor  # of as many frames; the same object as the driver in self-reenactment
+    truth: Path | Tensor  # of as many frames; the same object as the driving frames in self-reenactment
     frames: int | None = None  # length, played forwards and backwards; None: the clip's own
     valid: Tensor | None = None  # (L, H, W) bool: where the truth is known; None: everywhere
 
