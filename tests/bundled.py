@@ -23,7 +23,6 @@ from realportrait_core.eval.cases import ping_pong, read_clip
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.track import FaceTrack, portrait_points, track
 from realportrait_core.generate import generate
-from realportrait_core.speed import STEPS, exact, usual_guidance
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
 
@@ -44,7 +43,7 @@ def media() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def animate(portrait_points: torch.Tensor, driving_points: torch.Tensor, frames: int = FRAMES) -> torch.Tensor:
-    """The first `frames` frames (frames, 3, 256, 256) in [0, 1], by the nodes' defaults. portrait_points (5, 2) and
+    """The first `frames` frames (frames, 3, 256, 256) in [0, 1], by the defaults. portrait_points (5, 2) and
     driving_points (FRAMES, 5, 2) px.
     """
     vid2vid = load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")
@@ -52,19 +51,8 @@ def animate(portrait_points: torch.Tensor, driving_points: torch.Tensor, frames:
     vae = load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors")
     portrait, driving = media()
     followed = FaceTrack(driving_points[:frames], torch.ones(frames, dtype=torch.bool), "")
-    animation, _ = generate(
-        vid2vid,
-        dit,
-        vae,
-        linear_schedule(),
-        portrait,
-        driving[:frames].float() / 255,
-        portrait_points,
-        followed,
-        exact(dit.cfg, STEPS),
-        seed=SEED,
-        guidance=usual_guidance(dit.cfg),
-    )
+    pixels = driving[:frames].float() / 255
+    animation, _ = generate(vid2vid, dit, vae, linear_schedule(), portrait, pixels, portrait_points, followed, seed=SEED)
     return animation.movedim(-1, 1)
 
 
