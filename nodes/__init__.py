@@ -19,7 +19,7 @@ folders.register()
 
 
 class RealPortraitExtension(ComfyExtension):
-    """What ComfyUI's loader asks for the list of nodes."""
+    """The entry point that ComfyUI's loader calls for the list of nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -58,13 +58,13 @@ class ContinueClip(io.ComfyNode):
 
     @classmethod
     def execute(cls, positive, previous, motion, start_frame, frames, overlap) -> io.NodeOutput:
-        said = positive[0][1]
-        if "rp_reference" not in said:
+        condition = positive[0][1]
+        if "rp_reference" not in condition:
             raise InputError(
                 "The CONDITIONING does not come from RealPortrait, so it names no portrait. Connect the positive of "
                 "RealPortrait Conditioning."
             )
         maps = part(motion.maps, start_frame, frames)
         latent = continued_latent(maps, previous["samples"], overlap)
-        positive, negative = conditioning(said["rp_reference"], maps, motion.portrait_maps, said["rp_strength"])
+        positive, negative = conditioning(condition["rp_reference"], maps, motion.portrait_maps, condition["rp_strength"])
         return io.NodeOutput(positive, negative, latent)

@@ -15,7 +15,7 @@ from .sockets import Keypoints, Vid2Vid
 
 log = logging.getLogger(__name__)
 
-FACES = {  # what the menu says -> what the core is asked for
+FACES = {  # menu entry -> name in the core
     "largest": "largest",
     "the only one": "only",
     "1st from left": 0,

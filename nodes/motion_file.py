@@ -120,13 +120,13 @@ def report(driver, file: str) -> str:
     """What the file holds; a warning where it is not known whether the weights fit."""
     frames, k = driver.motion.expression.shape[:2]
     height, width = driver.size
-    said = [f"{Path(file).name}: {frames} frames of {k} keypoints at {driver.fps:g} a second, driving video {width}x{height} px."]
+    lines = [f"{Path(file).name}: {frames} frames of {k} keypoints at {driver.fps:g} a second, driving video {width}x{height} px."]
     missing = int((~driver.present).sum())
     if missing:
-        said.append(f"The face was missing in {missing} of them.")
+        lines.append(f"The face was missing in {missing} of them.")
     if driver.points is None:
-        said.append("It holds no face points: the facial mask goes where the portrait's face would.")
+        lines.append("It holds no face points: the facial mask goes where the portrait's face would.")
     if not driver.encoder:
-        said.append("It does not name the Face Vid2vid that extracted it: if it was another one, the expressions will differ.")
-        log.warning("%s", said[-1])
-    return " ".join(said)
+        lines.append("It does not name the Face Vid2vid that extracted it: if it was another one, the expressions will differ.")
+        log.warning("%s", lines[-1])
+    return " ".join(lines)

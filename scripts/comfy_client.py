@@ -15,7 +15,7 @@ SILENCE_LIMIT = 1200  # s without any message; one step of a large clip on a slo
 
 
 class ClientError(RuntimeError):
-    """The server went away, or said nothing for too long."""
+    """The server went away, or sent nothing for too long."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Run:
 
 
 class ComfyClient:
-    """One server, told by its address (http://127.0.0.1:8188)."""
+    """One server, by its address (http://127.0.0.1:8188)."""
 
     def __init__(self, url: str):
         self.url = url
@@ -94,10 +94,10 @@ class ComfyClient:
         async with aiohttp.ClientSession() as session:
             async with session.ws_connect(f"{self.url}/ws?clientId={client}", max_msg_size=0) as socket:
                 async with session.post(f"{self.url}/prompt", json={"prompt": workflow, "client_id": client}) as answer:
-                    told = await answer.json()
-                    run = Run(told.get("prompt_id", ""))
+                    reply = await answer.json()
+                    run = Run(reply.get("prompt_id", ""))
                     if answer.status != 200:
-                        run.error, run.error_node = rejection(told)
+                        run.error, run.error_node = rejection(reply)
                         return run
                 run.status = "running"
                 while run.status == "running":
@@ -112,9 +112,9 @@ class ComfyClient:
                         await (await session.post(f"{self.url}/interrupt", json={"prompt_id": run.prompt_id})).release()
                     if event.kind == "execution_success":
                         run.status = "success"
-                        if told.get("node_errors"):  # the host runs the outputs that are valid, and leaves the others out
+                        if reply.get("node_errors"):  # the host runs the outputs that are valid, and leaves the others out
                             run.status = "rejected"
-                            run.error, run.error_node = rejection(told)
+                            run.error, run.error_node = rejection(reply)
                     elif event.kind == "execution_interrupted":
                         run.status = "interrupted"
                     elif event.kind == "execution_error":
@@ -128,11 +128,11 @@ class ComfyClient:
         try:
             message = await asyncio.wait_for(socket.receive(), SILENCE_LIMIT)
         except asyncio.TimeoutError as error:
-            raise ClientError(f"ComfyUI said nothing for {SILENCE_LIMIT} s.") from error
+            raise ClientError(f"ComfyUI sent nothing for {SILENCE_LIMIT} s.") from error
         now = time.monotonic()
         if message.type == aiohttp.WSMsgType.TEXT:
-            told = json.loads(message.data)
-            return Event(told["type"], told.get("data") or {}, now)
+            reply = json.loads(message.data)
+            return Event(reply["type"], reply.get("data") or {}, now)
         if message.type == aiohttp.WSMsgType.BINARY:
             kind = int.from_bytes(message.data[:4], "big")
             # A preview: its id, the picture's format, the picture.
@@ -153,14 +153,14 @@ class ComfyClient:
             async with session.request(method, self.url + path, **body) as answer:
                 content = await answer.read()
                 if answer.status >= 400:
-                    said = content[:300].decode(errors="replace")
-                    raise ClientError(f"{method} {path} was answered with {answer.status}: {said}")
+                    content = content[:300].decode(errors="replace")
+                    raise ClientError(f"{method} {path} was answered with {answer.status}: {content}")
                 return content
 
 
-def rejection(told: dict) -> tuple[str, str]:
+def rejection(reply: dict) -> tuple[str, str]:
     """What is wrong with a workflow that the host did not accept, and at which node first."""
-    wrong = [(node, error) for node, found in told.get("node_errors", {}).items() for error in found["errors"]]
+    wrong = [(node, error) for node, found in reply.get("node_errors", {}).items() for error in found["errors"]]
     if not wrong:
-        return told.get("error", {}).get("message", str(told)), ""
+        return reply.get("error", {}).get("message", str(reply)), ""
     return "; ".join(f"{error['message']}: {error['details']}" for _, error in wrong), wrong[0][0]

@@ -6,7 +6,7 @@ Standard library only, since it runs before anything is installed. Every step lo
     .venv/comfyui/    ComfyUI's sources, unless --comfyui or $COMFYUI_PATH names a folder that has them
     .venv/base/       what install.py fetched: the `models/` that a server here starts with
     .venv/browser/    a Chromium and what drives it, for the tests of the browser's side
-    .venv/setup.log   what git and pip said
+    .venv/setup.log   the output of git and pip
 """
 
 import hashlib
@@ -263,7 +263,7 @@ def fetch_judges(python: Path) -> None:
 
 
 def fetch_wheel(python: Path, package: str, digest: str, what: str) -> None:
-    """A wheel into .venv/, not installed; said and left out where it cannot be had."""
+    """A wheel into .venv/, not installed; reported and left out where it cannot be had."""
     pattern = f"{package.split('==')[0].replace('-', '_')}-*.whl"
     if list(VENV.glob(pattern)):
         return
@@ -300,10 +300,10 @@ def fetch_browser() -> None:
 
 
 def run_install_script(python: Path, host: Path) -> None:
-    """install.py, as ComfyUI-Manager runs it after an install: in the pack's folder, told where ComfyUI and its models are."""
+    """install.py, as ComfyUI-Manager runs it after an install: in the pack's folder, with ComfyUI and its models in the environment."""
     BASE.mkdir(exist_ok=True)
-    told = dict(os.environ, COMFYUI_PATH=str(host), COMFYUI_FOLDERS_BASE_PATH=str(BASE))
-    done = subprocess.run([python, "-s", "install.py"], cwd=ROOT, env=told, capture_output=True, text=True, errors="replace")
+    variables = dict(os.environ, COMFYUI_PATH=str(host), COMFYUI_FOLDERS_BASE_PATH=str(BASE))
+    done = subprocess.run([python, "-s", "install.py"], cwd=ROOT, env=variables, capture_output=True, text=True, errors="replace")
     if done.returncode:
         say(f"{done.stdout}{done.stderr}".strip())
         say(f"install.py ended with {done.returncode}: without the face detector, boxes must be given by hand.")
@@ -318,7 +318,7 @@ def pip(python: Path, *arguments: str) -> None:
 
 
 def run(command: list[str], advice: str) -> None:
-    """Run quietly, with a sign of life every 15 s; what it says goes to .venv/setup.log."""
+    """Run quietly, with a sign of life every 15 s; its output goes to .venv/setup.log."""
     with LOG.open("ab") as log:
         log.write(f"$ {' '.join(command)}\n".encode())
         log.flush()
@@ -329,8 +329,8 @@ def run(command: list[str], advice: str) -> None:
                 try:
                     process.wait(15)
                 except subprocess.TimeoutExpired:
-                    said = [line for line in read_log(start) if line.startswith(("Collecting", "  Downloading", "Installing"))]
-                    say(f"  ... {said[-1].strip()[:100] if said else 'working'}")
+                    new = [line for line in read_log(start) if line.startswith(("Collecting", "  Downloading", "Installing"))]
+                    say(f"  ... {new[-1].strip()[:100] if new else 'working'}")
         finally:
             process.kill()
     if process.returncode:

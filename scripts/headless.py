@@ -18,7 +18,7 @@ NOT_THE_PACK = (".git", ".venv", "__pycache__", "node_modules", "output", "runs"
 
 
 class ServerError(RuntimeError):
-    """ComfyUI did not start, or died; the message ends with what it last said."""
+    """ComfyUI did not start, or died; the message ends with its last output."""
 
 
 class HeadlessComfyUI:

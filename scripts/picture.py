@@ -39,7 +39,7 @@ def sheet(rows: list[list], side: int):
     return made
 
 
-def spread(frames: list, columns: int) -> list:
+def evenly_spaced(frames: list, columns: int) -> list:
     """So many of the frames, evenly spaced, the first and the last among them."""
     return [frames[round(i * (len(frames) - 1) / max(1, columns - 1))] for i in range(columns)]
 
@@ -60,20 +60,23 @@ def main() -> None:
     parser.add_argument("--portrait", type=Path, default=ROOT / "assets" / "portrait.png")
     parser.add_argument("--driving", type=Path, default=ROOT / "assets" / "driving.mp4")
     parser.add_argument("--out", type=Path, required=True, help="a .webp moves: portrait, driver, result")
-    parser.add_argument("--columns", type=int, default=6, help="frames shown, spread evenly; a .webp shows all")
+    parser.add_argument("--columns", type=int, default=6, help="frames shown, evenly_spaced evenly; a .webp shows all")
     parser.add_argument("--side", type=int, default=200, help="px of a frame")
-    said = parser.parse_args()
+    options = parser.parse_args()
 
-    portrait, result, driving = Image.open(said.portrait), frames_of(said.result), frames_of(said.driving)
+    portrait, result, driving = Image.open(options.portrait), frames_of(options.result), frames_of(options.driving)
     count = min(len(result), len(driving))
-    said.out.parent.mkdir(parents=True, exist_ok=True)
-    if said.out.suffix == ".webp":
-        moving = [sheet([[portrait, driver, made]], said.side) for driver, made in zip(driving, result)]
-        still = round(1000 / rate_of(said.result))
-        moving[0].save(said.out, save_all=True, append_images=moving[1:], duration=still, loop=0, quality=80)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if options.out.suffix == ".webp":
+        moving = [sheet([[portrait, driver, made]], options.side) for driver, made in zip(driving, result)]
+        still = round(1000 / rate_of(options.result))
+        moving[0].save(options.out, save_all=True, append_images=moving[1:], duration=still, loop=0, quality=80)
     else:
-        rows = [[None, *spread(driving[:count], said.columns)], [portrait, *spread(result[:count], said.columns)]]
-        sheet(rows, said.side).save(said.out, quality=90)
+        rows = [
+            [None, *evenly_spaced(driving[:count], options.columns)],
+            [portrait, *evenly_spaced(result[:count], options.columns)],
+        ]
+        sheet(rows, options.side).save(options.out, quality=90)
 
 
 if __name__ == "__main__":

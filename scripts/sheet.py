@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from picture import ROOT, frames_of, sheet, spread
+from picture import ROOT, evenly_spaced, frames_of, sheet
 
 sys.path.insert(0, str(ROOT))
 WEIGHTS = ROOT / "realportrait_core" / "weights"
@@ -34,14 +34,14 @@ def main() -> None:
     parser.add_argument("--driving", type=Path, default=ROOT / "assets" / "driving.mp4")
     parser.add_argument("--detector", type=Path, help="YuNet's file; by default where install.py puts it")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--columns", type=int, default=6, help="frames shown, spread evenly (%(default)s)")
+    parser.add_argument("--columns", type=int, default=6, help="frames shown, evenly_spaced evenly (%(default)s)")
     parser.add_argument("--side", type=int, default=200, help="px of a frame (%(default)s)")
-    said = parser.parse_args()
+    options = parser.parse_args()
 
     vid2vid = load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")
     dit = load_dit(WEIGHTS / "realportrait" / "realportrait_mini.safetensors")
     vae = load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors")
-    detector = FaceDetector(said.detector or find_detector())
+    detector = FaceDetector(options.detector or find_detector())
 
     def animate(path: Path) -> list:
         portrait = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None].float() / 255  # (1, H, W, 3)
@@ -49,14 +49,14 @@ def main() -> None:
         frames, framed = generate(vid2vid, dit, vae, linear_schedule(), portrait, driver.float() / 255, points, followed)
         pictures = torch.cat([framed, frames])
         first, *made = (Image.fromarray((picture * 255).round().byte().numpy()) for picture in pictures)
-        return [first, *spread(made, said.columns)]
+        return [first, *evenly_spaced(made, options.columns)]
 
-    shown = frames_of(said.driving)
+    shown = frames_of(options.driving)
     driver = torch.stack([torch.from_numpy(np.array(frame.convert("RGB"))) for frame in shown])  # (L, H, W, 3)
     with torch.inference_mode():
         followed = track(driver, detector)
-        rows = [animate(path) for path in said.portraits]
-    sheet([[None, *spread(shown, said.columns)], *rows], said.side).save(said.out, quality=90)
+        rows = [animate(path) for path in options.portraits]
+    sheet([[None, *evenly_spaced(shown, options.columns)], *rows], options.side).save(options.out, quality=90)
 
 
 if __name__ == "__main__":
