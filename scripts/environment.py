@@ -300,7 +300,7 @@ def fetch_browser() -> None:
 
 
 def run_install_script(python: Path, host: Path) -> None:
-    """install.py, as ComfyUI-Manager runs it after an install: in the pack's folder, with ComfyUI and its models in the environment."""
+    """install.py, as ComfyUI-Manager runs it after an install: in the pack's folder, with the paths of ComfyUI and models."""
     BASE.mkdir(exist_ok=True)
     variables = dict(os.environ, COMFYUI_PATH=str(host), COMFYUI_FOLDERS_BASE_PATH=str(BASE))
     done = subprocess.run([python, "-s", "install.py"], cwd=ROOT, env=variables, capture_output=True, text=True, errors="replace")
