@@ -59,8 +59,8 @@ def main() -> None:
     parser.add_argument("result", type=Path, help="the mp4 that demo.py wrote")
     parser.add_argument("--portrait", type=Path, default=ROOT / "assets" / "portrait.png")
     parser.add_argument("--driving", type=Path, default=ROOT / "assets" / "driving.mp4")
-    parser.add_argument("--out", type=Path, required=True, help="a .webp moves: portrait, driver, result")
-    parser.add_argument("--columns", type=int, default=6, help="frames shown, evenly_spaced evenly; a .webp shows all")
+    parser.add_argument("--out", type=Path, required=True, help="a .webp moves: portrait, driving frame, result")
+    parser.add_argument("--columns", type=int, default=6, help="frames shown, evenly spaced; a .webp shows all")
     parser.add_argument("--side", type=int, default=200, help="px of a frame")
     options = parser.parse_args()
 
