@@ -229,7 +229,7 @@ def test_second_order_is_nearer_with_as_many_steps():
 
 
 def contrast(steps: int, solver: str) -> float:
-    """How much of the contrast of data that are -0.5 or 0.5 in every value is left by a network that hedges: its logits are 0.8 of the
+    """How much contrast is left of data that are -0.5 or 0.5 in every value, by an imperfect network: its logits are 0.8 of the
     posterior's, so that at every noise level its picture is too near to the mean."""
     torch.manual_seed(0)
 
@@ -244,7 +244,7 @@ def contrast(steps: int, solver: str) -> float:
 
 @pytest.mark.parametrize(("steps", "solver"), [(50, "ancestral"), (50, "ddim"), (STEPS, "ddim"), (4, "ddim")])
 def test_an_imperfect_network_still_decides(steps, solver):
-    """Few steps may not end in the average of the pictures that fit: a blur, which a denoiser that knows the picture cannot show."""
+    """Few steps may not end in the average of the pictures that fit, a blur that no perfect denoiser shows."""
     assert contrast(steps, solver) > 0.99
 
 
