@@ -65,7 +65,7 @@ def sample_clips(
     def denoise_clip(clip: Clip, known: torch.Tensor | None) -> torch.Tensor:
         maps, clip_seed = motion.maps[clip.frames], clip.noise_seed(seed)
         positive, negative = conditioning(reference, maps, motion.portrait_maps, strength, caching)
-        latent = {"samples": new_latent(maps)} if known is None else continued_latent(maps, known, clip.conditional)
+        latent = {"samples": new_latent(maps)} if known is None else continued_latent(maps, known, clip.overlap)
         before = clip.number * steps
 
         def after_step(step, x0, x, total):

@@ -1,6 +1,6 @@
 """From a portrait and a driving video to an animation, as in the paper's Figures 1 and 2: extract -> drive -> map -> render.
 
-The nodes make the same calls, one step a node: nodes/face.py, nodes/motion.py, nodes/sample.py.
+The nodes share extraction, retargeting, mapping and the loop over clips; there ComfyUI samples (nodes/sample.py).
 """
 
 import torch
@@ -45,7 +45,7 @@ def generate(
     # Figure 1: the motion position maps.
     keypoints = extract_keypoints(vid2vid, portrait, driving, portrait_points, track)  # poses of both, f_r
     driven = drive_keypoints(keypoints)  # x_d (L, K, 3)
-    motion = motion_maps(vid2vid, driven, dit.cfg.input_sq_size)  # f_{r->d} on the square (L, C, S, S)
+    motion = motion_maps(vid2vid, driven, dit.cfg.input_sq_size)  # f_{r->d} (L, C, h, w) and its place on the S x S square
 
     # Figure 2: the diffusion transformer.
     framed = frame_portrait(portrait, motion)  # (1, S, S, 3)

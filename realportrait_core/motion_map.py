@@ -86,38 +86,32 @@ def crop_grid(maps: MotionMaps, x: torch.Tensor, y: torch.Tensor, dtype: torch.d
     return affine(to_unit, x, y).to(dtype)
 
 
-def dense(maps: MotionMaps, mask: torch.Tensor | None = None) -> torch.Tensor:
+def dense(maps: MotionMaps) -> torch.Tensor:
     """The map as in Figure 1: f warped to the whole frame, then masked. (L, C, height, width).
 
-    mask (L, height, width) replaces the ellipse. For previews and tests: 16 frames of 512 px and 256 channels are 4.3 GB.
+    For previews and tests: 16 frames of 512 px and 256 channels are 4.3 GB.
     """
     x, y = pixels(maps.face, (0, maps.height), (0, maps.width))
     f = maps.f.to(sampling_dtype(maps.f.dtype))
     warped = F.grid_sample(f, crop_grid(maps, x, y, f.dtype), padding_mode="zeros", align_corners=False)
-    facial = ellipse_mask(maps.face, x, y) if mask is None else checked_mask(maps, mask)
+    facial = ellipse_mask(maps.face, x, y)
     return (warped * facial[:, None].to(f.dtype)).to(maps.f.dtype)
 
 
-def first_convolution(maps: MotionMaps, weight: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+def first_convolution(maps: MotionMaps, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """conv2d(dense(maps), weight, bias, stride=2, padding=1) without the dense map: (L, C1, ceil(height/2), ceil(width/2)).
 
     Only outputs whose window meets the mask are computed (kornia warps whole frames), the others are the bias.
-    weight (C1, C, 3, 3), bias (C1,); differentiable in both, and in f. mask (L, height, width) replaces the ellipse.
+    weight (C1, C, 3, 3), bias (C1,); differentiable in both, and in f.
     """
     if weight.shape[1:] != (maps.f.shape[1], 3, 3) or bias.shape != weight.shape[:1]:
         raise InputError(
             f"The motion mapper's first convolution has weight {tuple(weight.shape)} and bias {tuple(bias.shape)}; "
             f"maps of {maps.f.shape[1]} channels need (C1, {maps.f.shape[1]}, 3, 3) and (C1,)."
         )
-    mask = mask if mask is None else checked_mask(maps, mask)
     rows, columns = (maps.height + 1) // 2, (maps.width + 1) // 2
     whole = bias[:, None, None].expand(len(maps), -1, rows, columns)  # conv(0) = bias
-    if maps.everywhere:
-        box = (0, maps.height - 1), (0, maps.width - 1)
-    elif mask is None:
-        box = facial_box(maps)
-    else:
-        box = mask_box(mask)
+    box = ((0, maps.height - 1), (0, maps.width - 1)) if maps.everywhere else facial_box(maps)
     if box is None:
         return whole
     (top, bottom), (left, right) = box
@@ -127,7 +121,7 @@ def first_convolution(maps: MotionMaps, weight: torch.Tensor, bias: torch.Tensor
     # The receptive field of those outputs, the padding included.
     x, y = pixels(maps.face, (2 * y0 - 1, 2 * y1), (2 * x0 - 1, 2 * x1))
     inside = (x >= 0) & (x < maps.width) & (y >= 0) & (y < maps.height)
-    facial = (ellipse_mask(maps.face, x, y) if mask is None else window(mask, x, y)) * inside  # (L, 2n+1, 2m+1)
+    facial = ellipse_mask(maps.face, x, y) * inside  # (L, 2n+1, 2m+1)
     dtype = sampling_dtype(weight.dtype)
     grid = crop_grid(maps, x, y, dtype)  # (L, 2n+1, 2m+1, 2)
     # The 9 taps at a quarter of the pixels sample 2.25 C1 channels; where f has fewer, warping f costs less.
@@ -165,29 +159,8 @@ def sampling_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 else torch.float32
 
 
-def checked_mask(maps: MotionMaps, mask: torch.Tensor) -> torch.Tensor:
-    if mask.shape != (len(maps), maps.height, maps.width):
-        raise InputError(f"The mask is {tuple(mask.shape)}; the maps need {(len(maps), maps.height, maps.width)}.")
-    return mask.to(maps.f.device)
-
-
-def window(mask: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """mask (L, H, W) at pixels x (m,), y (n, 1): (L, n, m), zeros outside the frame."""
-    height, width = mask.shape[1:]
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    return mask[:, y.long().clamp(0, height - 1), x.long().clamp(0, width - 1)] * inside
-
-
-def mask_box(mask: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """First and last row and column of the union of the frames' masks; None for empty masks."""
-    rows, columns = mask.ne(0).any(0).any(1).nonzero(), mask.ne(0).any(0).any(0).nonzero()
-    if not len(rows):
-        return None
-    return (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
-
-
 def facial_box(maps: MotionMaps) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """As mask_box, for the ellipses, computed from their axes and rounded outwards."""
+    """First and last row and column of the union of the facial masks, rounded outwards from their axes; None for empty masks."""
     linear, shift = maps.face[..., :2].cpu().double(), maps.face[..., 2:].cpu().double()
     solid = torch.linalg.det(linear).abs() > 1e-12  # an empty mask has no axes
     if not solid.any():

@@ -29,7 +29,7 @@ class Style:
     under_hat: bool = True
 
 
-CROWN, PART, BACK = (0.0, 0.9, -0.45), (1.0, 0.0, 0.0), (0.0, 0.25, 0.97)
+PART, BACK = (1.0, 0.0, 0.0), (0.0, 0.25, 0.97)
 STYLES = {
     "bald": Style(0.5, 0.05, 0, 0, 0),
     "buzz": Style(1.2, 0.1, 0.03, 0.025, 0.03),

@@ -65,7 +65,7 @@ def test_clips_cover_every_frame_once(frames, length, overlap):
     clips = plan(frames, length, overlap)
     assert [frame for clip in clips for frame in clip.new_frames] == list(range(frames))
     for n, clip in enumerate(clips):
-        assert clip.number == n and len(clip.frames) == length and clip.conditional == (overlap if n else 0)
+        assert clip.number == n and len(clip.frames) == length and clip.overlap == (overlap if n else 0)
         assert clip.frames == [min(clip.start + i, clip.stop - 1) for i in range(length)]
     for before, clip in zip(clips, clips[1:]):
         assert clip.frames[:overlap] == before.frames[-overlap:]

@@ -182,7 +182,7 @@ def motion(frames: int) -> PortraitMotion:
 
 def test_each_clip_starts_anew(model, called):
     """5 frames are two clips of 3: each computes its first control, whatever the one before left."""
-    given = dict(reference_latent=torch.randn(1, 4, 8, 8), motion=motion(5), steps=3)
+    given = dict(z_r=torch.randn(1, 4, 8, 8), motion=motion(5), steps=3)
     exact = render(model, linear_schedule(), **given)
     assert called["control 0"] == called["block 3"] == 6
     called.clear()
@@ -195,7 +195,7 @@ def test_each_clip_starts_anew(model, called):
 
 
 def test_a_network_in_bf16_animates_nearly_the_same(model):
-    given = dict(reference_latent=torch.randn(1, 4, 8, 8), motion=motion(5), steps=3)
+    given = dict(z_r=torch.randn(1, 4, 8, 8), motion=motion(5), steps=3)
     exact = render(model, linear_schedule(), **given)
     rounded = render(copy.deepcopy(model).bfloat16(), linear_schedule(), **given)
     assert rounded.dtype == torch.float32
@@ -203,7 +203,7 @@ def test_a_network_in_bf16_animates_nearly_the_same(model):
 
 
 def test_each_preset_is_another_and_shorter_way(model, called):
-    given = dict(reference_latent=torch.randn(1, 4, 8, 8), motion=motion(3))
+    given = dict(z_r=torch.randn(1, 4, 8, 8), motion=motion(3))
     results, work = [], []
     for speed in PRESETS.values():
         called.clear()

@@ -11,7 +11,7 @@ from conftest import ROOT
 from judges import canonical_face
 
 from realportrait_core.errors import InputError
-from realportrait_core.head_rotation.change import Change, Limits, joined, no_change, pose_change, random_changes, smooth_path
+from realportrait_core.head_rotation.change import Change, Limits, joined, pose_change, random_changes, smooth_path
 from realportrait_core.head_rotation.dataset import Augmentation, augmented, mirrored, read_photos
 from realportrait_core.head_rotation.expression import NAMES, displacements
 from realportrait_core.head_rotation.keypoints import KNOWN, NUM_KP, residuals, seen_keypoints
@@ -154,6 +154,11 @@ def test_around_the_face_its_places_go_on_where_the_outline_ends(topology):
 
 
 # Turning
+
+
+def no_change(shape: tuple[int, ...]) -> Change:
+    none = torch.zeros(shape)
+    return Change(none, none, none, none + 1, torch.zeros(*shape, 2), torch.zeros(*shape, len(NAMES)))
 
 
 def test_no_change_is_the_photo(topology):

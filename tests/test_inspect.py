@@ -7,7 +7,7 @@ import torch
 
 from realportrait_core.animation.extraction import crop_faces
 from realportrait_core.animation.framing import frame_square
-from realportrait_core.animation.keypoints import KEYPOINT_PX, Keypoints
+from realportrait_core.animation.keypoints import PUBLIC_KEYPOINT_PX, Keypoints
 from realportrait_core.animation.mapping import PortraitMotion
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
@@ -213,8 +213,8 @@ def test_the_keypoints_are_measured_against_the_wanted_motion():
     motion = PortraitMotion(maps, maps[0], torch.eye(3), (size, size), wanted)
     assert keypoint_errors(vid2vid, frames, motion).max() < 1e-4
     shift = torch.tensor([0.3, 0.4, 9.0]) * torch.tensor([0.0, 1.0, 2.0])[:, None, None]  # z is no place in a picture
-    px = 0.5 * KEYPOINT_PX / float(torch.linalg.det(crop[:2, :2]).sqrt())
-    further = replace(motion, wanted=wanted + shift)
+    px = 0.5 * PUBLIC_KEYPOINT_PX / float(torch.linalg.det(crop[:2, :2]).sqrt())
+    further = replace(motion, x_d=wanted + shift)
     torch.testing.assert_close(keypoint_errors(vid2vid, frames, further), torch.tensor([0.0, px, 2 * px]), atol=1e-3, rtol=1e-3)
     # Frames that were enlarged since are measured in px of the square that was animated.
     enlarged = frames.repeat_interleave(2, 1).repeat_interleave(2, 2)

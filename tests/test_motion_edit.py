@@ -11,7 +11,7 @@ from PIL import Image
 
 from realportrait_core.animation.driving_motion import apply_to_portrait, driving_motion
 from realportrait_core.animation.extraction import extract_keypoints
-from realportrait_core.animation.keypoints import KEYPOINT_MIDDLE, KEYPOINT_PX, Keypoints, without_cuts
+from realportrait_core.animation.keypoints import Keypoints, keypoints_to_crop, without_cuts
 from realportrait_core.animation.mapping import map_geometry, motion_maps
 from realportrait_core.animation.retargeting import drive_keypoints, driven_keypoints, find_neutral, frame_range
 from realportrait_core.edit import Edit, edit_driver, mirror_driver
@@ -140,9 +140,9 @@ def test_the_face_points_go_along_with_the_shot():
     half = replace(clip(EASE, swing=0.2), rotation=torch.eye(3).expand(EASE, 3, 3))
     given = keypoints(cat([half, replace(half, scale=2 * half.scale, translation=2 * half.translation + 0.3)]))
     crop = given.driver_crop
-    eye = ((transform(given.driver)[:, :5, :2] * KEYPOINT_PX + KEYPOINT_MIDDLE).double() - crop[:2, 2]) / crop[0, 0]
+    eye = (keypoints_to_crop(transform(given.driver)[:, :5, :2]).double() - crop[:2, 2]) / crop[0, 0]
     joined = without_cuts(replace(given, driver_points=eye.float(), cuts=(EASE,)))
-    wanted = ((transform(joined.driver)[:, :5, :2] * KEYPOINT_PX + KEYPOINT_MIDDLE).double() - crop[:2, 2]) / crop[0, 0]
+    wanted = (keypoints_to_crop(transform(joined.driver)[:, :5, :2]).double() - crop[:2, 2]) / crop[0, 0]
     eased = slice(EASE, 2 * EASE)  # where the expression is still the other shot's
     assert joined.cuts == () and error(joined.driver_points[:EASE].double(), wanted[:EASE]) < 1e-2
     off = (joined.driver_points[eased].double() - wanted[eased]).norm(dim=-1).mean()
@@ -539,8 +539,8 @@ def test_a_driver_without_points_gets_its_mask_where_its_face_is(seen):
 def test_maps_of_a_range(seen):
     vid2vid, _, _, given, _ = seen
     with torch.inference_mode():
-        whole = motion_maps(vid2vid, drive_keypoints(given[0:4]))
-        part = motion_maps(vid2vid, drive_keypoints(given, frames=slice(2, 4)))
+        whole = motion_maps(vid2vid, drive_keypoints(given[0:4]), 256)
+        part = motion_maps(vid2vid, drive_keypoints(given, frames=slice(2, 4)), 256)
     assert len(part.maps) == 2
     assert error(part.maps.f.float(), whole.maps.f[2:4].float()) < 1e-2 and error(part.maps.face, whole.maps.face[2:4]) < CLOSE
 

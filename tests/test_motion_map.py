@@ -34,16 +34,17 @@ def test_position_map_golden(case):
     golden, _ = load("motion", "position_map_small")
     golden = {key.removeprefix(f"{case}/"): value for key, value in golden.items() if key.startswith(case)}
     last = torch.tensor([[[0.0, 0.0, 1.0]]], dtype=torch.float64).expand(2, 1, 3)
-    empty = torch.tensor(EMPTY_FACE, dtype=torch.float64).expand(2, 2, 3)
-    maps = MotionMaps(golden["in/feature"], torch.cat([golden["in/M_o2c"], last], 1), empty, 128, 128)
-    mask = golden["in/mask"][:, 0]
+    everywhere = torch.zeros(2, 2, 3, dtype=torch.float64)  # every pixel is in the middle of the ellipse
+    maps = MotionMaps(golden["in/feature"], torch.cat([golden["in/M_o2c"], last], 1), everywhere, 128, 128)
+    x = dense(maps) * golden["in/mask"]
 
     # Every fourth channel is kept in the repository; the convolutions below read all of them.
-    torch.testing.assert_close(dense(maps, mask).float()[:, ::4], golden["out/warped_masked"], atol=1e-6, rtol=0)
-    out = first_convolution(maps, golden["w/conv1.weight"], golden["w/conv1.bias"], mask)
-    for layer in ("conv2", "conv3"):
-        out = F.conv2d(F.silu(out), golden[f"w/{layer}.weight"], golden[f"w/{layer}.bias"], stride=2, padding=1)
-    torch.testing.assert_close(out, golden["out/motion_latent"], atol=1e-12, rtol=0)
+    torch.testing.assert_close(x.float()[:, ::4], golden["out/warped_masked"], atol=1e-6, rtol=0)
+    for layer in ("conv1", "conv2", "conv3"):
+        x = F.conv2d(
+            x if layer == "conv1" else F.silu(x), golden[f"w/{layer}.weight"], golden[f"w/{layer}.bias"], stride=2, padding=1
+        )
+    torch.testing.assert_close(x, golden["out/motion_latent"], atol=1e-12, rtol=0)
 
 
 def test_a_mask_that_reaches_further_keeps_place_and_shape():
@@ -65,7 +66,6 @@ def test_no_face_stays_no_face_however_far_the_mask_reaches():
 
 # 2 output channels of 5 take the commuted order, 7 the direct one.
 @pytest.mark.parametrize("out_channels", [2, 7])
-@pytest.mark.parametrize("explicit_mask", [False, True])
 @pytest.mark.parametrize(
     "places",
     [
@@ -76,26 +76,17 @@ def test_no_face_stays_no_face_however_far_the_mask_reaches():
     ],
 )
 @pytest.mark.parametrize("size", [(48, 60), (47, 59)])
-def test_first_convolution_is_the_literal_one(places, size, out_channels, explicit_mask):
+def test_first_convolution_is_the_literal_one(places, size, out_channels):
     maps = maps_at(places, height=size[0], width=size[1])
     assert 0 < int(maps.mask()[0].sum()) < size[0] * size[1]
     weight, bias = mapper(5, out_channels)
     literal = F.conv2d(dense(maps), weight, bias, stride=2, padding=1)
-    ours = first_convolution(maps, weight, bias, maps.mask() if explicit_mask else None)
+    ours = first_convolution(maps, weight, bias)
     torch.testing.assert_close(ours, literal, atol=1e-12, rtol=0)
 
     pull = torch.linspace(-1, 1, literal.numel(), dtype=torch.float64).view_as(literal)
     for got, expected in zip(torch.autograd.grad(ours, (weight, bias), pull), torch.autograd.grad(literal, (weight, bias), pull)):
         torch.testing.assert_close(got, expected, atol=1e-11, rtol=0)
-
-
-@pytest.mark.parametrize("out_channels", [2, 7])
-def test_soft_mask_weighs_the_map(out_channels):
-    maps = maps_at([(18, 12)])
-    soft = maps.mask() * torch.linspace(0, 1, maps.width, dtype=torch.float64)
-    weight, bias = mapper(5, out_channels)
-    literal = F.conv2d(dense(maps, soft), weight, bias, stride=2, padding=1)
-    torch.testing.assert_close(first_convolution(maps, weight, bias, soft), literal, atol=1e-12, rtol=0)
 
 
 def test_empty_mask_gives_the_bias():
@@ -139,8 +130,6 @@ def test_bad_shapes_are_refused_with_numbers():
     weight, bias = mapper(6, 7)
     with pytest.raises(InputError, match=r"\(7, 6, 3, 3\).*5 channels"):
         first_convolution(maps, weight, bias)
-    with pytest.raises(InputError, match=r"mask is \(1, 48, 61\)"):
-        dense(maps, torch.ones(1, 48, 61))
 
 
 class OnMetal(torch.Tensor):

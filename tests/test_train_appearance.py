@@ -237,7 +237,7 @@ def test_samples_without_pictures_are_refused(index, vid2vid, tmp_path):
 
 
 def test_a_share_of_the_draws_is_without_the_motion(index):
-    stage = replace(CLIPS, shapes=(Shape(8, frames=2, draws=5),), unmoved=0.25)
+    stage = replace(CLIPS, shapes=(Shape(8, frames=2, noises=5),), unmoved=0.25)
     left_out = torch.cat([item.unmoved.flatten() for step in range(30) for item in draw(index, stage, 0, step, 1000)])
     assert len(left_out) == 1200 and 0.2 < left_out.float().mean() < 0.3
     assert not any(item.unmoved.any() for item in draw(index, CLIPS, 0, 0, 1000))

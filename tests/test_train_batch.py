@@ -31,10 +31,10 @@ def with_faces(made: Sample) -> Sample:
     return replace(made, f=None, faces=faces)
 
 
-def photo(seed: int, draws: bool) -> Sample:
+def photo(seed: int, from_posterior: bool) -> Sample:
     points = torch.tensor([[[26.0, 28], [38, 28], [32, 33], [28, 38], [36, 38]]])  # with room around it for crops
     made = replace(with_faces(sample("image", 1, [0], seed)), points=points)
-    return replace(made, photo=pack_jpeg(noise_picture(seed, 80)), smallest=0.75, draws=draws)
+    return replace(made, photo=pack_jpeg(noise_picture(seed, 80)), smallest=0.75, from_posterior=from_posterior)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,10 @@ def index(networks, tmp_path_factory):
     note = {"vid2vid": weights_fingerprint(networks[0]), "vae": weights_fingerprint(networks[1])}
     for i, portraits in enumerate(([j for j in range(9) if j != MISSING], list(range(9)))):
         made = with_faces(sample("video", 9, portraits, i))
-        made = replace(made, deviations=torch.full_like(made.latents, 0.25), draws=True)
+        made = replace(made, deviations=torch.full_like(made.latents, 0.25), from_posterior=True)
         save_sample(folder / f"clip {i}.safetensors", made, note)
     for i in range(2):
-        save_sample(folder / f"photo {i}.safetensors", photo(i, draws=True), note)
+        save_sample(folder / f"photo {i}.safetensors", photo(i, from_posterior=True), note)
     return read_index(folder, 64)
 
 
@@ -122,7 +122,7 @@ def test_a_photograph_is_cropped_anew_at_every_step(index, encoders):
 def test_a_crops_latent_and_keypoints_are_those_of_its_picture(index, encoders, networks):
     """By the mean of the posterior, with files that do not draw."""
     item = photo_items(index, 10)[0]
-    kept = replace(load_sample(index.paths[item.sample]), draws=False)
+    kept = replace(load_sample(index.paths[item.sample]), from_posterior=False)
     save_sample(index.paths[item.sample].parent / ".mean" / "photo.safetensors", kept, {})
     mean = load(read_index(index.paths[item.sample].parent / ".mean", 64), [replace(item, sample=0)], encoders)
     source = torch.Generator().manual_seed(item.seed)
@@ -188,7 +188,7 @@ def test_a_sample_comes_back_from_its_file(index):
         save_sample(path.with_name(f".{path.name}"), kept, {})
         again = load_sample(path.with_name(f".{path.name}"))
         assert all(torch.equal(*pair) for pair in zip(kept.faces, again.faces, strict=True))
-        assert (kept.smallest, kept.draws, kept.kind) == (again.smallest, again.draws, again.kind)
+        assert (kept.smallest, kept.from_posterior, kept.kind) == (again.smallest, again.from_posterior, again.kind)
         shapes = read_header(path).shapes
         assert ("photo" in shapes, "deviations" in shapes) == ((kept.kind == "image"), (kept.kind == "video"))
     picture = noise_picture(3, 40)

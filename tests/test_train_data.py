@@ -21,7 +21,7 @@ from videos import write
 
 from realportrait_core.animation.extraction import extract_keypoints
 from realportrait_core.animation.framing import frame_square, sample_frame
-from realportrait_core.animation.keypoints import KEYPOINT_PX
+from realportrait_core.animation.keypoints import keypoints_to_crop
 from realportrait_core.animation.mapping import motion_maps
 from realportrait_core.animation.retargeting import drive_keypoints, driven_keypoints
 from realportrait_core.checkpoint import read_header
@@ -179,7 +179,7 @@ def test_good_videos_and_images_become_samples(folder, prepared):
         sample = load_sample(out / file)
         assert (sample.kind, sample.size, len(sample), len(sample.portraits)) == ("video", 256, frames, frames)
         assert sample.latents.shape == (frames, 4, 32, 32) and sample.latents.dtype == torch.float16
-        assert sample.f is None and unpack(sample.faces[-1]).shape == (3, 128, 128) and not sample.draws
+        assert sample.f is None and unpack(sample.faces[-1]).shape == (3, 128, 128) and not sample.from_posterior
         assert read_header(out / file).metadata["source"] == video
     for picture in (f"{name}/portrait.png", f"{deep}/naïve face.jpg"):
         sample = load_sample(out / files_of(report, picture)[0])
@@ -277,8 +277,8 @@ def test_maps_from_a_sample_are_those_of_the_live_path(networks, folder, detecto
             assert (feature - live.feature).norm() < 5e-3 * live.feature.norm()  # of whole grey values
         some = torch.tensor([1, 6])
         keypoints = replace(sample.keypoints(5, some), feature=feature)
-        found = motion_maps(vid2vid, drive_keypoints(keypoints), framing="whole").maps[1:]
-        exact = motion_maps(vid2vid, drive_keypoints(live, neutral=own), framing="whole").maps[some]
+        found = motion_maps(vid2vid, drive_keypoints(keypoints), 256, framing="whole").maps[1:]
+        exact = motion_maps(vid2vid, drive_keypoints(live, neutral=own), 256, framing="whole").maps[some]
         torch.testing.assert_close(found.frame_to_crop, exact.frame_to_crop, rtol=0, atol=1e-9)
         torch.testing.assert_close(found.face, exact.face, rtol=0, atol=1e-5)  # of x_d in float32, two batches
         deviation, scale = (found.f.float() - exact.f.float()).abs(), float(exact.f.float().std())
@@ -297,15 +297,15 @@ def test_latents_of_an_sd_vae_are_drawn_or_means(folder, detector, networks, tmp
         posterior = vae.posterior(pictures / 255)
     torch.testing.assert_close(clip.latents[[0, 9]].float(), posterior.mean, rtol=2e-3, atol=1e-3)
     torch.testing.assert_close(clip.deviations[[0, 9]].float(), posterior.deviation, rtol=2e-3, atol=1e-3)
-    assert clip.draws and photo.draws and photo.deviations is None
+    assert clip.from_posterior and photo.from_posterior and photo.deviations is None
 
-    made = prepare_samples(sources[1:], tmp_path / "mean", networks[0], vae, detector, CLIP, FILTERS, draws=False)
+    made = prepare_samples(sources[1:], tmp_path / "mean", networks[0], vae, detector, CLIP, FILTERS, from_posterior=False)
     photo = load_sample(tmp_path / "mean" / made.kept("image")[0].file)
-    assert not photo.draws
+    assert not photo.from_posterior
     with pytest.raises(InputError, match="draws False .now True"):
         prepare_samples(sources, tmp_path / "mean", networks[0], vae, detector, CLIP, FILTERS)
     with pytest.raises(InputError, match="no posterior"):
-        prepare_samples(sources, tmp_path / "tiny", *networks, detector, CLIP, FILTERS, draws=True)
+        prepare_samples(sources, tmp_path / "tiny", *networks, detector, CLIP, FILTERS, from_posterior=True)
 
 
 # Images and their crops
@@ -346,7 +346,7 @@ def test_driven_keypoints_lie_on_the_face_of_the_crop(networks):
         to_frame = torch.linalg.inv(keypoints.portrait_crop)
 
         def in_frame(x: torch.Tensor) -> torch.Tensor:
-            return transform_points((KEYPOINT_PX * x[..., :2] + (512 - 1) / 2), to_frame).double()
+            return transform_points(keypoints_to_crop(x[..., :2]), to_frame).double()
 
         driven = in_frame(driven_keypoints(keypoints, "relative", 1.0, 1.0, 0)[1])
         own = in_frame(transform(keypoints.portrait)[0])
@@ -358,7 +358,7 @@ def test_driven_keypoints_lie_on_the_face_of_the_crop(networks):
         assert float(here) < float(crop[0, 0]) * float(there) + 2.0, f"{index}: {here:.2f} px against {there:.2f} px"
 
         feature = Encoders(vid2vid.appearance).features(unpack(sample.faces[0])[None])
-        motion = motion_maps(vid2vid, drive_keypoints(replace(keypoints, feature=feature)), framing="whole")
+        motion = motion_maps(vid2vid, drive_keypoints(replace(keypoints, feature=feature)), 256, framing="whole")
         inside = motion.maps.mask()[1]
         centre = inside.nonzero().double().mean(0).flip(0)  # x, y
         wanted = face_square(keypoints.driver_points[1], scale=1.0, vy=0.0)

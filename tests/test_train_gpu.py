@@ -112,7 +112,7 @@ LOAD = Load(
     portraits=2,
     drivers=2,
     maps=Shape(2, frames=2, stride=2),
-    clips=Shape(2, frames=4, draws=2),
+    clips=Shape(2, frames=4, noises=2),
     student=Shape(2, frames=2, stride=2),
 )
 LOSSES = {
@@ -406,7 +406,7 @@ def test_batches_are_those_of_frozen_samples(tmp_path):
 
 def test_draws_lie_in_their_clips_and_unmoved_is_rare(data, tmp_path):
     state = state_of(data, "cpu", tmp_path)
-    shape = Shape(4, clips=2, frames=4, draws=2)
+    shape = Shape(4, clips=2, frames=4, noises=2)
     seen = [gpu_batches.dit_batch(data, state.vid2vid.appearance, shape, 1000, pictures=True) for _ in range(20)]
     one = seen[0]
     assert one.z.shape == (8, 4, 4, 8, 8) and one.noise.shape == (16, 4, 4, 8, 8) and one.pictures.shape == (8, 4, 3, SIZE, SIZE)

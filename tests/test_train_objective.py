@@ -82,7 +82,7 @@ def test_draws_share_motion_and_portrait_of_a_clip(index, vid2vid):
     torch.manual_seed(0)
     objective = Objective(from_scratch(TOY.dit), linear_schedule(), torch.float32, face=2.0)
     torch.nn.init.normal_(objective.dit.final_layer.linear.weight, std=0.1)
-    batch = load(index, draw(index, replace(CLIPS, shapes=(Shape(2, clips=2, frames=4, draws=3),)), 0, 0, 1000))
+    batch = load(index, draw(index, replace(CLIPS, shapes=(Shape(2, clips=2, frames=4, noises=3),)), 0, 0, 1000))
     assert batch.z.shape[:2] == (4, 4) and batch.noise.shape[:2] == (12, 4) and len(set(batch.t[:, 0].tolist())) == 12
     maps, own = maps_of(vid2vid.warping, batch)
     assert len(maps) == 16

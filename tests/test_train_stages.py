@@ -98,7 +98,7 @@ def test_masks_of_a_stage_hide_heads_and_tails_only(index):
 
 
 def test_times_of_a_step_are_stratified(index):
-    for shape in (Shape(5, clips=2), Shape(1, clips=2, draws=5)):
+    for shape in (Shape(5, clips=2), Shape(1, clips=2, noises=5)):
         times = torch.cat([item.t.flatten() for item in draw(index, replace(FRAMES, shapes=(shape,)), 0, 3, 1000)])
         assert sorted((times // 100).tolist()) == list(range(10))
 

@@ -15,12 +15,12 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames start .. stop - 1 of the video; the first `conditional` of them are known from the clip before."""
+    """Frames start .. stop - 1 of the video; the first `overlap` of them are known from the clip before."""
 
     number: int  # from 0
     start: int
     stop: int
-    conditional: int
+    overlap: int  # conditional frames
     length: int  # L, what the network receives: beyond `stop` the last frame is repeated and its result dropped
 
     @property
@@ -31,7 +31,7 @@ class Clip:
     @property
     def new_frames(self) -> range:
         """The video's frames that this clip adds."""
-        return range(self.start + self.conditional, self.stop)
+        return range(self.start + self.overlap, self.stop)
 
     def noise_seed(self, seed: int) -> int:
         """Clip i draws its noise with seed + i, within 64 bits."""
@@ -65,7 +65,7 @@ def denoise_clips(clips: list[Clip], denoise_clip: DenoiseClip) -> Tensor:
     """
     latents: list[Tensor] = []  # of each frame (4, h, w)
     for clip in clips:
-        known = torch.stack(latents[-clip.conditional :]) if clip.conditional else None  # (n, 4, h, w)
+        known = torch.stack(latents[-clip.overlap :]) if clip.overlap else None  # (n, 4, h, w)
         z = denoise_clip(clip, known)  # (L, 4, h, w)
-        latents.extend(z[clip.conditional : clip.stop - clip.start])
+        latents.extend(z[clip.overlap : clip.stop - clip.start])
     return torch.stack(latents)

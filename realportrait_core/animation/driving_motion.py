@@ -12,7 +12,7 @@ from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.keypoints import Pose, rotation_angles, transform
 from ..vid2vid.retarget import MotionParameters
 from .extraction import crop_faces
-from .keypoints import KEYPOINT_MIDDLE, KEYPOINT_PX, Keypoints, without_cuts
+from .keypoints import Keypoints, crop_to_keypoints, keypoints_to_crop, without_cuts
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def points_from_poses(portrait: Pose, driver: Pose, portrait_points: Tensor, por
     mean, target_mean = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
     similarity = ((source - mean).conj() * (target - target_mean)).sum(1, keepdim=True) / (source - mean).abs().square().sum()
     points = torch.cat([portrait_points.double(), portrait_points.new_ones(5, 1).double()], 1) @ portrait_crop[:2].T
-    points = plane((points - KEYPOINT_MIDDLE) / KEYPOINT_PX)  # (5,)
-    points = torch.view_as_real(target_mean + similarity * (points - mean)) * KEYPOINT_PX + KEYPOINT_MIDDLE  # (L, 5, 2)
+    points = plane(crop_to_keypoints(points))  # (5,)
+    points = keypoints_to_crop(torch.view_as_real(target_mean + similarity * (points - mean)))  # (L, 5, 2)
     back = torch.linalg.inv(driver_crop)
     return (points @ back[:2, :2].T + back[:2, 2]).float()

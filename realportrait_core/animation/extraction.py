@@ -19,12 +19,12 @@ def device_of(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-def crop_faces(vid2vid: FaceVid2Vid, pictures: Tensor, forward: Tensor) -> Tensor:
-    """The input of F and M: pictures (L, H, W, 3), forward (3, 3) or (L, 3, 3), picture px -> crop px.
+def crop_faces(vid2vid: FaceVid2Vid, pictures: Tensor, to_crop: Tensor) -> Tensor:
+    """The input of F and M: pictures (L, H, W, 3), to_crop (3, 3) or (L, 3, 3), picture px -> crop px.
 
     Returns (L, 3, size, size) on the networks' device.
     """
-    return sample_crop(pictures.movedim(-1, 1).to(device_of(vid2vid), torch.float32), forward, vid2vid.cfg.crop_size)
+    return sample_crop(pictures.movedim(-1, 1).to(device_of(vid2vid), torch.float32), to_crop, vid2vid.cfg.crop_size)
 
 
 def extract_keypoints(

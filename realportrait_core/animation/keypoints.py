@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..face.crop import CROP
+from ..face.crop import CROP, CROP_MIDDLE
 from ..vid2vid.keypoints import Pose
 from ..vid2vid.shots import join_shots
 from ..vid2vid.stitching import Finish
 
-KEYPOINT_PX = (CROP - CROP // 64) / 2  # crop px per unit of the keypoints' grid, whose ends are cell centres of 64
-KEYPOINT_MIDDLE = (CROP - 1) / 2  # crop px of the keypoints' 0
+# Crop px per unit of the keypoints of the public networks, whose grid of 64 cells has -1 and 1 at the centres of the outer cells.
+# MINI's grid has them at the crop's outer edges, CROP / 2 px a unit; its facial masks too were trained with this one.
+PUBLIC_KEYPOINT_PX = (CROP - CROP // 64) / 2
 
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -52,13 +53,23 @@ class Keypoints:
         )
 
 
+def keypoints_to_crop(x: Tensor) -> Tensor:
+    """The plane of keypoints (..., 2) in px of their crop."""
+    return PUBLIC_KEYPOINT_PX * x + CROP_MIDDLE
+
+
+def crop_to_keypoints(points: Tensor) -> Tensor:
+    """The inverse of `keypoints_to_crop`."""
+    return (points - CROP_MIDDLE) / PUBLIC_KEYPOINT_PX
+
+
 def without_cuts(keypoints: Keypoints) -> Keypoints:
     """The keypoints as if the driving video had no cuts: poses continue across each cut, and the face points with them."""
     if not keypoints.cuts:
         return keypoints
     before, after = keypoints.driver, join_shots(keypoints.driver, keypoints.cuts)
     crop, back = keypoints.driver_crop, torch.linalg.inv(keypoints.driver_crop)
-    x = (keypoints.driver_points.double() @ crop[:2, :2].T + crop[:2, 2] - KEYPOINT_MIDDLE) / KEYPOINT_PX  # (L, 5, 2)
+    x = crop_to_keypoints(keypoints.driver_points.double() @ crop[:2, :2].T + crop[:2, 2])  # (L, 5, 2)
     x = (after.scale / before.scale)[:, None] * (x - before.translation[:, None, :2]) + after.translation[:, None, :2]
-    points = (x * KEYPOINT_PX + KEYPOINT_MIDDLE) @ back[:2, :2].T + back[:2, 2]
+    points = keypoints_to_crop(x) @ back[:2, :2].T + back[:2, 2]
     return replace(keypoints, driver=after, driver_points=points.float(), cuts=())

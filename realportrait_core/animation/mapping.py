@@ -12,7 +12,7 @@ from ..vid2vid import FaceVid2Vid
 from ..vid2vid.keypoints import transform
 from .extraction import CHUNK, device_of
 from .framing import frame_square, sample_frame
-from .keypoints import KEYPOINT_PX, Keypoints, Progress
+from .keypoints import PUBLIC_KEYPOINT_PX, Keypoints, Progress
 from .retargeting import DrivenKeypoints
 
 
@@ -24,7 +24,7 @@ class PortraitMotion:
     portrait_maps: MotionMaps  # 1 frame: the portrait's own, f_{r->r}
     portrait_to_frame: Tensor  # (3, 3) float64, portrait px -> frame px
     portrait_size: tuple[int, int]
-    wanted: Tensor | None = None  # (L, K, 3) x_d in the portrait's crop: the target of the animation's keypoints
+    x_d: Tensor | None = None  # (L, K, 3) the driven keypoints in the portrait's crop, which the animation should show
     first: int = 0  # the driving video's frame that is the first of the L
 
 
@@ -45,14 +45,14 @@ def map_geometry(keypoints: Keypoints, x_d: Tensor, size: int, framing: str) -> 
     """
     portrait_to_frame = frame_square(keypoints.portrait_points, *keypoints.portrait_size, size, framing)
     frame_to_crop = keypoints.portrait_crop @ torch.linalg.inv(portrait_to_frame)  # (3, 3)
-    shift = KEYPOINT_PX * (x_d - transform(keypoints.driver))[..., :2].mean(1).double()  # (L, 2)
+    shift = PUBLIC_KEYPOINT_PX * (x_d - transform(keypoints.driver))[..., :2].mean(1).double()  # (L, 2)
     face = warp_ellipse(face_ellipse(keypoints.driver_points), keypoints.driver_crop, frame_to_crop, shift)
     portrait_face = face_ellipse(keypoints.portrait_points) @ torch.linalg.inv(portrait_to_frame)
     return MapGeometry(portrait_to_frame, frame_to_crop, face, portrait_face)
 
 
 def motion_maps(
-    vid2vid: FaceVid2Vid, driven: DrivenKeypoints, size: int = 256, framing: str = "auto", callback: Progress | None = None
+    vid2vid: FaceVid2Vid, driven: DrivenKeypoints, size: int, framing: str = "auto", callback: Progress | None = None
 ) -> PortraitMotion:
     """The maps of L driven frames on a size x size px frame of the portrait; f_{r->d} is kept in fp16 on the CPU.
 

@@ -20,7 +20,7 @@ from .mapping import PortraitMotion
 def render(
     dit: RealPortraitDiT,
     schedule: Schedule,
-    reference_latent: Tensor,
+    z_r: Tensor,
     motion: PortraitMotion,
     steps: int | None = None,
     seed: int = 0,
@@ -30,7 +30,7 @@ def render(
     caching: Caching = Caching(),
     guidance: float = 1.0,
 ) -> Tensor:
-    """Latents (L, 4, h, w) of every driving frame, clip after clip; reference_latent (1, 4, h, w) is the framed portrait's.
+    """Latents (L, 4, h, w) of every driving frame, clip after clip; z_r (1, 4, h, w): the framed portrait's.
 
     Clip i draws its noise with seed + i. The network runs in its own dtype, the samples are float32. strength: factor on the
     motion control. guidance: classifier-free, from the portrait without motion to the portrait with it; 1 is off, above 1
@@ -47,13 +47,13 @@ def render(
         )
     shape = ClipShape(motion.maps.height, motion.maps.width, cfg.clip_frames, cfg.fps)
     portrait_maps = motion.portrait_maps.to(device, dtype) if cfg.reference_motion else None
-    reference = dit.encode_reference(reference_latent.to(device, dtype), shape, portrait_maps)  # K_r, V_r of every block
+    reference = dit.encode_reference(z_r.to(device, dtype), shape, portrait_maps)  # K_r, V_r of every block
     clips = plan(len(motion.maps), cfg.clip_frames)
 
     def denoise_clip(clip: Clip, known: Tensor | None) -> Tensor:
         control = dit.encode_motion(motion.maps[clip.frames].to(device, dtype), reference)  # (L, S, C)
         draw = cpu_noise(clip.noise_seed(seed))
-        noise = draw(torch.empty(clip.length, *reference_latent.shape[1:], device=device))  # (L, 4, h, w)
+        noise = draw(torch.empty(clip.length, *z_r.shape[1:], device=device))  # (L, 4, h, w)
 
         def denoiser(control: Tensor | None) -> Denoise:
             predict = with_cache(dit, caching)

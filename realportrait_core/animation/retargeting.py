@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..face.crop import crop_roll
 from ..vid2vid.keypoints import Pose, transform
 from ..vid2vid.neutral import neutral_frame
 from ..vid2vid.retarget import FULL, Gains, Mode, retarget
@@ -27,10 +27,7 @@ def upright_in_crop(pose: Pose, portrait_crop: Tensor) -> Pose:
 
     With the crop's rotation Q: x Q = s (x_c R Q + delta Q) + t Q.
     """
-    linear = portrait_crop[:2, :2]
-    roll = torch.eye(3, dtype=torch.float64)
-    roll[:2, :2] = (linear / torch.linalg.det(linear).sqrt()).T
-    roll = roll.to(pose.rotation)
+    roll = crop_roll(portrait_crop[None, :2, :2])[0].to(pose.rotation)
     return replace(pose, rotation=pose.rotation @ roll, expression=pose.expression @ roll, translation=pose.translation @ roll)
 
 

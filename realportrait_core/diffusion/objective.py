@@ -44,7 +44,7 @@ def noised_mean(values: Tensor, conditional: Tensor | None) -> Tensor:
 def variational_bound(
     schedule: Schedule, out: Tensor, variance: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: str
 ) -> Tensor:
-    """L_{t-1} in bits of every value: KL(true posterior || the network's), and at t = 0 the negative log-likelihood of x_0."""
+    """L_{t-1} in bits per value: KL(true posterior || the network's), and at t = 0 the negative log-likelihood of x_0."""
     mean, log_variance = posterior_mean(schedule, x_t, t, x_0), gather(schedule.posterior_log_variance, t, x_0)
     predicted_mean = posterior_mean(schedule, x_t, t, to_x0(schedule, x_t, t, out, prediction))
     predicted_log_variance = learned_log_variance(schedule, t, variance)

@@ -19,7 +19,10 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def join_reference(x: Tensor, reference: Tensor) -> Tensor:
-    """x (N, heads, S, d) and its reference (R, heads, S', d) -> (N, heads, S + S', d); each serves N / R items in a row."""
+    """[K; K_r] or [V; V_r] of Eq. 4: x (N, heads, S, d) and its reference (R, heads, S', d) -> (N, heads, S + S', d).
+
+    Each of the R serves N / R items in a row.
+    """
     x = x.unflatten(0, (reference.shape[0], -1))  # (R, N / R, heads, S, d)
     reference = reference[:, None].expand(-1, x.shape[1], -1, -1, -1)
     return torch.cat([x, reference], dim=-2).flatten(0, 1)
@@ -49,7 +52,7 @@ class Attention(nn.Module):
 
 
 class SpatialAttention(Attention):
-    """Between the tokens of one frame, and to those of its reference."""
+    """Between the tokens of one frame, and to those of its reference: softmax(Q [K; K_r]^T / sqrt(d)) [V; V_r] (Eq. 4)."""
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, S, C) -> Q, K, V (N, heads, S, d), Q and K normed."""

@@ -27,7 +27,7 @@ class ControlBlock(nn.Module):
 
 
 def add_control(x: Tensor, control: Tensor) -> Tensor:
-    """The ControlNet's input: x (B, L, S, C) after backbone block 0, plus control tokens (L, S, C) or (B L, S, C)."""
+    """The ControlNet's input: x (B, L, S, C) after the first backbone block, plus control tokens (L, S, C) or (B L, S, C)."""
     return x + control.to(x).unflatten(0, (-1, x.shape[1]))
 
 

@@ -90,7 +90,8 @@ class RealPortraitDiT(nn.Module):
         device: torch.device | str | None = None,
     ):
         super().__init__()
-        self.cfg, self.dtype = cfg, dtype or torch.get_default_dtype()
+        self.cfg = cfg
+        self.dtype = dtype or torch.get_default_dtype()  # required by the host alone
         self.out_channels = cfg.in_channels * (2 if cfg.learned_sigma else 1)
         factory = {"operations": operations, "dtype": dtype, "device": device}
         C = cfg.hidden
@@ -115,7 +116,7 @@ class RealPortraitDiT(nn.Module):
         else:  # MINI, which replaces the motion mapper
             self.conditioner = Conditioner(cfg, **factory)
 
-    # ---- once per portrait, once per clip, once per step ----
+    # ---- public steps: once per portrait, once per clip, once per denoising step ----
 
     def encode_reference(self, z_r: Tensor, shape: ClipShape, motion: MotionMaps | Tensor | None = None) -> Reference:
         """Latents z_r (R, 4, h, w) of portraits, without noise, t = 0 (Eq. 5, 6) -> K_r, V_r of every block.
@@ -178,17 +179,17 @@ class RealPortraitDiT(nn.Module):
         x = x + constants.position_embedding  # (B, L, S, C)
         t = self.t_embedder(t, x.dtype)  # (B, L, C)
         m = self.modulation(t, constants, conditional)  # (B, L, 6, C) and (B, L, 3, C)
-        c = control
+        c = None  # the ControlNet's state
         for i, block in enumerate(self.blocks):
-            if c is not None and 1 <= i <= len(self.controlnet):
-                c = add_control(x, c) if i == 1 else c  # (B, L, S, C)
+            if control is not None and 1 <= i <= len(self.controlnet):
+                c = add_control(x, control) if i == 1 else c  # (B, L, S, C)
                 c, residual = self.controlnet[i - 1](c, m)  # (B, L, S, C), (B, L, S, C)
                 x = add_residual(x, residual, strength)  # (B, L, S, C)
             x = block(x, m, None if reference is None else reference.blocks[i])  # (B, L, S, C), Eq. 4 and 2
         x = self.final_layer(x, t, constants.clean_embedding + constants.size_embedding, conditional)  # (B, L, S, p p c)
         return self.unpatchify(x, *z_t.shape[-2:])  # (B, L, c, h, w)
 
-    # ---- their parts ----
+    # ---- helpers ----
 
     def motion_latents(self, maps: MotionMaps | Tensor, reference_features: Tensor | None = None) -> Tensor:
         """Maps of F frames -> motion latents (F, 4, h, w). MINI's conditioner has its own number of channels, and its draft
@@ -267,7 +268,8 @@ class RealPortraitDiT(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> "RealPortraitDiT":
-        """Weights for a training from scratch; every choice of initialisation."""
+        """Weights for a training from scratch: every choice of initialisation but one, that `from_scratch` of train/initial.py
+        makes the control's projections non-zero."""
         # Linear layers: Xavier uniform, zero bias, as DiT.
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -1,4 +1,4 @@
-"""python -m realportrait_core.eval self|cross|continued --data DIR: compares animations with the ground truth."""
+"""python -m realportrait_core.eval self|cross|photos|continued --data DIR: compares animations with the ground truth."""
 
 import argparse
 import logging

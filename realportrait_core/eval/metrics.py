@@ -15,7 +15,7 @@ from ..vid2vid.regions import EYES_AND_MOUTH, LIPS, check_known
 MOST_DB = 100.0  # PSNR of frames whose mean squared error is 1e-10 or less
 STILL = 1e-3  # px, standard deviation of a mouth's opening
 WINDOW = 11  # px, the side of SSIM's window
-KEYPOINT_PX = CROP / 2  # crop px per unit of the keypoints, which run from -1 to 1 between the crop's outer edges
+CENTRED_KEYPOINT_PX = CROP / 2  # crop px per unit of MINI's keypoints: -1 and 1 are the crop's outer edges
 
 
 def check_pair(result: Tensor, truth: Tensor) -> None:
@@ -56,7 +56,7 @@ def keypoints_and_rotations(motion: MotionExtractor, frames: Tensor, frame_to_cr
     crop_px = float(torch.linalg.det(frame_to_crop[:2, :2]).sqrt())  # crop px per px of the frame
     points = torch.cat([transform(pose)[..., :2] for pose in poses])
     # Relative to the crop's centre, which all frames share.
-    return points * (KEYPOINT_PX / crop_px), torch.cat([pose.rotation for pose in poses])
+    return points * (CENTRED_KEYPOINT_PX / crop_px), torch.cat([pose.rotation for pose in poses])
 
 
 def keypoint_error(result: Tensor, truth: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Self- and cross-reenactment on clips whose ground truth is known, by the functions that the nodes call.
+"""Self- and cross-reenactment on clips whose ground truth is known, by the functions of generate.py.
 
 self    the clip's first frame is the portrait; the clip is both driving video and truth. Any folder of .mp4 clips: each is framed
         as the nodes frame its portrait, and one without a face in its first frame is left out.
@@ -168,7 +168,7 @@ def run_case(networks: Networks, case: Case, speed: Speed, framing: str = "whole
 
 def new_frames(frames: int, clip_frames: int) -> list[range]:
     """Scored frames that each clip of the network adds; frame 0 is the portrait."""
-    return [range(max(1, clip.start + clip.conditional), clip.stop) for clip in plan(frames, clip_frames)]
+    return [range(max(1, clip.start + clip.overlap), clip.stop) for clip in plan(frames, clip_frames)]
 
 
 def run(

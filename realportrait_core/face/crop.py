@@ -17,6 +17,7 @@ from ..errors import InputError
 Points = torch.Tensor | np.ndarray | Sequence  # (..., N, 2) px, as torch.as_tensor takes them
 
 CROP = 512  # px, the unit in which crops are measured
+CROP_MIDDLE = (CROP - 1) / 2  # px, the centre of a crop
 EMPTY_FACE = ((0.0, 0.0, 2.0), (0.0, 0.0, 2.0))  # a facial ellipse that contains no pixel
 
 # Indices of the points whose means are the image-left eye, the image-right eye and the mouth, by number of points.
@@ -132,6 +133,16 @@ def clip_crop(points: Points, size: int = CROP, scale: float = 2.2, vy: float = 
     if points.ndim != 3 or not len(points):
         raise InputError(f"A clip's points must be (frames, N, 2) with at least one frame; these are {tuple(points.shape)}.")
     return square_to_crop(mean_square(face_square(points, scale, vy)), size)
+
+
+def crop_roll(to_crop: torch.Tensor) -> torch.Tensor:
+    """The roll Q (B, 3, 3), for row vectors, of crops whose linear part is to_crop (B, 2, 2): picture px -> crop px."""
+    (a, b), (c, d) = (row.unbind(-1) for row in to_crop.unbind(-2))
+    zoom = (a * d - b * c).sqrt()[:, None, None]  # written out, because a solver would synchronise the GPU with the host
+    roll = to_crop.new_zeros(len(to_crop), 3, 3)
+    roll[:, :2, :2] = (to_crop / zoom).mT
+    roll[:, 2, 2].fill_(1)
+    return roll
 
 
 def warp_affine(image: torch.Tensor, forward: torch.Tensor, height: int, width: int) -> torch.Tensor:

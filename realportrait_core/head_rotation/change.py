@@ -46,12 +46,6 @@ class Limits:
     expression: tuple[tuple[float, float], ...] = ((0.0, 1.0), (-0.3, 1.0), (-0.5, 1.0), (-0.5, 1.0), (-0.3, 1.0))
 
 
-def no_change(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Change:
-    """No change at all."""
-    none = torch.zeros(shape, device=device)
-    return Change(none, none, none, none + 1, none[..., None].expand(*shape, 2), none[..., None].expand(*shape, len(NAMES)))
-
-
 def pose_change(
     yaw: float = 0.0,
     pitch: float = 0.0,

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from ..animation import clips
 from ..animation.extraction import CHUNK, crop_faces
-from ..animation.keypoints import KEYPOINT_PX
+from ..animation.keypoints import PUBLIC_KEYPOINT_PX
 from ..animation.mapping import PortraitMotion
 from ..face.crop import rescale
 from ..vid2vid import FaceVid2Vid
@@ -35,11 +35,11 @@ def keypoint_errors(vid2vid: FaceVid2Vid, frames: torch.Tensor, motion: Portrait
     to_square = rescale(size / frames.shape[1])
     for start in range(0, len(frames), CHUNK):
         part = frames[start : start + CHUNK]
-        forward = motion.maps.frame_to_crop[start : start + len(part)].double() @ to_square
-        seen = transform(vid2vid.motion(crop_faces(vid2vid, part, forward))).cpu()
-        errors.append((seen - motion.wanted[start : start + len(part)])[..., :2].norm(dim=-1).mean(1))
+        to_crop = motion.maps.frame_to_crop[start : start + len(part)].double() @ to_square
+        seen = transform(vid2vid.motion(crop_faces(vid2vid, part, to_crop))).cpu()
+        errors.append((seen - motion.x_d[start : start + len(part)])[..., :2].norm(dim=-1).mean(1))
     crop_px = torch.linalg.det(motion.maps.frame_to_crop[: len(frames), :2, :2].double()).abs().sqrt()
-    return torch.cat(errors) * KEYPOINT_PX / crop_px.to(errors[0])
+    return torch.cat(errors) * PUBLIC_KEYPOINT_PX / crop_px.to(errors[0])
 
 
 def frame_statistics(frames: torch.Tensor, first: int = 0, errors: torch.Tensor | None = None) -> FrameStatistics:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..animation import clips
-from ..animation.keypoints import KEYPOINT_PX, Keypoints
+from ..animation.keypoints import PUBLIC_KEYPOINT_PX, Keypoints, keypoints_to_crop
 from ..animation.mapping import PortraitMotion, frame_portrait
 from ..errors import InputError
 from ..face.crop import CROP, sample_crop
@@ -53,7 +53,7 @@ def inspect(
     if frames is not None and len(frames) > count:
         raise InputError(f"There are {len(frames)} animated frames for a motion of {count}: they belong to another one.")
     chosen = list(range(count)) if chosen is None else chosen
-    known = {clip.start for clip in clips.plan(count, clip_frames) if clip.conditional}
+    known = {clip.start for clip in clips.plan(count, clip_frames) if clip.overlap}
     basis, framed = components(motion.maps.f), pixels(frame_portrait(portrait, motion)[0])
     driving, own = transform(keypoints.driver), transform(keypoints.portrait)
     portrait_tile = crop_tile(portrait, keypoints.portrait_crop, own[0], keypoints.portrait, 0, keypoints.portrait_points)
@@ -159,11 +159,11 @@ def crop_tile(picture: torch.Tensor, crop: torch.Tensor, x: torch.Tensor, pose: 
     face = points.cpu().double() @ crop[:2, :2].mT.double() + crop[:2, 2].double()  # (5, 2) crop px
     for at in in_tile(face):
         dot(tile, at, 2, POINT)
-    for k, at in enumerate(in_tile(KEYPOINT_PX * x[:, :2].double() + (CROP - 1) / 2)):
+    for k, at in enumerate(in_tile(keypoints_to_crop(x[:, :2].double()))):
         hue = colorsys.hsv_to_rgb(k / len(x), 0.55, 1.0)
         dot(tile, at, 3.5, tuple(round(255 * value) for value in hue))
     nose = face[2]
-    rotation, reach = pose.rotation[i].cpu().double(), AXIS * float(pose.scale[i]) * KEYPOINT_PX
+    rotation, reach = pose.rotation[i].cpu().double(), AXIS * float(pose.scale[i]) * PUBLIC_KEYPOINT_PX
     tips = nose + reach * torch.stack([rotation[0], rotation[1], -rotation[2]])[:, :2]  # z points into the picture
     (start,) = in_tile(nose[None])
     depth = rotation[:, 2] * torch.tensor([1.0, 1.0, -1.0])  # of the tips; far ones are drawn first

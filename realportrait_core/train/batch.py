@@ -51,7 +51,7 @@ class Index:
     size: int  # px, side of every frame
     vid2vid: str  # fingerprint of the Face Vid2vid that they were made with
     photo: torch.Tensor  # (N,) bool, whether it is a photograph, of which a step draws crops
-    vae: str  # fingerprint of the VAE that they were made with; "" in files of before
+    vae: str  # fingerprint of the VAE that they were made with; "" in older files
     portrait_frames: dict[int, torch.Tensor]  # numbers of the frames that can be the portrait, where these are not all
 
     def usable(self, shape: Shape) -> torch.Tensor:
@@ -86,7 +86,7 @@ def read_index(folder: Path, size: int) -> Index:
         if header.metadata["size"] != str(size):
             raise InputError(f"{path} has frames of {header.metadata['size']} px; the network is trained at {size} px.")
         made_with["Face Vid2vid"].add(header.metadata.get("vid2vid", ""))
-        if "vae" in header.metadata:  # not in files of before
+        if "vae" in header.metadata:  # not in older files
             made_with["VAE"].add(header.metadata["vae"])
         frames, portraits = header.shapes["latents"][0], header.shapes["portraits"][0]
         video = header.metadata["kind"] == "video"
@@ -96,7 +96,9 @@ def read_index(folder: Path, size: int) -> Index:
                 portrait_frames[number] = file.get_tensor("portraits")
     for network, found in made_with.items():
         if len(found) > 1:
-            raise InputError(f"The samples in {folder} were made with {len(found)} different {network}; they must be of one.")
+            raise InputError(
+                f"The samples in {folder} were made with {len(found)} different {network} files; use samples made with one."
+            )
     frames, portraits, video, photo = (torch.tensor(column) for column in zip(*rows))
     vid2vid, vae = made_with["Face Vid2vid"].pop(), next(iter(made_with["VAE"]), "")
     return Index(paths, frames, portraits, video.bool(), size, vid2vid, photo.bool(), vae, portrait_frames)
@@ -131,11 +133,11 @@ class Item:
 
     sample: int
     portrait: int  # number among the sample's portraits
-    frames: torch.Tensor  # (N, L) of the sample; of a photograph i is the i-th crop that is drawn by `seed`
-    t: torch.Tensor  # (N, D) timestep of each draw of each clip
+    frames: torch.Tensor  # (N, L) frames of the sample, from 0; of a photograph the numbers of its random crops, from 1
+    t: torch.Tensor  # (N, D) timestep of each noise of each clip
     conditional: torch.Tensor  # (N, D, L) bool
     seed: int  # of its noise and crops
-    unmoved: torch.Tensor | None = None  # (N, D) bool, draws without the motion; None: all have it
+    unmoved: torch.Tensor | None = None  # (N, D) bool, noises that are denoised without the motion; None: none is
 
 
 def generator(seed: int, step: int, part: int = 0) -> torch.Generator:
@@ -152,11 +154,11 @@ def sample_timesteps(
 
 
 def draw(index: Index, stage: Stage, seed: int, step: int, timesteps: int) -> list[Item]:
-    """Step `step` of a stage: its portraits, those of all processes."""
+    """The items of step `step`, for all processes together."""
     shape = stage.shapes[step % len(stage.shapes)]
     usable = index.usable(shape)
     source = generator(seed, step)
-    count = (shape.portraits, shape.clips, shape.draws)
+    count = (shape.portraits, shape.clips, shape.noises)
     times = sample_timesteps(prod(count), timesteps, source).view(count)
     chosen = usable[torch.randint(len(usable), (shape.portraits,), generator=source)]
     return [
@@ -172,13 +174,15 @@ def draw_item(index: Index, shape: Shape, sample: int, t: torch.Tensor, source: 
     portrait = int(torch.randint(int(index.portraits[sample]), (), generator=source))
     if shape.frames == 1:
         own = index.portrait_frame(sample, portrait)
-        others = torch.tensor([i for i in range(total) if i != own]) if not index.photo[sample] else torch.arange(shape.clips) + 1
+        others = (
+            torch.tensor([i for i in range(total) if i != own]) if not index.photo[sample] else torch.arange(1, shape.clips + 1)
+        )
         order = others[torch.randperm(len(others), generator=source)]
         frames = order.repeat(-(-shape.clips // len(order)))[: shape.clips, None]  # (N, 1)
     else:
         starts = torch.randint(total - shape.reach + 1, (shape.clips, 1), generator=source)
         frames = starts + shape.stride * torch.arange(shape.frames)  # (N, L)
-    conditional = training_mask(shape.clips * shape.draws, shape.frames, source).unflatten(0, (shape.clips, shape.draws))
+    conditional = training_mask(shape.clips * shape.noises, shape.frames, source).unflatten(0, (shape.clips, shape.noises))
     seed = int(torch.randint(2**62, (), generator=source))
     left_out = torch.rand(t.shape, generator=source) < unmoved
     return Item(sample, portrait, frames, t, conditional, seed, left_out)
@@ -189,7 +193,7 @@ def draw_item(index: Index, shape: Shape, sample: int, t: torch.Tensor, source: 
 
 @dataclass(frozen=True)
 class Batch:
-    """R portraits with N clips of L frames each, and D draws of every clip. Keypoints are in the portraits' crops."""
+    """R portraits with N clips of L frames each, and D noises for every clip. Keypoints are in the portraits' crops."""
 
     z_r: torch.Tensor  # (R, 4, h, w)
     z: torch.Tensor  # (R N, L, 4, h, w)
@@ -204,7 +208,7 @@ class Batch:
     own_face: torch.Tensor  # (R, 2, 3)
     size: int  # px, side of the frames
     pictures: torch.Tensor | None = None  # (R N, L, 3, S, S) uint8, where the samples keep them
-    unmoved: torch.Tensor | None = None  # (R N D,) bool, draws without the motion, by which guidance is learned
+    unmoved: torch.Tensor | None = None  # (R N D,) bool, noises that are denoised without the motion, for guidance
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(value.to(device) if isinstance(value, torch.Tensor) else value for value in vars(self).values()))
@@ -212,8 +216,8 @@ class Batch:
     def __len__(self) -> int:
         return len(self.z_r)
 
-    def drawn(self, clips: torch.Tensor) -> torch.Tensor:
-        """Values of clips (R N, ...), repeated for each of their draws (R N D, ...)."""
+    def per_noise(self, clips: torch.Tensor) -> torch.Tensor:
+        """Values of clips (R N, ...), repeated for each of their noises (R N D, ...)."""
         return clips.repeat_interleave(len(self.noise) // len(self.z), 0)
 
 
@@ -242,10 +246,11 @@ def load_item(index: Index, item: Item) -> Row:
         crops = draw_crops(sample, int(item.frames.max()), source)[item.frames.flatten() - 1]
         keypoints = crop_keypoints(sample, crops)
         pictures = crop_photo(sample, crops)
-        drawn = torch.randn(len(crops), *sample.latents.shape[1:], generator=source) if sample.draws else torch.empty(0)
-        driving = {"crops": pictures, "crop_noise": drawn, "pictures": pictures.unflatten(0, (clips, length))}
+        shape = (len(crops), *sample.latents.shape[1:])
+        crop_noise = torch.randn(shape, generator=source) if sample.from_posterior else torch.empty(0)
+        driving = {"crops": pictures, "crop_noise": crop_noise, "pictures": pictures.unflatten(0, (clips, length))}
     x_d = driven_keypoints(keypoints, "relative", 1.0, 1.0, neutral=0)
-    maps = map_geometry(keypoints, x_d, sample.size, "whole")
+    geometry = map_geometry(keypoints, x_d, sample.size, "whole")
     unmoved = torch.zeros(item.t.shape, dtype=torch.bool) if item.unmoved is None else item.unmoved
     portrait = {"portrait_face": unpack(sample.faces[0])} if sample.f is None else {"f_r": keypoints.feature[0]}
     return (
@@ -259,9 +264,9 @@ def load_item(index: Index, item: Item) -> Row:
             "conditional": item.conditional.flatten(0, 1),
             "x_s": transform(keypoints.portrait)[0],
             "x_d": x_d[1:],
-            "frame_to_crop": maps.frame_to_crop.float(),
-            "face": maps.face[1:].float(),
-            "own_face": maps.portrait_face.float(),
+            "frame_to_crop": geometry.frame_to_crop.float(),
+            "face": geometry.face[1:].float(),
+            "own_face": geometry.portrait_face.float(),
         }
     )
 
@@ -269,7 +274,7 @@ def load_item(index: Index, item: Item) -> Row:
 def driving_latents(sample: Sample, frames: torch.Tensor, source: torch.Generator) -> Row:
     """Latents of frames (N, L), drawn from the posterior where the sample has its deviations; and pictures where it keeps them."""
     z = sample.latents[frames].float()  # (N, L, 4, h, w)
-    if sample.draws:
+    if sample.from_posterior:
         z = z + sample.deviations[frames].float() * torch.randn(z.shape, generator=source)
     return {"z": z} | ({} if sample.pictures is None else {"pictures": sample.pictures[frames]})
 

@@ -28,7 +28,7 @@ def denoiser(
     """(x_t (B, L, 4, h, w), t (B, L) int) -> the prediction, float32, under these conditions. Conditional frames have t = 0."""
     conditional, strength = conditional_frames(batch), control_strength(batch)
     control = dit.encode_motion_latent(motion, batch.size, batch.size).unflatten(0, batch.z.shape[:2])  # (R N, L, S, C)
-    control = batch.drawn(control).flatten(0, 1)  # (B L, S, C)
+    control = batch.per_noise(control).flatten(0, 1)  # (B L, S, C)
 
     def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         t = t.float() if conditional is None else t.float().masked_fill(conditional, 0)
@@ -38,5 +38,5 @@ def denoiser(
 
 
 def control_strength(batch: Batch) -> float | torch.Tensor:
-    """1 for a draw with its motion, 0 for one without: (B, 1, 1, 1) of B = R N D, or 1.0 for all."""
+    """1 with the motion, 0 without it: (B, 1, 1, 1) of B = R N D, or 1.0 for all."""
     return 1.0 if batch.unmoved is None else (~batch.unmoved)[:, None, None, None].to(batch.z)

@@ -37,7 +37,7 @@ class Distillation(nn.Module):
         conditional, cfg = conditional_frames(batch), self.dit.cfg
         step = batch.t * len(self.coarse) // self.timesteps  # (B, L), 0 is the last step of sampling
         start = (step + 1) * SUBSTEPS - 1  # the same timestep in `fine`
-        x = noise_clip(self.fine, batch.drawn(batch.z), start, batch.noise, conditional)
+        x = noise_clip(self.fine, batch.per_noise(batch.z), start, batch.noise, conditional)
         with autocast(batch.z.device, self.precision):
             with torch.no_grad():
                 denoise = denoiser(self.teacher, batch, *conditions(self.teacher, batch, maps, own))
@@ -55,7 +55,7 @@ class Distillation(nn.Module):
             noise,
             cfg.prediction,
             conditional,
-            batch.drawn(face_weight(maps, batch.z, self.face)) if self.face else None,
+            batch.per_noise(face_weight(maps, batch.z, self.face)) if self.face else None,
         ).mean()
 
 

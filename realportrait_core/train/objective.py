@@ -38,14 +38,14 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, maps: MotionMaps, own: MotionMaps) -> torch.Tensor:
         """The mean loss of the batch's clips."""
-        conditional, z = conditional_frames(batch), batch.drawn(batch.z)  # (B, L), (B, L, 4, h, w)
+        conditional, z = conditional_frames(batch), batch.per_noise(batch.z)  # (B, L), (B, L, 4, h, w)
         z_t = noise_clip(self.schedule, z, batch.t, batch.noise, conditional)
         with autocast(z.device, self.precision):
             reference, motion = conditions(self.dit, batch, maps, own)
             out = denoiser(self.dit, batch, reference, motion)(z_t, batch.t)
-        weighted = self.face or self.error_reweighting
-        weight = None
-        if weighted or self.latent_regression:
+        weighted = self.face > 0 or self.error_reweighting > 0
+        weight = None  # the paper: every place and frame counts alike
+        if weighted or self.latent_regression:  # MINI
             weight = frame_weight(motion, maps, batch.z, self.face, self.error_reweighting)
         loss = diffusion_loss(
             self.schedule,
@@ -56,11 +56,11 @@ class Objective(nn.Module):
             batch.noise,
             self.dit.cfg.prediction,
             conditional,
-            batch.drawn(weight) if weighted else None,
+            batch.per_noise(weight) if weighted else None,  # MINI
         ).mean()
-        if not self.latent_regression:
-            return loss
-        return loss + self.latent_regression * latent_regression_loss(self.dit.cfg, motion, maps, batch.z, weight)
+        if self.latent_regression:  # MINI
+            loss = loss + self.latent_regression * latent_regression_loss(self.dit.cfg, motion, maps, batch.z, weight)
+        return loss
 
 
 def loss_of(objective: nn.Module, warping: WarpingNetwork, batch: Batch, precision: torch.dtype) -> torch.Tensor:

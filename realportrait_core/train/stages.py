@@ -16,10 +16,10 @@ class Shape:
     clips: int = 1
     frames: int = 1
     stride: int = 1  # frames of the sample from one frame of the clip to the next
-    draws: int = 1  # noises and timesteps for each clip; its motion and portrait are encoded once for all of them
+    noises: int = 1  # noises, each with its timesteps, for each clip; its motion and portrait are encoded once for all of them
 
     def __post_init__(self):
-        if min(self.portraits, self.clips, self.frames, self.stride, self.draws) < 1:
+        if min(self.portraits, self.clips, self.frames, self.stride, self.noises) < 1:
             raise InputError(f"{self}: each must be at least 1.")
 
     @property
@@ -42,7 +42,7 @@ class Stage:
     face: float = 0.0  # extra weight of a place inside the facial mask: 1 + face
     latent_regression: float = 0.0  # weight of latent_regression.latent_regression_loss
     error_reweighting: float = 0.0  # e: a frame's weight is e / (e + the error of its motion latent)
-    unmoved: float = 0.0  # share of draws without the motion, for classifier-free guidance
+    unmoved: float = 0.0  # share of noises without the motion, for classifier-free guidance
     # Other objectives than the paper's.
     mapper_only: bool = False  # latent regression is the whole loss, and only the motion mapper learns
     distil: int = 0  # steps of a distilled student; 0: the network learns from the data
@@ -80,7 +80,7 @@ MINI = {
         (Shape(6, clips=3),), steps=3000, lr=1.5e-3, warmup=100, average=0.995, muon=True, face=3.0, latent_regression=1.0
     ),
     "clips": Stage(
-        (Shape(4, frames=5, stride=4, draws=2), Shape(1, frames=16, draws=2)),
+        (Shape(4, frames=5, stride=4, noises=2), Shape(1, frames=16, noises=2)),
         steps=2500,
         lr=1.2e-3,
         warmup=30,

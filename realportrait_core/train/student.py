@@ -55,10 +55,10 @@ class Student(nn.Module):
             frames, places = chosen_crops(x_0, conditional)
             side = min(CROP, *x_0.shape[-2:])
             fake = self.decode(crops(x_0, frames, places, side, MARGIN))  # (B, 2, 3, H, W)
-        truth = crops(batch.drawn(batch.pictures), frames, places * DOWN, side * DOWN, 0).to(fake) / 255
+        truth = crops(batch.per_noise(batch.pictures), frames, places * DOWN, side * DOWN, 0).to(fake) / 255
         looks, self.scalars = self.appearance(fake.flatten(0, 1), truth.flatten(0, 1))
         moved = ((fake[:, 1] - fake[:, 0]) - (truth[:, 1] - truth[:, 0])).abs().mean()
-        error = (x_0 - batch.drawn(batch.z)).square() * batch.drawn(face_weight(maps, batch.z, FACE))
+        error = (x_0 - batch.per_noise(batch.z)).square() * batch.per_noise(face_weight(maps, batch.z, FACE))
         if conditional is not None:
             error = error * (~conditional)[..., None, None, None]
         self.scalars |= {"moved": moved.detach(), "latent": error.detach().mean()}
@@ -66,7 +66,7 @@ class Student(nn.Module):
 
     def walk(self, denoise, batch: Batch, conditional: Tensor | None) -> Tensor:
         """x_0 (B, L, 4, h, w) of the step that is trained, after those before it without a gradient."""
-        steps, clean = len(self.coarse), batch.drawn(batch.z)
+        steps, clean = len(self.coarse), batch.per_noise(batch.z)
         shares = [STEP_SHARES[i * len(STEP_SHARES) // steps] for i in range(steps)]
         (last,) = random.Random(self.appearance.steps).choices(range(steps), shares)
 

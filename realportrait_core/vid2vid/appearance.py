@@ -28,7 +28,10 @@ class ResBlock3d(nn.Module):
 
 
 class AppearanceExtractor(nn.Module):
-    """F: (B, 3, S, S) in [0, 1] -> f_r (B, C, D, S/4, S/4). Layers and names as LivePortrait publishes them."""
+    """F: (B, 3, S, S) in [0, 1] -> f_r (B, C, D, h, w), h = w = S / 2^appearance_down.
+
+    Layers and names as LivePortrait publishes them. Channel numbers in comments are PAPER's.
+    """
 
     def __init__(self, cfg: Vid2VidConfig):
         super().__init__()

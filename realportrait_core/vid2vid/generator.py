@@ -50,7 +50,7 @@ class Generator(nn.Module):
     """G: f_{r->d} (B, Cw, h, w) -> picture (B, 3, 4h * upscale, 4w * upscale) in [0, 1].
 
     Public files keep spectral norm as weight_orig, weight_u, weight_v; the loader fuses the three into the plain
-    weights here, which is exact.
+    weights here, which is exact. Channel numbers in comments are PAPER's.
     """
 
     def __init__(self, cfg: Vid2VidConfig):

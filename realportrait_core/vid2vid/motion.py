@@ -48,7 +48,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class Detector(nn.Module):
-    """The trunk and its seven heads; (B, 3, S, S) -> raw outputs by name."""
+    """The trunk and its seven heads; (B, 3, S, S) -> raw outputs by name. Channel numbers in comments are PAPER's."""
 
     def __init__(self, cfg: Vid2VidConfig):
         super().__init__()

@@ -149,8 +149,8 @@ def retarget(
 ) -> torch.Tensor:
     """x_d (L, K, 3): the portrait's keypoints under the driving motion.
 
-    `portrait` and `neutral` hold one pose, `driver` the L driving poses. `neutral` is the driving pose most like the
-    portrait's; only `relative` uses it. The gains scale the change of the portrait's pose (`pose_gain`) and expression
+    `portrait` and `neutral` hold one pose, `driver` the L driving poses. `neutral` is the driving pose that counts
+    as no motion; only `relative` uses it. The gains scale the change of the portrait's pose (`pose_gain`) and expression
     (`expression_gain`), `gains` their parts; 0 keeps the portrait's own, 1 is the driving motion.
     Raises InputError on a wrong count of poses or keypoints, an unknown mode, or a part that these keypoints do not have.
     """

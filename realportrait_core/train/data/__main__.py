@@ -150,7 +150,7 @@ def make_samples(options: argparse.Namespace, cfg: Config, filters: Filters) -> 
         options.rebuild,
         callback=Clock(),
         pictures=options.pictures,
-        draws=None if options.posterior is None else options.posterior == "draw",
+        from_posterior=None if options.posterior is None else options.posterior == "draw",
     )
 
 

@@ -33,12 +33,12 @@ def freeze_segment(
     present: torch.Tensor,
     portraits: int | None = None,
     precision: torch.dtype = torch.float32,
-    draws: bool = False,
+    from_posterior: bool = False,
 ) -> Sample:
     """frames (T, S, S, 3) uint8, points (T, 5, 2) px, present (T,) -> a sample.
 
     portraits: how many frames can be the portrait, with their features; None: every frame with a face, by its crop.
-    precision: of the VAE's encoder. draws: keep the posterior's deviations too; the VAE must have a posterior.
+    precision: of the VAE's encoder. from_posterior: keep the posterior's deviations too; the VAE must have a posterior.
     Raises InputError where a network gives NaN or infinity.
     """
     chosen = present.nonzero()[:, 0] if portraits is None else evenly_spaced(present, portraits)
@@ -47,7 +47,7 @@ def freeze_segment(
     driver_poses, _ = face_poses(vid2vid, frames, driver_crop.expand(len(frames), 3, 3), every)
     portrait_crops = torch.stack([points_to_crop(points[i]) for i in chosen])
     portrait_poses, faces = face_poses(vid2vid, frames, portrait_crops, chosen)
-    latents, deviations = encode(vae, frames, precision, draws)
+    latents, deviations = encode(vae, frames, precision, from_posterior)
     return finite(
         Sample(
             kind="video",
@@ -63,7 +63,7 @@ def freeze_segment(
             pictures=frames.movedim(-1, 1),
             faces=tuple(pack_lossless(face) for face in to_bytes(faces)) if portraits is None else None,
             deviations=deviations,
-            draws=draws,
+            from_posterior=from_posterior,
         )
     )
 
@@ -76,12 +76,12 @@ def freeze_photo(
     points: torch.Tensor,
     photo: torch.Tensor,
     smallest: float,
-    draws: bool = False,
+    from_posterior: bool = False,
 ) -> Sample:
     """A photograph as a sample whose driving frames are crops that each step draws (images.py).
 
     portrait (1, 3, S, S) uint8, points (5, 2) px in it; photo (1, 3, P, P) uint8: the same at a resolution of its own.
-    smallest: least side of a crop, in sides of the frame. draws: whether a crop's latent is drawn from the posterior.
+    smallest: least side of a crop, in sides of the frame. from_posterior: whether a crop's latent is sampled from the posterior.
     Raises InputError where a network gives NaN or infinity.
     """
     frames, only = portrait.movedim(1, -1), torch.tensor([0])
@@ -103,7 +103,7 @@ def freeze_photo(
             faces=(pack_lossless(to_bytes(face)[0]),),
             photo=pack_jpeg(photo[0]),
             smallest=smallest,
-            draws=draws,
+            from_posterior=from_posterior,
         )
     )
 
@@ -125,20 +125,20 @@ def features(vid2vid: FaceVid2Vid, faces: torch.Tensor) -> torch.Tensor:
 
 
 def encode(
-    vae: VAE, frames: torch.Tensor, precision: torch.dtype = torch.float32, draws: bool = False
+    vae: VAE, frames: torch.Tensor, precision: torch.dtype = torch.float32, from_posterior: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(T, S, S, 3) uint8 -> latents (T, 4, S/8, S/8) float16, the posterior's mean where the VAE has one, and its deviations
-    where a latent is to be drawn."""
+    where latents are to be sampled from it."""
     device = device_of(vae)
     means, deviations = [], []
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         for some in frames.split(ENCODED_AT_ONCE):
             pictures = floats(some).to(device)
-            if draws:
+            if from_posterior:
                 posterior = vae.posterior(pictures)
                 deviations.append(posterior.deviation.half().cpu())
-            means.append((posterior.mean if draws else vae.encode(pictures)).half().cpu())
-    return torch.cat(means), torch.cat(deviations) if draws else None
+            means.append((posterior.mean if from_posterior else vae.encode(pictures)).half().cpu())
+    return torch.cat(means), torch.cat(deviations) if from_posterior else None
 
 
 def floats(frames: torch.Tensor) -> torch.Tensor:

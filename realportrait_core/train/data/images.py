@@ -3,7 +3,8 @@
 "Although random cropping does not alter the facial expression or pose, the resulting changes in scale and translation are
 sufficient to prevent the network from taking the shortcut" of copying the portrait (Training).
 
-A sample keeps the photograph, and a step encodes a new crop of it; latents of some crops would cost more, in PAPER's sizes:
+A sample keeps the photograph, and a step encodes a new crop of it. Storing latents of a few crops instead would cost more, in
+PAPER's sizes:
 - disk: the photograph at 731 px, enough for every crop of 512 px, takes 123 and 159 KB as JPEG (two photographs measured); a
   crop's latent takes 33 KB, mean and deviation 66 KB. That is four crops at most: 0.14 TB for the paper's million images.
 - time: the SD1.5 VAE encodes 512 px in 1.12 TFLOP (9.1 s on one CPU core), 11 % of what the step takes for that portrait
@@ -18,9 +19,9 @@ import numpy as np
 import torch
 
 from ...animation.framing import sample_frame
-from ...animation.keypoints import KEYPOINT_PX, Keypoints
+from ...animation.keypoints import PUBLIC_KEYPOINT_PX, Keypoints
 from ...errors import InputError
-from ...face.crop import CROP, face_square, rescale
+from ...face.crop import CROP_MIDDLE, face_square, rescale
 from ...vid2vid.keypoints import Pose, cat
 from .packed import unpack
 from .sample import Sample
@@ -108,9 +109,9 @@ def crop_photo(sample: Sample, crops: torch.Tensor) -> torch.Tensor:
 def crop_keypoints(sample: Sample, crops: torch.Tensor) -> Keypoints:
     """The photograph as portrait and crops (N, 3, 3) of it as driving frames, the photograph itself before them.
 
-    M runs on the photograph alone, and a crop's pose is that one transformed by the crop: M was trained on faces whose size in the
-    crop is within 10 % of the usual one, and of two faces 1.4 times apart in one driving crop it finds 0.91 of the zoom and is 8 px
-    of 256 off in the second one's position, on six rendered heads.
+    M runs on the photograph alone; a crop's pose is the photograph's, transformed by the crop. M was trained on faces within 10 %
+    of the usual size in its crop. Of a face 1.4 times as large it predicts 0.91 of the zoom and a position that is 8 of 256 px off
+    (mean of six rendered heads).
     """
     poses = [moved(sample.poses, sample.driver_crop @ crop @ torch.linalg.inv(sample.driver_crop)) for crop in crops]
     points = [transform_points(sample.points[0], crop) for crop in crops]
@@ -119,8 +120,8 @@ def crop_keypoints(sample: Sample, crops: torch.Tensor) -> Keypoints:
 
 def moved(pose: Pose, zoom_and_shift: torch.Tensor) -> Pose:
     """The pose of the same face after crop px -> crop px (3, 3), which does not turn: z (s x + t) + c."""
-    zoom, middle = float(zoom_and_shift[0, 0]), (CROP - 1) / 2
-    shift = (zoom_and_shift[:2, 2] + (zoom - 1) * middle) / KEYPOINT_PX  # of the grid's own middle
+    zoom = float(zoom_and_shift[0, 0])
+    shift = (zoom_and_shift[:2, 2] + (zoom - 1) * CROP_MIDDLE) / PUBLIC_KEYPOINT_PX  # of the grid's own middle
     translation = pose.translation.double().clone()
     translation[:, :2] = zoom * translation[:, :2] + shift
     return replace(pose, scale=zoom * pose.scale, translation=translation.to(pose.translation.dtype))

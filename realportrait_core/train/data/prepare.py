@@ -54,7 +54,7 @@ class Preparation:
     cfg: Config
     filters: Filters
     marks: dict[str, str]  # fingerprints of weights and settings, for the samples' metadata
-    draws: bool  # keep the posterior's deviations, from which a step draws latents
+    from_posterior: bool  # keep the posterior's deviations, with which a step samples latents
     pictures: bool  # keep the frames in the samples too
 
     made, partial = re.compile(r"-[0-9a-f]{16}-\d{4}\.safetensors$"), ".*.safetensors.*.part"
@@ -100,12 +100,12 @@ def prepare_samples(
     rebuild: bool = False,
     callback: Progress | None = None,
     pictures: bool = False,
-    draws: bool | None = None,
+    from_posterior: bool | None = None,
 ) -> PreparationReport:
     """Samples of every video and image of `places` (files, folders, tar shards) in the folder `out`, with report.json.
 
     pictures: keep the frames in the samples, for the training of a student (0.2 MB a frame of 256 px).
-    draws: whether the latents of driving frames are draws from the VAE's posterior, anew at every step, as Stable Diffusion
+    from_posterior: whether each step samples the latents of driving frames from the VAE's posterior, as Stable Diffusion
     trains; None: where the VAE has one. The portrait's latent is always the mean: "we do not add noise to z_r" (Reference
     Attention), and it is what the sampler node encodes.
     rebuild: delete the samples that earlier runs into `out` made, and start anew. callback(bytes done, bytes in all, name)
@@ -113,23 +113,23 @@ def prepare_samples(
     samples of other weights or settings, or the disk is full: finished samples stay, and the same call goes on.
     """
     out, has_posterior = Path(out), isinstance(vae, AutoencoderKL)
-    draws = has_posterior if draws is None else draws
+    from_posterior = has_posterior if from_posterior is None else from_posterior
     check(vid2vid, cfg)
-    if draws and not has_posterior:
+    if from_posterior and not has_posterior:
         raise InputError("A TinyVAE has no posterior to draw latents from: leave out --posterior, or give the SD1.5 VAE.")
     settings = {
         "format": FORMAT,
         "image_size": cfg.image_size,
         "fps": cfg.fps,
         "shortest": cfg.clip_frames,
-        "draws": draws,
+        "draws": from_posterior,
         **asdict(filters),
     } | ({"pictures": True} if pictures else {})
     header = {"weights": weights_fingerprint(vid2vid, vae), "settings": settings}
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     marks = {"weights": header["weights"], "vid2vid": weights_fingerprint(vid2vid), "vae": weights_fingerprint(vae)}
     marks["settings"] = digest
-    preparation = Preparation(out, header, vid2vid, vae, detector, cfg, filters, marks, draws, pictures)
+    preparation = Preparation(out, header, vid2vid, vae, detector, cfg, filters, marks, from_posterior, pictures)
     return go_through(preparation, places, cfg.fps, rebuild, callback)
 
 
@@ -203,7 +203,8 @@ def video_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
             continue
 
         def make() -> Sample:
-            return freeze_segment(preparation.vid2vid, preparation.vae, pictures, points, piece.present, draws=preparation.draws)
+            frozen = preparation.vid2vid, preparation.vae
+            return freeze_segment(*frozen, pictures, points, piece.present, from_posterior=preparation.from_posterior)
 
         yield preparation.write(source, number, make, piece.time, measured)
 
@@ -252,7 +253,7 @@ def image_pieces(preparation: Preparation, source: Source) -> Iterator[Kept | Dr
         side = photo_side(native, cfg.image_size)
         photo = sample_frame(to_batch(picture), rescale(side / cfg.image_size) @ square, side)
         frames = to_bytes(portrait), points, to_bytes(photo)
-        return freeze_photo(preparation.vid2vid, preparation.vae, *frames, smallest, preparation.draws)
+        return freeze_photo(preparation.vid2vid, preparation.vae, *frames, smallest, preparation.from_posterior)
 
     yield preparation.write(source, 0, make, 0.0, measured)
 

@@ -27,7 +27,7 @@ class Sample:
     """T frames of one face, on a square of size px that does not move; P of them can be the portrait.
 
     video: T consecutive frames. image: a photograph alone, of which every step draws crops (T = P = 1 and `photo`); or, in
-    files of before, frame 0 is the picture and frame 1 one random crop of it (P = 1).
+    older files, frame 0 is the picture and frame 1 one random crop of it (P = 1).
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Sample:
     deviations: torch.Tensor | None = None  # as latents, the posterior's standard deviation; None: a latent is its mean
     photo: torch.Tensor | None = None  # the photograph in frame 0 at a resolution of its own, packed
     smallest: float = 1.0  # least side of a crop of the photo, in sides of the frame
-    draws: bool = False  # whether the latent of a driving frame is drawn from the posterior, at every step anew
+    from_posterior: bool = False  # whether each step samples the latents of driving frames from the posterior
 
     def __post_init__(self):
         frames, kept = len(self.latents), len(self.portraits)
@@ -109,7 +109,7 @@ def save_sample(path: Path, sample: Sample, note: dict[str, str]) -> None:
     metadata = {"kind": sample.kind, "size": str(sample.size)}
     if sample.photo is not None:
         metadata["smallest"] = repr(sample.smallest)
-    if sample.draws:
+    if sample.from_posterior:
         metadata["draws"] = "yes"
     save(path, {name: value.clone() for name, value in tensors.items()}, metadata | note)
 
@@ -169,5 +169,5 @@ def sample_of(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, 
         **{name: tensors.get(name) for name in OPTIONAL},
         faces=faces,
         smallest=float(metadata.get("smallest", 1.0)),
-        draws=metadata.get("draws") == "yes",
+        from_posterior=metadata.get("draws") == "yes",
     )

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from ...face.crop import CROP, pixel_grid
+from ...face.crop import CROP, CROP_MIDDLE, pixel_grid
 
 
 def crop_batch(images: torch.Tensor, frame_to_crop: torch.Tensor, size: int) -> torch.Tensor:
@@ -41,7 +41,6 @@ def jitter(frame_to_crop: torch.Tensor, scale: float, shift: float, degrees: flo
     turn[:, 0, 0] = turn[:, 1, 1] = zoom * angle.cos()
     turn[:, 0, 1], turn[:, 1, 0] = -zoom * angle.sin(), zoom * angle.sin()
     turn[:, 2, 2].fill_(1)
-    middle = (CROP - 1) / 2
-    centre = torch.full((batch, 2, 1), middle, dtype=torch.float64, device=device)
+    centre = torch.full((batch, 2, 1), CROP_MIDDLE, dtype=torch.float64, device=device)
     turn[:, :2, 2:] = centre - turn[:, :2, :2] @ centre + shift * CROP * amount[:, 2:, None]
     return turn @ frame_to_crop

@@ -7,8 +7,9 @@ Random numbers come from the device's own generator, and nothing here synchronis
 import torch
 import torch.nn.functional as F
 
-from ...animation.keypoints import KEYPOINT_PX
+from ...animation.keypoints import PUBLIC_KEYPOINT_PX
 from ...diffusion.conditional import training_mask
+from ...face.crop import crop_roll
 from ...vid2vid.appearance import AppearanceExtractor
 from ...vid2vid.keypoints import Pose, transform, transform_keypoints
 from ...vid2vid.retarget import MotionParameters, relative
@@ -22,7 +23,7 @@ from .photo_supervision import seen_in
 from .renderer import Faces, weight_of
 from .turned_photos import TurnedPhotos
 
-UNMOVED = 0.12  # of the draws are without motion, for guidance
+UNMOVED = 0.12  # share of noises without the motion, for guidance
 PHOTOS = 0.3  # share of the decoder's pictures, if there are photographs
 
 
@@ -146,14 +147,14 @@ def dit_batch(
     own = random_indices(data.length, (shape.portraits,), device)
     starts = random_indices(data.length - shape.reach + 1, (shape.portraits, shape.clips, 1), device)
     frames = starts + shape.stride * torch.arange(shape.frames, device=device)  # (R, N, L)
-    return batch_of(data, appearance, clips, own, frames, *sample_conditions(frames, shape.draws, timesteps, unmoved), pictures)
+    return batch_of(data, appearance, clips, own, frames, *sample_conditions(frames, shape.noises, timesteps, unmoved), pictures)
 
 
 def photo_batch(
     photos: TurnedPhotos,
     appearance: AppearanceExtractor,
     pairs: int,
-    draws: int,
+    noises: int,
     timesteps: int,
     unmoved: float = UNMOVED,
     pictures: bool = False,
@@ -161,15 +162,15 @@ def photo_batch(
     """Single frames: the portrait is a turned photo, its driving frame the photo itself."""
     clips, own = turned_pairs(photos, pairs)
     frames = torch.zeros_like(clips)[:, None, None]  # (R, 1, 1)
-    return batch_of(photos, appearance, clips, own, frames, *sample_conditions(frames, draws, timesteps, unmoved), pictures)
+    return batch_of(photos, appearance, clips, own, frames, *sample_conditions(frames, noises, timesteps, unmoved), pictures)
 
 
 def sample_conditions(
-    frames: torch.Tensor, draws: int, timesteps: int, unmoved: float
+    frames: torch.Tensor, noises: int, timesteps: int, unmoved: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """t (B,), conditional (B, L) and unmoved (B,) of `draws` draws of every clip of frames (R, N, L)."""
+    """t (B,), conditional (B, L) and unmoved (B,) for `noises` noises of every clip of frames (R, N, L)."""
     portraits, clips, length = frames.shape
-    count, device = portraits * clips * draws, frames.device
+    count, device = portraits * clips * noises, frames.device
     t, conditional = sample_timesteps(count, timesteps, device=device), training_mask(count, length, device=device)
     return t, conditional, torch.rand(count, device=device) < unmoved
 
@@ -185,7 +186,7 @@ def batch_of(
     unmoved: torch.Tensor,
     pictures: bool,
 ) -> Batch:
-    """clips, own (R,) and frames (R, N, L) are indices into the data; t (B,), conditional (B, L) and unmoved (B,) of all draws.
+    """clips, own (R,) and frames (R, N, L) are indices into the data; t (B,), conditional (B, L) and unmoved (B,) of all noises.
 
     The motion is relative, with the portrait's own frame as the neutral one, so that the map of a frame shows that frame exactly.
     """
@@ -225,12 +226,8 @@ def driven_by_clip(
     x_s = transform(portrait)
 
     # The driving poses in the portrait's crop, which is rotated upright with the face.
-    linear = crops[:, :2, :2]
-    zoom = (linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]).sqrt()
-    roll = torch.zeros(len(clips), 3, 3, device=data.device)
-    roll[:, :2, :2] = (linear / zoom[:, None, None]).mT.float()
-    roll[:, 2, 2].fill_(1)
-    heads, roll = (portrait.scale / still.scale).repeat_interleave(count, 0), roll.repeat_interleave(count, 0)
+    roll = crop_roll(crops[:, :2, :2]).float().repeat_interleave(count, 0)
+    heads = (portrait.scale / still.scale).repeat_interleave(count, 0)
 
     def every(pose: Pose) -> Pose:
         return pose._map(lambda value: value.repeat_interleave(count, 0))
@@ -244,7 +241,7 @@ def driven_by_clip(
     x_d = transform_keypoints(canonical, motion.rotation, motion.expression, motion.scale, motion.translation)  # (R F, K, 3)
 
     # The driving mask is shifted by the offset of x_d from the driving frame's own keypoints.
-    shift = KEYPOINT_PX * (x_d - transform(driver))[..., :2].mean(1).double()  # (R F, 2) crop px
+    shift = PUBLIC_KEYPOINT_PX * (x_d - transform(driver))[..., :2].mean(1).double()  # (R F, 2) crop px
     to_driver = inverted(data.clip_crops[clips][:, :2]).repeat_interleave(count, 0)  # crop px -> frame px
     moved = crops.repeat_interleave(count, 0)[:, :2].clone()  # frame px -> crop px, before the shift
     moved[..., 2] -= shift

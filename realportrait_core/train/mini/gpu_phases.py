@@ -253,7 +253,7 @@ def batch_loss(
         scalars = getattr(objective, "scalars", {})
         if photos is None:
             return value, scalars
-        batch = photo_batch(photos, vid2vid.appearance, pairs, shape.draws, timesteps, unmoved, pictures)
+        batch = photo_batch(photos, vid2vid.appearance, pairs, shape.noises, timesteps, unmoved, pictures)
         with torch.compiler.set_stance("force_eager"):  # single frames would be compiled anew
             of_photos = loss_of(objective, vid2vid.warping, batch, state.precision)
         return torch.lerp(value, of_photos, PAIRS), scalars | {"photos": of_photos.detach()}
@@ -277,7 +277,7 @@ def with_photos(state: State, shape: Shape) -> tuple[Shape, int]:
 def frames_of(state: State, shape: Shape) -> int:
     """Number of pictures of a step."""
     shape, pairs = with_photos(state, shape)
-    return (shape.portraits * shape.clips * shape.frames + pairs) * shape.draws
+    return (shape.portraits * shape.clips * shape.frames + pairs) * shape.noises
 
 
 # In the order in which they are run. Each also has a share of the minutes: gpu.SHARES.

@@ -29,7 +29,7 @@ class Load:
     portraits: int = 48  # of F, W and G
     drivers: int = 4  # for each of them
     maps: Shape = Shape(64, frames=5, stride=4)
-    clips: Shape = Shape(24, frames=16, draws=2)
+    clips: Shape = Shape(24, frames=16, noises=2)
     student: Shape = Shape(24, frames=8, stride=2)
 
     def halved(self) -> "Load":

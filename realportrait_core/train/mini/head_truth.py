@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError
+from ...face.crop import crop_roll
 from ...vid2vid.keypoints import Pose, rotation_angles
 from ...vid2vid.regions import EYES_AND_MOUTH
 
@@ -100,15 +101,6 @@ def load_truth(folder: str | Path, limit: int | None = None) -> tuple[HeadTruth,
         raise InputError(f"{folder} holds no *.npz file of a rendered clip.")
     columns = zip(*(read_truth(path) for path in paths))
     return HeadTruth(*(torch.from_numpy(np.stack(column)).float() for column in columns)), [path.stem for path in paths]
-
-
-def crop_roll(linear: torch.Tensor) -> torch.Tensor:
-    """A crop's roll as a rotation (B, 3, 3), for row vectors; linear (B, 2, 2): the linear part of picture px -> crop."""
-    zoom = (linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]).sqrt()[:, None, None]
-    spin = linear.new_zeros(len(linear), 3, 3)
-    spin[:, :2, :2] = (linear / zoom).transpose(1, 2)
-    spin[:, 2, 2].fill_(1.0)
-    return spin
 
 
 def truth_in_crops(

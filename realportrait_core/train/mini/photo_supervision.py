@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...face.crop import clip_crop, face_square, points_to_crop
+from ...face.crop import clip_crop, crop_roll, face_square, points_to_crop
 from ...head_rotation.dataset import Photos, augmented
 from ...head_rotation.keypoints import KNOWN, residuals, seen_keypoints
 from ...head_rotation.pairs import draw_pairs
@@ -18,7 +18,7 @@ from ...head_rotation.topology import FIVE, Topology
 from ...vid2vid.keypoints import Pose, angle_between, transform
 from ...vid2vid.motion import MotionExtractor
 from .crops import crop_batch, jitter, to_unit
-from .head_truth import MOUTH_AND_EYES, crop_roll
+from .head_truth import MOUTH_AND_EYES
 
 # Crops by the detector's five points are larger by this factor than crops by the mesh's: the median of 60 photos.
 WIDER = 1.07
