@@ -41,9 +41,8 @@ def test_position_map_golden(case):
     # Every fourth channel is kept in the repository; the convolutions below read all of them.
     torch.testing.assert_close(x.float()[:, ::4], golden["out/warped_masked"], atol=1e-6, rtol=0)
     for layer in ("conv1", "conv2", "conv3"):
-        x = F.conv2d(
-            x if layer == "conv1" else F.silu(x), golden[f"w/{layer}.weight"], golden[f"w/{layer}.bias"], stride=2, padding=1
-        )
+        x = x if layer == "conv1" else F.silu(x)
+        x = F.conv2d(x, golden[f"w/{layer}.weight"], golden[f"w/{layer}.bias"], stride=2, padding=1)
     torch.testing.assert_close(x, golden["out/motion_latent"], atol=1e-12, rtol=0)
 
 

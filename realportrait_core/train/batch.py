@@ -174,9 +174,8 @@ def draw_item(index: Index, shape: Shape, sample: int, t: torch.Tensor, source: 
     portrait = int(torch.randint(int(index.portraits[sample]), (), generator=source))
     if shape.frames == 1:
         own = index.portrait_frame(sample, portrait)
-        others = (
-            torch.tensor([i for i in range(total) if i != own]) if not index.photo[sample] else torch.arange(1, shape.clips + 1)
-        )
+        crops = torch.arange(1, shape.clips + 1)
+        others = crops if index.photo[sample] else torch.tensor([i for i in range(total) if i != own])
         order = others[torch.randperm(len(others), generator=source)]
         frames = order.repeat(-(-shape.clips // len(order)))[: shape.clips, None]  # (N, 1)
     else:
