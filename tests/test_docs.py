@@ -208,6 +208,14 @@ def test_the_papers_table_names_what_is_there():
     assert named > 60
 
 
+def test_every_choice_of_ours_names_its_place():
+    """Each row of "Where the paper is silent" ends with a module and a name in it."""
+    section = text_of(PAPER_PAGE).partition("## Where the paper is silent")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\|.*\|$", section, re.MULTILINE)[2:]
+    assert len(rows) > 30
+    assert [row for row in rows if not re.search(r"\]\(\.\./realportrait_core/[\w/]+\.py\)(?: `[^`]+`,?)+ \|$", row)] == []
+
+
 def test_the_papers_table_has_every_part_of_the_core():
     """A room of the core that is in neither table nor this list holds an idea that nobody finds."""
     plumbing = {"errors", "checkpoint", "licences", "edit", "inspect", "motion_file", "paste", "stlpips", "video"}
