@@ -178,7 +178,7 @@ def report(path: Path, seconds: float) -> None:
     with av.open(str(path)) as video:
         picture = video.streams.video[0]
         frames = sum(1 for _ in video.decode(picture))
-        sound = "with the driver's sound" if video.streams.audio else "silent"
+        sound = "with the driving video's sound" if video.streams.audio else "silent"
         size, fps = f"{picture.width}x{picture.height}", f"{float(picture.average_rate):g} fps"
         what = f"{frames} frames, {size}, {fps}, {picture.codec.name}, {sound}"
     clips = clip_count(frames)

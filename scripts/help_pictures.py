@@ -3,7 +3,7 @@
     python scripts/test.py -k help && .venv/bin/python scripts/help_pictures.py [nodes | results]
 
 nodes: photographs in a real Chromium, which scripts/test.py fetches; $REALPORTRAIT_BROWSER names another folder that has it.
-results: from runs of the demo's portrait and driver on the bundled weights; to be made again when these change.
+results: from runs of the demo's portrait and driving video on the bundled weights; to be made again when these change.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from thumbnails import WORKFLOWS, furnish, only_for
 PAGES = ROOT / "web" / "docs"
 PICTURES = PAGES / "pictures"
 LIMIT = 1800  # s for the browser; half a minute on an idle machine
-FRAMES = 16  # of the driver: one clip
-SHOWN = 12  # the driver's frame where one is shown
+FRAMES = 16  # of the driving video: one clip
+SHOWN = 12  # the driving frame where one is shown
 WIDTH = 768  # px of a result's picture
 BAR = 30  # px of the line of text above a part of it
 
@@ -102,7 +102,7 @@ def api_workflow(name: str) -> dict:
 
 
 def show_stages(client: ComfyClient) -> None:
-    """What ExtractKeypoints, MotionMaps and Inspect show of the demo's portrait and driver."""
+    """What ExtractKeypoints, MotionMaps and Inspect show of the demo's portrait and driving video."""
     workflow = api_workflow("compare_and_evaluate")
     limit_frames(workflow, FRAMES)
     shown = shown_by(
@@ -112,13 +112,13 @@ def show_stages(client: ComfyClient) -> None:
         maps=("Motion Position Maps", 1),
         sheets=("Inspect RealPortrait", 0),
     )
-    keep(column([("The portrait, and a frame of the driver", shown["found"][SHOWN])]), "RealPortraitExtractKeypoints_result.jpg")
+    keep(column([("The portrait, and a driving frame", shown["found"][SHOWN])]), "RealPortraitExtractKeypoints_result.jpg")
     chosen = [0, 4, 8, SHOWN]
     driver = frames_of(ROOT / "assets" / "driving.mp4")
     keep(
         column(
             [
-                ("Frames of the driver", sheet([[driver[i] for i in chosen]], WIDTH // len(chosen))),
+                ("Driving frames", sheet([[driver[i] for i in chosen]], WIDTH // len(chosen))),
                 (
                     "Their motion position maps, where the sampler sees them",
                     sheet([[shown["maps"][i] for i in chosen]], WIDTH // len(chosen)),

@@ -1,4 +1,4 @@
-"""A sheet of what the bundled weights make of any portraits, as it is: above the driver's frames, below them a row a portrait.
+"""A sheet of what the bundled weights make of any portraits, as it is: above the driving frames, below them a row a portrait.
 
     .venv/bin/python scripts/sheet.py PORTRAIT... --out sheet.jpg
 

@@ -39,7 +39,7 @@ def save_motion(client: ComfyClient, server: HeadlessComfyUI, workflow: dict) ->
 
 
 def furnish(client: ComfyClient) -> None:
-    """Upload what the workflows name: the bundled portrait and driver, and a picture of two faces made of both."""
+    """Upload what the workflows name: the bundled portrait and driving video, and a picture of two faces made of both."""
     from PIL import Image
 
     portrait, driving = ROOT / "assets" / "portrait.png", ROOT / "assets" / "driving.mp4"

@@ -35,7 +35,7 @@ from realportrait_core.diffusion.schedule import (
 )
 from realportrait_core.dit.cache import EXACT
 from realportrait_core.errors import InputError
-from realportrait_core.speed import default_sampling
+from realportrait_core.speed import PRESETS, STEPS, default_sampling
 
 FULL = linear_schedule()
 NOBODY = torch.zeros(8, dtype=torch.bool)
@@ -226,6 +226,34 @@ def test_second_order_is_nearer_with_as_many_steps():
 
     assert error("dpmpp_2m", 20) < 0.4 * error("ddim", 20)
     assert error("dpmpp_2m", 40) < 0.25 * error("dpmpp_2m", 20)
+
+
+def contrast(steps: int, solver: str) -> float:
+    """How much contrast is left of data that are -0.5 or 0.5 in every value, by an imperfect network: its logits are 0.8 of the
+    posterior's, so that at every noise level its picture is too near to the mean."""
+    torch.manual_seed(0)
+
+    def denoise(z, t, conditional):
+        abar = FULL.alphas_cumprod[t.long()][:, None, None, None]
+        x_0 = 0.5 * torch.tanh(0.8 * 0.5 * abar.sqrt() * z / (1 - abar))
+        return target(FULL, x_0, t.long(), to_epsilon(FULL, z, t.long(), x_0), "v")
+
+    noise = torch.randn(4, 4, 16, 16, dtype=torch.float64)
+    return float(sample_clip(denoise, noise, FULL, steps, "v", solver=solver, draw=cpu_noise(1)).std()) / 0.5
+
+
+@pytest.mark.parametrize(("steps", "solver"), [(50, "ancestral"), (50, "ddim"), (STEPS, "ddim"), (4, "ddim")])
+def test_an_imperfect_network_still_decides(steps, solver):
+    """Few steps may not end in the average of the pictures that fit, a blur that no perfect denoiser shows."""
+    assert contrast(steps, solver) > 0.99
+
+
+def test_presets_lose_contrast_where_the_last_step_is_long():
+    """Trailing spacing jumps to the picture from t = 999 / steps, and takes the network's hedged picture as it is: the presets keep
+    four fifths and two thirds of the contrast of the hardest data, two steps a tenth. Distilled weights are trained for it."""
+    balanced, fast = (contrast(PRESETS[name].steps, PRESETS[name].solver) for name in ("balanced", "fast"))
+    assert 0.78 < balanced < 0.84 and 0.68 < fast < 0.74
+    assert contrast(2, "ddim_trailing") < 0.2
 
 
 def test_extrapolation_is_a_line_in_the_log_of_the_signal_to_noise_ratio():
