@@ -269,3 +269,8 @@ def test_the_drivers_name_in_user_texts():
     for page in PAGES:
         own = re.sub(r"^>.*$", "", prose(page), flags=re.MULTILINE)  # a quotation is as the code has it
         assert re.findall(r".*\bdrivers?\b.*", re.sub(r"`[^`]*`|driver_\w+", "", own), re.IGNORECASE) == [], page
+    for workflow in (ROOT / "workflows").glob("*.json"):
+        graph = json.loads(workflow.read_text(encoding="utf-8"))
+        texts = [group["title"] for group in graph["groups"]] + [node.get("title", "") for node in graph["nodes"]]
+        texts += [value for node in graph["nodes"] for value in node.get("widgets_values") or [] if isinstance(value, str)]
+        assert [text for text in texts if re.search(r"\bdriver\b", text, re.IGNORECASE)] == [], workflow
