@@ -111,6 +111,7 @@ async function queue() {
   const ended = await page.evaluate(() => window.ended);
   await page.waitForTimeout(2000);                      // the pictures on the nodes come after the messages that name them
   const said = await complaints();
+  await page.getByText('job completed').waitFor({ state: 'hidden', timeout: 20000 }).catch(() => {});      // lies over the graph
   await photograph('queued');
   const [pictures, grown] = await page.evaluate(heights => [
     app.graph._nodes.filter(node => node.imgs?.some(image => image.naturalWidth)).map(node => node.type),
@@ -121,7 +122,7 @@ async function queue() {
 
 /** Two nodes dragged from the node library onto an empty graph, and a link drawn by the mouse. */
 async function build() {
-  await page.evaluate(() => { app.graph.clear(); app.canvas.ds.reset(); });
+  await page.evaluate(() => { app.graph.clear(); app.canvas.ds.reset(); app.nodeOutputs = {}; });      // no picture of an earlier node
   await page.getByRole('button', { name: 'Node Library' }).click();
   await page.getByRole('treeitem').getByText('RealPortrait', { exact: true }).click();
   for (const [title, x] of [['Load Face Vid2vid', 500], ['Extract Vid2vid Keypoints', 1200]]) await drag(title, x, 300);
