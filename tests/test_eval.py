@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import toy_sizes
 import yunet
 
 from realportrait_core.animation.mapping import PortraitMotion
@@ -48,39 +49,9 @@ BUNDLED = [
     WEIGHTS / "vae" / "realportrait_mini_vae.safetensors",
 ]
 
-VID2VID = Vid2VidConfig(
-    crop_size=32,
-    num_kp=5,
-    appearance_width=4,
-    reshape_channel=4,
-    reshape_depth=2,
-    appearance_resblocks=1,
-    motion_depths=(1, 1, 1, 1),
-    motion_dims=(4, 8, 8, 16),
-    dense_width=4,
-    dense_max=16,
-    dense_blocks=2,
-    compress=2,
-    mask_kernel=3,
-    warped_channels=6,
-    generator_blocks=1,
-    generator_out=4,
-    spade_hidden=4,
-    upscale=1,
-)
+VID2VID = Vid2VidConfig(**toy_sizes.VID2VID)
 DIT = DiTConfig(
-    hidden=48,
-    depth=2,
-    heads=2,
-    control_depth=1,
-    learned_sigma=False,
-    qk_norm_legacy=False,
-    input_sq_size=64,
-    prediction="v",
-    motion_channels=6,
-    motion_widths=(8, 8),
-    fps=12.5,
-    conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(4, 4, 4)),
+    **toy_sizes.DIT | dict(conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(4, 4, 4)))
 )
 
 

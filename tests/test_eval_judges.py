@@ -7,6 +7,7 @@ import judges
 import pytest
 import torch
 import torch.nn.functional as F
+import toy_sizes
 import yunet
 from kornia.filters import gaussian_blur2d
 
@@ -34,26 +35,7 @@ from realportrait_core.vid2vid import FaceVid2Vid
 
 CLIPS = yunet.ROOT / "tests" / "data"
 MIDDLE = (63.5, 63.5)
-VID2VID = Vid2VidConfig(
-    crop_size=32,
-    num_kp=5,
-    appearance_width=4,
-    reshape_channel=4,
-    reshape_depth=2,
-    appearance_resblocks=1,
-    motion_depths=(1, 1, 1, 1),
-    motion_dims=(4, 8, 8, 16),
-    dense_width=4,
-    dense_max=16,
-    dense_blocks=2,
-    compress=2,
-    mask_kernel=3,
-    warped_channels=6,
-    generator_blocks=1,
-    generator_out=4,
-    spade_hidden=4,
-    upscale=1,
-)
+VID2VID = Vid2VidConfig(**toy_sizes.VID2VID)
 JAW_OPEN = 24  # of the clips' ARKit coefficients, which are in alphabetical order
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import toy_sizes
 
 from realportrait_core.animation.extraction import crop_faces
 from realportrait_core.animation.framing import frame_square
@@ -21,27 +22,7 @@ from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix, transform
 
 pytest.importorskip("cv2")
 
-TINY = Vid2VidConfig(
-    crop_size=32,
-    num_kp=5,
-    appearance_width=4,
-    appearance_down=2,
-    reshape_channel=4,
-    reshape_depth=2,
-    appearance_resblocks=1,
-    motion_depths=(1, 1, 1, 1),
-    motion_dims=(4, 8, 8, 16),
-    dense_width=4,
-    dense_max=16,
-    dense_blocks=2,
-    compress=2,
-    mask_kernel=3,
-    warped_channels=6,
-    generator_blocks=1,
-    generator_out=4,
-    spade_hidden=4,
-    upscale=1,
-)
+TINY = Vid2VidConfig(**toy_sizes.VID2VID)
 FACE = torch.tensor([[95.2, 60.3], [144.5, 57.4], [120.2, 88.2], [102.4, 110.8], [146.3, 108.3]])
 HEIGHT, WIDTH, SIZE = 200, 240, 128
 TALL, WIDE = 420, 480  # of the driver

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toy_sizes
 from safetensors.torch import load_file, save_file
 
 from realportrait_core.animation.driving_motion import DrivingMotion, apply_to_portrait, driving_motion
@@ -28,27 +29,7 @@ from realportrait_core.vid2vid.retarget import MotionParameters
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT.parent / "shared" / "media" / "motion_templates"
-TINY = Vid2VidConfig(
-    crop_size=32,
-    num_kp=5,
-    appearance_width=4,
-    appearance_down=2,
-    reshape_channel=4,
-    reshape_depth=2,
-    appearance_resblocks=1,
-    motion_depths=(1, 1, 1, 1),
-    motion_dims=(4, 8, 8, 16),
-    dense_width=4,
-    dense_max=16,
-    dense_blocks=2,
-    compress=2,
-    mask_kernel=3,
-    warped_channels=6,
-    generator_blocks=1,
-    generator_out=4,
-    spade_hidden=4,
-    upscale=1,
-)
+TINY = Vid2VidConfig(**toy_sizes.VID2VID)
 
 
 def driver(frames: int = 4, k: int = 5, **changes) -> DrivingMotion:

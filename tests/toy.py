@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import toy_sizes
 
 from realportrait_core.config import ConditionerConfig, Config, DiTConfig, Vid2VidConfig
 from realportrait_core.train.batch import read_index
@@ -19,41 +20,8 @@ from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix
 
 TOY = Config(
-    vid2vid=Vid2VidConfig(
-        crop_size=32,
-        num_kp=5,
-        appearance_width=4,
-        reshape_channel=4,
-        reshape_depth=2,
-        appearance_resblocks=1,
-        motion_depths=(1, 1, 1, 1),
-        motion_dims=(4, 8, 8, 16),
-        dense_width=4,
-        dense_max=16,
-        dense_blocks=2,
-        compress=1,
-        mask_kernel=3,
-        warped_channels=6,
-        generator_blocks=1,
-        generator_out=4,
-        spade_hidden=4,
-        upscale=1,
-    ),
-    dit=DiTConfig(
-        hidden=48,
-        depth=2,
-        heads=2,
-        control_depth=1,
-        learned_sigma=False,
-        qk_norm_legacy=False,
-        input_sq_size=64,
-        prediction="v",
-        clip_frames=4,
-        motion_channels=6,
-        motion_widths=(8, 8),
-        fps=12.5,
-        conditioner=ConditionerConfig(motion_latent=6, reference_motion=True),
-    ),
+    vid2vid=Vid2VidConfig(**toy_sizes.VID2VID | dict(compress=1)),
+    dit=DiTConfig(**toy_sizes.DIT | dict(clip_frames=4, conditioner=ConditionerConfig(motion_latent=6, reference_motion=True))),
     image_size=64,
 )
 

@@ -1,25 +1,14 @@
 """Tiny networks with random weights, as files: shapes and rules can be tested with them, pictures cannot."""
 
 import torch
+import toy_sizes
 
 
 def dit_config(pack, **changes):
     config = pack("realportrait_core.config")
-    given = dict(
-        hidden=48,
-        depth=4,
-        heads=4,
-        control_depth=2,
-        learned_sigma=False,
-        qk_norm_legacy=False,
-        input_sq_size=64,
-        prediction="v",
-        motion_channels=6,
-        motion_widths=(8, 8),
-        fps=12.5,
-        conditioner=config.ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 8, 8)),
-    )
-    return config.DiTConfig(**{**given, **changes})
+    conditioner = config.ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 8, 8))
+    given = dict(depth=4, heads=4, control_depth=2, conditioner=conditioner)
+    return config.DiTConfig(**toy_sizes.DIT | given | changes)
 
 
 def dit_file(pack, path, **changes):
@@ -50,28 +39,7 @@ def latent(frames, size=64, seed=2):
 
 def vid2vid_file(pack, path, **changes):
     """A Face Vid2vid with crops of 32 px, so frames of 64 px, and maps of 6 channels."""
-    given = dict(
-        crop_size=32,
-        num_kp=5,
-        appearance_width=4,
-        appearance_down=2,
-        reshape_channel=4,
-        reshape_depth=2,
-        appearance_resblocks=1,
-        motion_depths=(1, 1, 1, 1),
-        motion_dims=(4, 8, 8, 16),
-        dense_width=4,
-        dense_max=16,
-        dense_blocks=2,
-        compress=2,
-        mask_kernel=3,
-        warped_channels=6,
-        generator_blocks=1,
-        generator_out=4,
-        spade_hidden=4,
-        upscale=1,
-    )
-    config = pack("realportrait_core.config").Vid2VidConfig(**{**given, **changes})
+    config = pack("realportrait_core.config").Vid2VidConfig(**toy_sizes.VID2VID | changes)
     torch.manual_seed(0)
     network = pack("realportrait_core.vid2vid").FaceVid2Vid(config).eval()
     pack("realportrait_core.vid2vid.checkpoint").save_vid2vid(path, network)
