@@ -29,6 +29,15 @@ BOX_TIP = (
 )
 
 
+def portrait_face_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "portrait_face",
+        options=list(FACES),
+        default="largest",
+        tooltip="Which face of the portrait is animated. 'the only one' refuses a portrait with several.",
+    )
+
+
 class ExtractKeypoints(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -46,12 +55,7 @@ class ExtractKeypoints(io.ComfyNode):
                     display_name="driving_video",
                     tooltip="The driving video's frames, whose motion is transferred; any size and number.",
                 ),
-                io.Combo.Input(
-                    "portrait_face",
-                    options=list(FACES),
-                    default="largest",
-                    tooltip="Which face of the portrait is animated. 'the only one' refuses a portrait with several.",
-                ),
+                portrait_face_input(),
                 io.Combo.Input(
                     "driver_face",
                     display_name="driving_face",

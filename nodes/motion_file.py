@@ -10,7 +10,7 @@ from ..realportrait_core.animation.driving_motion import apply_to_portrait, driv
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import portrait_points
 from ..realportrait_core.motion_file import load_motion, save_motion
-from .face import BOX_TIP, FACES, at_a_glance, preview
+from .face import BOX_TIP, FACES, at_a_glance, portrait_face_input, preview
 from .host import folders, images
 from .host.run import loaded, one_of
 from .sockets import Keypoints, Vid2Vid
@@ -73,12 +73,7 @@ class LoadMotion(io.ComfyNode):
                     tooltip="A motion file (.safetensors) in ComfyUI's input folder: from Save RealPortrait Motion, or "
                     "converted from a LivePortrait template.",
                 ),
-                io.Combo.Input(
-                    "portrait_face",
-                    options=list(FACES),
-                    default="largest",
-                    tooltip="Which face of the portrait is animated. 'the only one' refuses a portrait with several.",
-                ),
+                portrait_face_input(),
                 io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),
             ],
             outputs=[

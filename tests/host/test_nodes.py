@@ -301,16 +301,7 @@ def test_previews(extract, run_node, vid2vid):
     keypoints, preview, report = extract(driver=picture(40, 120, 110))
     assert preview.shape == (32, 384, 768, 3) and 0 <= preview.min() and preview.max() <= 1
     assert "40 frames" in report
-    _, maps, _ = run_node(
-        "RealPortraitMotionMaps",
-        vid2vid=vid2vid,
-        keypoints=keypoints,
-        mode="relative",
-        pose_gain=1.0,
-        expression_gain=1.0,
-        neutral_frame=0,
-        framing="whole",
-    )
+    _, maps, _ = run_node("RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, **tiny.RELATIVE, framing="whole")
     assert maps.shape == (32, 64, 64, 3) and torch.isfinite(maps).all()
     assert maps.amax() > 0.5 and (maps[:, 0, 0] == 0).all()
 
@@ -790,16 +781,7 @@ def test_keypoints_of_another_vid2vid(pack, run_node, extract, weights, vid2vid)
     tiny.vid2vid_file(pack, weights / "other.safetensors", num_kp=7)
     other = run_node("RealPortraitLoadVid2Vid", weights="other.safetensors")[0]
     with refused(pack, "5 points .* has 7"):
-        run_node(
-            "RealPortraitMotionMaps",
-            vid2vid=other,
-            keypoints=keypoints,
-            mode="relative",
-            pose_gain=1.0,
-            expression_gain=1.0,
-            neutral_frame=0,
-            framing="auto",
-        )
+        run_node("RealPortraitMotionMaps", vid2vid=other, keypoints=keypoints, **tiny.RELATIVE, framing="auto")
 
 
 def test_motion_settings_that_cannot_be(pack, motion_of):

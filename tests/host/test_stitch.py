@@ -46,17 +46,7 @@ def vid2vid(run_node, weights):
 def keypoints(run_node, vid2vid):
     g = torch.Generator().manual_seed(3)
     portrait, driver = torch.rand(1, 160, 150, 3, generator=g), torch.rand(3, 120, 110, 3, generator=g)
-    return run_node(
-        "RealPortraitExtractKeypoints",
-        vid2vid=vid2vid,
-        portrait=portrait,
-        driver=driver,
-        portrait_face="largest",
-        driver_face="largest",
-        missing_face="hold",
-        portrait_box="40, 40, 80, 90",
-        driver_box="30 30 60 70",
-    )[0]
+    return run_node("RealPortraitExtractKeypoints", vid2vid=vid2vid, portrait=portrait, driver=driver, **tiny.EXTRACTION)[0]
 
 
 @pytest.fixture

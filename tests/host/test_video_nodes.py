@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -316,7 +317,6 @@ def test_the_result_in_the_drivers_framing(pack, run_node):
 @pytest.fixture(scope="module")
 def vid2vid(host, pack):
     import folder_paths
-    import tiny
 
     folder = Path(folder_paths.models_dir) / "realportrait"
     folder.mkdir(exist_ok=True)
@@ -327,27 +327,8 @@ def vid2vid(host, pack):
 def test_inspecting_a_run(pack, run_node, vid2vid):
     generator = torch.Generator().manual_seed(3)
     portrait, driver = torch.rand(1, 160, 150, 3, generator=generator), torch.rand(40, 120, 110, 3, generator=generator)
-    keypoints = run_node(
-        "RealPortraitExtractKeypoints",
-        vid2vid=vid2vid,
-        portrait=portrait,
-        driver=driver,
-        portrait_face="largest",
-        driver_face="largest",
-        missing_face="hold",
-        portrait_box="40, 40, 80, 90",
-        driver_box="30 30 60 70",
-    )[0]
-    motion = run_node(
-        "RealPortraitMotionMaps",
-        vid2vid=vid2vid,
-        keypoints=keypoints,
-        mode="relative",
-        pose_gain=1.0,
-        expression_gain=1.0,
-        neutral_frame=0,
-        framing="auto",
-    )[0]
+    keypoints = run_node("RealPortraitExtractKeypoints", vid2vid=vid2vid, portrait=portrait, driver=driver, **tiny.EXTRACTION)[0]
+    motion = run_node("RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, **tiny.RELATIVE, framing="auto")[0]
     given = dict(keypoints=keypoints, motion=motion, portrait=portrait, driver=driver, most=3, clip_frames=16)
     sheets, report = run_node("RealPortraitInspect", **given)
     assert sheets.shape[0] == 3 and sheets.shape[3] == 3 and 0 <= sheets.min() and sheets.max() <= 1
@@ -360,16 +341,7 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
     assert "keypoints px" in report.splitlines()[1] and "; keypoints " in report.splitlines()[-1]
     # A part of the driver is shown beside its own frames.
     part = run_node(
-        "RealPortraitMotionMaps",
-        vid2vid=vid2vid,
-        keypoints=keypoints,
-        mode="relative",
-        pose_gain=1.0,
-        expression_gain=1.0,
-        neutral_frame=0,
-        framing="auto",
-        first_frame=30,
-        frames=5,
+        "RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, **tiny.RELATIVE, framing="auto", first_frame=30, frames=5
     )[0]
     sheets, report = run_node("RealPortraitInspect", **{**given, "motion": part, "most": 9}, frames=torch.rand(5, 64, 64, 3))
     assert part.first == 30 and len(sheets) == 5 and "0-4" in report

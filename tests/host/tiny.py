@@ -3,6 +3,12 @@
 import torch
 import toy_sizes
 
+# Inputs of Extract Vid2vid Keypoints with boxes, so that no detector is needed, and of Motion Position Maps at their defaults.
+EXTRACTION = dict(
+    portrait_face="largest", driver_face="largest", missing_face="hold", portrait_box="40, 40, 80, 90", driver_box="30 30 60 70"
+)
+RELATIVE = dict(mode="relative", pose_gain=1.0, expression_gain=1.0, neutral_frame=0)
+
 
 def dit_config(pack, **changes):
     config = pack("realportrait_core.config")
