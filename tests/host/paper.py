@@ -13,8 +13,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import tiny
 import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for toy_sizes; behind this folder, whose conftest is meant
+import tiny
 from conftest import pack_module as pack
 from conftest import start_host
 
