@@ -135,5 +135,15 @@ def test_generate_is_its_four_steps(networks, inputs):
         assert torch.equal(vae.decode(z).movedim(1, -1), frames)
 
 
+def test_the_motion_carries_its_portrait(networks, inputs):
+    """The picture itself, not a copy; a part of the driving video has the keypoints of its own frames."""
+    vid2vid = networks[0]
+    with torch.inference_mode():
+        keypoints = extract_keypoints(vid2vid, *inputs)
+        motion = motion_maps(vid2vid, drive_keypoints(keypoints, frames=slice(1, 3)), 64)
+    assert motion.keypoints.picture is inputs[0]
+    assert len(motion.keypoints) == 2 and torch.equal(motion.keypoints.driver.scale, keypoints.driver.scale[1:3])
+
+
 def test_generate_can_be_read_at_a_glance():
     assert len((CORE / "generate.py").read_text(encoding="utf-8").splitlines()) <= 60

@@ -85,6 +85,7 @@ def apply_to_portrait(vid2vid: FaceVid2Vid, portrait: Tensor, portrait_points: T
         portrait_size=(portrait.shape[1], portrait.shape[2]),
         driver_size=driver.size,
         encoder=own,
+        picture=portrait,
     )
 
 

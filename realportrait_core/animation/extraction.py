@@ -64,6 +64,7 @@ def extract_keypoints(
         encoder=motion_fingerprint(vid2vid),
         cuts=track.cuts,
         motion_weight=track.motion_weight,
+        picture=portrait,
     )
 
 

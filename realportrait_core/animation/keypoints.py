@@ -36,6 +36,7 @@ class Keypoints:
     cuts: tuple[int, ...] = ()  # frames before which the driving video is cut to another shot of the face
     motion_weight: Tensor | None = None  # (L,) 0 .. 1, factor on the maps; None: 1 everywhere
     finish: Finish | None = None  # stitching and retargeting of the driven keypoints; None: neither
+    picture: Tensor | None = None  # (1, H, W, 3) in [0, 1], the portrait itself; None where only its keypoints are known
 
     def __len__(self) -> int:
         return len(self.driver)

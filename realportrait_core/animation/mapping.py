@@ -26,6 +26,7 @@ class PortraitMotion:
     portrait_size: tuple[int, int]
     x_d: Tensor | None = None  # (L, K, 3) the driven keypoints in the portrait's crop, which the animation should show
     first: int = 0  # the driving video's frame that is the first of the L
+    keypoints: Keypoints | None = None  # what the maps were made from, of the same L frames; with it the portrait's picture and f_r
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def motion_maps(
     geometry = map_geometry(keypoints, x_d, size, framing)
     maps = MotionMaps(torch.cat(parts), geometry.frame_to_crop.expand(len(x_d), 3, 3), geometry.face, size, size)
     portrait_maps = MotionMaps(own, geometry.frame_to_crop[None], geometry.portrait_face[None], size, size)
-    return PortraitMotion(maps, portrait_maps, geometry.portrait_to_frame, keypoints.portrait_size, x_d, driven.first)
+    return PortraitMotion(maps, portrait_maps, geometry.portrait_to_frame, keypoints.portrait_size, x_d, driven.first, keypoints)
 
 
 def frame_portrait(portrait: Tensor, motion: PortraitMotion) -> Tensor:
