@@ -7,7 +7,8 @@
     python -m benchmarks departures --data DIR --samples DIR [--dit FILE] [--minutes N] [--batch N] [--stlpips WHEEL] [--limit N]
 
 Each ratio is taken in one run, call by call in turns, with the largest difference of the two results beside it. Without a
-table's name: `parts`, on a GPU `limits` too. With --json the ratios of the parts are drawn beside it, as an .svg.
+table's name: `parts`, on a GPU `limits` too. With --json the ratios of the parts are drawn beside it, as an .svg. Below the
+parts are the frames a second of F, M, W and G.
 `limits` is how a step's cost grows with frames and size, whole clips in every speed, and MINI from end to end; on a CPU give it
 --preset mini and --repeats 1. `memory` is one whole step of the paper's network on the CPU: minutes.
 `quality` is what fewer steps, other solvers and caching cost, with the bundled weights on the clips of a folder; each row is
@@ -57,6 +58,20 @@ def table(rows: list[Comparison]) -> str:
             f"| {row.difference:.1e} | {memory} | {leaner} |"
         )
     return "\n".join(lines)
+
+
+def rates(rows: list[Comparison]) -> str:
+    """Frames a second of F, M, W and G, and of what every driving frame goes through: Markdown."""
+    lines = ["| size | F, once a portrait | M | W | G | M + W | M + W + G |", "|---" * 7 + "|"]
+    of_size: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row.frames_per_second is not None:
+            of_size.setdefault(row.size.split(",")[0], {})[row.part] = row.frames_per_second
+    for size, of_part in of_size.items():
+        cells = [(name,) for name in "FMWG"] + [("M", "W"), ("M", "W", "G")]
+        known = [1 / sum(1 / of_part[name] for name in cell) if set(cell) <= set(of_part) else None for cell in cells]
+        lines.append(" | ".join([f"| {size}", *("-" if rate is None else f"{rate:.3g}" for rate in known)]) + " |")
+    return "\n".join(lines) if of_size else ""
 
 
 def main() -> None:
@@ -110,6 +125,8 @@ def main() -> None:
     if "parts" in tables:
         rows = part_rows(options)
         show(table(rows))
+        if by_size := rates(rows):
+            show(f"\nFrames a second\n\n{by_size}")
         report["parts"] = [asdict(row) for row in rows]
         if plot := options.plot or options.json and options.json.with_suffix(".svg"):
             plot.write_text(svg(rows), encoding="utf-8")

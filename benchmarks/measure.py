@@ -34,6 +34,7 @@ class Comparison:
     literal_bytes: int | None = None  # memory beside the inputs and weights, at its peak
     ours_bytes: int | None = None
     leaner: float | None = None  # the bar of literal_bytes / ours_bytes
+    frames_per_second: float | None = None  # of ours, where a part's calls are counted in frames
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
@@ -66,7 +67,17 @@ def compare(preset: str, name: str, device: str, repeats: int) -> Comparison:
     if part.leaner is not None:
         memory = [peak_bytes(preset, name, side, device) for side in ("literal", "ours")]
     return Comparison(
-        part.name, part.size, literal, ours, statistics.median(ratios), tuple(ratios), difference, part.faster, *memory, part.leaner
+        part.name,
+        part.size,
+        literal,
+        ours,
+        statistics.median(ratios),
+        tuple(ratios),
+        difference,
+        part.faster,
+        *memory,
+        part.leaner,
+        part.frames and part.frames / ours,
     )
 
 

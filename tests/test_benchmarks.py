@@ -74,9 +74,17 @@ def test_motion_map_is_the_literal_one(channels):
     assert difference(parts.motion_map(replace(TINY, config=replace(TINY.config, dit=dit)), "cpu")) < CLOSE
 
 
-@pytest.mark.parametrize("form", [{}, {"first_order": True}, {"dense_down": 1, "dense_blocks": 1, "first_order": True}])
+@pytest.mark.parametrize(
+    "form", [{}, {"mask_kernel": 7}, {"first_order": True}, {"dense_down": 1, "dense_blocks": 1, "first_order": True}]
+)
 def test_warping_is_the_literal_one(form):
     assert difference(parts.warp(with_vid2vid(**form), "cpu")) < CLOSE
+
+
+@pytest.mark.parametrize("form", [{}, {"upscale": 2, "generator_blocks": 2}])
+@pytest.mark.parametrize("part", [parts.appearance, parts.motion, parts.generator])
+def test_the_networks_around_it_are_the_literal_ones(part, form):
+    assert difference(part(with_vid2vid(**form), "cpu")) < CLOSE
 
 
 def test_a_wrong_part_is_told():
@@ -96,11 +104,17 @@ def test_command_writes_tables_json_and_plot(tmp_path):
         "two sources apart",
         "attention in time",
         "motion map",
+        "F",
+        "M",
         "W",
+        "G",
     ]
     for row in rows:
         assert row["part"] in done.stdout and row["difference"] < CLOSE and min(row["ratios"]) > 0
     assert rows[4]["literal_bytes"] > 0
+    assert [row["part"] for row in rows if row["frames_per_second"]] == ["F", "M", "W", "G"]
+    rate = done.stdout.splitlines()[-1].split(" | ")
+    assert rate[0] == "| tiny" and float(rate[-1].rstrip(" |")) < float(rate[-2]) < float(rate[2])
     drawn = ElementTree.parse(figures.with_suffix(".svg")).iter()
     assert len([element for element in drawn if element.get("fill") == "#4878a8"]) == len(rows)
 

@@ -43,14 +43,19 @@ class ConvNorm(nn.Module):
         return F.leaky_relu(y, self.slope, inplace=True) if self.slope else F.relu(y, inplace=True)
 
 
+# Names of a convolution, and of the norm right after it.
+FOLDED = (("conv", "norm"), ("compress", "norm"), ("conv1", "norm2"))
+
+
 def fold_norms(network: nn.Module) -> nn.Module:
     """Folds batch norms into the convolutions right before them, in place; in a frozen network each is affine per channel.
 
-    The results are equal up to rounding; the state's keys are no longer those of files. The norms of F's residual blocks stay.
+    The results are equal up to rounding; the state's keys are no longer those of files. The first norm of each of F's residual
+    blocks stays: it reads the sum that the block also adds to.
     """
     for module in network.modules():
-        for name in ("conv", "compress"):
-            if hasattr(module, name) and isinstance(getattr(module, "norm", None), tuple(BATCH_NORM.values())):
-                setattr(module, name, fuse_conv_bn_eval(getattr(module, name), module.norm))
-                module.norm = nn.Identity()
+        for conv, norm in FOLDED:
+            if hasattr(module, conv) and isinstance(getattr(module, norm, None), tuple(BATCH_NORM.values())):
+                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                setattr(module, norm, nn.Identity())
     return network

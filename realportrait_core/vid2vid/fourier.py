@@ -67,10 +67,12 @@ def kernel_spectrum(mask: Tensor, occlusion: Tensor, tiles: Tiles) -> Tensor:
     """conj(F(w)) of mask (K, C, r, r, r) and occlusion (1, C D, r, r), as (frequencies, C, K + 1)."""
     # The occlusion map is the result at depth 0, whose window begins in the margin.
     deep = F.pad(rearrange(occlusion, "1 (c d) h w -> c d h w", d=tiles.depth), (0, 0, 0, 0, tiles.kernel // 2, 0))
-    parts = []
-    for some, its in zip(mask.split(CHANNELS, 1), deep.split(CHANNELS)):
-        parts.append(torch.cat([spectrum(w, tiles.transformed) for w in (some, its[None])]).permute(2, 1, 0).conj())
-    return torch.cat(parts, 1).resolve_conj()
+    d, h, w = tiles.transformed
+    kernels = mask.new_empty(d * h * (w // 2 + 1), mask.shape[1], len(mask) + 1, dtype=torch.complex64)
+    for some, its, of_some in zip(mask.split(CHANNELS, 1), deep.split(CHANNELS), kernels.split(CHANNELS, 1)):
+        of_some[..., :-1] = spectrum(some, tiles.transformed).permute(2, 1, 0).conj()
+        of_some[..., -1] = spectrum(its, tiles.transformed).mT.conj()
+    return kernels
 
 
 def correlate(x: Tensor, kernels: Tensor, tiles: Tiles) -> Tensor:
