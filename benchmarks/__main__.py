@@ -1,6 +1,6 @@
 """Measures every part beside its literal form, and on a GPU how near a step comes to the hardware's limit.
 
-    python -m benchmarks [--device cpu|cuda] [--preset mini|paper] [--json FILE] [--plot FILE]
+    python -m benchmarks [--device cpu|cuda] [--preset mini|paper] [--one-core] [--json FILE] [--plot FILE]
     python -m benchmarks limits [--device cuda] [--preset mini|paper] [--json FILE]
     python -m benchmarks memory
     python -m benchmarks quality --data DIR --dit FILE [--limit N] [--frames N] [--distilled FILE] [--json FILE]
@@ -21,6 +21,7 @@ import json
 import logging
 import platform
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -85,6 +86,11 @@ def main() -> None:
     parser.add_argument("--preset", choices=tuple(SIZES), help="without it parts of mini and of paper, the others of paper")
     parser.add_argument("--part", choices=tuple(PARTS), help="one part alone")
     parser.add_argument("--repeats", type=int, default=5, help="calls of each side (%(default)s)")
+    parser.add_argument(
+        "--one-core",
+        action="store_true",
+        help="of parts: one thread, and the process's own CPU time, on which a busy machine has little influence",
+    )
     parser.add_argument("--data", type=Path, help="of quality and departures: a folder of .mp4 clips in the form of heads256")
     parser.add_argument("--limit", type=int, help="of both: the first so many clips, by name; all by default")
     parser.add_argument("--frames", type=int, help="of both: so many frames of each clip; all by default")
@@ -116,6 +122,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.table == "quality" and None in (options.data, options.dit):
         parser.error("quality needs --data, and --dit with weights for any number of steps")
+    if options.one_core and options.device != "cpu":
+        parser.error("--one-core is of the CPU")
     if options.table == "departures" and None in (options.data, options.samples):
         parser.error("departures needs --data with clips to be scored, and --samples to learn from")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -123,6 +131,9 @@ def main() -> None:
 
     report = {"torch": torch.__version__, "threads": torch.get_num_threads(), "processor": processor(options.device)}
     if "parts" in tables:
+        if options.one_core:
+            torch.set_num_threads(1)
+            report["threads"] = 1
         rows = part_rows(options)
         show(table(rows))
         if by_size := rates(rows):
@@ -216,7 +227,8 @@ def part_rows(options: argparse.Namespace) -> list[Comparison]:
     for preset in [options.preset] if options.preset else ["mini", "paper"]:
         for part in [options.part] if options.part else PARTS:
             log.info("%s, %s ...", part, preset)
-            rows.append(compare(preset, part, options.device, options.repeats))
+            clock = time.process_time if options.one_core else time.perf_counter
+            rows.append(compare(preset, part, options.device, options.repeats, clock))
     return rows
 
 

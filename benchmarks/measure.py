@@ -25,7 +25,7 @@ class Comparison:
 
     part: str
     size: str
-    literal_s: float  # median seconds a call
+    literal_s: float  # median seconds a call, of the clock
     ours_s: float
     ratio: float  # median of the ratios of neighbouring calls
     ratios: tuple[float, ...]
@@ -41,13 +41,13 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).abs().max() / b.double().abs().max())
 
 
-def seconds(call: Callable[[], object], device: str) -> float:
-    """Wall clock of one call, all work of the device included."""
+def seconds(call: Callable[[], object], device: str, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Of one call, all work of the device included."""
     wait_for(device)
-    start = time.perf_counter()
+    start = clock()
     call()
     wait_for(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def wait_for(device: str) -> None:
@@ -56,11 +56,11 @@ def wait_for(device: str) -> None:
 
 
 @torch.inference_mode()
-def compare(preset: str, name: str, device: str, repeats: int) -> Comparison:
+def compare(preset: str, name: str, device: str, repeats: int, clock: Callable[[], float] = time.perf_counter) -> Comparison:
     """In turns, so that a busy machine disturbs both alike; each call's ratio is that to its neighbour."""
     part = PARTS[name](SIZES[preset], device)
     difference = relative_difference(part.ours(), part.literal())  # and the first call prepares
-    pairs = [(seconds(part.literal, device), seconds(part.ours, device)) for _ in range(repeats)]
+    pairs = [(seconds(part.literal, device, clock), seconds(part.ours, device, clock)) for _ in range(repeats)]
     ratios = [literal / ours for literal, ours in pairs]
     literal, ours = (statistics.median(column) for column in zip(*pairs))
     memory = [None, None]

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import limits, parts, quality
 from benchmarks.literal.dit import attention
-from benchmarks.measure import relative_difference
+from benchmarks.measure import compare, relative_difference
 from benchmarks.sizes import SIZES, TINY_LIMITS
 from realportrait_core.config import PAPER, ConditionerConfig
 from realportrait_core.diffusion.schedule import linear_schedule
@@ -117,6 +117,13 @@ def test_command_writes_tables_json_and_plot(tmp_path):
     assert rate[0] == "| tiny" and float(rate[-1].rstrip(" |")) < float(rate[-2]) < float(rate[2])
     drawn = ElementTree.parse(figures.with_suffix(".svg")).iter()
     assert len([element for element in drawn if element.get("fill") == "#4878a8"]) == len(rows)
+
+
+def test_ratios_and_rates_follow_the_clock():
+    """Readings of a clock: the literal call takes 3 s, ours 2 s."""
+    row = compare("tiny", "generator", "cpu", 2, clock=iter([0, 3, 3, 5, 5, 8, 8, 10]).__next__)
+    assert (row.literal_s, row.ours_s, row.ratio, row.ratios) == (3, 2, 1.5, (1.5, 1.5))
+    assert row.frames_per_second == TINY.vid2vid_frames / 2
 
 
 def test_arithmetic_of_a_step_is_what_pytorch_counts():
