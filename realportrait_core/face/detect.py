@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError, WeightsError
+from .opencv import import_cv2
 
 MODEL_NAME = "face_detection_yunet_2023mar.onnx"
 SCORE, SCORE_RETRY = 0.6, 0.3  # the second where no face reaches the first: drawings, profile views
@@ -37,7 +38,7 @@ class FaceDetector:
     """YuNet (Wu, Peng, Yu 2023; MIT) through OpenCV 4.8 or newer, 5.x included.
 
     onnx_path is the file that `python install.py` puts in `models/realportrait/`.
-    Raises WeightsError where the file is missing or is not that network.
+    Raises WeightsError where the file is missing or is not that network, RealPortraitError where OpenCV is missing.
     """
 
     def __init__(self, onnx_path: str | Path):
@@ -66,7 +67,7 @@ class FaceDetector:
         return doubtful
 
     def _detect_at(self, image: np.ndarray, scale: float) -> list[Face]:
-        import cv2
+        cv2 = import_cv2()
 
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
         filtering = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -81,7 +82,7 @@ class FaceDetector:
         except cv2.error as error:
             raise WeightsError(
                 f"OpenCV {cv2.__version__} cannot run {self.path} ({error.err or error}). Delete the file and run `python "
-                f"install.py` in the RealPortrait folder; if that does not help, the OpenCV here is too old (4.8 is needed)."
+                f"install.py` in the RealPortrait folder."
             ) from error
         if rows is None:
             return []
