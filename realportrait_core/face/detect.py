@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,7 @@ class FaceDetector:
         picture = cv2.resize(image[..., ::-1], (width, height), interpolation=filtering)  # YuNet reads BGR, 0..255
         try:
             if self._network is None:
-                # From memory, not by path: OpenCV cannot open every file name on Windows.
-                model = torch.frombuffer(bytearray(self.path.read_bytes()), dtype=torch.uint8).numpy()
-                self._network = cv2.FaceDetectorYN.create("onnx", model, model[:0], (width, height), SCORE_RETRY, NMS_IOU, 200)
+                self._network = self._load(cv2, (width, height))
             self._network.setInputSize((width, height))
             rows = self._network.detect(picture)[1]
         except cv2.error as error:
@@ -95,6 +94,14 @@ class FaceDetector:
             if torch.isfinite(row).all() and row[2:4].min() >= SMALLEST:
                 faces.append(Face(torch.cat([corner, row[2:4] * stretch]), points, float(row[14])))
         return sorted(faces, key=lambda face: float(face.box[0] + face.box[2] / 2))
+
+    def _load(self, cv2: ModuleType, size: tuple[int, int]) -> Any:
+        model = torch.frombuffer(bytearray(self.path.read_bytes()), dtype=torch.uint8).numpy()
+        settings = size, SCORE_RETRY, NMS_IOU, 200
+        try:
+            return cv2.FaceDetectorYN.create("onnx", model, model[:0], *settings)  # by path it cannot open every name on Windows
+        except TypeError:  # OpenCV 4.8 opens paths alone
+            return cv2.FaceDetectorYN.create(str(self.path), "", *settings)
 
 
 def checked_image(image: torch.Tensor | np.ndarray) -> np.ndarray:
