@@ -147,5 +147,5 @@ def test_a_whole_animation_without_opencv(host):
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["nodes"] == sum(name.startswith("RealPortrait") for name in host.NODE_CLASS_MAPPINGS) and told["nodes"] > 16
     assert told["frames"] == [3, 64, 64, 3] and told["finite"]
-    assert "OpenCV cannot be imported" in told["detecting"] and "pip install opencv-python-headless" in told["detecting"]
+    assert "OpenCV cannot be imported" in told["detecting"] and "Install the package opencv-python-headless" in told["detecting"]
     assert "OpenCV cannot be imported" in told["inspecting"]
