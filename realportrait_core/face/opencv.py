@@ -14,8 +14,8 @@ def import_cv2() -> ModuleType:
         import cv2
     except (ImportError, AttributeError) as error:  # the second: one that was built for another numpy
         raise RealPortraitError(
-            f"OpenCV cannot be imported ({error}). Install the package opencv-python-headless by `{sys.executable} -m pip` and start "
-            "ComfyUI again. If opencv-python is installed already, repair that one instead: never install both."
+            f"OpenCV cannot be imported ({error}). Install the package opencv-python-headless by `{sys.executable} -m pip` and "
+            "start ComfyUI again. If opencv-python is installed already, repair that one instead: never install both."
         ) from error
     version = getattr(cv2, "__version__", "unknown")
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
