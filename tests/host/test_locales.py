@@ -30,9 +30,18 @@ def node_def(schema) -> dict:
     return {
         "display_name": schema.display_name,
         "description": schema.description,
-        "inputs": {part.id: {"name": part.display_name or part.id, "tooltip": part.tooltip} for part in schema.inputs},
+        "inputs": {part.id: input_def(part) for part in schema.inputs},
         "outputs": {str(i): {"name": part.display_name, "tooltip": part.tooltip} for i, part in enumerate(schema.outputs)},
     }
+
+
+def input_def(part) -> dict:
+    """An input, with the words of its menu, for web/js/menus.js; files, precisions and the host's own lists keep their names."""
+    named = {"name": part.display_name or part.id, "tooltip": part.tooltip}
+    if part.id in ("sampler_name", "scheduler"):
+        return named
+    words = [word for word in getattr(part, "options", None) or () if not re.fullmatch(r".+\.\w+|(fp|bf)\d.*", word)]
+    return named | ({"options": {word: word for word in words}} if words else {})
 
 
 def read(language: str) -> dict:
@@ -68,7 +77,7 @@ def test_english_is_what_the_nodes_say(english):
             json.dumps(english, ensure_ascii=False, indent=2) + "\n", encoding="utf-8", newline="\n"
         )
     assert read("en") == english, "locales/en is stale: WRITE_LOCALES=1 python scripts/test.py -k locales writes it"
-    assert {key[-1] for key in texts(english)} == PARTS and all(texts(english).values())
+    assert {key[-1] for key in texts(english) if "options" not in key} == PARTS and all(texts(english).values())
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -78,6 +87,13 @@ def test_every_text_is_translated(language):
     assert list(given) == list(wanted), "other order than the English file"
     same = [key for key, text in given.items() if not text.strip() or text == wanted[key]]
     assert not same
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_menu_names_the_english_word_too(language):
+    """Tooltips, help pages and workflows know it by that."""
+    menus = {key: label for key, label in texts(read(language)).items() if "options" in key}
+    assert menus and not [key for key, label in menus.items() if not label.endswith(f"（{key[-1].strip('()')}）")]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -121,5 +121,23 @@ def test_the_help_page_shows_its_pictures(seen):
     assert all(picture["width"] for picture in seen["help"]["pictures"])
 
 
+def test_a_menu_offers_words_of_the_users_language_and_keeps_the_english_one(seen):
+    assert "failed" not in seen["chinese"], seen["chinese"]["failed"]
+    ours = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["RealPortraitMotionMaps"]
+    mode = ours["inputs"]["mode"]
+    assert seen["chinese"]["title"] == ours["display_name"] and seen["chinese"]["label"] == mode["name"]
+    assert seen["chinese"]["menu"] == list(mode["options"].values())
+    assert seen["chinese"]["shown"] == mode["options"]["absolute"]
+    assert seen["chinese"]["value"] == seen["chinese"]["queued"] == "absolute"
+
+
+def test_the_help_page_is_of_the_users_language(seen):
+    """Its pictures are those of the English page: the browser looks for them in web/docs/, not beside the page."""
+    assert "failed" not in seen["chinese"], seen["chinese"]["failed"]
+    page = (ROOT / "web" / "docs" / "RealPortraitIDDPMSampler" / "zh.md").read_text(encoding="utf-8")
+    assert page.splitlines()[0].removeprefix("# ") in seen["chinese"]["help"]["text"]
+    assert [picture["width"] > 0 for picture in seen["chinese"]["help"]["pictures"]] == [True]
+
+
 def test_the_page_meets_no_error(seen):
     assert seen["errors"] == []
