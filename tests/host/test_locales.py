@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-LOCALES = Path(__file__).resolve().parents[2] / "locales"
+ROOT = Path(__file__).resolve().parents[2]
+LOCALES = ROOT / "locales"
 LANGUAGES = ["zh", "ja"]
 PARTS = {"display_name", "description", "name", "tooltip"}
 
@@ -36,7 +37,7 @@ def node_def(schema) -> dict:
 
 
 def input_def(part) -> dict:
-    """An input, with the words of its menu, for web/js/menus.js; files, precisions and the host's own lists keep their names."""
+    """An input, with the words of its menu, for web/js/language.js; files, precisions and the host's own lists keep their names."""
     named = {"name": part.display_name or part.id, "tooltip": part.tooltip}
     if part.id in ("sampler_name", "scheduler"):
         return named
@@ -122,3 +123,12 @@ def test_nodes_are_called_by_the_names_they_have_there(language):
         if names[name] not in texts(other)[key]
     ]
     assert not wrong
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_titles_in_the_workflows_are_translated(language):
+    """Of groups and nodes; a group's number stays."""
+    graphs = [json.loads(file.read_text(encoding="utf-8")) for file in (ROOT / "workflows").glob("*.json")]
+    titles = {item["title"] for graph in graphs for item in (*graph["groups"], *graph["nodes"]) if item.get("title")}
+    translated = json.loads((LOCALES / language / "main.json").read_text(encoding="utf-8"))["realportrait"]["titles"]
+    assert titles and sorted({re.sub(r"^\d+ +", "", title) for title in titles} - translated.keys()) == []

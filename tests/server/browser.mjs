@@ -162,6 +162,8 @@ async function help(type) {
   await page.evaluate(type => {
     const node = LiteGraph.createNode(type);
     app.graph.clear();
+    app.canvas.ds.reset();
+    node.pos = [600, 400];                              // its toolbox opens above it
     app.graph.add(node);
     app.canvas.selectItems([node]);
   }, type);
@@ -194,10 +196,22 @@ async function chinese() {
   await page.mouse.click(...place);
   const menu = await page.locator('.litemenu-entry').allInnerTexts();
   await page.locator('.litemenu-entry', { hasText: '（absolute）' }).click();
-  const [label, shown, value, queued] = await page.evaluate(async () => {
+  const names = await page.evaluate(() => {
+    const node = app.graph._nodes[0];
+    const slots = slots => slots.filter(slot => !slot.widget).map(slot => slot.localized_name);
+    return {
+      inputs: [...slots(node.inputs), ...node.widgets.map(widget => widget.label)], outputs: slots(node.outputs),
+      tooltip: node.constructor.nodeData.inputs.mode.tooltip,
+    };
+  });
+  const [shown, value, queued] = await page.evaluate(async () => {
     const node = app.graph._nodes[0], widget = node.widgets.find(widget => widget.name === 'mode');
-    return [widget.label, widget._displayValue, widget.value, (await app.graphToPrompt()).output[node.id].inputs.mode];
+    return [widget._displayValue, widget.value, (await app.graphToPrompt()).output[node.id].inputs.mode];
   });
   await page.screenshot({ path: join(job.shots, 'chinese.png') });
-  return { title, menu, label, shown, value, queued, help: await help('RealPortraitIDDPMSampler') };
+  await load('chinese_workflow', job.workflows.animate_portrait);
+  const groups = await page.evaluate(() => app.graph._groups.map(group => group.title));
+  const shownHelp = await help('RealPortraitIDDPMSampler');
+  await page.request.post(`${job.url}/api/settings/Comfy.Locale`, { data: '"en"' });
+  return { title, ...names, menu, shown, value, queued, groups, help: shownHelp };
 }
