@@ -23,7 +23,7 @@ app.registerExtension({
   beforeConfigureGraph(graph) {
     if (!graph.nodes?.some(node => isOurs(node.type))) return;
     for (const item of [...graph.nodes, ...graph.groups ?? []]) {
-      const [, number, title] = /^(\d+ +)?(.*)$/s.exec(item.title ?? '');
+      const [, number, title] = (item.title ?? '').match(/^(\d+ +)?(.*)$/s);
       if (titles[title]) item.title = (number ?? '') + titles[title];
     }
   },
