@@ -33,7 +33,7 @@ app.registerExtension({
     if (!words) return;
     definition.display_name = words.display_name;
     definition.description = words.description;
-    for (const [name, spec] of Object.values(definition.input).flatMap(group => Object.entries(group))) {
+    for (const [name, spec] of Object.values(definition.input).flatMap(group => Object.entries(group ?? {}))) {
       if (words.inputs[name]) spec[1] = { ...spec[1], tooltip: words.inputs[name].tooltip };
     }
     definition.output_tooltips = definition.output.map((_, i) => words.outputs[i]?.tooltip);
