@@ -20,14 +20,19 @@ from .mapping import PortraitMotion
 CHUNK = 4  # frames in G at once on a GPU; a CPU is no faster by several, and can be cancelled after each
 
 
-def check_rendering(vid2vid: FaceVid2Vid, motion: PortraitMotion) -> None:
-    """Raises WeightsError without G, InputError for a motion of other weights."""
+def check_generator(vid2vid: FaceVid2Vid) -> None:
+    """Raises WeightsError without G."""
     if vid2vid.generator is None:
         raise WeightsError(
             "These Face Vid2vid weights have no generator, the network that draws the pictures. LivePortrait's is the file "
             "spade_generator.safetensors: put it beside the other files (appearance_feature_extractor, motion_extractor, "
             "warping_module), in models/liveportrait or models/realportrait, and run again."
         )
+
+
+def check_rendering(vid2vid: FaceVid2Vid, motion: PortraitMotion) -> None:
+    """Raises WeightsError without G, InputError for a motion of other weights."""
+    check_generator(vid2vid)
     channels, wanted = motion.maps.f.shape[1], vid2vid.cfg.warped_channels
     made = "" if motion.keypoints is None else motion.keypoints.encoder
     if channels != wanted or (made and made != motion_fingerprint(vid2vid)):
@@ -72,11 +77,11 @@ def face_frames(vid2vid: FaceVid2Vid, motion: PortraitMotion, chunk: int | None 
         yield vid2vid.generator(features_for_generator(vid2vid, motion, slice(start, start + chunk))).float()
 
 
-def portrait_places(motion: PortraitMotion, size: int, device: torch.device | str = "cpu") -> list[Place]:
+def portrait_places(motion: PortraitMotion, size: int) -> list[Place]:
     """Where G's picture of `size` px lies in the portrait: one place, or one for each frame where the portrait is a video."""
     if motion.keypoints is None:
         raise InputError("This motion does not know the portrait's crop: make it again with Apply Motion to Portrait.")
-    mask, crops = soft_square().to(device), motion.keypoints.portrait_crop
+    mask, crops = soft_square(), motion.keypoints.portrait_crop
     return [crop_place(crop, size, mask, *motion.portrait_size) for crop in (crops[None] if crops.ndim == 2 else crops)]
 
 
@@ -105,7 +110,7 @@ def portrait_frames(
     """
     pictures, places, at = portrait_pictures(motion, pictures), [], 0
     for faces in face_frames(vid2vid, motion, chunk):
-        places = places or portrait_places(motion, faces.shape[-1], faces.device)
+        places = places or portrait_places(motion, faces.shape[-1])
         numbers = range(at, at + len(faces))
         out = pictures[[min(i, len(pictures) - 1) for i in numbers]].float().cpu()  # indexing copies
         for picture, face, i in zip(out, faces, numbers):
