@@ -45,9 +45,9 @@ def check_rendering(vid2vid: FaceVid2Vid, motion: PortraitMotion) -> None:
 def features_for_generator(vid2vid: FaceVid2Vid, motion: PortraitMotion, frames: slice) -> Tensor:
     """f_{r->d} (n, Cw, h, w) of some frames, on G's device in G's dtype.
 
-    Where the face is missing and the motion fades, the maps hold f_{r->d} times a weight below 1: no motion for the transformer,
-    but for G another, darker face. These frames are warped again, to keypoints that fade to the portrait's:
-    x = x_s + w (x_d - x_s).
+    Where the face is missing and the motion fades, the maps hold w f_{r->d} with a weight w below 1: less motion for the
+    transformer, but for G a feature that belongs to no face. W runs again for these frames, to keypoints that fade to the
+    portrait's own: x = x_s + w (x_d - x_s).
     """
     device, dtype = device_of(vid2vid.generator), dtype_of(vid2vid.generator)
     f, keypoints = motion.maps.f[frames].to(device, dtype), motion.keypoints
