@@ -108,7 +108,8 @@ def portrait_frames(
     pictures (1 or more, H, W, 3) in [0, 1]: the portrait, or frames of its size, of which the last is held; by default the
     motion's own. Outside the crop they keep their bits. Raises InputError for another size, and as `face_frames` does.
     """
-    pictures, places, at = portrait_pictures(motion, pictures), [], 0
+    pictures, at = portrait_pictures(motion, pictures), 0
+    places: list[Place] = []
     for faces in face_frames(vid2vid, motion, chunk):
         places = places or portrait_places(motion, faces.shape[-1])
         numbers = range(at, at + len(faces))
