@@ -26,9 +26,10 @@ from ...face.crop import rescale
 from ...face.detect import Face, FaceDetector
 from ...vae import VAE, AutoencoderKL
 from ...vid2vid import FaceVid2Vid
+from ...video.pictures import read_picture
 from .filters import BackgroundMotion, Filters, enlargement, face_side, light, occlusion
 from .frozen import freeze_photo, freeze_segment, to_bytes
-from .images import LARGEST, photo_side, random_crop, read_picture, smallest_crop, transform_points
+from .images import LARGEST, photo_side, random_crop, smallest_crop, transform_points
 from .journal import Dropped, Kept, PreparationReport
 from .sample import Sample, save_sample
 from .segments import Scrap, Segment, find_segments, holds, read_frames, read_segment, segment_square
