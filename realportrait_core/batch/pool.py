@@ -26,6 +26,7 @@ LOCAL = "local"  # address of a Ray that is started on this machine for the run,
 TRIES = 3  # deaths of actors at one job, or at the start without any job done between them, before it is given up
 MOST_CPUS = 4  # of an actor by default: more make one video little faster
 PATIENCE = 60.0  # s without any event, after which a wait for room is reported
+ANSWER = 10.0  # s for the cluster's first answer
 STORE = 256 << 20  # bytes of the object store of a local Ray; jobs and results are small, larger ones go to disk
 
 Job = TypeVar("Job")
@@ -96,6 +97,7 @@ def connected(address: str) -> Iterator[None]:
             f"Spreading jobs over cores, GPUs and machines takes the package ray, which cannot be imported ({error}). Install the "
             f'pack\'s extra [batch] (`{sys.executable} -m pip install -e ".[batch]"` in its folder), or ray alone.'
         ) from error
+    check_address(address)
     root = Path(__file__).resolve().parents[2]
     options: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE} if address == LOCAL else {}
     try:
@@ -108,14 +110,28 @@ def connected(address: str) -> Iterator[None]:
             **options,
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"There is no Ray cluster at {address} ({error}). Start one with `ray start --head`, add machines with `ray start "
-            "--address HOST:6379`, with the same versions of Python and ray everywhere; or leave the address out."
-        ) from error
+        raise no_cluster(address, error) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raises InputError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+        except (OSError, OverflowError) as error:
+            raise no_cluster(address, error) from error
+
+
+def no_cluster(address: str, error: Exception) -> InputError:
+    return InputError(
+        f"There is no Ray cluster at {address} ({error}). Start one with `ray start --head`, add machines with `ray start "
+        "--address HOST:6379`, with the same versions of Python and ray everywhere; or leave the address out, to use this machine alone."
+    )
 
 
 def nodes() -> list[dict[str, float]]:

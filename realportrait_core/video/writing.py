@@ -25,6 +25,9 @@ def write_video(path: Path, frames: torch.Tensor, fps: float, audio: Audio | Non
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be made: {error}") from error
+    try:
         with av.open(str(partial), "w", format="mp4") as file:
             picture = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(CRF)})
             picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
