@@ -348,6 +348,47 @@ def test_a_killed_process_costs_no_job_and_none_is_made_twice(cluster, weights, 
     assert command.main(arguments) == 0 and watched.given == []
 
 
+@pytest.mark.slow
+def test_samples_prepared_on_actors_are_those_prepared_here(cluster, tmp_path, killer):
+    """`train.data --ray`, with a process killed: files, bits and report of a run without Ray; then nothing is left to do."""
+    from safetensors.torch import load_file
+
+    from realportrait_core.train.data import __main__ as preparing
+
+    sources = tmp_path / "mine"
+    sources.mkdir()
+    for name, file in {"a.mp4": DRIVING, "b.png": PORTRAIT, "copy of b.png": PORTRAIT}.items():
+        (sources / name).write_bytes(file.read_bytes())
+    (sources / "text.mp4").write_text("no video")
+    bundled = command.BUNDLED
+    files = [
+        bundled / "realportrait" / "realportrait_mini_vid2vid.safetensors",
+        bundled / "vae" / "realportrait_mini_vae.safetensors",
+    ]
+    common = ["--weights", str(files[0]), "--vae", str(files[1]), "--detector", str(yunet.onnx()), "--device", "cpu"]
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert preparing.main([str(sources), "--out", str(here), *common]) == 0
+    torch.set_num_threads(threads)
+    watched = killer("mine/a.mp4")
+    spread = [str(sources), "--out", str(there), *common, "--ray", cluster, "--cpus-per-worker", "1"]
+    assert preparing.main(spread) == 0
+    assert watched.times == 0 and sorted(watched.given) == ["mine/a.mp4", "mine/a.mp4", "mine/b.png", "mine/text.mp4"]
+
+    names = sorted(path.name for path in here.iterdir())
+    found = sorted(path.name for path in there.iterdir() if not path.name.startswith("."))  # what the killed one was writing
+    assert names == found and sum(name.endswith(".safetensors") for name in names) >= 2
+    assert (here / "report.json").read_bytes() == (there / "report.json").read_bytes()
+    for name in names:
+        if name.endswith(".safetensors"):
+            one, other = load_file(here / name), load_file(there / name)
+            assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), name
+    watched.given.clear()
+    assert preparing.main(spread) == 0 and watched.given == []
+
+
 def double(job: int) -> int:
     if job < 0:
         raise InputError(f"{job} is negative")
