@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..errors import InputError
 from ..speed import NAMES
@@ -125,7 +126,7 @@ def read_row(folder: Path, row: dict[str, str | None]) -> Job:
     empty = [name for name in NEEDED if not cells[name]]
     if empty:
         raise InputError(f"{' and '.join(empty)} must not be empty")
-    settings = {}
+    settings: dict[str, Any] = {}
     for name, column in COLUMNS.items():
         if cells.get(name):
             try:

@@ -220,9 +220,10 @@ def run_jobs(make: Make, jobs: Iterable[Job], share: Share, workers: int) -> Ite
         actors[future], given[future] = actor, task
         log.debug("%s: %s", names[actor], task.job)
 
-    def mourn(actor: Any, task: Task[Job] | None, death: Exception) -> Iterator[Done]:
+    def replace(actor: Any, task: Task[Job] | None, death: Exception) -> Iterator[Done]:
         nonlocal early
         early += 1
+        ray.kill(actor)  # it may only be out of reach
         if task is None and early >= TRIES * workers:
             raise WorkerDied(
                 f"{early} processes died before they were ready, as when the memory does not hold the networks of all of them: use "
@@ -230,7 +231,7 @@ def run_jobs(make: Make, jobs: Iterable[Job], share: Share, workers: int) -> Ite
             ) from death
         if task is not None:
             task.deaths += 1
-            log.warning("%s died at a job; it is done again: %s", names[actor], task.job)
+            log.warning("%s died at %s, for the %d. time of at most %d", names[actor], task.job, task.deaths, TRIES)
             if task.deaths < TRIES:
                 waiting.append(task)
             else:
@@ -249,21 +250,23 @@ def run_jobs(make: Make, jobs: Iterable[Job], share: Share, workers: int) -> Ite
                     log.warning("Waiting for %g CPUs and %g GPUs, which the cluster has not free.", share.cpus, share.gpus)
                 continue
             actor, task = actors.pop(ready[0]), given.pop(ready[0], None)
+            done: Done[Job, Result] | None = None
             try:
                 result = ray.get(ready[0])
-            except ray.exceptions.RayActorError as death:
-                yield from mourn(actor, task, death)
-                continue
-            except ray.exceptions.RayTaskError as error:
+            except ray.exceptions.RayTaskError as error:  # raised by our code; anything else of Ray's is a process, or a node, lost
                 cause = error.cause if isinstance(error.cause, Exception) else error
                 if task is None:
                     raise cause from error
-                result, done = None, Done(task.job, error=cause)
+                done = Done(task.job, error=cause)
+            except ray.exceptions.RayError as death:
+                yield from replace(actor, task, death)
+                continue
             else:
-                done = None if task is None else Done(task.job, result)
+                if task is None:
+                    names[actor] = result
+                else:
+                    done = Done(task.job, result)
             early = 0
-            if task is None:
-                names[actor] = result
             hand_over(actor)
             if done is not None:
                 yield done

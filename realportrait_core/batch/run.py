@@ -57,6 +57,7 @@ def run_batch(
         count = min(room(nodes(), share) if workers is None else workers, len(left))
         log.info("%d actors of %g GPUs and %g CPUs", count, share.gpus, share.cpus)
         began = time.monotonic()
+        done: Done[Job, Made]
         try:
             for done in run_jobs(maker(weights, marks, folder, share), left, share, count):
                 take(done, report)

@@ -114,5 +114,6 @@ def animate(networks: Networks, job: Job) -> tuple[torch.Tensor, Footage]:
     )
     if job.paste:
         size = networks.dit.cfg.input_sq_size
-        frames, _ = paste(portrait, frames, frame_square(points, *picture.shape[:2], size, "auto"), size)
+        height, width = picture.shape[:2]
+        frames, _ = paste(portrait, frames, frame_square(points, height, width, size, "auto"), size)
     return frames, footage

@@ -3,6 +3,7 @@
 import os
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -49,8 +50,8 @@ def write_video(path: Path, frames: torch.Tensor, fps: float, audio: Audio | Non
         partial.unlink(missing_ok=True)
 
 
-def add_sound(file, audio: Audio | None):
-    """An AAC stream for the audio in an open container, resampled where AAC has not its rate; None without audio."""
+def add_sound(file: Any, audio: Audio | None) -> Any:
+    """An AAC stream for the audio in an open av container, resampled where AAC has not its rate; None without audio."""
     if audio is None:
         return None
     rate = audio.rate if audio.rate in AAC_RATES else 48000
