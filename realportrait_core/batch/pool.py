@@ -130,7 +130,8 @@ def check_address(address: str) -> None:
 def no_cluster(address: str, error: Exception) -> InputError:
     return InputError(
         f"There is no Ray cluster at {address} ({error}). Start one with `ray start --head`, add machines with `ray start "
-        "--address HOST:6379`, with the same versions of Python and ray everywhere; or leave the address out, to use this machine."
+        "--address HOST:6379`, with the same versions of Python and ray, RAY_AUTH_MODE and token everywhere; or leave the address "
+        "out, to use this machine."
     )
 
 
