@@ -11,6 +11,7 @@ from ..animation.framing import frame_square
 from ..diffusion.schedule import Schedule, linear_schedule
 from ..dit.checkpoint import load_dit
 from ..dit.model import RealPortraitDiT
+from ..errors import InputError
 from ..face.detect import FaceDetector
 from ..face.track import portrait_points, track
 from ..generate import generate
@@ -88,11 +89,22 @@ def make_animator(weights: Weights, marks: dict[str, str], folder: Path, device:
     return make
 
 
+def check(networks: Networks) -> None:
+    """Raises InputError where transformer and Face Vid2vid do not belong together."""
+    made, wanted = networks.vid2vid.cfg.warped_channels, networks.dit.cfg.motion_channels
+    if made != wanted:
+        raise InputError(
+            f"This Face Vid2vid makes maps of {made} channels and the transformer takes {wanted}: give --vid2vid and --dit that "
+            "were trained together."
+        )
+
+
 def animate(networks: Networks, job: Job) -> tuple[torch.Tensor, Footage]:
     """The animation (L, H, W, 3) in [0, 1] on the CPU, and the driving frames with their sound.
 
     Raises FaceError where a face is missing, InputError where a file cannot be used.
     """
+    check(networks)
     picture = read_picture(VideoFile(job.portrait.name, job.portrait))  # (H, W, 3) uint8
     selection = Selection(start=job.start, frames=job.frames, fps=job.fps, longest_side=LONGEST_SIDE)
     footage = load_video(VideoFile(job.driving.name, job.driving), selection)

@@ -40,7 +40,8 @@ def write_video(path: Path, frames: torch.Tensor, fps: float, audio: Audio | Non
             if sound is not None:
                 waveform = audio.waveform[0].numpy()  # (channels, samples)
                 samples = av.AudioFrame.from_ndarray(waveform, format="fltp", layout=sound.layout.name)
-                samples.sample_rate = audio.rate
+                samples.sample_rate, samples.time_base = audio.rate, Fraction(1, audio.rate)
+                samples.pts = 0  # else the encoder's delay of 1024 samples stays in the file
                 file.mux(sound.encode(samples))
                 file.mux(sound.encode(None))
         os.replace(partial, path)
