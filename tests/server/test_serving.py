@@ -46,7 +46,8 @@ def test_the_pages_client_makes_the_video(server, short, tmp_path):
     assert shown(out.read_bytes(), tmp_path / "seen.mp4") == (3, Fraction(25, 2), True)
 
     nothing = tmp_path / "nothing.mp4"
-    refused = subprocess.run([*command[:3], PORTRAIT, nothing], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    text = ROOT / "assets" / "README.md"
+    refused = subprocess.run([*command[:3], text, nothing], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert refused.returncode and refused.stderr and not nothing.exists()
 
 
