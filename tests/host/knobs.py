@@ -43,11 +43,13 @@ SHOWN = {
         "frames": "host/test_motion_nodes.py::test_a_range_of_frames",
     },
     "RealPortraitConditioning": {
+        "portrait": "host/test_nodes.py::test_the_motion_brings_its_portrait",
         "start_frame": "host/test_nodes.py::test_a_clip_is_of_the_frames_that_were_asked_for",
         "frames": "host/test_nodes.py::test_a_clip_is_of_the_frames_that_were_asked_for",
         "strength": "host/test_nodes.py::test_the_strength_of_a_clip_steers_it",
     },
     "RealPortraitSampler": {
+        "portrait": "host/test_nodes.py::test_the_motion_brings_its_portrait",
         "seed": "host/test_nodes.py::test_every_setting_of_the_sampler_changes_the_frames",
         "steps": "host/test_nodes.py::test_progress_counts_frames_and_steps",
         "sampler_name": "host/test_nodes.py::test_our_sampler_is_the_stock_sampler_clip_by_clip",
@@ -72,6 +74,7 @@ SHOWN = {
         "video": "host/test_video_nodes.py::test_a_file_of_the_input_folder",
     },
     "RealPortraitPasteBack": {
+        "picture": "host/test_video_nodes.py::test_pasting_back_keeps_the_picture_outside",
         "feather": "host/test_video_nodes.py::test_the_feather_is_a_share_of_the_side",
         "length": "host/test_video_nodes.py::test_pasting_back_keeps_the_picture_outside",
         "mask": "host/test_video_nodes.py::test_pasting_back_keeps_the_picture_outside",
@@ -79,6 +82,7 @@ SHOWN = {
         "driver_framing": "host/test_video_nodes.py::test_the_result_in_the_drivers_framing",
     },
     "RealPortraitInspect": {
+        "portrait": "host/test_video_nodes.py::test_inspecting_a_run",
         "most": "host/test_video_nodes.py::test_inspecting_a_run",
         "clip_frames": "host/test_video_nodes.py::test_inspecting_a_run",
         "frames": "host/test_video_nodes.py::test_inspecting_a_run",

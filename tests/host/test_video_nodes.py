@@ -350,5 +350,13 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
         "RealPortraitPasteBack", picture=portrait, frames=torch.rand(2, 64, 64, 3), motion=motion, feather=8.0, length="longest"
     )
     assert images.shape == (2, 160, 150, 3)
+    # The motion holds the portrait, where none is connected; another one of its size is shown where it is.
+    shown = [run_node("RealPortraitInspect", **given | wire)[0] for wire in ({}, {"portrait": None}, {"portrait": 1 - portrait})]
+    assert torch.equal(shown[0], shown[1]) and not torch.equal(shown[0], shown[2])
+    own, _ = run_node("RealPortraitPasteBack", frames=torch.zeros(1, 64, 64, 3), motion=motion, feather=8.0, length="longest")
+    given_too, _ = run_node(
+        "RealPortraitPasteBack", picture=portrait, frames=torch.zeros(1, 64, 64, 3), motion=motion, feather=8.0, length="longest"
+    )
+    assert torch.equal(own, given_too)
     with refused(pack, "of 40 driving frames, the driving video has 39"):
         run_node("RealPortraitInspect", **{**given, "driver": driver[:39]})
