@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .animate import AnimatePortrait
 from .continue_clip import ContinueClip
 from .face import ExtractKeypoints
 from .host import folders
@@ -40,4 +41,5 @@ class RealPortraitExtension(ComfyExtension):
             IDDPMSampler,
             LoadStitching,
             StitchAndRetarget,
+            AnimatePortrait,
         ]
