@@ -24,8 +24,8 @@ class Inspect(io.ComfyNode):
             "feature, motion position map; and in numbers how colours, sharpness and motion drift from clip to "
             "clip.",
             inputs=[
-                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints."),
-                Motion.Input("motion", tooltip="From Motion Position Maps, made from these keypoints."),
+                Keypoints.Input("keypoints", tooltip="From Extract Face Motion."),
+                Motion.Input("motion", tooltip="From Apply Motion to Portrait, made from these keypoints."),
                 io.Image.Input("portrait", optional=True, tooltip=PORTRAIT_TIP),
                 io.Image.Input(
                     "driver",

@@ -65,7 +65,7 @@ class PasteBack(io.ComfyNode):
                     "driver_framing",
                     display_name="driving_framing",
                     optional=True,
-                    tooltip="From Extract Vid2vid Keypoints: the result then has the driving video's frame size, with the face "
+                    tooltip="From Extract Face Motion: the result then has the driving video's frame size, with the face "
                     "at the position and size of the driving face. What the portrait does not show is black. With "
                     "several faces only for the last.",
                 ),
@@ -87,7 +87,7 @@ class PasteBack(io.ComfyNode):
         if size != wanted:
             raise InputError(
                 f"The picture is {size[1]}x{size[0]} px; the motion was made for one of {wanted[1]}x{wanted[0]} px. Connect the "
-                "portrait that went into Extract Vid2vid Keypoints, or frames of its size."
+                "portrait that went into Extract Face Motion, or frames of its size."
             )
         counts = [len(picture), len(frames), 1 if mask is None or mask.ndim < 3 else len(mask)]
         total = frames_out(counts, length)

@@ -111,7 +111,7 @@ class SampleClips(io.ComfyNode):
                 io.Model.Input("model", tooltip="From Load RealPortrait Model, with or without LoRAs and patches."),
                 io.Vae.Input("vae", tooltip=VAE_TIP),
                 io.Image.Input("portrait", optional=True, tooltip=PORTRAIT_TIP),
-                Motion.Input("motion", tooltip="From Motion Position Maps. It sets the number of frames."),
+                Motion.Input("motion", tooltip="From Apply Motion to Portrait. It sets the number of frames."),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -232,7 +232,7 @@ class Conditioning(io.ComfyNode):
             inputs=[
                 io.Vae.Input("vae", tooltip=VAE_TIP),
                 io.Image.Input("portrait", optional=True, tooltip=PORTRAIT_TIP),
-                Motion.Input("motion", tooltip="From Motion Position Maps."),
+                Motion.Input("motion", tooltip="From Apply Motion to Portrait."),
                 io.Int.Input("start_frame", default=0, min=0, max=10**6, tooltip="The driving frame at which the clip starts."),
                 io.Int.Input(
                     "frames",
