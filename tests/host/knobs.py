@@ -97,6 +97,17 @@ SHOWN = {
         "portrait_face": "host/test_motion_nodes.py::test_the_chosen_face_or_box_of_the_portrait",
         "portrait_box": "host/test_motion_nodes.py::test_the_chosen_face_or_box_of_the_portrait",
     },
+    "RealPortraitAnimate": {
+        "weights": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "vid2vid_weights": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "seed": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "result": "host/test_animate.py::test_the_square_alone_is_not_pasted",
+        "frames": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "pose_gain": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "expression_gain": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "framing": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "vae": "host/test_animate.py::test_a_connected_vae_takes_the_place_of_the_bundled_one",
+    },
     "RealPortraitSigmas": {"steps": "host/test_iddpm.py::test_sigmas_are_those_of_iddpm"},
     "RealPortraitIDDPMSampler": {},
 }
