@@ -179,9 +179,11 @@ def workflow(media):
         for entry in made.values():
             if entry["class_type"] in ("RealPortraitSampler", "KSampler"):
                 entry["inputs"].update(steps=steps, seed=seed)
+            if entry["class_type"] == "RealPortraitAnimate":  # it samples as the weights were trained for
+                entry["inputs"].update(frames=frames or 0, seed=seed)
             if entry["inputs"].get("weights") == BUNDLED:
                 entry["inputs"].update(weights=weights)
-        if frames:
+        if frames and name != "animate_portrait_simple":
             demo.limit_frames(made, frames)
         return made
 

@@ -1,12 +1,17 @@
 """The API workflows on the real server: from a picture and a video to an mp4."""
 
 import io
+import json
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+SIMPLE = "animate_portrait_simple"
 
 
 @pytest.fixture
@@ -117,6 +122,49 @@ def test_stock_ksampler_and_continue_clip(run):
     assert probe(path)["frames"] == 18
 
 
+def frames_of(path) -> np.ndarray:
+    import av
+
+    with av.open(str(path)) as video:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+
+
+def test_one_node_makes_the_video(run):
+    """With rate and sound of its driving video; bars, previews and pictures of the nodes inside are at it."""
+    done, queued, path = run(SIMPLE, driving="with_sound.mp4")
+    found = probe(path)
+    assert (found["codec"], found["size"], found["fps"], found["frames"]) == ("h264", (256, 256), Fraction(25, 2), 5)
+    assert found["sound"] == pytest.approx(5 / 12.5, abs=0.15)
+    node = node_of(queued, "RealPortraitAnimate")
+    ran = [event.data for event in done.of("executing") if event.data.get("node")]
+    inside = [data["node"] for data in ran if data["display_node"] == node != data["node"]]
+    assert len(inside) == 10 and {data["display_node"] for data in ran} == set(queued)
+    (sampler,) = [name for name in inside if name.endswith("sampler")]
+    assert steps_reported(done, sampler)[-1] == (10, 10) and len(jpeg_sizes(done)) >= 10
+    shown = [
+        event.data for event in done.of("executed") if event.data["display_node"] == node and event.data["output"].get("images")
+    ]
+    assert len(shown) == 2
+
+
+def test_one_node_is_the_graph_of_the_others(run, client, workflow, tmp_path):
+    """Frame by frame; and another seed only samples anew."""
+    _, queued, path = run(SIMPLE, frames=3, seed=5)
+    one = frames_of(path)
+    graph = workflow("animate_portrait", frames=3, steps=0, seed=5)
+    graph[node_of(graph, "RealPortraitMotionMaps")]["inputs"]["neutral_frame"] = -1
+    done = client.queue(graph)
+    assert done.status == "success", done.error
+    whole = tmp_path / "whole.mp4"
+    whole.write_bytes(client.download(next(entry for entry in done.files() if entry["filename"].endswith(".mp4"))))
+    np.testing.assert_array_equal(one, frames_of(whole))
+    client.queue(queued)
+    queued[node_of(queued, "RealPortraitAnimate")]["inputs"]["seed"] = 6
+    again = client.queue(queued)
+    inside = {event.data["node"].rpartition(".")[2] for event in again.of("executing") if "." in (event.data.get("node") or "")}
+    assert again.status == "success" and inside == {"sampler", "decode", "paste", "video"}
+
+
 def test_the_papers_workflow(run):
     """All 28 + 13 blocks of PAPER, at toy width, in 50 steps of IDDPM."""
     done, queued, path = run("animate_portrait_paper", frames=3)
@@ -199,9 +247,17 @@ def test_the_bundled_vae_is_in_the_stock_loader(client):
 
 def test_the_workflows_are_offered_as_templates(client):
     offered = client.get("/api/workflow_templates")["realportrait"]
-    assert len(offered) == 7 and {"animate_portrait", "animate_portrait_paper"} <= set(offered)
+    assert set(offered) == {file.stem for file in (ROOT / "workflows").glob("*.json")} >= {"animate_portrait"}
     for name in offered:
         assert client.get(f"/api/workflow_templates/realportrait/{name}.json")["nodes"]
+
+
+def test_the_subgraph_is_offered(client):
+    """To the node library, under the name of its file."""
+    file = ROOT / "subgraphs" / "Animate Portrait (Subgraph).json"
+    offered = {entry["name"]: key for key, entry in client.get("/global_subgraphs").items()}
+    served = client.get(f"/global_subgraphs/{offered[file.stem]}")
+    assert json.loads(served["data"]) == json.loads(file.read_text(encoding="utf-8"))
 
 
 def test_what_has_not_changed_is_not_made_again(client, workflow):
