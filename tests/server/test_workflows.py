@@ -138,7 +138,7 @@ def test_one_node_makes_the_video(run):
     node = node_of(queued, "RealPortraitAnimate")
     ran = [event.data for event in done.of("executing") if event.data.get("node")]
     inside = [data["node"] for data in ran if data["display_node"] == node != data["node"]]
-    assert len(inside) == 10 and {data["display_node"] for data in ran} == set(queued)
+    assert len(inside) == 10 and {data["display_node"] for data in ran} <= set(queued)
     (sampler,) = [name for name in inside if name.endswith("sampler")]
     assert steps_reported(done, sampler)[-1] == (10, 10) and len(jpeg_sizes(done)) >= 10
     shown = [
