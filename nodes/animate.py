@@ -11,9 +11,11 @@ from .host import folders
 from .host.run import one_of
 from .motion import CHOOSE
 from .paste import LENGTHS
+from .render import FACE_CROP, PORTRAIT
 from .sample import VAE_TIP
 from .video import SOCKET, UNITS
 
+ALONE = "(Face Vid2vid alone)"  # in the menu of the RealPortrait weights
 WHOLE, SQUARE = "whole portrait", "animated square"
 # The host gives the node the link itself, to be passed on: what is made of a picture is cached by where it comes from.
 AS_LINK = {"rawLink": True}
@@ -37,14 +39,15 @@ class AnimatePortrait(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "weights",
-                    options=folders.model_names(),
+                    options=[*folders.model_names(), ALONE],
                     tooltip="RealPortrait weights, as in Load RealPortrait Model. The first come with the pack: 256 px, a small "
-                    "demonstration model.",
+                    f"demonstration model. '{ALONE}' is LivePortrait's way: Face Vid2vid renders its pictures itself.",
                 ),
                 io.Combo.Input(
                     "vid2vid_weights",
                     options=folders.vid2vid_names(),
-                    tooltip="The Face Vid2vid weights that the RealPortrait weights were trained with.",
+                    tooltip="The Face Vid2vid weights that the RealPortrait weights were trained with; by themselves any, such as "
+                    "LivePortrait's.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -52,14 +55,14 @@ class AnimatePortrait(io.ComfyNode):
                     min=0,
                     max=2**64 - 1,
                     control_after_generate=True,
-                    tooltip="The noise: the same seed gives the same video.",
+                    tooltip="The noise of RealPortrait: the same seed gives the same video.",
                 ),
                 io.Combo.Input(
                     "result",
                     options=[WHOLE, SQUARE],
                     default=WHOLE,
-                    tooltip="'whole portrait' pastes the animated square back into the portrait, 'animated square' is that "
-                    "square alone.",
+                    tooltip="'whole portrait' pastes what is animated back into the portrait, 'animated square' is that square "
+                    "of it alone.",
                 ),
                 io.Int.Input(
                     "frames",
@@ -93,7 +96,7 @@ class AnimatePortrait(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, weights, vid2vid_weights):
-        known = folders.problem(folders.model_path, weights)
+        known = weights == ALONE or folders.problem(folders.model_path, weights)
         return known if known is not True else folders.problem(folders.vid2vid_path, vid2vid_weights)
 
     @classmethod
@@ -111,7 +114,8 @@ class AnimatePortrait(io.ComfyNode):
         framing="auto",
         vae=None,
     ):
-        return folders.stamp(folders.model_path(weights)), folders.stamp(folders.vid2vid_path(vid2vid_weights))
+        model = None if weights == ALONE else folders.stamp(folders.model_path(weights))
+        return model, folders.stamp(folders.vid2vid_path(vid2vid_weights))
 
     @classmethod
     def execute(
@@ -130,9 +134,7 @@ class AnimatePortrait(io.ComfyNode):
     ) -> io.NodeOutput:
         one_of((WHOLE, SQUARE), result, "result")
         graph = GraphBuilder()
-        model = graph.node("RealPortraitLoadModel", "model", weights=weights, weight_dtype="default").out(0)
         vid2vid = graph.node("RealPortraitLoadVid2Vid", "vid2vid", weights=vid2vid_weights).out(0)
-        vae = graph.node("VAELoader", "vae", vae_name=folders.BUNDLED_VAE).out(0) if vae is None else vae
         driving = graph.node(
             "RealPortraitLoadDrivingVideo",
             "driving",
@@ -166,23 +168,39 @@ class AnimatePortrait(io.ComfyNode):
             neutral_frame=CHOOSE,
             framing=framing,
         ).out(0)
-        latent = graph.node(
-            "RealPortraitSampler",
-            "sampler",
-            model=model,
-            vae=vae,
-            motion=motion,
-            seed=seed,
-            steps=0,  # as the weights were trained for
-            sampler_name="euler",
-            scheduler="sgm_uniform",
-            strength=1.0,
-        ).out(0)
-        images = graph.node("VAEDecode", "decode", samples=latent, vae=vae).out(0)
-        if result == WHOLE:
-            paste = graph.node(
-                "RealPortraitPasteBack", "paste", frames=images, motion=motion, feather=FEATHER, length=LENGTHS[0], even_size=True
-            )
-            images = paste.out(0)
+        if weights == ALONE:
+            images = rendered(graph, vid2vid, motion, result)
+        else:
+            images = sampled(graph, weights, vae, motion, seed, result)
         video = graph.node("CreateVideo", "video", images=images, audio=driving.out(1), fps=driving.out(2))
         return io.NodeOutput(video.out(0), expand=graph.finalize())
+
+
+def sampled(graph: GraphBuilder, weights: str, vae: list | None, motion: list, seed: int, result: str) -> list:
+    """The link of RealPortrait's frames."""
+    model = graph.node("RealPortraitLoadModel", "model", weights=weights, weight_dtype="default").out(0)
+    vae = graph.node("VAELoader", "vae", vae_name=folders.BUNDLED_VAE).out(0) if vae is None else vae
+    latent = graph.node(
+        "RealPortraitSampler",
+        "sampler",
+        model=model,
+        vae=vae,
+        motion=motion,
+        seed=seed,
+        steps=0,  # as the weights were trained for
+        sampler_name="euler",
+        scheduler="sgm_uniform",
+        strength=1.0,
+    ).out(0)
+    frames = graph.node("VAEDecode", "decode", samples=latent, vae=vae).out(0)
+    if result == SQUARE:
+        return frames
+    return graph.node(
+        "RealPortraitPasteBack", "paste", frames=frames, motion=motion, feather=FEATHER, length=LENGTHS[0], even_size=True
+    ).out(0)
+
+
+def rendered(graph: GraphBuilder, vid2vid: list, motion: list, result: str) -> list:
+    """The link of Face Vid2vid's own frames."""
+    shown = PORTRAIT if result == WHOLE else FACE_CROP
+    return graph.node("RealPortraitRenderVid2Vid", "render", vid2vid=vid2vid, motion=motion, result=shown, even_size=True).out(0)

@@ -20,18 +20,9 @@ DEFAULTS = dict(
     seed=0,
     result="whole portrait",
 )
-CHAIN = [
-    "RealPortraitLoadModel",
-    "RealPortraitLoadVid2Vid",
-    "VAELoader",
-    "RealPortraitLoadDrivingVideo",
-    "RealPortraitExtractKeypoints",
-    "RealPortraitMotionMaps",
-    "RealPortraitSampler",
-    "VAEDecode",
-    "RealPortraitPasteBack",
-    "CreateVideo",
-]
+MOTION = ["RealPortraitLoadVid2Vid", "RealPortraitLoadDrivingVideo", "RealPortraitExtractKeypoints", "RealPortraitMotionMaps"]
+SAMPLED = ["RealPortraitLoadModel", "VAELoader", "RealPortraitSampler", "VAEDecode", "RealPortraitPasteBack"]
+ALONE = "(Face Vid2vid alone)"
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +60,11 @@ def expand(host):
     return run
 
 
-def test_it_is_the_graph_of_the_other_nodes(expand, schema):
+@pytest.mark.parametrize("weights, frames", [(DEFAULTS["weights"], SAMPLED), (ALONE, ["RealPortraitRenderVid2Vid"])])
+def test_it_is_the_graph_of_the_other_nodes(expand, schema, weights, frames):
     """The host does not check a graph that a node made: every input that is needed is there, and of the right type."""
-    graph = expand()
-    assert graph.pop("video") == ["CreateVideo", 0] and list(graph) == CHAIN
+    graph = expand(weights=weights)
+    assert graph.pop("video") == ["CreateVideo", 0] and list(graph) == [*MOTION, *frames, "CreateVideo"]
     types = {"1": ["IMAGE"], "2": ["VIDEO"]} | {kind: schema(kind)[2] for kind in graph}
     for kind, inputs in graph.items():
         described, optional, _ = schema(kind)
@@ -97,6 +89,11 @@ def test_every_widget_reaches_its_node(expand):
 def test_the_square_alone_is_not_pasted(pack, expand):
     square = expand(result="animated square")
     assert "RealPortraitPasteBack" not in square and square["CreateVideo"]["images"] == ["VAEDecode", 0]
+    shown = [
+        expand(weights=ALONE, result=name)["RealPortraitRenderVid2Vid"]["result"]
+        for name in (DEFAULTS["result"], "animated square")
+    ]
+    assert shown == ["portrait", "face crop"]
     with pytest.raises(pack("realportrait_core.errors").InputError, match="result is 'all'; it must be one of: whole portrait,"):
         expand(result="all")
 
@@ -110,7 +107,7 @@ def test_what_it_is_made_of_is_made_again_only_where_a_file_changed(host, pack, 
     """The host keys the whole node by this; the weights are files of the two loaders inside."""
     node, folders = host.NODE_CLASS_MAPPINGS["RealPortraitAnimate"], pack("nodes.host.folders")
     before = node.fingerprint_inputs(**DEFAULTS)
-    assert before == node.fingerprint_inputs(**DEFAULTS)
+    assert before == node.fingerprint_inputs(**DEFAULTS) != node.fingerprint_inputs(**DEFAULTS | {"weights": ALONE})
     for name in ("model_path", "vid2vid_path"):
         with monkeypatch.context() as other:
             other.setattr(folders, name, lambda _: Path(__file__))
@@ -120,7 +117,7 @@ def test_what_it_is_made_of_is_made_again_only_where_a_file_changed(host, pack, 
 def test_weights_that_are_not_there(host):
     check = host.NODE_CLASS_MAPPINGS["RealPortraitAnimate"].validate_inputs
     good = {name: DEFAULTS[name] for name in ("weights", "vid2vid_weights")}
-    assert check(**good) is True
+    assert check(**good) is check(**good | {"weights": ALONE}) is True
     for name in good:
         assert "'gone.safetensors' is not one of" in check(**good | {name: "gone.safetensors"})
 

@@ -154,6 +154,14 @@ def test_one_node_makes_the_video(run):
     assert len(shown) == 2
 
 
+def test_one_node_without_the_transformer(run):
+    """Face Vid2vid alone, with the bundled weights: the same frames as the workflow animate_liveportrait makes."""
+    _, _, path = run("animate_liveportrait", frames=3)
+    graph = frames_of(path)
+    _, _, path = run(SIMPLE, frames=3, weights="(Face Vid2vid alone)")
+    np.testing.assert_array_equal(graph, frames_of(path))
+
+
 def test_one_node_is_the_graph_of_the_others(run, client, workflow, tmp_path):
     """Frame by frame; and another seed only samples anew."""
     _, queued, path = run(SIMPLE, frames=3, seed=5)
