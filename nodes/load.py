@@ -7,6 +7,7 @@ from ..realportrait_core.licences import licence_line
 from ..realportrait_core.vid2vid.blocks import fold_norms
 from ..realportrait_core.vid2vid.checkpoint import load_vid2vid, vid2vid_files
 from .host import folders, model, run
+from .host.newer import advanced, aliases
 from .sockets import Vid2Vid
 
 # The last output of each loader: new ones go to the end, where no saved link points.
@@ -37,9 +38,11 @@ class LoadModel(io.ComfyNode):
                     default="default",
                     tooltip="Precision in which the weights are kept. 'default' is what suits your device; fp8 halves the "
                     "memory of large weights and costs a little quality.",
+                    **advanced(),
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For RealPortrait Sampler or a stock sampler."), INFO],
+            **aliases("real portrait", "portrait animation model"),
         )
 
     @classmethod
@@ -78,6 +81,7 @@ class LoadVid2Vid(io.ComfyNode):
                 )
             ],
             outputs=[Vid2Vid.Output(display_name="vid2vid", tooltip="For Extract Face Motion and Apply Motion to Portrait."), INFO],
+            **aliases("live portrait", "liveportrait", "live portrait loader", "facevid2vid"),
         )
 
     @classmethod

@@ -18,6 +18,7 @@ from ..realportrait_core.speed import GUIDANCE, NAMES, PAPER_STEPS, STEPS, defau
 from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
 from .host.iddpm import IDDPM, sampler_and_sigmas
 from .host.model import config_of
+from .host.newer import advanced, aliases
 from .host.run import Progress, one_of, preview_of_middle
 from .sockets import Motion
 
@@ -135,6 +136,7 @@ class SampleClips(io.ComfyNode):
                     default="euler",
                     tooltip="'euler' is DDIM, the deterministic sampler; 'euler_ancestral' is nearest to the paper's IDDPM; "
                     "'dpmpp_2m' with 'sgm_uniform' often needs fewer steps.",
+                    **advanced(),
                 ),
                 io.Combo.Input(
                     "scheduler",
@@ -142,6 +144,7 @@ class SampleClips(io.ComfyNode):
                     default=DISTILLED_SCHEDULER,
                     tooltip="Which noise levels the steps visit. 'sgm_uniform' is that of the weights that come with the pack; "
                     "'normal' spaces the timesteps evenly, as IDDPM does, for weights for any number of steps.",
+                    **advanced(),
                 ),
                 io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=STRENGTH_TIP),
                 # Optional, so that workflows from before it was there still run.
@@ -167,9 +170,20 @@ class SampleClips(io.ComfyNode):
                     "motion to the one with it. 1 is off, right for the weights that come with the pack. With weights for any "
                     f"number of steps {GUIDANCE:g} to 2 make eyes and mouth sharper and follow the driving video more closely, in "
                     "twice the time.",
+                    **advanced(),
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="One latent for each driving frame.")],
+            **aliases(
+                "live portrait",
+                "liveportrait",
+                "talking head",
+                "face animation",
+                "animate portrait",
+                "reenactment",
+                "lip sync",
+                "video driven portrait",
+            ),
         )
 
     @classmethod
@@ -251,6 +265,7 @@ class Conditioning(io.ComfyNode):
                 ),
                 io.Latent.Output(display_name="latent", tooltip="An empty latent with the clip's frames."),
             ],
+            **aliases("face animation", "portrait to conditioning"),
         )
 
     @classmethod
