@@ -77,6 +77,13 @@ def test_api_workflow_takes_what_the_readme_says(path):
         assert by_type["CreateVideo"][0]["fps"] == [components, 2] and by_type["CreateVideo"][0]["audio"] == [components, 1]
 
 
+@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_the_neutral_frame_is_chosen(path):
+    """As by default: the first frame of a driving video is often a grimace."""
+    maps = [entry["inputs"] for entry in read(path).values() if entry["class_type"] == "RealPortraitMotionMaps"]
+    assert {given["neutral_frame"] for given in maps} == {-1}
+
+
 def test_the_papers_workflow_samples_as_the_paper():
     """50 steps of IDDPM without guidance, by weights that a user brings: none of them is the pack's."""
     workflow = read(PAPER)
