@@ -8,6 +8,7 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from ..realportrait_core.animation.framing import FRAMINGS
 from .host import folders
+from .host.newer import advanced, aliases
 from .host.run import one_of
 from .motion import CHOOSE
 from .paste import LENGTHS
@@ -25,7 +26,7 @@ FEATHER = 8.0  # percent, the default of Paste Animation Back
 class AnimatePortrait(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        gain = {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05, "optional": True}
+        gain = {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05, "optional": True, **advanced()}
         return io.Schema(
             node_id="RealPortraitAnimate",
             display_name="Animate Portrait",
@@ -81,6 +82,7 @@ class AnimatePortrait(io.ComfyNode):
                     options=list(FRAMINGS),
                     default="auto",
                     optional=True,
+                    **advanced(),
                     tooltip="The square of the portrait that is animated: 'auto' comes closer where the face is small, "
                     "'half-body' shows head to waist, 'whole' is the largest square.",
                 ),
@@ -92,6 +94,7 @@ class AnimatePortrait(io.ComfyNode):
                 )
             ],
             enable_expand=True,
+            **aliases("live portrait", "talking head", "face animation", "reenactment", "lip sync", "portrait to video"),
         )
 
     @classmethod

@@ -12,6 +12,7 @@ from ..realportrait_core.face.track import portrait_points
 from ..realportrait_core.motion_file import load_motion, save_motion
 from .face import BOX_TIP, FACES, at_a_glance, portrait_face_input, preview
 from .host import folders, images
+from .host.newer import advanced, aliases
 from .host.run import loaded, one_of
 from .sockets import Keypoints, Vid2Vid
 
@@ -46,6 +47,7 @@ class SaveMotion(io.ComfyNode):
             ],
             outputs=[io.String.Output(display_name="file", tooltip="The file's name below the output folder.")],
             is_output_node=True,
+            **aliases("save motion template", "export motion"),
         )
 
     @classmethod
@@ -74,7 +76,7 @@ class LoadMotion(io.ComfyNode):
                     "converted from a LivePortrait template.",
                 ),
                 portrait_face_input(),
-                io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),
+                io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP, **advanced()),
             ],
             outputs=[
                 Keypoints.Output(
@@ -88,6 +90,7 @@ class LoadMotion(io.ComfyNode):
                 io.Float.Output(display_name="fps", tooltip="The motion's frames a second, for Create Video."),
                 io.String.Output(display_name="report", tooltip="What the file holds, and what to watch for."),
             ],
+            **aliases("load motion template", "live portrait template", "import motion"),
         )
 
     @classmethod

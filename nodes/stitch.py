@@ -8,6 +8,7 @@ from ..realportrait_core.licences import licence_line
 from ..realportrait_core.vid2vid.checkpoint import load_stitching
 from ..realportrait_core.vid2vid.stitching import Finish, Opening, check_keypoints
 from .host import folders
+from .host.newer import aliases
 from .load import INFO
 from .sockets import Keypoints, Stitching
 
@@ -37,6 +38,7 @@ class LoadStitching(io.ComfyNode):
                 )
             ],
             outputs=[Stitching.Output(display_name="stitching", tooltip="For Stitch and Retarget."), INFO],
+            **aliases("live portrait stitching", "live portrait retargeting"),
         )
 
     @classmethod
@@ -106,6 +108,7 @@ class StitchAndRetarget(io.ComfyNode):
                 ),
             ],
             outputs=[Keypoints.Output(display_name="keypoints", tooltip="For Apply Motion to Portrait, which applies all this.")],
+            **aliases("live portrait stitching", "live portrait retargeting", "eye retargeting", "lip retargeting"),
         )
 
     @classmethod

@@ -15,6 +15,7 @@ from ..realportrait_core.video.source import VideoFile
 from ..realportrait_core.video.timeline import Selection
 from .host import images
 from .host.folders import stamp
+from .host.newer import advanced, aliases
 from .host.run import Progress, one_of
 
 SOCKET = "(the video input)"
@@ -82,6 +83,7 @@ class LoadDrivingVideo(io.ComfyNode):
                     max=1000,
                     tooltip="Of the frames at the rate of fps, every stride-th is loaded: the motion stays as fast if the result "
                     "is saved at the fps that this node gives.",
+                    **advanced(),
                 ),
                 io.Float.Input(
                     "fps",
@@ -101,6 +103,7 @@ class LoadDrivingVideo(io.ComfyNode):
                     step=8,
                     tooltip="Larger frames are scaled down to this many pixels along their longer side. 0 leaves them as they "
                     "are. The face should stay at least 256 px wide.",
+                    **advanced(),
                 ),
                 io.Video.Input(
                     "video", optional=True, tooltip="From Load Video, for example. Used when file selects the video input."
@@ -112,6 +115,7 @@ class LoadDrivingVideo(io.ComfyNode):
                 io.Float.Output(display_name="fps", tooltip="Frames a second of the images, for Create Video."),
                 io.Int.Output(display_name="count", tooltip="How many frames there are."),
             ],
+            **aliases("load video", "video to frames", "video frames"),
         )
 
     @classmethod

@@ -3,8 +3,8 @@
 //     node --input-type=module - JOB.json < browser.mjs       in a folder whose node_modules/ has both imports
 //
 // The job: {url, workflows: {name: graph}, shots, seen}, paths being absolute. What was seen goes to `seen`, as
-// {workflows: {name: {missing, faulty, said, prompt}}, built, subgraph, help, queued, errors}, with {failed: text} for a part that broke
-// off; a picture of every workflow goes to `shots`, and one of the quick start after its run.
+// {workflows: {name: {missing, faulty, said, prompt}}, built, subgraph, help, queued, found, greyed, errors}, with {failed: text}
+// for a part that broke off; a picture of every workflow goes to `shots`, and one of the quick start after its run.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import chromium from '@sparticuz/chromium';
@@ -35,6 +35,8 @@ try {
   seen.built = await attempt(build);
   seen.subgraph = await attempt(subgraph);
   seen.help = await attempt(help);
+  seen.found = await attempt(() => search('live portrait'));
+  seen.greyed = await attempt(greyed);
 } finally {
   writeFileSync(job.seen, JSON.stringify(seen));
   await browser.close();
@@ -197,4 +199,35 @@ async function help() {
     shown => shown.map(({ src, alt, naturalWidth }) => ({ path: new URL(src).pathname, alt, width: naturalWidth })),
   );
   return { type, text: await panel.innerText(), pictures };
+}
+
+/** Names of the nodes that the search box offers for a text. */
+async function search(text) {
+  await page.evaluate(() => app.graph.clear());
+  await page.mouse.dblclick(VIEW.width / 2, VIEW.height / 2, { delay: 60 });
+  await page.locator('input[id^=comfy-vue-node-search-box-input]').fill(text);
+  const options = page.locator('.comfy-vue-node-search-container li[role=option]');
+  await options.first().waitFor();
+  await page.waitForTimeout(1000);                      // the list follows the text with a delay
+  const names = (await options.allInnerTexts()).map(option => option.split('\n')[0].trim());
+  await page.screenshot({ path: join(job.shots, 'search.png') });
+  await page.keyboard.press('Escape');
+  return names;
+}
+
+/** Which widgets of a sampler are greyed out, at its defaults, with 4 steps and with another speed. */
+async function greyed() {
+  return page.evaluate(() => {
+    app.graph.clear();
+    const node = LiteGraph.createNode('RealPortraitSampler');
+    app.graph.add(node);
+    const states = [];
+    for (const [steps, speed] of [[0, 'exact'], [4, 'exact'], [4, 'balanced']]) {
+      node.widgets.find(widget => widget.name === 'steps').value = steps;
+      node.widgets.find(widget => widget.name === 'speed').value = speed;
+      node.updateComputedDisabled();                    // as it does before it is drawn
+      states.push(node.widgets.filter(widget => widget.computedDisabled).map(widget => widget.name));
+    }
+    return states;
+  });
 }

@@ -164,5 +164,16 @@ def test_the_help_page_shows_its_pictures(seen):
     assert all(picture["width"] for picture in seen["help"]["pictures"])
 
 
+def test_a_search_for_live_portrait_finds_nodes(seen):
+    """By their names: this host knows no other words to search by."""
+    assert "failed" not in seen["found"], seen["found"]["failed"]
+    names = ("Load Face Vid2vid", "Load Stitching", "Stitch and Retarget")
+    assert {f"{name} (LivePortrait)" for name in names} <= set(seen["found"])
+
+
+def test_widgets_that_a_run_would_not_use_are_greyed_out(seen):
+    assert seen["greyed"] == [["sampler_name", "scheduler"], [], ["steps", "sampler_name", "scheduler"]]
+
+
 def test_the_page_meets_no_error(seen):
     assert seen["errors"] == []
