@@ -103,7 +103,7 @@ def test_no_wire_brings_what_the_motion_holds(path):
 def test_the_neutral_frame_is_chosen(path):
     """As by default: the first frame of a driving video is often a grimace."""
     maps = [entry["inputs"] for entry in read(path).values() if entry["class_type"] == "RealPortraitMotionMaps"]
-    assert {given["neutral_frame"] for given in maps} == {-1}
+    assert {given["neutral_frame"] for given in maps} <= {-1}
 
 
 def test_the_papers_workflow_samples_as_the_paper():
