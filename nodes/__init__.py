@@ -4,18 +4,20 @@ from comfy_api.latest import ComfyExtension, io
 
 from .continue_clip import ContinueClip
 from .face import ExtractKeypoints
-from .host import folders
+from .host import folders, media
 from .iddpm import IDDPMSampler, IDDPMSigmas
 from .inspect import Inspect
 from .load import LoadModel, LoadVid2Vid
 from .motion import EditMotion, MakeMotionMaps
 from .motion_file import LoadMotion, SaveMotion
 from .paste import PasteBack
+from .portrait import LoadPortrait
 from .sample import Conditioning, SampleClips
 from .stitch import LoadStitching, StitchAndRetarget
 from .video import LoadDrivingVideo
 
 folders.register()
+media.register()
 
 
 class RealPortraitExtension(ComfyExtension):
@@ -40,4 +42,5 @@ class RealPortraitExtension(ComfyExtension):
             IDDPMSampler,
             LoadStitching,
             StitchAndRetarget,
+            LoadPortrait,
         ]

@@ -174,8 +174,8 @@ def workflow(media):
         name="animate_portrait", portrait="portrait.png", driving="driving.mp4", frames=None, steps=2, seed=1, weights=SMALL
     ) -> dict:
         made = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
-        made[demo.only(made, "LoadImage")]["inputs"]["image"] = media[portrait]
-        made[demo.only(made, "LoadVideo")]["inputs"]["file"] = media[driving]
+        made[demo.only(made, "RealPortraitLoadPortrait")]["inputs"]["image"] = media[portrait]
+        made[demo.only(made, "RealPortraitLoadDrivingVideo")]["inputs"]["file"] = media[driving]
         for entry in made.values():
             if entry["class_type"] in ("RealPortraitSampler", "KSampler"):
                 entry["inputs"].update(steps=steps, seed=seed)
