@@ -36,7 +36,9 @@ class AnimatePortrait(io.ComfyNode):
             inputs=[
                 io.Image.Input("portrait", extra_dict=AS_LINK, tooltip="The picture to animate, of any size, with one face."),
                 io.Video.Input(
-                    "driving_video", extra_dict=AS_LINK, tooltip="From Load Video: the face whose motion is transferred."
+                    "driving_video",
+                    extra_dict=AS_LINK,
+                    tooltip="From Load Driving Video or Load Video: the face whose motion is transferred.",
                 ),
                 io.Combo.Input(
                     "weights",

@@ -46,7 +46,7 @@ def main() -> None:
     def animate(path: Path) -> list:
         portrait = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None].float() / 255  # (1, H, W, 3)
         points = portrait_points(portrait[0], detector)
-        frames, framed = generate(vid2vid, dit, vae, linear_schedule(), portrait, driver.float() / 255, points, followed, neutral=0)
+        frames, framed = generate(vid2vid, dit, vae, linear_schedule(), portrait, driver.float() / 255, points, followed)
         pictures = torch.cat([framed, frames])
         first, *made = (Image.fromarray((picture * 255).round().byte().numpy()) for picture in pictures)
         return [first, *evenly_spaced(made, options.columns)]

@@ -2,9 +2,9 @@
 //
 //     node --input-type=module - JOB.json < browser.mjs       in a folder whose node_modules/ has both imports
 //
-// The job: {url, workflows: {name: graph}, shots, seen}, paths being absolute. What was seen goes to `seen`, as
-// {workflows: {name: {missing, faulty, said, prompt}}, built, subgraph, help, queued, found, greyed, errors}, with {failed: text}
-// for a part that broke off; a picture of every workflow goes to `shots`, and one of the quick start after its run.
+// The job: {url, workflows: {name: graph}, uploads: {node: file}, shots, seen}, paths being absolute. What was seen goes to `seen`,
+// as {workflows: {name: {missing, faulty, said, prompt}}, examples, uploaded, built, subgraph, help, queued, found, greyed, errors}, with
+// {failed: text} for a part that broke off; a picture of every workflow goes to `shots`, and one of the quick start after its run.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import chromium from '@sparticuz/chromium';
@@ -31,6 +31,8 @@ page.on('pageerror', error => seen.errors.push(String(error)));
 try {
   await open();
   for (const [name, graph] of Object.entries(job.workflows)) seen.workflows[name] = await attempt(() => load(name, graph));
+  seen.examples = await attempt(examples);
+  seen.uploaded = await attempt(upload);
   seen.queued = await attempt(queue);
   seen.built = await attempt(build);
   seen.subgraph = await attempt(subgraph);
@@ -98,6 +100,41 @@ async function photograph(name) {
   }, MARGIN);
   await page.waitForTimeout(1000);
   await page.screenshot({ path: join(job.shots, `${name}.png`), clip });
+}
+
+/** Widths of what the quick start's two loaders show. */
+async function examples() {
+  await load('animate_portrait', job.workflows.animate_portrait);
+  return page.evaluate(() => {
+    const node = type => app.graph._nodes.find(node => node.type === type);
+    return {
+      picture: node('RealPortraitLoadPortrait').imgs?.[0]?.naturalWidth,
+      video: node('RealPortraitLoadDrivingVideo').videoContainer?.querySelector('video')?.videoWidth,
+    };
+  });
+}
+
+/** A file by the button of each loader: what is chosen then, and what the menu offers. */
+async function upload() {
+  const uploaded = {};
+  for (const [type, file] of Object.entries(job.uploads)) {
+    const [chooser] = await Promise.all([
+      page.waitForEvent('filechooser'),
+      page.evaluate(type => {
+        app.graph.clear();
+        const node = LiteGraph.createNode(type);
+        app.graph.add(node);
+        node.widgets.find(widget => widget.type === 'button').callback();
+      }, type),
+    ]);
+    await chooser.setFiles(file);
+    await page.waitForFunction(name => app.graph._nodes[0].widgets[0].value === name, file.split('/').at(-1));
+    uploaded[type] = await page.evaluate(() => {
+      const { value, options } = app.graph._nodes[0].widgets[0];
+      return { value, options: options.values };
+    });
+  }
+  return uploaded;
 }
 
 /** The quick start as it is, by the page's own button; which nodes show pictures, and which grew. */
