@@ -81,9 +81,10 @@ class Live:
         """
         if picture.ndim != 3 or picture.shape[-1] != 3:
             raise InputError(f"A camera frame must be (height, width, 3); this one is {tuple(picture.shape)}.")
-        if self._size not in (None, tuple(picture.shape[:2])):
+        size = (picture.shape[0], picture.shape[1])
+        if self._size not in (None, size):
             self.reset()
-        self._size = tuple(picture.shape[:2])
+        self._size = size
         self._drive(picture)
         w, g, device = self.vid2vid.warping, self.vid2vid.generator, device_of(self.vid2vid)
         if self._compressed is None or self._compressed.device != device:

@@ -45,9 +45,9 @@ def check_rendering(vid2vid: FaceVid2Vid, motion: PortraitMotion) -> None:
 def features_for_generator(vid2vid: FaceVid2Vid, motion: PortraitMotion, frames: slice) -> Tensor:
     """f_{r->d} (n, Cw, h, w) of some frames, on G's device in G's dtype.
 
-    Where the face is missing and the motion fades, the maps hold f_{r->d} times a weight below 1: no motion for the transformer,
-    but for G another, darker face. These frames are warped again, to keypoints that fade to the portrait's:
-    x = x_s + w (x_d - x_s).
+    Where the face is missing and the motion fades, the maps hold w f_{r->d} with a weight w below 1: less motion for the
+    transformer, but for G a feature that belongs to no face. W runs again for these frames, to keypoints that fade to the
+    portrait's own: x = x_s + w (x_d - x_s).
     """
     device, dtype = device_of(vid2vid.generator), dtype_of(vid2vid.generator)
     f, keypoints = motion.maps.f[frames].to(device, dtype), motion.keypoints
@@ -105,7 +105,8 @@ def portrait_frames(
     pictures (1 or more, H, W, 3) in [0, 1]: the portrait, or frames of its size, of which the last is held; by default the
     motion's own. Outside the crop they keep their bits. Raises InputError for another size, and as `face_frames` does.
     """
-    pictures, places, at = portrait_pictures(motion, pictures), [], 0
+    pictures, at = portrait_pictures(motion, pictures), 0
+    places: list[Place] = []
     for faces in face_frames(vid2vid, motion, chunk):
         places = places or portrait_places(motion, faces.shape[-1])
         numbers = range(at, at + len(faces))
