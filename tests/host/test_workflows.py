@@ -72,7 +72,6 @@ def test_api_workflow_takes_what_the_readme_says(path):
         by_type.setdefault(entry["class_type"], []).append(entry["inputs"])
     assert by_type["RealPortraitLoadPortrait"][0]["image"] == "example: portrait.png"
     assert by_type["RealPortraitLoadDrivingVideo"][0]["file"] == "example: driving.mp4"
-    assert by_type["RealPortraitLoadModel"][0]["weights"] == "realportrait_mini.safetensors"
     assert by_type["RealPortraitLoadVid2Vid"][0]["weights"] == "realportrait_mini_vid2vid.safetensors"
     if path != LIVEPORTRAIT:
         assert by_type["RealPortraitLoadModel"][0]["weights"] == "realportrait_mini.safetensors"
@@ -141,7 +140,8 @@ def test_liveportrait_is_face_vid2vid_alone():
     """No transformer, sampler or VAE; the face is pasted into the motion's own portrait, at a size that can be saved."""
     workflow = read(LIVEPORTRAIT)
     ours = sorted(entry["class_type"] for entry in workflow.values() if entry["class_type"].startswith("RealPortrait"))
-    assert ours == [f"RealPortrait{name}" for name in ("ExtractKeypoints", "LoadVid2Vid", "MotionMaps", "RenderVid2Vid")]
+    chain = ("ExtractKeypoints", "LoadDrivingVideo", "LoadPortrait", "LoadVid2Vid", "MotionMaps", "RenderVid2Vid")
+    assert ours == [f"RealPortrait{name}" for name in chain]
     (render,) = (entry["inputs"] for entry in workflow.values() if entry["class_type"] == "RealPortraitRenderVid2Vid")
     assert render["even_size"] and render["result"] == "portrait" and "portrait" not in render
     (maps,) = (entry["inputs"] for entry in workflow.values() if entry["class_type"] == "RealPortraitMotionMaps")
