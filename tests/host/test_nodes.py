@@ -33,6 +33,9 @@ OURS = [
     "RealPortraitIDDPMSampler",
     "RealPortraitLoadStitching",
     "RealPortraitStitch",
+    "RealPortraitRenderVid2Vid",
+    "RealPortraitLive",
+    "RealPortraitAnimate",
     "RealPortraitLoadPortrait",
 ]
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
