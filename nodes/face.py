@@ -43,7 +43,7 @@ class ExtractKeypoints(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="RealPortraitExtractKeypoints",
-            display_name="Extract Vid2vid Keypoints",
+            display_name="Extract Face Motion (Keypoints)",
             category="RealPortrait",
             description="Detects the face in the portrait, tracks one face through the driving video, and extracts pose and "
             "expression of each frame. The report names the frames without a face.",
@@ -117,7 +117,7 @@ class ExtractKeypoints(io.ComfyNode):
         if len(driver) == 1:
             report += (
                 " The driving video has 1 frame: in the mode 'relative' it is its own neutral frame and nothing moves. Choose "
-                "'paper-absolute' in Motion Position Maps, or give a video."
+                "'paper-absolute' in Apply Motion to Portrait, or give a video."
             )
         if len(driver) == 1 or found.cuts or not found.present.all():
             log.warning("%s", report)

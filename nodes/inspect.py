@@ -23,8 +23,8 @@ class Inspect(io.ComfyNode):
             "feature, motion position map; and in numbers how colours, sharpness and motion drift from clip to "
             "clip.",
             inputs=[
-                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints."),
-                Motion.Input("motion", tooltip="From Motion Position Maps, made from these keypoints."),
+                Keypoints.Input("keypoints", tooltip="From Extract Face Motion."),
+                Motion.Input("motion", tooltip="From Apply Motion to Portrait, made from these keypoints."),
                 io.Image.Input("portrait", tooltip="The portrait from which the keypoints were extracted."),
                 io.Image.Input(
                     "driver",

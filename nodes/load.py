@@ -64,7 +64,7 @@ class LoadVid2Vid(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="RealPortraitLoadVid2Vid",
-            display_name="Load Face Vid2vid",
+            display_name="Load Face Vid2vid (LivePortrait)",
             category="RealPortrait",
             description="Loads Face Vid2vid, which extracts the motion of the driving video and warps the portrait's "
             "appearance feature by it.",
@@ -77,10 +77,7 @@ class LoadVid2Vid(io.ComfyNode):
                     "weights were trained with.",
                 )
             ],
-            outputs=[
-                Vid2Vid.Output(display_name="vid2vid", tooltip="For Extract Vid2vid Keypoints and Motion Position Maps."),
-                INFO,
-            ],
+            outputs=[Vid2Vid.Output(display_name="vid2vid", tooltip="For Extract Face Motion and Apply Motion to Portrait."), INFO],
         )
 
     @classmethod

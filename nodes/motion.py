@@ -46,9 +46,9 @@ class EditMotion(io.ComfyNode):
             display_name="Edit Motion",
             category="RealPortrait",
             description="Edits the motion of the driving video: reduces jitter, keeps the head's size, mirrors left and right. "
-            "Goes between Extract Vid2vid Keypoints and Motion Position Maps. With its defaults nothing changes.",
+            "Goes between Extract Face Motion and Apply Motion to Portrait. With its defaults nothing changes.",
             inputs=[
-                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from another Edit Motion."),
+                Keypoints.Input("keypoints", tooltip="From Extract Face Motion, or from another Edit Motion."),
                 io.Combo.Input(
                     "head_size",
                     options=HEAD_SIZES,
@@ -96,14 +96,14 @@ class MakeMotionMaps(io.ComfyNode):
         part = {**gain, "optional": True}
         return io.Schema(
             node_id="RealPortraitMotionMaps",
-            display_name="Motion Position Maps",
+            display_name="Apply Motion to Portrait (Motion Position Maps)",
             category="RealPortrait",
             description="Warps the portrait's appearance feature to every driving frame and places it where the face will be: "
             "the motion condition of the diffusion model. Computed when it is needed, so memory does not grow with "
             "the length of the video.",
             inputs=[
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid, the same as for the keypoints."),
-                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
+                Keypoints.Input("keypoints", tooltip="From Extract Face Motion, or from Edit Motion."),
                 io.Combo.Input(
                     "mode",
                     options=MODES,

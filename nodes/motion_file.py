@@ -28,7 +28,7 @@ class SaveMotion(io.ComfyNode):
             description="Saves the motion of the driving video, edits included, to ComfyUI's output folder: 0.7 KB a frame "
             "with the bundled networks, and nothing of the portrait. Copy the file to the input folder to load it.",
             inputs=[
-                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
+                Keypoints.Input("keypoints", tooltip="From Extract Face Motion, or from Edit Motion."),
                 io.Float.Input(
                     "fps",
                     default=25.0,
@@ -62,7 +62,7 @@ class LoadMotion(io.ComfyNode):
             node_id="RealPortraitLoadMotion",
             display_name="Load RealPortrait Motion",
             category="RealPortrait",
-            description="Applies the motion of a file to a portrait: takes the place of Extract Vid2vid Keypoints where no "
+            description="Applies the motion of a file to a portrait: takes the place of Extract Face Motion where no "
             "driving video is at hand.",
             inputs=[
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid: the weights with which the motion was extracted."),

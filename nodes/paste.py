@@ -26,7 +26,7 @@ class PasteBack(io.ComfyNode):
             inputs=[
                 io.Image.Input(
                     "picture",
-                    tooltip="The full-size portrait, the same as for Extract Vid2vid Keypoints; or frames of that size, such "
+                    tooltip="The full-size portrait, the same as for Extract Face Motion; or frames of that size, such "
                     "as the result for another face.",
                 ),
                 io.Image.Input("frames", tooltip="The animated square frames, from VAE Decode; upscaled ones (2x, 4x) work too."),
@@ -63,7 +63,7 @@ class PasteBack(io.ComfyNode):
                     "driver_framing",
                     display_name="driving_framing",
                     optional=True,
-                    tooltip="From Extract Vid2vid Keypoints: the result then has the driving video's frame size, with the face "
+                    tooltip="From Extract Face Motion: the result then has the driving video's frame size, with the face "
                     "at the position and size of the driving face. What the portrait does not show is black. With "
                     "several faces only for the last.",
                 ),
@@ -82,7 +82,7 @@ class PasteBack(io.ComfyNode):
         if size != wanted:
             raise InputError(
                 f"The picture is {size[1]}x{size[0]} px; the motion was made for one of {wanted[1]}x{wanted[0]} px. Connect the "
-                "portrait that went into Extract Vid2vid Keypoints, or frames of its size."
+                "portrait that went into Extract Face Motion, or frames of its size."
             )
         counts = [len(picture), len(frames), 1 if mask is None or mask.ndim < 3 else len(mask)]
         total = frames_out(counts, length)

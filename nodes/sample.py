@@ -24,7 +24,7 @@ from .sockets import Motion
 log = logging.getLogger(__name__)
 
 TIMED = 2  # steps after which the rest is estimated; the first also reads portrait and maps
-PORTRAIT_TIP = "The portrait, the same picture that went into Extract Vid2vid Keypoints."
+PORTRAIT_TIP = "The portrait, the same picture that went into Extract Face Motion."
 VAE_TIP = "A VAE of Stable Diffusion 1.5, or realportrait_mini_vae that comes with the pack."
 STRENGTH_TIP = "How strongly the motion steers the picture. 1 is what the model was trained with; 0 switches the motion off."
 REFINE = "refine"  # a scheduler of the pack's own that older workflows name: its pictures were a blur
@@ -111,7 +111,7 @@ class SampleClips(io.ComfyNode):
                 io.Model.Input("model", tooltip="From Load RealPortrait Model, with or without LoRAs and patches."),
                 io.Vae.Input("vae", tooltip=VAE_TIP),
                 io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
-                Motion.Input("motion", tooltip="From Motion Position Maps. It sets the number of frames."),
+                Motion.Input("motion", tooltip="From Apply Motion to Portrait. It sets the number of frames."),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -232,7 +232,7 @@ class Conditioning(io.ComfyNode):
             inputs=[
                 io.Vae.Input("vae", tooltip=VAE_TIP),
                 io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
-                Motion.Input("motion", tooltip="From Motion Position Maps."),
+                Motion.Input("motion", tooltip="From Apply Motion to Portrait."),
                 io.Int.Input("start_frame", default=0, min=0, max=10**6, tooltip="The driving frame at which the clip starts."),
                 io.Int.Input(
                     "frames",

@@ -24,7 +24,7 @@ class LoadStitching(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="RealPortraitLoadStitching",
-            display_name="Load Stitching",
+            display_name="Load Stitching (LivePortrait)",
             category="RealPortrait",
             description="Loads LivePortrait's stitching, eye and lip retargeting, three small networks on keypoints. No weights "
             "of this kind come with the pack.",
@@ -60,14 +60,14 @@ class StitchAndRetarget(io.ComfyNode):
         ratio = {"max": 1.0, "step": 0.05}
         return io.Schema(
             node_id="RealPortraitStitch",
-            display_name="Stitch and Retarget",
+            display_name="Stitch and Retarget (LivePortrait)",
             category="RealPortrait",
             description="Keeps the shoulders where the portrait's are, and opens or closes eyes and mouth, by LivePortrait's "
-            "own networks. The last node before Motion Position Maps; for keypoints of LivePortrait's Face Vid2vid "
+            "own networks. The last node before Apply Motion to Portrait; for keypoints of LivePortrait's Face Vid2vid "
             "only.",
             inputs=[
                 Stitching.Input("stitching", tooltip="From Load Stitching."),
-                Keypoints.Input("keypoints", tooltip="From Extract Vid2vid Keypoints, or from Edit Motion."),
+                Keypoints.Input("keypoints", tooltip="From Extract Face Motion, or from Edit Motion."),
                 io.Boolean.Input(
                     "hold_shoulders",
                     default=True,
@@ -105,7 +105,7 @@ class StitchAndRetarget(io.ComfyNode):
                     tooltip="How open it is in the picture, measured in the same way. Counts only where lips is 0 or more.",
                 ),
             ],
-            outputs=[Keypoints.Output(display_name="keypoints", tooltip="For Motion Position Maps, which applies all this.")],
+            outputs=[Keypoints.Output(display_name="keypoints", tooltip="For Apply Motion to Portrait, which applies all this.")],
         )
 
     @classmethod

@@ -108,8 +108,8 @@ def show_stages(client: ComfyClient) -> None:
     shown = shown_by(
         client,
         workflow,
-        found=("Extract Vid2vid Keypoints", 1),
-        maps=("Motion Position Maps", 1),
+        found=("Extract Face Motion (Keypoints)", 1),
+        maps=("Apply Motion to Portrait (Motion Position Maps)", 1),
         sheets=("Inspect RealPortrait", 0),
     )
     keep(column([("The portrait, and a driving frame", shown["found"][SHOWN])]), "RealPortraitExtractKeypoints_result.jpg")

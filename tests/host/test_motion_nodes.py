@@ -1,4 +1,4 @@
-"""Edit Motion, the gains and ranges of Motion Position Maps, and motion files, as nodes in the host's process."""
+"""Edit Motion, the gains and ranges of Apply Motion to Portrait, and motion files, as nodes in the host's process."""
 
 import os
 import shutil

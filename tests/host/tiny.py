@@ -3,7 +3,7 @@
 import torch
 import toy_sizes
 
-# Inputs of Extract Vid2vid Keypoints with boxes, so that no detector is needed, and of Motion Position Maps at their defaults.
+# Inputs of Extract Face Motion with boxes, so that no detector is needed, and of Apply Motion to Portrait at their defaults.
 EXTRACTION = dict(
     portrait_face="largest", driver_face="largest", missing_face="hold", portrait_box="40, 40, 80, 90", driver_box="30 30 60 70"
 )

@@ -125,7 +125,7 @@ async function build() {
   await page.evaluate(() => { app.graph.clear(); app.canvas.ds.reset(); app.nodeOutputs = {}; });      // no picture of an earlier node
   await page.getByRole('button', { name: 'Node Library' }).click();
   await page.getByRole('treeitem').getByText('RealPortrait', { exact: true }).click();
-  for (const [title, x] of [['Load Face Vid2vid', 500], ['Extract Vid2vid Keypoints', 1200]]) await drag(title, x, 300);
+  for (const [title, x] of [['Load Face Vid2vid (LivePortrait)', 500], ['Extract Face Motion (Keypoints)', 1200]]) await drag(title, x, 300);
   await page.screenshot({ path: join(job.shots, 'library.png') });
   await page.getByRole('button', { name: 'Node Library' }).click();
   const [from, to] = await page.evaluate(() => {
