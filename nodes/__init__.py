@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .continue_clip import ContinueClip
+from .expression import EditExpression
 from .face import ExtractKeypoints
 from .host import folders
 from .iddpm import IDDPMSampler, IDDPMSigmas
@@ -40,4 +41,5 @@ class RealPortraitExtension(ComfyExtension):
             IDDPMSampler,
             LoadStitching,
             StitchAndRetarget,
+            EditExpression,
         ]

@@ -12,7 +12,7 @@ from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.expressions import Expression, edited_keypoints
 from ..vid2vid.keypoints import transform
 from ..vid2vid.stitching import Finish, KeypointMLP, Opening, check_keypoints, finish
-from .extraction import crop_faces
+from .extraction import appearance_of, crop_faces
 from .keypoints import Keypoints
 from .retargeting import DrivenKeypoints
 
@@ -29,7 +29,7 @@ def portrait_keypoints(vid2vid: FaceVid2Vid, portrait: Tensor, points: Tensor) -
     return Keypoints(
         portrait=pose,
         driver=pose,
-        feature=vid2vid.appearance(face).cpu(),
+        feature=appearance_of(vid2vid, face),
         portrait_crop=crop,
         driver_crop=crop,
         portrait_points=points,

@@ -2,11 +2,11 @@
 
 The keypoints that move, and how far, depend on the weights:
 
-26 (the bundled weights)  the keypoints are points of the head's surface. The changes are a linear regression of the true delta of
-                          400 rendered clips (9,600 frames, train/mini/head_truth.py) on their blendshapes and gaze, made
-                          left-right symmetric, without what is below 0.004. Lids and irises move as that truth defines them.
-21 (LivePortrait's)       the keypoints were learnt without labels. Which of them carry the gaze, the lids, a smile and the lower lip
-                          is what LivePortrait's own image editor edits (Guo et al. 2024); amounts are for a face of scale 1.
+26 (the bundled weights): the keypoints are points of the head's surface. The moves are a linear regression of the true delta of 400
+rendered clips (9,600 frames, train/mini/head_truth.py) on their blendshapes and gaze, made left-right symmetric, without what is
+below 0.004. Lids and irises move as that truth defines them.
+21 (LivePortrait's): the keypoints were learnt without labels. Which of them carry gaze, lids, smile and lower lip is what
+LivePortrait's own image editor moves (Guo et al. 2024); the amounts are for a face of scale 1.
 """
 
 from dataclasses import dataclass
