@@ -77,8 +77,7 @@ class EditExpression(io.ComfyNode):
                 ),
                 Motion.Output(
                     display_name="motion",
-                    tooltip="The edited pose and expression as a motion of one frame, for RealPortrait Sampler or Render Face "
-                    "Vid2vid.",
+                    tooltip="The edited pose and expression as a motion of one frame, for RealPortrait Sampler.",
                 ),
                 io.String.Output(display_name="report", tooltip="What was changed, and what these weights cannot show."),
             ],
