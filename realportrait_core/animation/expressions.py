@@ -6,13 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..face.crop import points_to_crop
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.expressions import Expression, edited_keypoints
 from ..vid2vid.keypoints import transform
 from ..vid2vid.stitching import Finish, KeypointMLP, Opening, check_keypoints, finish
-from .extraction import appearance_of, crop_faces
+from .extraction import portrait_side
 from .keypoints import Keypoints
 from .retargeting import DrivenKeypoints
 
@@ -23,13 +22,12 @@ LIPS, WIDE_LIPS = 0.0, 0.5
 
 def portrait_keypoints(vid2vid: FaceVid2Vid, portrait: Tensor, points: Tensor) -> Keypoints:
     """Keypoints of a portrait (1, H, W, 3) in [0, 1] with face points (5, 2) px, which is its own single driving frame."""
-    crop, size = points_to_crop(points), (portrait.shape[1], portrait.shape[2])
-    face = crop_faces(vid2vid, portrait, crop)  # (1, 3, S, S)
-    pose = vid2vid.motion(face).to("cpu")
+    pose, feature, crop, points = portrait_side(vid2vid, portrait, points)
+    size = portrait.shape[1], portrait.shape[2]
     return Keypoints(
         portrait=pose,
         driver=pose,
-        feature=appearance_of(vid2vid, face),
+        feature=feature,
         portrait_crop=crop,
         driver_crop=crop,
         portrait_points=points,

@@ -14,7 +14,7 @@ from ..face.blend import Place, crop_place, paste_face, soft_square, whole_mask
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.keypoints import transform
-from .extraction import device_of, dtype_of
+from .extraction import device_of, dtype_of, portrait_features
 from .mapping import PortraitMotion
 
 CHUNK = 4  # frames in G at once: 0.4 GB of activations a frame with the public weights in fp32
@@ -54,9 +54,10 @@ def features_for_generator(vid2vid: FaceVid2Vid, motion: PortraitMotion, frames:
         return f
     x_s = transform(keypoints.portrait)  # (1 or L, K, 3)
     own = x_s if len(x_s) == 1 else x_s[frames][fading]
-    f_r = keypoints.feature if len(keypoints.feature) == 1 else keypoints.feature[frames][fading]
+    f_r = portrait_features(vid2vid, keypoints, frames)
+    f_r = f_r[fading.to(device)] if keypoints.of_video else f_r
     x = torch.lerp(own.expand(len(fading), -1, -1), motion.x_d[frames][fading].to(own), weight[fading, None, None])
-    warped = vid2vid.warping(f_r.to(device, dtype_of(vid2vid.warping)), x.to(device), own.to(device)).out
+    warped = vid2vid.warping(f_r, x.to(device), own.to(device)).out
     return f.index_copy(0, fading.to(device), warped.to(f))  # f may be a view of the motion's own
 
 

@@ -2,8 +2,8 @@
 //
 // One run at a time: while one is under way the newest values wait. Needs a frontend whose queuePrompt takes the nodes to run
 // (ComfyUI 0.3.50 and later); an older one would run the whole workflow, so nothing happens there.
-import { app } from '../../scripts/app.js';
-import { api } from '../../scripts/api.js';
+import { app } from '../../../scripts/app.js';
+import { api } from '../../../scripts/api.js';
 
 const NODE = 'RealPortraitEditExpression', SWITCH = 'live_preview';
 const PAUSE = 150;                                      // ms without a move before a run
