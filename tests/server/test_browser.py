@@ -111,7 +111,8 @@ def test_the_picture_follows_the_sliders(seen, client):
     assert "failed" not in found, found["failed"]
     twin = json.loads((ROOT / "workflows" / "api" / "expression_sliders.json").read_text(encoding="utf-8"))
     (node,) = (node for node, entry in twin.items() if entry["class_type"] == "RealPortraitEditExpression")
-    assert found["alone"] == [node] and found["said"] == [] and found["drawn"] > 0
+    ran = {twin[name]["class_type"] for name in found["alone"]}  # of those that show something
+    assert ran == {"RealPortraitLoadVid2Vid", "RealPortraitEditExpression"} and found["said"] == [] and found["drawn"] > 0
     assert 1 <= found["burst"] <= 4 and found["still"] == 0
     for shown, yaw in zip(found["pictures"], (20.0, -20.0, 24.0)):
         twin[node]["inputs"]["yaw"] = yaw
