@@ -12,6 +12,7 @@ from .load import LoadModel, LoadVid2Vid
 from .motion import EditMotion, MakeMotionMaps
 from .motion_file import LoadMotion, SaveMotion
 from .paste import PasteBack
+from .render import RenderVid2Vid
 from .sample import Conditioning, SampleClips
 from .stitch import LoadStitching, StitchAndRetarget
 from .video import LoadDrivingVideo
@@ -42,4 +43,5 @@ class RealPortraitExtension(ComfyExtension):
             LoadStitching,
             StitchAndRetarget,
             EditExpression,
+            RenderVid2Vid,
         ]

@@ -23,7 +23,8 @@ def formulas():
 def filled(network_class: type, net: str) -> torch.nn.Module:
     """A network of PAPER's size with the recorded weights; net: its name in full_keys.json."""
     keys = json.loads(find("motion", "full_keys.json").read_text(encoding="utf-8"))["keys"][net]
-    weights = {key: torch.as_tensor(formulas().fill(key, tuple(shape))) for key, (shape, _) in keys.items()}
+    shapes = {key: tuple(shape) for key, (shape, _) in keys.items()}
+    weights = {key: torch.as_tensor(formulas().fill(key, shapes)) for key in shapes}
     with torch.device("meta"):
         network = network_class(PAPER.vid2vid)
     network.load_state_dict(fuse_spectral_norm(weights), assign=True)

@@ -92,6 +92,7 @@ def test_the_mask_is_soft_at_its_border():
     assert (mask[16:-16, 16:-16] == 1).all() and mask[15, 256] < 1 and mask[8, 256] == pytest.approx(0.5)
     assert mask[4, 4] == 0 < mask[4, 256] and (mask[:17, 256].diff() > 0).all()
     assert torch.equal(mask, mask.T) and torch.equal(mask, mask.flip(0))
+    assert apart(soft_square(128), torch.nn.functional.avg_pool2d(mask[None, None], 4)[0, 0]) < 0.04
 
 
 @pytest.mark.parametrize("shift", [60.0, -20.0, 130.0])  # within the portrait, and over two of its borders
@@ -255,7 +256,9 @@ def test_half_precision_is_near_float32(vid2vid, dtype, bound):
 @pytest.mark.slow  # 130 M parameters
 @torch.inference_mode()
 def test_the_whole_chain_at_full_size_is_the_original():
-    """Through the maps, which keep f_{r->d} in float16."""
+    """5e-3 is 1.3 of 255 levels: the maps keep f_{r->d} in float16, which a G of random weights makes 2.5e-3 of. Without that
+    rounding the networks agree to 1e-5, as test_vid2vid.py shows.
+    """
     tensors, _ = load("motion", "full_size")
     vid2vid = FaceVid2Vid.__new__(FaceVid2Vid)
     torch.nn.Module.__init__(vid2vid)
@@ -282,6 +285,5 @@ def test_the_whole_chain_at_full_size_is_the_original():
     motion = motion_maps(vid2vid, DrivenKeypoints(transform(pose) + keypoint_change(), keypoints, 0), 512)
     image = next(face_frames(vid2vid, motion))
     assert image.shape == (1, 3, 512, 512) == (1, 3, picture_size(vid2vid), picture_size(vid2vid))
-    print("difference", apart(image[..., ::2, ::2], tensors["out/image_s2"]))
     assert apart(image[..., ::2, ::2], tensors["out/image_s2"]) < 5e-3
     assert apart(image[..., 192:320, 192:320], tensors["out/image_patch"]) < 5e-3

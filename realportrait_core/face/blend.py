@@ -31,9 +31,9 @@ class Place:
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
 
-def soft_square() -> Tensor:
-    """The mask of a crop (CROP, CROP) in [0, 1]: 0 at the border, 1 from SOFT px inside, with round corners."""
-    at = torch.arange(CROP, dtype=torch.float32)
+def soft_square(size: int = CROP) -> Tensor:
+    """The mask of a crop (size, size) in [0, 1]: 0 at the border, 1 from SOFT px of CROP inside, with round corners."""
+    at = (torch.arange(size) + 0.5) * (CROP / size) - 0.5  # px of CROP
     beyond = (SOFT - torch.minimum(at, CROP - 1 - at)).clamp(min=0)  # the full square
     inward = (1 - torch.hypot(beyond[:, None], beyond) / SOFT).clamp(min=0)
     return inward * inward * (3 - 2 * inward)
