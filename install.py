@@ -8,6 +8,7 @@ face box given by hand.
 
 import argparse
 import hashlib
+import importlib.util
 import logging
 import os
 import subprocess
@@ -120,6 +121,16 @@ def write_whole(data: bytes, target: Path) -> None:
         raise
 
 
+def check_opencv() -> None:
+    """Says what to install where there is no OpenCV. As a requirement, pip would put it over another package of it."""
+    if importlib.util.find_spec("cv2") is None:
+        logger.warning(
+            "OpenCV is not installed, and without it no face can be detected: add the package opencv-python-headless (or "
+            "opencv-python, never both) to this Python, %s.",
+            sys.executable,
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """0 when the file is in place, 1 with one sentence when it is not."""
     logging.basicConfig(level=logging.INFO, format="RealPortrait: %(message)s")
@@ -128,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         target = models_folder(options.models_dir) / "realportrait" / NAME
+        check_opencv()
         if is_whole(target):
             logger.info("the face detector is in place: %s", target)
             return 0

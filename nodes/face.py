@@ -6,9 +6,10 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..realportrait_core.animation.extraction import extract_keypoints
+from ..realportrait_core.errors import InputError
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import portrait_points, track
-from .host import folders, images
+from .host import faces, folders, images
 from .host.draw import GLANCE, SIDE, SMALL_SIDE, evenly, sheet, tile
 from .host.run import Progress, loaded, one_of
 from .sockets import Keypoints, Vid2Vid
@@ -80,6 +81,21 @@ class ExtractKeypoints(io.ComfyNode):
                     optional=True,
                     tooltip=BOX_TIP + " One box for all frames.",
                 ),
+                io.MultiType.Input(
+                    "portrait_boxes",
+                    types=faces.SOCKETS,
+                    optional=True,
+                    tooltip="The faces of the portrait as another node has found them: its boxes or, more exactly, its face "
+                    "landmarks. portrait_face chooses among them; no face detector is needed.",
+                ),
+                io.MultiType.Input(
+                    "driving_boxes",
+                    types=faces.SOCKETS,
+                    optional=True,
+                    tooltip="The faces of the driving frames as another node has found them: boxes or, more exactly, face "
+                    "landmarks, of every frame or one for all. driving_face and missing_face apply to them as to detected "
+                    "faces; no face detector is needed.",
+                ),
             ],
             outputs=[
                 Keypoints.Output(
@@ -96,20 +112,38 @@ class ExtractKeypoints(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, vid2vid, portrait, driver, portrait_face, driver_face, missing_face, portrait_box="", driver_box=""
+        cls,
+        vid2vid,
+        portrait,
+        driver,
+        portrait_face,
+        driver_face,
+        missing_face,
+        portrait_box="",
+        driver_box="",
+        portrait_boxes=None,
+        driving_boxes=None,
     ) -> io.NodeOutput:
         portrait, driver = images.portrait(portrait), images.rgb(driver, "driving video")
         portrait_box, driver_box = images.box(portrait_box, "portrait_box"), images.box(driver_box, "driver_box")
         whose_portrait = FACES[one_of(FACES, portrait_face, "portrait_face")]
         whose_driver = FACES[one_of(FACES, driver_face, "driver_face")]
+        refuse_both(portrait_box, portrait_boxes, "portrait_box", "portrait_boxes")
+        refuse_both(driver_box, driving_boxes, "driving_box", "driving_boxes")
+        portrait_given = faces.portrait_faces(portrait_boxes, *portrait.shape[1:3], "portrait_boxes")
+        driving_given = faces.driving_faces(driving_boxes, *driver.shape[:3], "driving_boxes")
         detector = None
-        if portrait_box is None or driver_box is None:
+        if (portrait_box is None and portrait_given is None) or (driver_box is None and driving_given is None):
             detector = FaceDetector(folders.detector_path(MODEL_NAME))
 
         frames = len(driver)
         progress = Progress(frames)  # half a frame for its face, half for its keypoints
-        points = portrait_points(portrait[0], detector, whose_portrait, portrait_box)
-        found = track(driver, detector, whose_driver, missing_face, driver_box, lambda done, total: progress.to(done // 2))
+        points = portrait_points(portrait[0], detector, whose_portrait, portrait_box, portrait_given)
+
+        def count(done: int, total: int) -> None:
+            progress.to(done // 2)
+
+        found = track(driver, detector, whose_driver, missing_face, driver_box, count, driving_given)
         keypoints = extract_keypoints(
             loaded(vid2vid), portrait, driver, points, found, callback=lambda done, total: progress.to((frames + done) // 2)
         )
@@ -123,6 +157,12 @@ class ExtractKeypoints(io.ComfyNode):
             log.warning("%s", report)
         on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, driver), cls=cls)
         return io.NodeOutput(keypoints, preview(keypoints, portrait, driver), report, ui=on_node)
+
+
+def refuse_both(box: torch.Tensor | None, boxes, box_name: str, boxes_name: str) -> None:
+    """InputError where a typed box and connected ones contradict each other."""
+    if box is not None and boxes is not None:
+        raise InputError(f"{box_name} and {boxes_name} both say where the face is. Empty the text, or disconnect the other node.")
 
 
 def preview(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torch.Tensor:

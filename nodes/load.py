@@ -76,9 +76,10 @@ class LoadVid2Vid(io.ComfyNode):
                 io.Combo.Input(
                     "weights",
                     options=folders.vid2vid_names(),
-                    tooltip="A Face Vid2vid .safetensors file: the one that comes with the pack, or, in models/realportrait, "
-                    "any one of LivePortrait's files with its siblings beside it. It must be the one that the RealPortrait "
-                    "weights were trained with.",
+                    tooltip="First the Face Vid2vid that comes with the pack. LivePortrait's public weights do not come with it: "
+                    "put the five .safetensors of Kijai/LivePortrait_safetensors (Hugging Face, 521 MB) into "
+                    "models/liveportrait or models/realportrait and press R; the folder is then in this list. RealPortrait "
+                    "weights need the Face Vid2vid that they were trained with.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",

@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..realportrait_core.licences import licence_line
 from ..realportrait_core.vid2vid.checkpoint import load_stitching
+from ..realportrait_core.vid2vid.public import find_stitching
 from ..realportrait_core.vid2vid.stitching import Finish, Opening, check_keypoints
 from .host import folders
 from .load import INFO
@@ -32,8 +33,9 @@ class LoadStitching(io.ComfyNode):
                 io.Combo.Input(
                     "weights",
                     options=folders.stitching_names(),
-                    tooltip="A .safetensors file in models/realportrait that holds LivePortrait's stitching and retargeting, "
-                    "alone or beside its other networks. Files are recognised by their content, not by their name.",
+                    tooltip="A folder or file in models/liveportrait or models/realportrait that holds LivePortrait's stitching "
+                    "and retargeting: stitching_retargeting_module.safetensors of Kijai/LivePortrait_safetensors (Hugging Face, "
+                    "0.9 MB), or a bundle. Press R after adding a file.",
                 )
             ],
             outputs=[Stitching.Output(display_name="stitching", tooltip="For Stitch and Retarget."), INFO],
@@ -49,7 +51,7 @@ class LoadStitching(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights: str) -> io.NodeOutput:
-        path = folders.stitching_path(weights)
+        path = find_stitching(folders.stitching_path(weights))
         info = licence_line(path)
         return io.NodeOutput(load_stitching(path), info, ui=ui.PreviewText(info))
 

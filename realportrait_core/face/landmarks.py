@@ -16,6 +16,7 @@ import torch
 from ..errors import InputError, WeightsError
 from .crop import Points, face_square, rescale
 from .detect import checked_image
+from .opencv import import_cv2
 
 POINTS = 478  # 468 of the mesh, then 5 of each iris
 SIDE = 256  # px of the network's input
@@ -56,7 +57,7 @@ class FaceLandmarker:
     """MediaPipe's network through OpenCV 4.8 or newer, 5.x included; 25 ms per picture on one core.
 
     On 60 portraits of 256 px its points are 0.8 px on average from those of MediaPipe itself, without a common shift.
-    Raises WeightsError where the file is missing, is not `face_landmarker.task`, or OpenCV is too old for it.
+    Raises WeightsError where the file is missing or is not `face_landmarker.task`, RealPortraitError where OpenCV is missing.
     """
 
     def __init__(self, path: str | Path):
@@ -73,7 +74,7 @@ class FaceLandmarker:
         return points
 
     def _predict(self, picture: np.ndarray, region: LandmarkRegion) -> torch.Tensor:
-        import cv2
+        cv2 = import_cv2()
 
         matrix = region.to_network()
         # Sampled at the picture's resolution, then averaged, against aliasing.
@@ -106,7 +107,7 @@ def region_of_points(points: torch.Tensor) -> LandmarkRegion:
 
 def load_network(path: Path) -> Any:
     """The landmark network, a cv2.dnn.Net, of `face_landmarker.task`. Raises WeightsError where it cannot be loaded."""
-    import cv2
+    cv2 = import_cv2()
 
     if not path.is_file():
         raise WeightsError(
@@ -121,9 +122,7 @@ def load_network(path: Path) -> Any:
             f"{path} is not MediaPipe's face_landmarker.task, a zip with {NETWORK} in it ({error}). Take that file from "
             "MediaPipe's model page, under Face Landmarker."
         ) from error
-    read = getattr(cv2.dnn, "readNetFromTFLite", None)
-    if read is None:
-        raise WeightsError(f"OpenCV {cv2.__version__} cannot read TensorFlow Lite: the landmarker needs OpenCV 4.8 or newer.")
+    read = cv2.dnn.readNetFromTFLite
     model = torch.frombuffer(bytearray(model), dtype=torch.uint8).numpy()
     try:
         # OpenCV 5 has two engines; the older one is known to run this network.

@@ -52,18 +52,23 @@ class FaceTrack:
 
 
 def portrait_points(
-    image: torch.Tensor | np.ndarray, detector: FaceDetector | None, choice: str | int = "largest", box: Box | None = None
+    image: torch.Tensor | np.ndarray,
+    detector: FaceDetector | None,
+    choice: str | int = "largest",
+    box: Box | None = None,
+    given: Sequence[Face] | None = None,
 ) -> torch.Tensor:
     """The five points (5, 2) of the portrait's face, px.
 
-    image (H, W, 3) in [0, 1] or uint8; choice as in `track`; box (x, y, width, height) px replaces the detector.
+    image (H, W, 3) in [0, 1] or uint8; choice as in `track`; box (x, y, width, height) px replaces the detector, and so do
+    the faces `given`, from left to right.
     Raises FaceError where there is no face, too small a face, or not the face that `choice` asks for.
     """
     picture = checked_image(image)
     height, width = picture.shape[:2]
     if box is not None:
         return nominal_points(box, height, width)
-    faces = detector.detect(picture)
+    faces = detector.detect(picture) if given is None else given
     if not faces:
         raise FaceError(
             f"No face was found in the portrait ({width}x{height} px). Use a picture in which the face is seen from the "
@@ -83,6 +88,7 @@ def track(
     missing_face: str = "hold",
     boxes: torch.Tensor | Sequence | None = None,
     callback: Callable[[int, int], None] | None = None,
+    given: Sequence[Sequence[Face]] | None = None,
 ) -> FaceTrack:
     """Tracks one face through frames (L, H, W, 3) in [0, 1] or uint8; the track has L frames, too.
 
@@ -90,7 +96,8 @@ def track(
     first frame with a face, after a cut, and where the face was missing for more than MAX_GAP frames.
     missing_face: "hold" repeats the last pose and points, "interpolate" interpolates between the neighbours, "fade" holds
     them and fades the motion out, "stop" raises FaceError.
-    boxes: (4,) or (L, 4) x, y, width, height px replace the detector. callback(done, total) after each frame.
+    boxes: (4,) or (L, 4) x, y, width, height px of the face replace detector and tracking. given: the faces of each of the L
+    frames, from left to right, replace the detector alone. callback(done, total) after each frame.
     Raises FaceError where no face is found or it is too small, InputError for other values.
     """
     if missing_face not in ("hold", "interpolate", "fade", "stop"):
@@ -108,7 +115,9 @@ def track(
         points = torch.stack([nominal_points(box, height, width) for box in boxes.expand(length, 4)])
         return FaceTrack(points, torch.ones(length, dtype=torch.bool), f"The face's box was given for all {length} frames.")
 
-    followed, crowd, cuts, jumps = follow(frames, detector, choice, callback)
+    if given is not None and len(given) != length:
+        raise InputError(f"Faces were given for {len(given)} frames, and the driving clip has {length}.")
+    followed, crowd, cuts, jumps = follow(frames, detector, choice, callback, given)
     seen = [i for i, face in enumerate(followed) if face is not None]
     missing = [i for i, face in enumerate(followed) if face is None]
     if not seen:
@@ -154,7 +163,11 @@ def fading(present: torch.Tensor) -> torch.Tensor:
 
 
 def follow(
-    frames: torch.Tensor | np.ndarray, detector: FaceDetector, choice: str | int, callback: Callable[[int, int], None] | None
+    frames: torch.Tensor | np.ndarray,
+    detector: FaceDetector | None,
+    choice: str | int,
+    callback: Callable[[int, int], None] | None,
+    given: Sequence[Sequence[Face]] | None = None,
 ) -> tuple[list[Face | None], list[int], list[int], list[int]]:
     """The tracked face of each frame or None, the frames with several faces, those at which a new track starts, and those
     of them at which the face is another shot.
@@ -169,7 +182,7 @@ def follow(
             raise InputError(f"Driving frame {i}: {error}") from error
         before, thumbnail = thumbnail, F.adaptive_avg_pool2d(torch.from_numpy(picture).permute(2, 0, 1) / 255.0, 16)
         cut = cut or before is not None and float((thumbnail - before).abs().mean()) > CUT  # stays set until a face is found
-        faces = detector.detect(picture)
+        faces = detector.detect(picture) if given is None else given[i]
         if len(faces) > 1:
             crowd.append(i)
         face = None
@@ -194,7 +207,7 @@ def follow(
     return followed, crowd, cuts, jumps
 
 
-def choose(faces: list[Face], choice: str | int, where: str) -> Face:
+def choose(faces: Sequence[Face], choice: str | int, where: str) -> Face:
     """The face that `choice` names; faces are sorted from left to right. Raises FaceError where there is none."""
     if choice == "largest":
         return max(faces, key=lambda face: face.area)

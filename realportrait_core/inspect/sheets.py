@@ -12,6 +12,7 @@ from ..animation.keypoints import PUBLIC_KEYPOINT_PX, Keypoints, keypoints_to_cr
 from ..animation.mapping import PortraitMotion, frame_portrait
 from ..errors import InputError
 from ..face.crop import CROP, sample_crop
+from ..face.opencv import import_cv2
 from ..motion_map import MotionMaps, dense
 from ..vid2vid.keypoints import Pose, transform
 from .components import components
@@ -88,7 +89,7 @@ def pixels(picture: torch.Tensor) -> np.ndarray:
 
 def fitted(picture: np.ndarray) -> tuple[np.ndarray, float, tuple[int, int]]:
     """A picture resized to fit a tile, with its scale and its offset (x, y) in the tile."""
-    import cv2
+    cv2 = import_cv2()
 
     height, width = picture.shape[:2]
     scale = TILE / max(height, width)
@@ -102,7 +103,7 @@ def fitted(picture: np.ndarray) -> tuple[np.ndarray, float, tuple[int, int]]:
 
 def titled(tile: np.ndarray, text: str) -> np.ndarray:
     """The tile under its title: (TILE + BAR, TILE, 3)."""
-    import cv2
+    cv2 = import_cv2()
 
     bar = np.full((BAR, TILE, 3), PAPER, np.uint8)
     cv2.putText(bar, text, (6, BAR - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, INK, 1, cv2.LINE_AA)
@@ -121,7 +122,7 @@ def sixteenths(xy: torch.Tensor) -> list[tuple[int, int]]:
 
 def dot(tile: np.ndarray, at: tuple[int, int], radius: float, color: tuple[int, ...]) -> None:
     """A filled disc with a dark rim, visible on any skin."""
-    import cv2
+    cv2 = import_cv2()
 
     cv2.circle(tile, at, round(16 * (radius + 1)), (0, 0, 0), -1, cv2.LINE_AA, 4)
     cv2.circle(tile, at, round(16 * radius), color, -1, cv2.LINE_AA, 4)
@@ -129,7 +130,7 @@ def dot(tile: np.ndarray, at: tuple[int, int], radius: float, color: tuple[int, 
 
 def driving_tile(picture: torch.Tensor, crop: torch.Tensor, points: torch.Tensor, present: bool) -> np.ndarray:
     """The whole driving frame with its crop (3, 3: px -> crop px) and the five points; red where the face is missing."""
-    import cv2
+    cv2 = import_cv2()
 
     tile, scale, offset = fitted(pixels(picture))
     corners = torch.tensor([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]], dtype=torch.float64)
@@ -147,7 +148,7 @@ def driving_tile(picture: torch.Tensor, crop: torch.Tensor, points: torch.Tensor
 
 def crop_tile(picture: torch.Tensor, crop: torch.Tensor, x: torch.Tensor, pose: Pose, i: int, points: torch.Tensor) -> np.ndarray:
     """M's crop of a picture (1, H, W, 3), with the keypoints x (K, 3), the five points and the axes of pose i."""
-    import cv2
+    cv2 = import_cv2()
 
     zoom = TILE / CROP
     tile = pixels(sample_crop(picture.float().movedim(-1, 1), crop, TILE)[0].movedim(0, -1))
@@ -182,14 +183,14 @@ def crop_tile(picture: torch.Tensor, crop: torch.Tensor, x: torch.Tensor, pose: 
 
 def feature_tile(color: torch.Tensor) -> np.ndarray:
     """f in false colours (1, 3, h, w), its cells as squares."""
-    import cv2
+    cv2 = import_cv2()
 
     return cv2.resize(pixels(color[0].movedim(0, -1)), (TILE, TILE), interpolation=cv2.INTER_NEAREST)
 
 
 def map_tile(framed: np.ndarray, maps: MotionMaps, color: torch.Tensor) -> np.ndarray:
     """The map of one frame in false colours over the portrait's square (S, S, 3), its mask outlined."""
-    import cv2
+    cv2 = import_cv2()
 
     placed = pixels(dense(replace(maps, f=color))[0].movedim(0, -1)).astype(np.float32)
     mask = maps.mask()[0].cpu().numpy()

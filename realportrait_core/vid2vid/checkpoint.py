@@ -2,8 +2,8 @@
 
 A bundle is one file with the prefixes appearance., motion., warping., generator. and its config in the metadata; the
 stitching and retargeting MLPs may be in it too.
-LivePortrait's files (the safetensors of Kijai/LivePortrait_safetensors) are flat, one network each; every size is inferred
-from the shapes, so variants with another number of keypoints load too. Its .pth files are for `convert` (convert/).
+Of LivePortrait's files (public.py) every size is inferred from the shapes, so variants with another number of keypoints load
+too. Its .pth files are for `convert` (convert/).
 """
 
 import hashlib
@@ -14,23 +14,13 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import (
-    VID2VID_PARTS,
-    bundle_metadata,
-    check_finite,
-    load_strictly,
-    read_header,
-    read_safetensors,
-    save,
-    sniff,
-    wrong_role,
-)
+from ..checkpoint import VID2VID_PARTS, bundle_metadata, check_finite, load_strictly, read_safetensors, save, sniff, wrong_role
 from ..errors import WeightsError
 from . import FaceVid2Vid
+from .public import find_parts, find_stitching, role_of
 from .sizes import Shapes, vid2vid_config_from_state
 from .stitching import KeypointMLP
 
-NEEDED_PARTS = ("appearance", "motion", "warping")  # the generator is for evaluation only
 STITCHING_GROUPS = {"stitching": "retarget_shoulder", "lip": "retarget_mouth", "eye": "retarget_eye"}
 STITCHING_PREFIXES = tuple(f"{group}_module." for group in STITCHING_GROUPS.values())
 
@@ -61,31 +51,6 @@ def fuse_spectral_norm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
         elif not key.endswith((".weight_u", ".weight_v")):
             fused[key] = value
     return fused
-
-
-def find_parts(folder: Path, chosen: Path | None) -> dict[str, Path]:
-    """The files of a folder that hold F, M, W and G, recognised by keys; `chosen` takes precedence over another of its kind."""
-    parts: dict[str, Path] = {}
-    others = (path for path in sorted(folder.glob("*.safetensors")) if path != chosen)
-    for path in ([chosen] if chosen else []) + list(others):
-        try:
-            role = sniff(read_header(path).shapes)
-        except WeightsError:
-            if path == chosen:
-                raise
-            continue  # a damaged neighbour matters only if its part is then missing
-        if role not in VID2VID_PARTS:
-            continue
-        if role in parts and parts[role] != chosen:
-            raise WeightsError(f"{parts[role].name} and {path.name} in {folder} both hold the {role} network. Keep one.")
-        parts.setdefault(role, path)
-    missing = [part for part in NEEDED_PARTS if part not in parts]
-    if missing:
-        raise WeightsError(
-            f"{folder} lacks LivePortrait's {' and '.join(missing)} network. Put appearance_feature_extractor, "
-            "motion_extractor and warping_module (.safetensors) there together."
-        )
-    return parts
 
 
 def without_wrapper(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -146,7 +111,7 @@ def vid2vid_files(path: str | os.PathLike) -> dict[str, Path]:
     path = Path(path)
     if path.is_dir():
         return find_parts(path, None)
-    role = sniff(read_header(path).shapes)
+    role = role_of(path)
     if role == "vid2vid":
         return {"vid2vid": path}
     if role in VID2VID_PARTS:
@@ -202,10 +167,11 @@ def stitching_networks(state: Mapping[str, torch.Tensor]) -> dict[str, KeypointM
 
 
 def load_stitching(path: str | os.PathLike) -> dict[str, KeypointMLP]:
-    """LivePortrait's stitching, lip and eye MLPs by these names, of their own file or of a bundle that holds them.
+    """LivePortrait's stitching, lip and eye MLPs by these names, of their own file, its folder, or a bundle that holds them.
 
     Raises WeightsError if the file is missing, damaged, or something else.
     """
+    path = find_stitching(Path(path))
     state, _ = read_safetensors(path)
     part = stitching_part(state)
     if not part:
