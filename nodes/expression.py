@@ -5,7 +5,6 @@ from collections import OrderedDict
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from comfy_api.latest import io, ui
 
 from ..realportrait_core.animation.expressions import edit_portrait, portrait_keypoints
@@ -16,6 +15,7 @@ from ..realportrait_core.face.track import portrait_points
 from ..realportrait_core.vid2vid.expressions import MOST_DEGREES, Expression
 from .face import BOX_TIP, FACES, portrait_face_input
 from .host import folders, images
+from .host.draw import small
 from .host.run import Progress, loaded, one_of
 from .motion import FRAME_CROPS
 from .sockets import Motion, Stitching, Vid2Vid
@@ -111,7 +111,7 @@ class EditExpression(io.ComfyNode):
         picture = torch.cat(list(portrait_frames(network, motion)))  # (1, H, W, 3)
         mask = frames_mask(motion, picture_size(network))
         progress.to(2)
-        on_node = ui.PreviewImage(small(picture), cls=cls) if live_preview else None
+        on_node = ui.PreviewImage(small(picture, SHOWN), cls=cls) if live_preview else None
         told = report(expression, keypoints.portrait.canonical.shape[1], stitching is not None)
         return io.NodeOutput(picture, mask, motion, told, ui=on_node)
 
@@ -130,14 +130,6 @@ def held_keypoints(network, portrait: torch.Tensor, whose: str, box: str):
             held.popitem(last=False)
     held.move_to_end(key)
     return held[key]
-
-
-def small(picture: torch.Tensor) -> torch.Tensor:
-    """The picture (1, H, W, 3) with sides of at most SHOWN px."""
-    shrink = SHOWN / max(picture.shape[1:3])
-    if shrink >= 1:
-        return picture
-    return F.interpolate(picture.movedim(-1, 1), scale_factor=shrink, mode="area").movedim(1, -1)
 
 
 def report(expression: Expression, k: int, networks: bool) -> str:

@@ -97,17 +97,23 @@ def extract_keypoints(
     """Poses of portrait (1, H, W, 3) and driving frames (L, H', W', 3), both in [0, 1], and f_r.
 
     portrait_points (5, 2) px; track: the face in the driving frames. For a portrait video (L, H, W, 3) its own track takes the
-    place of the points. callback(done, total) after each chunk of driving frames. Raises InputError where frames and tracks
-    differ in length.
+    place of the points. callback(done, total) after each chunk of frames, those of a portrait video counted too. Raises InputError
+    where frames and tracks differ in length.
     """
     if len(driver) != len(track.points):
         raise InputError(f"The driving video has {len(driver)} frames and its face track {len(track.points)}.")
     check_lengths(portrait, portrait_points, len(driver))
     driver_crop = clip_crop(track.points)
-    pose, feature, portrait_crop, points = portrait_side(vid2vid, portrait, portrait_points)
+    before = len(portrait) if isinstance(portrait_points, FaceTrack) else 0  # frames in M before the driving ones
+
+    def count(done: int, total: int) -> None:
+        if callback is not None:
+            callback(done, before + len(driver))
+
+    pose, feature, portrait_crop, points = portrait_side(vid2vid, portrait, portrait_points, count)
     return Keypoints(
         portrait=pose,
-        driver=tracked_poses(vid2vid, driver, driver_crop, track, callback),
+        driver=tracked_poses(vid2vid, driver, driver_crop, track, lambda done, total: count(before + done, total)),
         feature=feature,
         portrait_crop=portrait_crop,
         driver_crop=driver_crop,

@@ -5,6 +5,7 @@ motion's f_{r->d}, and no square of RealPortrait's size lies between its picture
 """
 
 from collections.abc import Iterator
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -73,12 +74,14 @@ def face_frames(vid2vid: FaceVid2Vid, motion: PortraitMotion, chunk: int | None 
         yield vid2vid.generator(features_for_generator(vid2vid, motion, slice(start, start + chunk))).float()
 
 
-def portrait_places(motion: PortraitMotion, size: int, device: torch.device | str = "cpu") -> list[Place]:
-    """Where G's picture of `size` px lies in the portrait: one place, or one for each frame where the portrait is a video."""
+def portrait_places(motion: PortraitMotion, size: int, device: torch.device | str = "cpu") -> Iterator[Place]:
+    """Where G's picture of `size` px lies in the portrait, for one frame after the other: the same place for all of a still one."""
     if motion.keypoints is None:
         raise InputError("This motion does not know the portrait's crop: make it again with Apply Motion to Portrait.")
     mask, crops = soft_square().to(device), motion.keypoints.portrait_crop
-    return [crop_place(crop, size, mask, *motion.portrait_size) for crop in (crops[None] if crops.ndim == 2 else crops)]
+    if motion.keypoints.of_video:
+        return (crop_place(crop, size, mask, *motion.portrait_size) for crop in crops)
+    return repeat(crop_place(crops, size, mask, *motion.portrait_size), len(motion.maps))
 
 
 def portrait_pictures(motion: PortraitMotion, pictures: Tensor | None) -> Tensor:
@@ -104,20 +107,22 @@ def portrait_frames(
     pictures (1 or more, H, W, 3) in [0, 1]: the portrait, or frames of its size, of which the last is held; by default the
     motion's own. Outside the crop they keep their bits. Raises InputError for another size, and as `face_frames` does.
     """
-    pictures, places, at = portrait_pictures(motion, pictures), [], 0
+    pictures, at = portrait_pictures(motion, pictures), 0
+    places = portrait_places(motion, picture_size(vid2vid), device_of(vid2vid))
     for faces in face_frames(vid2vid, motion, chunk):
-        places = places or portrait_places(motion, faces.shape[-1], faces.device)
         numbers = range(at, at + len(faces))
         out = pictures[[min(i, len(pictures) - 1) for i in numbers]].float().cpu()  # indexing copies
-        for picture, face, i in zip(out, faces, numbers):
-            paste_face(picture, face, places[min(i, len(places) - 1)])
+        for picture, face, place in zip(out, faces, places):
+            paste_face(picture, face, place)
         yield out
         at += len(faces)
 
 
 def frames_mask(motion: PortraitMotion, size: int) -> Tensor:
     """Where, and how strongly, a picture of `size` px is pasted: (1 or L, H, W) on the CPU."""
-    return torch.stack([whole_mask(place, *motion.portrait_size) for place in portrait_places(motion, size)])
+    places = list(portrait_places(motion, size))
+    different = places if motion.keypoints.of_video else places[:1]
+    return torch.stack([whole_mask(place, *motion.portrait_size) for place in different])
 
 
 def picture_size(vid2vid: FaceVid2Vid) -> int:
