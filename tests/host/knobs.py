@@ -44,6 +44,7 @@ SHOWN = {
         "scale_gain": "host/test_motion_nodes.py::test_a_gain_of_nothing_keeps_the_portraits_part",
         "first_frame": "host/test_motion_nodes.py::test_a_range_of_frames",
         "frames": "host/test_motion_nodes.py::test_a_range_of_frames",
+        "rest_gain": "host/test_motion_nodes.py::test_a_gain_of_nothing_keeps_the_portraits_part",
     },
     "RealPortraitConditioning": {
         "start_frame": "host/test_nodes.py::test_a_clip_is_of_the_frames_that_were_asked_for",
