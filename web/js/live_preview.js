@@ -6,31 +6,33 @@ import { app } from '../../../scripts/app.js';
 import { api } from '../../../scripts/api.js';
 
 const NODE = 'RealPortraitEditExpression', SWITCH = 'live_preview';
-const PAUSE = 150;                                      // ms without a move before a run
+const PAUSE = 100;                                      // ms from a move to its run, within which further moves count as one
 const ENDS = ['execution_success', 'execution_error', 'execution_interrupted', 'reconnected'];      // the last: its end was not heard
 
 const waiting = new Set();                              // nodes that moved since their last run
-let timer = null, running = null;                       // running: the prompt's id; true until the server has told it
+let timer = null, running = null;                       // running: {id} of the prompt, null until the server has told it
 
 function moved(node) {
   if (!node.widgets?.find(widget => widget.name === SWITCH)?.value) return;
   waiting.add(node);
-  clearTimeout(timer);
-  timer = setTimeout(next, PAUSE);
+  timer ??= setTimeout(next, PAUSE);
 }
 
 async function next() {
+  timer = null;
   if (running || !waiting.size) return;
   const [node] = waiting;
   waiting.delete(node);
   if (!node.graph || node.mode !== 0) return next();    // deleted, muted or bypassed meanwhile
-  running = true;
+  const own = running = { id: null };
   try {
-    const accepted = await run(node);
-    if (running === true) running = accepted;           // it may have ended before the answer came
+    own.id = await run(node);
   } catch (error) {
     console.warn('RealPortrait: no live preview.', error);
+  }
+  if (!own.id && running === own) {                     // refused
     running = null;
+    next();
   }
 }
 
@@ -44,7 +46,7 @@ async function run(node) {
 }
 
 function ended({ detail }) {
-  if (running !== true && detail?.prompt_id && running !== detail.prompt_id) return;
+  if (!running || (running.id && detail?.prompt_id && running.id !== detail.prompt_id)) return;
   running = null;
   next();
 }
