@@ -8,6 +8,7 @@ from .face import ExtractKeypoints
 from .host import folders
 from .iddpm import IDDPMSampler, IDDPMSigmas
 from .inspect import Inspect
+from .live import AnimateOneFrame
 from .load import LoadModel, LoadVid2Vid
 from .motion import EditMotion, MakeMotionMaps
 from .motion_file import LoadMotion, SaveMotion
@@ -44,4 +45,5 @@ class RealPortraitExtension(ComfyExtension):
             StitchAndRetarget,
             EditExpression,
             RenderVid2Vid,
+            AnimateOneFrame,
         ]

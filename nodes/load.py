@@ -99,7 +99,8 @@ class LoadVid2Vid(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, weights, weight_dtype="default"):
-        return folders.stamp(folders.vid2vid_path(weights))
+        # Of LivePortrait's files all: the generator's may be put there later.
+        return [folders.stamp(file) for file in vid2vid_files(folders.vid2vid_path(weights)).values()]
 
     @classmethod
     def execute(cls, weights: str, weight_dtype: str = "default") -> io.NodeOutput:

@@ -21,14 +21,19 @@ from .mapping import PortraitMotion
 CHUNK = 4  # frames in G at once on a GPU; a CPU is no faster by several, and can be cancelled after each
 
 
-def check_rendering(vid2vid: FaceVid2Vid, motion: PortraitMotion) -> None:
-    """Raises WeightsError without G, InputError for a motion of other weights."""
+def check_generator(vid2vid: FaceVid2Vid) -> None:
+    """Raises WeightsError without G."""
     if vid2vid.generator is None:
         raise WeightsError(
             "These Face Vid2vid weights have no generator, the network that draws the pictures. LivePortrait's is the file "
             "spade_generator.safetensors: put it beside the other files (appearance_feature_extractor, motion_extractor, "
             "warping_module), in models/liveportrait or models/realportrait, and run again."
         )
+
+
+def check_rendering(vid2vid: FaceVid2Vid, motion: PortraitMotion) -> None:
+    """Raises WeightsError without G, InputError for a motion of other weights."""
+    check_generator(vid2vid)
     channels, wanted = motion.maps.f.shape[1], vid2vid.cfg.warped_channels
     made = "" if motion.keypoints is None else motion.keypoints.encoder
     if channels != wanted or (made and made != motion_fingerprint(vid2vid)):
@@ -41,9 +46,9 @@ def check_rendering(vid2vid: FaceVid2Vid, motion: PortraitMotion) -> None:
 def features_for_generator(vid2vid: FaceVid2Vid, motion: PortraitMotion, frames: slice) -> Tensor:
     """f_{r->d} (n, Cw, h, w) of some frames, on G's device in G's dtype.
 
-    Where the face is missing and the motion fades, the maps hold f_{r->d} times a weight below 1: no motion for the transformer,
-    but for G another, darker face. These frames are warped again, to keypoints that fade to the portrait's:
-    x = x_s + w (x_d - x_s).
+    Where the face is missing and the motion fades, the maps hold w f_{r->d} with a weight w below 1: less motion for the
+    transformer, but for G a feature that belongs to no face. W runs again for these frames, to keypoints that fade to the
+    portrait's own: x = x_s + w (x_d - x_s).
     """
     device, dtype = device_of(vid2vid.generator), dtype_of(vid2vid.generator)
     f, keypoints = motion.maps.f[frames].to(device, dtype), motion.keypoints
@@ -74,11 +79,11 @@ def face_frames(vid2vid: FaceVid2Vid, motion: PortraitMotion, chunk: int | None 
         yield vid2vid.generator(features_for_generator(vid2vid, motion, slice(start, start + chunk))).float()
 
 
-def portrait_places(motion: PortraitMotion, size: int, device: torch.device | str = "cpu") -> Iterator[Place]:
+def portrait_places(motion: PortraitMotion, size: int) -> Iterator[Place]:
     """Where G's picture of `size` px lies in the portrait, for one frame after the other: the same place for all of a still one."""
     if motion.keypoints is None:
         raise InputError("This motion does not know the portrait's crop: make it again with Apply Motion to Portrait.")
-    mask, crops = soft_square().to(device), motion.keypoints.portrait_crop
+    mask, crops = soft_square(), motion.keypoints.portrait_crop
     if motion.keypoints.of_video:
         return (crop_place(crop, size, mask, *motion.portrait_size) for crop in crops)
     return repeat(crop_place(crops, size, mask, *motion.portrait_size), len(motion.maps))
@@ -108,7 +113,7 @@ def portrait_frames(
     motion's own. Outside the crop they keep their bits. Raises InputError for another size, and as `face_frames` does.
     """
     pictures, at = portrait_pictures(motion, pictures), 0
-    places = portrait_places(motion, picture_size(vid2vid), device_of(vid2vid))
+    places = portrait_places(motion, picture_size(vid2vid))
     for faces in face_frames(vid2vid, motion, chunk):
         numbers = range(at, at + len(faces))
         out = pictures[[min(i, len(pictures) - 1) for i in numbers]].float().cpu()  # indexing copies

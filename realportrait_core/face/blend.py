@@ -45,7 +45,7 @@ def samples(forward: Tensor) -> int:
 
 
 def crop_place(to_crop: Tensor, size: int, mask: Tensor, height: int, width: int) -> Place:
-    """The place of a crop's picture of `size` px in a portrait of height x width px, on the mask's device.
+    """The place of a crop's picture of `size` px in a portrait of height x width px.
 
     to_crop (3, 3): portrait px -> crop px; mask (M, M) in [0, 1], of any side: the weight of the crop's picture.
     Raises InputError for a crop beside the portrait.
@@ -69,7 +69,7 @@ def crop_place(to_crop: Tensor, size: int, mask: Tensor, height: int, width: int
 
 
 def paste_face(picture: Tensor, face: Tensor, place: Place) -> None:
-    """Pastes face (3, S, S) into picture (H, W, 3), in place. Where the mask is 0 the picture keeps its bits."""
+    """Pastes face (3, S, S), of any device, into picture (H, W, 3), in place. Where the mask is 0 the picture keeps its bits."""
     warped = warp_averaged(face[None].float(), place.to_window, *place.size, place.fine)[0].movedim(0, -1)  # (h, w, 3)
     inside = picture[place.rows, place.columns]
     inside.copy_(torch.lerp(inside, warped.to(inside), place.weight[..., None].to(inside)))
@@ -78,5 +78,5 @@ def paste_face(picture: Tensor, face: Tensor, place: Place) -> None:
 def whole_mask(place: Place, height: int, width: int) -> Tensor:
     """The mask on the whole portrait, (height, width) on the CPU."""
     mask = torch.zeros(height, width)
-    mask[place.rows, place.columns] = place.weight.cpu()
+    mask[place.rows, place.columns] = place.weight
     return mask

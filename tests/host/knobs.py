@@ -87,6 +87,12 @@ SHOWN = {
         "portrait": "host/test_render.py::test_another_picture_under_the_face",
         "even_size": "host/test_render.py::test_an_even_size_can_be_saved",
     },
+    "RealPortraitLive": {
+        "reset": "host/test_live_node.py::test_state_is_kept_from_run_to_run",
+        "result": "host/test_live_node.py::test_settings_of_each_run",
+        "detect_every": "host/test_live_node.py::test_settings_of_each_run",
+        "stitching": "host/test_live_node.py::test_stitching",
+    },
     "RealPortraitInspect": {
         "most": "host/test_video_nodes.py::test_inspecting_a_run",
         "clip_frames": "host/test_video_nodes.py::test_inspecting_a_run",

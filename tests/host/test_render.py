@@ -142,6 +142,26 @@ def test_what_cannot_be_rendered(pack, render, load, folder, motion):
         render(vid2vid, made, "both")
 
 
+def test_a_file_that_is_added_is_loaded_at_the_next_run(host, pack, run_node, folder):
+    """LivePortrait's generator, put beside the other three after the error said so."""
+    import public
+
+    sizes = pack("realportrait_core.config").Vid2VidConfig(**vars(public.TINY) | dict(crop_size=256))
+    torch.manual_seed(0)
+    network = pack("realportrait_core.vid2vid").FaceVid2Vid(sizes).eval()
+    public.write_kijai(folder / "parts", network)
+    node, chosen = host.NODE_CLASS_MAPPINGS["RealPortraitLoadVid2Vid"], "parts/motion_extractor.safetensors"
+    generator = folder / "parts" / "spade_generator.safetensors"
+    whole = node.fingerprint_inputs(weights=chosen)
+    content = generator.read_bytes()
+    generator.unlink()
+    assert node.fingerprint_inputs(weights=chosen, weight_dtype="fp16") != whole
+    assert run_node("RealPortraitLoadVid2Vid", weights=chosen)[0].model.generator is None
+    generator.write_bytes(content)
+    assert node.fingerprint_inputs(weights=chosen) != whole  # of another time
+    assert run_node("RealPortraitLoadVid2Vid", weights=chosen)[0].model.generator is not None
+
+
 def test_the_precision_of_the_weights(pack, load, motion, render):
     """fp32 by default on a CPU. In half precision the poses stay as they are, and the picture nearly."""
     motion_fingerprint = pack("realportrait_core.vid2vid.checkpoint").motion_fingerprint
