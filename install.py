@@ -8,7 +8,6 @@ face box given by hand.
 
 import argparse
 import hashlib
-import importlib.util
 import logging
 import os
 import subprocess
@@ -123,10 +122,13 @@ def write_whole(data: bytes, target: Path) -> None:
 
 def check_opencv() -> None:
     """Says what to install where there is no OpenCV. As a requirement, pip would put it over another package of it."""
-    if importlib.util.find_spec("cv2") is None:
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
         logger.warning(
-            "OpenCV is not installed, and without it no face can be detected: add the package opencv-python-headless (or "
+            "OpenCV cannot be imported (%s), and without it no face can be detected: add the package opencv-python-headless (or "
             "opencv-python, never both) to this Python, %s.",
+            error,
             sys.executable,
         )
 

@@ -97,8 +97,8 @@ class ExtractKeypoints(io.ComfyNode):
                     types=faces.SOCKETS,
                     optional=True,
                     tooltip="The faces of the driving frames as another node has found them: boxes or, more exactly, face "
-                    "landmarks, of every frame or one for all. driving_face and missing_face apply to them as to detected "
-                    "faces; no face detector is needed.",
+                    "landmarks, of every frame or one for all. They are followed, smoothed and filled in by missing_face like "
+                    "detected ones; no face detector is needed.",
                 ),
             ],
             outputs=[

@@ -124,7 +124,7 @@ def test_without_opencv_it_says_what_to_install(monkeypatch, tmp_path):
     detector = FaceDetector(tmp_path / "yunet.onnx")
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(
-        RealPortraitError, match="OpenCV cannot be imported.*pip install opencv-python-headless.*never install both"
+        RealPortraitError, match="OpenCV cannot be imported.*opencv-python-headless by .*-m pip.*never install both"
     ):
         detector.detect(torch.zeros(64, 64, 3))
 

@@ -13,7 +13,7 @@ from ...realportrait_core.errors import InputError
 from ...realportrait_core.face.detect import Face
 from ...realportrait_core.face.given import check_inside, face_of_box, face_of_landmarks
 
-# By name: hosts before 0.4 do not know the types. Beside another type no host draws a widget for a box.
+# By name: ComfyUI 0.3.75 does not know the types. Beside another type no host draws a widget for a box.
 SOCKETS = [io.Custom("BOUNDING_BOX"), io.Custom("FACE_LANDMARKS")]
 BOX = ("x", "y", "width", "height")
 

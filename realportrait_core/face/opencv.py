@@ -14,7 +14,7 @@ def import_cv2() -> ModuleType:
         import cv2
     except (ImportError, AttributeError) as error:  # the second: one that was built for another numpy
         raise RealPortraitError(
-            f"OpenCV cannot be imported ({error}). Install it with `{sys.executable} -m pip install opencv-python-headless` and "
+            f"OpenCV cannot be imported ({error}). Install the package opencv-python-headless by `{sys.executable} -m pip` and "
             "start ComfyUI again. If opencv-python is installed already, repair that one instead: never install both."
         ) from error
     version = getattr(cv2, "__version__", "unknown")

@@ -18,6 +18,8 @@ SHOWN = {
         "missing_face": "host/test_nodes.py::test_what_is_done_where_the_face_is_missing",
         "portrait_box": "host/test_nodes.py::test_a_box_says_where_the_face_is",
         "driver_box": "host/test_nodes.py::test_a_box_says_where_the_face_is",
+        "portrait_boxes": "host/test_given_faces.py::test_given_boxes_say_where_the_face_is",
+        "driving_boxes": "host/test_given_faces.py::test_given_boxes_say_where_the_face_is",
     },
     "RealPortraitEditMotion": {
         "head_size": "host/test_motion_nodes.py::test_every_edit_changes_the_maps",

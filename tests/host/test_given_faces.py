@@ -1,5 +1,6 @@
 """Faces of other nodes at Extract Face Motion: values of the host's BOUNDING_BOX and FACE_LANDMARKS, and whole runs without cv2."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -61,6 +62,35 @@ def test_the_sockets_take_boxes_and_landmarks_and_come_last(host):
     inputs = host.NODE_CLASS_MAPPINGS["RealPortraitExtractKeypoints"].GET_NODE_INFO_V1()["input"]["optional"]
     assert [*inputs][-2:] == ["portrait_boxes", "driving_boxes"]
     assert inputs["portrait_boxes"][0] == inputs["driving_boxes"][0] == "BOUNDING_BOX,FACE_LANDMARKS"
+
+
+@pytest.mark.parametrize("socket, fits", [("BOUNDING_BOX", True), ("FACE_LANDMARKS", True), ("MASK", False)])
+def test_the_host_connects_such_nodes_alone(host, vid2vid, monkeypatch, socket, fits):
+    """By the host's own check of a whole prompt, with a node that finds faces among its nodes."""
+    import execution
+    from comfy_api.latest import io
+
+    class FindFaces(io.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(node_id="FindFaces", inputs=[io.Image.Input("image")], outputs=[io.Custom(socket).Output("faces")])
+
+        @classmethod
+        def execute(cls, image):
+            return io.NodeOutput([[]])
+
+    monkeypatch.setitem(host.NODE_CLASS_MAPPINGS, "FindFaces", FindFaces)
+    inputs = {"vid2vid": ["vid2vid", 0], "portrait": ["picture", 0], "driver": ["picture", 0], **WITHOUT_BOX}
+    prompt = {
+        "vid2vid": ("RealPortraitLoadVid2Vid", {"weights": "given.safetensors"}),
+        "picture": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 1, "color": 0}),
+        "faces": ("FindFaces", {"image": ["picture", 0]}),
+        "extract": ("RealPortraitExtractKeypoints", {**inputs, "portrait_boxes": ["faces", 0], "driving_boxes": ["faces", 0]}),
+        "show": ("PreviewImage", {"images": ["extract", 1]}),
+    }
+    graph = {name: {"class_type": kind, "inputs": given} for name, (kind, given) in prompt.items()}
+    valid, _, _, errors = asyncio.run(execution.validate_prompt("0", graph, None))
+    assert valid == fits and (fits or "return_type_mismatch" in json.dumps(errors))
 
 
 def test_given_boxes_take_the_place_of_typed_ones(extract):
@@ -147,5 +177,5 @@ def test_a_whole_animation_without_opencv(host):
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["nodes"] == sum(name.startswith("RealPortrait") for name in host.NODE_CLASS_MAPPINGS) and told["nodes"] > 16
     assert told["frames"] == [3, 64, 64, 3] and told["finite"]
-    assert "OpenCV cannot be imported" in told["detecting"] and "pip install opencv-python-headless" in told["detecting"]
+    assert "OpenCV cannot be imported" in told["detecting"] and "Install the package opencv-python-headless" in told["detecting"]
     assert "OpenCV cannot be imported" in told["inspecting"]

@@ -174,7 +174,7 @@ THERE = r"Put warping_module.safetensors \(182 MB\) there, from Kijai/LivePortra
         (without("warping_module"), rf"models.liveportrait lacks LivePortrait's warping network\. {THERE}\.$"),
         (
             without("warping_module", "motion_extractor", "spade_generator"),
-            r"motion and warping network\. Put motion_extractor.safetensors \(112 MB\) and warping_module.safetensors \(182 MB\) "
+            r"motion and warping network\. Put motion_extractor.safetensors \(112 MB\), warping_module.safetensors \(182 MB\) "
             r"and spade_generator.safetensors \(222 MB\) there",
         ),
         (written("warping_module", b"version https://git-lfs.github.com/spec/v1\noid 1\n"), rf"Git LFS pointer.*{THERE}"),
@@ -185,7 +185,7 @@ THERE = r"Put warping_module.safetensors \(182 MB\) there, from Kijai/LivePortra
         (written("spade_generator", b"<html>"), r"web page.*Put spade_generator.safetensors \(222 MB\) there"),
         (
             as_originals,
-            r"convert the .pth that are there.*python -m realportrait_core.convert liveportrait .*liveportrait .*liveportrait`",
+            r"convert the .pth that are there.*python -m realportrait_core.convert liveportrait \".*liveportrait\" \".*liveportrait\"`",
         ),
     ],
     ids=["one missing", "three missing", "pointer", "page", "empty", "pickle", "cut", "generator", "pth"],
