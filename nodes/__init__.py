@@ -5,7 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .continue_clip import ContinueClip
 from .expression import EditExpression
 from .face import ExtractKeypoints
-from .host import folders
+from .host import folders, media
 from .iddpm import IDDPMSampler, IDDPMSigmas
 from .inspect import Inspect
 from .live import AnimateOneFrame
@@ -13,12 +13,14 @@ from .load import LoadModel, LoadVid2Vid
 from .motion import EditMotion, MakeMotionMaps
 from .motion_file import LoadMotion, SaveMotion
 from .paste import PasteBack
+from .portrait import LoadPortrait
 from .render import RenderVid2Vid
 from .sample import Conditioning, SampleClips
 from .stitch import LoadStitching, StitchAndRetarget
 from .video import LoadDrivingVideo
 
 folders.register()
+media.register()
 
 
 class RealPortraitExtension(ComfyExtension):
@@ -46,4 +48,5 @@ class RealPortraitExtension(ComfyExtension):
             EditExpression,
             RenderVid2Vid,
             AnimateOneFrame,
+            LoadPortrait,
         ]

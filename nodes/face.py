@@ -11,6 +11,7 @@ from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import FaceTrack, portrait_points, track
 from .host import faces, folders, images
 from .host.draw import GLANCE, SIDE, SMALL_SIDE, evenly, sheet, tile
+from .host.newer import advanced, aliases
 from .host.run import Progress, loaded, one_of
 from .sockets import Keypoints, Vid2Vid
 
@@ -76,14 +77,16 @@ class ExtractKeypoints(io.ComfyNode):
                     tooltip="Where the driving video shows no face: 'hold' the last pose, 'interpolate' between the "
                     "neighbours, let the motion 'fade' to none within a few frames, or 'stop' with an error that names "
                     "the frames.",
+                    **advanced(),
                 ),
-                io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),
+                io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP, **advanced()),
                 io.String.Input(
                     "driver_box",
                     display_name="driving_box",
                     default="",
                     optional=True,
                     tooltip=BOX_TIP + " One box for all frames.",
+                    **advanced(),
                 ),
                 io.MultiType.Input(
                     "portrait_boxes",
@@ -112,6 +115,9 @@ class ExtractKeypoints(io.ComfyNode):
                 ),
                 io.String.Output(display_name="report", tooltip="How many frames show the face, and which do not."),
             ],
+            **aliases(
+                "vid2vid keypoints", "face tracking", "face crop", "live portrait cropper", "reenactment", "facial motion capture"
+            ),
         )
 
     @classmethod

@@ -7,6 +7,7 @@ from ..realportrait_core.inspect.drift import drift, drift_table, frame_statisti
 from ..realportrait_core.inspect.sheets import inspect
 from .host import images
 from .host.draw import evenly
+from .host.newer import advanced, aliases
 from .host.run import Progress, loaded
 from .motion import check_weights
 from .sockets import Keypoints, Motion, Vid2Vid
@@ -44,6 +45,7 @@ class Inspect(io.ComfyNode):
                     min=2,
                     max=128,
                     tooltip="Frames of a clip, for the table of drift: 16 with RealPortrait Sampler and the bundled weights.",
+                    **advanced(),
                 ),
                 io.Image.Input(
                     "frames",
@@ -64,6 +66,7 @@ class Inspect(io.ComfyNode):
                     "first.",
                 ),
             ],
+            **aliases("debug portrait", "compare portrait", "keypoint error"),
         )
 
     @classmethod

@@ -9,6 +9,7 @@ from ..realportrait_core.vid2vid.blocks import fold_norms
 from ..realportrait_core.vid2vid.checkpoint import load_vid2vid, vid2vid_files
 from ..realportrait_core.vid2vid.precision import to_dtype
 from .host import folders, model, run
+from .host.newer import advanced, aliases
 from .sockets import Vid2Vid
 
 VID2VID_DTYPES = {"default": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -41,9 +42,11 @@ class LoadModel(io.ComfyNode):
                     default="default",
                     tooltip="Precision in which the weights are kept. 'default' is what suits your device; fp8 halves the "
                     "memory of large weights and costs a little quality.",
+                    **advanced(),
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For RealPortrait Sampler or a stock sampler."), INFO],
+            **aliases("real portrait", "portrait animation model"),
         )
 
     @classmethod
@@ -91,6 +94,7 @@ class LoadVid2Vid(io.ComfyNode):
                 ),
             ],
             outputs=[Vid2Vid.Output(display_name="vid2vid", tooltip="For Extract Face Motion and Apply Motion to Portrait."), INFO],
+            **aliases("live portrait", "liveportrait", "live portrait loader", "facevid2vid"),
         )
 
     @classmethod

@@ -14,6 +14,7 @@ from ..realportrait_core.vid2vid.edit import MOST_SMOOTH
 from ..realportrait_core.vid2vid.neutral import head_angle
 from ..realportrait_core.vid2vid.retarget import Gains
 from .host.draw import GLANCE, evenly, motion_picture, sheet
+from .host.newer import advanced, aliases
 from .host.run import Progress, loaded
 from .sockets import Keypoints, Motion, Vid2Vid
 
@@ -72,6 +73,7 @@ class EditMotion(io.ComfyNode):
                     "smooth_track",
                     **smooth,
                     tooltip="Smooths the face points, which place the facial mask, over this many frames on either side. 0 is off.",
+                    **advanced(),
                 ),
                 io.Boolean.Input(
                     "mirror",
@@ -81,6 +83,7 @@ class EditMotion(io.ComfyNode):
                 ),
             ],
             outputs=[Keypoints.Output(display_name="keypoints", tooltip="The keypoints with the edited motion.")],
+            **aliases("smooth motion", "stabilize face", "mirror motion"),
         )
 
     @classmethod
@@ -93,7 +96,7 @@ class MakeMotionMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         gain = {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05}
-        part = {**gain, "optional": True}
+        part = {**gain, "optional": True, **advanced()}
         return io.Schema(
             node_id="RealPortraitMotionMaps",
             display_name="Apply Motion to Portrait (Motion Position Maps)",
@@ -154,6 +157,7 @@ class MakeMotionMaps(io.ComfyNode):
                     optional=True,
                     tooltip="The driving frame, counted from 0, at which the animation begins. The neutral frame may lie "
                     "before it.",
+                    **advanced(),
                 ),
                 io.Int.Input(
                     "frames",
@@ -162,6 +166,7 @@ class MakeMotionMaps(io.ComfyNode):
                     max=10**6,
                     optional=True,
                     tooltip="How many driving frames are animated, fewer where the video ends. 0 takes all from first_frame on.",
+                    **advanced(),
                 ),
                 io.Float.Input(
                     "rest_gain",
@@ -175,6 +180,9 @@ class MakeMotionMaps(io.ComfyNode):
                 io.Image.Output(display_name="preview", tooltip="The maps in false colours, for at most 32 frames."),
                 io.String.Output(display_name="report", tooltip="Which frames are animated, and the neutral one."),
             ],
+            **aliases(
+                "motion position maps", "live portrait", "face animation", "reenactment", "motion transfer", "video driven portrait"
+            ),
         )
 
     @classmethod

@@ -8,6 +8,7 @@ from ..realportrait_core.animation.keypoints import Keypoints as KeypointsValue
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.paste import frames_out, paste, reframe
 from .host import images
+from .host.newer import advanced, aliases
 from .host.run import Progress, one_of
 from .sockets import Keypoints, Motion
 
@@ -45,6 +46,7 @@ class PasteBack(io.ComfyNode):
                     default="longest",
                     tooltip="If picture and frames have different numbers of frames: 'longest' holds the last frame of the "
                     "shorter one, 'shortest' cuts the longer one. A single picture lasts as long as the frames.",
+                    **advanced(),
                 ),
                 io.Mask.Input(
                     "mask",
@@ -58,6 +60,7 @@ class PasteBack(io.ComfyNode):
                     optional=True,
                     tooltip="Drops the last column or row of a picture of odd width or height, which Save Video (mp4) refuses. "
                     "With several faces only where the last one is pasted.",
+                    **advanced(),
                 ),
                 Keypoints.Input(
                     "driver_framing",
@@ -72,6 +75,7 @@ class PasteBack(io.ComfyNode):
                 io.Image.Output(display_name="images", tooltip="The picture in which the face moves."),
                 io.Mask.Output(display_name="mask", tooltip="Where, and how strongly, the animation was blended into the picture."),
             ],
+            **aliases("paste back", "live portrait composite", "composite face"),
         )
 
     @classmethod

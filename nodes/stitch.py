@@ -9,6 +9,7 @@ from ..realportrait_core.vid2vid.checkpoint import load_stitching
 from ..realportrait_core.vid2vid.public import find_stitching
 from ..realportrait_core.vid2vid.stitching import Finish, Opening, check_keypoints
 from .host import folders
+from .host.newer import aliases
 from .load import INFO
 from .sockets import Keypoints, Stitching
 
@@ -39,6 +40,7 @@ class LoadStitching(io.ComfyNode):
                 )
             ],
             outputs=[Stitching.Output(display_name="stitching", tooltip="For Stitch and Retarget."), INFO],
+            **aliases("live portrait stitching", "live portrait retargeting"),
         )
 
     @classmethod
@@ -108,6 +110,7 @@ class StitchAndRetarget(io.ComfyNode):
                 ),
             ],
             outputs=[Keypoints.Output(display_name="keypoints", tooltip="For Apply Motion to Portrait, which applies all this.")],
+            **aliases("live portrait stitching", "live portrait retargeting", "eye retargeting", "lip retargeting"),
         )
 
     @classmethod

@@ -22,7 +22,7 @@ from demo import limit_frames
 from environment import ROOT
 from headless import HeadlessComfyUI
 from picture import frames_of, sheet
-from thumbnails import WORKFLOWS, furnish, only_for
+from thumbnails import WORKFLOWS, only_for
 
 PAGES = ROOT / "web" / "docs"
 PICTURES = PAGES / "pictures"
@@ -57,9 +57,7 @@ def photograph_nodes(client: ComfyClient) -> None:
     unpacked.mkdir(exist_ok=True)
     nodes = sorted(page.stem for page in PAGES.glob("*.md"))
     with tempfile.TemporaryDirectory() as folder:
-        motion, job = Path(folder, "motion.safetensors"), Path(folder, "job.json")
-        motion.touch()  # only its name is seen
-        client.upload(motion)
+        job = Path(folder, "job.json")
         job.write_text(json.dumps({"url": client.url, "nodes": nodes, "folder": folder}), encoding="utf-8")
         with (ROOT / "scripts" / "help_pictures.mjs").open("rb") as script:
             done = subprocess.run(
@@ -133,9 +131,7 @@ def show_stages(client: ComfyClient) -> None:
 def show_pasted(client: ComfyClient) -> None:
     """What PasteBack makes of the left one of two faces in a picture."""
     workflow = api_workflow("animate_two_faces")
-    for entry in workflow.values():
-        if entry["class_type"] == "RealPortraitLoadDrivingVideo":
-            entry["inputs"]["frames"] = FRAMES
+    limit_frames(workflow, FRAMES)
     pasted = "Left Face into the Picture"
     node = next(node for node, entry in workflow.items() if entry["_meta"]["title"] == pasted)
     workflow["mask"] = {"class_type": "MaskToImage", "inputs": {"mask": [node, 1]}, "_meta": {"title": "Mask"}}
@@ -175,7 +171,6 @@ def main() -> None:
     python = Path(sys.executable)
     with HeadlessComfyUI(environment.Environment(python, environment.find_host(python, None))) as server:
         client = ComfyClient(server.url)
-        furnish(client)
         for part in [make for name in parts if which in (name, None) for make in parts[name]]:
             part(client)
 

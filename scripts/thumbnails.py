@@ -6,7 +6,6 @@ python scripts/demo.py && .venv/bin/python scripts/thumbnails.py [NAME ...]
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import environment
@@ -27,32 +26,6 @@ def only_for(workflow: dict, class_type: str) -> dict:
         sources = [value[0] for value in workflow[node]["inputs"].values() if isinstance(value, list)]
         wanted += [source for source in sources if source not in wanted]
     return {node: workflow[node] for node in wanted}
-
-
-def save_motion(client: ComfyClient, server: HeadlessComfyUI, workflow: dict) -> None:
-    """Do what the note in animate_saved_motion says: run the row that saves, and copy its file to the input folder."""
-    run = client.queue(only_for(workflow, "RealPortraitSaveMotion"))
-    if run.status != "success":
-        raise SystemExit(f"No motion was saved. {run.error}")
-    newest = max((server.folder / "output" / "motion").iterdir(), key=lambda file: file.stat().st_mtime_ns)
-    newest.rename(server.folder / "input" / "motion.safetensors")
-
-
-def furnish(client: ComfyClient) -> None:
-    """Upload what the workflows name: the bundled portrait and driving video, and a picture of two faces made of both."""
-    from PIL import Image
-
-    portrait, driving = ROOT / "assets" / "portrait.png", ROOT / "assets" / "driving.mp4"
-    with tempfile.TemporaryDirectory() as folder:
-        two, again = Path(folder, "two_faces.png"), Path(folder, "driving_2.mp4")
-        left, right = Image.open(portrait).convert("RGB"), frames_of(driving)[0]
-        picture = Image.new("RGB", (2 * left.width, left.height))
-        picture.paste(left, (0, 0))
-        picture.paste(right.resize(left.size), (left.width, 0))
-        picture.save(two)
-        again.write_bytes(driving.read_bytes())
-        for file in (portrait, driving, two, again):
-            client.upload(file)
 
 
 def frames_in(result: Path) -> list:
@@ -88,11 +61,8 @@ def main() -> None:
     python = Path(sys.executable)
     with HeadlessComfyUI(environment.Environment(python, environment.find_host(python, None))) as server:
         client = ComfyClient(server.url)
-        furnish(client)
         for name in chosen:
             workflow = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
-            if only_for(workflow, "RealPortraitSaveMotion"):
-                save_motion(client, server, workflow)
             run = client.queue(workflow)
             saved = run.files()
             if run.status != "success" or not saved:

@@ -539,8 +539,8 @@ def test_a_driver_without_points_gets_its_mask_where_its_face_is(seen):
 def test_maps_of_a_range(seen):
     vid2vid, _, _, given, _ = seen
     with torch.inference_mode():
-        whole = motion_maps(vid2vid, drive_keypoints(given[0:4]), 256)
-        part = motion_maps(vid2vid, drive_keypoints(given, frames=slice(2, 4)), 256)
+        whole = motion_maps(vid2vid, drive_keypoints(given[0:4], neutral=0), 256)
+        part = motion_maps(vid2vid, drive_keypoints(given, neutral=0, frames=slice(2, 4)), 256)
     assert len(part.maps) == 2
     assert error(part.maps.f.float(), whole.maps.f[2:4].float()) < 1e-2 and error(part.maps.face, whole.maps.face[2:4]) < CLOSE
 

@@ -95,14 +95,17 @@ def drive_keypoints(
     mode: Mode = "relative",
     pose_gain: float = 1.0,
     expression_gain: float = 1.0,
-    neutral: int = 0,
+    neutral: int | None = None,
     gains: Gains = FULL,
     frames: slice = slice(None),
 ) -> DrivenKeypoints:
     """x_d of the chosen driving frames, with what the motion maps need of the keypoints. `relative` continues across cuts.
 
-    Raises InputError as `driven_keypoints` and `vid2vid.retarget.retarget` do.
+    neutral: the neutral frame, counted from the driving video's frame 0; None: `find_neutral` chooses it. Raises InputError as
+    `driven_keypoints` and `vid2vid.retarget.retarget` do.
     """
+    if neutral is None:
+        neutral = find_neutral(keypoints)
     if mode == "relative":
         keypoints = without_cuts(keypoints)
     x_d = driven_keypoints(keypoints, mode, pose_gain, expression_gain, neutral, gains, frames)

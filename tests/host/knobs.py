@@ -67,6 +67,7 @@ SHOWN = {
         "frames": "host/test_nodes.py::test_a_clip_is_of_the_frames_that_were_asked_for",
         "overlap": "host/test_nodes.py::test_a_clip_is_of_the_frames_that_were_asked_for",
     },
+    "RealPortraitLoadPortrait": {"image": "host/test_media.py::test_a_portrait_is_what_load_image_gives"},
     "RealPortraitLoadDrivingVideo": {
         "file": "host/test_video_nodes.py::test_a_file_of_the_input_folder",
         "start": "host/test_video_nodes.py::test_a_file_of_the_input_folder",

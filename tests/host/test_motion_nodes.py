@@ -87,7 +87,7 @@ def apart(a, b) -> float:
 
 def test_an_old_workflow_gives_the_old_maps(pack, maps, vid2vid, keypoints):
     """Without the new inputs, and with them at their defaults: the maps that the core made before."""
-    driven = pack("realportrait_core.animation.retargeting").drive_keypoints(keypoints, "relative", 0.7, 1.3)
+    driven = pack("realportrait_core.animation.retargeting").drive_keypoints(keypoints, "relative", 0.7, 1.3, neutral=0)
     old = pack("realportrait_core.animation.mapping").motion_maps(vid2vid.model, driven, size=64)
     found = maps(pose_gain=0.7, expression_gain=1.3)[0]
     assert torch.equal(found.maps.f, old.maps.f) and torch.equal(found.maps.face, old.maps.face)

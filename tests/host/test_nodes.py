@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -33,6 +34,7 @@ OURS = [
     "RealPortraitLoadStitching",
     "RealPortraitStitch",
     "RealPortraitEditExpression",
+    "RealPortraitLoadPortrait",
 ]
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
 SETTINGS = {"seed": 5, "steps": 2, "sampler_name": "euler", "scheduler": "normal", "strength": 1.0, "guidance": 1.0}
@@ -413,6 +415,26 @@ def test_speed_chooses_steps_sampler_and_caching(run_node, model, vae, motion_of
     fast, *counts = run(speed="fast")
     assert counts == [16, 8] and torch.isfinite(fast).all()
     assert not torch.equal(fast, run(steps=8, sampler_name="dpmpp_2m", scheduler="sgm_uniform")[0])
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (("exact", 3, "heun", "normal"), "3 steps of heun with normal."),
+        (("exact", 0, "heun", "normal"), "10 steps of euler with normal. Steps 0 .*: sampler_name, scheduler are not used."),
+        (("balanced", 3, "heun", "normal"), "10 steps of dpmpp_2m with sgm_uniform. .*: steps, .* scheduler are not used."),
+        (("fast", 0, "euler", "normal"), "8 steps of dpmpp_2m with sgm_uniform. Speed 'fast' sets these itself.*"),
+    ],
+)
+def test_what_the_sampler_uses_is_told(host, pack, given, said):
+    used = pack("nodes.sample").sampling(tiny.dit_config(pack), *given)
+    assert re.fullmatch(said, used.report())
+
+
+def test_the_sampler_tells_it_on_the_node(host, model, vae, motion_of):
+    given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(2), **{**SETTINGS, "steps": 1})
+    output = host.NODE_CLASS_MAPPINGS["RealPortraitSampler"].execute(**given)
+    assert output.ui.as_dict()["text"] == ("1 steps of euler with normal.",)
 
 
 def test_distilled_weights_run_with_their_own_steps_only(pack, run_node, tmp_path, vae, motion_of, model, caplog):

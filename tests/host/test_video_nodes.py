@@ -125,7 +125,7 @@ def test_what_the_loader_refuses(pack, load, clip, monkeypatch, tmp_path):
     import comfy.model_management
     from comfy_api.latest import InputImpl
 
-    with refused(pack, "choose a file of the input folder, or connect Load Video"):
+    with refused(pack, "choose or upload a file, or connect Load Video"):
         load()
     with refused(pack, r"starts at frame 50 \(4.00 s\) and clip.mp4 has 24 frames at 12.5 a second"):
         load("clip.mp4", start=4.0)

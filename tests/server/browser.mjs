@@ -2,9 +2,10 @@
 //
 //     node --input-type=module - JOB.json < browser.mjs       in a folder whose node_modules/ has both imports
 //
-// The job: {url, workflows: {name: graph}, shots, seen}, paths being absolute. What was seen goes to `seen`, as
-// {workflows: {name: {missing, faulty, said, prompt}}, built, help, queued, sliders, errors}, with {failed: text} for a part that
-// broke off; a picture of every workflow goes to `shots`, one of the quick start after its run, and one of the sliders.
+// The job: {url, workflows: {name: graph}, uploads: {node: file}, shots, seen}, paths being absolute. What was seen goes to `seen`,
+// as {workflows: {name: {missing, faulty, said, prompt}}, examples, uploaded, built, help, queued, sliders, found, greyed, errors},
+// with {failed: text} for a part that broke off; a picture of every workflow goes to `shots`, one of the quick start after its run,
+// and one of the sliders.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import chromium from '@sparticuz/chromium';
@@ -31,10 +32,14 @@ page.on('pageerror', error => seen.errors.push(String(error)));
 try {
   await open();
   for (const [name, graph] of Object.entries(job.workflows)) seen.workflows[name] = await attempt(() => load(name, graph));
+  seen.examples = await attempt(examples);
+  seen.uploaded = await attempt(upload);
   seen.queued = await attempt(queue);
   seen.sliders = await attempt(sliders);
   seen.built = await attempt(build);
   seen.help = await attempt(help);
+  seen.found = await attempt(() => search('live portrait'));
+  seen.greyed = await attempt(greyed);
 } finally {
   writeFileSync(job.seen, JSON.stringify(seen));
   await browser.close();
@@ -96,6 +101,41 @@ async function photograph(name) {
   }, MARGIN);
   await page.waitForTimeout(1000);
   await page.screenshot({ path: join(job.shots, `${name}.png`), clip });
+}
+
+/** Widths of what the quick start's two loaders show. */
+async function examples() {
+  await load('animate_portrait', job.workflows.animate_portrait);
+  return page.evaluate(() => {
+    const node = type => app.graph._nodes.find(node => node.type === type);
+    return {
+      picture: node('RealPortraitLoadPortrait').imgs?.[0]?.naturalWidth,
+      video: node('RealPortraitLoadDrivingVideo').videoContainer?.querySelector('video')?.videoWidth,
+    };
+  });
+}
+
+/** A file by the button of each loader: what is chosen then, and what the menu offers. */
+async function upload() {
+  const uploaded = {};
+  for (const [type, file] of Object.entries(job.uploads)) {
+    const [chooser] = await Promise.all([
+      page.waitForEvent('filechooser'),
+      page.evaluate(type => {
+        app.graph.clear();
+        const node = LiteGraph.createNode(type);
+        app.graph.add(node);
+        node.widgets.find(widget => widget.type === 'button').callback();
+      }, type),
+    ]);
+    await chooser.setFiles(file);
+    await page.waitForFunction(name => app.graph._nodes[0].widgets[0].value === name, file.split('/').at(-1));
+    uploaded[type] = await page.evaluate(() => {
+      const { value, options } = app.graph._nodes[0].widgets[0];
+      return { value, options: options.values };
+    });
+  }
+  return uploaded;
 }
 
 /** The quick start as it is, by the page's own button; which nodes show pictures, and which grew. */
@@ -227,4 +267,35 @@ async function help() {
     shown => shown.map(({ src, alt, naturalWidth }) => ({ path: new URL(src).pathname, alt, width: naturalWidth })),
   );
   return { type, text: await panel.innerText(), pictures };
+}
+
+/** Names of the nodes that the search box offers for a text. */
+async function search(text) {
+  await page.evaluate(() => app.graph.clear());
+  await page.mouse.dblclick(VIEW.width / 2, VIEW.height / 2, { delay: 60 });
+  await page.locator('input[id^=comfy-vue-node-search-box-input]').fill(text);
+  const options = page.locator('.comfy-vue-node-search-container li[role=option]');
+  await options.first().waitFor();
+  await page.waitForTimeout(1000);                      // the list follows the text with a delay
+  const names = (await options.allInnerTexts()).map(option => option.split('\n')[0].trim());
+  await page.screenshot({ path: join(job.shots, 'search.png') });
+  await page.keyboard.press('Escape');
+  return names;
+}
+
+/** Which widgets of a sampler are greyed out, at its defaults, with 4 steps and with another speed. */
+async function greyed() {
+  return page.evaluate(() => {
+    app.graph.clear();
+    const node = LiteGraph.createNode('RealPortraitSampler');
+    app.graph.add(node);
+    const states = [];
+    for (const [steps, speed] of [[0, 'exact'], [4, 'exact'], [4, 'balanced']]) {
+      node.widgets.find(widget => widget.name === 'steps').value = steps;
+      node.widgets.find(widget => widget.name === 'speed').value = speed;
+      node.updateComputedDisabled();                    // as it does before it is drawn
+      states.push(node.widgets.filter(widget => widget.computedDisabled).map(widget => widget.name));
+    }
+    return states;
+  });
 }

@@ -18,6 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((ROOT / "workflows").glob("*.json"))}
+UPLOADED = {"RealPortraitLoadPortrait": "my_portrait.png", "RealPortraitLoadDrivingVideo": "my_driving.mp4"}
 LIMIT = 1800  # s; two minutes on an idle machine
 
 
@@ -34,16 +35,15 @@ def browser() -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen(browser, server, client, media, tmp_path_factory) -> dict:
+def seen(browser, server, tmp_path_factory) -> dict:
     """What tests/server/browser.mjs saw, all of it in one run."""
     folder = tmp_path_factory.mktemp("browser")
-    shutil.copy2(ROOT / "assets" / "driving.mp4", folder / "driving_2.mp4")
-    (folder / "motion.safetensors").touch()  # only its name is seen
-    client.upload(folder / "driving_2.mp4")
-    client.upload(folder / "motion.safetensors")
+    for file in UPLOADED.values():
+        shutil.copy2(ROOT / "assets" / file.partition("_")[2], folder / file)
     unpacked = browser / "tmp"  # Chromium unpacks itself there, once
     unpacked.mkdir(exist_ok=True)
-    job = {"url": server.url, "workflows": WORKFLOWS, "shots": str(folder), "seen": str(folder / "seen.json")}
+    uploads = {node: str(folder / file) for node, file in UPLOADED.items()}
+    job = {"url": server.url, "workflows": WORKFLOWS, "uploads": uploads, "shots": str(folder), "seen": str(folder / "seen.json")}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     with (Path(__file__).parent / "browser.mjs").open("rb") as script:
         done = subprocess.run(
@@ -142,6 +142,31 @@ def test_the_help_page_shows_its_pictures(seen):
     shown = [(picture["alt"], picture["path"].partition("/docs/")[2]) for picture in seen["help"]["pictures"]]
     assert shown and shown == re.findall(r"!\[(.*?)\]\((.*?)\)", page)
     assert all(picture["width"] for picture in seen["help"]["pictures"])
+
+
+def test_examples_are_shown_before_a_run(seen):
+    """On the quick start's two loaders, in a browser that has run nothing yet."""
+    assert "failed" not in seen["examples"], seen["examples"]["failed"]
+    assert seen["examples"] == {"picture": 256, "video": 256}
+
+
+@pytest.mark.parametrize("node", UPLOADED)
+def test_a_button_uploads_and_the_examples_stay_on_the_menu(seen, node):
+    assert "failed" not in seen["uploaded"], seen["uploaded"]["failed"]
+    found = seen["uploaded"][node]
+    assert found["value"] == UPLOADED[node] and UPLOADED[node] in found["options"]
+    assert f"example: {UPLOADED[node].partition('_')[2]}" in found["options"]
+
+
+def test_a_search_for_live_portrait_finds_nodes(seen):
+    """By their names: this host knows no other words to search by."""
+    assert "failed" not in seen["found"], seen["found"]["failed"]
+    names = ("Load Face Vid2vid", "Load Stitching", "Stitch and Retarget")
+    assert {f"{name} (LivePortrait)" for name in names} <= set(seen["found"])
+
+
+def test_widgets_that_a_run_would_not_use_are_greyed_out(seen):
+    assert seen["greyed"] == [["sampler_name", "scheduler"], [], ["steps", "sampler_name", "scheduler"]]
 
 
 def test_the_page_meets_no_error(seen):

@@ -23,10 +23,12 @@ WORKFLOWS, ASSETS = ROOT / "workflows" / "api", ROOT / "assets"
 
 @pytest.fixture
 def run(client, workflow, tmp_path):
-    """Run a workflow to its end and open the video: run(name, ...) -> (Run, the API workflow, path of the mp4)."""
+    """Run a workflow to its end and open the video: run(name, change, ...) -> (Run, the API workflow, path of the mp4)."""
 
-    def to_video(name="animate_portrait", **settings):
+    def to_video(name="animate_portrait", change=None, **settings):
         queued = workflow(name, **settings)
+        if change:
+            change(queued)
         done = client.queue(queued)
         assert done.status == "success", f"{queued.get(done.error_node, {}).get('class_type')}: {done.error}"
         videos = [entry for entry in done.files() if entry["filename"].endswith(".mp4")]
@@ -165,12 +167,20 @@ def test_the_papers_workflow(run):
     assert steps_reported(done, node_of(queued, "SamplerCustomAdvanced"))[-1] == (50, 50)
 
 
-def test_a_saved_motion_animates_without_its_driver(client, server, workflow, run):
-    """The row that saves is run, its file goes to the input folder, and the other row gives it back at its rate."""
+def test_a_saved_motion_is_found_where_it_was_saved(client, workflow, run):
+    """The row that saves is run, its file is on the other node's menu, and that row gives it back at its rate."""
     import thumbnails
 
-    thumbnails.save_motion(client, server, workflow("animate_saved_motion", frames=4))
-    done, queued, path = run("animate_saved_motion", frames=2, steps=1)  # as long as the file, not as this driver
+    saved = client.queue(thumbnails.only_for(workflow("animate_saved_motion", frames=4), "RealPortraitSaveMotion"))
+    assert saved.status == "success", saved.error
+    offered = client.get("/object_info/RealPortraitLoadMotion")["RealPortraitLoadMotion"]["input"]["required"]["file"]
+    found = [name for name in offered[1]["options"] if name.endswith(" [output]")]
+    assert found == ["motion/RealPortrait_00001_.safetensors [output]"]
+
+    def load_it(queued):
+        queued[node_of(queued, "RealPortraitLoadMotion")]["inputs"]["file"] = found[0]
+
+    done, queued, path = run("animate_saved_motion", load_it, frames=2, steps=1)  # as long as the file, not as this driving video
     found = probe(path)
     assert (found["frames"], found["fps"], found["sound"]) == (4, Fraction(25, 2), 0.0)
     assert "4 frames of" in str([done.outputs[node] for node, entry in queued.items() if entry["class_type"] == "PreviewAny"])
