@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .animate import AnimatePortrait
 from .continue_clip import ContinueClip
 from .expression import EditExpression
 from .face import ExtractKeypoints
@@ -48,5 +49,6 @@ class RealPortraitExtension(ComfyExtension):
             EditExpression,
             RenderVid2Vid,
             AnimateOneFrame,
+            AnimatePortrait,
             LoadPortrait,
         ]

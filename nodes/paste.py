@@ -5,6 +5,7 @@ import torch
 from comfy_api.latest import io
 
 from ..realportrait_core.animation.keypoints import Keypoints as KeypointsValue
+from ..realportrait_core.animation.mapping import portrait_of
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.paste import frames_out, paste, reframe
 from .host import images
@@ -27,8 +28,9 @@ class PasteBack(io.ComfyNode):
             inputs=[
                 io.Image.Input(
                     "picture",
-                    tooltip="The full-size portrait, the same as for Extract Face Motion; or frames of that size, such "
-                    "as the result for another face.",
+                    optional=True,
+                    tooltip="What the animation is pasted into. Not needed for the portrait itself, which the motion holds: "
+                    "connect frames of the portrait's size, such as the result for another face.",
                 ),
                 io.Image.Input("frames", tooltip="The animated square frames, from VAE Decode; upscaled ones (2x, 4x) work too."),
                 Motion.Input("motion", tooltip="The motion with which these frames were made: it holds the square's position."),
@@ -79,8 +81,11 @@ class PasteBack(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, picture, frames, motion, feather, length, mask=None, even_size=False, driver_framing=None) -> io.NodeOutput:
-        picture, frames = images.rgb(picture, "picture"), images.rgb(frames, "frames")
+    def execute(
+        cls, frames, motion, feather, length, mask=None, even_size=False, driver_framing=None, picture=None
+    ) -> io.NodeOutput:
+        picture = images.rgb(portrait_of(motion) if picture is None else picture, "picture")
+        frames = images.rgb(frames, "frames")
         one_of(LENGTHS, length, "length")
         size, wanted = tuple(picture.shape[1:3]), tuple(motion.portrait_size)
         if size != wanted:

@@ -27,7 +27,7 @@ from .sockets import Motion
 log = logging.getLogger(__name__)
 
 TIMED = 2  # steps after which the rest is estimated; the first also reads portrait and maps
-PORTRAIT_TIP = "The portrait, the same picture that went into Extract Face Motion."
+PORTRAIT_TIP = "Not needed: the motion holds its portrait. A picture connected here is used instead, and must have the same size."
 VAE_TIP = "A VAE of Stable Diffusion 1.5, or realportrait_mini_vae that comes with the pack."
 STRENGTH_TIP = "How strongly the motion steers the picture. 1 is what the model was trained with; 0 switches the motion off."
 REFINE = "refine"  # a scheduler of the pack's own that older workflows name: its pictures were a blur
@@ -148,7 +148,7 @@ class SampleClips(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="From Load RealPortrait Model, with or without LoRAs and patches."),
                 io.Vae.Input("vae", tooltip=VAE_TIP),
-                io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
+                io.Image.Input("portrait", optional=True, tooltip=PORTRAIT_TIP),
                 Motion.Input("motion", tooltip="From Apply Motion to Portrait. It sets the number of frames."),
                 io.Int.Input(
                     "seed",
@@ -231,7 +231,7 @@ class SampleClips(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, vae, portrait, motion, seed, steps, sampler_name, scheduler, strength, speed="exact", guidance=1.0
+        cls, model, vae, motion, seed, steps, sampler_name, scheduler, strength, speed="exact", guidance=1.0, portrait=None
     ) -> io.NodeOutput:
         cfg = config_of(model)
         check_guidance(guidance)
@@ -270,7 +270,7 @@ class Conditioning(io.ComfyNode):
             "many frames. Use cfg 1 with the weights that come with the pack. Continue Clip makes the clip after it.",
             inputs=[
                 io.Vae.Input("vae", tooltip=VAE_TIP),
-                io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
+                io.Image.Input("portrait", optional=True, tooltip=PORTRAIT_TIP),
                 Motion.Input("motion", tooltip="From Apply Motion to Portrait."),
                 io.Int.Input("start_frame", default=0, min=0, max=10**6, tooltip="The driving frame at which the clip starts."),
                 io.Int.Input(
@@ -294,7 +294,7 @@ class Conditioning(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vae, portrait, motion, start_frame, frames, strength) -> io.NodeOutput:
+    def execute(cls, vae, motion, start_frame, frames, strength, portrait=None) -> io.NodeOutput:
         maps = part(motion.maps, start_frame, frames)
         reference = encode_portrait(vae, portrait, motion)
         positive, negative = conditioning(reference, maps, motion.portrait_maps, strength)

@@ -1,10 +1,11 @@
 """The driving video: the frames that are wanted, at the rate that is wanted, and no others in memory."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import comfy.model_management
 import torch
-from comfy_api.latest import InputImpl, io
+from comfy_api.latest import InputImpl, Types, io
 
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.video.audio import Audio
@@ -94,6 +95,7 @@ class LoadDrivingVideo(io.ComfyNode):
                 io.Audio.Output(display_name="audio", tooltip="The sound of these frames; nothing where the video has none."),
                 io.Float.Output(display_name="fps", tooltip="Frames a second of the images, for Create Video."),
                 io.Int.Output(display_name="count", tooltip="How many frames there are."),
+                io.Video.Output(display_name="video", tooltip="Frames, sound and rate in one, for Animate Portrait."),
             ],
             **aliases("load video", "video to frames", "video frames"),
         )
@@ -124,7 +126,8 @@ class LoadDrivingVideo(io.ComfyNode):
         audio = None
         if footage.audio is not None:
             audio = {"waveform": footage.audio.waveform, "sample_rate": footage.audio.rate}
-        return io.NodeOutput(footage.images, audio, footage.fps, len(footage.images))
+        video = Types.VideoComponents(images=footage.images, audio=audio, frame_rate=Fraction(footage.fps))
+        return io.NodeOutput(footage.images, audio, footage.fps, len(footage.images), InputImpl.VideoFromComponents(video))
 
 
 def stream_source(video) -> VideoFile | None:

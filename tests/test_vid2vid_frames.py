@@ -176,7 +176,7 @@ def test_other_pictures_under_the_face(vid2vid, motion):
     assert torch.equal(pictures, before[0]) and torch.equal(motion.maps.f, before[1])
     with pytest.raises(InputError, match="portrait is 113x120 px; the motion was made for one of 113x121 px"):
         next(portrait_frames(vid2vid, motion, pictures[:, :120]))
-    with pytest.raises(InputError, match="does not carry its portrait's picture"):
+    with pytest.raises(InputError, match="does not hold the picture of its portrait"):
         next(portrait_frames(vid2vid, replace(motion, keypoints=replace(motion.keypoints, picture=None))))
 
 

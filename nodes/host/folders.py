@@ -20,6 +20,7 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 SUFFIX = ".safetensors"
 BUNDLED_MODEL = "realportrait_mini.safetensors"
 BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
+BUNDLED_VAE = "realportrait_mini_vae.safetensors"
 
 
 def register() -> None:

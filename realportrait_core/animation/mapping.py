@@ -85,6 +85,18 @@ def motion_maps(
     return PortraitMotion(maps, portrait_maps, geometry.portrait_to_frame, keypoints.portrait_size, x_d, driven.first, keypoints)
 
 
+def portrait_of(motion: PortraitMotion) -> Tensor:
+    """The portrait's own picture (1, H, W, 3) in [0, 1]. Raises InputError for a motion that does not hold it."""
+    picture = None if motion.keypoints is None else motion.keypoints.picture
+    if picture is None:
+        height, width = motion.portrait_size
+        raise InputError(
+            f"The motion does not hold the picture of its portrait ({width}x{height} px). Connect the portrait, or extract the "
+            "motion again."
+        )
+    return picture
+
+
 def frame_portrait(portrait: Tensor, motion: PortraitMotion) -> Tensor:
     """The part of the portrait (1, H, W, 3) that the motion's frame shows: (1, size, size, 3).
 

@@ -16,7 +16,7 @@ from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.keypoints import transform
 from .extraction import device_of, dtype_of, portrait_features
-from .mapping import PortraitMotion
+from .mapping import PortraitMotion, portrait_of
 
 CHUNK = 4  # frames in G at once on a GPU; a CPU is no faster by several, and can be cancelled after each
 
@@ -91,10 +91,7 @@ def portrait_places(motion: PortraitMotion, size: int) -> Iterator[Place]:
 
 def portrait_pictures(motion: PortraitMotion, pictures: Tensor | None) -> Tensor:
     """The pictures (n, H, W, 3) into which the face is pasted, by default the motion's own portrait. Raises InputError."""
-    if pictures is None:
-        pictures = None if motion.keypoints is None else motion.keypoints.picture
-    if pictures is None:
-        raise InputError("This motion does not carry its portrait's picture: connect the portrait.")
+    pictures = portrait_of(motion) if pictures is None else pictures
     size, wanted = tuple(pictures.shape[1:3]), tuple(motion.portrait_size)
     if size != wanted:
         raise InputError(

@@ -56,7 +56,7 @@ def test_the_examples_come_first_and_load(host, run_node, pack, pictures):
     assert {"rgba.png", "turned.jpg"} <= set(options["options"])
     assert run_node(NODE, image="example: portrait.png")[0].shape == (1, 256, 256, 3)
     assert run_node(NODE, image="example: two_faces.jpg")[0].shape == (1, 256, 512, 3)
-    frames, _, fps, count = run_node(
+    frames, _, fps, count, _ = run_node(
         "RealPortraitLoadDrivingVideo",
         file="example: driving.mp4",
         start=0.0,

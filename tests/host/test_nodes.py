@@ -239,6 +239,25 @@ def test_as_many_frames_out_as_in(run_node, model, vae, motion_of, frames):
     assert vae.decode(latent["samples"]).shape == (frames, 64, 64, 3)
 
 
+def test_the_motion_brings_its_portrait(pack, run_node, model, vae, motion_of):
+    """No wire is the picture that the keypoints were extracted from; another picture of its size is taken where it is connected."""
+    motion, other = motion_of(2), picture(1, seed=9)
+
+    def sampled(**wire):
+        return run_node("RealPortraitSampler", model=model, vae=vae, motion=motion, **SETTINGS, **wire)[0]["samples"]
+
+    def reference(**wire):
+        positive, _, _ = run_node("RealPortraitConditioning", vae=vae, motion=motion, start_frame=0, frames=2, strength=1.0, **wire)
+        return positive[0][1]["rp_reference"]
+
+    for run in (sampled, reference):
+        assert torch.equal(run(), run(portrait=picture(1))) and not torch.equal(run(), run(portrait=other))
+    motion = replace(motion, keypoints=replace(motion.keypoints, picture=None))
+    for run in (sampled, reference):
+        with refused(pack, r"does not hold the picture of its portrait \(150x160 px\). Connect the portrait"):
+            run()
+
+
 def test_the_seed_after_the_last_is_0(host, run_node, model, vae, motion_of):
     """Of two clips the second draws with the seed after the first's."""
     motion, portrait = motion_of(31), picture(1)

@@ -3,9 +3,9 @@
 //     node --input-type=module - JOB.json < browser.mjs       in a folder whose node_modules/ has both imports
 //
 // The job: {url, workflows: {name: graph}, uploads: {node: file}, shots, seen}, paths being absolute. What was seen goes to `seen`,
-// as {workflows: {name: {missing, faulty, said, prompt}}, examples, uploaded, built, help, queued, sliders, found, greyed, errors},
-// with {failed: text} for a part that broke off; a picture of every workflow goes to `shots`, one of the quick start after its run,
-// and one of the sliders.
+// as {workflows: {name: {missing, faulty, said, prompt}}, examples, uploaded, built, subgraph, help, queued, sliders, found, greyed,
+// errors}, with {failed: text} for a part that broke off; a picture of every workflow goes to `shots`, one of the quick start after
+// its run, and one of the sliders.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import chromium from '@sparticuz/chromium';
@@ -37,6 +37,7 @@ try {
   seen.queued = await attempt(queue);
   seen.sliders = await attempt(sliders);
   seen.built = await attempt(build);
+  seen.subgraph = await attempt(subgraph);
   seen.help = await attempt(help);
   seen.found = await attempt(() => search('live portrait'));
   seen.greyed = await attempt(greyed);
@@ -249,6 +250,30 @@ async function drag(title, x, y) {
   const entry = page.getByRole('treeitem').getByText(title, { exact: true });
   await entry.dragTo(page.locator('#graph-canvas'), { targetPosition: { x, y } });
   await page.waitForFunction(title => app.graph._nodes.some(node => node.title === title), title);
+}
+
+/** The subgraph dragged from the node library between three stock nodes: its widgets, and what is queued. */
+async function subgraph() {
+  await page.evaluate(() => { app.graph.clear(); app.canvas.ds.reset(); app.nodeOutputs = {}; });
+  await page.getByRole('button', { name: 'Node Library' }).click();
+  await page.getByRole('treeitem').getByText('Subgraph Blueprints', { exact: true }).click();
+  await drag('Animate Portrait (Subgraph)', 900, 300);
+  await page.getByRole('button', { name: 'Node Library' }).click();
+  const widgets = await page.evaluate(() => {
+    const [animate] = app.graph._nodes;
+    const add = (type, x, y) => {
+      const node = LiteGraph.createNode(type);
+      node.pos = [animate.pos[0] + x, animate.pos[1] + y];
+      return app.graph.add(node);
+    };
+    add('LoadImage', -450, 0).connect(0, animate, 0);
+    add('LoadVideo', -450, 400).connect(0, animate, 1);
+    animate.connect(0, add('SaveVideo', 500, 0), 0);
+    return animate.widgets.map(widget => widget.label ?? widget.name);
+  });
+  const prompt = await page.evaluate(async () => (await app.graphToPrompt()).output);
+  await photograph('subgraph');
+  return { widgets, prompt, said: await complaints() };
 }
 
 /** Text and pictures of the help page that the info button of a selected node opens. */

@@ -186,6 +186,8 @@ def workflow(media):
         for entry in made.values():
             if entry["class_type"] in ("RealPortraitSampler", "KSampler"):
                 entry["inputs"].update(steps=steps, seed=seed)
+            if entry["class_type"] == "RealPortraitAnimate":  # it samples as the weights were trained for
+                entry["inputs"].update(seed=seed)
             if entry["inputs"].get("weights") == BUNDLED:
                 entry["inputs"].update(weights=weights)
             if vid2vid and entry["class_type"] == "RealPortraitLoadVid2Vid":

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,9 @@ def seen(browser, server, tmp_path_factory) -> dict:
         shutil.copy2(ROOT / "assets" / file.partition("_")[2], folder / file)
     unpacked = browser / "tmp"  # Chromium unpacks itself there, once
     unpacked.mkdir(exist_ok=True)
+    workflows = WORKFLOWS | {"earlier": as_it_was(WORKFLOWS["animate_portrait"])}
     uploads = {node: str(folder / file) for node, file in UPLOADED.items()}
-    job = {"url": server.url, "workflows": WORKFLOWS, "uploads": uploads, "shots": str(folder), "seen": str(folder / "seen.json")}
+    job = {"url": server.url, "workflows": workflows, "uploads": uploads, "shots": str(folder), "seen": str(folder / "seen.json")}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     with (Path(__file__).parent / "browser.mjs").open("rb") as script:
         done = subprocess.run(
@@ -58,6 +60,22 @@ def seen(browser, server, tmp_path_factory) -> dict:
     assert done.returncode == 0, done.stderr[-3000:]
     print(f"pictures of the workflows: {folder}")
     return json.loads((folder / "seen.json").read_text(encoding="utf-8"))
+
+
+def as_it_was(workflow: dict) -> dict:
+    """As versions saved it whose motion held no portrait: a required input, wired, between those for VAE and motion."""
+    graph = deepcopy(workflow)
+    kinds = {node["type"]: node for node in graph["nodes"]}
+    picture, sampler = kinds["RealPortraitLoadPortrait"], kinds["RealPortraitSampler"]
+    wire = graph["last_link_id"] = graph["last_link_id"] + 1
+    sampler["inputs"] = [given for given in sampler["inputs"] if given["name"] != "portrait"]
+    sampler["inputs"].insert(2, {"name": "portrait", "type": "IMAGE", "link": wire})
+    picture["outputs"][0]["links"].append(wire)
+    graph["links"].append([wire, picture["id"], 0, sampler["id"], 2, "IMAGE"])
+    for link in graph["links"]:
+        if link[3] == sampler["id"]:
+            link[4] = next(slot for slot, given in enumerate(sampler["inputs"]) if given["link"] == link[0])
+    return graph
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +104,31 @@ def test_what_the_browser_queues_is_the_api_workflow(seen, schema, name):
     twin = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
     assert told(seen["workflows"][name]["prompt"]) == told(twin)
     assert all(entry["inputs"].keys() <= inputs[entry["class_type"]] for entry in twin.values())
+
+
+def test_an_earlier_workflow_keeps_its_wires(seen):
+    """Its links name the sampler's inputs by their position, which was another one."""
+    found, twin = seen["workflows"]["earlier"], seen["workflows"]["animate_portrait"]
+    assert "failed" not in found, found["failed"]
+    assert found["missing"] == found["faulty"] == found["said"] == []
+    for node, entry in found["prompt"].items():
+        picture = {"portrait": ["1", 0]} if entry["class_type"] == "RealPortraitSampler" else {}
+        assert entry["inputs"] == twin["prompt"][node]["inputs"] | picture
+
+
+def test_the_subgraph_is_dragged_from_the_library_and_runs(seen, client, media):
+    """What the browser queues for it, between the stock nodes for files, is queued once more with files that are there."""
+    found = seen["subgraph"]
+    assert "failed" not in found, found["failed"]
+    assert found["said"] == []
+    assert found["widgets"] == ["weights", "weights", "seed", "frames", "pose_gain", "expression_gain", "framing"]
+    prompt = found["prompt"]
+    assert len(prompt) == 13 and sum(entry["class_type"].startswith("RealPortrait") for entry in prompt.values()) == 7
+    given = {entry["class_type"]: entry["inputs"] for entry in prompt.values()}
+    given["LoadImage"]["image"], given["LoadVideo"]["file"] = media["portrait.png"], media["driving.mp4"]
+    given["RealPortraitLoadDrivingVideo"]["frames"] = 2
+    done = client.queue(prompt)
+    assert done.status == "success" and [entry for entry in done.files() if entry["filename"].endswith(".mp4")], done.error
 
 
 def test_the_run_button_makes_a_video(seen):

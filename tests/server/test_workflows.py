@@ -19,6 +19,7 @@ from realportrait_core.vid2vid import FaceVid2Vid
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS, ASSETS = ROOT / "workflows" / "api", ROOT / "assets"
+SIMPLE = "animate_portrait_simple"
 
 
 @pytest.fixture
@@ -129,6 +130,57 @@ def test_stock_ksampler_and_continue_clip(run):
     _, queued, path = run("animate_portrait_continued", frames=18, steps=1)
     assert sum(entry["class_type"] == "KSampler" for entry in queued.values()) == 2
     assert probe(path)["frames"] == 18
+
+
+def frames_of(path) -> np.ndarray:
+    import av
+
+    with av.open(str(path)) as video:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+
+
+def test_one_node_makes_the_video(run):
+    """With rate and sound of its driving video; bars, previews and pictures of the nodes inside are at it."""
+    done, queued, path = run(SIMPLE, driving="with_sound.mp4")
+    found = probe(path)
+    assert (found["codec"], found["size"], found["fps"], found["frames"]) == ("h264", (256, 256), Fraction(25, 2), 5)
+    assert found["sound"] == pytest.approx(5 / 12.5, abs=0.15)
+    node = node_of(queued, "RealPortraitAnimate")
+    ran = [event.data for event in done.of("executing") if event.data.get("node")]
+    inside = [data["node"] for data in ran if data["display_node"] == node != data["node"]]
+    assert len(inside) == 10 and {data["display_node"] for data in ran} <= set(queued)
+    (sampler,) = [name for name in inside if name.endswith("sampler")]
+    assert steps_reported(done, sampler)[-1] == (10, 10) and len(jpeg_sizes(done)) >= 10
+    shown = [
+        event.data for event in done.of("executed") if event.data["display_node"] == node and event.data["output"].get("images")
+    ]
+    assert len(shown) == 2
+
+
+def test_one_node_without_the_transformer(run):
+    """Face Vid2vid alone, with the bundled weights: the same frames as the workflow animate_liveportrait makes."""
+    _, _, path = run("animate_liveportrait", frames=3)
+    graph = frames_of(path)
+    _, _, path = run(SIMPLE, frames=3, weights="(Face Vid2vid alone)")
+    np.testing.assert_array_equal(graph, frames_of(path))
+
+
+def test_one_node_is_the_graph_of_the_others(run, client, workflow, tmp_path):
+    """Frame by frame; and another seed only samples anew."""
+    _, queued, path = run(SIMPLE, frames=3, seed=5)
+    one = frames_of(path)
+    graph = workflow("animate_portrait", frames=3, steps=0, seed=5)
+    graph[node_of(graph, "RealPortraitMotionMaps")]["inputs"]["neutral_frame"] = -1
+    done = client.queue(graph)
+    assert done.status == "success", done.error
+    whole = tmp_path / "whole.mp4"
+    whole.write_bytes(client.download(next(entry for entry in done.files() if entry["filename"].endswith(".mp4"))))
+    np.testing.assert_array_equal(one, frames_of(whole))
+    client.queue(queued)
+    queued[node_of(queued, "RealPortraitAnimate")]["inputs"]["seed"] = 6
+    again = client.queue(queued)
+    inside = {event.data["node"].rpartition(".")[2] for event in again.of("executing") if "." in (event.data.get("node") or "")}
+    assert again.status == "success" and inside == {"sampler", "decode", "paste", "video"}
 
 
 def test_face_vid2vid_alone_with_the_bundled_weights(run):
@@ -283,6 +335,14 @@ def test_the_workflows_are_offered_as_templates(client):
     assert set(offered) == {path.stem for path in WORKFLOWS.glob("*.json")} >= {"animate_portrait", "expression_sliders"}
     for name in offered:
         assert client.get(f"/api/workflow_templates/realportrait/{name}.json")["nodes"]
+
+
+def test_the_subgraph_is_offered(client):
+    """To the node library, under the name of its file."""
+    file = ROOT / "subgraphs" / "Animate Portrait (Subgraph).json"
+    offered = {entry["name"]: key for key, entry in client.get("/global_subgraphs").items()}
+    served = client.get(f"/global_subgraphs/{offered[file.stem]}")
+    assert json.loads(served["data"]) == json.loads(file.read_text(encoding="utf-8"))
 
 
 def test_what_has_not_changed_is_not_made_again(client, workflow):
