@@ -191,9 +191,9 @@ def test_stitching_of_every_frame(keypoints):
     networks = {name: KeypointMLP(size) for name, size in sizes.items()}
     ending = Finish(networks, True, Opening(0.3, 0.0), Opening(0.1, 0.4))
     with torch.no_grad():
-        whole = drive_keypoints(replace(keypoints, finish=ending)).x_d
+        whole = drive_keypoints(replace(keypoints, finish=ending), neutral=0).x_d
         for i in range(FRAMES):
-            alone = drive_keypoints(replace(still(keypoints, i), finish=ending), frames=slice(i, i + 1)).x_d
+            alone = drive_keypoints(replace(still(keypoints, i), finish=ending), neutral=0, frames=slice(i, i + 1)).x_d
             assert torch.allclose(alone, whole[i : i + 1], atol=1e-5)
 
 

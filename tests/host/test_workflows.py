@@ -93,7 +93,7 @@ def test_a_first_click_needs_no_file_in_the_input_folder(path, pack):
     entries = list(read(path).values())
     assert not {"LoadImage", "LoadVideo", "LoadAudio"} & {entry["class_type"] for entry in entries}
     named = [(name, entry["inputs"][name]) for entry in entries for name in offered if isinstance(entry["inputs"].get(name), str)]
-    assert len(named) >= 2 and all(offered[name][value].is_file() for name, value in named)
+    assert named and all(offered[name][value].is_file() for name, value in named)
 
 
 def test_the_simple_workflow_is_one_node_of_ours():
@@ -196,10 +196,10 @@ def test_a_portrait_video_gets_the_lips_and_the_sound_of_the_driving_video():
     """Both videos at the portrait's frame rate; of the motion the mouth alone."""
     workflow = read(PORTRAIT_VIDEO)
     by_type = {entry["class_type"]: entry["inputs"] for entry in workflow.values()}
-    extract, rate = by_type["RealPortraitExtractKeypoints"], by_type["CreateVideo"]["fps"]
-    assert workflow[extract["portrait"][0]]["class_type"] == "GetVideoComponents" and rate == [extract["portrait"][0], 2]
-    assert workflow[extract["driver"][0]]["class_type"] == "RealPortraitLoadDrivingVideo"
-    assert by_type["RealPortraitLoadDrivingVideo"]["fps"] == rate and by_type["CreateVideo"]["audio"] == [extract["driver"][0], 1]
+    extract, video = by_type["RealPortraitExtractKeypoints"], by_type["CreateVideo"]
+    portrait, driver = (workflow[extract[name][0]] for name in ("portrait", "driver"))
+    assert portrait["class_type"] == driver["class_type"] == "RealPortraitLoadDrivingVideo" and portrait is not driver
+    assert driver["inputs"]["fps"] == video["fps"] == [extract["portrait"][0], 2] and video["audio"] == [extract["driver"][0], 1]
     assert (
         by_type["RealPortraitMotionMaps"] | dict(pose_gain=0.0, eye_gain=0.0, rest_gain=0.0, mouth_gain=1.0)
         == (by_type["RealPortraitMotionMaps"])
@@ -212,7 +212,7 @@ def test_the_sliders_picture_is_saved_and_goes_to_realportrait():
     by_type = {entry["class_type"]: (node, entry["inputs"]) for node, entry in workflow.items()}
     node, sliders = by_type["RealPortraitEditExpression"]
     assert by_type["SaveImage"][1]["images"] == [node, 0] and by_type["RealPortraitSampler"][1]["motion"] == [node, 2]
-    assert sliders["live_preview"] and by_type["LoadImage"][1]["image"] == "portrait.png"
+    assert sliders["live_preview"]
 
 
 def test_every_workflow_is_there_twice_and_has_its_picture():

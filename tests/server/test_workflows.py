@@ -251,9 +251,9 @@ def test_comparison_side_by_side_and_stage_by_stage(run):
 def test_a_portrait_video_takes_the_driving_videos_lips_and_sound(client, media, tmp_path):
     """As many frames as the shorter, the driving one, has."""
     queued = json.loads((WORKFLOWS / "portrait_video.json").read_text(encoding="utf-8"))
-    loads = [entry["inputs"] for entry in queued.values() if entry["class_type"] == "LoadVideo"]
+    loads = [entry["inputs"] for entry in queued.values() if entry["class_type"] == "RealPortraitLoadDrivingVideo"]
     for inputs, name in zip(loads, ("driving.mp4", "with_sound.mp4"), strict=True):
-        inputs["file"] = media[name]
+        inputs.update(file=media[name], start=0.0)
     done = client.queue(queued)
     assert done.status == "success", done.error
     path = tmp_path / "video.mp4"
@@ -264,10 +264,9 @@ def test_a_portrait_video_takes_the_driving_videos_lips_and_sound(client, media,
     assert "Animated are 5 frames" in str(done.outputs[node_of(queued, "PreviewAny")])
 
 
-def test_an_expression_is_saved_and_rendered(client, media):
+def test_an_expression_is_saved_and_rendered(client):
     """The portrait with the edited face, and what the transformer makes of the same motion."""
     queued = json.loads((WORKFLOWS / "expression_sliders.json").read_text(encoding="utf-8"))
-    queued[node_of(queued, "LoadImage")]["inputs"]["image"] = media["portrait.png"]
     queued[node_of(queued, "RealPortraitLoadModel")]["inputs"]["weights"] = "small.safetensors"
     queued[node_of(queued, "RealPortraitSampler")]["inputs"]["steps"] = 1
     done = client.queue(queued)
