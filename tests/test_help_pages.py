@@ -33,3 +33,11 @@ def test_no_picture_is_missing_or_left_over():
     assert files.keys() == {path for node in NODES for _, path in shown_on(node)}
     assert sum(files.values()) <= 2 * MB
     assert not [node for node in NODES if "<!--" in (PAGES / f"{node}.md").read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*/*.md")), ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_a_translated_page_shows_the_same_pictures(page):
+    """By the same path as the English page, since the browser looks for them there. Every bold name is that of the English page."""
+    text, english = page.read_text(encoding="utf-8"), (PAGES / f"{page.parent.name}.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((pictures/.*?)\)", text) == re.findall(r"\]\((pictures/.*?)\)", english)
+    assert re.findall(r"\*\*(.*?)\*\*", text) == re.findall(r"\*\*(.*?)\*\*", english)

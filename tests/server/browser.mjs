@@ -38,9 +38,10 @@ try {
   seen.sliders = await attempt(sliders);
   seen.built = await attempt(build);
   seen.subgraph = await attempt(subgraph);
-  seen.help = await attempt(help);
+  seen.help = await attempt(() => help('RealPortraitExtractKeypoints'));
   seen.found = await attempt(() => search('live portrait'));
   seen.greyed = await attempt(greyed);
+  seen.chinese = await attempt(chinese);
 } finally {
   writeFileSync(job.seen, JSON.stringify(seen));
   await browser.close();
@@ -277,13 +278,15 @@ async function subgraph() {
 }
 
 /** Text and pictures of the help page that the info button of a selected node opens. */
-async function help() {
-  await load('animate_portrait', job.workflows.animate_portrait);
-  const type = await page.evaluate(() => {
-    const node = app.graph._nodes.find(node => node.type === 'RealPortraitExtractKeypoints');
+async function help(type) {
+  await page.evaluate(type => {
+    const node = LiteGraph.createNode(type);
+    app.graph.clear();
+    app.canvas.ds.reset();
+    node.pos = [600, 400];                              // its toolbox opens above it
+    app.graph.add(node);
     app.canvas.selectItems([node]);
-    return node.type;
-  });
+  }, type);
   await page.getByTestId('info-button').click();
   const panel = page.locator('.node-help-content');
   await panel.waitFor();
@@ -323,4 +326,43 @@ async function greyed() {
     }
     return states;
   });
+}
+
+/** A node and its menu, by mouse, for a user whose language is Chinese; and that language's help page of another node. */
+async function chinese() {
+  await page.request.post(`${job.url}/api/settings/Comfy.Locale`, { data: '"zh"' });
+  await open();
+  const [title, place] = await page.evaluate(() => {
+    const node = LiteGraph.createNode('RealPortraitMotionMaps');
+    app.graph.clear();
+    app.canvas.ds.reset();
+    node.pos = [500, 200];
+    app.graph.add(node);
+    app.canvas.draw(true, true);
+    const widget = node.widgets.find(widget => widget.name === 'mode');
+    const frame = app.canvas.canvas.getBoundingClientRect();
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + widget.last_y + 10]);
+    return [node.title, [x + frame.left, y + frame.top]];
+  });
+  await page.mouse.click(...place);
+  const menu = await page.locator('.litemenu-entry').allInnerTexts();
+  await page.locator('.litemenu-entry', { hasText: '（absolute）' }).click();
+  const names = await page.evaluate(() => {
+    const node = app.graph._nodes[0];
+    const slots = slots => slots.filter(slot => !slot.widget).map(slot => slot.localized_name);
+    return {
+      inputs: [...slots(node.inputs), ...node.widgets.map(widget => widget.label)], outputs: slots(node.outputs),
+      tooltip: node.constructor.nodeData.inputs.mode.tooltip,
+    };
+  });
+  const [shown, value, queued] = await page.evaluate(async () => {
+    const node = app.graph._nodes[0], widget = node.widgets.find(widget => widget.name === 'mode');
+    return [widget._displayValue, widget.value, (await app.graphToPrompt()).output[node.id].inputs.mode];
+  });
+  await page.screenshot({ path: join(job.shots, 'chinese.png') });
+  await load('chinese_workflow', job.workflows.animate_portrait);
+  const groups = await page.evaluate(() => app.graph._groups.map(group => group.title));
+  const shownHelp = await help('RealPortraitIDDPMSampler');
+  await page.request.post(`${job.url}/api/settings/Comfy.Locale`, { data: '"en"' });
+  return { title, ...names, menu, shown, value, queued, groups, help: shownHelp };
 }

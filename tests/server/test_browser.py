@@ -212,5 +212,39 @@ def test_widgets_that_a_run_would_not_use_are_greyed_out(seen):
     assert seen["greyed"] == [["sampler_name", "scheduler"], [], ["steps", "sampler_name", "scheduler"]]
 
 
+def test_a_node_speaks_the_users_language(seen):
+    assert "failed" not in seen["chinese"], seen["chinese"]["failed"]
+    ours = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["RealPortraitMotionMaps"]
+    assert seen["chinese"]["title"] == ours["display_name"]
+    assert set(seen["chinese"]["inputs"]) == {shown["name"] for shown in ours["inputs"].values()}
+    assert seen["chinese"]["outputs"] == [shown["name"] for shown in ours["outputs"].values()]
+    assert seen["chinese"]["tooltip"] == ours["inputs"]["mode"]["tooltip"]
+
+
+def test_a_workflows_groups_are_named_in_the_users_language(seen):
+    assert "failed" not in seen["chinese"], seen["chinese"]["failed"]
+    titles = json.loads((ROOT / "locales" / "zh" / "main.json").read_text(encoding="utf-8"))["realportrait"]["titles"]
+    english = [group["title"] for group in WORKFLOWS["animate_portrait"]["groups"]]
+    assert seen["chinese"]["groups"] == [re.sub(r"[^\d ].*", lambda title: titles[title[0]], group) for group in english]
+
+
+def test_a_menu_offers_words_of_the_users_language_and_keeps_the_english_one(seen):
+    assert "failed" not in seen["chinese"], seen["chinese"]["failed"]
+    mode = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["RealPortraitMotionMaps"]["inputs"][
+        "mode"
+    ]
+    assert seen["chinese"]["menu"] == list(mode["options"].values())
+    assert seen["chinese"]["shown"] == mode["options"]["absolute"]
+    assert seen["chinese"]["value"] == seen["chinese"]["queued"] == "absolute"
+
+
+def test_the_help_page_is_of_the_users_language(seen):
+    """Its pictures are those of the English page: the browser looks for them in web/docs/, not beside the page."""
+    assert "failed" not in seen["chinese"], seen["chinese"]["failed"]
+    page = (ROOT / "web" / "docs" / "RealPortraitIDDPMSampler" / "zh.md").read_text(encoding="utf-8")
+    assert page.splitlines()[0].removeprefix("# ") in seen["chinese"]["help"]["text"]
+    assert [picture["width"] > 0 for picture in seen["chinese"]["help"]["pictures"]] == [True]
+
+
 def test_the_page_meets_no_error(seen):
     assert seen["errors"] == []
