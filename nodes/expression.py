@@ -16,6 +16,7 @@ from ..realportrait_core.vid2vid.expressions import MOST_DEGREES, Expression
 from .face import BOX_TIP, FACES, portrait_face_input
 from .host import folders, images
 from .host.draw import small
+from .host.newer import advanced, aliases
 from .host.run import Progress, loaded, one_of
 from .motion import FRAME_CROPS
 from .sockets import Motion, Stitching, Vid2Vid
@@ -68,7 +69,7 @@ class EditExpression(io.ComfyNode):
                     tooltip="From Load Stitching: LivePortrait's networks then open and close eyes and mouth and keep the "
                     "shoulders in place. Without it the keypoints around eyes and mouth are moved directly.",
                 ),
-                io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),
+                io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP, **advanced()),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The whole portrait with the edited face, at its own size."),
@@ -82,6 +83,7 @@ class EditExpression(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="What was changed, and what these weights cannot show."),
             ],
             is_output_node=True,
+            **aliases("live portrait", "expression editor", "face editor", "head pose", "smile"),
         )
 
     @classmethod

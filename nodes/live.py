@@ -13,6 +13,7 @@ from ..realportrait_core.face.follow import FaceFollower
 from ..realportrait_core.face.track import portrait_points
 from ..realportrait_core.vid2vid.stitching import Finish, check_keypoints
 from .host import folders, images
+from .host.newer import aliases
 from .host.run import Progress, loaded, one_of
 from .render import PORTRAIT, RESULTS
 from .sockets import Stitching, Vid2Vid
@@ -96,6 +97,7 @@ class AnimateOneFrame(io.ComfyNode):
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The portrait in the camera's pose and expression.")],
             hidden=[io.Hidden.unique_id],
+            **aliases("live portrait", "webcam", "real time", "talking head", "reenactment"),
         )
 
     @classmethod
