@@ -34,6 +34,9 @@ OURS = [
     "RealPortraitLoadStitching",
     "RealPortraitStitch",
     "RealPortraitEditExpression",
+    "RealPortraitRenderVid2Vid",
+    "RealPortraitLive",
+    "RealPortraitAnimate",
     "RealPortraitLoadPortrait",
 ]
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"

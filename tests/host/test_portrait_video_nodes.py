@@ -109,6 +109,7 @@ def test_a_saved_motion_moves_a_portrait_video(run_node, vid2vid, extract):
     target.write_bytes((Path(folder_paths.get_output_directory()) / name).read_bytes())
     given = dict(vid2vid=vid2vid, file=target.name, portrait_face="largest", portrait_box=EXTRACTION["portrait_box"])
     keypoints, _, _, report = run_node("RealPortraitLoadMotion", portrait=picture(3, 1), **given)
+    target.unlink()  # else it is on the menu of later tests
     assert keypoints.of_video and len(keypoints) == 3 and "a video of 3 frames; animated are 3" in report
     assert torch.equal(keypoints.driver.expression, source.driver.expression[:3])
 
