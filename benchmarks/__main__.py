@@ -11,7 +11,8 @@ Each ratio is taken in one run, call by call in turns, with the largest differen
 table's name: `parts`, on a GPU `limits` too. With --json the ratios of the parts are drawn beside it, as an .svg.
 `limits` is how a step's cost grows with frames and size, whole clips in every speed, and MINI from end to end; on a CPU give it
 --preset mini and --repeats 1. `memory` is one whole step of the paper's network on the CPU: minutes.
-`live` is a portrait that follows a camera: frames a second of the whole and of each part; paper is LivePortrait's size.
+`live` is a portrait that follows a camera: frames a second of the whole and of each part, on a CPU of one core; paper is the
+size of LivePortrait.
 `quality` is what fewer steps, other solvers and caching cost, with the bundled weights on the clips of a folder; each row is
 printed, and written to --json, as soon as it is known. `departures` is what each departure from the paper is worth: MINI trained
 with it and without, on the samples of a folder, each row --minutes of one CPU core and some for its sampling.

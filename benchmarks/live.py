@@ -1,4 +1,7 @@
-"""Frames a second of a portrait that follows a camera, and of each part: random weights, the demo's portrait and driving video."""
+"""Frames a second of a portrait that follows a camera, and of each part: random weights, the demo's portrait and driving video.
+
+On a CPU one thread is used, and the process's own CPU time counts, so that other processes matter less; on a GPU it is wall time.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -39,13 +42,14 @@ class Timing:
 
 @contextmanager
 def stopwatch(device: str, calls: list[float]) -> Iterator[None]:
+    clock = time.process_time if device == "cpu" else time.perf_counter
     if device == "cuda":
         torch.cuda.synchronize()
-    began = time.perf_counter()
+    began = clock()
     yield
     if device == "cuda":
         torch.cuda.synchronize()
-    calls.append(time.perf_counter() - began)
+    calls.append(clock() - began)
 
 
 def timed(call: Callable, device: str, calls: list[float]) -> Callable:
@@ -72,6 +76,7 @@ def live_figures(
     cfg: Vid2VidConfig, device: str, frames: int, dtype: torch.dtype = torch.float32, detector: Path | None = None
 ) -> list[Timing]:
     """Medians over `frames` frames, each with a face detection, after one that is not counted: the parts, then the whole."""
+    torch.set_num_threads(1)
     networks = to_dtype(fold_norms(random_weights(FaceVid2Vid(cfg), "cpu")), dtype).to(device)
     portrait, driving = pictures(frames + 1)
     finder = FaceDetector(detector or find_detector())

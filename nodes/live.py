@@ -13,7 +13,7 @@ from ..realportrait_core.face.follow import FaceFollower
 from ..realportrait_core.face.track import portrait_points
 from ..realportrait_core.vid2vid.stitching import Finish, check_keypoints
 from .host import folders, images
-from .host.newer import aliases
+from .host.newer import advanced, aliases
 from .host.run import Progress, loaded, one_of
 from .render import PORTRAIT, RESULTS
 from .sockets import Stitching, Vid2Vid
@@ -88,6 +88,7 @@ class AnimateOneFrame(io.ComfyNode):
                     max=100,
                     tooltip="The face is looked for in every so many frames; between them its place is held. 1 follows a face that "
                     "moves fast through the picture, more is faster.",
+                    **advanced(),
                 ),
                 Stitching.Input(
                     "stitching",
@@ -97,7 +98,7 @@ class AnimateOneFrame(io.ComfyNode):
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The portrait in the camera's pose and expression.")],
             hidden=[io.Hidden.unique_id],
-            **aliases("live portrait", "webcam", "real time", "talking head", "reenactment"),
+            **aliases("live portrait webcam", "realtime", "face animation", "avatar", "vtuber", "comfystream"),
         )
 
     @classmethod

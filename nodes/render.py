@@ -7,7 +7,7 @@ from ..realportrait_core.animation.vid2vid_frames import face_frames, frames_mas
 from ..realportrait_core.face.blend import soft_square
 from .host import images
 from .host.draw import GLANCE, evenly, sheet, small
-from .host.newer import aliases
+from .host.newer import advanced, aliases
 from .host.run import Progress, loaded, one_of
 from .paste import check_room
 from .sockets import Motion, Vid2Vid
@@ -45,13 +45,14 @@ class RenderVid2Vid(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="Drops the last column or row of a portrait of odd width or height, which Save Video (mp4) refuses.",
+                    **advanced(),
                 ),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The animation, one picture for each driving frame."),
                 io.Mask.Output(display_name="mask", tooltip="Where, and how strongly, the face is blended into the portrait."),
             ],
-            **aliases("live portrait", "face animation", "reenactment", "talking head", "composite"),
+            **aliases("live portrait", "liveportrait process", "face animation", "reenactment", "vid2vid render"),
         )
 
     @classmethod

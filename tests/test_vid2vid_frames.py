@@ -215,7 +215,7 @@ def test_a_stitched_motion_is_rendered(vid2vid):
 def test_without_a_generator_its_file_is_named(motion):
     lacking = random_vid2vid(upscale=2)
     lacking.generator = None
-    with pytest.raises(WeightsError, match="spade_generator.safetensors: put it beside"):
+    with pytest.raises(WeightsError, match="spade_generator.safetensors .222 MB., from Kijai.*put it beside"):
         next(face_frames(lacking, motion))
 
 

@@ -15,6 +15,7 @@ from ..face.blend import Place, crop_place, paste_face, soft_square, whole_mask
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.keypoints import transform
+from ..vid2vid.public import PUBLIC_FILES, REPOSITORY
 from .extraction import device_of, dtype_of, portrait_features
 from .mapping import PortraitMotion, portrait_of
 
@@ -25,9 +26,9 @@ def check_generator(vid2vid: FaceVid2Vid) -> None:
     """Raises WeightsError without G."""
     if vid2vid.generator is None:
         raise WeightsError(
-            "These Face Vid2vid weights have no generator, the network that draws the pictures. LivePortrait's is the file "
-            "spade_generator.safetensors: put it beside the other files (appearance_feature_extractor, motion_extractor, "
-            "warping_module), in models/liveportrait or models/realportrait, and run again."
+            "These Face Vid2vid weights have no generator, the network that draws the pictures. LivePortrait's is "
+            f"{PUBLIC_FILES['generator']}, from {REPOSITORY} on Hugging Face: put it beside the other files, in "
+            "models/liveportrait or models/realportrait, and run again."
         )
 
 
