@@ -10,6 +10,7 @@ from ..realportrait_core.animation.framing import FRAMINGS
 from .host import folders
 from .host.newer import advanced, aliases
 from .host.run import one_of
+from .load import LoadModel, LoadVid2Vid
 from .motion import CHOOSE
 from .paste import LENGTHS
 from .render import FACE_CROP, PORTRAIT
@@ -101,8 +102,8 @@ class AnimatePortrait(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, weights, vid2vid_weights):
-        known = weights == ALONE or folders.problem(folders.model_path, weights)
-        return known if known is not True else folders.problem(folders.vid2vid_path, vid2vid_weights)
+        known = weights == ALONE or LoadModel.validate_inputs(weights)
+        return known if known is not True else LoadVid2Vid.validate_inputs(vid2vid_weights)
 
     @classmethod
     def fingerprint_inputs(
@@ -119,8 +120,9 @@ class AnimatePortrait(io.ComfyNode):
         framing="auto",
         vae=None,
     ):
-        model = None if weights == ALONE else folders.stamp(folders.model_path(weights))
-        return model, folders.stamp(folders.vid2vid_path(vid2vid_weights))
+        """Those of the loaders inside: the host asks them only when this node runs."""
+        model = None if weights == ALONE else LoadModel.fingerprint_inputs(weights, "default")
+        return model, LoadVid2Vid.fingerprint_inputs(vid2vid_weights)
 
     @classmethod
     def execute(

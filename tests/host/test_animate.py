@@ -108,9 +108,10 @@ def test_what_it_is_made_of_is_made_again_only_where_a_file_changed(host, pack, 
     node, folders = host.NODE_CLASS_MAPPINGS["RealPortraitAnimate"], pack("nodes.host.folders")
     before = node.fingerprint_inputs(**DEFAULTS)
     assert before == node.fingerprint_inputs(**DEFAULTS) != node.fingerprint_inputs(**DEFAULTS | {"weights": ALONE})
-    for name in ("model_path", "vid2vid_path"):
+    stamp = folders.stamp
+    for name in ("weights", "vid2vid_weights"):
         with monkeypatch.context() as other:
-            other.setattr(folders, name, lambda _: Path(__file__))
+            other.setattr(folders, "stamp", lambda path: "another" if path.name == DEFAULTS[name] else stamp(path))
             assert node.fingerprint_inputs(**DEFAULTS) != before
 
 

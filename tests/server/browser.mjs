@@ -4,7 +4,7 @@
 //
 // The job: {url, workflows: {name: graph}, uploads: {node: file}, shots, seen}, paths being absolute. What was seen goes to `seen`,
 // as {workflows: {name: {missing, faulty, said, prompt}}, examples, uploaded, built, subgraph, help, queued, sliders, found, greyed,
-// errors}, with {failed: text} for a part that broke off; a picture of every workflow goes to `shots`, one of the quick start after
+// chinese, errors}, with {failed: text} for a part that broke off; a picture of every workflow goes to `shots`, one of the quick start after
 // its run, and one of the sliders.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
