@@ -66,8 +66,8 @@ class EditExpression(io.ComfyNode):
                 Stitching.Input(
                     "stitching",
                     optional=True,
-                    tooltip="From Load Stitching: LivePortrait's networks then open and close eyes and mouth and keep the "
-                    "shoulders in place. Without it the keypoints around eyes and mouth are moved directly.",
+                    tooltip="From Load Face Vid2vid or Load Stitching: LivePortrait's networks then open and close eyes and mouth "
+                    "and keep the shoulders in place. Without it the keypoints around eyes and mouth are moved directly.",
                 ),
                 io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP, **advanced()),
             ],
