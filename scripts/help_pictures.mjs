@@ -53,7 +53,10 @@ function alone(type) {
 function place([corner, width, scale, edge]) {
   const [node] = app.graph._nodes;
   const [least, height] = node.computeSize();
-  node.setSize([Math.max(width, least), height]);
+  const pen = app.canvas.canvas.getContext('2d');
+  pen.font = node.titleFontStyle;
+  const title = pen.measureText(node.title).width + 2 * LiteGraph.NODE_TITLE_HEIGHT;      // its dot is as wide as the title is high
+  node.setSize([Math.max(width, least, Math.ceil(title)), height]);
   node.pos = [0, LiteGraph.NODE_TITLE_HEIGHT];
   const frame = app.canvas.canvas.getBoundingClientRect();
   app.canvas.ds.scale = scale;
