@@ -3,9 +3,9 @@
 //     node --input-type=module - JOB.json < browser.mjs       in a folder whose node_modules/ has both imports
 //
 // The job: {url, workflows: {name: graph}, uploads: {node: file}, shots, seen}, paths being absolute. What was seen goes to `seen`,
-// as {workflows: {name: {missing, faulty, said, prompt}}, examples, uploaded, built, subgraph, help, queued, sliders, found, greyed,
-// chinese, errors}, with {failed: text} for a part that broke off; a picture of every workflow goes to `shots`, one of the quick start after
-// its run, and one of the sliders.
+// as {workflows: {name: {missing, faulty, said, prompt, grown}}, examples, uploaded, built, subgraph, help, queued, sliders, found,
+// greyed, chinese, errors}, with {failed: text} for a part that broke off; a picture of every workflow goes to `shots`, one of the quick
+// start after its run, and one of the sliders.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import chromium from '@sparticuz/chromium';
@@ -24,10 +24,8 @@ const browser = await launcher.launch({
   executablePath: await chromium.executablePath(),
   args: [...chromium.args.filter(argument => argument !== '--single-process'), '--no-sandbox'],
 });
-const page = await browser.newPage({ viewport: VIEW });
-page.setDefaultTimeout(LIMIT);
 const seen = { workflows: {}, errors: [] };
-page.on('pageerror', error => seen.errors.push(String(error)));
+let page;
 
 try {
   await open();
@@ -55,7 +53,12 @@ async function attempt(part) {
   }
 }
 
+/** A page of its own: one opened again would show the graph that was left there, which may be empty. */
 async function open() {
+  await page?.close();
+  page = await browser.newPage({ viewport: VIEW });
+  page.setDefaultTimeout(LIMIT);
+  page.on('pageerror', error => seen.errors.push(String(error)));
   for (const [name, data] of Object.entries(SETTINGS)) {
     await page.request.post(`${job.url}/api/settings/${name}`, { data: JSON.stringify(data) });
   }
@@ -84,7 +87,19 @@ async function load(name, graph) {
   const said = await complaints();
   const prompt = await page.evaluate(async () => (await app.graphToPrompt()).output);
   await photograph(name);
-  return { missing, faulty, said, prompt };
+  return { missing, faulty, said, prompt, grown: await page.evaluate(grown, sizesOf(graph)) };
+}
+
+/** The size of each node in a file, by its id. */
+function sizesOf(graph) {
+  return Object.fromEntries(graph.nodes.map(node => [node.id, node.size]));
+}
+
+/** In the page: nodes that are larger than the file says. */
+function grown(sizes) {
+  return app.graph._nodes.filter(node => sizes[node.id].some((size, axis) => node.size[axis] > size)).map(
+    node => [node.type, ...node.size],
+  );
 }
 
 /** A picture of the whole graph, and of nothing else. */
@@ -156,11 +171,10 @@ async function queue() {
   const said = await complaints();
   await page.getByText('job completed').waitFor({ state: 'hidden', timeout: 20000 }).catch(() => {});      // lies over the graph
   await photograph('queued');
-  const [pictures, grown] = await page.evaluate(heights => [
-    app.graph._nodes.filter(node => node.imgs?.some(image => image.naturalWidth)).map(node => node.type),
-    app.graph._nodes.filter(node => node.size[1] > heights[node.id]).map(node => [node.type, node.size[1]]),
-  ], Object.fromEntries(job.workflows.animate_portrait.nodes.map(node => [node.id, node.size[1]])));
-  return { ...ended, said, pictures, grown };
+  const pictures = await page.evaluate(
+    () => app.graph._nodes.filter(node => node.imgs?.some(image => image.naturalWidth)).map(node => node.type),
+  );
+  return { ...ended, said, pictures, grown: await page.evaluate(grown, sizesOf(job.workflows.animate_portrait)) };
 }
 
 /** Sliders of Edit Expression moved by their widgets' callbacks, Run never pressed: which pictures the node then shows, and what ran. */

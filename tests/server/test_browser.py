@@ -91,6 +91,12 @@ def test_a_workflow_loads_without_complaint(seen, name):
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflows_nodes_have_the_room_they_need(seen, name):
+    """A node that the browser makes larger than the file says would lie on another, or stick out of its group."""
+    assert seen["workflows"][name]["grown"] == []
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
 def test_what_the_browser_queues_is_the_api_workflow(seen, schema, name):
     """The frontend adds widgets of its own, which hold a preview: they are no inputs."""
     inputs = {kind: {key for group in info["input"].values() for key in group} for kind, info in schema.items()}
@@ -155,7 +161,8 @@ def test_the_picture_follows_the_sliders(seen, client):
     twin = json.loads((ROOT / "workflows" / "api" / "expression_sliders.json").read_text(encoding="utf-8"))
     (node,) = (node for node, entry in twin.items() if entry["class_type"] == "RealPortraitEditExpression")
     ran = {twin[name]["class_type"] for name in found["alone"]}  # of those that show something
-    assert ran == {"RealPortraitLoadVid2Vid", "RealPortraitEditExpression"} and found["said"] == [] and found["drawn"] > 0
+    loader, sliders = "RealPortraitLoadVid2Vid", "RealPortraitEditExpression"  # the quick start may have loaded the weights
+    assert sliders in ran <= {loader, sliders} and found["said"] == [] and found["drawn"] > 0
     assert 1 <= found["burst"] <= 4 and found["still"] == 0
     for shown, yaw in zip(found["pictures"], (20.0, -20.0, 24.0)):
         twin[node]["inputs"]["yaw"] = yaw
