@@ -67,6 +67,7 @@ async function open() {
     () => window.app?.graph?._nodes.length && LiteGraph.registered_node_types.RealPortraitSampler,
     null, { timeout: START_LIMIT },
   );
+  await page.waitForTimeout(2000);                      // the page's own graph is still moved into the view
 }
 
 /** Dialogs and messages of errors on the page. */
@@ -358,7 +359,9 @@ async function chinese() {
     const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + widget.last_y + 10]);
     return [node.title, [x + frame.left, y + frame.top]];
   });
+  await page.waitForTimeout(1000);
   await page.mouse.click(...place);
+  await page.locator('.litemenu-entry').first().waitFor();
   const menu = await page.locator('.litemenu-entry').allInnerTexts();
   await page.locator('.litemenu-entry', { hasText: '（absolute）' }).click();
   const names = await page.evaluate(() => {
