@@ -127,7 +127,7 @@ def driving_tile(picture: torch.Tensor, crop: torch.Tensor, points: torch.Tensor
     def in_tile(xy: torch.Tensor) -> torch.Tensor:
         return (xy.cpu().double() + 0.5) * scale + offset - 0.5
 
-    drawing.line(in_tile(corners), BOX if present else MISSING, 2)
+    drawing.line(in_tile(corners), BOX if present else MISSING, 3)
     for at in in_tile(points):
         drawing.dot(at, 2.5, POINT if present else MISSING)
     return drawing.tile()
@@ -155,8 +155,8 @@ def crop_tile(picture: torch.Tensor, crop: torch.Tensor, x: torch.Tensor, pose: 
     for n in depth.argsort(descending=True).tolist():
         color, name = AXES[n]
         axis = in_tile(torch.stack([nose, tips[n]]))
-        drawing.line(axis, RIM, 4)
-        drawing.line(axis, color, 2)
+        drawing.line(axis, RIM, 5)
+        drawing.line(axis, color, 3)
         drawing.dot(axis[1], 3, color)
         side, anchor = (7, "lm") if axis[1, 0] >= axis[0, 0] else (-7, "rm")  # outwards
         drawing.text((float(axis[1, 0]) + side, float(axis[1, 1])), name, color, NAME, anchor, rim=1)
