@@ -3,6 +3,7 @@
     python -m benchmarks [--device cpu|cuda] [--preset mini|paper] [--json FILE] [--plot FILE]
     python -m benchmarks limits [--device cuda] [--preset mini|paper] [--json FILE]
     python -m benchmarks memory
+    python -m benchmarks live [--device cuda] [--preset mini|paper] [--precision fp32|fp16|bf16]
     python -m benchmarks quality --data DIR --dit FILE [--limit N] [--frames N] [--distilled FILE] [--json FILE]
     python -m benchmarks departures --data DIR --samples DIR [--dit FILE] [--minutes N] [--batch N] [--stlpips WHEEL] [--limit N]
 
@@ -10,6 +11,8 @@ Each ratio is taken in one run, call by call in turns, with the largest differen
 table's name: `parts`, on a GPU `limits` too. With --json the ratios of the parts are drawn beside it, as an .svg.
 `limits` is how a step's cost grows with frames and size, whole clips in every speed, and MINI from end to end; on a CPU give it
 --preset mini and --repeats 1. `memory` is one whole step of the paper's network on the CPU: minutes.
+`live` is a portrait that follows a camera: frames a second of the whole and of each part, on a CPU of one core; paper is the
+size of LivePortrait.
 `quality` is what fewer steps, other solvers and caching cost, with the bundled weights on the clips of a folder; each row is
 printed, and written to --json, as soon as it is known. `departures` is what each departure from the paper is worth: MINI trained
 with it and without, on the samples of a folder, each row --minutes of one CPU core and some for its sampling.
@@ -31,7 +34,7 @@ from realportrait_core.errors import RealPortraitError
 from realportrait_core.face.detect import MODEL_NAME
 from realportrait_core.train.precision import PRECISIONS
 
-from . import departures, limits, memory, quality
+from . import departures, limits, live, memory, quality
 from .measure import Comparison, compare
 from .parts import PARTS
 from .plot import svg
@@ -64,7 +67,7 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "table", nargs="?", choices=("parts", "limits", "memory", "quality", "departures"), help="which table alone"
+        "table", nargs="?", choices=("parts", "limits", "memory", "live", "quality", "departures"), help="which table alone"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--preset", choices=tuple(SIZES), help="without it parts of mini and of paper, the others of paper")
@@ -82,7 +85,7 @@ def main() -> None:
     parser.add_argument(
         "--distilled", type=Path, help="of quality: weights for few steps, in a row of their own; by default the bundled ones"
     )
-    parser.add_argument("--detector", type=Path, help=f"of both: {MODEL_NAME}; by default where install.py puts it")
+    parser.add_argument("--detector", type=Path, help=f"of both and of live: {MODEL_NAME}; by default where install.py puts it")
     parser.add_argument("--samples", type=Path, help="of departures: a folder of training samples, made with the bundled weights")
     parser.add_argument(
         "--minutes", type=float, default=5.0, help="of departures: of one core, to train each variant (%(default)g)"
@@ -90,9 +93,9 @@ def main() -> None:
     parser.add_argument("--batch", type=float, default=1.0, help="of departures: factor on the portraits of a step (%(default)g)")
     parser.add_argument(
         "--precision",
-        choices=tuple(PRECISIONS),
+        choices=("fp16", *PRECISIONS),
         default="fp32",
-        help="of departures (%(default)s); bf16 is faster where the CPU has AMX",
+        help="of departures, without fp16, and of live (%(default)s); bf16 is faster where the CPU has AMX",
     )
     parser.add_argument("--only", help="of departures: these variants, by the names in the table, comma-separated")
     parser.add_argument("--stlpips", type=Path, help="of departures: the wheel stlpips-pytorch 0.0.2, or its folder: adds ST-LPIPS")
@@ -104,6 +107,8 @@ def main() -> None:
     if options.table == "departures" and None in (options.data, options.samples):
         parser.error("departures needs --data with clips to be scored, and --samples to learn from")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if options.table == "departures" and options.precision not in PRECISIONS:
+        parser.error(f"departures trains in {' or '.join(PRECISIONS)}")
     tables = [options.table] if options.table else ["parts", "limits"] if options.device == "cuda" else ["parts"]
 
     report = {"torch": torch.__version__, "threads": torch.get_num_threads(), "processor": processor(options.device)}
@@ -132,6 +137,15 @@ def main() -> None:
         peak = memory.one_step(config.dit, config.clip_frames, config.image_size)
         show(memory.describe(config.dit, config.clip_frames, config.image_size, peak))
         report["memory"] = asdict(peak)
+    if "live" in tables:
+        report["live"] = {}
+        dtype = {"fp16": torch.float16, **PRECISIONS}[options.precision]
+        for preset in [options.preset] if options.preset else ["mini", "paper"]:
+            sizes = SIZES[preset]
+            with torch.inference_mode():
+                rows = live.live_figures(sizes.config.vid2vid, options.device, options.repeats, dtype, options.detector)
+            show(live.table(f"{sizes.name}, {options.precision}", rows) + "\n")
+            report["live"][sizes.name] = [asdict(row) for row in rows]
     if "quality" in tables:
         networks = quality.load_networks(options.detector, options.dit, options.device)
         tried = quality.variants(quality.load_distilled(options.distilled, options.device)) | quality.fp8_row(networks.dit)

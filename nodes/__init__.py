@@ -7,10 +7,12 @@ from .face import ExtractKeypoints
 from .host import folders
 from .iddpm import IDDPMSampler, IDDPMSigmas
 from .inspect import Inspect
+from .live import AnimateOneFrame
 from .load import LoadModel, LoadVid2Vid
 from .motion import EditMotion, MakeMotionMaps
 from .motion_file import LoadMotion, SaveMotion
 from .paste import PasteBack
+from .render import RenderVid2Vid
 from .sample import Conditioning, SampleClips
 from .stitch import LoadStitching, StitchAndRetarget
 from .video import LoadDrivingVideo
@@ -40,4 +42,6 @@ class RealPortraitExtension(ComfyExtension):
             IDDPMSampler,
             LoadStitching,
             StitchAndRetarget,
+            RenderVid2Vid,
+            AnimateOneFrame,
         ]

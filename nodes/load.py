@@ -1,13 +1,17 @@
 """Load the two sets of weights: the diffusion transformer as an ordinary MODEL, and Face Vid2vid."""
 
 import comfy.model_patcher
+import torch
 from comfy_api.latest import io, ui
 
 from ..realportrait_core.licences import licence_line
 from ..realportrait_core.vid2vid.blocks import fold_norms
 from ..realportrait_core.vid2vid.checkpoint import load_vid2vid, vid2vid_files
+from ..realportrait_core.vid2vid.precision import to_dtype
 from .host import folders, model, run
 from .sockets import Vid2Vid
+
+VID2VID_DTYPES = {"default": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # The last output of each loader: new ones go to the end, where no saved link points.
 INFO = io.String.Output(
@@ -76,7 +80,15 @@ class LoadVid2Vid(io.ComfyNode):
                     "put the five .safetensors of Kijai/LivePortrait_safetensors (Hugging Face, 521 MB) into "
                     "models/liveportrait or models/realportrait and press R; the folder is then in this list. RealPortrait "
                     "weights need the Face Vid2vid that they were trained with.",
-                )
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(VID2VID_DTYPES),
+                    default="default",
+                    optional=True,
+                    tooltip="Precision of the networks that render: 'default' is fp16 on a GPU that is good at it, fp32 "
+                    "elsewhere. Poses are always extracted in fp32.",
+                ),
             ],
             outputs=[Vid2Vid.Output(display_name="vid2vid", tooltip="For Extract Face Motion and Apply Motion to Portrait."), INFO],
         )
@@ -86,14 +98,17 @@ class LoadVid2Vid(io.ComfyNode):
         return folders.problem(folders.vid2vid_path, weights)
 
     @classmethod
-    def fingerprint_inputs(cls, weights):
-        return folders.stamp(folders.vid2vid_path(weights))
+    def fingerprint_inputs(cls, weights, weight_dtype="default"):
+        # Of LivePortrait's files all: the generator's may be put there later.
+        return [folders.stamp(file) for file in vid2vid_files(folders.vid2vid_path(weights)).values()]
 
     @classmethod
-    def execute(cls, weights: str) -> io.NodeOutput:
+    def execute(cls, weights: str, weight_dtype: str = "default") -> io.NodeOutput:
+        run.one_of(VID2VID_DTYPES, weight_dtype, "weight_dtype")
         path = folders.vid2vid_path(weights)
-        network = fold_norms(load_vid2vid(path))
         load_device, offload_device = run.small_net_devices()
+        dtype = VID2VID_DTYPES[weight_dtype] or run.small_net_dtype(load_device)
+        network = to_dtype(fold_norms(load_vid2vid(path)), dtype)
         patcher = comfy.model_patcher.ModelPatcher(network, load_device=load_device, offload_device=offload_device)
         info = "\n".join(licence_line(file) for file in vid2vid_files(path).values())
         return io.NodeOutput(patcher, info, ui=ui.PreviewText(info))

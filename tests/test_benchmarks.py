@@ -216,6 +216,18 @@ def test_fp8_weights_are_those_that_the_format_holds():
     assert any(not torch.equal(*pair) for pair in zip(dit.parameters(), variant.dit.parameters()))
 
 
+def test_live_prints_the_frames_a_second_of_each_part(tmp_path):
+    """Medians: the parts of a frame and the rest of it are about the whole."""
+    figures = tmp_path / "live.json"
+    command = [sys.executable, "-m", "benchmarks", "live", "--preset", "tiny", "--repeats", "3", "--detector", str(yunet.onnx())]
+    done = subprocess.run([*command, "--json", str(figures)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(figures.read_text(encoding="utf-8"))["live"]["tiny"]
+    assert [row["part"] for row in rows] == ["face detection", "M", "W", "G", "crops, keypoints, pasting", "whole"]
+    assert all(f"| {row['part']} | {1000 * row['seconds']:.1f} |" in done.stdout for row in rows)
+    assert 0 < max(row["seconds"] for row in rows[:-1]) < rows[-1]["seconds"]
+
+
 def test_quality_needs_a_folder_with_clips(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "quality", "--detector", str(yunet.onnx())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

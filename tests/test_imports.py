@@ -37,10 +37,12 @@ ALLOWED = {
     "edit": BASE | NETWORKS | {"animation"},
     "motion_file": BASE | NETWORKS | {"animation"},
     "head_rotation": BASE | {"vid2vid"},  # never train or eval: both use it
-    "train": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video"},
+    "batch": BASE | NETWORKS | {"animation", "speed", "generate", "paste", "video"},  # never train or eval: both may use its pool
+    "train": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video", "batch"},
     "eval": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video"},
     "stlpips": BASE,
     "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit", "vae"},
+    "batch.__main__": BASE | {"batch", "face"},
     "checkpoint.__main__": set(),
     "head_rotation.__main__": BASE | {"head_rotation"},
 }
@@ -57,6 +59,7 @@ COMMANDS = {
     CORE / "train",
     CORE / "eval",
     CORE / "convert",
+    CORE / "batch" / "__main__.py",
     CORE / "checkpoint" / "__main__.py",
     CORE / "head_rotation" / "__main__.py",
 }

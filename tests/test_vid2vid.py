@@ -1,12 +1,12 @@
 """F, M, W and G against the original networks, and as equations."""
 
-import importlib.util
 import json
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from full_size import filled, keypoint_change, picture
 from golden import find, load, state
 
 from realportrait_core.config import MINI, PAPER, Vid2VidConfig
@@ -139,23 +139,8 @@ def test_paper_preset_has_the_published_keys_and_shapes():
 @pytest.mark.slow  # 130 M parameters
 def test_full_size_chain_is_the_original():
     tensors, about = load("motion", "full_size")
-    shapes = {
-        net: {key: tuple(shape) for key, (shape, _) in keys.items()}
-        for net, keys in json.loads(find("motion", "full_keys.json").read_text(encoding="utf-8"))["keys"].items()
-    }
-    spec = importlib.util.spec_from_file_location("detfill", find("motion", "detfill.py"))
-    detfill = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(detfill)
-
-    def filled(network_class, net):
-        weights = {key: torch.as_tensor(detfill.fill(key, shapes[net])) for key in shapes[net]}
-        with torch.device("meta"):
-            network = network_class(PAPER.vid2vid)
-        network.load_state_dict(fuse_spectral_norm(weights), assign=True)
-        return network.eval().requires_grad_(False)
-
     recorded = about["f32_vs_f64_max_abs_err"]
-    source, driving = (torch.from_numpy(detfill.image(name)) for name in ("source", "driving"))
+    source, driving = picture("source"), picture("driving")
     m = filled(MotionExtractor, "motion_extractor")
     for short, keypoints, image in (("src", "x_s", source), ("drv", "x_drv", driving)):
         for name, value in m.raw(image).items():
@@ -166,7 +151,7 @@ def test_full_size_chain_is_the_original():
     assert error(f_r[..., ::2, ::2], tensors["out/f_s_s2"]) < ROOM * recorded["f_s"]
 
     x_s = transform(m(source))
-    x_d = x_s + torch.from_numpy(0.15 * detfill.unit("x_d_delta", (1, 21, 3))).float()
+    x_d = x_s + keypoint_change()
     w = filled(WarpingNetwork, "warping_module")
     middle = {}
     w.dense_motion_network.mask.register_forward_hook(lambda module, args, out: middle.update(mask=out.softmax(1)))

@@ -33,6 +33,13 @@ def sheet(pictures: torch.Tensor) -> torch.Tensor:
     return rows.flatten(2, 3).flatten(0, 1)[None, :-GAP, :-GAP]
 
 
+def small(pictures: torch.Tensor, side: int = SMALL_SIDE) -> torch.Tensor:
+    """Pictures (n, H, W, 3) of any size with their longer side reduced to at most `side` px."""
+    shrink = min(1.0, side / max(pictures.shape[1:3]))
+    size = [max(1, round(length * shrink)) for length in pictures.shape[1:3]]
+    return F.interpolate(pictures.movedim(-1, 1), size=size, mode="area").movedim(1, -1)
+
+
 def tile(picture: torch.Tensor, crop: torch.Tensor, points: torch.Tensor, present: bool = True, side: int = SIDE) -> torch.Tensor:
     """A picture (H,W,3) made to fit side x side px, with its crop (3,3: picture px -> crop px) and points (n,2) px drawn."""
     height, width = picture.shape[:2]

@@ -11,7 +11,7 @@ from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.keypoints import Pose, rotation_angles, transform
 from ..vid2vid.retarget import MotionParameters
-from .extraction import crop_faces
+from .extraction import appearance_of, crop_faces
 from .keypoints import Keypoints, crop_to_keypoints, keypoints_to_crop, without_cuts
 
 
@@ -76,7 +76,7 @@ def apply_to_portrait(vid2vid: FaceVid2Vid, portrait: Tensor, portrait_points: T
     return Keypoints(
         portrait=pose,
         driver=poses,
-        feature=vid2vid.appearance(face).cpu(),
+        feature=appearance_of(vid2vid, face),
         portrait_crop=portrait_crop,
         driver_crop=driver.crop,
         portrait_points=portrait_points,

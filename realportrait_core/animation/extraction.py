@@ -19,12 +19,21 @@ def device_of(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
+def dtype_of(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
+
+
 def crop_faces(vid2vid: FaceVid2Vid, pictures: Tensor, to_crop: Tensor) -> Tensor:
     """The input of F and M: pictures (L, H, W, 3), to_crop (3, 3) or (L, 3, 3), picture px -> crop px.
 
     Returns (L, 3, size, size) on the networks' device.
     """
     return sample_crop(pictures.movedim(-1, 1).to(device_of(vid2vid), torch.float32), to_crop, vid2vid.cfg.crop_size)
+
+
+def appearance_of(vid2vid: FaceVid2Vid, faces: Tensor) -> Tensor:
+    """f_r (n, C, D, h, w) of face crops (n, 3, S, S), on the CPU, in F's own dtype."""
+    return vid2vid.appearance(faces.to(dtype_of(vid2vid.appearance))).cpu()
 
 
 def extract_keypoints(
@@ -53,7 +62,7 @@ def extract_keypoints(
     return Keypoints(
         portrait=vid2vid.motion(face).to("cpu"),
         driver=cat(poses) if track.gaps is None else fill_gaps(cat(poses), track.present, track.gaps),
-        feature=vid2vid.appearance(face).cpu(),
+        feature=appearance_of(vid2vid, face),
         portrait_crop=portrait_crop,
         driver_crop=driver_crop,
         portrait_points=portrait_points,

@@ -10,7 +10,7 @@ from ..face.crop import face_ellipse, warp_ellipse
 from ..motion_map import MotionMaps
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.keypoints import transform
-from .extraction import CHUNK, device_of
+from .extraction import CHUNK, device_of, dtype_of
 from .framing import frame_square, sample_frame
 from .keypoints import PUBLIC_KEYPOINT_PX, Keypoints, Progress
 from .retargeting import DrivenKeypoints
@@ -62,7 +62,7 @@ def motion_maps(
     x_d, keypoints, device = driven.x_d, driven.keypoints, device_of(vid2vid)
     x_s = transform(keypoints.portrait).to(device)  # (1, K, 3)
     weight = torch.ones(len(x_d)) if keypoints.motion_weight is None else keypoints.motion_weight
-    f_r = keypoints.feature.to(device)  # (1, C, D, h, w)
+    f_r = keypoints.feature.to(device, dtype_of(vid2vid.warping))  # (1, C, D, h, w)
     compressed = vid2vid.warping.compress(f_r)
     parts = []
     for start in range(0, len(x_d), CHUNK):

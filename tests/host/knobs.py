@@ -8,7 +8,10 @@ SHOWN = {
         "weights": "host/test_nodes.py::test_the_chosen_weights_are_loaded_in_the_chosen_precision",
         "weight_dtype": "host/test_nodes.py::test_the_chosen_weights_are_loaded_in_the_chosen_precision",
     },
-    "RealPortraitLoadVid2Vid": {"weights": "host/test_nodes.py::test_keypoints_of_another_vid2vid"},
+    "RealPortraitLoadVid2Vid": {
+        "weights": "host/test_nodes.py::test_keypoints_of_another_vid2vid",
+        "weight_dtype": "host/test_render.py::test_the_precision_of_the_weights",
+    },
     "RealPortraitExtractKeypoints": {
         "portrait_face": "host/test_nodes.py::test_the_chosen_face_is_animated_and_followed",
         "driver_face": "host/test_nodes.py::test_the_chosen_face_is_animated_and_followed",
@@ -79,6 +82,17 @@ SHOWN = {
         "mask": "host/test_video_nodes.py::test_pasting_back_keeps_the_picture_outside",
         "even_size": "host/test_video_nodes.py::test_an_even_size_can_be_saved",
         "driver_framing": "host/test_video_nodes.py::test_the_result_in_the_drivers_framing",
+    },
+    "RealPortraitRenderVid2Vid": {
+        "result": "host/test_render.py::test_the_bare_crop_is_the_generators_picture",
+        "portrait": "host/test_render.py::test_another_picture_under_the_face",
+        "even_size": "host/test_render.py::test_an_even_size_can_be_saved",
+    },
+    "RealPortraitLive": {
+        "reset": "host/test_live_node.py::test_state_is_kept_from_run_to_run",
+        "result": "host/test_live_node.py::test_settings_of_each_run",
+        "detect_every": "host/test_live_node.py::test_settings_of_each_run",
+        "stitching": "host/test_live_node.py::test_stitching",
     },
     "RealPortraitInspect": {
         "most": "host/test_video_nodes.py::test_inspecting_a_run",

@@ -14,6 +14,7 @@ API = sorted((WORKFLOWS / "api").glob("*.json"))
 TWO_FACES = WORKFLOWS / "api" / "animate_two_faces.json"
 SAVED_MOTION = WORKFLOWS / "api" / "animate_saved_motion.json"
 PAPER = WORKFLOWS / "api" / "animate_portrait_paper.json"
+LIVEPORTRAIT = WORKFLOWS / "api" / "animate_liveportrait.json"
 EXTRAS = ("nodes_custom_sampler.py", "nodes_video.py", "nodes_preview_any.py", "nodes_latent.py", "nodes_images.py")
 NOTES = {"Note", "MarkdownNote"}  # nodes that only the browser knows
 
@@ -69,9 +70,10 @@ def test_api_workflow_takes_what_the_readme_says(path):
     for entry in read(path).values():
         by_type.setdefault(entry["class_type"], []).append(entry["inputs"])
     assert by_type["LoadImage"][0]["image"] == "portrait.png" and by_type["LoadVideo"][0]["file"] == "driving.mp4"
-    assert by_type["RealPortraitLoadModel"][0]["weights"] == "realportrait_mini.safetensors"
     assert by_type["RealPortraitLoadVid2Vid"][0]["weights"] == "realportrait_mini_vid2vid.safetensors"
-    assert by_type["VAELoader"][0]["vae_name"] == "realportrait_mini_vae.safetensors"
+    if path != LIVEPORTRAIT:
+        assert by_type["RealPortraitLoadModel"][0]["weights"] == "realportrait_mini.safetensors"
+        assert by_type["VAELoader"][0]["vae_name"] == "realportrait_mini_vae.safetensors"
     if path != SAVED_MOTION:
         (components,) = (node for node, entry in read(path).items() if entry["class_type"] == "GetVideoComponents")
         assert by_type["CreateVideo"][0]["fps"] == [components, 2] and by_type["CreateVideo"][0]["audio"] == [components, 1]
@@ -92,6 +94,17 @@ def test_the_papers_workflow_samples_as_the_paper():
     assert by_type["RealPortraitConditioning"]["frames"] == 16
     files = by_type["RealPortraitLoadModel"], by_type["RealPortraitLoadVid2Vid"], by_type["VAELoader"]
     assert not any("mini" in str(inputs) for inputs in files)
+
+
+def test_liveportrait_is_face_vid2vid_alone():
+    """No transformer, sampler or VAE; the face is pasted into the motion's own portrait, at a size that can be saved."""
+    workflow = read(LIVEPORTRAIT)
+    ours = sorted(entry["class_type"] for entry in workflow.values() if entry["class_type"].startswith("RealPortrait"))
+    assert ours == [f"RealPortrait{name}" for name in ("ExtractKeypoints", "LoadVid2Vid", "MotionMaps", "RenderVid2Vid")]
+    (render,) = (entry["inputs"] for entry in workflow.values() if entry["class_type"] == "RealPortraitRenderVid2Vid")
+    assert render["even_size"] and render["result"] == "portrait" and "portrait" not in render
+    (maps,) = (entry["inputs"] for entry in workflow.values() if entry["class_type"] == "RealPortraitMotionMaps")
+    assert maps["vid2vid"] == render["vid2vid"] and maps["neutral_frame"] == -1
 
 
 def test_two_faces_move_by_two_drivers_at_one_rate():
@@ -133,7 +146,7 @@ def test_a_saved_motion_is_another_graphs_input():
 
 def test_every_workflow_is_there_twice_and_has_its_picture():
     """The browser asks for NAME.jpg; scripts/thumbnails.py makes it of the workflow's result; PAPER has no weights for one."""
-    assert [path.name for path in UI] == [path.name for path in API] and len(UI) == 7
+    assert [path.name for path in UI] == [path.name for path in API] and len(UI) >= 8
     assert sorted(path.stem for path in WORKFLOWS.glob("*.jpg")) == [path.stem for path in UI if path.name != PAPER.name]
     for path in WORKFLOWS.glob("*.jpg"):
         with Image.open(path) as picture:

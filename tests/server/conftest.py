@@ -166,12 +166,19 @@ def write_video(path: Path, frames: list[np.ndarray], sound: bool = False) -> No
 def workflow(media):
     """Makes an API workflow with small settings: workflow("animate_portrait", driving="with_sound.mp4", steps=1).
 
-    weights: the transformer's file instead of the bundled one.
+    weights, vid2vid: the transformer's file and Face Vid2vid's instead of the bundled ones.
     """
     import demo
 
     def make(
-        name="animate_portrait", portrait="portrait.png", driving="driving.mp4", frames=None, steps=2, seed=1, weights=SMALL
+        name="animate_portrait",
+        portrait="portrait.png",
+        driving="driving.mp4",
+        frames=None,
+        steps=2,
+        seed=1,
+        weights=SMALL,
+        vid2vid=None,
     ) -> dict:
         made = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
         made[demo.only(made, "LoadImage")]["inputs"]["image"] = media[portrait]
@@ -181,6 +188,8 @@ def workflow(media):
                 entry["inputs"].update(steps=steps, seed=seed)
             if entry["inputs"].get("weights") == BUNDLED:
                 entry["inputs"].update(weights=weights)
+            if vid2vid and entry["class_type"] == "RealPortraitLoadVid2Vid":
+                entry["inputs"].update(weights=vid2vid)
         if frames:
             demo.limit_frames(made, frames)
         return made

@@ -1,12 +1,20 @@
 """The API workflows on the real server: from a picture and a video to an mp4."""
 
 import io
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
+import public
 import pytest
+import torch
 from PIL import Image
+
+from realportrait_core.config import PAPER
+from realportrait_core.vid2vid import FaceVid2Vid
 
 
 @pytest.fixture
@@ -117,6 +125,35 @@ def test_stock_ksampler_and_continue_clip(run):
     assert probe(path)["frames"] == 18
 
 
+def test_face_vid2vid_alone_with_the_bundled_weights(run):
+    """At once, as delivered: the portrait at its own size, an even one."""
+    done, queued, path = run("animate_liveportrait", portrait="odd_rgba.png", frames=3)
+    assert probe(path) == {"codec": "h264", "size": (300, 252), "fps": Fraction(25, 2), "frames": 3, "sound": 0.0}
+    assert steps_reported(done, node_of(queued, "RealPortraitRenderVid2Vid"))[-1] == (3, 3)
+    (shown,) = done.outputs[node_of(queued, "RealPortraitRenderVid2Vid")]["images"]
+    assert shown["type"] == "temp"
+
+
+@pytest.mark.parametrize("config", [replace(public.TINY, crop_size=256), pytest.param(PAPER.vid2vid, marks=pytest.mark.slow)])
+def test_face_vid2vid_alone_with_the_public_files(client, server, workflow, run, config):
+    """Random weights in five files as people have them, at toy width and at full size; nothing else is changed. The video is as
+    long as its driving video and has its sound.
+    """
+    folder = server.folder / "models" / "realportrait" / "public"
+    torch.manual_seed(0)
+    public.write_kijai(folder, FaceVid2Vid(config).eval())
+    try:
+        _, _, path = run(
+            "animate_liveportrait", driving="with_sound.mp4", vid2vid="public/appearance_feature_extractor.safetensors"
+        )
+    finally:
+        shutil.rmtree(folder)
+        client.forget()
+    found = probe(path)
+    assert (found["size"], found["fps"], found["frames"]) == ((256, 256), Fraction(25, 2), 5)
+    assert found["sound"] == pytest.approx(5 / 12.5, abs=0.1)
+
+
 def test_the_papers_workflow(run):
     """All 28 + 13 blocks of PAPER, at toy width, in 50 steps of IDDPM."""
     done, queued, path = run("animate_portrait_paper", frames=3)
@@ -199,7 +236,7 @@ def test_the_bundled_vae_is_in_the_stock_loader(client):
 
 def test_the_workflows_are_offered_as_templates(client):
     offered = client.get("/api/workflow_templates")["realportrait"]
-    assert len(offered) == 7 and {"animate_portrait", "animate_portrait_paper"} <= set(offered)
+    assert set(offered) == {file.stem for file in (Path(__file__).resolve().parents[2] / "workflows").glob("*.json")}
     for name in offered:
         assert client.get(f"/api/workflow_templates/realportrait/{name}.json")["nodes"]
 

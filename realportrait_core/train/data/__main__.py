@@ -6,29 +6,30 @@ import logging
 import sys
 import time
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
 import torch
 
+from ...batch.pool import LOCAL, add_options
 from ...config import PRESETS, Config
 from ...errors import InputError, RealPortraitError
 from ...face.detect import FaceDetector
 from ...face.find import find_detector
 from ...face.landmarks import FaceLandmarker
-from ...vae import load_vae
-from ...vid2vid.checkpoint import load_vid2vid
 from .filters import Filters
 from .journal import REPORT, PreparationReport
 from .photos import prepare_photos
 from .prepare import prepare_samples
+from .spread import Files, Settings, on_ray
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 10.0  # s
 WINDOW = 300.0  # s, over which the speed is averaged for the estimate of the time left
 FAILED, INTERRUPTED = 1, 130
-OF_SAMPLES = ("weights", "vae", "device", "posterior", "pictures")  # options without a meaning for photographs
+OF_SAMPLES = ("weights", "vae", "device", "posterior", "pictures", "ray")  # options without a meaning for photographs
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -70,6 +71,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rebuild", action="store_true", help="delete the files of earlier runs in --out and make them anew")
     parser.add_argument("--pictures", action="store_true", help="keep the frames in the samples too, for `train student`")
+    spread = parser.add_argument_group("spread over cores, GPUs and machines")
+    spread.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help=f"of a Ray cluster (HOST:6379, or auto), whose nodes must see all files at the same paths; {LOCAL} starts a Ray on "
+        "this machine. Networks and sources are then with its actors, and --device has no effect",
+    )
+    add_options(spread)
     thresholds = parser.add_argument_group("thresholds: videos and images beyond one are left out, and reported")
     for entry in fields(Filters):
         default = "0.3 of the preset's picture" if entry.name == "face_side" else f"{entry.default:g}"
@@ -138,20 +147,26 @@ def run(options: argparse.Namespace) -> int:
 def make_samples(options: argparse.Namespace, cfg: Config, filters: Filters) -> PreparationReport:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("PyTorch finds no CUDA device here: leave out --device, or install a PyTorch with CUDA.")
-    device = torch.device(options.device)
-    return prepare_samples(
-        options.sources,
-        options.out,
-        load_vid2vid(options.weights).to(device),
-        load_vae(options.vae).to(device),
-        FaceDetector(options.detector or find_detector()),
-        cfg,
-        filters,
-        options.rebuild,
-        callback=Clock(),
-        pictures=options.pictures,
-        from_posterior=None if options.posterior is None else options.posterior == "draw",
-    )
+    files = Files(*(path.resolve() for path in (options.weights, options.vae, options.detector or find_detector())))
+    settings = Settings(cfg, filters, options.pictures, None if options.posterior is None else options.posterior == "draw")
+    spread = nullcontext()
+    if options.ray is not None:
+        spread = on_ray(
+            files, settings, options.out, options.ray, options.gpus_per_worker, options.cpus_per_worker, options.workers
+        )
+    with spread as process:
+        return prepare_samples(
+            options.sources,
+            options.out,
+            *files.load("cpu" if options.ray else options.device),
+            cfg,
+            filters,
+            options.rebuild,
+            callback=Clock(),
+            pictures=settings.pictures,
+            from_posterior=settings.from_posterior,
+            process=process,
+        )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,7 +15,6 @@ PAPER's sizes:
 from dataclasses import replace
 from math import ceil
 
-import numpy as np
 import torch
 
 from ...animation.framing import sample_frame
@@ -25,38 +24,10 @@ from ...face.crop import CROP_MIDDLE, face_square, rescale
 from ...vid2vid.keypoints import Pose, cat
 from .packed import unpack
 from .sample import Sample
-from .sources import Source
 
 # Side of a crop in sides of the portrait's square. The paper names none. At 0.7 the face is 1.4 times as large, and the
 # bundled W and G still render it 5 dB better than the portrait unmoved (19.3 dB in the face against 14.4).
 SMALLEST, LARGEST = 0.7, 0.95
-
-
-def read_picture(source: Source) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, rotated by its EXIF, without alpha. Raises InputError where it is damaged or no picture."""
-    import cv2
-
-    try:
-        data = source.read()
-        if not is_whole(data):
-            raise InputError(f"{source.name} is cut short, or no JPEG, PNG or WebP picture.")
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, MemoryError, cv2.error) as error:
-        raise InputError(f"{source.name} cannot be read as a picture ({error}).") from error
-    if picture is None:
-        raise InputError(f"{source.name} cannot be read as a picture: it is damaged.")
-    return np.ascontiguousarray(picture[..., ::-1])
-
-
-def is_whole(data: bytes) -> bool:
-    """Whether a JPEG, PNG or WebP is complete; OpenCV fills the missing part of one with grey."""
-    if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") > 0  # the end after the start of the last scan
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND\xaeB`\x82" in data
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
-    return False
 
 
 def smallest_crop(native: float, size: int, enlargement: float) -> float:

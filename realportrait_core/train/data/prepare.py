@@ -26,14 +26,15 @@ from ...face.crop import rescale
 from ...face.detect import Face, FaceDetector
 from ...vae import VAE, AutoencoderKL
 from ...vid2vid import FaceVid2Vid
+from ...video.pictures import read_picture
 from .filters import BackgroundMotion, Filters, enlargement, face_side, light, occlusion
 from .frozen import freeze_photo, freeze_segment, to_bytes
-from .images import LARGEST, photo_side, random_crop, read_picture, smallest_crop, transform_points
+from .images import LARGEST, photo_side, random_crop, smallest_crop, transform_points
 from .journal import Dropped, Kept, PreparationReport
 from .sample import Sample, save_sample
 from .segments import Scrap, Segment, find_segments, holds, read_frames, read_segment, segment_square
 from .sources import Source
-from .work import Progress, go_through, not_written
+from .work import Process, Progress, go_through, not_written
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ def prepare_samples(
     callback: Progress | None = None,
     pictures: bool = False,
     from_posterior: bool | None = None,
+    process: Process | None = None,
 ) -> PreparationReport:
     """Samples of every video and image of `places` (files, folders, tar shards) in the folder `out`, with report.json.
 
@@ -109,10 +111,26 @@ def prepare_samples(
     trains; None: where the VAE has one. The portrait's latent is always the mean: "we do not add noise to z_r" (Reference
     Attention), and it is what the sampler node encodes.
     rebuild: delete the samples that earlier runs into `out` made, and start anew. callback(bytes done, bytes in all, name)
-    after each source. What cannot be used is in the report. Raises InputError where a place does not exist, `out` holds
-    samples of other weights or settings, or the disk is full: finished samples stay, and the same call goes on.
+    after each source. process: as in `go_through`. What cannot be used is in the report. Raises InputError where a place does
+    not exist, `out` holds samples of other weights or settings, or the disk is full: finished samples stay, and the same call goes
+    on.
     """
-    out, has_posterior = Path(out), isinstance(vae, AutoencoderKL)
+    work = preparation(Path(out), vid2vid, vae, detector, cfg, filters, pictures, from_posterior)
+    return go_through(work, places, cfg.fps, rebuild, callback, process)
+
+
+def preparation(
+    out: Path,
+    vid2vid: FaceVid2Vid,
+    vae: VAE,
+    detector: FaceDetector,
+    cfg: Config,
+    filters: Filters,
+    pictures: bool = False,
+    from_posterior: bool | None = None,
+) -> Preparation:
+    """The arguments of `prepare_samples`, checked. Raises InputError where they do not fit together."""
+    has_posterior = isinstance(vae, AutoencoderKL)
     from_posterior = has_posterior if from_posterior is None else from_posterior
     check(vid2vid, cfg)
     if from_posterior and not has_posterior:
@@ -129,8 +147,7 @@ def prepare_samples(
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     marks = {"weights": header["weights"], "vid2vid": weights_fingerprint(vid2vid), "vae": weights_fingerprint(vae)}
     marks["settings"] = digest
-    preparation = Preparation(out, header, vid2vid, vae, detector, cfg, filters, marks, from_posterior, pictures)
-    return go_through(preparation, places, cfg.fps, rebuild, callback)
+    return Preparation(out, header, vid2vid, vae, detector, cfg, filters, marks, from_posterior, pictures)
 
 
 def check(vid2vid: FaceVid2Vid, cfg: Config) -> None:

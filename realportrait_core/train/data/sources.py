@@ -41,6 +41,9 @@ class Source:
     size: int  # bytes
     fingerprint: str
 
+    def __str__(self) -> str:
+        return self.name
+
     def open(self) -> BinaryIO:
         return io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb")
 

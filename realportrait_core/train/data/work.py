@@ -11,6 +11,8 @@ from .journal import REPORT, Dropped, Entry, Journal, Kept, PreparationReport, l
 from .sources import Source, list_files, open_sources
 
 Progress = Callable[[int, int, str], None]
+# Sources -> each with its pieces, in any order; with a sentence in their place where it took down what processed it.
+Process = Callable[[Iterable[Source]], Iterator[tuple[Source, "list[Kept | Dropped] | str"]]]
 
 
 class Work(Protocol):
@@ -28,11 +30,14 @@ class Work(Protocol):
         """Whether the file that was kept is still whole."""
 
 
-def go_through(work: Work, places: Iterable[str | Path], fps: float, rebuild: bool, callback: Progress | None) -> PreparationReport:
+def go_through(
+    work: Work, places: Iterable[str | Path], fps: float, rebuild: bool, callback: Progress | None, process: Process | None = None
+) -> PreparationReport:
     """Processes every source of `places` (files, folders, tar shards), with journal and report.json in the work's folder.
 
-    rebuild: delete the files of earlier runs, and start anew. callback(bytes done, bytes in all, name) after each source. Raises
-    InputError where a place does not exist, the folder holds files of other weights or settings, or the disk is full.
+    rebuild: delete the files of earlier runs, and start anew. callback(bytes done, bytes in all, name) after each source.
+    process: how the sources that are new become pieces; by default one after the other, here. Raises InputError where a place does
+    not exist, the folder holds files of other weights or settings, or the disk is full.
     """
     lost: list[Entry] = []
 
@@ -44,39 +49,54 @@ def go_through(work: Work, places: Iterable[str | Path], fps: float, rebuild: bo
     try:
         work.out.mkdir(parents=True, exist_ok=True)
         journal, before = open_journal(work, rebuild)
+        names: dict[str, str] = {}  # of every source, by fingerprint, in order
         entries: dict[str, Entry] = {}
         twins: list[Entry] = []
         reused = 0
-        for source in open_sources(files, drop):
-            known = before.get(source.fingerprint)
-            if source.fingerprint in entries:
-                twins.append(
-                    Entry(
-                        source.name,
-                        source.kind,
-                        "",
-                        [],
-                        [Dropped("duplicate", f"the same content as {entries[source.fingerprint].name}")],
-                    )
-                )
-            elif known is not None and all(work.is_there(kept) for kept in known.kept):
-                entries[source.fingerprint] = known
-                reused += 1
+
+        def report(source: Source) -> None:
+            nonlocal done
+            done += source.size
+            if callback is not None:
+                callback(min(done, total), total, source.name)
+
+        def new_sources() -> Iterator[Source]:
+            nonlocal reused
+            for source in open_sources(files, drop):
+                known = before.get(source.fingerprint)
+                if source.fingerprint in names:
+                    why = f"the same content as {names[source.fingerprint]}"
+                    twins.append(Entry(source.name, source.kind, "", [], [Dropped("duplicate", why)]))
+                    report(source)
+                    continue
+                names[source.fingerprint] = source.name
+                if known is not None and all(work.is_there(kept) for kept in known.kept):
+                    entries[source.fingerprint] = known
+                    reused += 1
+                    report(source)
+                else:
+                    yield source
+
+        for source, pieces in (process or one_by_one(work))(new_sources()):
+            if isinstance(pieces, str):  # not in the journal: the next run tries it again
+                drop(source.name, pieces)
             else:
-                pieces = list(work.pieces(source))
                 kept = [piece for piece in pieces if isinstance(piece, Kept)]
                 dropped = [piece for piece in pieces if isinstance(piece, Dropped)]
                 entries[source.fingerprint] = Entry(source.name, source.kind, source.fingerprint, kept, dropped)
                 journal.add(entries[source.fingerprint])
-            done += source.size
-            if callback is not None:
-                callback(min(done, total), total, source.name)
-        not_given = sorted(entry.name for fingerprint, entry in before.items() if fingerprint not in entries)
-        report = PreparationReport(fps, [*entries.values(), *twins, *lost], reused, not_given)
-        report.write(work.out / REPORT)
+            report(source)
+        in_order = [entries[fingerprint] for fingerprint in names if fingerprint in entries]
+        not_given = sorted(entry.name for fingerprint, entry in before.items() if fingerprint not in names)
+        whole = PreparationReport(fps, [*in_order, *twins, *lost], reused, not_given)
+        whole.write(work.out / REPORT)
     except OSError as error:
         raise not_written(work.out, error) from error
-    return report
+    return whole
+
+
+def one_by_one(work: Work) -> Process:
+    return lambda sources: ((source, list(work.pieces(source))) for source in sources)
 
 
 def open_journal(work: Work, rebuild: bool) -> tuple[Journal, dict[str, Entry]]:

@@ -1,0 +1,57 @@
+"""Which jobs are finished: beside each video lies NAME.json, with all that the video was made of."""
+
+import hashlib
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from .jobs import NEEDED, Job
+
+FORMAT = 1
+PIECE = 1 << 20  # bytes that are hashed at once
+
+
+def video_path(folder: Path, job: Job) -> Path:
+    return folder / f"{job.out}.mp4"
+
+
+def record_path(folder: Path, job: Job) -> Path:
+    return folder / f"{job.out}.json"
+
+
+def ingredients(job: Job, weights: dict[str, str]) -> dict:
+    """What decides the result: settings, weights, and the two files by name, size and time, as `make` knows them."""
+    settings = {field.name: getattr(job, field.name) for field in fields(job) if field.name not in NEEDED}
+    files = {name: file_mark(getattr(job, name)) for name in ("portrait", "driving")}
+    return {"format": FORMAT, **files, "settings": settings, "weights": weights}
+
+
+def file_mark(path: Path) -> dict:
+    known = path.stat()
+    return {"name": path.name, "bytes": known.st_size, "time": int(known.st_mtime)}
+
+
+def is_finished(folder: Path, job: Job, weights: dict[str, str]) -> bool:
+    """Whether the job's video is there, whole, and made of just these ingredients."""
+    try:
+        record = json.loads(record_path(folder, job).read_text(encoding="utf-8"))
+        return record["of"] == ingredients(job, weights) and record["video"]["bytes"] == video_path(folder, job).stat().st_size
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def write_record(folder: Path, job: Job, weights: dict[str, str], video: dict) -> None:
+    """After the video; replaces an older one atomically."""
+    path = record_path(folder, job)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial.write_text(json.dumps({"of": ingredients(job, weights), "video": video}, indent=1), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()

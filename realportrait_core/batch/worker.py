@@ -1,0 +1,133 @@
+"""What an actor of the batch does: the networks once, then a portrait and a driving video to an mp4, for each job."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..animation.framing import frame_square
+from ..diffusion.schedule import Schedule, linear_schedule
+from ..dit.checkpoint import load_dit
+from ..dit.model import RealPortraitDiT
+from ..errors import InputError
+from ..face.detect import FaceDetector
+from ..face.opencv import import_cv2
+from ..face.track import portrait_points, track
+from ..generate import generate
+from ..paste import paste
+from ..speed import preset
+from ..vae import VAE, load_vae
+from ..vid2vid import FaceVid2Vid
+from ..vid2vid.checkpoint import load_vid2vid, vid2vid_files
+from ..video.loading import Footage, load_video
+from ..video.pictures import read_picture
+from ..video.source import VideoFile
+from ..video.timeline import Selection
+from ..video.writing import write_video
+from .jobs import Job
+from .record import sha256, video_path, write_record
+
+LONGEST_SIDE = 1024  # px, to which larger driving videos are downscaled while decoding: M sees the face at 256
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files of the networks, on a path that every node knows."""
+
+    vid2vid: Path
+    dit: Path
+    vae: Path
+    detector: Path
+
+    def marks(self) -> dict[str, str]:
+        """The SHA-256 of each file, by its role."""
+        parts = {f"vid2vid.{part}": path for part, path in vid2vid_files(self.vid2vid).items()}
+        return {name: sha256(path) for name, path in {**parts, "dit": self.dit, "vae": self.vae, "detector": self.detector}.items()}
+
+
+@dataclass(frozen=True)
+class Networks:
+    vid2vid: FaceVid2Vid
+    dit: RealPortraitDiT
+    vae: VAE
+    detector: FaceDetector
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished video, for the log."""
+
+    frames: int
+    seconds: float  # that it took
+
+
+def load_networks(weights: Weights, device: str) -> Networks:
+    return Networks(
+        load_vid2vid(weights.vid2vid).to(device),
+        load_dit(weights.dit).to(device),
+        load_vae(weights.vae).to(device),
+        FaceDetector(weights.detector),
+        linear_schedule(),
+    )
+
+
+def make_animator(weights: Weights, marks: dict[str, str], folder: Path, device: str, threads: int) -> Callable[[Job], Made]:
+    """The worker of an actor: writes a job's video and its record into the folder."""
+    torch.set_num_threads(threads)
+    import_cv2()  # without it every job would fail
+    networks = load_networks(weights, device)
+
+    def make(job: Job) -> Made:
+        began = time.perf_counter()
+        frames, footage = animate(networks, job)
+        path = video_path(folder, job)
+        write_video(path, frames, footage.fps, footage.audio)
+        write_record(folder, job, marks, {"bytes": path.stat().st_size, "frames": len(frames), "fps": footage.fps})
+        return Made(len(frames), time.perf_counter() - began)
+
+    return make
+
+
+def check(networks: Networks) -> None:
+    """Raises InputError where transformer and Face Vid2vid do not belong together."""
+    made, wanted = networks.vid2vid.cfg.warped_channels, networks.dit.cfg.motion_channels
+    if made != wanted:
+        raise InputError(
+            f"This Face Vid2vid makes maps of {made} channels and the transformer takes {wanted}: give --vid2vid and --dit that "
+            "were trained together."
+        )
+
+
+def animate(networks: Networks, job: Job) -> tuple[torch.Tensor, Footage]:
+    """The animation (L, H, W, 3) in [0, 1] on the CPU, and the driving frames with their sound.
+
+    Raises FaceError where a face is missing, InputError where a file cannot be used.
+    """
+    check(networks)
+    picture = read_picture(VideoFile(job.portrait.name, job.portrait))  # (H, W, 3) uint8
+    selection = Selection(start=job.start, frames=job.frames, fps=job.fps, longest_side=LONGEST_SIDE)
+    footage = load_video(VideoFile(job.driving.name, job.driving), selection)
+    points = portrait_points(picture, networks.detector)
+    followed = track(footage.images, networks.detector)
+    portrait = torch.from_numpy(picture)[None].float() / 255
+    frames, _ = generate(
+        networks.vid2vid,
+        networks.dit,
+        networks.vae,
+        networks.schedule,
+        portrait,
+        footage.images,
+        points,
+        followed,
+        None if job.speed == "exact" else preset(job.speed, networks.dit.cfg),
+        seed=job.seed,
+        guidance=job.guidance,
+    )
+    if job.paste:
+        size = networks.dit.cfg.input_sq_size
+        height, width = picture.shape[:2]
+        frames, _ = paste(portrait, frames, frame_square(points, height, width, size, "auto"), size)
+    return frames, footage

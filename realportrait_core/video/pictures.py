@@ -1,0 +1,34 @@
+"""Still pictures from files."""
+
+import numpy as np
+
+from ..errors import InputError
+from .source import Readable
+
+
+def read_picture(source: Readable) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, rotated by its EXIF, without alpha. Raises InputError where it is damaged or no picture."""
+    import cv2
+
+    try:
+        with source.open() as stream:
+            data = stream.read()
+        if not is_whole(data):
+            raise InputError(f"{source.name} is cut short, or no JPEG, PNG or WebP picture.")
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, MemoryError, cv2.error) as error:
+        raise InputError(f"{source.name} cannot be read as a picture ({error}).") from error
+    if picture is None:
+        raise InputError(f"{source.name} cannot be read as a picture: it is damaged.")
+    return np.ascontiguousarray(picture[..., ::-1])
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether a JPEG, PNG or WebP is complete; OpenCV fills the missing part of one with grey."""
+    if data.startswith(b"\xff\xd8"):
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") > 0  # the end after the start of the last scan
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND\xaeB`\x82" in data
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    return False
