@@ -294,6 +294,18 @@ def test_nothing_that_runs_strings_or_pickles(folder):
     assert not wrong
 
 
+def test_the_nodes_need_no_opencv():
+    """A ComfyUI has none of itself, and pip installs its packages over one another. Evaluation and training may use it."""
+    users = {CORE / "train", CORE / "eval", CORE / "head_rotation", CORE / "face" / "opencv.py"}
+    assert not [
+        f"{file}:{line}"
+        for file in python_files(CORE) + python_files(NODES)
+        if not users & {file, *file.parents}
+        for line, _, path in imports(file)
+        if path[0] == "cv2" or path[-2:] == ["opencv", "import_cv2"] and file != CORE / "face" / "landmarks.py"
+    ]
+
+
 def test_importing_the_pack_loads_nothing_heavy():
     """ComfyUI imports every pack at start-up, one after the other."""
     program = (

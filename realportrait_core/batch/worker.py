@@ -13,7 +13,6 @@ from ..dit.checkpoint import load_dit
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 from ..face.detect import FaceDetector
-from ..face.opencv import import_cv2
 from ..face.track import portrait_points, track
 from ..generate import generate
 from ..paste import paste
@@ -77,7 +76,6 @@ def load_networks(weights: Weights, device: str) -> Networks:
 def make_animator(weights: Weights, marks: dict[str, str], folder: Path, device: str, threads: int) -> Callable[[Job], Made]:
     """The worker of an actor: writes a job's video and its record into the folder."""
     torch.set_num_threads(threads)
-    import_cv2()  # without it every job would fail
     networks = load_networks(weights, device)
 
     def make(job: Job) -> Made:

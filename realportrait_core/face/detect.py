@@ -38,7 +38,7 @@ class FaceDetector:
     """YuNet (Wu, Peng, Yu 2023; MIT) on the CPU.
 
     onnx_path is the file that `python install.py` puts in `models/realportrait/`.
-    Raises WeightsError where the file is missing or, at the first picture, where it is another one.
+    Raises WeightsError where the file is missing or another one.
     """
 
     def __init__(self, onnx_path: str | Path):
@@ -48,7 +48,7 @@ class FaceDetector:
                 f"The face detector {MODEL_NAME} is missing: looked for {self.path}. Run `python install.py` in the "
                 f"RealPortrait folder (it fetches 233 KB), or copy the file there, or give the face's box by hand."
             )
-        self._network: yunet.YuNet | None = None  # read at the first picture
+        self.network = yunet.load(self.path)
 
     def detect(self, image: torch.Tensor | np.ndarray) -> list[Face]:
         """Faces of one picture (H, W, 3) in [0, 1], or uint8; torch or numpy. From left to right; [] where there is none."""
@@ -67,11 +67,10 @@ class FaceDetector:
         return doubtful
 
     def _detect_at(self, image: np.ndarray, scale: float) -> list[Face]:
-        self._network = self._network or yunet.load(self.path)
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
         with torch.inference_mode():
             picture = resize_levels(torch.from_numpy(image), height, width).flip(2).permute(2, 0, 1)  # YuNet reads BGR
-            rows = yunet.detect(self._network, picture, SCORE_RETRY, NMS_IOU)
+            rows = yunet.detect(self.network, picture, SCORE_RETRY, NMS_IOU)
         # Half-pixel centres on both sides of the resize.
         stretch = torch.tensor([image.shape[1] / width, image.shape[0] / height])
         faces = []
