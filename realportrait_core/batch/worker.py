@@ -13,6 +13,7 @@ from ..dit.checkpoint import load_dit
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 from ..face.detect import FaceDetector
+from ..face.opencv import import_cv2
 from ..face.track import portrait_points, track
 from ..generate import generate
 from ..paste import paste
@@ -76,6 +77,7 @@ def load_networks(weights: Weights, device: str) -> Networks:
 def make_animator(weights: Weights, marks: dict[str, str], folder: Path, device: str, threads: int) -> Callable[[Job], Made]:
     """The worker of an actor: writes a job's video and its record into the folder."""
     torch.set_num_threads(threads)
+    import_cv2()  # which reads the portraits: without it every job would fail
     networks = load_networks(weights, device)
 
     def make(job: Job) -> Made:

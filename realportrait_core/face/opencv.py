@@ -1,4 +1,4 @@
-"""OpenCV for the evaluation's and training's landmarks, imported where it is used; the nodes work without it."""
+"""OpenCV for evaluation, training and batches, imported where it is used; the nodes work without it."""
 
 import sys
 from types import ModuleType
