@@ -14,7 +14,7 @@ from .yunet import MODEL_NAME
 SCORE, SCORE_RETRY = 0.6, 0.3  # the second where no face reaches the first: drawings, profile views
 NMS_IOU = 0.3
 # Long side of the network's input, px. On 8 rendered clips of 256 px against their 3-D truth its points are off by
-# 2.1 px at 320, 1.8 px at 512 and 1.8 px at 640; they take 7, 16 and 27 ms a frame.
+# 2.1 px at 320, 1.8 px at 512 and 1.8 px at 640; they take 10, 21 and 33 ms a frame on one AVX-512 core.
 SIDE_MIN, SIDE_MAX = 512, 640
 SIDES_RETRY = (256, 1280)  # tried where no face is found: for one that fills the picture, for one that is tiny in it
 SMALLEST = 12  # px of the network's input: smaller detections are found in noise
