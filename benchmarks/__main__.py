@@ -1,6 +1,6 @@
 """Measures every part beside its literal form, and on a GPU how near a step comes to the hardware's limit.
 
-    python -m benchmarks [--device cpu|cuda] [--preset mini|paper] [--json FILE] [--plot FILE]
+    python -m benchmarks [--device cpu|cuda] [--preset mini|paper] [--one-core] [--json FILE] [--plot FILE]
     python -m benchmarks limits [--device cuda] [--preset mini|paper] [--json FILE]
     python -m benchmarks memory
     python -m benchmarks live [--device cuda] [--preset mini|paper] [--precision fp32|fp16|bf16]
@@ -8,7 +8,8 @@
     python -m benchmarks departures --data DIR --samples DIR [--dit FILE] [--minutes N] [--batch N] [--stlpips WHEEL] [--limit N]
 
 Each ratio is taken in one run, call by call in turns, with the largest difference of the two results beside it. Without a
-table's name: `parts`, on a GPU `limits` too. With --json the ratios of the parts are drawn beside it, as an .svg.
+table's name: `parts`, on a GPU `limits` too. With --json the ratios of the parts are drawn beside it, as an .svg. Below the
+parts are the frames a second of F, M, W and G.
 `limits` is how a step's cost grows with frames and size, whole clips in every speed, and MINI from end to end; on a CPU give it
 --preset mini and --repeats 1. `memory` is one whole step of the paper's network on the CPU: minutes.
 `live` is a portrait that follows a camera: frames a second of the whole and of each part, on a CPU of one core; paper is the
@@ -23,6 +24,7 @@ import json
 import logging
 import platform
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -62,6 +64,20 @@ def table(rows: list[Comparison]) -> str:
     return "\n".join(lines)
 
 
+def rates(rows: list[Comparison]) -> str:
+    """Frames a second of F, M, W and G, and of what every driving frame goes through: Markdown."""
+    lines = ["| size | F, once a portrait | M | W | G | M + W | M + W + G |", "|---" * 7 + "|"]
+    of_size: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row.frames_per_second is not None:
+            of_size.setdefault(row.size.split(",")[0], {})[row.part] = row.frames_per_second
+    for size, of_part in of_size.items():
+        cells = [(name,) for name in "FMWG"] + [("M", "W"), ("M", "W", "G")]
+        known = [1 / sum(1 / of_part[name] for name in cell) if set(cell) <= set(of_part) else None for cell in cells]
+        lines.append(" | ".join([f"| {size}", *("-" if rate is None else f"{rate:.3g}" for rate in known)]) + " |")
+    return "\n".join(lines) if of_size else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,6 +89,11 @@ def main() -> None:
     parser.add_argument("--preset", choices=tuple(SIZES), help="without it parts of mini and of paper, the others of paper")
     parser.add_argument("--part", choices=tuple(PARTS), help="one part alone")
     parser.add_argument("--repeats", type=int, default=5, help="calls of each side (%(default)s)")
+    parser.add_argument(
+        "--one-core",
+        action="store_true",
+        help="of parts: one thread, and the process's own CPU time, on which a busy machine has little influence",
+    )
     parser.add_argument("--data", type=Path, help="of quality and departures: a folder of .mp4 clips in the form of heads256")
     parser.add_argument("--limit", type=int, help="of both: the first so many clips, by name; all by default")
     parser.add_argument("--frames", type=int, help="of both: so many frames of each clip; all by default")
@@ -104,6 +125,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.table == "quality" and None in (options.data, options.dit):
         parser.error("quality needs --data, and --dit with weights for any number of steps")
+    if options.one_core and options.device != "cpu":
+        parser.error("--one-core is of the CPU")
     if options.table == "departures" and None in (options.data, options.samples):
         parser.error("departures needs --data with clips to be scored, and --samples to learn from")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -113,8 +136,13 @@ def main() -> None:
 
     report = {"torch": torch.__version__, "threads": torch.get_num_threads(), "processor": processor(options.device)}
     if "parts" in tables:
+        if options.one_core:
+            torch.set_num_threads(1)
+            report["threads"] = 1
         rows = part_rows(options)
         show(table(rows))
+        if by_size := rates(rows):
+            show(f"\nFrames a second\n\n{by_size}")
         report["parts"] = [asdict(row) for row in rows]
         if plot := options.plot or options.json and options.json.with_suffix(".svg"):
             plot.write_text(svg(rows), encoding="utf-8")
@@ -213,7 +241,8 @@ def part_rows(options: argparse.Namespace) -> list[Comparison]:
     for preset in [options.preset] if options.preset else ["mini", "paper"]:
         for part in [options.part] if options.part else PARTS:
             log.info("%s, %s ...", part, preset)
-            rows.append(compare(preset, part, options.device, options.repeats))
+            clock = time.process_time if options.one_core else time.perf_counter
+            rows.append(compare(preset, part, options.device, options.repeats, clock))
     return rows
 
 

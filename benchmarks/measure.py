@@ -25,7 +25,7 @@ class Comparison:
 
     part: str
     size: str
-    literal_s: float  # median seconds a call
+    literal_s: float  # median seconds a call, of the clock
     ours_s: float
     ratio: float  # median of the ratios of neighbouring calls
     ratios: tuple[float, ...]
@@ -34,19 +34,20 @@ class Comparison:
     literal_bytes: int | None = None  # memory beside the inputs and weights, at its peak
     ours_bytes: int | None = None
     leaner: float | None = None  # the bar of literal_bytes / ours_bytes
+    frames_per_second: float | None = None  # of ours, where a part's calls are counted in frames
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).abs().max() / b.double().abs().max())
 
 
-def seconds(call: Callable[[], object], device: str) -> float:
-    """Wall clock of one call, all work of the device included."""
+def seconds(call: Callable[[], object], device: str, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Of one call, all work of the device included."""
     wait_for(device)
-    start = time.perf_counter()
+    start = clock()
     call()
     wait_for(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def wait_for(device: str) -> None:
@@ -55,18 +56,28 @@ def wait_for(device: str) -> None:
 
 
 @torch.inference_mode()
-def compare(preset: str, name: str, device: str, repeats: int) -> Comparison:
+def compare(preset: str, name: str, device: str, repeats: int, clock: Callable[[], float] = time.perf_counter) -> Comparison:
     """In turns, so that a busy machine disturbs both alike; each call's ratio is that to its neighbour."""
     part = PARTS[name](SIZES[preset], device)
     difference = relative_difference(part.ours(), part.literal())  # and the first call prepares
-    pairs = [(seconds(part.literal, device), seconds(part.ours, device)) for _ in range(repeats)]
+    pairs = [(seconds(part.literal, device, clock), seconds(part.ours, device, clock)) for _ in range(repeats)]
     ratios = [literal / ours for literal, ours in pairs]
     literal, ours = (statistics.median(column) for column in zip(*pairs))
     memory = [None, None]
     if part.leaner is not None:
         memory = [peak_bytes(preset, name, side, device) for side in ("literal", "ours")]
     return Comparison(
-        part.name, part.size, literal, ours, statistics.median(ratios), tuple(ratios), difference, part.faster, *memory, part.leaner
+        part.name,
+        part.size,
+        literal,
+        ours,
+        statistics.median(ratios),
+        tuple(ratios),
+        difference,
+        part.faster,
+        *memory,
+        part.leaner,
+        part.frames and part.frames / ours,
     )
 
 

@@ -15,12 +15,15 @@ from realportrait_core.dit.embed import rope
 from realportrait_core.dit.motion_mapper import MotionMapper
 from realportrait_core.face.crop import clip_crop, face_ellipse
 from realportrait_core.motion_map import MotionMaps
+from realportrait_core.vid2vid.appearance import AppearanceExtractor
 from realportrait_core.vid2vid.blocks import fold_norms
+from realportrait_core.vid2vid.generator import Generator
+from realportrait_core.vid2vid.motion import MotionExtractor
 from realportrait_core.vid2vid.warp import WarpingNetwork
 
 from .literal import dit as literal_dit
 from .literal import motion_map as literal_map
-from .literal import warp as literal_warp
+from .literal import vid2vid as literal_vid2vid
 from .sizes import Sizes
 
 # A face as large as in the pictures of training, on a square of 512 px: eyes, nose, corners of the mouth, x and y in px.
@@ -37,6 +40,7 @@ class Part:
     ours: Callable[[], Tensor]
     faster: float  # at least so many times as fast on the CPU
     leaner: float | None = None  # times less extra memory at its peak
+    frames: int | None = None  # of a call, for frames a second: of the networks of Face Vid2vid
 
 
 def random_weights(network: nn.Module, device: torch.device | str, seed: int = 0) -> nn.Module:
@@ -103,7 +107,7 @@ def motion_map(sizes: Sizes, device: str) -> Part:
 
 def warp(sizes: Sizes, device: str) -> Part:
     """W over driving frames of one portrait."""
-    cfg, frames = sizes.config.vid2vid, sizes.warp_frames
+    cfg, frames = sizes.config.vid2vid, sizes.vid2vid_frames
     network = random_weights(WarpingNetwork(cfg), device)
     folded = fold_norms(copy.deepcopy(network))
     f_r = torch.randn(1, cfg.reshape_channel, cfg.reshape_depth, cfg.feature_size, cfg.feature_size).to(device)
@@ -114,9 +118,57 @@ def warp(sizes: Sizes, device: str) -> Part:
     return Part(
         "W",
         f"{sizes.name}, {cfg.num_kp} keypoints, {frames} frames",
-        literal=lambda: literal_warp.warp(network, f_r, x_d, x_s).out,
+        literal=lambda: literal_vid2vid.warp(network, f_r, x_d, x_s),
         ours=lambda: folded(f_r, x_d, x_s, compressed).out,
-        faster=1.3,
+        faster=1.3 if cfg.mask_kernel > 3 else 1.0,  # the gain is in large kernels,
+        leaner=0.3,  # whose spectrum is kept
+        frames=frames,
+    )
+
+
+def appearance(sizes: Sizes, device: str) -> Part:
+    """F, once for a portrait."""
+    cfg = sizes.config.vid2vid
+    network = random_weights(AppearanceExtractor(cfg), device)
+    folded = fold_norms(copy.deepcopy(network))
+    image = torch.rand(1, 3, cfg.crop_size, cfg.crop_size).to(device)
+    return Part(
+        "F",
+        f"{sizes.name}, {cfg.crop_size} px",
+        literal=lambda: literal_vid2vid.appearance(network, image),
+        ours=lambda: folded(image),
+        faster=1.0,
+        frames=1,
+    )
+
+
+def motion(sizes: Sizes, device: str) -> Part:
+    """M over driving frames."""
+    cfg, frames = sizes.config.vid2vid, sizes.vid2vid_frames
+    network = random_weights(MotionExtractor(cfg), device)
+    images = torch.rand(frames, 3, cfg.crop_size, cfg.crop_size).to(device)
+    return Part(
+        "M",
+        f"{sizes.name}, {frames} frames of {cfg.crop_size} px",
+        literal=lambda: literal_vid2vid.motion(network, images),
+        ours=lambda: torch.cat(list(network.raw(images).values()), 1),
+        faster=1.0,
+        frames=frames,
+    )
+
+
+def generator(sizes: Sizes, device: str) -> Part:
+    """G over the frames that W gives."""
+    cfg, frames = sizes.config.vid2vid, sizes.vid2vid_frames
+    network = random_weights(Generator(cfg), device)
+    f = torch.randn(frames, cfg.warped_channels, cfg.feature_size, cfg.feature_size).to(device)
+    return Part(
+        "G",
+        f"{sizes.name}, {frames} frames of {4 * cfg.feature_size * cfg.upscale} px",
+        literal=lambda: literal_vid2vid.generator(network, f),
+        ours=lambda: network(f),
+        faster=1.0,
+        frames=frames,
     )
 
 
@@ -179,4 +231,14 @@ def two_sources(sizes: Sizes, device: str) -> Part:
     )
 
 
-PARTS = {"step": step, "space": attention_in_space, "two": two_sources, "time": attention_in_time, "map": motion_map, "warp": warp}
+PARTS = {
+    "step": step,
+    "space": attention_in_space,
+    "two": two_sources,
+    "time": attention_in_time,
+    "map": motion_map,
+    "appearance": appearance,
+    "motion": motion,
+    "warp": warp,
+    "generator": generator,
+}

@@ -16,7 +16,7 @@ class Sizes:
     step_frames: int
     map_px: int
     map_frames: int
-    warp_frames: int
+    vid2vid_frames: int
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,10 @@ TINY = Config(
 )
 
 SIZES = {
-    "tiny": Sizes(name="tiny", config=TINY, step=TINY.dit, step_px=64, step_frames=3, map_px=64, map_frames=2, warp_frames=2),
-    "mini": Sizes(name="MINI", config=MINI, step=MINI.dit, step_px=256, step_frames=16, map_px=256, map_frames=16, warp_frames=4),
+    "tiny": Sizes(name="tiny", config=TINY, step=TINY.dit, step_px=64, step_frames=3, map_px=64, map_frames=2, vid2vid_frames=2),
+    "mini": Sizes(
+        name="MINI", config=MINI, step=MINI.dit, step_px=256, step_frames=16, map_px=256, map_frames=16, vid2vid_frames=4
+    ),
     # The paper's widths: its 28 and 13 blocks are alike, so two of them and one of control tell the ratio.
     "paper": Sizes(
         name="PAPER",
@@ -69,7 +71,7 @@ SIZES = {
         step_frames=16,
         map_px=512,
         map_frames=2,
-        warp_frames=1,
+        vid2vid_frames=1,
     ),
 }
 

@@ -2,9 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .animate import AnimatePortrait
 from .continue_clip import ContinueClip
+from .expression import EditExpression
 from .face import ExtractKeypoints
-from .host import folders
+from .host import folders, media
 from .iddpm import IDDPMSampler, IDDPMSigmas
 from .inspect import Inspect
 from .live import AnimateOneFrame
@@ -12,12 +14,14 @@ from .load import LoadModel, LoadVid2Vid
 from .motion import EditMotion, MakeMotionMaps
 from .motion_file import LoadMotion, SaveMotion
 from .paste import PasteBack
+from .portrait import LoadPortrait
 from .render import RenderVid2Vid
 from .sample import Conditioning, SampleClips
 from .stitch import LoadStitching, StitchAndRetarget
 from .video import LoadDrivingVideo
 
 folders.register()
+media.register()
 
 
 class RealPortraitExtension(ComfyExtension):
@@ -42,6 +46,9 @@ class RealPortraitExtension(ComfyExtension):
             IDDPMSampler,
             LoadStitching,
             StitchAndRetarget,
+            EditExpression,
             RenderVid2Vid,
             AnimateOneFrame,
+            AnimatePortrait,
+            LoadPortrait,
         ]

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..realportrait_core.errors import InputError
 from .host.conditioning import conditioning, continued_latent, part
+from .host.newer import aliases
 from .sockets import Motion
 
 
@@ -54,6 +55,7 @@ class ContinueClip(io.ComfyNode):
                 ),
                 io.Latent.Output(display_name="latent", tooltip="The new clip, its known frames filled in and masked."),
             ],
+            **aliases("extend clip", "long video"),
         )
 
     @classmethod

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from .host.iddpm import respaced_sigmas, sample_iddpm
 from .host.model import config_of
+from .host.newer import aliases
 
 
 class IDDPMSigmas(io.ComfyNode):
@@ -27,6 +28,7 @@ class IDDPMSigmas(io.ComfyNode):
                 ),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="From the most noise down to 0: steps + 1 levels.")],
+            **aliases("iddpm schedule", "improved ddpm"),
         )
 
     @classmethod
@@ -46,6 +48,7 @@ class IDDPMSampler(io.ComfyNode):
             "Use it with RealPortrait IDDPM Sigmas.",
             inputs=[],
             outputs=[io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced or SamplerCustom.")],
+            **aliases("improved ddpm", "ancestral sampler"),
         )
 
     @classmethod

@@ -2,13 +2,15 @@
 
 from comfy_api.latest import io
 
-from ..realportrait_core.animation.mapping import frame_portrait
+from ..realportrait_core.animation.mapping import frame_portrait, portrait_of
 from ..realportrait_core.inspect.drift import drift, drift_table, frame_statistics, keypoint_errors
 from ..realportrait_core.inspect.sheets import inspect
 from .host import images
 from .host.draw import evenly
+from .host.newer import advanced, aliases
 from .host.run import Progress, loaded
 from .motion import check_weights
+from .sample import PORTRAIT_TIP
 from .sockets import Keypoints, Motion, Vid2Vid
 
 
@@ -25,7 +27,7 @@ class Inspect(io.ComfyNode):
             inputs=[
                 Keypoints.Input("keypoints", tooltip="From Extract Face Motion."),
                 Motion.Input("motion", tooltip="From Apply Motion to Portrait, made from these keypoints."),
-                io.Image.Input("portrait", tooltip="The portrait from which the keypoints were extracted."),
+                io.Image.Input("portrait", optional=True, tooltip=PORTRAIT_TIP),
                 io.Image.Input(
                     "driver",
                     display_name="driving_video",
@@ -44,6 +46,7 @@ class Inspect(io.ComfyNode):
                     min=2,
                     max=128,
                     tooltip="Frames of a clip, for the table of drift: 16 with RealPortrait Sampler and the bundled weights.",
+                    **advanced(),
                 ),
                 io.Image.Input(
                     "frames",
@@ -64,11 +67,13 @@ class Inspect(io.ComfyNode):
                     "first.",
                 ),
             ],
+            **aliases("debug portrait", "compare portrait", "keypoint error"),
         )
 
     @classmethod
-    def execute(cls, keypoints, motion, portrait, driver, most, clip_frames, frames=None, vid2vid=None) -> io.NodeOutput:
-        portrait, driver = images.portrait(portrait), images.rgb(driver, "driving video")
+    def execute(cls, keypoints, motion, driver, most, clip_frames, frames=None, vid2vid=None, portrait=None) -> io.NodeOutput:
+        portrait = images.portrait(portrait_of(motion) if portrait is None else portrait)
+        driver = images.rgb(driver, "driving video")
         frames = None if frames is None else images.rgb(frames, "frames")
         chosen = evenly(len(motion.maps), most)
         progress = Progress(len(chosen))

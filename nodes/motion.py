@@ -14,6 +14,7 @@ from ..realportrait_core.vid2vid.edit import MOST_SMOOTH
 from ..realportrait_core.vid2vid.neutral import head_angle
 from ..realportrait_core.vid2vid.retarget import Gains
 from .host.draw import GLANCE, evenly, motion_picture, sheet
+from .host.newer import advanced, aliases
 from .host.run import Progress, loaded
 from .sockets import Keypoints, Motion, Vid2Vid
 
@@ -72,6 +73,7 @@ class EditMotion(io.ComfyNode):
                     "smooth_track",
                     **smooth,
                     tooltip="Smooths the face points, which place the facial mask, over this many frames on either side. 0 is off.",
+                    **advanced(),
                 ),
                 io.Boolean.Input(
                     "mirror",
@@ -81,6 +83,7 @@ class EditMotion(io.ComfyNode):
                 ),
             ],
             outputs=[Keypoints.Output(display_name="keypoints", tooltip="The keypoints with the edited motion.")],
+            **aliases("smooth motion", "stabilize face", "mirror motion"),
         )
 
     @classmethod
@@ -93,7 +96,7 @@ class MakeMotionMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         gain = {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05}
-        part = {**gain, "optional": True}
+        part = {**gain, "optional": True, **advanced()}
         return io.Schema(
             node_id="RealPortraitMotionMaps",
             display_name="Apply Motion to Portrait (Motion Position Maps)",
@@ -154,6 +157,7 @@ class MakeMotionMaps(io.ComfyNode):
                     optional=True,
                     tooltip="The driving frame, counted from 0, at which the animation begins. The neutral frame may lie "
                     "before it.",
+                    **advanced(),
                 ),
                 io.Int.Input(
                     "frames",
@@ -162,6 +166,13 @@ class MakeMotionMaps(io.ComfyNode):
                     max=10**6,
                     optional=True,
                     tooltip="How many driving frames are animated, fewer where the video ends. 0 takes all from first_frame on.",
+                    **advanced(),
+                ),
+                io.Float.Input(
+                    "rest_gain",
+                    **part,
+                    tooltip="Times expression_gain, everywhere but around eyes and mouth: brows, cheeks, jaw. To transfer the lips "
+                    "alone, set pose_gain, eye_gain and rest_gain to 0.",
                 ),
             ],
             outputs=[
@@ -169,6 +180,9 @@ class MakeMotionMaps(io.ComfyNode):
                 io.Image.Output(display_name="preview", tooltip="The maps in false colours, for at most 32 frames."),
                 io.String.Output(display_name="report", tooltip="Which frames are animated, and the neutral one."),
             ],
+            **aliases(
+                "motion position maps", "live portrait", "face animation", "reenactment", "motion transfer", "video driven portrait"
+            ),
         )
 
     @classmethod
@@ -188,12 +202,13 @@ class MakeMotionMaps(io.ComfyNode):
         scale_gain=1.0,
         first_frame=0,
         frames=0,
+        rest_gain=1.0,
     ) -> io.NodeOutput:
         chosen = frame_range(keypoints, first_frame, frames)
         progress, network = Progress(chosen.stop - chosen.start), loaded(vid2vid)
         check_weights(network.cfg, keypoints)
         neutral = find_neutral(keypoints) if neutral_frame == CHOOSE else neutral_frame
-        gains = Gains(rotation_gain, translation_gain, scale_gain, eye_gain, mouth_gain)
+        gains = Gains(rotation_gain, translation_gain, scale_gain, eye_gain, mouth_gain, rest_gain)
         driven = drive_keypoints(keypoints, mode, pose_gain, expression_gain, neutral, gains, chosen)
         size = FRAME_CROPS * network.cfg.crop_size
         motion = motion_maps(network, driven, size, framing, lambda done, total: progress.to(done))
@@ -207,8 +222,9 @@ class MakeMotionMaps(io.ComfyNode):
 
 def neutral_report(keypoints, neutral: int, chosen: bool) -> str:
     """Which frame is the neutral one, and how far its head is turned from the portrait's; a warning where that is far."""
-    at_rest = upright_in_crop(keypoints.driver[neutral : neutral + 1], keypoints.portrait_crop)
-    degrees = float(head_angle(keypoints.portrait, at_rest)[0])
+    still = keypoints.at_rest()
+    at_rest = upright_in_crop(keypoints.driver[neutral : neutral + 1], still.portrait_crop)
+    degrees = float(head_angle(still.portrait, at_rest)[0])
     report = (
         f"The neutral frame is {neutral}, chosen {'automatically' if chosen else 'by hand'}; its head is turned "
         f"{degrees:.0f} degrees away from the portrait's."

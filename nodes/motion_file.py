@@ -8,11 +8,11 @@ from comfy_api.latest import io, ui
 
 from ..realportrait_core.animation.driving_motion import apply_to_portrait, driving_motion
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
-from ..realportrait_core.face.track import portrait_points
 from ..realportrait_core.motion_file import load_motion, save_motion
-from .face import BOX_TIP, FACES, at_a_glance, portrait_face_input, preview
-from .host import folders, images
-from .host.run import loaded, one_of
+from .face import BOX_TIP, FACES, at_a_glance, find_portrait, portrait_face_input, preview
+from .host import folders, images, media
+from .host.newer import advanced, aliases
+from .host.run import Progress, loaded, one_of
 from .sockets import Keypoints, Vid2Vid
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class SaveMotion(io.ComfyNode):
             display_name="Save RealPortrait Motion",
             category="RealPortrait",
             description="Saves the motion of the driving video, edits included, to ComfyUI's output folder: 0.7 KB a frame "
-            "with the bundled networks, and nothing of the portrait. Copy the file to the input folder to load it.",
+            "with the bundled networks, and nothing of the portrait. Load RealPortrait Motion finds it there.",
             inputs=[
                 Keypoints.Input("keypoints", tooltip="From Extract Face Motion, or from Edit Motion."),
                 io.Float.Input(
@@ -46,6 +46,7 @@ class SaveMotion(io.ComfyNode):
             ],
             outputs=[io.String.Output(display_name="file", tooltip="The file's name below the output folder.")],
             is_output_node=True,
+            **aliases("save motion template", "export motion"),
         )
 
     @classmethod
@@ -66,15 +67,15 @@ class LoadMotion(io.ComfyNode):
             "driving video is at hand.",
             inputs=[
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid: the weights with which the motion was extracted."),
-                io.Image.Input("portrait", tooltip="The picture to animate, of any size."),
+                io.Image.Input("portrait", tooltip="The picture to animate, of any size; or the frames of a video."),
                 io.Combo.Input(
                     "file",
-                    options=folders.motion_names(),
-                    tooltip="A motion file (.safetensors) in ComfyUI's input folder: from Save RealPortrait Motion, or "
-                    "converted from a LivePortrait template.",
+                    options=list(media.motions()),
+                    tooltip="A motion file (.safetensors): one that Save RealPortrait Motion saved to the output folder (press R "
+                    "for a new one), one in the input folder, such as a converted LivePortrait template, or the pack's example.",
                 ),
                 portrait_face_input(),
-                io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP),
+                io.String.Input("portrait_box", default="", optional=True, tooltip=BOX_TIP, **advanced()),
             ],
             outputs=[
                 Keypoints.Output(
@@ -88,27 +89,34 @@ class LoadMotion(io.ComfyNode):
                 io.Float.Output(display_name="fps", tooltip="The motion's frames a second, for Create Video."),
                 io.String.Output(display_name="report", tooltip="What the file holds, and what to watch for."),
             ],
+            **aliases("load motion template", "live portrait template", "import motion"),
         )
 
     @classmethod
     def validate_inputs(cls, file):
-        return folders.problem(lambda name: load_motion(folders.motion_path(name)), file)
+        return folders.problem(lambda name: load_motion(media.motion_path(name)), file)
 
     @classmethod
     def fingerprint_inputs(cls, file, portrait_face, vid2vid=None, portrait=None, portrait_box=""):
-        return folders.stamp(folders.motion_path(file))
+        return folders.stamp(media.motion_path(file))
 
     @classmethod
     def execute(cls, vid2vid, portrait, file, portrait_face, portrait_box="") -> io.NodeOutput:
-        driver = load_motion(folders.motion_path(file))
-        portrait, box = images.portrait(portrait), images.box(portrait_box, "portrait_box")
+        driver = load_motion(media.motion_path(file))
+        portrait, box = images.rgb(portrait, "portrait"), images.box(portrait_box, "portrait_box")
         whose = FACES[one_of(FACES, portrait_face, "portrait_face")]
         detector = FaceDetector(folders.detector_path(MODEL_NAME)) if box is None else None
-        points = portrait_points(portrait[0], detector, whose, box)
+        told = report(driver, file)
+        if len(portrait) > 1:
+            frames = min(len(portrait), len(driver))
+            told += f" The portrait is a video of {len(portrait)} frames; animated are {frames}."
+            portrait, driver = portrait[:frames], driver[:frames]
+        progress = Progress(len(portrait))
+        points = find_portrait(portrait, detector, whose, "hold", box, None, lambda done, total: progress.to(done))
         keypoints = apply_to_portrait(loaded(vid2vid), portrait, points, driver)
         black = torch.zeros(()).expand(len(driver), *driver.size, 3)  # one value, whatever the size
         on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, black), cls=cls)
-        return io.NodeOutput(keypoints, preview(keypoints, portrait, black), driver.fps, report(driver, file), ui=on_node)
+        return io.NodeOutput(keypoints, preview(keypoints, portrait, black), driver.fps, told, ui=on_node)
 
 
 def report(driver, file: str) -> str:

@@ -5,9 +5,11 @@ import torch
 from comfy_api.latest import io
 
 from ..realportrait_core.animation.keypoints import Keypoints as KeypointsValue
+from ..realportrait_core.animation.mapping import portrait_of
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.paste import frames_out, paste, reframe
 from .host import images
+from .host.newer import advanced, aliases
 from .host.run import Progress, one_of
 from .sockets import Keypoints, Motion
 
@@ -26,8 +28,9 @@ class PasteBack(io.ComfyNode):
             inputs=[
                 io.Image.Input(
                     "picture",
-                    tooltip="The full-size portrait, the same as for Extract Face Motion; or frames of that size, such "
-                    "as the result for another face.",
+                    optional=True,
+                    tooltip="What the animation is pasted into. Not needed for the portrait itself, which the motion holds: "
+                    "connect frames of the portrait's size, such as the result for another face.",
                 ),
                 io.Image.Input("frames", tooltip="The animated square frames, from VAE Decode; upscaled ones (2x, 4x) work too."),
                 Motion.Input("motion", tooltip="The motion with which these frames were made: it holds the square's position."),
@@ -45,6 +48,7 @@ class PasteBack(io.ComfyNode):
                     default="longest",
                     tooltip="If picture and frames have different numbers of frames: 'longest' holds the last frame of the "
                     "shorter one, 'shortest' cuts the longer one. A single picture lasts as long as the frames.",
+                    **advanced(),
                 ),
                 io.Mask.Input(
                     "mask",
@@ -58,6 +62,7 @@ class PasteBack(io.ComfyNode):
                     optional=True,
                     tooltip="Drops the last column or row of a picture of odd width or height, which Save Video (mp4) refuses. "
                     "With several faces only where the last one is pasted.",
+                    **advanced(),
                 ),
                 Keypoints.Input(
                     "driver_framing",
@@ -72,11 +77,15 @@ class PasteBack(io.ComfyNode):
                 io.Image.Output(display_name="images", tooltip="The picture in which the face moves."),
                 io.Mask.Output(display_name="mask", tooltip="Where, and how strongly, the animation was blended into the picture."),
             ],
+            **aliases("paste back", "live portrait composite", "composite face"),
         )
 
     @classmethod
-    def execute(cls, picture, frames, motion, feather, length, mask=None, even_size=False, driver_framing=None) -> io.NodeOutput:
-        picture, frames = images.rgb(picture, "picture"), images.rgb(frames, "frames")
+    def execute(
+        cls, frames, motion, feather, length, mask=None, even_size=False, driver_framing=None, picture=None
+    ) -> io.NodeOutput:
+        picture = images.rgb(portrait_of(motion) if picture is None else picture, "picture")
+        frames = images.rgb(frames, "frames")
         one_of(LENGTHS, length, "length")
         size, wanted = tuple(picture.shape[1:3]), tuple(motion.portrait_size)
         if size != wanted:
@@ -111,6 +120,8 @@ class PasteBack(io.ComfyNode):
 
 def portrait_to_driver(keypoints: KeypointsValue, size: tuple[int, int]) -> torch.Tensor:
     """(3, 3): portrait px -> driving frame px, by the crops of the two faces. InputError where the portrait is another one."""
+    if keypoints.of_video:
+        raise InputError("driver_framing is of a portrait video, which moves in its own frame. Disconnect it.")
     if tuple(keypoints.portrait_size) != size:
         height, width = keypoints.portrait_size
         raise InputError(

@@ -2,15 +2,17 @@
 
 import logging
 import time
+from dataclasses import dataclass
 
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..realportrait_core.animation.clips import Clip, denoise_clips, plan
 from ..realportrait_core.animation.mapping import PortraitMotion
+from ..realportrait_core.config import DiTConfig
 from ..realportrait_core.diffusion.guidance import check_guidance
 from ..realportrait_core.dit.cache import Caching
 from ..realportrait_core.errors import RealPortraitError
@@ -18,13 +20,14 @@ from ..realportrait_core.speed import GUIDANCE, NAMES, PAPER_STEPS, STEPS, defau
 from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
 from .host.iddpm import IDDPM, sampler_and_sigmas
 from .host.model import config_of
+from .host.newer import advanced, aliases
 from .host.run import Progress, one_of, preview_of_middle
 from .sockets import Motion
 
 log = logging.getLogger(__name__)
 
 TIMED = 2  # steps after which the rest is estimated; the first also reads portrait and maps
-PORTRAIT_TIP = "The portrait, the same picture that went into Extract Face Motion."
+PORTRAIT_TIP = "Not needed: the motion holds its portrait. A picture connected here is used instead, and must have the same size."
 VAE_TIP = "A VAE of Stable Diffusion 1.5, or realportrait_mini_vae that comes with the pack."
 STRENGTH_TIP = "How strongly the motion steers the picture. 1 is what the model was trained with; 0 switches the motion off."
 REFINE = "refine"  # a scheduler of the pack's own that older workflows name: its pictures were a blur
@@ -37,6 +40,41 @@ SOLVERS = {
 }
 DISTILLED_SCHEDULER = SOLVERS["ddim_trailing"][1]
 BUNDLED_STEPS = 4  # of the weights that come with the pack, which are distilled
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a run samples with; why: a sentence about the widgets that are not used, if there are any."""
+
+    steps: int
+    sampler_name: str
+    scheduler: str
+    caching: Caching = Caching()
+    why: str = ""
+
+    def report(self) -> str:
+        return f"{self.steps} steps of {self.sampler_name} with {self.scheduler}. {self.why}".rstrip()
+
+
+def sampling(cfg: DiTConfig, speed: str, steps: int, sampler_name: str, scheduler: str) -> Sampling:
+    """What the widgets come to: speed and steps 0 overrule the others, and distilled weights take no steps but their own.
+
+    Raises InputError where speed does not fit the weights.
+    """
+    if speed != "exact":
+        chosen, why = preset(speed, cfg), f"Speed {speed!r} sets these itself: steps, sampler_name and scheduler are not used."
+    elif steps == 0:
+        chosen, why = (default_sampling(cfg), "Steps 0 is what the weights were trained for: sampler_name, scheduler are not used.")
+    elif cfg.distilled_steps and (steps, scheduler) != (cfg.distilled_steps, DISTILLED_SCHEDULER):
+        why = (
+            f"These weights are distilled for {cfg.distilled_steps} steps with {DISTILLED_SCHEDULER!r}: these are taken instead of "
+            f"{steps} with {scheduler!r}."
+        )
+        log.warning("%s", why)
+        return Sampling(cfg.distilled_steps, sampler_name, DISTILLED_SCHEDULER, why=why)
+    else:
+        return Sampling(steps, sampler_name, scheduler)
+    return Sampling(chosen.steps, *SOLVERS[chosen.solver], chosen.caching, why)
 
 
 def sample_clips(
@@ -110,7 +148,7 @@ class SampleClips(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="From Load RealPortrait Model, with or without LoRAs and patches."),
                 io.Vae.Input("vae", tooltip=VAE_TIP),
-                io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
+                io.Image.Input("portrait", optional=True, tooltip=PORTRAIT_TIP),
                 Motion.Input("motion", tooltip="From Apply Motion to Portrait. It sets the number of frames."),
                 io.Int.Input(
                     "seed",
@@ -135,6 +173,7 @@ class SampleClips(io.ComfyNode):
                     default="euler",
                     tooltip="'euler' is DDIM, the deterministic sampler; 'euler_ancestral' is nearest to the paper's IDDPM; "
                     "'dpmpp_2m' with 'sgm_uniform' often needs fewer steps.",
+                    **advanced(),
                 ),
                 io.Combo.Input(
                     "scheduler",
@@ -142,6 +181,7 @@ class SampleClips(io.ComfyNode):
                     default=DISTILLED_SCHEDULER,
                     tooltip="Which noise levels the steps visit. 'sgm_uniform' is that of the weights that come with the pack; "
                     "'normal' spaces the timesteps evenly, as IDDPM does, for weights for any number of steps.",
+                    **advanced(),
                 ),
                 io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=STRENGTH_TIP),
                 # Optional, so that workflows from before it was there still run.
@@ -167,9 +207,20 @@ class SampleClips(io.ComfyNode):
                     "motion to the one with it. 1 is off, right for the weights that come with the pack. With weights for any "
                     f"number of steps {GUIDANCE:g} to 2 make eyes and mouth sharper and follow the driving video more closely, in "
                     "twice the time.",
+                    **advanced(),
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="One latent for each driving frame.")],
+            **aliases(
+                "live portrait",
+                "liveportrait",
+                "talking head",
+                "face animation",
+                "animate portrait",
+                "reenactment",
+                "lip sync",
+                "video driven portrait",
+            ),
         )
 
     @classmethod
@@ -180,7 +231,7 @@ class SampleClips(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, vae, portrait, motion, seed, steps, sampler_name, scheduler, strength, speed="exact", guidance=1.0
+        cls, model, vae, motion, seed, steps, sampler_name, scheduler, strength, speed="exact", guidance=1.0, portrait=None
     ) -> io.NodeOutput:
         cfg = config_of(model)
         check_guidance(guidance)
@@ -190,34 +241,22 @@ class SampleClips(io.ComfyNode):
             log.warning("The scheduler 'refine' is no longer offered, because it blurs: using 'normal'.")
             scheduler = "normal"
         one_of(comfy.samplers.KSampler.SCHEDULERS, scheduler, "scheduler")
-        caching = Caching()
-        if speed != "exact" or steps == 0:
-            chosen = default_sampling(cfg) if speed == "exact" else preset(speed, cfg)
-            steps, caching = chosen.steps, chosen.caching
-            sampler_name, scheduler = SOLVERS[chosen.solver]
-        elif cfg.distilled_steps and (steps, scheduler) != (cfg.distilled_steps, DISTILLED_SCHEDULER):
-            log.warning(
-                "These weights are distilled for %d steps with %r: these are taken instead of %d with %r.",
-                cfg.distilled_steps,
-                DISTILLED_SCHEDULER,
-                steps,
-                scheduler,
-            )
-            steps, scheduler = cfg.distilled_steps, DISTILLED_SCHEDULER
+        used = sampling(cfg, speed, steps, sampler_name, scheduler)
+        log.info("Sampling %d frames in %s", len(motion.maps), used.report())
         reference = encode_portrait(vae, portrait, motion)
         samples = sample_clips(
             model,
             reference,
             motion,
             seed=seed,
-            steps=steps,
-            sampler_name=sampler_name,
-            scheduler=scheduler,
+            steps=used.steps,
+            sampler_name=used.sampler_name,
+            scheduler=used.scheduler,
             strength=strength,
             guidance=guidance,
-            caching=caching,
+            caching=used.caching,
         )
-        return io.NodeOutput({"samples": samples})
+        return io.NodeOutput({"samples": samples}, ui=ui.PreviewText(used.report()))
 
 
 class Conditioning(io.ComfyNode):
@@ -231,7 +270,7 @@ class Conditioning(io.ComfyNode):
             "many frames. Use cfg 1 with the weights that come with the pack. Continue Clip makes the clip after it.",
             inputs=[
                 io.Vae.Input("vae", tooltip=VAE_TIP),
-                io.Image.Input("portrait", tooltip=PORTRAIT_TIP),
+                io.Image.Input("portrait", optional=True, tooltip=PORTRAIT_TIP),
                 Motion.Input("motion", tooltip="From Apply Motion to Portrait."),
                 io.Int.Input("start_frame", default=0, min=0, max=10**6, tooltip="The driving frame at which the clip starts."),
                 io.Int.Input(
@@ -251,10 +290,11 @@ class Conditioning(io.ComfyNode):
                 ),
                 io.Latent.Output(display_name="latent", tooltip="An empty latent with the clip's frames."),
             ],
+            **aliases("face animation", "portrait to conditioning"),
         )
 
     @classmethod
-    def execute(cls, vae, portrait, motion, start_frame, frames, strength) -> io.NodeOutput:
+    def execute(cls, vae, motion, start_frame, frames, strength, portrait=None) -> io.NodeOutput:
         maps = part(motion.maps, start_frame, frames)
         reference = encode_portrait(vae, portrait, motion)
         positive, negative = conditioning(reference, maps, motion.portrait_maps, strength)

@@ -1,44 +1,25 @@
 """The driving video: the frames that are wanted, at the rate that is wanted, and no others in memory."""
 
-import os
+from fractions import Fraction
 from pathlib import Path
 
 import comfy.model_management
-import folder_paths
 import torch
-from comfy_api.latest import InputImpl, io
+from comfy_api.latest import InputImpl, Types, io
 
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.video.audio import Audio
 from ..realportrait_core.video.loading import Footage, load_video, select_frames
 from ..realportrait_core.video.source import VideoFile
 from ..realportrait_core.video.timeline import Selection
-from .host import images
+from .host import images, media
 from .host.folders import stamp
+from .host.newer import advanced, aliases
 from .host.run import Progress, one_of
 
 SOCKET = "(the video input)"
 UNITS = ["seconds", "frames"]
 SPARE = 1 << 30  # bytes of the free memory that are left to others
-
-
-def input_videos() -> list[str]:
-    """Videos that lie in the host's input folder."""
-    folder = folder_paths.get_input_directory()
-    files = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
-    gifs = [name for name in files if name.lower().endswith(".gif")]
-    return sorted({*folder_paths.filter_files_content_types(files, ["video"]), *gifs})
-
-
-def input_path(name: str) -> Path:
-    """The file of a name from `input_videos`. Raises InputError for any other name: nothing outside the folder is opened."""
-    names, folder = input_videos(), folder_paths.get_input_directory()
-    if name not in names:
-        raise InputError(
-            f"{name!r} is not one of the {len(names)} videos in {folder} ({', '.join(names[:5])}"
-            f"{', ...' if len(names) > 5 else ''}). Put it there and press R in the browser, or connect a Load Video node."
-        )
-    return Path(folder, name)
 
 
 class LoadDrivingVideo(io.ComfyNode):
@@ -53,10 +34,11 @@ class LoadDrivingVideo(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=[SOCKET, *input_videos()],
+                    options=[SOCKET, *media.VIDEOS, *media.input_videos()],
                     default=SOCKET,
-                    tooltip="A video of ComfyUI's input folder (mp4, mov, mkv, webm, avi, gif), or the video input. Load Video "
-                    "can upload one.",
+                    upload=io.UploadType.video,
+                    tooltip="A video of ComfyUI's input folder (mp4, mov, mkv, webm, avi, gif), to which the button below uploads; "
+                    "the example of the pack; or the video input.",
                 ),
                 io.Float.Input(
                     "start",
@@ -82,6 +64,7 @@ class LoadDrivingVideo(io.ComfyNode):
                     max=1000,
                     tooltip="Of the frames at the rate of fps, every stride-th is loaded: the motion stays as fast if the result "
                     "is saved at the fps that this node gives.",
+                    **advanced(),
                 ),
                 io.Float.Input(
                     "fps",
@@ -101,6 +84,7 @@ class LoadDrivingVideo(io.ComfyNode):
                     step=8,
                     tooltip="Larger frames are scaled down to this many pixels along their longer side. 0 leaves them as they "
                     "are. The face should stay at least 256 px wide.",
+                    **advanced(),
                 ),
                 io.Video.Input(
                     "video", optional=True, tooltip="From Load Video, for example. Used when file selects the video input."
@@ -111,36 +95,39 @@ class LoadDrivingVideo(io.ComfyNode):
                 io.Audio.Output(display_name="audio", tooltip="The sound of these frames; nothing where the video has none."),
                 io.Float.Output(display_name="fps", tooltip="Frames a second of the images, for Create Video."),
                 io.Int.Output(display_name="count", tooltip="How many frames there are."),
+                io.Video.Output(display_name="video", tooltip="Frames, sound and rate in one, for Animate Portrait."),
             ],
+            **aliases("load video", "video to frames", "video frames"),
         )
 
     @classmethod
     def validate_inputs(cls, file):
         try:
-            return file == SOCKET or bool(input_path(file))
+            return file == SOCKET or bool(media.video_path(file))
         except InputError as error:
             return str(error)
 
     @classmethod
     def fingerprint_inputs(cls, file, start, start_in, frames, stride, fps, longest_side, video=None):
-        return None if file == SOCKET else stamp(input_path(file))
+        return None if file == SOCKET else stamp(media.video_path(file))
 
     @classmethod
     def execute(cls, file, start, start_in, frames, stride, fps, longest_side, video=None) -> io.NodeOutput:
         one_of(UNITS, start_in, "start_in")
         selection = Selection(start, start_in, frames, stride, fps, longest_side)
         if file != SOCKET:
-            path = input_path(file)
+            path = media.video_path(file)
             footage = from_file(VideoFile(path.name, path), selection)
         elif video is None:
-            raise InputError("No video: choose a file of the input folder, or connect Load Video to the video input.")
+            raise InputError("No video: choose or upload a file, or connect Load Video to the video input.")
         else:
             source = stream_source(video)
             footage = from_memory(video, selection) if source is None else from_file(source, selection)
         audio = None
         if footage.audio is not None:
             audio = {"waveform": footage.audio.waveform, "sample_rate": footage.audio.rate}
-        return io.NodeOutput(footage.images, audio, footage.fps, len(footage.images))
+        video = Types.VideoComponents(images=footage.images, audio=audio, frame_rate=Fraction(footage.fps))
+        return io.NodeOutput(footage.images, audio, footage.fps, len(footage.images), InputImpl.VideoFromComponents(video))
 
 
 def stream_source(video) -> VideoFile | None:

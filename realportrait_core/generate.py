@@ -32,19 +32,21 @@ def generate(
     *,
     seed: int = 0,
     guidance: float | None = None,
+    neutral: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The animation (L, S, S, 3) and the portrait's square that it animates (1, S, S, 3), both in [0, 1] on the CPU.
 
     portrait (1, H, W, 3) and driving frames (L, H', W', 3) in [0, 1], portrait_points (5, 2) px, the face track of the driving
     frames. S is the side that the transformer was trained at. speed and guidance: by default those that the weights were trained
-    for, the paper's 50 steps of IDDPM without guidance for epsilon weights. Raises InputError where inputs do not fit together.
+    for, the paper's 50 steps of IDDPM without guidance for epsilon weights. neutral: the driving frame whose motion counts as none;
+    None chooses it. Raises InputError where inputs do not fit together.
     """
     speed = default_sampling(dit.cfg) if speed is None else speed
     guidance = default_guidance(dit.cfg) if guidance is None else guidance
 
     # Figure 1: the motion position maps.
     keypoints = extract_keypoints(vid2vid, portrait, driving, portrait_points, track)  # poses of both, f_r
-    driven = drive_keypoints(keypoints)  # x_d (L, K, 3)
+    driven = drive_keypoints(keypoints, neutral=neutral)  # x_d (L, K, 3)
     motion = motion_maps(vid2vid, driven, dit.cfg.input_sq_size)  # f_{r->d} (L, C, h, w) and its place on the S x S square
 
     # Figure 2: the diffusion transformer.

@@ -67,7 +67,7 @@ class ComfyClient:
         return asyncio.run(self._request("POST", path, json=body))
 
     def upload(self, file: Path) -> str:
-        """Put a file into the server's input folder; returns the name that LoadImage and LoadVideo know it by."""
+        """Put a file into the server's input folder; returns the name that the loaders know it by."""
         form = aiohttp.FormData()
         form.add_field("image", file.read_bytes(), filename=file.name)
         form.add_field("overwrite", "true")

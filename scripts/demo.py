@@ -74,15 +74,10 @@ def only(workflow: dict, class_type: str) -> str:
 
 
 def limit_frames(workflow: dict, frames: int) -> None:
-    """Put the host's ImageFromBatch behind the driving video's frames."""
-    whole = [only(workflow, "GetVideoComponents"), 0]
+    """Load so many frames of each driving video."""
     for entry in workflow.values():
-        entry["inputs"] = {name: ["first_frames", 0] if value == whole else value for name, value in entry["inputs"].items()}
-    workflow["first_frames"] = {
-        "class_type": "ImageFromBatch",
-        "inputs": {"image": whole, "batch_index": 0, "length": frames},
-        "_meta": {"title": f"First {frames} Frames"},
-    }
+        if entry["class_type"] == "RealPortraitLoadDrivingVideo":
+            entry["inputs"]["frames"] = frames
 
 
 def filled_in(args: argparse.Namespace, portrait: str, driving: str) -> dict:
@@ -93,8 +88,8 @@ def filled_in(args: argparse.Namespace, portrait: str, driving: str) -> dict:
         if value is not None:
             workflow[only(workflow, class_type)]["inputs"][name] = value
 
-    put("LoadImage", "image", portrait)
-    put("LoadVideo", "file", driving)
+    put("RealPortraitLoadPortrait", "image", portrait)
+    put("RealPortraitLoadDrivingVideo", "file", driving)
     put("VAELoader", "vae_name", args.vae and args.vae.name)
     put("RealPortraitSampler", "steps", args.steps)
     put("RealPortraitSampler", "seed", args.seed)

@@ -33,7 +33,9 @@ try {
     types => window.app?.graph?._nodes.length && types.every(type => LiteGraph.registered_node_types[type]), job.nodes,
   );
   for (const type of job.nodes) {
-    const clip = await page.evaluate(alone, [type, CORNER, NODE_WIDTH, SCALE, EDGE]);
+    await page.evaluate(alone, type);
+    await page.waitForTimeout(700);                     // a picture that it shows comes later, and takes its room
+    const clip = await page.evaluate(place, [CORNER, NODE_WIDTH, SCALE, EDGE]);
     await page.waitForTimeout(700);                     // it is drawn with the next frames
     await page.screenshot({ path: join(job.folder, `${type}.png`), clip });
   }
@@ -41,11 +43,15 @@ try {
   await browser.close();
 }
 
-/** In the page: the graph is this node and nothing else; returns where it lies in the view. */
-function alone([type, corner, width, scale, edge]) {
+/** In the page: the graph is this node and nothing else. */
+function alone(type) {
   app.graph.clear();
-  const node = LiteGraph.createNode(type);
-  app.graph.add(node);
+  app.graph.add(LiteGraph.createNode(type));
+}
+
+/** In the page: puts the node into the view; returns where it lies there. */
+function place([corner, width, scale, edge]) {
+  const [node] = app.graph._nodes;
   const [least, height] = node.computeSize();
   node.setSize([Math.max(width, least), height]);
   node.pos = [0, LiteGraph.NODE_TITLE_HEIGHT];

@@ -22,13 +22,14 @@ from demo import limit_frames
 from environment import ROOT
 from headless import HeadlessComfyUI
 from picture import frames_of, sheet
-from thumbnails import WORKFLOWS, furnish, only_for
+from thumbnails import WORKFLOWS, only_for
 
 PAGES = ROOT / "web" / "docs"
 PICTURES = PAGES / "pictures"
 LIMIT = 1800  # s for the browser; half a minute on an idle machine
 FRAMES = 16  # of the driving video: one clip
 SHOWN = 12  # the driving frame where one is shown
+COLOURS = 128  # of a node's picture: a third of the bytes, and no difference to be seen
 WIDTH = 768  # px of a result's picture
 BAR = 30  # px of the line of text above a part of it
 
@@ -57,9 +58,7 @@ def photograph_nodes(client: ComfyClient) -> None:
     unpacked.mkdir(exist_ok=True)
     nodes = sorted(page.stem for page in PAGES.glob("*.md"))
     with tempfile.TemporaryDirectory() as folder:
-        motion, job = Path(folder, "motion.safetensors"), Path(folder, "job.json")
-        motion.touch()  # only its name is seen
-        client.upload(motion)
+        job = Path(folder, "job.json")
         job.write_text(json.dumps({"url": client.url, "nodes": nodes, "folder": folder}), encoding="utf-8")
         with (ROOT / "scripts" / "help_pictures.mjs").open("rb") as script:
             done = subprocess.run(
@@ -74,7 +73,8 @@ def photograph_nodes(client: ComfyClient) -> None:
         if done.returncode:
             fail(f"The browser ended with {done.returncode}.\n{done.stderr[-3000:]}")
         for node in nodes:
-            keep(Image.open(Path(folder, f"{node}.png")).convert("RGB"), f"{node}.png")
+            picture = Image.open(Path(folder, f"{node}.png")).convert("RGB")
+            keep(picture.quantize(COLOURS, dither=Image.Dither.NONE), f"{node}.png")
 
 
 # The results
@@ -133,9 +133,7 @@ def show_stages(client: ComfyClient) -> None:
 def show_pasted(client: ComfyClient) -> None:
     """What PasteBack makes of the left one of two faces in a picture."""
     workflow = api_workflow("animate_two_faces")
-    for entry in workflow.values():
-        if entry["class_type"] == "RealPortraitLoadDrivingVideo":
-            entry["inputs"]["frames"] = FRAMES
+    limit_frames(workflow, FRAMES)
     pasted = "Left Face into the Picture"
     node = next(node for node, entry in workflow.items() if entry["_meta"]["title"] == pasted)
     workflow["mask"] = {"class_type": "MaskToImage", "inputs": {"mask": [node, 1]}, "_meta": {"title": "Mask"}}
@@ -175,7 +173,6 @@ def main() -> None:
     python = Path(sys.executable)
     with HeadlessComfyUI(environment.Environment(python, environment.find_host(python, None))) as server:
         client = ComfyClient(server.url)
-        furnish(client)
         for part in [make for name in parts if which in (name, None) for make in parts[name]]:
             part(client)
 

@@ -6,7 +6,6 @@ python scripts/demo.py && .venv/bin/python scripts/thumbnails.py [NAME ...]
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import environment
@@ -29,30 +28,13 @@ def only_for(workflow: dict, class_type: str) -> dict:
     return {node: workflow[node] for node in wanted}
 
 
-def save_motion(client: ComfyClient, server: HeadlessComfyUI, workflow: dict) -> None:
-    """Do what the note in animate_saved_motion says: run the row that saves, and copy its file to the input folder."""
-    run = client.queue(only_for(workflow, "RealPortraitSaveMotion"))
-    if run.status != "success":
-        raise SystemExit(f"No motion was saved. {run.error}")
-    newest = max((server.folder / "output" / "motion").iterdir(), key=lambda file: file.stat().st_mtime_ns)
-    newest.rename(server.folder / "input" / "motion.safetensors")
-
-
-def furnish(client: ComfyClient) -> None:
-    """Upload what the workflows name: the bundled portrait and driving video, and a picture of two faces made of both."""
+def frames_in(result: Path) -> list:
+    """The frames of a video; for a picture the portrait that it was made of, and the picture."""
     from PIL import Image
 
-    portrait, driving = ROOT / "assets" / "portrait.png", ROOT / "assets" / "driving.mp4"
-    with tempfile.TemporaryDirectory() as folder:
-        two, again = Path(folder, "two_faces.png"), Path(folder, "driving_2.mp4")
-        left, right = Image.open(portrait).convert("RGB"), frames_of(driving)[0]
-        picture = Image.new("RGB", (2 * left.width, left.height))
-        picture.paste(left, (0, 0))
-        picture.paste(right.resize(left.size), (left.width, 0))
-        picture.save(two)
-        again.write_bytes(driving.read_bytes())
-        for file in (portrait, driving, two, again):
-            client.upload(file)
+    if result.suffix == ".mp4":
+        return frames_of(result)
+    return [Image.open(file).convert("RGB") for file in (ROOT / "assets" / "portrait.png", result)]
 
 
 def thumbnail(frames: list):
@@ -79,17 +61,15 @@ def main() -> None:
     python = Path(sys.executable)
     with HeadlessComfyUI(environment.Environment(python, environment.find_host(python, None))) as server:
         client = ComfyClient(server.url)
-        furnish(client)
         for name in chosen:
             workflow = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
-            if only_for(workflow, "RealPortraitSaveMotion"):
-                save_motion(client, server, workflow)
             run = client.queue(workflow)
-            videos = [entry for entry in run.files() if entry["filename"].endswith(".mp4")]
-            if run.status != "success" or not videos:
-                raise SystemExit(f"{name} ended ({run.status}) without a video. {run.error}")
-            result = server.folder / "output" / videos[0]["subfolder"] / videos[0]["filename"]
-            thumbnail(frames_of(result)).save(WORKFLOWS / f"{name}.jpg", quality=88)
+            saved = run.files()
+            if run.status != "success" or not saved:
+                raise SystemExit(f"{name} ended ({run.status}) without a result. {run.error}")
+            thumbnail(frames_in(server.folder / "output" / saved[0]["subfolder"] / saved[0]["filename"])).save(
+                WORKFLOWS / f"{name}.jpg", quality=88
+            )
             print(WORKFLOWS / f"{name}.jpg", flush=True)
 
 

@@ -52,7 +52,8 @@ def animate(portrait_points: torch.Tensor, driving_points: torch.Tensor, frames:
     portrait, driving = media()
     followed = FaceTrack(driving_points[:frames], torch.ones(frames, dtype=torch.bool), "")
     pixels = driving[:frames].float() / 255
-    animation, _ = generate(vid2vid, dit, vae, linear_schedule(), portrait, pixels, portrait_points, followed, seed=SEED)
+    # The first frame is the neutral one, however many are animated.
+    animation, _ = generate(vid2vid, dit, vae, linear_schedule(), portrait, pixels, portrait_points, followed, seed=SEED, neutral=0)
     return animation.movedim(-1, 1)
 
 

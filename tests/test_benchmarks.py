@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import limits, parts, quality
 from benchmarks.literal.dit import attention
-from benchmarks.measure import relative_difference
+from benchmarks.measure import compare, relative_difference
 from benchmarks.sizes import SIZES, TINY_LIMITS
 from realportrait_core.config import PAPER, ConditionerConfig
 from realportrait_core.diffusion.schedule import linear_schedule
@@ -74,9 +74,17 @@ def test_motion_map_is_the_literal_one(channels):
     assert difference(parts.motion_map(replace(TINY, config=replace(TINY.config, dit=dit)), "cpu")) < CLOSE
 
 
-@pytest.mark.parametrize("form", [{}, {"first_order": True}, {"dense_down": 1, "dense_blocks": 1, "first_order": True}])
+@pytest.mark.parametrize(
+    "form", [{}, {"mask_kernel": 7}, {"first_order": True}, {"dense_down": 1, "dense_blocks": 1, "first_order": True}]
+)
 def test_warping_is_the_literal_one(form):
     assert difference(parts.warp(with_vid2vid(**form), "cpu")) < CLOSE
+
+
+@pytest.mark.parametrize("form", [{}, {"upscale": 2, "generator_blocks": 2}])
+@pytest.mark.parametrize("part", [parts.appearance, parts.motion, parts.generator])
+def test_the_networks_around_it_are_the_literal_ones(part, form):
+    assert difference(part(with_vid2vid(**form), "cpu")) < CLOSE
 
 
 def test_a_wrong_part_is_told():
@@ -96,13 +104,26 @@ def test_command_writes_tables_json_and_plot(tmp_path):
         "two sources apart",
         "attention in time",
         "motion map",
+        "F",
+        "M",
         "W",
+        "G",
     ]
     for row in rows:
         assert row["part"] in done.stdout and row["difference"] < CLOSE and min(row["ratios"]) > 0
     assert rows[4]["literal_bytes"] > 0
+    assert [row["part"] for row in rows if row["frames_per_second"]] == ["F", "M", "W", "G"]
+    rate = done.stdout.splitlines()[-1].split(" | ")
+    assert rate[0] == "| tiny" and float(rate[-1].rstrip(" |")) < float(rate[-2]) < float(rate[2])
     drawn = ElementTree.parse(figures.with_suffix(".svg")).iter()
     assert len([element for element in drawn if element.get("fill") == "#4878a8"]) == len(rows)
+
+
+def test_ratios_and_rates_follow_the_clock():
+    """Readings of a clock: the literal call takes 3 s, ours 2 s."""
+    row = compare("tiny", "generator", "cpu", 2, clock=iter([0, 3, 3, 5, 5, 8, 8, 10]).__next__)
+    assert (row.literal_s, row.ours_s, row.ratio, row.ratios) == (3, 2, 1.5, (1.5, 1.5))
+    assert row.frames_per_second == TINY.vid2vid_frames / 2
 
 
 def test_arithmetic_of_a_step_is_what_pytorch_counts():

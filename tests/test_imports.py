@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "realportrait_core"
 NODES = ROOT / "nodes"
+HOSTS_NODES = NODES / "host" / "media.py"  # it imports the host's own module of the name `nodes`
 HEADS = ROOT / "rendered_heads"
 
 # Imports run one way: a room of the core -> the rooms that it may look into.
@@ -245,7 +246,7 @@ def test_own_modules_are_imported_relatively(folder):
         f"{file}:{line} imports {'.'.join(path)}"
         for file in python_files(folder)
         for line, level, path in imports(file)
-        if level == 0 and path[0] in {"realportrait_core", "nodes"}
+        if level == 0 and path[0] in {"realportrait_core", "nodes"} and file != HOSTS_NODES
     ]
     assert not wrong
 

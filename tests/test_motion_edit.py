@@ -426,6 +426,21 @@ def test_a_turned_head_is_more_neutral_than_an_open_mouth():
     assert neutral_frame(rest, moved, torch.ones(8, dtype=torch.bool)) < 4
 
 
+def test_the_first_frame_is_taken_where_it_is_about_as_near():
+    """An animation that is measured from it starts on the portrait itself."""
+    rest = clip(1, seed=9)
+    driver = Pose(*(getattr(rest, f.name).repeat(8, *[1] * (getattr(rest, f.name).ndim - 1)) for f in fields(Pose)))
+    everywhere = torch.ones(8, dtype=torch.bool)
+
+    def chosen(degrees: float) -> int:
+        """The neutral frame where the head is turned in the first four frames."""
+        rotation = driver.rotation.clone()
+        rotation[:4] = rotation[:4] @ rotation_matrix(*torch.tensor([[0.0], [degrees], [0.0]]))
+        return neutral_frame(rest, replace(driver, rotation=rotation), everywhere)
+
+    assert chosen(4.0) == 0 and chosen(30.0) > 3
+
+
 def test_the_portraits_turned_crop_does_not_mislead():
     """A portrait with its head on one side: in the picture the driver tilts as much, in the crop neither does."""
     driver = clip(8)
@@ -539,8 +554,8 @@ def test_a_driver_without_points_gets_its_mask_where_its_face_is(seen):
 def test_maps_of_a_range(seen):
     vid2vid, _, _, given, _ = seen
     with torch.inference_mode():
-        whole = motion_maps(vid2vid, drive_keypoints(given[0:4]), 256)
-        part = motion_maps(vid2vid, drive_keypoints(given, frames=slice(2, 4)), 256)
+        whole = motion_maps(vid2vid, drive_keypoints(given[0:4], neutral=0), 256)
+        part = motion_maps(vid2vid, drive_keypoints(given, neutral=0, frames=slice(2, 4)), 256)
     assert len(part.maps) == 2
     assert error(part.maps.f.float(), whole.maps.f[2:4].float()) < 1e-2 and error(part.maps.face, whole.maps.face[2:4]) < CLOSE
 

@@ -115,7 +115,7 @@ def test_the_hosts_own_parser_reads_pyproject(host_sources):
 
 def test_a_release_is_the_nodes_and_what_they_need(released):
     tops = {name.split("/")[0] for name in released}
-    folders = {"assets", "locales", "nodes", "realportrait_core", "web", "workflows"}
+    folders = {"assets", "locales", "nodes", "realportrait_core", "subgraphs", "web", "workflows"}
     files = {"LICENSE", "README.md", "__init__.py", "install.py", "pyproject.toml", "requirements.txt"}
     assert folders | files <= tops <= folders | files | {"CHANGELOG.md"}
     rooms = {name.split("/")[1] for name in released if name.startswith("realportrait_core/")}

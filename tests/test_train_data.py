@@ -277,7 +277,7 @@ def test_maps_from_a_sample_are_those_of_the_live_path(networks, folder, detecto
             assert (feature - live.feature).norm() < 5e-3 * live.feature.norm()  # of whole grey values
         some = torch.tensor([1, 6])
         keypoints = replace(sample.keypoints(5, some), feature=feature)
-        found = motion_maps(vid2vid, drive_keypoints(keypoints), 256, framing="whole").maps[1:]
+        found = motion_maps(vid2vid, drive_keypoints(keypoints, neutral=0), 256, framing="whole").maps[1:]
         exact = motion_maps(vid2vid, drive_keypoints(live, neutral=own), 256, framing="whole").maps[some]
         torch.testing.assert_close(found.frame_to_crop, exact.frame_to_crop, rtol=0, atol=1e-9)
         torch.testing.assert_close(found.face, exact.face, rtol=0, atol=1e-5)  # of x_d in float32, two batches
@@ -358,7 +358,7 @@ def test_driven_keypoints_lie_on_the_face_of_the_crop(networks):
         assert float(here) < float(crop[0, 0]) * float(there) + 2.0, f"{index}: {here:.2f} px against {there:.2f} px"
 
         feature = Encoders(vid2vid.appearance).features(unpack(sample.faces[0])[None])
-        motion = motion_maps(vid2vid, drive_keypoints(replace(keypoints, feature=feature)), 256, framing="whole")
+        motion = motion_maps(vid2vid, drive_keypoints(replace(keypoints, feature=feature), neutral=0), 256, framing="whole")
         inside = motion.maps.mask()[1]
         centre = inside.nonzero().double().mean(0).flip(0)  # x, y
         wanted = face_square(keypoints.driver_points[1], scale=1.0, vy=0.0)

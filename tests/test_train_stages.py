@@ -127,7 +127,7 @@ def test_maps_of_a_batch_are_those_that_users_get(index, vid2vid):
     for i, item in enumerate(items):
         kept = load_sample(index.paths[item.sample])
         with torch.inference_mode():
-            motion = motion_maps(vid2vid, drive_keypoints(kept.keypoints(item.portrait, item.frames[0])), 64, "whole")
+            motion = motion_maps(vid2vid, drive_keypoints(kept.keypoints(item.portrait, item.frames[0]), neutral=0), 64, "whole")
         for frame in range(item.frames.shape[1]):
             here = next(driven)
             torch.testing.assert_close(maps.f[here].half(), motion.maps.f[1 + frame], atol=2e-3, rtol=2e-3)

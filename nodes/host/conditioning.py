@@ -3,7 +3,7 @@
 import comfy.model_management
 import torch
 
-from ...realportrait_core.animation.mapping import PortraitMotion, frame_portrait
+from ...realportrait_core.animation.mapping import PortraitMotion, frame_portrait, portrait_of
 from ...realportrait_core.dit.cache import Caching
 from ...realportrait_core.errors import InputError
 from ...realportrait_core.motion_map import MotionMaps
@@ -12,9 +12,12 @@ from . import images
 CHANNELS, DOWN = 4, 8  # of the SD1.5 latent
 
 
-def encode_portrait(vae, portrait: torch.Tensor, motion: PortraitMotion) -> torch.Tensor:
-    """The portrait on the motion's frame as a latent (1, 4, h, w), not scaled. Raises InputError for a VAE that does not fit."""
-    latent = vae.encode(frame_portrait(images.portrait(portrait), motion))
+def encode_portrait(vae, portrait: torch.Tensor | None, motion: PortraitMotion) -> torch.Tensor:
+    """The portrait, or else the motion's own, on the motion's frame as a latent (1, 4, h, w), not scaled.
+
+    Raises InputError where neither is there, or for a VAE that does not fit.
+    """
+    latent = vae.encode(frame_portrait(images.portrait(portrait_of(motion) if portrait is None else portrait), motion))
     expected = (1, CHANNELS, motion.maps.height // DOWN, motion.maps.width // DOWN)
     if tuple(latent.shape) != expected:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Where weights and motion files are looked up, and which file names are accepted.
+"""Where weights are looked up, and which file names are accepted; where a new file goes.
 
 `models/realportrait/` is the pack's own folder; the weights that come with the pack are listed before everything else.
 LivePortrait's public files are also found in `models/liveportrait/`, where another pack keeps them; a folder with some of them
@@ -20,6 +20,7 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 SUFFIX = ".safetensors"
 BUNDLED_MODEL = "realportrait_mini.safetensors"
 BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
+BUNDLED_VAE = "realportrait_mini_vae.safetensors"
 
 
 def register() -> None:
@@ -90,25 +91,6 @@ def detector_path(name: str) -> Path:
     """Where the face detector is, or, where it is missing, where it should be."""
     found = folder_paths.get_full_path(FOLDER, name)
     return Path(found) if found else Path(folder_paths.get_folder_paths(FOLDER)[0]) / name
-
-
-def motion_names() -> list[str]:
-    """Names that Load RealPortrait Motion offers: the .safetensors files of the input folder."""
-    folder = Path(folder_paths.get_input_directory())
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() == SUFFIX and path.is_file())
-
-
-def motion_path(name: str) -> Path:
-    """The file of a name from `motion_names`. Raises InputError for any other."""
-    folder, names = Path(folder_paths.get_input_directory()), motion_names()
-    if name not in names:
-        raise InputError(
-            f"{name!r} is not one of the {len(names)} {SUFFIX} files in {folder}. Copy a motion file there, from the output "
-            "folder where Save RealPortrait Motion puts it, and press R in the browser."
-        )
-    return folder / name
 
 
 def new_output(prefix: str) -> tuple[Path, str]:

@@ -103,7 +103,8 @@ def prepare(networks: Networks, case: Case, framing: str = "whole") -> Prepared:
 
     keypoints = extract_keypoints(networks.vid2vid, portrait, driver.float() / 255, points, followed)
     size = networks.dit.cfg.input_sq_size
-    motion = motion_maps(networks.vid2vid, drive_keypoints(keypoints), size, framing)
+    # The first frame is the neutral one: of the clip itself it is the portrait, and all published figures were measured so.
+    motion = motion_maps(networks.vid2vid, drive_keypoints(keypoints, neutral=0), size, framing)
     to_frame = motion.portrait_to_frame
     framed = Truth(
         pictures=on_frame(truth, motion),

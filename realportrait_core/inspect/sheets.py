@@ -99,7 +99,8 @@ def fitted(picture: np.ndarray) -> tuple[np.ndarray, float, torch.Tensor]:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = (TILE - size[0]) // 2, (TILE - size[1]) // 2
     tile = np.full((TILE, TILE, 3), PAPER, np.uint8)
-    tile[top : top + size[1], left : left + size[0]] = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
+    resized = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
+    tile[top : top + size[1], left : left + size[0]] = np.asarray(resized)
     return tile, scale, torch.tensor([left, top])
 
 

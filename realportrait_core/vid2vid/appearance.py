@@ -22,9 +22,9 @@ class ResBlock3d(nn.Module):
         self.norm2 = nn.BatchNorm3d(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.conv1(F.relu(self.norm1(x)))
-        h = self.conv2(F.relu(self.norm2(h)))
-        return x + h
+        h = self.conv1(F.relu(self.norm1(x), inplace=True))
+        h = self.conv2(F.relu(self.norm2(h), inplace=True))
+        return h.add_(x)
 
 
 class AppearanceExtractor(nn.Module):

@@ -6,6 +6,7 @@ from torch import nn
 
 from ..config import Vid2VidConfig
 from ..errors import InputError
+from .upsampled import convolve_upsampled
 
 SLOPE = 0.2
 
@@ -20,8 +21,15 @@ class SPADE(nn.Module):
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        h = self.mlp_shared(F.interpolate(label, size=x.shape[2:]))
-        return F.instance_norm(x) * (1 + self.mlp_gamma(h)) + self.mlp_beta(h)
+        h = self.hidden(label, x.shape[2:])
+        return torch.addcmul(self.mlp_beta(h), F.instance_norm(x), self.mlp_gamma(h).add_(1))
+
+    def hidden(self, label: torch.Tensor, size: torch.Size) -> torch.Tensor:
+        """mlp_shared of the label at `size`: its own, or a power of two times that."""
+        if label.shape[2:] == size:
+            return self.mlp_shared(label)
+        half = F.interpolate(label, size=tuple(n // 2 for n in size))
+        return F.relu(convolve_upsampled(self.mlp_shared[0], half), inplace=True)
 
 
 class SPADEResBlock(nn.Module):
@@ -41,9 +49,9 @@ class SPADEResBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         shortcut = self.conv_s(self.norm_s(x, label)) if self.changes_width else x
-        h = self.conv_0(F.leaky_relu(self.norm_0(x, label), SLOPE))
-        h = self.conv_1(F.leaky_relu(self.norm_1(h, label), SLOPE))
-        return shortcut + h
+        h = self.conv_0(F.leaky_relu(self.norm_0(x, label), SLOPE, inplace=True))
+        h = self.conv_1(F.leaky_relu(self.norm_1(h, label), SLOPE, inplace=True))
+        return h.add_(shortcut)
 
 
 class Generator(nn.Module):

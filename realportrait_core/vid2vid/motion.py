@@ -28,7 +28,7 @@ class GlobalResponseNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)  # (B, 1, 1, C)
         share = energy / (energy.mean(-1, keepdim=True) + EPSILON)
-        return self.gamma * (x * share) + self.beta + x
+        return torch.addcmul(self.beta, x, 1 + self.gamma * share)  # gamma (x share) + beta + x
 
 
 class ConvNeXtBlock(nn.Module):

@@ -8,11 +8,20 @@ from .regions import EYES_AND_MOUTH
 # Weights relative to the distance by which a rotation of the head moves its keypoints, 0.06 at 11 degrees.
 EXPRESSION = 8.0  # expressions move keypoints little: 0.02 between two neutral people, 0.035 to a wide open mouth
 CALM = 1.0  # frames: of the change per frame
+# How much farther than the nearest frame the first one may be and still be taken, because from there the animation starts on the
+# portrait itself. Less than what lies between two neutral people, 0.16.
+FIRST = 0.1
 
 
 def head_angle(portrait: Pose, driver: Pose) -> torch.Tensor:
     """The angle between the portrait's head and the driving frames', degrees (L,)."""
     return angle_between(driver.rotation, portrait.rotation)
+
+
+def calm_frame(pose: Pose) -> int:
+    """The frame of L whose expression, in the head's axes, is nearest the median of all; the first of equals."""
+    delta = (pose.expression @ pose.rotation.mT).flatten(1)  # (L, 3 K)
+    return int((delta - delta.median(0).values).norm(dim=1).argmin())
 
 
 def distance_to_portrait(portrait: Pose, driver: Pose) -> torch.Tensor:
@@ -45,7 +54,7 @@ def distance_to_portrait(portrait: Pose, driver: Pose) -> torch.Tensor:
 
 
 def neutral_frame(portrait: Pose, driver: Pose, present: torch.Tensor) -> int:
-    """The calm frame whose pose and expression are nearest the portrait's; the first of equals.
+    """The calm frame whose pose and expression are nearest the portrait's; the video's first frame where that is about as near.
 
     portrait holds one pose, driver L, both in the same axes; present (L,) bool: a frame without the face is chosen only
     where there is no other.
@@ -53,4 +62,4 @@ def neutral_frame(portrait: Pose, driver: Pose, present: torch.Tensor) -> int:
     distance = distance_to_portrait(portrait, driver)
     if present.any():
         distance = distance.masked_fill(~present.to(distance.device), torch.inf)
-    return int(distance.argmin())
+    return 0 if distance[0] <= distance.min() + FIRST else int(distance.argmin())

@@ -1,4 +1,6 @@
-"""Trilinear sampling of a volume, also where PyTorch has no grid_sample in three dimensions (Apple's Metal)."""
+"""Trilinear sampling of a volume; also without grid_sample in three dimensions, which Apple's Metal lacks, and at shifted grids."""
+
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -32,3 +34,23 @@ def gather_trilinear(volume: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         picked = cells.gather(2, index[:, None].expand(-1, cells.shape[1], -1))  # (B, C, dhw)
         out = out + picked * weight[:, None]
     return out.unflatten(2, grid.shape[1:4])
+
+
+def sample_shifted(volume: torch.Tensor, axes: Iterable[torch.Tensor], shifts: torch.Tensor) -> torch.Tensor:
+    """sample_volume of volume (B, C, D, H, W) at a regular grid, given by its coordinates along z, y and x, moved by each of the
+    shifts (B, K, 3), x y z: (B, K, C, d, h, w).
+
+    A shift moves all points alike, so each of the eight weights is a product of one weight for each axis: three small matrices.
+    """
+    sizes = volume.shape[2:]
+    z, y, x = (weights(axis + shift[..., None], n) for axis, shift, n in zip(axes, shifts.flip(-1).unbind(-1), sizes))
+    out = volume.flatten(1, 3)[:, None] @ x.mT  # (B, K, C D H, w)
+    out = y[:, :, None] @ out.unflatten(2, (-1, sizes[1]))  # (B, K, C D, h, w)
+    out = z[:, :, None] @ out.unflatten(2, (-1, sizes[0])).flatten(4)  # (B, K, C, d, h w)
+    return out.unflatten(4, (y.shape[2], x.shape[2]))
+
+
+def weights(at: torch.Tensor, n: int) -> torch.Tensor:
+    """Of each of n cells at the coordinates (..., m) in [-1, 1]: (..., m, n)."""
+    position = ((at + 1) * n - 1) / 2
+    return F.relu(1 - (position[..., None] - torch.arange(n, device=at.device)).abs())

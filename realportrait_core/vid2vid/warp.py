@@ -13,8 +13,10 @@ from torch import nn
 
 from ..config import Vid2VidConfig
 from ..errors import InputError
-from .blocks import ConvNorm
-from .sampling import sample_volume
+from .blocks import ConvNorm, shortcuts_pay
+from .fourier import MaskAndOcclusion
+from .sampling import sample_shifted, sample_volume
+from .upsampled import convolve_upsampled
 
 HEATMAP_VARIANCE = 0.01
 SQUARINGS = 24  # of a 4 x 4 matrix: separates eigenvalues 1e-6 apart
@@ -123,9 +125,9 @@ class Hourglass(nn.Module):
             skips.append(x)
             x = halve(block(x))
         for block in self.decoder.up_blocks:
-            x = block(F.interpolate(x, scale_factor=(1, 2, 2)))
+            x = block.activated(convolve_upsampled(block.conv, x))
             x = torch.cat((x, skips.pop()), 1)
-        return F.relu(self.decoder.norm(self.decoder.conv(x)))
+        return F.relu(self.decoder.norm(self.decoder.conv(x)), inplace=True)
 
 
 class DenseMotion(nn.Module):
@@ -141,6 +143,28 @@ class DenseMotion(nn.Module):
         self.compress = nn.Conv3d(cfg.reshape_channel, cfg.compress, 1)
         self.norm = nn.BatchNorm3d(cfg.compress)
         self.occlusion = nn.Conv2d(self.hourglass.out_channels * cfg.reshape_depth, 1, **kernel)
+        self.fourier = MaskAndOcclusion() if cfg.mask_kernel > 3 else None
+
+    def heads(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, C, D, h, w) -> logits of the mask (B, K+1, D, h, w) and of the occlusion map (B, 1, h, w)."""
+        if self.fourier is not None:
+            if shortcuts_pay(features, self.mask.weight):
+                return self.fourier(self.mask, self.occlusion, features)
+            self.fourier.forget()
+        return self.mask(features), self.occlusion(features.flatten(1, 2))
+
+    def deformed(
+        self, compressed: torch.Tensor, grid: torch.Tensor, turned: torch.Tensor | None, shifts: torch.Tensor
+    ) -> torch.Tensor:
+        """The feature warped by each sparse motion, the background's first: (B, c, D, h, w) -> (B, K+1, c, D, h, w), float32."""
+        if turned is None and shortcuts_pay(compressed, compressed):
+            axes = (axis(n, grid.device) for n in grid.shape[:3])
+            return sample_shifted(compressed, axes, F.pad(shifts, (0, 0, 1, 0)))
+        still = grid.expand(len(shifts), 1, -1, -1, -1, -1)
+        moved = (still if turned is None else turned[:, None]) + shifts[:, :, None, None, None]  # (B, K, D, h, w, 3)
+        # The K+1 grids stacked along the depth sample one copy of the feature.
+        sampled = sample_volume(compressed.float(), torch.cat((still, moved), 1).flatten(1, 2))
+        return rearrange(sampled, "b c (k d) h w -> b k c d h w", d=grid.shape[0])
 
     def forward(self, compressed: torch.Tensor, x_d: torch.Tensor, x_s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, c, D, h, w), (B, K, 3), (B, K, 3) -> deformation (B, D, h, w, 3), occlusion (B, 1, h, w)."""
@@ -150,26 +174,21 @@ class DenseMotion(nn.Module):
         # Sparse motions: the background stays, and around keypoint k, p moves to x_s,k + J (p - x_d,k). J is the identity in
         # the public networks; Wang et al. 2021 have J = R_s R_d^-1, here estimated from the K keypoints.
         turn = head_turn(x_d, x_s) if self.first_order else None
-        turned = grid.expand(len(x_d), -1, -1, -1, -1) if turn is None else torch.einsum("dhwi,bij->bdhwj", grid, turn)
+        turned = None if turn is None else torch.einsum("dhwi,bij->bdhwj", grid, turn)
         shifts = x_s - (x_d if turn is None else x_d @ turn)  # (B, K, 3)
-        moved = turned[:, None] + shifts[:, :, None, None, None]  # (B, K, D, h, w, 3)
-        motions = torch.cat((grid.expand(len(x_d), 1, -1, -1, -1, -1), moved), 1)  # (B, K+1, D, h, w, 3)
-        # The K+1 grids stacked along the depth sample one copy of the feature.
-        sampled = sample_volume(compressed.float(), motions.flatten(1, 2))
-        deformed = rearrange(sampled, "b c (k d) h w -> b k c d h w", d=depth)
+        deformed = self.deformed(compressed, grid, turned, shifts)  # (B, K+1, c, D, h, w)
         here, there = (gaussians(x, depth, height, width, self.first_order) for x in (x_d, x_s))
         heat = here - there
         heat = F.pad(heat, (0, 0, 0, 0, 0, 0, 1, 0))[:, :, None]  # (B, K+1, 1, D, h, w)
         candidates = torch.cat((heat, deformed), 2).flatten(1, 2)  # (B, (K+1)(1+c), D, h, w)
 
-        features = self.hourglass(candidates.to(compressed.dtype))
-        mask = self.mask(features).float().softmax(1)  # (B, K+1, D, h, w)
+        logits, occlusion = self.heads(self.hourglass(candidates.to(compressed.dtype)))
+        mask = logits.float().softmax(1)  # (B, K+1, D, h, w)
         # sum_k mask_k (turned + shift_k), and the background where it is: the mask sums to one.
         deformation = grid + torch.einsum("bkdhw,bkx->bdhwx", mask[:, 1:], shifts)
         if turn is not None:
             deformation = deformation + (1 - mask[:, 0, ..., None]) * (turned - grid)
-        occlusion = torch.sigmoid(self.occlusion(features.flatten(1, 2)))  # (B, 1, h, w)
-        return deformation, occlusion
+        return deformation, torch.sigmoid(occlusion)
 
 
 class WarpingNetwork(nn.Module):

@@ -46,13 +46,16 @@ SHOWN = {
         "scale_gain": "host/test_motion_nodes.py::test_a_gain_of_nothing_keeps_the_portraits_part",
         "first_frame": "host/test_motion_nodes.py::test_a_range_of_frames",
         "frames": "host/test_motion_nodes.py::test_a_range_of_frames",
+        "rest_gain": "host/test_motion_nodes.py::test_a_gain_of_nothing_keeps_the_portraits_part",
     },
     "RealPortraitConditioning": {
+        "portrait": "host/test_nodes.py::test_the_motion_brings_its_portrait",
         "start_frame": "host/test_nodes.py::test_a_clip_is_of_the_frames_that_were_asked_for",
         "frames": "host/test_nodes.py::test_a_clip_is_of_the_frames_that_were_asked_for",
         "strength": "host/test_nodes.py::test_the_strength_of_a_clip_steers_it",
     },
     "RealPortraitSampler": {
+        "portrait": "host/test_nodes.py::test_the_motion_brings_its_portrait",
         "seed": "host/test_nodes.py::test_every_setting_of_the_sampler_changes_the_frames",
         "steps": "host/test_nodes.py::test_progress_counts_frames_and_steps",
         "sampler_name": "host/test_nodes.py::test_our_sampler_is_the_stock_sampler_clip_by_clip",
@@ -66,6 +69,7 @@ SHOWN = {
         "frames": "host/test_nodes.py::test_a_clip_is_of_the_frames_that_were_asked_for",
         "overlap": "host/test_nodes.py::test_a_clip_is_of_the_frames_that_were_asked_for",
     },
+    "RealPortraitLoadPortrait": {"image": "host/test_media.py::test_a_portrait_is_what_load_image_gives"},
     "RealPortraitLoadDrivingVideo": {
         "file": "host/test_video_nodes.py::test_a_file_of_the_input_folder",
         "start": "host/test_video_nodes.py::test_a_file_of_the_input_folder",
@@ -77,6 +81,7 @@ SHOWN = {
         "video": "host/test_video_nodes.py::test_a_file_of_the_input_folder",
     },
     "RealPortraitPasteBack": {
+        "picture": "host/test_video_nodes.py::test_pasting_back_keeps_the_picture_outside",
         "feather": "host/test_video_nodes.py::test_the_feather_is_a_share_of_the_side",
         "length": "host/test_video_nodes.py::test_pasting_back_keeps_the_picture_outside",
         "mask": "host/test_video_nodes.py::test_pasting_back_keeps_the_picture_outside",
@@ -95,6 +100,7 @@ SHOWN = {
         "stitching": "host/test_live_node.py::test_stitching",
     },
     "RealPortraitInspect": {
+        "portrait": "host/test_video_nodes.py::test_inspecting_a_run",
         "most": "host/test_video_nodes.py::test_inspecting_a_run",
         "clip_frames": "host/test_video_nodes.py::test_inspecting_a_run",
         "frames": "host/test_video_nodes.py::test_inspecting_a_run",
@@ -109,6 +115,27 @@ SHOWN = {
         "portrait_face": "host/test_motion_nodes.py::test_the_chosen_face_or_box_of_the_portrait",
         "portrait_box": "host/test_motion_nodes.py::test_the_chosen_face_or_box_of_the_portrait",
     },
+    "RealPortraitAnimate": {
+        "weights": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "vid2vid_weights": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "seed": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "result": "host/test_animate.py::test_the_square_alone_is_not_pasted",
+        "frames": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "pose_gain": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "expression_gain": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "framing": "host/test_animate.py::test_every_widget_reaches_its_node",
+        "vae": "host/test_animate.py::test_a_connected_vae_takes_the_place_of_the_bundled_one",
+    },
     "RealPortraitSigmas": {"steps": "host/test_iddpm.py::test_sigmas_are_those_of_iddpm"},
     "RealPortraitIDDPMSampler": {},
+    "RealPortraitEditExpression": {
+        **{
+            name: "host/test_expression.py::test_every_slider_moves_the_keypoints_and_the_picture"
+            for name in ("yaw", "pitch", "roll", "smile", "mouth", "eyes", "gaze_x", "gaze_y")
+        },
+        "live_preview": "host/test_expression.py::test_the_node_shows_its_picture_while_it_is_to",
+        "portrait_face": "host/test_expression.py::test_the_face_is_chosen_as_elsewhere",
+        "stitching": "host/test_expression.py::test_the_networks_open_eyes_and_mouth",
+        "portrait_box": "host/test_expression.py::test_the_face_is_chosen_as_elsewhere",
+    },
 }

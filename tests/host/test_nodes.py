@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,6 +33,11 @@ OURS = [
     "RealPortraitIDDPMSampler",
     "RealPortraitLoadStitching",
     "RealPortraitStitch",
+    "RealPortraitEditExpression",
+    "RealPortraitRenderVid2Vid",
+    "RealPortraitLive",
+    "RealPortraitAnimate",
+    "RealPortraitLoadPortrait",
 ]
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
 SETTINGS = {"seed": 5, "steps": 2, "sampler_name": "euler", "scheduler": "normal", "strength": 1.0, "guidance": 1.0}
@@ -236,6 +242,25 @@ def test_as_many_frames_out_as_in(run_node, model, vae, motion_of, frames):
     assert vae.decode(latent["samples"]).shape == (frames, 64, 64, 3)
 
 
+def test_the_motion_brings_its_portrait(pack, run_node, model, vae, motion_of):
+    """No wire is the picture that the keypoints were extracted from; another picture of its size is taken where it is connected."""
+    motion, other = motion_of(2), picture(1, seed=9)
+
+    def sampled(**wire):
+        return run_node("RealPortraitSampler", model=model, vae=vae, motion=motion, **SETTINGS, **wire)[0]["samples"]
+
+    def reference(**wire):
+        positive, _, _ = run_node("RealPortraitConditioning", vae=vae, motion=motion, start_frame=0, frames=2, strength=1.0, **wire)
+        return positive[0][1]["rp_reference"]
+
+    for run in (sampled, reference):
+        assert torch.equal(run(), run(portrait=picture(1))) and not torch.equal(run(), run(portrait=other))
+    motion = replace(motion, keypoints=replace(motion.keypoints, picture=None))
+    for run in (sampled, reference):
+        with refused(pack, r"does not hold the picture of its portrait \(150x160 px\). Connect the portrait"):
+            run()
+
+
 def test_the_seed_after_the_last_is_0(host, run_node, model, vae, motion_of):
     """Of two clips the second draws with the seed after the first's."""
     motion, portrait = motion_of(31), picture(1)
@@ -412,6 +437,26 @@ def test_speed_chooses_steps_sampler_and_caching(run_node, model, vae, motion_of
     fast, *counts = run(speed="fast")
     assert counts == [16, 8] and torch.isfinite(fast).all()
     assert not torch.equal(fast, run(steps=8, sampler_name="dpmpp_2m", scheduler="sgm_uniform")[0])
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (("exact", 3, "heun", "normal"), "3 steps of heun with normal."),
+        (("exact", 0, "heun", "normal"), "10 steps of euler with normal. Steps 0 .*: sampler_name, scheduler are not used."),
+        (("balanced", 3, "heun", "normal"), "10 steps of dpmpp_2m with sgm_uniform. .*: steps, .* scheduler are not used."),
+        (("fast", 0, "euler", "normal"), "8 steps of dpmpp_2m with sgm_uniform. Speed 'fast' sets these itself.*"),
+    ],
+)
+def test_what_the_sampler_uses_is_told(host, pack, given, said):
+    used = pack("nodes.sample").sampling(tiny.dit_config(pack), *given)
+    assert re.fullmatch(said, used.report())
+
+
+def test_the_sampler_tells_it_on_the_node(host, model, vae, motion_of):
+    given = dict(model=model, vae=vae, portrait=picture(1), motion=motion_of(2), **{**SETTINGS, "steps": 1})
+    output = host.NODE_CLASS_MAPPINGS["RealPortraitSampler"].execute(**given)
+    assert output.ui.as_dict()["text"] == ("1 steps of euler with normal.",)
 
 
 def test_distilled_weights_run_with_their_own_steps_only(pack, run_node, tmp_path, vae, motion_of, model, caplog):
@@ -765,10 +810,12 @@ def test_a_cut_is_warned_of_and_a_missing_face_fades(pack, run_node, vid2vid, ex
     assert torch.allclose(faded[7], 0.6 * held[7], atol=1e-3 * float(held[7].abs().max()))
 
 
-def test_several_portraits_animate_the_first(extract, caplog):
+def test_several_portraits_are_a_video(extract):
+    """Whose first frame is found as a picture is; each further one has a face of its own."""
     both = picture(2)
-    assert torch.equal(extract(portrait=both)[0].feature, extract(portrait=both[:1])[0].feature)
-    assert "batch of 2 pictures" in caplog.text
+    found = extract(portrait=both, driver=picture(2, 120, 110))[0]
+    assert found.of_video and len(found.portrait) == 2
+    assert torch.equal(found.feature, extract(portrait=both[:1])[0].feature)
 
 
 def test_a_driver_of_one_frame_is_told_what_helps(extract):

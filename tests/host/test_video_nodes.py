@@ -44,11 +44,11 @@ def test_a_file_of_the_input_folder(host, load, clip):
 
     node = host.NODE_CLASS_MAPPINGS["RealPortraitLoadDrivingVideo"]
     assert "clip.mp4" in node.INPUT_TYPES()["required"]["file"][1]["options"]
-    images, audio, fps, count = load("clip.mp4")
+    images, audio, fps, count, _ = load("clip.mp4")
     assert (images.shape, fps, count, audio) == ((24, 256, 256, 3), 12.5, 24, None)
     video = InputImpl.VideoFromFile(str(clip))
     assert torch.equal(images, video.get_components().images)  # what the stock node gives
-    some, _, fps, count = load(video=video, start=0.8, frames=3, stride=2, longest_side=64)
+    some, _, fps, count, _ = load(video=video, start=0.8, frames=3, stride=2, longest_side=64)
     assert (some.shape, fps, count) == ((3, 64, 64, 3), 6.25, 3)
     small = torch.nn.functional.interpolate(images.movedim(-1, 1), (64, 64), mode="area").movedim(1, -1)
     away = [(some[:, None] - small).abs().mean((2, 3, 4))[n] for n in range(3)]  # of each from every frame of the file
@@ -58,7 +58,7 @@ def test_a_file_of_the_input_folder(host, load, clip):
 def test_another_rate(load, clip):
     """Each frame is the one of the file that is nearest in time."""
     images = load("clip.mp4")[0]
-    fewer, _, fps, count = load("clip.mp4", fps=6.25)
+    fewer, _, fps, count, _ = load("clip.mp4", fps=6.25)
     assert (fps, count) == (6.25, 12) and torch.equal(fewer, images[::2])
 
 
@@ -70,9 +70,11 @@ def test_a_video_in_memory_and_as_bytes(pack, load, clip):
     images = torch.rand(10, 32, 40, 3)
     audio = {"waveform": torch.rand(1, 2, 1600), "sample_rate": 1600}
     video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=Fraction(10)))
-    picked, sound, fps, count = load(video=video, start=4, start_in="frames", frames=3)
+    picked, sound, fps, count, part = load(video=video, start=4, start_in="frames", frames=3)
     assert torch.equal(picked, images[4:7]) and (fps, count) == (10.0, 3)
     assert torch.equal(sound["waveform"], audio["waveform"][..., 640:1120]) and sound["sample_rate"] == 1600
+    parts = part.get_components()  # the same in one
+    assert parts.images is picked and parts.audio is sound and parts.frame_rate == Fraction(10)
     whole = load(video=InputImpl.VideoFromFile(io.BytesIO(clip.read_bytes())))
     assert torch.equal(whole[0], load("clip.mp4")[0])
 
@@ -125,7 +127,7 @@ def test_what_the_loader_refuses(pack, load, clip, monkeypatch, tmp_path):
     import comfy.model_management
     from comfy_api.latest import InputImpl
 
-    with refused(pack, "choose a file of the input folder, or connect Load Video"):
+    with refused(pack, "choose or upload a file, or connect Load Video"):
         load()
     with refused(pack, r"starts at frame 50 \(4.00 s\) and clip.mp4 has 24 frames at 12.5 a second"):
         load("clip.mp4", start=4.0)
@@ -350,5 +352,13 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
         "RealPortraitPasteBack", picture=portrait, frames=torch.rand(2, 64, 64, 3), motion=motion, feather=8.0, length="longest"
     )
     assert images.shape == (2, 160, 150, 3)
+    # The motion holds the portrait, where none is connected; another one of its size is shown where it is.
+    shown = [run_node("RealPortraitInspect", **given | wire)[0] for wire in ({}, {"portrait": None}, {"portrait": 1 - portrait})]
+    assert torch.equal(shown[0], shown[1]) and not torch.equal(shown[0], shown[2])
+    own, _ = run_node("RealPortraitPasteBack", frames=torch.zeros(1, 64, 64, 3), motion=motion, feather=8.0, length="longest")
+    given_too, _ = run_node(
+        "RealPortraitPasteBack", picture=portrait, frames=torch.zeros(1, 64, 64, 3), motion=motion, feather=8.0, length="longest"
+    )
+    assert torch.equal(own, given_too)
     with refused(pack, "of 40 driving frames, the driving video has 39"):
         run_node("RealPortraitInspect", **{**given, "driver": driver[:39]})

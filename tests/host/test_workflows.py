@@ -14,6 +14,9 @@ API = sorted((WORKFLOWS / "api").glob("*.json"))
 TWO_FACES = WORKFLOWS / "api" / "animate_two_faces.json"
 SAVED_MOTION = WORKFLOWS / "api" / "animate_saved_motion.json"
 PAPER = WORKFLOWS / "api" / "animate_portrait_paper.json"
+PORTRAIT_VIDEO = WORKFLOWS / "api" / "portrait_video.json"
+SLIDERS = WORKFLOWS / "api" / "expression_sliders.json"
+SIMPLE = WORKFLOWS / "api" / "animate_portrait_simple.json"
 LIVEPORTRAIT = WORKFLOWS / "api" / "animate_liveportrait.json"
 EXTRAS = ("nodes_custom_sampler.py", "nodes_video.py", "nodes_preview_any.py", "nodes_latent.py", "nodes_images.py")
 NOTES = {"Note", "MarkdownNote"}  # nodes that only the browser knows
@@ -63,20 +66,61 @@ def test_api_workflow_fits_the_nodes(path, describe):
                 assert options.get("min", value) <= value <= options.get("max", value)
 
 
-@pytest.mark.parametrize("path", [path for path in API if path not in (TWO_FACES, PAPER)], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in API if path not in (TWO_FACES, PAPER, PORTRAIT_VIDEO, SLIDERS, SIMPLE)], ids=lambda path: path.stem
+)
 def test_api_workflow_takes_what_the_readme_says(path):
-    """The files' names, the driver's frame rate and sound, the weights of the pack; and nothing but stock nodes beside ours."""
+    """The examples, the driving video's frame rate and sound, and the weights of the pack."""
     by_type = {}
     for entry in read(path).values():
         by_type.setdefault(entry["class_type"], []).append(entry["inputs"])
-    assert by_type["LoadImage"][0]["image"] == "portrait.png" and by_type["LoadVideo"][0]["file"] == "driving.mp4"
+    assert by_type["RealPortraitLoadPortrait"][0]["image"] == "example: portrait.png"
+    assert by_type["RealPortraitLoadDrivingVideo"][0]["file"] == "example: driving.mp4"
     assert by_type["RealPortraitLoadVid2Vid"][0]["weights"] == "realportrait_mini_vid2vid.safetensors"
     if path != LIVEPORTRAIT:
         assert by_type["RealPortraitLoadModel"][0]["weights"] == "realportrait_mini.safetensors"
         assert by_type["VAELoader"][0]["vae_name"] == "realportrait_mini_vae.safetensors"
     if path != SAVED_MOTION:
-        (components,) = (node for node, entry in read(path).items() if entry["class_type"] == "GetVideoComponents")
-        assert by_type["CreateVideo"][0]["fps"] == [components, 2] and by_type["CreateVideo"][0]["audio"] == [components, 1]
+        (load,) = (node for node, entry in read(path).items() if entry["class_type"] == "RealPortraitLoadDrivingVideo")
+        assert by_type["CreateVideo"][0]["fps"] == [load, 2] and by_type["CreateVideo"][0]["audio"] == [load, 1]
+
+
+@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_a_first_click_needs_no_file_in_the_input_folder(path, pack):
+    """Every file that a workflow loads comes with the pack, and lies where its entry of the menu says."""
+    media = pack("nodes.host.media")
+    offered = {"image": media.PICTURES, "file": media.VIDEOS | media.MOTIONS}
+    entries = list(read(path).values())
+    assert not {"LoadImage", "LoadVideo", "LoadAudio"} & {entry["class_type"] for entry in entries}
+    named = [(name, entry["inputs"][name]) for entry in entries for name in offered if isinstance(entry["inputs"].get(name), str)]
+    assert named and all(offered[name][value].is_file() for name, value in named)
+
+
+def test_the_simple_workflow_is_one_node_of_ours():
+    """Between those that load and save, with the examples and the weights of the quick start."""
+    by_type = {entry["class_type"]: entry["inputs"] for entry in read(SIMPLE).values()}
+    assert set(by_type) == {"RealPortraitLoadPortrait", "RealPortraitLoadDrivingVideo", "RealPortraitAnimate", "SaveVideo"}
+    assert by_type["RealPortraitLoadPortrait"]["image"] == "example: portrait.png"
+    assert by_type["RealPortraitLoadDrivingVideo"]["file"] == "example: driving.mp4"
+    ours = by_type["RealPortraitAnimate"]
+    assert (ours["weights"], ours["vid2vid_weights"]) == ("realportrait_mini.safetensors", "realportrait_mini_vid2vid.safetensors")
+
+
+@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_no_wire_brings_what_the_motion_holds(path):
+    """The portrait goes to what extracts from it, to previews and comparisons; and a picture to paste into is another face's."""
+    workflow = read(path)
+    for entry in workflow.values():
+        assert "portrait" not in entry["inputs"] or "motion" not in entry["inputs"], entry["class_type"]
+        if entry["class_type"] == "RealPortraitPasteBack" and "picture" in entry["inputs"]:
+            assert workflow[entry["inputs"]["picture"][0]]["class_type"] == "RealPortraitPasteBack"
+
+
+@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_the_neutral_frame_is_chosen(path):
+    """As by default: the first frame of a driving video is often a grimace."""
+    maps = [entry["inputs"] for entry in read(path).values() if entry["class_type"] == "RealPortraitMotionMaps"]
+    assert {given["neutral_frame"] for given in maps} <= {-1}
 
 
 def test_the_papers_workflow_samples_as_the_paper():
@@ -100,33 +144,38 @@ def test_liveportrait_is_face_vid2vid_alone():
     """No transformer, sampler or VAE; the face is pasted into the motion's own portrait, at a size that can be saved."""
     workflow = read(LIVEPORTRAIT)
     ours = sorted(entry["class_type"] for entry in workflow.values() if entry["class_type"].startswith("RealPortrait"))
-    assert ours == [f"RealPortrait{name}" for name in ("ExtractKeypoints", "LoadVid2Vid", "MotionMaps", "RenderVid2Vid")]
+    chain = ("ExtractKeypoints", "LoadDrivingVideo", "LoadPortrait", "LoadVid2Vid", "MotionMaps", "RenderVid2Vid", "Stitch")
+    assert ours == [f"RealPortrait{name}" for name in chain]
     (render,) = (entry["inputs"] for entry in workflow.values() if entry["class_type"] == "RealPortraitRenderVid2Vid")
     assert render["even_size"] and render["result"] == "portrait" and "portrait" not in render
     (maps,) = (entry["inputs"] for entry in workflow.values() if entry["class_type"] == "RealPortraitMotionMaps")
     assert maps["vid2vid"] == render["vid2vid"] and maps["neutral_frame"] == -1
+    (stitch,) = (entry["inputs"] for entry in workflow.values() if entry["class_type"] == "RealPortraitStitch")
+    assert stitch["stitching"] == [render["vid2vid"][0], 2] and stitch["hold_shoulders"]
 
 
-def test_two_faces_move_by_two_drivers_at_one_rate():
+def test_two_faces_move_by_two_driving_videos_at_one_rate():
     """Each face by its own chain from the one picture; the second is pasted into the frames of the first."""
     workflow = read(TWO_FACES)
 
     def all_of(class_type):
         return {node: entry["inputs"] for node, entry in workflow.items() if entry["class_type"] == class_type}
 
-    (picture,) = all_of("LoadImage")
+    (picture,) = all_of("RealPortraitLoadPortrait")
     loads = all_of("RealPortraitLoadDrivingVideo")
-    assert workflow[picture]["inputs"]["image"] == "two_faces.png" and len({given["fps"] for given in loads.values()}) == 1
-    assert {given["video"][0] for given in loads.values()} == set(all_of("LoadVideo"))
+    assert workflow[picture]["inputs"]["image"] == "example: two_faces.jpg" and len({given["fps"] for given in loads.values()}) == 1
     extracts = all_of("RealPortraitExtractKeypoints")
     assert [given["portrait_face"] for given in extracts.values()] == ["1st from left", "2nd from left"]
     assert {given["driver"][0] for given in extracts.values()} == set(loads)
     (first, below), (_, above) = all_of("RealPortraitPasteBack").items()
-    assert below["picture"] == [picture, 0] and above["picture"] == [first, 0]
-    for pasted, extract in zip((below, above), extracts):
+    assert "picture" not in below and above["picture"] == [first, 0]
+    assert {given["portrait"][0] for given in extracts.values()} == {picture}
+    edits = all_of("RealPortraitEditMotion")
+    assert [given["mirror"] for given in edits.values()] == [False, True]  # so that one example does for both
+    for pasted, extract, edit in zip((below, above), extracts, edits):
         sampler = workflow[workflow[pasted["frames"][0]]["inputs"]["samples"][0]]["inputs"]
-        assert sampler["motion"] == pasted["motion"] and sampler["portrait"] == [picture, 0]
-        assert workflow[pasted["motion"][0]]["inputs"]["keypoints"] == [extract, 0]
+        assert sampler["motion"] == pasted["motion"]
+        assert workflow[pasted["motion"][0]]["inputs"]["keypoints"] == [edit, 0] and edits[edit]["keypoints"] == [extract, 0]
 
 
 def test_a_saved_motion_is_another_graphs_input():
@@ -139,9 +188,33 @@ def test_a_saved_motion_is_another_graphs_input():
         sources = [value[0] for value in workflow[node]["inputs"].values() if isinstance(value, list)]
         return {workflow[source]["class_type"] for source in sources}.union(*map(before, sources))
 
-    assert {"LoadVideo", "RealPortraitExtractKeypoints"} <= before(kinds["RealPortraitSaveMotion"])
-    assert not {"LoadVideo", "RealPortraitExtractKeypoints", "RealPortraitSaveMotion"} & before(kinds["SaveVideo"])
+    assert {"RealPortraitLoadDrivingVideo", "RealPortraitExtractKeypoints"} <= before(kinds["RealPortraitSaveMotion"])
+    without = {"RealPortraitLoadDrivingVideo", "RealPortraitExtractKeypoints", "RealPortraitSaveMotion"}
+    assert not without & before(kinds["SaveVideo"])
     assert workflow[kinds["CreateVideo"]]["inputs"]["fps"] == [kinds["RealPortraitLoadMotion"], 2]
+
+
+def test_a_portrait_video_gets_the_lips_and_the_sound_of_the_driving_video():
+    """Both videos at the portrait's frame rate; of the motion the mouth alone."""
+    workflow = read(PORTRAIT_VIDEO)
+    by_type = {entry["class_type"]: entry["inputs"] for entry in workflow.values()}
+    extract, video = by_type["RealPortraitExtractKeypoints"], by_type["CreateVideo"]
+    portrait, driver = (workflow[extract[name][0]] for name in ("portrait", "driver"))
+    assert portrait["class_type"] == driver["class_type"] == "RealPortraitLoadDrivingVideo" and portrait is not driver
+    assert driver["inputs"]["fps"] == video["fps"] == [extract["portrait"][0], 2] and video["audio"] == [extract["driver"][0], 1]
+    assert (
+        by_type["RealPortraitMotionMaps"] | dict(pose_gain=0.0, eye_gain=0.0, rest_gain=0.0, mouth_gain=1.0)
+        == (by_type["RealPortraitMotionMaps"])
+    )
+    assert workflow[by_type["CreateVideo"]["images"][0]]["class_type"] == "RealPortraitRenderVid2Vid"
+
+
+def test_the_sliders_picture_is_saved_and_goes_to_realportrait():
+    workflow = read(SLIDERS)
+    by_type = {entry["class_type"]: (node, entry["inputs"]) for node, entry in workflow.items()}
+    node, sliders = by_type["RealPortraitEditExpression"]
+    assert by_type["SaveImage"][1]["images"] == [node, 0] and by_type["RealPortraitSampler"][1]["motion"] == [node, 2]
+    assert sliders["live_preview"]
 
 
 def test_every_workflow_is_there_twice_and_has_its_picture():
@@ -171,12 +244,11 @@ def test_the_browsers_workflow_is_the_api_workflow(path, describe):
                 inputs[name] = next(values)
                 if options.get("control_after_generate"):
                     assert next(values) in ("fixed", "randomize", "increment", "decrement")
-                if options.get("image_upload") or options.get("video_upload"):
-                    assert next(values) == "image"
             if sockets.get(name, {}).get("link"):
                 _, source, slot, _, _, _ = links[sockets[name]["link"]]
                 inputs[name] = [str(source), slot]
-        assert list(values) == [], node["type"]
+        buttons = [options for _, options in described.values() if options.get("image_upload") or options.get("video_upload")]
+        assert list(values) == ["image"] * len(buttons), node["type"]  # the browser puts the button below the other widgets
         found[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     expected = {
         node: {"class_type": entry["class_type"], "inputs": entry["inputs"]}

@@ -2,9 +2,10 @@
 //
 //     node --input-type=module - JOB.json < browser.mjs       in a folder whose node_modules/ has both imports
 //
-// The job: {url, workflows: {name: graph}, shots, seen}, paths being absolute. What was seen goes to `seen`, as
-// {workflows: {name: {missing, faulty, said, prompt}}, built, help, queued, errors}, with {failed: text} for a part that broke
-// off; a picture of every workflow goes to `shots`, and one of the quick start after its run.
+// The job: {url, workflows: {name: graph}, uploads: {node: file}, shots, seen}, paths being absolute. What was seen goes to `seen`,
+// as {workflows: {name: {missing, faulty, said, prompt}}, examples, uploaded, built, subgraph, help, queued, sliders, found, greyed,
+// chinese, errors}, with {failed: text} for a part that broke off; a picture of every workflow goes to `shots`, one of the quick start after
+// its run, and one of the sliders.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import chromium from '@sparticuz/chromium';
@@ -31,9 +32,15 @@ page.on('pageerror', error => seen.errors.push(String(error)));
 try {
   await open();
   for (const [name, graph] of Object.entries(job.workflows)) seen.workflows[name] = await attempt(() => load(name, graph));
+  seen.examples = await attempt(examples);
+  seen.uploaded = await attempt(upload);
   seen.queued = await attempt(queue);
+  seen.sliders = await attempt(sliders);
   seen.built = await attempt(build);
+  seen.subgraph = await attempt(subgraph);
   seen.help = await attempt(() => help('RealPortraitExtractKeypoints'));
+  seen.found = await attempt(() => search('live portrait'));
+  seen.greyed = await attempt(greyed);
   seen.chinese = await attempt(chinese);
 } finally {
   writeFileSync(job.seen, JSON.stringify(seen));
@@ -98,6 +105,41 @@ async function photograph(name) {
   await page.screenshot({ path: join(job.shots, `${name}.png`), clip });
 }
 
+/** Widths of what the quick start's two loaders show. */
+async function examples() {
+  await load('animate_portrait', job.workflows.animate_portrait);
+  return page.evaluate(() => {
+    const node = type => app.graph._nodes.find(node => node.type === type);
+    return {
+      picture: node('RealPortraitLoadPortrait').imgs?.[0]?.naturalWidth,
+      video: node('RealPortraitLoadDrivingVideo').videoContainer?.querySelector('video')?.videoWidth,
+    };
+  });
+}
+
+/** A file by the button of each loader: what is chosen then, and what the menu offers. */
+async function upload() {
+  const uploaded = {};
+  for (const [type, file] of Object.entries(job.uploads)) {
+    const [chooser] = await Promise.all([
+      page.waitForEvent('filechooser'),
+      page.evaluate(type => {
+        app.graph.clear();
+        const node = LiteGraph.createNode(type);
+        app.graph.add(node);
+        node.widgets.find(widget => widget.type === 'button').callback();
+      }, type),
+    ]);
+    await chooser.setFiles(file);
+    await page.waitForFunction(name => app.graph._nodes[0].widgets[0].value === name, file.split('/').at(-1));
+    uploaded[type] = await page.evaluate(() => {
+      const { value, options } = app.graph._nodes[0].widgets[0];
+      return { value, options: options.values };
+    });
+  }
+  return uploaded;
+}
+
 /** The quick start as it is, by the page's own button; which nodes show pictures, and which grew. */
 async function queue() {
   await load('animate_portrait', job.workflows.animate_portrait);
@@ -119,6 +161,60 @@ async function queue() {
     app.graph._nodes.filter(node => node.size[1] > heights[node.id]).map(node => [node.type, node.size[1]]),
   ], Object.fromEntries(job.workflows.animate_portrait.nodes.map(node => [node.id, node.size[1]])));
   return { ...ended, said, pictures, grown };
+}
+
+/** Sliders of Edit Expression moved by their widgets' callbacks, Run never pressed: which pictures the node then shows, and what ran. */
+async function sliders() {
+  await load('expression_sliders', job.workflows.expression_sliders);
+  await page.evaluate(() => {
+    window.prompts = { started: [], ended: [], nodes: [] };
+    app.api.addEventListener('execution_start', event => window.prompts.started.push(event.detail.prompt_id));
+    app.api.addEventListener('execution_success', event => window.prompts.ended.push(event.detail.prompt_id));
+    app.api.addEventListener('executed', event => window.prompts.nodes.push(event.detail.node));
+    window.expression = app.graph._nodes.find(node => node.type === 'RealPortraitEditExpression');
+    window.move = (name, value) => {
+      const widget = expression.widgets.find(widget => widget.name === name);
+      widget.value = value;
+      widget.callback(value, app.canvas, expression);
+    };
+    window.shown = () => app.nodeOutputs[expression.id]?.images?.[0];
+  });
+  const one = async (name, value) => {
+    const before = await page.evaluate(([name, value]) => {
+      const before = shown()?.filename ?? '';
+      move(name, value);
+      return before;
+    }, [name, value]);
+    await page.waitForFunction(before => shown() && shown().filename !== before, before);
+    return page.evaluate(() => shown());
+  };
+  const pictures = [await one('yaw', 20), await one('yaw', -20)];
+  const alone = await page.evaluate(() => [...new Set(prompts.nodes)]);
+  // Twelve moves while the first of them still runs: the last one counts.
+  const burst = await page.evaluate(async () => {
+    const before = prompts.started.length;
+    for (let step = 1; step <= 12; step++) {
+      move('yaw', 2 * step);
+      await new Promise(done => setTimeout(done, step === 1 ? 200 : 20));
+    }
+    let quiet = 0;
+    while (quiet < 15) {
+      await new Promise(done => setTimeout(done, 100));
+      quiet = prompts.ended.length === prompts.started.length && prompts.started.length > before ? quiet + 1 : 0;
+    }
+    return prompts.started.length - before;
+  });
+  pictures.push(await page.evaluate(() => shown()));
+  const still = await page.evaluate(async () => {
+    const before = prompts.started.length;
+    move('live_preview', false);
+    move('yaw', 0);
+    await new Promise(done => setTimeout(done, 1500));
+    return prompts.started.length - before;
+  });
+  const said = await complaints();
+  await photograph('sliders');
+  return { pictures, alone, burst, still, said, drawn: await page.evaluate(() => expression.imgs?.[0]?.naturalWidth ?? 0) };
 }
 
 /** Two nodes dragged from the node library onto an empty graph, and a link drawn by the mouse. */
@@ -157,6 +253,30 @@ async function drag(title, x, y) {
   await page.waitForFunction(title => app.graph._nodes.some(node => node.title === title), title);
 }
 
+/** The subgraph dragged from the node library between three stock nodes: its widgets, and what is queued. */
+async function subgraph() {
+  await page.evaluate(() => { app.graph.clear(); app.canvas.ds.reset(); app.nodeOutputs = {}; });
+  await page.getByRole('button', { name: 'Node Library' }).click();
+  await page.getByRole('treeitem').getByText('Subgraph Blueprints', { exact: true }).click();
+  await drag('Animate Portrait (Subgraph)', 900, 300);
+  await page.getByRole('button', { name: 'Node Library' }).click();
+  const widgets = await page.evaluate(() => {
+    const [animate] = app.graph._nodes;
+    const add = (type, x, y) => {
+      const node = LiteGraph.createNode(type);
+      node.pos = [animate.pos[0] + x, animate.pos[1] + y];
+      return app.graph.add(node);
+    };
+    add('LoadImage', -450, 0).connect(0, animate, 0);
+    add('LoadVideo', -450, 400).connect(0, animate, 1);
+    animate.connect(0, add('SaveVideo', 500, 0), 0);
+    return animate.widgets.map(widget => widget.label ?? widget.name);
+  });
+  const prompt = await page.evaluate(async () => (await app.graphToPrompt()).output);
+  await photograph('subgraph');
+  return { widgets, prompt, said: await complaints() };
+}
+
 /** Text and pictures of the help page that the info button of a selected node opens. */
 async function help(type) {
   await page.evaluate(type => {
@@ -175,6 +295,37 @@ async function help(type) {
     shown => shown.map(({ src, alt, naturalWidth }) => ({ path: new URL(src).pathname, alt, width: naturalWidth })),
   );
   return { type, text: await panel.innerText(), pictures };
+}
+
+/** Names of the nodes that the search box offers for a text. */
+async function search(text) {
+  await page.evaluate(() => app.graph.clear());
+  await page.mouse.dblclick(VIEW.width / 2, VIEW.height / 2, { delay: 60 });
+  await page.locator('input[id^=comfy-vue-node-search-box-input]').fill(text);
+  const options = page.locator('.comfy-vue-node-search-container li[role=option]');
+  await options.first().waitFor();
+  await page.waitForTimeout(1000);                      // the list follows the text with a delay
+  const names = (await options.allInnerTexts()).map(option => option.split('\n')[0].trim());
+  await page.screenshot({ path: join(job.shots, 'search.png') });
+  await page.keyboard.press('Escape');
+  return names;
+}
+
+/** Which widgets of a sampler are greyed out, at its defaults, with 4 steps and with another speed. */
+async function greyed() {
+  return page.evaluate(() => {
+    app.graph.clear();
+    const node = LiteGraph.createNode('RealPortraitSampler');
+    app.graph.add(node);
+    const states = [];
+    for (const [steps, speed] of [[0, 'exact'], [4, 'exact'], [4, 'balanced']]) {
+      node.widgets.find(widget => widget.name === 'steps').value = steps;
+      node.widgets.find(widget => widget.name === 'speed').value = speed;
+      node.updateComputedDisabled();                    // as it does before it is drawn
+      states.push(node.widgets.filter(widget => widget.computedDisabled).map(widget => widget.name));
+    }
+    return states;
+  });
 }
 
 /** A node and its menu, by mouse, for a user whose language is Chinese; and that language's help page of another node. */

@@ -181,11 +181,13 @@ def workflow(media):
         vid2vid=None,
     ) -> dict:
         made = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
-        made[demo.only(made, "LoadImage")]["inputs"]["image"] = media[portrait]
-        made[demo.only(made, "LoadVideo")]["inputs"]["file"] = media[driving]
+        made[demo.only(made, "RealPortraitLoadPortrait")]["inputs"]["image"] = media[portrait]
+        made[demo.only(made, "RealPortraitLoadDrivingVideo")]["inputs"]["file"] = media[driving]
         for entry in made.values():
             if entry["class_type"] in ("RealPortraitSampler", "KSampler"):
                 entry["inputs"].update(steps=steps, seed=seed)
+            if entry["class_type"] == "RealPortraitAnimate":  # it samples as the weights were trained for
+                entry["inputs"].update(seed=seed)
             if entry["inputs"].get("weights") == BUNDLED:
                 entry["inputs"].update(weights=weights)
             if vid2vid and entry["class_type"] == "RealPortraitLoadVid2Vid":

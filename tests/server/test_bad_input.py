@@ -84,6 +84,14 @@ def test_wrong_vid2vid_weights(fails):
     assert contains(fails(change=load, seed=4), "other.safetensors", "vid2vid")
 
 
+def test_what_fails_inside_animate_portrait_is_told_at_it(client, workflow):
+    """The nodes inside are not in the user's graph."""
+    queued = workflow("animate_portrait_simple", portrait="noise.png", frames=2)
+    done = client.queue(queued)
+    assert done.status == "error" and contains(done.error, "portrait", "no face")
+    assert queued[done.error_node]["class_type"] == "RealPortraitAnimate"
+
+
 def test_motion_and_latent_of_different_length(client, workflow):
     queued = workflow("animate_portrait_ksampler", frames=3, steps=1)
     sampler = next(entry["inputs"] for entry in queued.values() if entry["class_type"] == "KSampler")

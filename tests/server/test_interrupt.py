@@ -35,3 +35,21 @@ def test_interrupt_and_run_again(client, workflow, tmp_path):
     assert again.status == "success", again.error
     assert again.seconds(sampler) > 0, "this run must have sampled"
     np.testing.assert_array_equal(frames_of(client, again, tmp_path, "again.mp4"), frames_of(client, fresh, tmp_path, "fresh.mp4"))
+
+
+def test_interrupt_inside_animate_portrait(client, workflow):
+    """Within one step of the sampler inside, told at the node of the graph; what was extracted by then is kept."""
+    wanted = workflow("animate_portrait_simple", frames=4, seed=13)
+    (node,) = [node for node, entry in wanted.items() if entry["class_type"] == "RealPortraitAnimate"]
+
+    def second_step(event):
+        return event.kind == "progress" and event.data["node"].endswith("sampler") and event.data["value"] == 2
+
+    client.forget()
+    stopped = client.queue(wanted, interrupt_when=second_step)
+    assert stopped.status == "interrupted" and not stopped.files()
+    assert [event.data["node_id"] for event in stopped.of("execution_interrupted")] == [node]
+    assert [event.data["value"] for event in stopped.of("progress")][-1] <= 3, "of 10 steps"
+    again = client.queue(wanted)
+    ran = {event.data["node"].rpartition(".")[2] for event in again.of("executing") if "." in (event.data.get("node") or "")}
+    assert again.status == "success" and ran == {"sampler", "decode", "paste", "video"}

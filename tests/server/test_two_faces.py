@@ -9,13 +9,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_both_faces_move(client, media, tmp_path):
-    """media's two_faces.png is 512x256 px: the portrait, and beside it the driver's first frame."""
+    """The example is 512x256 px: the portrait, and beside it the driving video's first frame."""
     import av
 
     made = json.loads((ROOT / "workflows" / "api" / "animate_two_faces.json").read_text(encoding="utf-8"))
-    made["1"]["inputs"]["image"] = media["two_faces.png"]
-    made["2"]["inputs"]["file"], made["4"]["inputs"]["file"] = media["driving.mp4"], media["with_sound.mp4"]
-    made["3"]["inputs"].update(start=4.0, start_in="frames", frames=3)  # the right one has 5 frames
+    made["3"]["inputs"].update(start=4.0, start_in="frames", frames=3)
+    made["5"]["inputs"].update(file=media["with_sound.mp4"])  # of 5 frames
     for entry in made.values():
         if entry["class_type"] == "RealPortraitSampler":
             entry["inputs"]["steps"] = 2

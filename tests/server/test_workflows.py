@@ -1,6 +1,7 @@
 """The API workflows on the real server: from a picture and a video to an mp4."""
 
 import io
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,13 +17,19 @@ from PIL import Image
 from realportrait_core.config import PAPER
 from realportrait_core.vid2vid import FaceVid2Vid
 
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS, ASSETS = ROOT / "workflows" / "api", ROOT / "assets"
+SIMPLE = "animate_portrait_simple"
+
 
 @pytest.fixture
 def run(client, workflow, tmp_path):
-    """Run a workflow to its end and open the video: run(name, ...) -> (Run, the API workflow, path of the mp4)."""
+    """Run a workflow to its end and open the video: run(name, change, ...) -> (Run, the API workflow, path of the mp4)."""
 
-    def to_video(name="animate_portrait", **settings):
+    def to_video(name="animate_portrait", change=None, **settings):
         queued = workflow(name, **settings)
+        if change:
+            change(queued)
         done = client.queue(queued)
         assert done.status == "success", f"{queued.get(done.error_node, {}).get('class_type')}: {done.error}"
         videos = [entry for entry in done.files() if entry["filename"].endswith(".mp4")]
@@ -125,6 +132,57 @@ def test_stock_ksampler_and_continue_clip(run):
     assert probe(path)["frames"] == 18
 
 
+def frames_of(path) -> np.ndarray:
+    import av
+
+    with av.open(str(path)) as video:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+
+
+def test_one_node_makes_the_video(run):
+    """With rate and sound of its driving video; bars, previews and pictures of the nodes inside are at it."""
+    done, queued, path = run(SIMPLE, driving="with_sound.mp4")
+    found = probe(path)
+    assert (found["codec"], found["size"], found["fps"], found["frames"]) == ("h264", (256, 256), Fraction(25, 2), 5)
+    assert found["sound"] == pytest.approx(5 / 12.5, abs=0.15)
+    node = node_of(queued, "RealPortraitAnimate")
+    ran = [event.data for event in done.of("executing") if event.data.get("node")]
+    inside = [data["node"] for data in ran if data["display_node"] == node != data["node"]]
+    assert len(inside) == 10 and {data["display_node"] for data in ran} <= set(queued)
+    (sampler,) = [name for name in inside if name.endswith("sampler")]
+    assert steps_reported(done, sampler)[-1] == (10, 10) and len(jpeg_sizes(done)) >= 10
+    shown = [
+        event.data for event in done.of("executed") if event.data["display_node"] == node and event.data["output"].get("images")
+    ]
+    assert len(shown) == 2
+
+
+def test_one_node_without_the_transformer(run):
+    """Face Vid2vid alone, with the bundled weights: the same frames as the workflow animate_liveportrait makes."""
+    _, _, path = run("animate_liveportrait", frames=3)
+    graph = frames_of(path)
+    _, _, path = run(SIMPLE, frames=3, weights="(Face Vid2vid alone)")
+    np.testing.assert_array_equal(graph, frames_of(path))
+
+
+def test_one_node_is_the_graph_of_the_others(run, client, workflow, tmp_path):
+    """Frame by frame; and another seed only samples anew."""
+    _, queued, path = run(SIMPLE, frames=3, seed=5)
+    one = frames_of(path)
+    graph = workflow("animate_portrait", frames=3, steps=0, seed=5)
+    graph[node_of(graph, "RealPortraitMotionMaps")]["inputs"]["neutral_frame"] = -1
+    done = client.queue(graph)
+    assert done.status == "success", done.error
+    whole = tmp_path / "whole.mp4"
+    whole.write_bytes(client.download(next(entry for entry in done.files() if entry["filename"].endswith(".mp4"))))
+    np.testing.assert_array_equal(one, frames_of(whole))
+    client.queue(queued)
+    queued[node_of(queued, "RealPortraitAnimate")]["inputs"]["seed"] = 6
+    again = client.queue(queued)
+    inside = {event.data["node"].rpartition(".")[2] for event in again.of("executing") if "." in (event.data.get("node") or "")}
+    assert again.status == "success" and inside == {"sampler", "decode", "paste", "video"}
+
+
 def test_face_vid2vid_alone_with_the_bundled_weights(run):
     """At once, as delivered: the portrait at its own size, an even one."""
     done, queued, path = run("animate_liveportrait", portrait="odd_rgba.png", frames=3)
@@ -161,12 +219,20 @@ def test_the_papers_workflow(run):
     assert steps_reported(done, node_of(queued, "SamplerCustomAdvanced"))[-1] == (50, 50)
 
 
-def test_a_saved_motion_animates_without_its_driver(client, server, workflow, run):
-    """The row that saves is run, its file goes to the input folder, and the other row gives it back at its rate."""
+def test_a_saved_motion_is_found_where_it_was_saved(client, workflow, run):
+    """The row that saves is run, its file is on the other node's menu, and that row gives it back at its rate."""
     import thumbnails
 
-    thumbnails.save_motion(client, server, workflow("animate_saved_motion", frames=4))
-    done, queued, path = run("animate_saved_motion", frames=2, steps=1)  # as long as the file, not as this driver
+    saved = client.queue(thumbnails.only_for(workflow("animate_saved_motion", frames=4), "RealPortraitSaveMotion"))
+    assert saved.status == "success", saved.error
+    offered = client.get("/object_info/RealPortraitLoadMotion")["RealPortraitLoadMotion"]["input"]["required"]["file"]
+    found = [name for name in offered[1]["options"] if name.endswith(" [output]")]
+    assert found == ["motion/RealPortrait_00001_.safetensors [output]"]
+
+    def load_it(queued):
+        queued[node_of(queued, "RealPortraitLoadMotion")]["inputs"]["file"] = found[0]
+
+    done, queued, path = run("animate_saved_motion", load_it, frames=2, steps=1)  # as long as the file, not as this driving video
     found = probe(path)
     assert (found["frames"], found["fps"], found["sound"]) == (4, Fraction(25, 2), 0.0)
     assert "4 frames of" in str([done.outputs[node] for node, entry in queued.items() if entry["class_type"] == "PreviewAny"])
@@ -180,6 +246,35 @@ def test_comparison_side_by_side_and_stage_by_stage(run):
     assert len(done.outputs[node_of(queued, "PreviewImage")]["images"]) == 3
     told = str(done.outputs[node_of(queued, "PreviewAny")])
     assert "3 of 3 driving frames" in told and "keypoints px" in told
+
+
+def test_a_portrait_video_takes_the_driving_videos_lips_and_sound(client, media, tmp_path):
+    """As many frames as the shorter, the driving one, has."""
+    queued = json.loads((WORKFLOWS / "portrait_video.json").read_text(encoding="utf-8"))
+    loads = [entry["inputs"] for entry in queued.values() if entry["class_type"] == "RealPortraitLoadDrivingVideo"]
+    for inputs, name in zip(loads, ("driving.mp4", "with_sound.mp4"), strict=True):
+        inputs.update(file=media[name], start=0.0)
+    done = client.queue(queued)
+    assert done.status == "success", done.error
+    path = tmp_path / "video.mp4"
+    path.write_bytes(client.download(done.files()[0]))
+    found = probe(path)
+    assert (found["size"], found["fps"], found["frames"]) == ((256, 256), Fraction(25, 2), 5)
+    assert found["sound"] == pytest.approx(5 / 12.5, abs=0.15)
+    assert "Animated are 5 frames" in str(done.outputs[node_of(queued, "PreviewAny")])
+
+
+def test_an_expression_is_saved_and_rendered(client):
+    """The portrait with the edited face, and what the transformer makes of the same motion."""
+    queued = json.loads((WORKFLOWS / "expression_sliders.json").read_text(encoding="utf-8"))
+    queued[node_of(queued, "RealPortraitLoadModel")]["inputs"]["weights"] = "small.safetensors"
+    queued[node_of(queued, "RealPortraitSampler")]["inputs"]["steps"] = 1
+    done = client.queue(queued)
+    assert done.status == "success", done.error
+    (saved,) = done.files()
+    assert Image.open(io.BytesIO(client.download(saved))).size == Image.open(ASSETS / "portrait.png").size
+    assert len(done.outputs[node_of(queued, "PreviewImage")]["images"]) == 1
+    assert "yaw +12" in str(done.outputs[node_of(queued, "PreviewAny")])
 
 
 def test_sound_is_kept_as_long_as_the_picture(run):
@@ -236,9 +331,17 @@ def test_the_bundled_vae_is_in_the_stock_loader(client):
 
 def test_the_workflows_are_offered_as_templates(client):
     offered = client.get("/api/workflow_templates")["realportrait"]
-    assert set(offered) == {file.stem for file in (Path(__file__).resolve().parents[2] / "workflows").glob("*.json")}
+    assert set(offered) == {path.stem for path in WORKFLOWS.glob("*.json")} >= {"animate_portrait", "expression_sliders"}
     for name in offered:
         assert client.get(f"/api/workflow_templates/realportrait/{name}.json")["nodes"]
+
+
+def test_the_subgraph_is_offered(client):
+    """To the node library, under the name of its file."""
+    file = ROOT / "subgraphs" / "Animate Portrait (Subgraph).json"
+    offered = {entry["name"]: key for key, entry in client.get("/global_subgraphs").items()}
+    served = client.get(f"/global_subgraphs/{offered[file.stem]}")
+    assert json.loads(served["data"]) == json.loads(file.read_text(encoding="utf-8"))
 
 
 def test_what_has_not_changed_is_not_made_again(client, workflow):

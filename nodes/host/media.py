@@ -1,0 +1,105 @@
+"""The files that the loaders of pictures, videos and motions offer: those of the input folder, and the pack's own examples.
+
+A name from a widget is used only where it is one of these: nothing else can be opened.
+"""
+
+import os
+from pathlib import Path
+
+import folder_paths
+
+import nodes
+
+from ...realportrait_core.checkpoint import read_bundle_metadata, read_header
+from ...realportrait_core.errors import InputError, RealPortraitError
+from ...realportrait_core.motion_file import ROLE
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "assets"
+SERVED = "realportrait_examples"  # web/js/examples.js shows them from /extensions/realportrait_examples/
+MOTION_SUFFIX = ".safetensors"
+
+
+def examples(*names: str) -> dict[str, Path]:
+    """Entries of a menu, and their files."""
+    return {f"example: {name}": EXAMPLES / name for name in names}
+
+
+PICTURES = examples("portrait.png", "two_faces.jpg")
+VIDEOS = examples("driving.mp4")
+MOTIONS = examples("motion.safetensors")
+
+
+def register() -> None:
+    """Lets the host serve the examples, for the pictures on the nodes."""
+    nodes.EXTENSION_WEB_DIRS[SERVED] = str(EXAMPLES)
+
+
+def input_folder() -> Path:
+    return Path(folder_paths.get_input_directory())
+
+
+def input_pictures() -> list[str]:
+    return sorted(folder_paths.filter_files_content_types(_input_files(), ["image"]))
+
+
+def input_videos() -> list[str]:
+    files = _input_files()
+    gifs = [name for name in files if name.lower().endswith(".gif")]
+    return sorted({*folder_paths.filter_files_content_types(files, ["video"]), *gifs})
+
+
+def motions() -> dict[str, Path]:
+    """Names that Load RealPortrait Motion offers, and their files: of the input folder, then what was saved, as "NAME [output]"."""
+    output = Path(folder_paths.get_output_directory())
+    given = {name: input_folder() / name for name in sorted(_input_files()) if name.lower().endswith(MOTION_SUFFIX)}
+    saved = [path for path in sorted(output.rglob(f"*{MOTION_SUFFIX}")) if _is_motion(path)]
+    return MOTIONS | given | {f"{path.relative_to(output).as_posix()} [output]": path for path in saved}
+
+
+def picture_path(name: str) -> Path:
+    """The file of a picture: an example, or one in the input folder or below, where "x.png [input]" is x.png as for the host.
+
+    Raises InputError for any other name.
+    """
+    if name in PICTURES:
+        return PICTURES[name]
+    folder = os.path.abspath(input_folder())
+    path = Path(os.path.abspath(os.path.join(folder, name.removesuffix(" [input]"))))
+    if "\0" in name or not path.is_relative_to(folder) or not path.is_file():
+        raise InputError(f"There is no picture {name!r} in {folder}. Upload it by the node's button, or put it there and press R.")
+    return path
+
+
+def video_path(name: str) -> Path:
+    """The file of a video, an example or one in the input folder. Raises InputError for any other name."""
+    names = input_videos()
+    if name not in VIDEOS and name not in names:
+        raise InputError(
+            f"{name!r} is not one of the {len(names)} videos in {input_folder()} ({', '.join(names[:5])}"
+            f"{', ...' if len(names) > 5 else ''}). Upload it by the node's button, or put it there and press R in the browser."
+        )
+    return VIDEOS.get(name, input_folder() / name)
+
+
+def motion_path(name: str) -> Path:
+    """The file of a name from `motions`. Raises InputError for any other."""
+    known = motions()
+    if name not in known:
+        raise InputError(
+            f"{name!r} is not one of the {len(known)} motions in the input folder and among what Save RealPortrait Motion left in "
+            "the output folder. Press R in the browser after a file was added."
+        )
+    return known[name]
+
+
+def _input_files() -> list[str]:
+    folder = input_folder()
+    return [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+
+
+def _is_motion(path: Path) -> bool:
+    """Models are saved in the output folder too."""
+    try:
+        return read_bundle_metadata(read_header(path).metadata, ROLE) is not None
+    except (RealPortraitError, OSError):
+        return False
