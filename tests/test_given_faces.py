@@ -100,7 +100,7 @@ def test_given_boxes_are_followed_smoothed_and_filled():
         track(frames, None, 0, "stop", given=given)
     with pytest.raises(FaceError, match="No face was found in any of the 8"):
         track(frames, None, given=[[]] * 8)
-    with pytest.raises(InputError, match="given for 2 frames, and the driving clip has 8"):
+    with pytest.raises(InputError, match="given for 2 frames, and the driving video has 8"):
         track(frames, None, given=given[:2])
 
 
