@@ -66,8 +66,8 @@ def parts(text: str) -> dict:
     }
 
 
-def numbers(text: str) -> set[str]:
-    return set(re.findall(r"\d+(?:\.\d+)?", re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)))
+def numbers(text: str) -> set[float]:
+    return set(map(float, re.findall(r"\d+(?:\.\d+)?", re.sub(r"`[^`]*`|\]\([^)]*\)", "", text))))
 
 
 def test_every_node_has_a_page_in_every_language():
@@ -95,7 +95,8 @@ def labels(node: str, language: str) -> dict[str, set[str]]:
     called = {}
     for kind in ("inputs", "outputs"):
         for key, part in LOCALES["en"][node][kind].items():
-            called.setdefault(part["name"], set()).add(LOCALES[language][node][kind][key]["name"])
+            name = LOCALES[language][node][kind][key]["name"]
+            called.setdefault(part["name"], set()).update((name, in_prose(name)))
     return called
 
 
@@ -107,5 +108,5 @@ def test_a_translated_page_uses_the_names_that_the_browser_shows(node, language)
     assert text.splitlines()[0] == f"# {shown[node]['display_name']}"
 
     assert mentioned(text, shown) == mentioned(read(node), LOCALES["en"])
-    for name, label in re.findall(r"\*\*([a-z_0-9]+)\*\*（(.+?)(?=[；;、，,]|）(?!）))", text):
+    for name, label in re.findall(r"\*\*([a-z_0-9]+)\*\*（(.+?)(?=[；;、，,。]|）(?!）))", text):
         assert label in labels(node, language).get(name, {label}), f"{name} is not called {label} on the node"
