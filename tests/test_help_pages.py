@@ -108,5 +108,5 @@ def test_a_translated_page_uses_the_names_that_the_browser_shows(node, language)
     assert text.splitlines()[0] == f"# {shown[node]['display_name']}"
 
     assert mentioned(text, shown) == mentioned(read(node), LOCALES["en"])
-    for name, label in re.findall(r"\*\*([a-z_0-9]+)\*\*（(.+?)(?=[；;、，,。]|）(?!）))", text):
+    for name, label in re.findall(r"\*\*([a-z_0-9]+)\*\*（([^；;、，,。（）]+)", text):
         assert label in labels(node, language).get(name, {label}), f"{name} is not called {label} on the node"
