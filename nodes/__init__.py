@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .animate import AnimatePortrait
 from .continue_clip import ContinueClip
+from .expression import EditExpression
 from .face import ExtractKeypoints
 from .host import folders, media
 from .iddpm import IDDPMSampler, IDDPMSigmas
@@ -45,6 +46,7 @@ class RealPortraitExtension(ComfyExtension):
             IDDPMSampler,
             LoadStitching,
             StitchAndRetarget,
+            EditExpression,
             RenderVid2Vid,
             AnimateOneFrame,
             AnimatePortrait,

@@ -15,6 +15,7 @@ from .motion import CHOOSE
 from .paste import LENGTHS
 from .render import FACE_CROP, PORTRAIT
 from .sample import VAE_TIP
+from .stitch import LEAVE, OPEN_EYES
 from .video import SOCKET, UNITS
 
 ALONE = "(Face Vid2vid alone)"  # in the menu of the RealPortrait weights
@@ -141,7 +142,8 @@ class AnimatePortrait(io.ComfyNode):
     ) -> io.NodeOutput:
         one_of((WHOLE, SQUARE), result, "result")
         graph = GraphBuilder()
-        vid2vid = graph.node("RealPortraitLoadVid2Vid", "vid2vid", weights=vid2vid_weights).out(0)
+        loader = graph.node("RealPortraitLoadVid2Vid", "vid2vid", weights=vid2vid_weights)
+        vid2vid = loader.out(0)
         driving = graph.node(
             "RealPortraitLoadDrivingVideo",
             "driving",
@@ -164,6 +166,8 @@ class AnimatePortrait(io.ComfyNode):
             driver_face="largest",
             missing_face="hold",
         ).out(0)
+        if weights == ALONE:  # RealPortrait renders the shoulders itself
+            keypoints = stitched(graph, loader.out(2), keypoints)
         motion = graph.node(
             "RealPortraitMotionMaps",
             "motion",
@@ -204,6 +208,21 @@ def sampled(graph: GraphBuilder, weights: str, vae: list | None, motion: list, s
         return frames
     return graph.node(
         "RealPortraitPasteBack", "paste", frames=frames, motion=motion, feather=FEATHER, length=LENGTHS[0], even_size=True
+    ).out(0)
+
+
+def stitched(graph: GraphBuilder, stitching: list, keypoints: list) -> list:
+    """The link of keypoints that hold the shoulders, where the weights have the networks for it."""
+    return graph.node(
+        "RealPortraitStitch",
+        "stitch",
+        stitching=stitching,
+        keypoints=keypoints,
+        hold_shoulders=True,
+        eyes=LEAVE,
+        portrait_eyes=OPEN_EYES,
+        lips=LEAVE,
+        portrait_lips=0.0,
     ).out(0)
 
 

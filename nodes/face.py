@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from ..realportrait_core.animation.extraction import extract_keypoints
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
-from ..realportrait_core.face.track import portrait_points, track
+from ..realportrait_core.face.track import FaceTrack, portrait_points, track
 from .host import faces, folders, images
 from .host.draw import GLANCE, SIDE, SMALL_SIDE, evenly, sheet, tile
 from .host.newer import advanced, aliases
@@ -51,7 +51,11 @@ class ExtractKeypoints(io.ComfyNode):
             "expression of each frame. The report names the frames without a face.",
             inputs=[
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid."),
-                io.Image.Input("portrait", tooltip="The picture to animate, of any size."),
+                io.Image.Input(
+                    "portrait",
+                    tooltip="The picture to animate, of any size; or the frames of a video, each of which is moved by the driving "
+                    "frame of its number, for Render Face Vid2vid.",
+                ),
                 io.Image.Input(
                     "driver",
                     display_name="driving_video",
@@ -130,30 +134,35 @@ class ExtractKeypoints(io.ComfyNode):
         portrait_boxes=None,
         driving_boxes=None,
     ) -> io.NodeOutput:
-        portrait, driver = images.portrait(portrait), images.rgb(driver, "driving video")
+        portrait, driver = images.rgb(portrait, "portrait"), images.rgb(driver, "driving video")
         portrait_box, driver_box = images.box(portrait_box, "portrait_box"), images.box(driver_box, "driver_box")
         whose_portrait = FACES[one_of(FACES, portrait_face, "portrait_face")]
         whose_driver = FACES[one_of(FACES, driver_face, "driver_face")]
         refuse_both(portrait_box, portrait_boxes, "portrait_box", "portrait_boxes")
         refuse_both(driver_box, driving_boxes, "driving_box", "driving_boxes")
-        portrait_given = faces.portrait_faces(portrait_boxes, *portrait.shape[1:3], "portrait_boxes")
+        portrait_given = given_faces(portrait_boxes, portrait, "portrait_boxes")
         driving_given = faces.driving_faces(driving_boxes, *driver.shape[:3], "driving_boxes")
         detector = None
         if (portrait_box is None and portrait_given is None) or (driver_box is None and driving_given is None):
             detector = FaceDetector(folders.detector_path(MODEL_NAME))
 
-        frames = len(driver)
-        progress = Progress(frames)  # half a frame for its face, half for its keypoints
-        points = portrait_points(portrait[0], detector, whose_portrait, portrait_box, portrait_given)
+        of_video, lengths = len(portrait) > 1, f"the portrait video has {len(portrait)} frames, the driving video {len(driver)}"
+        if of_video:
+            frames = min(len(portrait), len(driver))
+            portrait, driver = portrait[:frames], driver[:frames]
+            portrait_given, driving_given = (given and given[:frames] for given in (portrait_given, driving_given))
+        frames, stages = len(driver), 3 if of_video else 2
+        progress = Progress(frames)
 
-        def count(done: int, total: int) -> None:
-            progress.to(done // 2)
+        def stage(number: int):
+            return lambda done, total: progress.to((number * frames + done * frames // total) // stages)
 
-        found = track(driver, detector, whose_driver, missing_face, driver_box, count, driving_given)
-        keypoints = extract_keypoints(
-            loaded(vid2vid), portrait, driver, points, found, callback=lambda done, total: progress.to((frames + done) // 2)
-        )
+        points = find_portrait(portrait, detector, whose_portrait, missing_face, portrait_box, portrait_given, stage(0))
+        found = track(driver, detector, whose_driver, missing_face, driver_box, stage(stages - 2), driving_given)
+        keypoints = extract_keypoints(loaded(vid2vid), portrait, driver, points, found, stage(stages - 1))
         report = found.report
+        if of_video:
+            report += f" The portrait is a video. {points.report} Animated are {frames} frames: {lengths}."
         if len(driver) == 1:
             report += (
                 " The driving video has 1 frame: in the mode 'relative' it is its own neutral frame and nothing moves. Choose "
@@ -163,6 +172,20 @@ class ExtractKeypoints(io.ComfyNode):
             log.warning("%s", report)
         on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, driver), cls=cls)
         return io.NodeOutput(keypoints, preview(keypoints, portrait, driver), report, ui=on_node)
+
+
+def given_faces(boxes, portrait: torch.Tensor, what: str) -> list | None:
+    """The faces of the portrait that another node found, or, of a portrait video, those of each frame."""
+    if len(portrait) == 1:
+        return faces.portrait_faces(boxes, *portrait.shape[1:3], what)
+    return faces.driving_faces(boxes, *portrait.shape[:3], what)
+
+
+def find_portrait(portrait: torch.Tensor, detector, whose, missing_face: str, box, given, callback) -> torch.Tensor | FaceTrack:
+    """The face points (5, 2) px of a portrait (1, H, W, 3), or the face track of a portrait video."""
+    if len(portrait) == 1:
+        return portrait_points(portrait[0], detector, whose, box, given)
+    return track(portrait, detector, whose, missing_face, box, callback, given, "portrait")
 
 
 def refuse_both(box: torch.Tensor | None, boxes, box_name: str, boxes_name: str) -> None:
@@ -178,12 +201,17 @@ def preview(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torch.Te
 
 
 def at_a_glance(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torch.Tensor:
-    """The portrait and then driving frames, evenly spaced, on one picture (1, H, W, 3)."""
-    return sheet(torch.cat(found_on(keypoints, portrait, driver, evenly(len(driver), GLANCE - 1), SMALL_SIDE)))
+    """The portrait (of a video the first frame) and then driving frames, evenly spaced, on one picture (1, H, W, 3)."""
+    left, right = found_on(keypoints, portrait, driver, evenly(len(driver), GLANCE - 1), SMALL_SIDE)
+    return sheet(torch.cat([left[:1], right]))
 
 
 def found_on(keypoints, portrait, driver, frames: list[int], side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The portrait (1, side, side, 3) and n driving frames (n, side, side, 3), with crop and face points drawn on them."""
-    left = tile(portrait[0], keypoints.portrait_crop, keypoints.portrait_points, side=side)
+    """The portrait (1 or n, side, side, 3) and n driving frames (n, side, side, 3), with crop and face points drawn on them."""
+    crops, points = keypoints.portrait_crop, keypoints.portrait_points
+    if keypoints.of_video:
+        left = [tile(portrait[i], crops[i], points[i], side=side) for i in frames]
+    else:
+        left = [tile(portrait[0], crops, points, side=side)]
     right = [tile(driver[i], keypoints.driver_crop, keypoints.driver_points[i], bool(keypoints.present[i]), side) for i in frames]
-    return left[None], torch.stack(right)
+    return torch.stack(left), torch.stack(right)

@@ -93,7 +93,8 @@ class AnimateOneFrame(io.ComfyNode):
                 Stitching.Input(
                     "stitching",
                     optional=True,
-                    tooltip="From Load Stitching: the shoulders stay where the portrait's are, and the pasted face has no seam.",
+                    tooltip="From Load Face Vid2vid or Load Stitching: the shoulders stay where the portrait's are, and the pasted "
+                    "face has no seam.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The portrait in the camera's pose and expression.")],

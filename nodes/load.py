@@ -1,16 +1,18 @@
 """Load the two sets of weights: the diffusion transformer as an ordinary MODEL, and Face Vid2vid."""
 
+from pathlib import Path
+
 import comfy.model_patcher
 import torch
 from comfy_api.latest import io, ui
 
 from ..realportrait_core.licences import licence_line
 from ..realportrait_core.vid2vid.blocks import fold_norms
-from ..realportrait_core.vid2vid.checkpoint import load_vid2vid, vid2vid_files
+from ..realportrait_core.vid2vid.checkpoint import load_stitching, load_vid2vid, stitching_beside, vid2vid_files
 from ..realportrait_core.vid2vid.precision import to_dtype
 from .host import folders, model, run
 from .host.newer import advanced, aliases
-from .sockets import Vid2Vid
+from .sockets import Stitching, Vid2Vid
 
 VID2VID_DTYPES = {"default": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -93,7 +95,15 @@ class LoadVid2Vid(io.ComfyNode):
                     "elsewhere. Poses are always extracted in fp32.",
                 ),
             ],
-            outputs=[Vid2Vid.Output(display_name="vid2vid", tooltip="For Extract Face Motion and Apply Motion to Portrait."), INFO],
+            outputs=[
+                Vid2Vid.Output(display_name="vid2vid", tooltip="For Extract Face Motion and Apply Motion to Portrait."),
+                INFO,
+                Stitching.Output(
+                    display_name="stitching",
+                    tooltip="For Stitch and Retarget: LivePortrait's stitching, where its file lies beside the others. Without it "
+                    "that node passes the keypoints on as they are.",
+                ),
+            ],
             **aliases("live portrait", "liveportrait", "live portrait loader", "facevid2vid"),
         )
 
@@ -103,8 +113,8 @@ class LoadVid2Vid(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, weights, weight_dtype="default"):
-        # Of LivePortrait's files all: the generator's may be put there later.
-        return [folders.stamp(file) for file in vid2vid_files(folders.vid2vid_path(weights)).values()]
+        # Of LivePortrait's files all: the generator's, or the stitching's, may be put there later.
+        return [folders.stamp(file) for file in files_of(folders.vid2vid_path(weights))]
 
     @classmethod
     def execute(cls, weights: str, weight_dtype: str = "default") -> io.NodeOutput:
@@ -114,5 +124,12 @@ class LoadVid2Vid(io.ComfyNode):
         dtype = VID2VID_DTYPES[weight_dtype] or run.small_net_dtype(load_device)
         network = to_dtype(fold_norms(load_vid2vid(path)), dtype)
         patcher = comfy.model_patcher.ModelPatcher(network, load_device=load_device, offload_device=offload_device)
-        info = "\n".join(licence_line(file) for file in vid2vid_files(path).values())
-        return io.NodeOutput(patcher, info, ui=ui.PreviewText(info))
+        stitching = stitching_beside(path)
+        info = "\n".join(licence_line(file) for file in files_of(path))
+        return io.NodeOutput(patcher, info, stitching and load_stitching(stitching), ui=ui.PreviewText(info))
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that are loaded: a bundle, or LivePortrait's, with the stitching where it is there."""
+    stitching = stitching_beside(path)
+    return list(dict.fromkeys([*vid2vid_files(path).values(), *([stitching] if stitching else [])]))

@@ -168,6 +168,12 @@ class MakeMotionMaps(io.ComfyNode):
                     tooltip="How many driving frames are animated, fewer where the video ends. 0 takes all from first_frame on.",
                     **advanced(),
                 ),
+                io.Float.Input(
+                    "rest_gain",
+                    **part,
+                    tooltip="Times expression_gain, everywhere but around eyes and mouth: brows, cheeks, jaw. To transfer the lips "
+                    "alone, set pose_gain, eye_gain and rest_gain to 0.",
+                ),
             ],
             outputs=[
                 Motion.Output(display_name="motion", tooltip="The motion position map of every chosen driving frame."),
@@ -196,12 +202,13 @@ class MakeMotionMaps(io.ComfyNode):
         scale_gain=1.0,
         first_frame=0,
         frames=0,
+        rest_gain=1.0,
     ) -> io.NodeOutput:
         chosen = frame_range(keypoints, first_frame, frames)
         progress, network = Progress(chosen.stop - chosen.start), loaded(vid2vid)
         check_weights(network.cfg, keypoints)
         neutral = find_neutral(keypoints) if neutral_frame == CHOOSE else neutral_frame
-        gains = Gains(rotation_gain, translation_gain, scale_gain, eye_gain, mouth_gain)
+        gains = Gains(rotation_gain, translation_gain, scale_gain, eye_gain, mouth_gain, rest_gain)
         driven = drive_keypoints(keypoints, mode, pose_gain, expression_gain, neutral, gains, chosen)
         size = FRAME_CROPS * network.cfg.crop_size
         motion = motion_maps(network, driven, size, framing, lambda done, total: progress.to(done))
@@ -215,8 +222,9 @@ class MakeMotionMaps(io.ComfyNode):
 
 def neutral_report(keypoints, neutral: int, chosen: bool) -> str:
     """Which frame is the neutral one, and how far its head is turned from the portrait's; a warning where that is far."""
-    at_rest = upright_in_crop(keypoints.driver[neutral : neutral + 1], keypoints.portrait_crop)
-    degrees = float(head_angle(keypoints.portrait, at_rest)[0])
+    still = keypoints.at_rest()
+    at_rest = upright_in_crop(keypoints.driver[neutral : neutral + 1], still.portrait_crop)
+    degrees = float(head_angle(still.portrait, at_rest)[0])
     report = (
         f"The neutral frame is {neutral}, chosen {'automatically' if chosen else 'by hand'}; its head is turned "
         f"{degrees:.0f} degrees away from the portrait's."

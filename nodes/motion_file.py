@@ -8,12 +8,11 @@ from comfy_api.latest import io, ui
 
 from ..realportrait_core.animation.driving_motion import apply_to_portrait, driving_motion
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
-from ..realportrait_core.face.track import portrait_points
 from ..realportrait_core.motion_file import load_motion, save_motion
-from .face import BOX_TIP, FACES, at_a_glance, portrait_face_input, preview
+from .face import BOX_TIP, FACES, at_a_glance, find_portrait, portrait_face_input, preview
 from .host import folders, images, media
 from .host.newer import advanced, aliases
-from .host.run import loaded, one_of
+from .host.run import Progress, loaded, one_of
 from .sockets import Keypoints, Vid2Vid
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ class LoadMotion(io.ComfyNode):
             "driving video is at hand.",
             inputs=[
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid: the weights with which the motion was extracted."),
-                io.Image.Input("portrait", tooltip="The picture to animate, of any size."),
+                io.Image.Input("portrait", tooltip="The picture to animate, of any size; or the frames of a video."),
                 io.Combo.Input(
                     "file",
                     options=list(media.motions()),
@@ -104,14 +103,20 @@ class LoadMotion(io.ComfyNode):
     @classmethod
     def execute(cls, vid2vid, portrait, file, portrait_face, portrait_box="") -> io.NodeOutput:
         driver = load_motion(media.motion_path(file))
-        portrait, box = images.portrait(portrait), images.box(portrait_box, "portrait_box")
+        portrait, box = images.rgb(portrait, "portrait"), images.box(portrait_box, "portrait_box")
         whose = FACES[one_of(FACES, portrait_face, "portrait_face")]
         detector = FaceDetector(folders.detector_path(MODEL_NAME)) if box is None else None
-        points = portrait_points(portrait[0], detector, whose, box)
+        told = report(driver, file)
+        if len(portrait) > 1:
+            frames = min(len(portrait), len(driver))
+            told += f" The portrait is a video of {len(portrait)} frames; animated are {frames}."
+            portrait, driver = portrait[:frames], driver[:frames]
+        progress = Progress(len(portrait))
+        points = find_portrait(portrait, detector, whose, "hold", box, None, lambda done, total: progress.to(done))
         keypoints = apply_to_portrait(loaded(vid2vid), portrait, points, driver)
         black = torch.zeros(()).expand(len(driver), *driver.size, 3)  # one value, whatever the size
         on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, black), cls=cls)
-        return io.NodeOutput(keypoints, preview(keypoints, portrait, black), driver.fps, report(driver, file), ui=on_node)
+        return io.NodeOutput(keypoints, preview(keypoints, portrait, black), driver.fps, told, ui=on_node)
 
 
 def report(driver, file: str) -> str:

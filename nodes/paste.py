@@ -120,6 +120,8 @@ class PasteBack(io.ComfyNode):
 
 def portrait_to_driver(keypoints: KeypointsValue, size: tuple[int, int]) -> torch.Tensor:
     """(3, 3): portrait px -> driving frame px, by the crops of the two faces. InputError where the portrait is another one."""
+    if keypoints.of_video:
+        raise InputError("driver_framing is of a portrait video, which moves in its own frame. Disconnect it.")
     if tuple(keypoints.portrait_size) != size:
         height, width = keypoints.portrait_size
         raise InputError(

@@ -1,17 +1,21 @@
 """LivePortrait's stitching, eye and lip retargeting, where one has their weights."""
 
+import logging
 from dataclasses import replace
 
 from comfy_api.latest import io, ui
 
+from ..realportrait_core.errors import InputError
 from ..realportrait_core.licences import licence_line
 from ..realportrait_core.vid2vid.checkpoint import load_stitching
-from ..realportrait_core.vid2vid.public import find_stitching
+from ..realportrait_core.vid2vid.public import PUBLIC_FILES, REPOSITORY, find_stitching
 from ..realportrait_core.vid2vid.stitching import Finish, Opening, check_keypoints
 from .host import folders
 from .host.newer import aliases
 from .load import INFO
 from .sockets import Keypoints, Stitching
+
+log = logging.getLogger(__name__)
 
 LEAVE = -1.0  # eyes, lips: as they are
 OPEN_EYES = 0.35  # opening / width, of most portraits
@@ -70,7 +74,11 @@ class StitchAndRetarget(io.ComfyNode):
             "own networks. The last node before Apply Motion to Portrait; for keypoints of LivePortrait's Face Vid2vid "
             "only.",
             inputs=[
-                Stitching.Input("stitching", tooltip="From Load Stitching."),
+                Stitching.Input(
+                    "stitching",
+                    tooltip="From Load Stitching, or from Load Face Vid2vid, beside whose files it lies. Where there is none, the "
+                    "keypoints pass unchanged.",
+                ),
                 Keypoints.Input("keypoints", tooltip="From Extract Face Motion, or from Edit Motion."),
                 io.Boolean.Input(
                     "hold_shoulders",
@@ -115,7 +123,21 @@ class StitchAndRetarget(io.ComfyNode):
 
     @classmethod
     def execute(cls, stitching, keypoints, hold_shoulders, eyes, portrait_eyes, lips, portrait_lips) -> io.NodeOutput:
+        if stitching is None:
+            return io.NodeOutput(unstitched(keypoints, eyes, lips))
         check_keypoints(stitching, keypoints.portrait.canonical.shape[1])
         return io.NodeOutput(
             replace(keypoints, finish=Finish(stitching, hold_shoulders, opening(portrait_eyes, eyes), opening(portrait_lips, lips)))
         )
+
+
+def unstitched(keypoints, eyes: float, lips: float):
+    """The keypoints as they are, for weights without stitching. Raises InputError where eyes or lips are set."""
+    if eyes >= 0 or lips >= 0:
+        raise InputError(
+            f"Retargeting of eyes ({eyes:g}) and lips ({lips:g}) needs LivePortrait's stitching and retargeting networks, and the "
+            f"weights of Load Face Vid2vid have none. Put {PUBLIC_FILES['stitching']} of {REPOSITORY} (Hugging Face) beside the "
+            "others, or set both to -1."
+        )
+    log.info("These Face Vid2vid weights have no stitching: the shoulders are not held.")
+    return keypoints

@@ -29,6 +29,7 @@ PICTURES = PAGES / "pictures"
 LIMIT = 1800  # s for the browser; half a minute on an idle machine
 FRAMES = 16  # of the driving video: one clip
 SHOWN = 12  # the driving frame where one is shown
+COLOURS = 128  # of a node's picture: a third of the bytes, and no difference to be seen
 WIDTH = 768  # px of a result's picture
 BAR = 30  # px of the line of text above a part of it
 
@@ -72,7 +73,8 @@ def photograph_nodes(client: ComfyClient) -> None:
         if done.returncode:
             fail(f"The browser ended with {done.returncode}.\n{done.stderr[-3000:]}")
         for node in nodes:
-            keep(Image.open(Path(folder, f"{node}.png")).convert("RGB"), f"{node}.png")
+            picture = Image.open(Path(folder, f"{node}.png")).convert("RGB")
+            keep(picture.quantize(COLOURS, dither=Image.Dither.NONE), f"{node}.png")
 
 
 # The results

@@ -28,6 +28,15 @@ def only_for(workflow: dict, class_type: str) -> dict:
     return {node: workflow[node] for node in wanted}
 
 
+def frames_in(result: Path) -> list:
+    """The frames of a video; for a picture the portrait that it was made of, and the picture."""
+    from PIL import Image
+
+    if result.suffix == ".mp4":
+        return frames_of(result)
+    return [Image.open(file).convert("RGB") for file in (ROOT / "assets" / "portrait.png", result)]
+
+
 def thumbnail(frames: list):
     """As many frames side by side, evenly chosen, as fill a picture about twice as wide as high."""
     from PIL import Image
@@ -55,11 +64,12 @@ def main() -> None:
         for name in chosen:
             workflow = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
             run = client.queue(workflow)
-            videos = [entry for entry in run.files() if entry["filename"].endswith(".mp4")]
-            if run.status != "success" or not videos:
-                raise SystemExit(f"{name} ended ({run.status}) without a video. {run.error}")
-            result = server.folder / "output" / videos[0]["subfolder"] / videos[0]["filename"]
-            thumbnail(frames_of(result)).save(WORKFLOWS / f"{name}.jpg", quality=88)
+            saved = run.files()
+            if run.status != "success" or not saved:
+                raise SystemExit(f"{name} ended ({run.status}) without a result. {run.error}")
+            thumbnail(frames_in(server.folder / "output" / saved[0]["subfolder"] / saved[0]["filename"])).save(
+                WORKFLOWS / f"{name}.jpg", quality=88
+            )
             print(WORKFLOWS / f"{name}.jpg", flush=True)
 
 

@@ -158,7 +158,7 @@ def test_they_lie_in_the_portrait_at_its_own_size(vid2vid, motion):
     frames, mask = torch.cat(list(portrait_frames(vid2vid, motion, chunk=2))), frames_mask(motion, picture_size(vid2vid))
     assert frames.shape == (FRAMES, 121, 113, 3) and mask.shape == (1, 121, 113)
     assert torch.equal(frames[:, mask[0] == 0], portrait[:, mask[0] == 0].expand(FRAMES, -1, -1))
-    (place,) = portrait_places(motion, picture_size(vid2vid))
+    place, *_ = portrait_places(motion, picture_size(vid2vid))
     for frame, face in zip(frames, vid2vid.generator(motion.maps.f.float())):
         alone = portrait[0].clone()
         paste_face(alone, face, place)

@@ -1,17 +1,17 @@
 """The motion of a driving video on its own, as a motion file keeps it, and its combination with a new portrait."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..face.crop import points_to_crop
+from ..face.track import FaceTrack
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.keypoints import Pose, rotation_angles, transform
 from ..vid2vid.retarget import MotionParameters
-from .extraction import appearance_of, crop_faces
+from .extraction import both_weights, check_lengths, portrait_side
 from .keypoints import Keypoints, crop_to_keypoints, keypoints_to_crop, without_cuts
 
 
@@ -31,6 +31,18 @@ class DrivingMotion:
     def __len__(self) -> int:
         return len(self.motion.rotation)
 
+    def __getitem__(self, frames: slice) -> "DrivingMotion":
+        motion = self.motion
+        return replace(
+            self,
+            motion=MotionParameters(
+                motion.rotation[frames], motion.expression[frames], motion.scale[frames], motion.translation[frames]
+            ),
+            canonical=None if self.canonical is None else self.canonical[frames],
+            points=None if self.points is None else self.points[frames],
+            present=self.present[frames],
+        )
+
 
 def driving_motion(keypoints: Keypoints, fps: float) -> DrivingMotion:
     """The driving side of the keypoints, continued across cuts."""
@@ -48,8 +60,11 @@ def driving_motion(keypoints: Keypoints, fps: float) -> DrivingMotion:
     )
 
 
-def apply_to_portrait(vid2vid: FaceVid2Vid, portrait: Tensor, portrait_points: Tensor, driver: DrivingMotion) -> Keypoints:
-    """Keypoints as of `extract_keypoints`, from a portrait (1, H, W, 3) in [0, 1], its face points (5, 2) px and a saved motion.
+def apply_to_portrait(
+    vid2vid: FaceVid2Vid, portrait: Tensor, portrait_points: Tensor | FaceTrack, driver: DrivingMotion
+) -> Keypoints:
+    """Keypoints as of `extract_keypoints`, from a portrait (1, H, W, 3) in [0, 1], its face points (5, 2) px and a saved motion;
+    or from a portrait video (L, H, W, 3), its track and a motion of L frames.
 
     Where the motion has no canonical keypoints or face points, the portrait's are used. Raises InputError for a motion with
     another number of keypoints, or from another M: its expressions would have another meaning.
@@ -65,32 +80,35 @@ def apply_to_portrait(vid2vid: FaceVid2Vid, portrait: Tensor, portrait_points: T
             f"Other Face Vid2vid weights extracted the motion (fingerprint {driver.encoder}, these are {own}): its expressions "
             "have another meaning here. Load those weights, or extract the keypoints again from the driving frames."
         )
-    portrait_crop = points_to_crop(portrait_points)
-    face = crop_faces(vid2vid, portrait, portrait_crop)
-    pose, motion = vid2vid.motion(face).to("cpu"), driver.motion
+    check_lengths(portrait, portrait_points, len(driver))
+    pose, feature, portrait_crop, own_points = portrait_side(vid2vid, portrait, portrait_points)
+    motion = driver.motion
     canonical = pose.canonical.expand(len(driver), k, 3) if driver.canonical is None else driver.canonical
     poses = Pose(canonical, motion.rotation, *rotation_angles(motion.rotation), motion.expression, motion.scale, motion.translation)
     points = driver.points
     if points is None:
-        points = points_from_poses(pose, poses, portrait_points, portrait_crop, driver.crop)
+        points = points_from_poses(pose, poses, own_points, portrait_crop, driver.crop)
     return Keypoints(
         portrait=pose,
         driver=poses,
-        feature=appearance_of(vid2vid, face),
+        feature=feature,
         portrait_crop=portrait_crop,
         driver_crop=driver.crop,
-        portrait_points=portrait_points,
+        portrait_points=own_points,
         driver_points=points,
         present=driver.present,
         portrait_size=(portrait.shape[1], portrait.shape[2]),
         driver_size=driver.size,
         encoder=own,
+        motion_weight=both_weights(None, portrait_points),
         picture=portrait,
     )
 
 
 def points_from_poses(portrait: Pose, driver: Pose, portrait_points: Tensor, portrait_crop: Tensor, driver_crop: Tensor) -> Tensor:
     """Estimated face points (L, 5, 2) px of driving frames whose poses alone are known.
+
+    portrait: 1 pose with points (5, 2) px and a crop (3, 3), or L poses of a portrait video with L of each.
 
     The portrait's points under the 2-D similarity transform (rotation, scale, translation) that brings the portrait's
     keypoints closest to the driving frame's, by least squares.
@@ -99,11 +117,12 @@ def points_from_poses(portrait: Pose, driver: Pose, portrait_points: Tensor, por
     def plane(x: Tensor) -> Tensor:  # (..., 2) as complex numbers
         return torch.view_as_complex(x[..., :2].double().contiguous())
 
-    source, target = plane(transform(portrait)), plane(transform(driver))  # (1, K), (L, K)
+    source, target = plane(transform(portrait)), plane(transform(driver))  # (1 or L, K), (L, K)
     mean, target_mean = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
-    similarity = ((source - mean).conj() * (target - target_mean)).sum(1, keepdim=True) / (source - mean).abs().square().sum()
-    points = torch.cat([portrait_points.double(), portrait_points.new_ones(5, 1).double()], 1) @ portrait_crop[:2].T
-    points = plane(crop_to_keypoints(points))  # (5,)
+    spread = (source - mean).abs().square().sum(1, keepdim=True)
+    similarity = ((source - mean).conj() * (target - target_mean)).sum(1, keepdim=True) / spread
+    points = torch.cat([portrait_points.double(), portrait_points.new_ones(*portrait_points.shape[:-1], 1).double()], -1)
+    points = plane(crop_to_keypoints(points @ portrait_crop[..., :2, :].mT))  # (5,) or (L, 5)
     points = keypoints_to_crop(torch.view_as_real(target_mean + similarity * (points - mean)))  # (L, 5, 2)
     back = torch.linalg.inv(driver_crop)
     return (points @ back[:2, :2].T + back[:2, 2]).float()

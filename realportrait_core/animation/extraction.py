@@ -36,45 +36,106 @@ def appearance_of(vid2vid: FaceVid2Vid, faces: Tensor) -> Tensor:
     return vid2vid.appearance(faces.to(dtype_of(vid2vid.appearance))).cpu()
 
 
+def portrait_features(vid2vid: FaceVid2Vid, keypoints: Keypoints, frames: slice) -> Tensor:
+    """f_r in W's dtype on its device: (1, C, D, h, w) of a still portrait, (n, C, D, h, w) of these frames of a portrait video."""
+    feature = keypoints.feature
+    if keypoints.of_video:
+        feature = appearance_of(vid2vid, crop_faces(vid2vid, keypoints.picture[frames], keypoints.portrait_crop[frames]))
+    return feature.to(device_of(vid2vid), dtype_of(vid2vid.warping))
+
+
+def tracked_poses(
+    vid2vid: FaceVid2Vid, pictures: Tensor, to_crop: Tensor, track: FaceTrack, callback: Progress | None = None
+) -> Pose:
+    """Poses of L pictures (L, H, W, 3), in crops (3, 3) or (L, 3, 3). M sees only those with a face, unless none is missing."""
+    faces = torch.arange(len(pictures)) if track.gaps is None else track.present.nonzero()[:, 0]
+    poses = []
+    for start in range(0, len(faces), CHUNK):
+        chosen = faces[start : start + CHUNK]
+        crops = to_crop if to_crop.ndim == 2 else to_crop[chosen]
+        poses.append(vid2vid.motion(crop_faces(vid2vid, pictures[chosen], crops)).to("cpu"))
+        if callback is not None:
+            callback(min(start + CHUNK, len(faces)) * len(pictures) // len(faces), len(pictures))
+    return cat(poses) if track.gaps is None else fill_gaps(cat(poses), track.present, track.gaps)
+
+
+def portrait_side(
+    vid2vid: FaceVid2Vid, portrait: Tensor, points: Tensor | FaceTrack, callback: Progress | None = None
+) -> tuple[Pose, Tensor, Tensor, Tensor]:
+    """Pose, f_r, crop and face points of a portrait (1, H, W, 3) with points (5, 2) px, or of a video (L, H, W, 3) with its track.
+
+    f_r is (1, C, D, h, w), the first frame's. Each frame of a video has a crop of its own (L, 3, 3), steadied with the track.
+    Raises InputError where video and track differ in length.
+    """
+    if not isinstance(points, FaceTrack):
+        crop = points_to_crop(points)
+        face = crop_faces(vid2vid, portrait, crop)  # (1, 3, S, S)
+        return vid2vid.motion(face).to("cpu"), appearance_of(vid2vid, face), crop, points
+    if len(portrait) != len(points.points):
+        raise InputError(f"The portrait video has {len(portrait)} frames and its face track {len(points.points)}.")
+    crop = points_to_crop(points.points)  # (L, 3, 3)
+    feature = appearance_of(vid2vid, crop_faces(vid2vid, portrait[:1], crop[:1]))
+    return tracked_poses(vid2vid, portrait, crop, points, callback), feature, crop, points.points
+
+
+def both_weights(driver: Tensor | None, portrait: Tensor | FaceTrack) -> Tensor | None:
+    """The motion's weight (L,): it fades where the face is missing in either video; None: 1 everywhere."""
+    own = portrait.motion_weight if isinstance(portrait, FaceTrack) else None
+    if driver is None or own is None:
+        return own if driver is None else driver
+    return torch.minimum(driver, own)
+
+
 def extract_keypoints(
     vid2vid: FaceVid2Vid,
     portrait: Tensor,
     driver: Tensor,
-    portrait_points: Tensor,
+    portrait_points: Tensor | FaceTrack,
     track: FaceTrack,
     callback: Progress | None = None,
 ) -> Keypoints:
     """Poses of portrait (1, H, W, 3) and driving frames (L, H', W', 3), both in [0, 1], and f_r.
 
-    portrait_points (5, 2) px; track: the face in the driving frames. callback(done, total) after each chunk of frames.
-    Raises InputError where driving frames and track differ in length.
+    portrait_points (5, 2) px; track: the face in the driving frames. For a portrait video (L, H, W, 3) its own track takes the
+    place of the points. callback(done, total) after each chunk of frames, those of a portrait video counted too. Raises InputError
+    where frames and tracks differ in length.
     """
     if len(driver) != len(track.points):
         raise InputError(f"The driving video has {len(driver)} frames and its face track {len(track.points)}.")
-    portrait_crop, driver_crop = points_to_crop(portrait_points), clip_crop(track.points)
-    face = crop_faces(vid2vid, portrait, portrait_crop)  # (1, 3, S, S)
-    faces = torch.arange(len(driver)) if track.gaps is None else track.present.nonzero()[:, 0]
-    poses = []
-    for start in range(0, len(faces), CHUNK):
-        poses.append(vid2vid.motion(crop_faces(vid2vid, driver[faces[start : start + CHUNK]], driver_crop)).to("cpu"))
+    check_lengths(portrait, portrait_points, len(driver))
+    driver_crop = clip_crop(track.points)
+    before = len(portrait) if isinstance(portrait_points, FaceTrack) else 0  # frames in M before the driving ones
+
+    def count(done: int, total: int) -> None:
         if callback is not None:
-            callback(min(start + CHUNK, len(faces)) * len(driver) // len(faces), len(driver))
+            callback(done, before + len(driver))
+
+    pose, feature, portrait_crop, points = portrait_side(vid2vid, portrait, portrait_points, count)
     return Keypoints(
-        portrait=vid2vid.motion(face).to("cpu"),
-        driver=cat(poses) if track.gaps is None else fill_gaps(cat(poses), track.present, track.gaps),
-        feature=appearance_of(vid2vid, face),
+        portrait=pose,
+        driver=tracked_poses(vid2vid, driver, driver_crop, track, lambda done, total: count(before + done, total)),
+        feature=feature,
         portrait_crop=portrait_crop,
         driver_crop=driver_crop,
-        portrait_points=portrait_points,
+        portrait_points=points,
         driver_points=track.points,
         present=track.present,
         portrait_size=(portrait.shape[1], portrait.shape[2]),
         driver_size=(driver.shape[1], driver.shape[2]),
         encoder=motion_fingerprint(vid2vid),
         cuts=track.cuts,
-        motion_weight=track.motion_weight,
+        motion_weight=both_weights(track.motion_weight, portrait_points),
         picture=portrait,
     )
+
+
+def check_lengths(portrait: Tensor, points: Tensor | FaceTrack, driving_frames: int) -> None:
+    """Raises InputError unless a portrait video has a frame for each driving frame."""
+    if isinstance(points, FaceTrack) and len(portrait) != driving_frames:
+        raise InputError(
+            f"The portrait video has {len(portrait)} frames and the driving video {driving_frames}: cut the longer one to the same "
+            "number."
+        )
 
 
 def fill_gaps(poses: Pose, present: Tensor, gaps: Gaps) -> Pose:

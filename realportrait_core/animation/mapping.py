@@ -10,7 +10,7 @@ from ..face.crop import face_ellipse, warp_ellipse
 from ..motion_map import MotionMaps
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.keypoints import transform
-from .extraction import CHUNK, device_of, dtype_of
+from .extraction import CHUNK, device_of, portrait_features
 from .framing import frame_square, sample_frame
 from .keypoints import PUBLIC_KEYPOINT_PX, Keypoints, Progress
 from .retargeting import DrivenKeypoints
@@ -34,7 +34,7 @@ class MapGeometry:
     """The position of the maps of L frames on the frame."""
 
     portrait_to_frame: Tensor  # (3, 3) float64, portrait px -> frame px
-    frame_to_crop: Tensor  # (3, 3) float64, frame px -> crop px
+    frame_to_crop: Tensor  # (3, 3) float64, frame px -> crop px; (L, 3, 3) of a portrait video
     face: Tensor  # (L, 2, 3) frame px -> unit disc, the facial mask
     portrait_face: Tensor  # (2, 3)
 
@@ -44,11 +44,12 @@ def map_geometry(keypoints: Keypoints, x_d: Tensor, size: int, framing: str) -> 
 
     The facial mask of a driving frame is shifted by the distance from the driving frame's own keypoints to x_d.
     """
-    portrait_to_frame = frame_square(keypoints.portrait_points, *keypoints.portrait_size, size, framing)
-    frame_to_crop = keypoints.portrait_crop @ torch.linalg.inv(portrait_to_frame)  # (3, 3)
+    points = keypoints.portrait_points.mean(0) if keypoints.of_video else keypoints.portrait_points  # (5, 2)
+    portrait_to_frame = frame_square(points, *keypoints.portrait_size, size, framing)
+    frame_to_crop = keypoints.portrait_crop @ torch.linalg.inv(portrait_to_frame)  # (3, 3) or (L, 3, 3)
     shift = PUBLIC_KEYPOINT_PX * (x_d - transform(keypoints.driver))[..., :2].mean(1).double()  # (L, 2)
     face = warp_ellipse(face_ellipse(keypoints.driver_points), keypoints.driver_crop, frame_to_crop, shift)
-    portrait_face = face_ellipse(keypoints.portrait_points) @ torch.linalg.inv(portrait_to_frame)
+    portrait_face = face_ellipse(points) @ torch.linalg.inv(portrait_to_frame)
     return MapGeometry(portrait_to_frame, frame_to_crop, face, portrait_face)
 
 
@@ -57,24 +58,30 @@ def motion_maps(
 ) -> PortraitMotion:
     """The maps of L driven frames on a size x size px frame of the portrait; f_{r->d} is kept in fp16 on the CPU.
 
-    The maps cover the portrait's crop in every frame; the motion is in x_d. callback(done, total) after each chunk of frames.
+    The maps cover the portrait's crop in every frame; the motion is in x_d. f_r of a portrait video is made here, chunk by chunk,
+    and not kept: it is four times as large as f_{r->d} in fp16, and F takes a fifth of W's time. callback(done, total) after each
+    chunk of frames.
     """
     x_d, keypoints, device = driven.x_d, driven.keypoints, device_of(vid2vid)
-    x_s = transform(keypoints.portrait).to(device)  # (1, K, 3)
+    x_s = transform(keypoints.portrait).to(device)  # (1 or L, K, 3)
     weight = torch.ones(len(x_d)) if keypoints.motion_weight is None else keypoints.motion_weight
-    f_r = keypoints.feature.to(device, dtype_of(vid2vid.warping))  # (1, C, D, h, w)
-    compressed = vid2vid.warping.compress(f_r)
+    first = portrait_features(vid2vid, keypoints, slice(0, 1))  # (1, C, D, h, w)
+    compressed = vid2vid.warping.compress(first)
     parts = []
     for start in range(0, len(x_d), CHUNK):
-        f = vid2vid.warping(f_r, x_d[start : start + CHUNK].to(device), x_s, compressed).out  # (n, Cw, h, w)
-        parts.append((f * weight[start : start + CHUNK, None, None, None].to(f)).half().cpu())
+        part = slice(start, start + CHUNK)
+        if keypoints.of_video:
+            f = vid2vid.warping(portrait_features(vid2vid, keypoints, part), x_d[part].to(device), x_s[part]).out
+        else:
+            f = vid2vid.warping(first, x_d[part].to(device), x_s, compressed).out  # (n, Cw, h, w)
+        parts.append((f * weight[part, None, None, None].to(f)).half().cpu())
         if callback is not None:
             callback(min(start + CHUNK, len(x_d)), len(x_d))
-    own = vid2vid.warping(f_r, x_s, x_s, compressed).out.half().cpu()  # (1, Cw, h, w)
+    own = vid2vid.warping(first, x_s[:1], x_s[:1], compressed).out.half().cpu()  # (1, Cw, h, w)
 
     geometry = map_geometry(keypoints, x_d, size, framing)
     maps = MotionMaps(torch.cat(parts), geometry.frame_to_crop.expand(len(x_d), 3, 3), geometry.face, size, size)
-    portrait_maps = MotionMaps(own, geometry.frame_to_crop[None], geometry.portrait_face[None], size, size)
+    portrait_maps = MotionMaps(own, maps.frame_to_crop[:1], geometry.portrait_face[None], size, size)
     return PortraitMotion(maps, portrait_maps, geometry.portrait_to_frame, keypoints.portrait_size, x_d, driven.first, keypoints)
 
 
@@ -93,8 +100,13 @@ def portrait_of(motion: PortraitMotion) -> Tensor:
 def frame_portrait(portrait: Tensor, motion: PortraitMotion) -> Tensor:
     """The part of the portrait (1, H, W, 3) that the motion's frame shows: (1, size, size, 3).
 
-    Raises InputError for a picture that is not of the size the motion was made for.
+    Raises InputError for a picture that is not of the size the motion was made for, or the motion of a portrait video.
     """
+    if motion.keypoints is not None and motion.keypoints.of_video:
+        raise InputError(
+            f"This motion is of a portrait video of {len(motion.maps)} frames, and RealPortrait animates a still portrait. Render "
+            "it with Render Face Vid2vid, or give Extract Face Motion a single picture as the portrait."
+        )
     if tuple(portrait.shape[1:3]) != tuple(motion.portrait_size):
         height, width = motion.portrait_size
         raise InputError(

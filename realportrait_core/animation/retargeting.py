@@ -25,8 +25,12 @@ class DrivenKeypoints:
 def upright_in_crop(pose: Pose, portrait_crop: Tensor) -> Pose:
     """The driving poses as the portrait's crop shows them: the crop is rotated with the portrait's face, the driving crop is not.
 
-    With the crop's rotation Q: x Q = s (x_c R Q + delta Q) + t Q.
+    With the crop's rotation Q: x Q = s (x_c R Q + delta Q) + t Q. portrait_crop (3, 3), or (L, 3, 3) of a portrait video.
     """
+    if portrait_crop.ndim == 3:
+        rolls = crop_roll(portrait_crop[:, :2, :2]).to(pose.rotation)  # (L, 3, 3)
+        translation = (pose.translation[:, None] @ rolls)[:, 0]
+        return replace(pose, rotation=pose.rotation @ rolls, expression=pose.expression @ rolls, translation=translation)
     roll = crop_roll(portrait_crop[None, :2, :2])[0].to(pose.rotation)
     return replace(pose, rotation=pose.rotation @ roll, expression=pose.expression @ roll, translation=pose.translation @ roll)
 
@@ -36,7 +40,7 @@ def in_portrait_crop(driver: Pose, neutral: Pose, portrait: Pose, portrait_crop:
 
     Besides the crop's rotation, translations are measured in heads: t is multiplied by the ratio of the two scales.
     """
-    heads = portrait.scale / neutral.scale  # (1, 1)
+    heads = portrait.scale / neutral.scale  # (1 or L, 1)
 
     def converted(pose: Pose) -> Pose:
         pose = upright_in_crop(pose, portrait_crop)
@@ -47,8 +51,8 @@ def in_portrait_crop(driver: Pose, neutral: Pose, portrait: Pose, portrait_crop:
 
 def find_neutral(keypoints: Keypoints) -> int:
     """The driving frame, from 0, that is calm and nearest to the portrait in pose and expression."""
-    driver = without_cuts(keypoints).driver
-    return neutral_frame(keypoints.portrait, upright_in_crop(driver, keypoints.portrait_crop), keypoints.present)
+    driver, still = without_cuts(keypoints).driver, keypoints.at_rest()
+    return neutral_frame(still.portrait, upright_in_crop(driver, still.portrait_crop), keypoints.present)
 
 
 def frame_range(keypoints: Keypoints, first: int, count: int) -> slice:
@@ -78,6 +82,8 @@ def driven_keypoints(
     if not 0 <= neutral < len(keypoints):
         raise InputError(f"The neutral frame {neutral} is not among the {len(keypoints)} driving frames.")
     driver, at_rest = keypoints.driver[frames], keypoints.driver[neutral : neutral + 1]
+    if keypoints.of_video:
+        keypoints = keypoints[frames]
     if mode == "relative":
         driver, at_rest = in_portrait_crop(driver, at_rest, keypoints.portrait, keypoints.portrait_crop)
     x_d = retarget(keypoints.portrait, driver, at_rest, mode, pose_gain, expression_gain, gains)

@@ -5,6 +5,7 @@ motion's f_{r->d}, and no square of RealPortrait's size lies between its picture
 """
 
 from collections.abc import Iterator
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.keypoints import transform
 from ..vid2vid.public import PUBLIC_FILES, REPOSITORY
-from .extraction import device_of, dtype_of
+from .extraction import device_of, dtype_of, portrait_features
 from .mapping import PortraitMotion, portrait_of
 
 CHUNK = 4  # frames in G at once on a GPU; a CPU is no faster by several, and can be cancelled after each
@@ -60,9 +61,10 @@ def features_for_generator(vid2vid: FaceVid2Vid, motion: PortraitMotion, frames:
         return f
     x_s = transform(keypoints.portrait)  # (1 or L, K, 3)
     own = x_s if len(x_s) == 1 else x_s[frames][fading]
-    f_r = keypoints.feature if len(keypoints.feature) == 1 else keypoints.feature[frames][fading]
+    f_r = portrait_features(vid2vid, keypoints, frames)
+    f_r = f_r[fading.to(device)] if keypoints.of_video else f_r
     x = torch.lerp(own.expand(len(fading), -1, -1), motion.x_d[frames][fading].to(own), weight[fading, None, None])
-    warped = vid2vid.warping(f_r.to(device, dtype_of(vid2vid.warping)), x.to(device), own.to(device)).out
+    warped = vid2vid.warping(f_r, x.to(device), own.to(device)).out
     return f.index_copy(0, fading.to(device), warped.to(f))  # f may be a view of the motion's own
 
 
@@ -78,12 +80,14 @@ def face_frames(vid2vid: FaceVid2Vid, motion: PortraitMotion, chunk: int | None 
         yield vid2vid.generator(features_for_generator(vid2vid, motion, slice(start, start + chunk))).float()
 
 
-def portrait_places(motion: PortraitMotion, size: int) -> list[Place]:
-    """Where G's picture of `size` px lies in the portrait: one place, or one for each frame where the portrait is a video."""
+def portrait_places(motion: PortraitMotion, size: int) -> Iterator[Place]:
+    """Where G's picture of `size` px lies in the portrait, for one frame after the other: the same place for all of a still one."""
     if motion.keypoints is None:
         raise InputError("This motion does not know the portrait's crop: make it again with Apply Motion to Portrait.")
     mask, crops = soft_square(), motion.keypoints.portrait_crop
-    return [crop_place(crop, size, mask, *motion.portrait_size) for crop in (crops[None] if crops.ndim == 2 else crops)]
+    if motion.keypoints.of_video:
+        return (crop_place(crop, size, mask, *motion.portrait_size) for crop in crops)
+    return repeat(crop_place(crops, size, mask, *motion.portrait_size), len(motion.maps))
 
 
 def portrait_pictures(motion: PortraitMotion, pictures: Tensor | None) -> Tensor:
@@ -107,20 +111,21 @@ def portrait_frames(
     motion's own. Outside the crop they keep their bits. Raises InputError for another size, and as `face_frames` does.
     """
     pictures, at = portrait_pictures(motion, pictures), 0
-    places: list[Place] = []
+    places = portrait_places(motion, picture_size(vid2vid))
     for faces in face_frames(vid2vid, motion, chunk):
-        places = places or portrait_places(motion, faces.shape[-1])
         numbers = range(at, at + len(faces))
         out = pictures[[min(i, len(pictures) - 1) for i in numbers]].float().cpu()  # indexing copies
-        for picture, face, i in zip(out, faces, numbers):
-            paste_face(picture, face, places[min(i, len(places) - 1)])
+        for picture, face, place in zip(out, faces, places):
+            paste_face(picture, face, place)
         yield out
         at += len(faces)
 
 
 def frames_mask(motion: PortraitMotion, size: int) -> Tensor:
     """Where, and how strongly, a picture of `size` px is pasted: (1 or L, H, W) on the CPU."""
-    return torch.stack([whole_mask(place, *motion.portrait_size) for place in portrait_places(motion, size)])
+    places = list(portrait_places(motion, size))
+    different = places if motion.keypoints.of_video else places[:1]
+    return torch.stack([whole_mask(place, *motion.portrait_size) for place in different])
 
 
 def picture_size(vid2vid: FaceVid2Vid) -> int:

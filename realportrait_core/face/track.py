@@ -89,6 +89,7 @@ def track(
     boxes: torch.Tensor | Sequence | None = None,
     callback: Callable[[int, int], None] | None = None,
     given: Sequence[Sequence[Face]] | None = None,
+    video: str = "driving",
 ) -> FaceTrack:
     """Tracks one face through frames (L, H, W, 3) in [0, 1] or uint8; the track has L frames, too.
 
@@ -97,14 +98,15 @@ def track(
     missing_face: "hold" repeats the last pose and points, "interpolate" interpolates between the neighbours, "fade" holds
     them and fades the motion out, "stop" raises FaceError.
     boxes: (4,) or (L, 4) x, y, width, height px of the face replace detector and tracking. given: the faces of each of the L
-    frames, from left to right, replace the detector alone. callback(done, total) after each frame.
+    frames, from left to right, replace the detector alone. callback(done, total) after each frame. video: "driving" or "portrait",
+    which one it is in the errors' texts.
     Raises FaceError where no face is found or it is too small, InputError for other values.
     """
     if missing_face not in ("hold", "interpolate", "fade", "stop"):
         raise InputError(f"missing_face is {missing_face!r}; it must be 'hold', 'interpolate', 'fade' or 'stop'.")
     if getattr(frames, "ndim", None) != 4 or len(frames) == 0:
         raise InputError(
-            f"A driving clip must be (frames, height, width, 3) with at least one frame; this one is "
+            f"A {video} video must be (frames, height, width, 3) with at least one frame; this one is "
             f"{tuple(getattr(frames, 'shape', ()))}."
         )
     length, height, width = frames.shape[:3]
@@ -116,19 +118,19 @@ def track(
         return FaceTrack(points, torch.ones(length, dtype=torch.bool), f"The face's box was given for all {length} frames.")
 
     if given is not None and len(given) != length:
-        raise InputError(f"Faces were given for {len(given)} frames, and the driving clip has {length}.")
-    followed, crowd, cuts, jumps = follow(frames, detector, choice, callback, given)
+        raise InputError(f"Faces were given for {len(given)} frames, and the {video} video has {length}.")
+    followed, crowd, cuts, jumps = follow(frames, detector, choice, callback, given, video)
     seen = [i for i, face in enumerate(followed) if face is not None]
     missing = [i for i, face in enumerate(followed) if face is None]
     if not seen:
         raise FaceError(
-            f"No face was found in any of the {length} driving frames ({width}x{height} px). Use a video of a face, at "
+            f"No face was found in any of the {length} {video} frames ({width}x{height} px). Use a video of a face, at "
             f"least {MIN_FACE} px wide, or give the face's box by hand."
         )
-    refuse_small(max((followed[i] for i in seen), key=shorter_side), "The driving video's face, at its largest,")
+    refuse_small(max((followed[i] for i in seen), key=shorter_side), f"The {video} video's face, at its largest,")
     if missing and missing_face == "stop":
         raise FaceError(
-            f"The face is missing in {len(missing)} of the {length} driving frames: {ranges(missing)} (counted from 0). "
+            f"The face is missing in {len(missing)} of the {length} {video} frames: {ranges(missing)} (counted from 0). "
             f"Cut them out, or set missing_face to 'hold', 'interpolate' or 'fade'."
         )
     small = [i for i in seen if shorter_side(followed[i]) < SMALL_FACE]
@@ -168,6 +170,7 @@ def follow(
     choice: str | int,
     callback: Callable[[int, int], None] | None,
     given: Sequence[Sequence[Face]] | None = None,
+    video: str = "driving",
 ) -> tuple[list[Face | None], list[int], list[int], list[int]]:
     """The tracked face of each frame or None, the frames with several faces, those at which a new track starts, and those
     of them at which the face is another shot.
@@ -179,7 +182,7 @@ def follow(
         try:
             picture = checked_image(frame)
         except InputError as error:
-            raise InputError(f"Driving frame {i}: {error}") from error
+            raise InputError(f"{video.capitalize()} frame {i}: {error}") from error
         before, thumbnail = thumbnail, F.adaptive_avg_pool2d(torch.from_numpy(picture).permute(2, 0, 1) / 255.0, 16)
         cut = cut or before is not None and float((thumbnail - before).abs().mean()) > CUT  # stays set until a face is found
         faces = detector.detect(picture) if given is None else given[i]
@@ -187,11 +190,11 @@ def follow(
             crowd.append(i)
         face = None
         if faces and last is None:
-            face = choose(faces, choice, f"driving frame {i}")
+            face = choose(faces, choice, f"{video} frame {i}")
         elif faces:
             face = max((other for other in faces if is_same(last, other)), key=lambda other: iou(last, other), default=None)
             if face is None and (cut or unseen > MAX_GAP):
-                face = choose(faces, choice, f"driving frame {i}")
+                face = choose(faces, choice, f"{video} frame {i}")
                 cut = True
             if face is not None and cut:
                 cuts.append(i)

@@ -14,10 +14,20 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import VID2VID_PARTS, bundle_metadata, check_finite, load_strictly, read_safetensors, save, sniff, wrong_role
+from ..checkpoint import (
+    VID2VID_PARTS,
+    bundle_metadata,
+    check_finite,
+    load_strictly,
+    read_header,
+    read_safetensors,
+    save,
+    sniff,
+    wrong_role,
+)
 from ..errors import WeightsError
 from . import FaceVid2Vid
-from .public import find_parts, find_stitching, role_of
+from .public import find_parts, find_stitching, role_of, roles_in
 from .sizes import Shapes, vid2vid_config_from_state
 from .stitching import KeypointMLP
 
@@ -117,6 +127,15 @@ def vid2vid_files(path: str | os.PathLike) -> dict[str, Path]:
     if role in VID2VID_PARTS:
         return find_parts(path.parent, path)
     raise wrong_role(path, role, "vid2vid")
+
+
+def stitching_beside(path: str | os.PathLike) -> Path | None:
+    """The file with stitching and retargeting MLPs beside those that load_vid2vid(path) reads, or one of these; None without."""
+    path = Path(path)
+    if not path.is_dir() and role_of(path) == "vid2vid":
+        return path if stitching_part(read_header(path).shapes) else None
+    folder = path if path.is_dir() else path.parent
+    return next((file for file, role in roles_in(folder) if role == "stitching"), None)
 
 
 def load_vid2vid(path: str | os.PathLike) -> FaceVid2Vid:

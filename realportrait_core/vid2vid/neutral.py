@@ -18,6 +18,12 @@ def head_angle(portrait: Pose, driver: Pose) -> torch.Tensor:
     return angle_between(driver.rotation, portrait.rotation)
 
 
+def calm_frame(pose: Pose) -> int:
+    """The frame of L whose expression, in the head's axes, is nearest the median of all; the first of equals."""
+    delta = (pose.expression @ pose.rotation.mT).flatten(1)  # (L, 3 K)
+    return int((delta - delta.median(0).values).norm(dim=1).argmin())
+
+
 def distance_to_portrait(portrait: Pose, driver: Pose) -> torch.Tensor:
     """Distance of the driving frames from the portrait and from calm (L,), in the canonical keypoints' unit of length.
 

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import InputError
 from .keypoints import Pose, transform_keypoints
-from .regions import EYES, MOUTH, check_known
+from .regions import EYES, EYES_AND_MOUTH, MOUTH, check_known
 
 Mode = Literal["relative", "absolute", "paper-absolute"]
 LIVEPORTRAIT_KEYPOINTS = 21
@@ -40,6 +40,7 @@ class Gains:
     scale: float = 1.0
     eyes: float = 1.0  # of the expression at the keypoints around the eyes
     mouth: float = 1.0  # of the expression at those around the mouth
+    elsewhere: float = 1.0  # of the expression at the others: brows, cheeks, jaw
 
 
 FULL = Gains()
@@ -110,15 +111,17 @@ def scale_pose_change(
 
 
 def scale_expression_change(
-    motion: MotionParameters, portrait: Pose, gain: float, eyes: float = 1.0, mouth: float = 1.0
+    motion: MotionParameters, portrait: Pose, gain: float, eyes: float = 1.0, mouth: float = 1.0, elsewhere: float = 1.0
 ) -> MotionParameters:
-    """The expression's distance from the portrait's, multiplied by `gain`, around eyes and mouth by their own gain as well.
+    """The expression's distance from the portrait's, multiplied by `gain`; around eyes and mouth, and elsewhere, by their own gain
+    as well.
 
-    Raises InputError for these two where it is not known which keypoints lie there.
+    Raises InputError for these three where it is not known which keypoints lie there.
     """
     change = motion.expression - portrait.expression
     gains = torch.full_like(change[0, :, :1], gain)  # (K, 1)
-    for keypoints, own in ((EYES, eyes), (MOUTH, mouth)):
+    others = {k: tuple(set(range(k)) - set(around)) for k, around in EYES_AND_MOUTH.items()}
+    for keypoints, own in ((EYES, eyes), (MOUTH, mouth), (others, elsewhere)):
         if own != 1.0:
             check_known(len(gains), "a gain of the eyes or the mouth")
             gains[list(keypoints[len(gains)])] *= own
@@ -126,11 +129,14 @@ def scale_expression_change(
 
 
 def check(portrait: Pose, driver: Pose, neutral: Pose) -> None:
-    for name, pose in (("portrait", portrait), ("neutral frame", neutral)):
-        if len(pose) != 1:
-            raise InputError(f"The {name} holds {len(pose)} poses; it must hold 1.")
+    if len(neutral) != 1:
+        raise InputError(f"The neutral frame holds {len(neutral)} poses; it must hold 1.")
     if len(driver) == 0:
         raise InputError("The driving video has no frames.")
+    if len(portrait) not in (1, len(driver)):
+        raise InputError(
+            f"The portrait holds {len(portrait)} poses; it must hold 1, or as many as the driving video's {len(driver)} frames."
+        )
     counts = {"portrait": portrait, "driving video": driver, "neutral frame": neutral}
     counts = {name: pose.canonical.shape[1] for name, pose in counts.items()}
     if len(set(counts.values())) > 1:
@@ -149,9 +155,9 @@ def retarget(
 ) -> torch.Tensor:
     """x_d (L, K, 3): the portrait's keypoints under the driving motion.
 
-    `portrait` and `neutral` hold one pose, `driver` the L driving poses. `neutral` is the driving pose that counts
-    as no motion; only `relative` uses it. The gains scale the change of the portrait's pose (`pose_gain`) and expression
-    (`expression_gain`), `gains` their parts; 0 keeps the portrait's own, 1 is the driving motion.
+    `portrait` holds one pose, or L of a portrait video, `neutral` one and `driver` the L driving poses. `neutral` is the driving
+    pose that counts as no motion; only `relative` uses it. The gains scale the change of the portrait's pose (`pose_gain`) and
+    expression (`expression_gain`), `gains` their parts; 0 keeps the portrait's own, 1 is the driving motion.
     Raises InputError on a wrong count of poses or keypoints, an unknown mode, or a part that these keypoints do not have.
     """
     check(portrait, driver, neutral)
@@ -166,6 +172,7 @@ def retarget(
     pose = [pose_gain * gain for gain in (gains.rotation, gains.translation, gains.scale)]
     if pose != [1.0, 1.0, 1.0]:
         motion = scale_pose_change(motion, portrait, *pose)
-    if (expression_gain, gains.eyes, gains.mouth) != (1.0, 1.0, 1.0):
-        motion = scale_expression_change(motion, portrait, expression_gain, gains.eyes, gains.mouth)
+    parts = [gains.eyes, gains.mouth, gains.elsewhere]
+    if [expression_gain, *parts] != [1.0] * 4:
+        motion = scale_expression_change(motion, portrait, expression_gain, *parts)
     return transform_keypoints(portrait.canonical, motion.rotation, motion.expression, motion.scale, motion.translation)

@@ -96,13 +96,14 @@ def check_keypoints(networks: Mapping[str, KeypointMLP], k: int) -> None:
 
 
 def finish(x_s: torch.Tensor, x_d: torch.Tensor, given: Finish) -> torch.Tensor:
-    """Driven keypoints x_d (L, K, 3) of the portrait x_s (1, K, 3) with retargeted eyes and lips, then stitched.
+    """Driven keypoints x_d (L, K, 3) of the portrait x_s (1 or L, K, 3) with retargeted eyes and lips, then stitched.
 
     LivePortrait's relative mode drops the driving motion where it retargets; here the change is added to it.
     """
     if given.eyes is not None:
-        both = x_s.new_tensor([[given.eyes.portrait, given.eyes.portrait, given.eyes.wanted]])
+        both = x_s.new_tensor([[given.eyes.portrait, given.eyes.portrait, given.eyes.wanted]]).expand(len(x_s), 3)
         x_d = x_d + retarget_opening(given.networks["eye"], x_s, both)
     if given.lips is not None:
-        x_d = x_d + retarget_opening(given.networks["lip"], x_s, x_s.new_tensor([[given.lips.portrait, given.lips.wanted]]))
+        both = x_s.new_tensor([[given.lips.portrait, given.lips.wanted]]).expand(len(x_s), 2)
+        x_d = x_d + retarget_opening(given.networks["lip"], x_s, both)
     return stitch(given.networks["stitching"], x_s.expand_as(x_d), x_d) if given.shoulders else x_d

@@ -46,6 +46,7 @@ SHOWN = {
         "scale_gain": "host/test_motion_nodes.py::test_a_gain_of_nothing_keeps_the_portraits_part",
         "first_frame": "host/test_motion_nodes.py::test_a_range_of_frames",
         "frames": "host/test_motion_nodes.py::test_a_range_of_frames",
+        "rest_gain": "host/test_motion_nodes.py::test_a_gain_of_nothing_keeps_the_portraits_part",
     },
     "RealPortraitConditioning": {
         "portrait": "host/test_nodes.py::test_the_motion_brings_its_portrait",
@@ -127,4 +128,14 @@ SHOWN = {
     },
     "RealPortraitSigmas": {"steps": "host/test_iddpm.py::test_sigmas_are_those_of_iddpm"},
     "RealPortraitIDDPMSampler": {},
+    "RealPortraitEditExpression": {
+        **{
+            name: "host/test_expression.py::test_every_slider_moves_the_keypoints_and_the_picture"
+            for name in ("yaw", "pitch", "roll", "smile", "mouth", "eyes", "gaze_x", "gaze_y")
+        },
+        "live_preview": "host/test_expression.py::test_the_node_shows_its_picture_while_it_is_to",
+        "portrait_face": "host/test_expression.py::test_the_face_is_chosen_as_elsewhere",
+        "stitching": "host/test_expression.py::test_the_networks_open_eyes_and_mouth",
+        "portrait_box": "host/test_expression.py::test_the_face_is_chosen_as_elsewhere",
+    },
 }

@@ -117,6 +117,7 @@ def test_new_inputs_come_after_the_old_ones(host):
         "scale_gain",
         "first_frame",
         "frames",
+        "rest_gain",
     ]
     assert all(options["default"] in (0, 1) for _, options in given["optional"].values())
     assert given["required"]["neutral_frame"][1]["default"] == given["required"]["neutral_frame"][1]["min"] == -1
@@ -125,7 +126,7 @@ def test_new_inputs_come_after_the_old_ones(host):
 # ---- every knob does something ----
 
 
-@pytest.mark.parametrize("name", ["eye_gain", "mouth_gain", "rotation_gain", "translation_gain", "scale_gain"])
+@pytest.mark.parametrize("name", ["eye_gain", "mouth_gain", "rotation_gain", "translation_gain", "scale_gain", "rest_gain"])
 def test_every_gain_changes_the_maps(maps, name):
     assert apart(maps(**{name: 0.0})[0], maps()[0]) > 1e-3
 
@@ -142,14 +143,14 @@ def test_every_gain_changes_the_maps(maps, name):
         ("translation_gain", "translation"),
         ("eye_gain", "eyes"),
         ("mouth_gain", "mouth"),
+        ("rest_gain", "rest"),
     ],
 )
 def test_a_gain_of_nothing_keeps_the_portraits_part(pack, maps, keypoints, gain, part):
     """Then this part of the driver's motion does not matter, and at a gain of 1 it does."""
-    regions = {"eyes": "EYES", "mouth": "MOUTH"}
-    chosen = slice(None)
-    if part in regions:
-        chosen = list(getattr(pack("realportrait_core.vid2vid.regions"), regions[part])[26])
+    found = pack("realportrait_core.vid2vid.regions")
+    regions = {"eyes": found.EYES[26], "mouth": found.MOUTH[26], "rest": set(range(26)) - set(found.EYES_AND_MOUTH[26])}
+    chosen = list(regions.get(part, range(26))) if part in (*regions, "expression") else slice(None)
     name = "expression" if part in regions else part
     values = getattr(keypoints.driver, name).clone()
     values[1:, chosen] = values[1:, chosen].roll(1, 0)  # the neutral frame, 0, keeps its own

@@ -33,6 +33,7 @@ OURS = [
     "RealPortraitIDDPMSampler",
     "RealPortraitLoadStitching",
     "RealPortraitStitch",
+    "RealPortraitEditExpression",
     "RealPortraitRenderVid2Vid",
     "RealPortraitLive",
     "RealPortraitAnimate",
@@ -809,10 +810,12 @@ def test_a_cut_is_warned_of_and_a_missing_face_fades(pack, run_node, vid2vid, ex
     assert torch.allclose(faded[7], 0.6 * held[7], atol=1e-3 * float(held[7].abs().max()))
 
 
-def test_several_portraits_animate_the_first(extract, caplog):
+def test_several_portraits_are_a_video(extract):
+    """Whose first frame is found as a picture is; each further one has a face of its own."""
     both = picture(2)
-    assert torch.equal(extract(portrait=both)[0].feature, extract(portrait=both[:1])[0].feature)
-    assert "batch of 2 pictures" in caplog.text
+    found = extract(portrait=both, driver=picture(2, 120, 110))[0]
+    assert found.of_video and len(found.portrait) == 2
+    assert torch.equal(found.feature, extract(portrait=both[:1])[0].feature)
 
 
 def test_a_driver_of_one_frame_is_told_what_helps(extract):

@@ -89,9 +89,20 @@ def test_five_files_are_one_entry_and_load_whole(models, files, menu, load, insi
     loaded = load(VID2VID, inside)
     assert sizes(loaded) == asdict(CONFIG) and loaded[0].model.generator is not None
     told = sorted(line.split(":")[0] for line in loaded[1].split("\n"))
-    assert told == sorted(f"{name}.safetensors" for name in public.NAMES.values())
+    assert told == sorted(f"{name}.safetensors" for name in FILES) and [*loaded[2]] == ["stitching", "lip", "eye"]
     networks, info = load(STITCHING, inside)
     assert [*networks] == ["stitching", "lip", "eye"] and info.startswith(f"{public.STITCHING}.safetensors: ")
+
+
+def test_without_the_stitching_file_there_is_none(models, files, load):
+    """Until it is put there."""
+    shutil.copytree(files, models / "liveportrait", dirs_exist_ok=True)
+    file = models / "liveportrait" / f"{public.STITCHING}.safetensors"
+    data = file.read_bytes()
+    file.unlink()
+    assert load(VID2VID, "liveportrait")[2] is None
+    file.write_bytes(data)
+    assert len(load(VID2VID, "liveportrait")[2]) == 3
 
 
 def test_the_bundled_weights_stay_first(host, pack, models, files, menu):

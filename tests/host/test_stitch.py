@@ -29,7 +29,9 @@ def weights(host, pack):
     checkpoint = pack("realportrait_core.checkpoint")
     state, metadata = checkpoint.read_safetensors(bundle)
     checkpoint.save(folder / "whole.safetensors", state | flat, metadata)
-    return folder
+    yield folder
+    for name in ("tiny21", "renamed", "whole"):
+        (folder / f"{name}.safetensors").unlink()
 
 
 @pytest.fixture
@@ -112,6 +114,22 @@ def test_an_edit_afterwards_keeps_the_wishes(run_node, load, keypoints):
     given = run_node("RealPortraitStitch", stitching=load()[0], keypoints=keypoints, **{**NOTHING, "eyes": 0.4})[0]
     edit = {"head_size": "constant", "smooth_head": 0.0, "smooth_expression": 1.0, "smooth_track": 0.0, "mirror": False}
     assert run_node("RealPortraitEditMotion", keypoints=given, **edit)[0].finish == given.finish
+
+
+def test_the_loader_gives_the_stitching_of_its_own_file(run_node, weights, load):
+    """That of a bundle with both. A bundle without any has none, although some lies beside it."""
+    network, given = load()[0]["stitching"], run_node("RealPortraitLoadVid2Vid", weights="whole.safetensors")[2]
+    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), given["stitching"].state_dict().values()))
+    assert run_node("RealPortraitLoadVid2Vid", weights="tiny21.safetensors")[2] is None
+
+
+def test_without_networks_the_keypoints_pass(pack, run_node, keypoints):
+    """The sliders, which would do nothing, are refused."""
+    passed = run_node("RealPortraitStitch", stitching=None, keypoints=keypoints, **NOTHING | {"hold_shoulders": True})[0]
+    assert passed is keypoints
+    for wish in ({"eyes": 0.0}, {"lips": 0.2}):
+        with refused(pack, r"stitching_retargeting_module\.safetensors \(0\.9 MB\)", "InputError"):
+            run_node("RealPortraitStitch", stitching=None, keypoints=keypoints, **NOTHING | wish)
 
 
 def test_any_file_that_holds_them_is_recognised_by_its_keys(load):

@@ -14,6 +14,8 @@ API = sorted((WORKFLOWS / "api").glob("*.json"))
 TWO_FACES = WORKFLOWS / "api" / "animate_two_faces.json"
 SAVED_MOTION = WORKFLOWS / "api" / "animate_saved_motion.json"
 PAPER = WORKFLOWS / "api" / "animate_portrait_paper.json"
+PORTRAIT_VIDEO = WORKFLOWS / "api" / "portrait_video.json"
+SLIDERS = WORKFLOWS / "api" / "expression_sliders.json"
 SIMPLE = WORKFLOWS / "api" / "animate_portrait_simple.json"
 LIVEPORTRAIT = WORKFLOWS / "api" / "animate_liveportrait.json"
 EXTRAS = ("nodes_custom_sampler.py", "nodes_video.py", "nodes_preview_any.py", "nodes_latent.py", "nodes_images.py")
@@ -64,7 +66,9 @@ def test_api_workflow_fits_the_nodes(path, describe):
                 assert options.get("min", value) <= value <= options.get("max", value)
 
 
-@pytest.mark.parametrize("path", [path for path in API if path not in (TWO_FACES, PAPER, SIMPLE)], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in API if path not in (TWO_FACES, PAPER, PORTRAIT_VIDEO, SLIDERS, SIMPLE)], ids=lambda path: path.stem
+)
 def test_api_workflow_takes_what_the_readme_says(path):
     """The examples, the driving video's frame rate and sound, and the weights of the pack."""
     by_type = {}
@@ -89,7 +93,7 @@ def test_a_first_click_needs_no_file_in_the_input_folder(path, pack):
     entries = list(read(path).values())
     assert not {"LoadImage", "LoadVideo", "LoadAudio"} & {entry["class_type"] for entry in entries}
     named = [(name, entry["inputs"][name]) for entry in entries for name in offered if isinstance(entry["inputs"].get(name), str)]
-    assert len(named) >= 2 and all(offered[name][value].is_file() for name, value in named)
+    assert named and all(offered[name][value].is_file() for name, value in named)
 
 
 def test_the_simple_workflow_is_one_node_of_ours():
@@ -186,6 +190,29 @@ def test_a_saved_motion_is_another_graphs_input():
     without = {"RealPortraitLoadDrivingVideo", "RealPortraitExtractKeypoints", "RealPortraitSaveMotion"}
     assert not without & before(kinds["SaveVideo"])
     assert workflow[kinds["CreateVideo"]]["inputs"]["fps"] == [kinds["RealPortraitLoadMotion"], 2]
+
+
+def test_a_portrait_video_gets_the_lips_and_the_sound_of_the_driving_video():
+    """Both videos at the portrait's frame rate; of the motion the mouth alone."""
+    workflow = read(PORTRAIT_VIDEO)
+    by_type = {entry["class_type"]: entry["inputs"] for entry in workflow.values()}
+    extract, video = by_type["RealPortraitExtractKeypoints"], by_type["CreateVideo"]
+    portrait, driver = (workflow[extract[name][0]] for name in ("portrait", "driver"))
+    assert portrait["class_type"] == driver["class_type"] == "RealPortraitLoadDrivingVideo" and portrait is not driver
+    assert driver["inputs"]["fps"] == video["fps"] == [extract["portrait"][0], 2] and video["audio"] == [extract["driver"][0], 1]
+    assert (
+        by_type["RealPortraitMotionMaps"] | dict(pose_gain=0.0, eye_gain=0.0, rest_gain=0.0, mouth_gain=1.0)
+        == (by_type["RealPortraitMotionMaps"])
+    )
+    assert workflow[by_type["CreateVideo"]["images"][0]]["class_type"] == "RealPortraitRenderVid2Vid"
+
+
+def test_the_sliders_picture_is_saved_and_goes_to_realportrait():
+    workflow = read(SLIDERS)
+    by_type = {entry["class_type"]: (node, entry["inputs"]) for node, entry in workflow.items()}
+    node, sliders = by_type["RealPortraitEditExpression"]
+    assert by_type["SaveImage"][1]["images"] == [node, 0] and by_type["RealPortraitSampler"][1]["motion"] == [node, 2]
+    assert sliders["live_preview"]
 
 
 def test_every_workflow_is_there_twice_and_has_its_picture():

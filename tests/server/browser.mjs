@@ -3,8 +3,9 @@
 //     node --input-type=module - JOB.json < browser.mjs       in a folder whose node_modules/ has both imports
 //
 // The job: {url, workflows: {name: graph}, uploads: {node: file}, shots, seen}, paths being absolute. What was seen goes to `seen`,
-// as {workflows: {name: {missing, faulty, said, prompt}}, examples, uploaded, built, subgraph, help, queued, found, greyed, chinese,
-// errors}, with {failed: text} for a part that broke off; a picture of every workflow goes to `shots`, and one of the quick start after its run.
+// as {workflows: {name: {missing, faulty, said, prompt}}, examples, uploaded, built, subgraph, help, queued, sliders, found, greyed,
+// chinese, errors}, with {failed: text} for a part that broke off; a picture of every workflow goes to `shots`, one of the quick start after
+// its run, and one of the sliders.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import chromium from '@sparticuz/chromium';
@@ -34,6 +35,7 @@ try {
   seen.examples = await attempt(examples);
   seen.uploaded = await attempt(upload);
   seen.queued = await attempt(queue);
+  seen.sliders = await attempt(sliders);
   seen.built = await attempt(build);
   seen.subgraph = await attempt(subgraph);
   seen.help = await attempt(() => help('RealPortraitExtractKeypoints'));
@@ -159,6 +161,60 @@ async function queue() {
     app.graph._nodes.filter(node => node.size[1] > heights[node.id]).map(node => [node.type, node.size[1]]),
   ], Object.fromEntries(job.workflows.animate_portrait.nodes.map(node => [node.id, node.size[1]])));
   return { ...ended, said, pictures, grown };
+}
+
+/** Sliders of Edit Expression moved by their widgets' callbacks, Run never pressed: which pictures the node then shows, and what ran. */
+async function sliders() {
+  await load('expression_sliders', job.workflows.expression_sliders);
+  await page.evaluate(() => {
+    window.prompts = { started: [], ended: [], nodes: [] };
+    app.api.addEventListener('execution_start', event => window.prompts.started.push(event.detail.prompt_id));
+    app.api.addEventListener('execution_success', event => window.prompts.ended.push(event.detail.prompt_id));
+    app.api.addEventListener('executed', event => window.prompts.nodes.push(event.detail.node));
+    window.expression = app.graph._nodes.find(node => node.type === 'RealPortraitEditExpression');
+    window.move = (name, value) => {
+      const widget = expression.widgets.find(widget => widget.name === name);
+      widget.value = value;
+      widget.callback(value, app.canvas, expression);
+    };
+    window.shown = () => app.nodeOutputs[expression.id]?.images?.[0];
+  });
+  const one = async (name, value) => {
+    const before = await page.evaluate(([name, value]) => {
+      const before = shown()?.filename ?? '';
+      move(name, value);
+      return before;
+    }, [name, value]);
+    await page.waitForFunction(before => shown() && shown().filename !== before, before);
+    return page.evaluate(() => shown());
+  };
+  const pictures = [await one('yaw', 20), await one('yaw', -20)];
+  const alone = await page.evaluate(() => [...new Set(prompts.nodes)]);
+  // Twelve moves while the first of them still runs: the last one counts.
+  const burst = await page.evaluate(async () => {
+    const before = prompts.started.length;
+    for (let step = 1; step <= 12; step++) {
+      move('yaw', 2 * step);
+      await new Promise(done => setTimeout(done, step === 1 ? 200 : 20));
+    }
+    let quiet = 0;
+    while (quiet < 15) {
+      await new Promise(done => setTimeout(done, 100));
+      quiet = prompts.ended.length === prompts.started.length && prompts.started.length > before ? quiet + 1 : 0;
+    }
+    return prompts.started.length - before;
+  });
+  pictures.push(await page.evaluate(() => shown()));
+  const still = await page.evaluate(async () => {
+    const before = prompts.started.length;
+    move('live_preview', false);
+    move('yaw', 0);
+    await new Promise(done => setTimeout(done, 1500));
+    return prompts.started.length - before;
+  });
+  const said = await complaints();
+  await photograph('sliders');
+  return { pictures, alone, burst, still, said, drawn: await page.evaluate(() => expression.imgs?.[0]?.naturalWidth ?? 0) };
 }
 
 /** Two nodes dragged from the node library onto an empty graph, and a link drawn by the mouse. */

@@ -4,6 +4,7 @@ The browser is an npm package for Linux; `python scripts/test.py` puts it into .
 $REALPORTRAIT_BROWSER names another folder with the same node_modules, $REALPORTRAIT_FRONTEND one with another frontend.
 """
 
+import io
 import json
 import os
 import re
@@ -12,7 +13,9 @@ import subprocess
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((ROOT / "workflows").glob("*.json"))}
@@ -138,6 +141,26 @@ def test_nodes_show_their_pictures_in_the_room_they_have(seen):
     """A node that grew for its picture would lie on the one below."""
     assert {"RealPortraitExtractKeypoints", "RealPortraitMotionMaps"} <= set(seen["queued"]["pictures"])
     assert seen["queued"]["grown"] == []
+
+
+def test_the_picture_follows_the_sliders(seen, client):
+    """Without the Run button: only the node runs, and the last of many moves is what is seen."""
+    import thumbnails
+
+    def pixels(entry: dict) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(client.download(entry))))
+
+    found = seen["sliders"]
+    assert "failed" not in found, found["failed"]
+    twin = json.loads((ROOT / "workflows" / "api" / "expression_sliders.json").read_text(encoding="utf-8"))
+    (node,) = (node for node, entry in twin.items() if entry["class_type"] == "RealPortraitEditExpression")
+    ran = {twin[name]["class_type"] for name in found["alone"]}  # of those that show something
+    assert ran == {"RealPortraitLoadVid2Vid", "RealPortraitEditExpression"} and found["said"] == [] and found["drawn"] > 0
+    assert 1 <= found["burst"] <= 4 and found["still"] == 0
+    for shown, yaw in zip(found["pictures"], (20.0, -20.0, 24.0)):
+        twin[node]["inputs"]["yaw"] = yaw
+        (again,) = client.queue(thumbnails.only_for(twin, "RealPortraitEditExpression")).outputs[node]["images"]
+        assert np.array_equal(pixels(shown), pixels(again)), yaw
 
 
 def test_nodes_are_dragged_from_the_library_and_connected(seen):

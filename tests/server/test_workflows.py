@@ -18,6 +18,7 @@ from realportrait_core.config import PAPER
 from realportrait_core.vid2vid import FaceVid2Vid
 
 ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS, ASSETS = ROOT / "workflows" / "api", ROOT / "assets"
 SIMPLE = "animate_portrait_simple"
 
 
@@ -247,6 +248,35 @@ def test_comparison_side_by_side_and_stage_by_stage(run):
     assert "3 of 3 driving frames" in told and "keypoints px" in told
 
 
+def test_a_portrait_video_takes_the_driving_videos_lips_and_sound(client, media, tmp_path):
+    """As many frames as the shorter, the driving one, has."""
+    queued = json.loads((WORKFLOWS / "portrait_video.json").read_text(encoding="utf-8"))
+    loads = [entry["inputs"] for entry in queued.values() if entry["class_type"] == "RealPortraitLoadDrivingVideo"]
+    for inputs, name in zip(loads, ("driving.mp4", "with_sound.mp4"), strict=True):
+        inputs.update(file=media[name], start=0.0)
+    done = client.queue(queued)
+    assert done.status == "success", done.error
+    path = tmp_path / "video.mp4"
+    path.write_bytes(client.download(done.files()[0]))
+    found = probe(path)
+    assert (found["size"], found["fps"], found["frames"]) == ((256, 256), Fraction(25, 2), 5)
+    assert found["sound"] == pytest.approx(5 / 12.5, abs=0.15)
+    assert "Animated are 5 frames" in str(done.outputs[node_of(queued, "PreviewAny")])
+
+
+def test_an_expression_is_saved_and_rendered(client):
+    """The portrait with the edited face, and what the transformer makes of the same motion."""
+    queued = json.loads((WORKFLOWS / "expression_sliders.json").read_text(encoding="utf-8"))
+    queued[node_of(queued, "RealPortraitLoadModel")]["inputs"]["weights"] = "small.safetensors"
+    queued[node_of(queued, "RealPortraitSampler")]["inputs"]["steps"] = 1
+    done = client.queue(queued)
+    assert done.status == "success", done.error
+    (saved,) = done.files()
+    assert Image.open(io.BytesIO(client.download(saved))).size == Image.open(ASSETS / "portrait.png").size
+    assert len(done.outputs[node_of(queued, "PreviewImage")]["images"]) == 1
+    assert "yaw +12" in str(done.outputs[node_of(queued, "PreviewAny")])
+
+
 def test_sound_is_kept_as_long_as_the_picture(run):
     _, _, path = run(driving="with_sound.mp4", steps=1)
     found = probe(path)
@@ -301,7 +331,7 @@ def test_the_bundled_vae_is_in_the_stock_loader(client):
 
 def test_the_workflows_are_offered_as_templates(client):
     offered = client.get("/api/workflow_templates")["realportrait"]
-    assert set(offered) == {file.stem for file in (ROOT / "workflows").glob("*.json")} >= {"animate_portrait"}
+    assert set(offered) == {path.stem for path in WORKFLOWS.glob("*.json")} >= {"animate_portrait", "expression_sliders"}
     for name in offered:
         assert client.get(f"/api/workflow_templates/realportrait/{name}.json")["nodes"]
 
