@@ -17,6 +17,7 @@ import toy_sizes
 import yunet
 from videos import write
 
+from realportrait_core.animation.vid2vid_frames import picture_size
 from realportrait_core.batch import __main__ as command
 from realportrait_core.batch import pool
 from realportrait_core.batch.jobs import COLUMNS, Job, read_jobs
@@ -27,7 +28,7 @@ from realportrait_core.batch.worker import Weights, animate, load_networks, make
 from realportrait_core.config import ConditionerConfig, DiTConfig, Vid2VidConfig
 from realportrait_core.dit.checkpoint import save_dit
 from realportrait_core.dit.model import RealPortraitDiT
-from realportrait_core.errors import InputError
+from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.vae import TinyVAE, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import save_vid2vid
@@ -92,11 +93,13 @@ def row(**cells) -> dict:
 def test_paths_are_relative_to_the_file_and_settings_are_read(tmp_path):
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "a.png").write_bytes(PORTRAIT.read_bytes())
-    settings = dict(seed="7", speed="fast", guidance="1.5", start="0.4", frames="3", fps="12.5", paste="yes")
+    settings = dict(method="vid2vid", seed="7", speed="fast", guidance="1.5", start="0.4", frames="3", fps="12.5", paste="yes")
     assert settings.keys() == COLUMNS.keys()
     path = write_rows(tmp_path / "jobs.csv", [row(portrait="faces/a.png", out="day 1/ü.mp4", **settings), row(seed="")])
     first, second = read_jobs(path)
-    assert first == Job((tmp_path / "faces" / "a.png").resolve(), DRIVING.resolve(), "day 1/ü", 7, "fast", 1.5, 0.4, 3, 12.5, True)
+    assert first == Job(
+        (tmp_path / "faces" / "a.png").resolve(), DRIVING.resolve(), "day 1/ü", "vid2vid", 7, "fast", 1.5, 0.4, 3, 12.5, True
+    )
     assert second == Job(PORTRAIT.resolve(), DRIVING.resolve(), "one")
 
 
@@ -178,6 +181,19 @@ def test_pasted_into_the_whole_portrait(weights, media, tmp_path):
     changed = (frames != picture).any(-1).any(0)  # (H, W)
     assert changed.any() and not changed[:, :60].any() and not changed[:, -60:].any()
     assert changed[picture.shape[0] // 2].float().mean() > 0.3
+
+
+def test_generators_own_pictures(weights, tmp_path):
+    """method vid2vid: of G's size, or in the portrait, moved by the driving video; without G it says what is missing."""
+    networks = load_networks(weights, "cpu")
+    job = Job(PORTRAIT, DRIVING, "one", method="vid2vid", frames=3)
+    crops, _ = animate(networks, job)
+    assert crops.shape == (3, picture_size(networks.vid2vid), picture_size(networks.vid2vid), 3)
+    whole, _ = animate(networks, replace(job, paste=True))
+    assert whole.shape == (3, 256, 256, 3) and not torch.equal(whole[0], whole[2])
+    networks.vid2vid.generator = None
+    with pytest.raises(WeightsError, match="generator"):
+        animate(networks, job)
 
 
 def test_networks_that_do_not_belong_together(weights, tmp_path):

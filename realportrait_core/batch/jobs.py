@@ -4,11 +4,13 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ..errors import InputError
 from ..speed import NAMES
 from ..video.source import VideoFile, container
+
+Method = Literal["realportrait", "vid2vid"]
 
 NEEDED = ("portrait", "driving", "out")
 LISTED = 20  # wrong rows in a message
@@ -21,13 +23,14 @@ class Job:
     portrait: Path
     driving: Path
     out: str  # name of the video in the output folder, without .mp4; "/" makes a folder
+    method: Method = "realportrait"  # vid2vid: G's own pictures, LivePortrait's animation, without the transformer
     seed: int = 0
     speed: str = "exact"  # a name of speed.py
     guidance: float | None = None  # None: what the weights were trained for
     start: float = 0.0  # s of the driving video
     frames: int = 0  # of the driving video, at most; 0: all
     fps: float = 0.0  # 0: the driving video's own
-    paste: bool = False  # the whole portrait with the animated square in it; otherwise the square alone
+    paste: bool = False  # the whole portrait with the animated square, or face crop, in it; otherwise that alone
 
     def __str__(self) -> str:
         return self.out
@@ -61,6 +64,7 @@ def number(parse: Callable[[str], float], least: float, what: str) -> Column:
 
 
 COLUMNS = {
+    "method": one_of(get_args(Method)),
     "seed": number(int, 0, "a whole number from 0 on"),
     "speed": one_of(NAMES),
     "guidance": number(float, 1, "a number from 1 (none) on"),

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from ..animation.extraction import extract_keypoints
 from ..animation.framing import frame_square
+from ..animation.mapping import motion_maps
+from ..animation.retargeting import drive_keypoints
+from ..animation.vid2vid_frames import check_generator, face_frames, portrait_frames
 from ..diffusion.schedule import Schedule, linear_schedule
 from ..dit.checkpoint import load_dit
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 from ..face.detect import FaceDetector
 from ..face.opencv import import_cv2
-from ..face.track import portrait_points, track
+from ..face.track import FaceTrack, portrait_points, track
 from ..generate import generate
 from ..paste import paste
 from ..speed import preset
@@ -91,8 +96,27 @@ def make_animator(weights: Weights, marks: dict[str, str], folder: Path, device:
     return make
 
 
-def check(networks: Networks) -> None:
-    """Raises InputError where transformer and Face Vid2vid do not belong together."""
+def animate(networks: Networks, job: Job) -> tuple[torch.Tensor, Footage]:
+    """The animation (L, H, W, 3) in [0, 1] on the CPU, and the driving frames with their sound.
+
+    Raises FaceError where a face is missing, InputError where a file or the networks cannot be used for the job.
+    """
+    check(networks, job)
+    picture = read_picture(VideoFile(job.portrait.name, job.portrait))  # (H, W, 3) uint8
+    selection = Selection(start=job.start, frames=job.frames, fps=job.fps, longest_side=LONGEST_SIDE)
+    footage = load_video(VideoFile(job.driving.name, job.driving), selection)
+    points = portrait_points(picture, networks.detector)
+    followed = track(footage.images, networks.detector)
+    portrait = torch.from_numpy(picture)[None].float() / 255
+    make = diffused if job.method == "realportrait" else rendered
+    return make(networks, job, portrait, footage.images, points, followed), footage
+
+
+def check(networks: Networks, job: Job) -> None:
+    """Raises InputError where transformer and Face Vid2vid do not belong together, WeightsError where G is missing."""
+    if job.method == "vid2vid":
+        check_generator(networks.vid2vid)
+        return
     made, wanted = networks.vid2vid.cfg.warped_channels, networks.dit.cfg.motion_channels
     if made != wanted:
         raise InputError(
@@ -101,25 +125,15 @@ def check(networks: Networks) -> None:
         )
 
 
-def animate(networks: Networks, job: Job) -> tuple[torch.Tensor, Footage]:
-    """The animation (L, H, W, 3) in [0, 1] on the CPU, and the driving frames with their sound.
-
-    Raises FaceError where a face is missing, InputError where a file cannot be used.
-    """
-    check(networks)
-    picture = read_picture(VideoFile(job.portrait.name, job.portrait))  # (H, W, 3) uint8
-    selection = Selection(start=job.start, frames=job.frames, fps=job.fps, longest_side=LONGEST_SIDE)
-    footage = load_video(VideoFile(job.driving.name, job.driving), selection)
-    points = portrait_points(picture, networks.detector)
-    followed = track(footage.images, networks.detector)
-    portrait = torch.from_numpy(picture)[None].float() / 255
+def diffused(networks: Networks, job: Job, portrait: Tensor, driving: Tensor, points: Tensor, followed: FaceTrack) -> Tensor:
+    """RealPortrait's animation: the square of its transformer's size, or the portrait with it."""
     frames, _ = generate(
         networks.vid2vid,
         networks.dit,
         networks.vae,
         networks.schedule,
         portrait,
-        footage.images,
+        driving,
         points,
         followed,
         None if job.speed == "exact" else preset(job.speed, networks.dit.cfg),
@@ -128,6 +142,16 @@ def animate(networks: Networks, job: Job) -> tuple[torch.Tensor, Footage]:
     )
     if job.paste:
         size = networks.dit.cfg.input_sq_size
-        height, width = picture.shape[:2]
+        height, width = portrait.shape[1:3]
         frames, _ = paste(portrait, frames, frame_square(points, height, width, size, "auto"), size)
-    return frames, footage
+    return frames
+
+
+@torch.inference_mode()
+def rendered(networks: Networks, job: Job, portrait: Tensor, driving: Tensor, points: Tensor, followed: FaceTrack) -> Tensor:
+    """LivePortrait's animation: G's pictures of the face crop, or the portrait with them."""
+    keypoints = extract_keypoints(networks.vid2vid, portrait, driving, points, followed)
+    motion = motion_maps(networks.vid2vid, drive_keypoints(keypoints), networks.dit.cfg.input_sq_size)
+    if job.paste:
+        return torch.cat(list(portrait_frames(networks.vid2vid, motion, portrait)))
+    return torch.cat([chunk.movedim(1, -1).cpu() for chunk in face_frames(networks.vid2vid, motion)])

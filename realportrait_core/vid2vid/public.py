@@ -60,12 +60,13 @@ def role_of(path: Path) -> str:
 
 
 def roles_in(folder: Path, chosen: Path | None = None) -> list[tuple[Path, str]]:
-    """Every readable .safetensors of the folder with its role, `chosen` first.
+    """Every readable .safetensors of the folder with its role: `chosen` first, then those of published names.
 
     Raises WeightsError for a damaged file that is `chosen` or has a published name; another one is left out.
     """
     found = []
-    others = [path for path in sorted(folder.glob("*.safetensors")) if path != chosen]
+    files = sorted(folder.glob("*.safetensors"), key=lambda path: (path.stem not in ROLES, path))
+    others = [path for path in files if path != chosen]
     for path in ([chosen] if chosen else []) + others:
         try:
             found.append((path, role_of(path)))

@@ -144,12 +144,14 @@ def test_liveportrait_is_face_vid2vid_alone():
     """No transformer, sampler or VAE; the face is pasted into the motion's own portrait, at a size that can be saved."""
     workflow = read(LIVEPORTRAIT)
     ours = sorted(entry["class_type"] for entry in workflow.values() if entry["class_type"].startswith("RealPortrait"))
-    chain = ("ExtractKeypoints", "LoadDrivingVideo", "LoadPortrait", "LoadVid2Vid", "MotionMaps", "RenderVid2Vid")
+    chain = ("ExtractKeypoints", "LoadDrivingVideo", "LoadPortrait", "LoadVid2Vid", "MotionMaps", "RenderVid2Vid", "Stitch")
     assert ours == [f"RealPortrait{name}" for name in chain]
     (render,) = (entry["inputs"] for entry in workflow.values() if entry["class_type"] == "RealPortraitRenderVid2Vid")
     assert render["even_size"] and render["result"] == "portrait" and "portrait" not in render
     (maps,) = (entry["inputs"] for entry in workflow.values() if entry["class_type"] == "RealPortraitMotionMaps")
     assert maps["vid2vid"] == render["vid2vid"] and maps["neutral_frame"] == -1
+    (stitch,) = (entry["inputs"] for entry in workflow.values() if entry["class_type"] == "RealPortraitStitch")
+    assert stitch["stitching"] == [render["vid2vid"][0], 2] and stitch["hold_shoulders"]
 
 
 def test_two_faces_move_by_two_driving_videos_at_one_rate():
