@@ -30,17 +30,21 @@ class Tiles:
 
     @property
     def count(self) -> tuple[int, int]:
-        return tuple(-(-n // TILE) for n in self.plane)
+        """Rows and columns of tiles."""
+        height, width = self.plane
+        return -(-height // TILE), -(-width // TILE)
 
     @property
     def side(self) -> tuple[int, int]:
         """Cells of the result in a tile."""
-        return tuple(-(-n // count) for n, count in zip(self.plane, self.count))
+        (height, width), (rows, columns) = self.plane, self.count
+        return -(-height // rows), -(-width // columns)
 
     @property
     def transformed(self) -> tuple[int, int, int]:
         """Cells of a tile with its margins: the size of the Fourier transform."""
-        return tuple(n + self.kernel - 1 for n in (self.depth, *self.side))
+        more, (height, width) = self.kernel - 1, self.side
+        return self.depth + more, height + more, width + more
 
     def cut(self, x: Tensor) -> Tensor:
         """(C, D, h, w) -> (rows, columns, C, *transformed), with zeros around the volume."""
@@ -91,7 +95,7 @@ def correlate(x: Tensor, kernels: Tensor, tiles: Tiles) -> Tensor:
 class MaskAndOcclusion:
     """Both convolutions, with the spectrum of their kernels: computed at the first call, and again when weights or sizes change."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
