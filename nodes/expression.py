@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 
 from ..realportrait_core.animation.expressions import edit_portrait, portrait_keypoints
 from ..realportrait_core.animation.mapping import motion_maps
-from ..realportrait_core.animation.vid2vid_frames import check_rendering, frames_mask, picture_size, portrait_frames
+from ..realportrait_core.animation.vid2vid_frames import check_generator, frames_mask, picture_size, portrait_frames
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import portrait_points
 from ..realportrait_core.vid2vid.expressions import MOST_DEGREES, Expression
@@ -106,16 +106,16 @@ class EditExpression(io.ComfyNode):
     ) -> io.NodeOutput:
         expression = Expression(yaw, pitch, roll, smile, mouth, eyes, gaze_x, gaze_y)
         progress, network = Progress(2), loaded(vid2vid)
+        check_generator(network)
         keypoints = held_keypoints(network, images.portrait(portrait), portrait_face, portrait_box)
         motion = motion_maps(network, edit_portrait(keypoints, expression, stitching), FRAME_CROPS * network.cfg.crop_size)
         progress.to(1)
-        check_rendering(network, motion)
         picture = torch.cat(list(portrait_frames(network, motion)))  # (1, H, W, 3)
         mask = frames_mask(motion, picture_size(network))
         progress.to(2)
         on_node = ui.PreviewImage(small(picture, SHOWN), cls=cls) if live_preview else None
-        told = report(expression, keypoints.portrait.canonical.shape[1], stitching is not None)
-        return io.NodeOutput(picture, mask, motion, told, ui=on_node)
+        text = report(expression, keypoints.portrait.canonical.shape[1], stitching is not None)
+        return io.NodeOutput(picture, mask, motion, text, ui=on_node)
 
 
 def held_keypoints(network, portrait: torch.Tensor, whose: str, box: str):

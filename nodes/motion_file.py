@@ -106,17 +106,17 @@ class LoadMotion(io.ComfyNode):
         portrait, box = images.rgb(portrait, "portrait"), images.box(portrait_box, "portrait_box")
         whose = FACES[one_of(FACES, portrait_face, "portrait_face")]
         detector = FaceDetector(folders.detector_path(MODEL_NAME)) if box is None else None
-        told = report(driver, file)
+        text = report(driver, file)
         if len(portrait) > 1:
             frames = min(len(portrait), len(driver))
-            told += f" The portrait is a video of {len(portrait)} frames; animated are {frames}."
+            text += f" The portrait is a video of {len(portrait)} frames; animated are {frames}."
             portrait, driver = portrait[:frames], driver[:frames]
         progress = Progress(len(portrait))
         points = find_portrait(portrait, detector, whose, "hold", box, None, lambda done, total: progress.to(done))
         keypoints = apply_to_portrait(loaded(vid2vid), portrait, points, driver)
         black = torch.zeros(()).expand(len(driver), *driver.size, 3)  # one value, whatever the size
         on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, black), cls=cls)
-        return io.NodeOutput(keypoints, preview(keypoints, portrait, black), driver.fps, told, ui=on_node)
+        return io.NodeOutput(keypoints, preview(keypoints, portrait, black), driver.fps, text, ui=on_node)
 
 
 def report(driver, file: str) -> str:

@@ -132,7 +132,7 @@ def test_the_transformers_nodes_refuse_it(pack, run_node, motion):
     with refused(pack, "of a portrait video of 4 frames, and RealPortrait animates a still portrait"):
         given = dict(vae=VAE(), portrait=picture(1, 1), motion=motion, start_frame=0, frames=4, strength=1.0)
         run_node("RealPortraitConditioning", **given)
-    with refused(pack, "driver_framing is of a portrait video"):
+    with refused(pack, "driving_framing is of a portrait video"):
         frames = torch.rand(FRAMES, 64, 64, 3)
         given = dict(picture=picture(1, 1), frames=frames, motion=motion, feather=8.0, length="longest")
         run_node("RealPortraitPasteBack", **given, driver_framing=motion.keypoints)
