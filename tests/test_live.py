@@ -92,8 +92,13 @@ def test_the_first_frame_is_neutral_until_a_reset(live, pictures):
     assert apart(running.face(driving[3]), at_rest) < 1e-4
     running.reset(neutral=driving[0])
     assert apart(running.face(driving[3]), moved) < 1e-4
-    smaller = torch.nn.functional.avg_pool2d(driving[1].movedim(-1, 0)[None], 2)[0].movedim(0, -1)
-    assert apart(running.face(smaller), at_rest) < 1e-4  # another camera
+    smaller = torch.nn.functional.avg_pool2d(driving.movedim(-1, 1), 2).movedim(1, -1)
+    assert apart(running.face(smaller[1]), at_rest) < 1e-4  # another camera
+    running.face(driving[0])
+    running.reset(neutral=smaller[0])
+    assert apart(running.face(smaller[3]), at_rest) > 0.05  # of the new camera
+    with pytest.raises(InputError, match="camera frame must be"):
+        running.reset(neutral=driving)
 
 
 def test_a_pose_is_the_same_in_another_crop(vid2vid, pictures):
