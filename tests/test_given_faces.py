@@ -64,6 +64,9 @@ def test_a_box_is_an_upright_face():
     check_inside(face, 100, 100)
     with pytest.raises(InputError, match=r"\(35, 60\) px is outside the picture of 30x100 px"):
         check_inside(face, 100, 30)
+    check_inside(face_of_box((-50, -50, 190, 190)), 100, 100)
+    with pytest.raises(InputError, match=r"a face of 2e\+06x50 px is larger than 2 pictures of 100x100 px"):
+        check_inside(face_of_box((50 - 1e6, 20, 2e6, 50)), 100, 100)
 
 
 # Faces of a portrait and of a clip
@@ -103,7 +106,7 @@ def test_given_boxes_are_followed_smoothed_and_filled():
         track(frames, None, 0, "stop", given=given)
     with pytest.raises(FaceError, match="No face was found in any of the 8"):
         track(frames, None, given=[[]] * 8)
-    with pytest.raises(InputError, match="given for 2 frames, and the driving clip has 8"):
+    with pytest.raises(InputError, match="given for 2 frames, and the driving video has 8"):
         track(frames, None, given=given[:2])
 
 
