@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import demo_media
 import pytest
 import torch
 import yunet
@@ -37,12 +38,8 @@ def detector() -> FaceDetector:
 
 @pytest.fixture(scope="module")
 def pictures() -> tuple[torch.Tensor, torch.Tensor]:
-    """The portrait (1, 256, 256, 3), and every third of the first frames of the driving video (4, 256, 256, 3)."""
-    av, image = pytest.importorskip("av"), pytest.importorskip("PIL.Image")
-    with av.open(str(ROOT / "assets" / "driving.mp4")) as video:
-        frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0)][:12:3]
-    portrait = torch.frombuffer(bytearray(image.open(ROOT / "assets" / "portrait.png").convert("RGB").tobytes()), dtype=torch.uint8)
-    return portrait.view(1, 256, 256, 3) / 255, torch.stack(frames) / 255
+    """The portrait (1, 256, 256, 3) and driving frames (4, 256, 256, 3)."""
+    return demo_media.pictures(4)
 
 
 @pytest.fixture

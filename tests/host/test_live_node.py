@@ -2,26 +2,21 @@
 
 import gc
 import math
-from pathlib import Path
 
+import demo_media
 import public
 import pytest
 import torch
 import yunet
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 NODE = "RealPortraitLive"
 SETTINGS = dict(reset=False, result="face crop", detect_every=1)
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    """The portrait (1, 256, 256, 3) and every third of the first frames of the driving video (3, 256, 256, 3)."""
-    av, image = pytest.importorskip("av"), pytest.importorskip("PIL.Image")
-    with av.open(str(ASSETS / "driving.mp4")) as video:
-        frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0)][:9:3]
-    portrait = torch.frombuffer(bytearray(image.open(ASSETS / "portrait.png").convert("RGB").tobytes()), dtype=torch.uint8)
-    return portrait.view(1, 256, 256, 3) / 255, torch.stack(frames) / 255
+    """The portrait (1, 256, 256, 3) and driving frames (3, 256, 256, 3)."""
+    return demo_media.pictures(3)
 
 
 @pytest.fixture
