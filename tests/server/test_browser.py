@@ -144,7 +144,9 @@ def test_nodes_show_their_pictures_in_the_room_they_have(seen):
 
 
 def test_the_picture_follows_the_sliders(seen, client):
-    """Without the Run button: only the node runs, and the last of many moves is what is seen."""
+    """Without the Run button: only the node runs, the last of many moves is what is seen, and a run that was deleted from the
+    queue holds up no other.
+    """
     import thumbnails
 
     def pixels(entry: dict) -> np.ndarray:
@@ -155,9 +157,10 @@ def test_the_picture_follows_the_sliders(seen, client):
     twin = json.loads((ROOT / "workflows" / "api" / "expression_sliders.json").read_text(encoding="utf-8"))
     (node,) = (node for node, entry in twin.items() if entry["class_type"] == "RealPortraitEditExpression")
     ran = {twin[name]["class_type"] for name in found["alone"]}  # of those that show something
-    assert ran == {"RealPortraitLoadVid2Vid", "RealPortraitEditExpression"} and found["said"] == [] and found["drawn"] > 0
+    # The loader, unless an earlier run of the session left it in the host's cache.
+    assert ran - {"RealPortraitLoadVid2Vid"} == {"RealPortraitEditExpression"} and found["said"] == [] and found["drawn"] > 0
     assert 1 <= found["burst"] <= 4 and found["still"] == 0
-    for shown, yaw in zip(found["pictures"], (20.0, -20.0, 24.0)):
+    for shown, yaw in zip(found["pictures"], (20.0, -20.0, 24.0, 11.0), strict=True):
         twin[node]["inputs"]["yaw"] = yaw
         (again,) = client.queue(thumbnails.only_for(twin, "RealPortraitEditExpression")).outputs[node]["images"]
         assert np.array_equal(pixels(shown), pixels(again)), yaw
