@@ -54,12 +54,14 @@ def test_the_pages_client_makes_the_video(server, short, tmp_path):
 def test_absolute_paths_and_a_prefix_without_folder(client, server, workflow, short, tmp_path):
     """comfyui-api puts inputs into the input folder, gives their absolute paths, and PREPEND_FILENAMES=false the request's id."""
     graph = workflow(steps=1)
-    inputs = {node["class_type"]: node["inputs"] for node in graph.values()}
-    for node, name, source in (("LoadImage", "image", PORTRAIT), ("LoadVideo", "file", short)):
-        path = server.folder / "input" / f"{uuid.uuid4().hex}{source.suffix}"
+    nodes = {node["class_type"]: node for node in graph.values()}
+    paths = [server.folder / "input" / f"{uuid.uuid4().hex}{source.suffix}" for source in (PORTRAIT, short)]
+    for path, source in zip(paths, (PORTRAIT, short)):
         path.write_bytes(source.read_bytes())
-        inputs[node][name] = str(path)
-    inputs["SaveVideo"]["filename_prefix"] = identity = uuid.uuid4().hex
+    nodes["RealPortraitLoadPortrait"].update(class_type="LoadImage", inputs={"image": str(paths[0])})
+    nodes["RealPortraitLoadDrivingVideo"]["inputs"].update(file="(the video input)", video=["talk", 0])
+    graph["talk"] = {"class_type": "LoadVideo", "inputs": {"file": str(paths[1])}}
+    nodes["SaveVideo"]["inputs"]["filename_prefix"] = identity = uuid.uuid4().hex
     done = client.queue(graph)
     assert done.status == "success", done.error
     (video,) = done.files()
@@ -77,7 +79,7 @@ def test_a_video_uploaded_as_a_picture_and_returned_among_the_images(client, ser
         assert requests.post(f"{server.url}/upload/image", files=form, timeout=30).json()["name"] == name
     graph = workflow(steps=1)
     inputs = {node["class_type"]: node["inputs"] for node in graph.values()}
-    inputs["LoadImage"]["image"], inputs["LoadVideo"]["file"] = "portrait.png", "driving.mp4"
+    inputs["RealPortraitLoadPortrait"]["image"], inputs["RealPortraitLoadDrivingVideo"]["file"] = "portrait.png", "driving.mp4"
     done = client.queue(graph)
     assert done.status == "success", done.error
     returned = [file for output in done.outputs.values() for file in output.get("images", []) if file["type"] != "temp"]
