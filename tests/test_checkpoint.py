@@ -178,7 +178,7 @@ def test_two_files_of_one_kind_are_refused_unless_one_is_chosen(tmp_path):
     write_public(tmp_path, model_of(PUBLIC))
     other = model_of(PUBLIC).warping.state_dict()
     save_file({key: value * 0 for key, value in other.items()}, tmp_path / "another_warp.safetensors")
-    with pytest.raises(WeightsError, match="another_warp.safetensors and warping_module.safetensors"):
+    with pytest.raises(WeightsError, match="warping_module.safetensors and another_warp.safetensors"):
         load_vid2vid(tmp_path)
     assert not load_vid2vid(tmp_path / "another_warp.safetensors").warping.fourth.weight.any()
 

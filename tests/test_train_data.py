@@ -280,7 +280,7 @@ def test_maps_from_a_sample_are_those_of_the_live_path(networks, folder, detecto
         found = motion_maps(vid2vid, drive_keypoints(keypoints, neutral=0), 256, framing="whole").maps[1:]
         exact = motion_maps(vid2vid, drive_keypoints(live, neutral=own), 256, framing="whole").maps[some]
         torch.testing.assert_close(found.frame_to_crop, exact.frame_to_crop, rtol=0, atol=1e-9)
-        torch.testing.assert_close(found.face, exact.face, rtol=0, atol=1e-5)  # of x_d in float32, two batches
+        torch.testing.assert_close(found.face, exact.face, rtol=0, atol=5e-5)  # of x_d in float32, two batches
         deviation, scale = (found.f.float() - exact.f.float()).abs(), float(exact.f.float().std())
         assert float(deviation.mean()) < 5e-3 * scale and float(deviation.max()) < 0.2 * scale
 

@@ -193,11 +193,12 @@ def test_only_offered_files_are_opened(host, pack, run_node, weights, name):
 
 
 def test_loaders_tell_the_licence_of_each_file(host, pack, run_node, weights, tmp_path):
-    """In a last output, so that links of older workflows still point where they did, and in the prompt's history."""
+    """Behind the outputs that were there before, where links of older workflows point, and in the prompt's history."""
     node = host.NODE_CLASS_MAPPINGS["RealPortraitLoadModel"]
     assert tuple(node.RETURN_TYPES) == ("MODEL", "STRING") and tuple(node.RETURN_NAMES) == ("model", "info")
     node = host.NODE_CLASS_MAPPINGS["RealPortraitLoadVid2Vid"]
-    assert tuple(node.RETURN_TYPES) == ("REALPORTRAIT_VID2VID", "STRING") and tuple(node.RETURN_NAMES) == ("vid2vid", "info")
+    assert tuple(node.RETURN_TYPES) == ("REALPORTRAIT_VID2VID", "STRING", "REALPORTRAIT_STITCHING")
+    assert tuple(node.RETURN_NAMES) == ("vid2vid", "info", "stitching")
 
     info = run_node("RealPortraitLoadModel", weights="tiny_dit.safetensors", weight_dtype="default")[1]
     assert info.startswith("tiny_dit.safetensors: a RealPortrait diffusion transformer. Licence: the file states none")

@@ -280,7 +280,9 @@ def test_the_result_in_the_drivers_framing(pack, run_node):
         [[2 * math.cos(turn), -2 * math.sin(turn), -60.0], [2 * math.sin(turn), 2 * math.cos(turn), -90.0], [0.0, 0.0, 1.0]],
         dtype=torch.float64,
     )
-    keypoints = SimpleNamespace(driver_size=(200, 240), portrait_size=(90, 120), driver_crop=from_driver, portrait_crop=to_crop)
+    keypoints = SimpleNamespace(
+        driver_size=(200, 240), portrait_size=(90, 120), driver_crop=from_driver, portrait_crop=to_crop, of_video=False
+    )
     rows, columns = torch.meshgrid(torch.arange(90.0), torch.arange(120.0), indexing="ij")
     picture = torch.stack([columns / 120, rows / 90, torch.ones(90, 120)], -1)[None]  # where a pixel is says its colour
     given = dict(
