@@ -95,14 +95,14 @@ def test_the_state_goes_with_the_weights_and_is_bounded(pack, load, animate, pic
     vid2vid, driving = load(), pictures[1]
     for node in range(live.KEPT + 2):
         animate(vid2vid, driving[:1], node=str(node))
-    assert list(live.SESSIONS._of[vid2vid]) == [str(node) for node in range(2, live.KEPT + 2)]
-    before = len(live.SESSIONS._of)
+    assert list(live.SESSIONS.of[vid2vid]) == [str(node) for node in range(2, live.KEPT + 2)]
+    before = len(live.SESSIONS.of)
     import comfy.model_management
 
     comfy.model_management.unload_all_models()  # as the host's /free, which also drops the outputs of nodes
     del vid2vid
     gc.collect()
-    assert len(live.SESSIONS._of) < before
+    assert len(live.SESSIONS.of) < before
 
 
 def test_it_runs_again_for_equal_inputs(host):
