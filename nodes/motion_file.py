@@ -63,8 +63,7 @@ class LoadMotion(io.ComfyNode):
             node_id="RealPortraitLoadMotion",
             display_name="Load RealPortrait Motion",
             category="RealPortrait",
-            description="Applies the motion of a file to a portrait: takes the place of Extract Face Motion where no "
-            "driving video is at hand.",
+            description="Applies the motion of a file to a portrait, in place of Extract Face Motion and a driving video.",
             inputs=[
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid: the weights with which the motion was extracted."),
                 io.Image.Input("portrait", tooltip="The picture to animate, of any size; or the frames of a video."),
