@@ -53,14 +53,14 @@ def test_the_pages_client_makes_the_video(server, short, tmp_path):
 
 def test_absolute_paths_and_a_prefix_without_folder(client, server, workflow, short, tmp_path):
     """comfyui-api puts inputs into the input folder, gives their absolute paths, and PREPEND_FILENAMES=false the request's id."""
-    graph = workflow(steps=1)
+    graph, paths = workflow(steps=1), []
+    for source in (PORTRAIT, short):
+        paths.append(server.folder / "input" / f"{uuid.uuid4().hex}{source.suffix}")
+        paths[-1].write_bytes(source.read_bytes())
     nodes = {node["class_type"]: node for node in graph.values()}
-    paths = [server.folder / "input" / f"{uuid.uuid4().hex}{source.suffix}" for source in (PORTRAIT, short)]
-    for path, source in zip(paths, (PORTRAIT, short)):
-        path.write_bytes(source.read_bytes())
     nodes["RealPortraitLoadPortrait"].update(class_type="LoadImage", inputs={"image": str(paths[0])})
-    nodes["RealPortraitLoadDrivingVideo"]["inputs"].update(file="(the video input)", video=["talk", 0])
-    graph["talk"] = {"class_type": "LoadVideo", "inputs": {"file": str(paths[1])}}
+    graph["video"] = {"class_type": "LoadVideo", "inputs": {"file": str(paths[1])}}
+    nodes["RealPortraitLoadDrivingVideo"]["inputs"].update(file="(the video input)", frames=0, video=["video", 0])
     nodes["SaveVideo"]["inputs"]["filename_prefix"] = identity = uuid.uuid4().hex
     done = client.queue(graph)
     assert done.status == "success", done.error
