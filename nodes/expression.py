@@ -1,21 +1,21 @@
 """Sliders for a portrait's pose and expression, whose result the node shows while they move (web/js/live_preview.js)."""
 
 import hashlib
-from collections import OrderedDict
-from weakref import WeakKeyDictionary
 
 import torch
 from comfy_api.latest import io, ui
 
 from ..realportrait_core.animation.expressions import edit_portrait, portrait_keypoints
+from ..realportrait_core.animation.keypoints import Keypoints
 from ..realportrait_core.animation.mapping import motion_maps
-from ..realportrait_core.animation.vid2vid_frames import check_rendering, frames_mask, picture_size, portrait_frames
+from ..realportrait_core.animation.vid2vid_frames import check_generator, frames_mask, picture_size, portrait_frames
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import portrait_points
 from ..realportrait_core.vid2vid.expressions import MOST_DEGREES, Expression
 from .face import BOX_TIP, FACES, portrait_face_input
 from .host import folders, images
 from .host.draw import small
+from .host.kept import Kept
 from .host.newer import advanced, aliases
 from .host.run import Progress, loaded, one_of
 from .motion import FRAME_CROPS
@@ -25,8 +25,7 @@ PORTRAITS_KEPT = 2  # with each Face Vid2vid: a move of a slider runs neither th
 SHOWN = 768  # px, most of a side of the picture on the node
 BUNDLED_KEYPOINTS = 26
 
-# Face Vid2vid -> hash of the portrait, its face and box -> its keypoints
-_held: WeakKeyDictionary = WeakKeyDictionary()
+HELD: Kept[Keypoints] = Kept(PORTRAITS_KEPT)  # by Face Vid2vid, and hash of the portrait, its face and box
 
 
 class EditExpression(io.ComfyNode):
@@ -106,32 +105,30 @@ class EditExpression(io.ComfyNode):
     ) -> io.NodeOutput:
         expression = Expression(yaw, pitch, roll, smile, mouth, eyes, gaze_x, gaze_y)
         progress, network = Progress(2), loaded(vid2vid)
+        check_generator(network)
         keypoints = held_keypoints(network, images.portrait(portrait), portrait_face, portrait_box)
         motion = motion_maps(network, edit_portrait(keypoints, expression, stitching), FRAME_CROPS * network.cfg.crop_size)
         progress.to(1)
-        check_rendering(network, motion)
         picture = torch.cat(list(portrait_frames(network, motion)))  # (1, H, W, 3)
         mask = frames_mask(motion, picture_size(network))
         progress.to(2)
         on_node = ui.PreviewImage(small(picture, SHOWN), cls=cls) if live_preview else None
-        told = report(expression, keypoints.portrait.canonical.shape[1], stitching is not None)
-        return io.NodeOutput(picture, mask, motion, told, ui=on_node)
+        text = report(expression, keypoints.portrait.canonical.shape[1], stitching is not None)
+        return io.NodeOutput(picture, mask, motion, text, ui=on_node)
 
 
-def held_keypoints(network, portrait: torch.Tensor, whose: str, box: str):
+def held_keypoints(network, portrait: torch.Tensor, whose: str, box: str) -> Keypoints:
     """The portrait's keypoints and f_r, made once for a portrait, a face of it and a Face Vid2vid."""
-    digest = hashlib.blake2b(portrait.cpu().numpy().tobytes())
-    digest.update(repr((tuple(portrait.shape), whose, box)).encode())
-    key, held = digest.digest(), _held.setdefault(network, OrderedDict())
-    if key not in held:
+
+    def extracted() -> Keypoints:
         where = images.box(box, "portrait_box")
         detector = FaceDetector(folders.detector_path(MODEL_NAME)) if where is None else None
         points = portrait_points(portrait[0], detector, FACES[one_of(FACES, whose, "portrait_face")], where)
-        held[key] = portrait_keypoints(network, portrait, points)
-        while len(held) > PORTRAITS_KEPT:
-            held.popitem(last=False)
-    held.move_to_end(key)
-    return held[key]
+        return portrait_keypoints(network, portrait, points)
+
+    digest = hashlib.blake2b(portrait.cpu().numpy().tobytes())
+    digest.update(repr((tuple(portrait.shape), whose, box)).encode())
+    return HELD.get(network, digest.digest(), extracted)
 
 
 def report(expression: Expression, k: int, networks: bool) -> str:

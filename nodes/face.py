@@ -146,11 +146,14 @@ class ExtractKeypoints(io.ComfyNode):
         if (portrait_box is None and portrait_given is None) or (driver_box is None and driving_given is None):
             detector = FaceDetector(folders.detector_path(MODEL_NAME))
 
-        of_video, lengths = len(portrait) > 1, f"the portrait video has {len(portrait)} frames, the driving video {len(driver)}"
-        if of_video:
+        lengths = f"the portrait video has {len(portrait)} frames, the driving video {len(driver)}"
+        of_video = min(len(portrait), len(driver)) > 1
+        if len(portrait) > 1:
             frames = min(len(portrait), len(driver))
             portrait, driver = portrait[:frames], driver[:frames]
             portrait_given, driving_given = (given and given[:frames] for given in (portrait_given, driving_given))
+            if not of_video:  # the portrait's first frame, with the faces of that one
+                portrait_given = portrait_given and portrait_given[0]
         frames, stages = len(driver), 3 if of_video else 2
         progress = Progress(frames)
 

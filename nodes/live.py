@@ -1,8 +1,6 @@
 """Real time: a node that runs once for each frame of a camera, and keeps what does not change between its runs."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
 from comfy_api.latest import io
@@ -13,6 +11,7 @@ from ..realportrait_core.face.follow import FaceFollower
 from ..realportrait_core.face.track import portrait_points
 from ..realportrait_core.vid2vid.stitching import Finish, check_keypoints
 from .host import folders, images
+from .host.kept import Kept
 from .host.newer import advanced, aliases
 from .host.run import Progress, loaded, one_of
 from .render import PORTRAIT, RESULTS
@@ -29,30 +28,21 @@ class Session:
     live: Live
 
 
-class Sessions:
-    """The sessions by Face Vid2vid and node. They go with the host's last reference to the weights."""
-
-    def __init__(self):
-        self._of: WeakKeyDictionary = WeakKeyDictionary()  # ModelPatcher -> {node: Session}
-
-    def of(self, patcher, node: str, portrait: torch.Tensor) -> Live:
-        """The node's running animation; another portrait or other weights begin a new one."""
-        known = self._of.setdefault(patcher, OrderedDict())
-        session = known.pop(node, None)
-        if session is None or not (session.portrait is portrait or torch.equal(session.portrait, portrait)):
-            session = Session(portrait, begin(loaded(patcher), portrait))
-        known[node] = session  # the latest last
-        while len(known) > KEPT:
-            known.popitem(last=False)
-        return session.live
+def begin(network, portrait: torch.Tensor) -> Session:
+    picture, detector = images.portrait(portrait), FaceDetector(folders.detector_path(MODEL_NAME))
+    return Session(portrait, Live(network, picture, portrait_points(picture[0], detector), FaceFollower(detector)))
 
 
-def begin(network, portrait: torch.Tensor) -> Live:
-    portrait, detector = images.portrait(portrait), FaceDetector(folders.detector_path(MODEL_NAME))
-    return Live(network, portrait, portrait_points(portrait[0], detector), FaceFollower(detector))
+SESSIONS: Kept[Session] = Kept(KEPT)  # by Face Vid2vid and node
 
 
-SESSIONS = Sessions()
+def running(vid2vid, network, node: str, portrait: torch.Tensor) -> Live:
+    """The node's running animation; another portrait or other weights begin a new one."""
+
+    def is_of(session: Session) -> bool:
+        return session.portrait is portrait or torch.equal(session.portrait, portrait)
+
+    return SESSIONS.get(vid2vid, node, lambda: begin(network, portrait), is_of).live
 
 
 class AnimateOneFrame(io.ComfyNode):
@@ -114,7 +104,7 @@ class AnimateOneFrame(io.ComfyNode):
         if stitching is not None:
             check_keypoints(stitching, network.cfg.num_kp)
             finish = Finish(stitching, True, None, None)
-        live = SESSIONS.of(vid2vid, str(cls.hidden and cls.hidden.unique_id), portrait)
+        live = running(vid2vid, network, str(cls.hidden and cls.hidden.unique_id), portrait)
         live.finish, live.follower.every = finish, detect_every
         if reset:
             live.reset()

@@ -100,8 +100,8 @@ class LoadVid2Vid(io.ComfyNode):
                 INFO,
                 Stitching.Output(
                     display_name="stitching",
-                    tooltip="For Stitch and Retarget: LivePortrait's stitching, where its file lies beside the others. Without it "
-                    "that node passes the keypoints on as they are.",
+                    tooltip="For Stitch and Retarget: LivePortrait's stitching, if its file is beside the others. Without it that "
+                    "node passes the keypoints on as they are.",
                 ),
             ],
             **aliases("live portrait", "liveportrait", "live portrait loader", "facevid2vid"),

@@ -63,8 +63,7 @@ class LoadMotion(io.ComfyNode):
             node_id="RealPortraitLoadMotion",
             display_name="Load RealPortrait Motion",
             category="RealPortrait",
-            description="Applies the motion of a file to a portrait: takes the place of Extract Face Motion where no "
-            "driving video is at hand.",
+            description="Applies the motion of a file to a portrait, in place of Extract Face Motion and a driving video.",
             inputs=[
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid: the weights with which the motion was extracted."),
                 io.Image.Input("portrait", tooltip="The picture to animate, of any size; or the frames of a video."),
@@ -106,17 +105,17 @@ class LoadMotion(io.ComfyNode):
         portrait, box = images.rgb(portrait, "portrait"), images.box(portrait_box, "portrait_box")
         whose = FACES[one_of(FACES, portrait_face, "portrait_face")]
         detector = FaceDetector(folders.detector_path(MODEL_NAME)) if box is None else None
-        told = report(driver, file)
+        text = report(driver, file)
         if len(portrait) > 1:
             frames = min(len(portrait), len(driver))
-            told += f" The portrait is a video of {len(portrait)} frames; animated are {frames}."
+            text += f" The portrait is a video of {len(portrait)} frames; animated are {frames}."
             portrait, driver = portrait[:frames], driver[:frames]
         progress = Progress(len(portrait))
         points = find_portrait(portrait, detector, whose, "hold", box, None, lambda done, total: progress.to(done))
         keypoints = apply_to_portrait(loaded(vid2vid), portrait, points, driver)
         black = torch.zeros(()).expand(len(driver), *driver.size, 3)  # one value, whatever the size
         on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, black), cls=cls)
-        return io.NodeOutput(keypoints, preview(keypoints, portrait, black), driver.fps, told, ui=on_node)
+        return io.NodeOutput(keypoints, preview(keypoints, portrait, black), driver.fps, text, ui=on_node)
 
 
 def report(driver, file: str) -> str:

@@ -121,11 +121,11 @@ class PasteBack(io.ComfyNode):
 def portrait_to_driver(keypoints: KeypointsValue, size: tuple[int, int]) -> torch.Tensor:
     """(3, 3): portrait px -> driving frame px, by the crops of the two faces. InputError where the portrait is another one."""
     if keypoints.of_video:
-        raise InputError("driver_framing is of a portrait video, which moves in its own frame. Disconnect it.")
+        raise InputError("driving_framing is of a portrait video, which keeps its own framing. Disconnect it.")
     if tuple(keypoints.portrait_size) != size:
         height, width = keypoints.portrait_size
         raise InputError(
-            f"driver_framing is of a portrait of {width}x{height} px and the motion of one of {size[1]}x{size[0]} px. Connect "
+            f"driving_framing is of a portrait of {width}x{height} px and the motion of one of {size[1]}x{size[0]} px. Connect "
             "the KEYPOINTS that the motion was made from."
         )
     return torch.linalg.inv(keypoints.driver_crop) @ keypoints.portrait_crop

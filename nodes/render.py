@@ -3,7 +3,14 @@
 import torch
 from comfy_api.latest import io, ui
 
-from ..realportrait_core.animation.vid2vid_frames import face_frames, frames_mask, picture_size, portrait_frames, portrait_pictures
+from ..realportrait_core.animation.vid2vid_frames import (
+    check_rendering,
+    face_frames,
+    frames_mask,
+    picture_size,
+    portrait_frames,
+    portrait_pictures,
+)
 from ..realportrait_core.face.blend import soft_square
 from .host import images
 from .host.draw import GLANCE, evenly, sheet, small
@@ -62,6 +69,7 @@ class RenderVid2Vid(io.ComfyNode):
         if result == PORTRAIT:
             pictures = portrait_pictures(motion, None if portrait is None else images.rgb(portrait, "portrait"))
         progress, network = Progress(len(motion.maps)), loaded(vid2vid)
+        check_rendering(network, motion)
         side = picture_size(network)
         if pictures is None:
             size, mask = (side, side), soft_square(side)[None]

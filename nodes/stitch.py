@@ -76,8 +76,7 @@ class StitchAndRetarget(io.ComfyNode):
             inputs=[
                 Stitching.Input(
                     "stitching",
-                    tooltip="From Load Stitching, or from Load Face Vid2vid, beside whose files it lies. Where there is none, the "
-                    "keypoints pass unchanged.",
+                    tooltip="From Load Face Vid2vid or Load Stitching. If the weights have none, the keypoints pass unchanged.",
                 ),
                 Keypoints.Input("keypoints", tooltip="From Extract Face Motion, or from Edit Motion."),
                 io.Boolean.Input(

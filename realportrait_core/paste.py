@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from .errors import InputError
-from .face.crop import rescale, warp_averaged
+from .face.crop import rescale, samples_along, warp_averaged
 
 CHUNK = 8  # frames that are resampled at once
 EXACT = 1e-6  # px, tolerance within which a square on the pixel grid is copied instead of resampled
@@ -132,7 +132,7 @@ def reframe(pictures: torch.Tensor, forward: torch.Tensor, height: int, width: i
     forward (3, 3): picture px -> frame px.
     """
     forward = forward.cpu().double()
-    fine = max(1, ceil(float(torch.linalg.det(forward[:2, :2]).abs()) ** -0.5 - EXACT))
+    fine = samples_along(forward)
     out = torch.empty(len(pictures), height, width, pictures.shape[3])
     for start in range(0, len(pictures), CHUNK):
         chunk = pictures[start : start + CHUNK].float().movedim(-1, 1)

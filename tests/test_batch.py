@@ -19,7 +19,7 @@ from videos import write
 
 from realportrait_core.animation.vid2vid_frames import picture_size
 from realportrait_core.batch import __main__ as command
-from realportrait_core.batch import pool
+from realportrait_core.batch import pool, worker
 from realportrait_core.batch.jobs import COLUMNS, Job, read_jobs
 from realportrait_core.batch.pool import Share, WorkerDied, room, run_jobs, share_of
 from realportrait_core.batch.record import is_finished
@@ -119,6 +119,7 @@ def test_unknown_missing_and_doubled_columns_are_named(tmp_path):
         (dict(driving=""), "driving must not be empty"),
         (dict(seed="-1"), "seed is '-1'; it must be a whole number"),
         (dict(seed="1.5"), "seed is '1.5'"),
+        (dict(seed=str(2**64)), "below 2.64"),
         (dict(guidance="0.5"), "guidance is '0.5'"),
         (dict(start="nan"), "start is 'nan'; it must be seconds"),
         (dict(speed="quick"), "one of exact, "),
@@ -143,7 +144,14 @@ def test_every_wrong_row_is_reported_at_once(tmp_path):
     assert str(caught.value).count("line ") == 20 and "... and 5 more" in str(caught.value)
 
 
-@pytest.mark.parametrize("text, said", [("portrait,driving,out\n", "no row"), ("portrait,driving,out\na,b\n", "fewer cells")])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("portrait,driving,out\n", "no row"),
+        ("portrait,driving,out\na,b\n", "fewer cells"),
+        ("portrait,driving,out\na,b,c\0\n", "NUL"),
+    ],
+)
 def test_files_without_whole_rows(tmp_path, text, said):
     path = tmp_path / "jobs.csv"
     path.write_text(text)
@@ -230,6 +238,21 @@ def test_finished_means_whole_and_of_the_same_row_files_and_weights(weights, med
     video.write_bytes(whole)
     record.write_text(record.read_text()[:-3])
     assert not is_finished(tmp_path, job, marks)
+
+
+def test_a_file_that_changes_while_it_is_read_is_animated_again(weights, media, tmp_path, monkeypatch):
+    portrait = tmp_path / "portrait.png"
+    portrait.write_bytes(PORTRAIT.read_bytes())
+    job = Job(portrait, media / "talk.mp4", "one", frames=1)
+
+    def changed_meanwhile(*given):
+        made = animate(*given)
+        os.utime(portrait, (0, 0))
+        return made
+
+    monkeypatch.setattr(worker, "animate", changed_meanwhile)
+    make_animator(weights, {}, tmp_path, "cpu", 1)(job)
+    assert (tmp_path / "one.mp4").is_file() and not is_finished(tmp_path, job, {})
 
 
 def test_marks_are_of_the_contents(weights, tmp_path):

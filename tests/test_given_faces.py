@@ -61,6 +61,9 @@ def test_a_box_is_an_upright_face():
     check_inside(face, 100, 100)
     with pytest.raises(InputError, match=r"\(35, 60\) px is outside the picture of 30x100 px"):
         check_inside(face, 100, 30)
+    check_inside(face_of_box((-50, -50, 190, 190)), 100, 100)
+    with pytest.raises(InputError, match=r"a face of 2e\+06x50 px is larger than 2 pictures of 100x100 px"):
+        check_inside(face_of_box((50 - 1e6, 20, 2e6, 50)), 100, 100)
 
 
 # Faces of a portrait and of a clip

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import demo_media
 import pytest
 import torch
 import yunet
@@ -37,12 +38,8 @@ def detector() -> FaceDetector:
 
 @pytest.fixture(scope="module")
 def pictures() -> tuple[torch.Tensor, torch.Tensor]:
-    """The portrait (1, 256, 256, 3), and every third of the first frames of the driving video (4, 256, 256, 3)."""
-    av, image = pytest.importorskip("av"), pytest.importorskip("PIL.Image")
-    with av.open(str(ROOT / "assets" / "driving.mp4")) as video:
-        frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0)][:12:3]
-    portrait = torch.frombuffer(bytearray(image.open(ROOT / "assets" / "portrait.png").convert("RGB").tobytes()), dtype=torch.uint8)
-    return portrait.view(1, 256, 256, 3) / 255, torch.stack(frames) / 255
+    """The portrait (1, 256, 256, 3) and driving frames (4, 256, 256, 3)."""
+    return demo_media.pictures(4)
 
 
 @pytest.fixture
@@ -92,8 +89,13 @@ def test_the_first_frame_is_neutral_until_a_reset(live, pictures):
     assert apart(running.face(driving[3]), at_rest) < 1e-4
     running.reset(neutral=driving[0])
     assert apart(running.face(driving[3]), moved) < 1e-4
-    smaller = torch.nn.functional.avg_pool2d(driving[1].movedim(-1, 0)[None], 2)[0].movedim(0, -1)
-    assert apart(running.face(smaller), at_rest) < 1e-4  # another camera
+    smaller = torch.nn.functional.avg_pool2d(driving.movedim(-1, 1), 2).movedim(1, -1)
+    assert apart(running.face(smaller[1]), at_rest) < 1e-4  # another camera
+    running.face(driving[0])
+    running.reset(neutral=smaller[0])
+    assert apart(running.face(smaller[3]), at_rest) > 0.05  # of the new camera
+    with pytest.raises(InputError, match="camera frame must be"):
+        running.reset(neutral=driving)
 
 
 def test_a_pose_is_the_same_in_another_crop(vid2vid, pictures):

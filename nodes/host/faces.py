@@ -46,7 +46,7 @@ def driving_faces(value, length: int, height: int, width: int, what: str) -> lis
 
 def frames_of(value, length: int, height: int, width: int, what: str) -> list[list[Face]]:
     if isinstance(value, Mapping) and "frames" in value:
-        size = tuple(value.get("image_size", (height, width)))
+        size = tuple(value.get("image_size") or (height, width))
         if size != (height, width):
             raise InputError(
                 f"{what} was found on pictures of {size[1]}x{size[0]} px, and these are {width}x{height} px. Connect the same "

@@ -54,7 +54,7 @@ def stitching_names() -> list[str]:
 def public_folders(*roles: str) -> dict[str, Path]:
     """Folders with a file by the published name of one of the roles: {"liveportrait": ..., "liveportrait/animal": ...}.
 
-    One with .pth, or with some of the files only, is offered too: choosing it tells what is to be done.
+    One with .pth, or with some of the files only, is offered too: the error of choosing it says what is missing.
     """
     found: dict[str, Path] = {}
     for key in (LIVEPORTRAIT, FOLDER):

@@ -17,6 +17,7 @@ from ...realportrait_core.motion_file import ROLE
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets"
 SERVED = "realportrait_examples"  # web/js/examples.js shows them from /extensions/realportrait_examples/
 MOTION_SUFFIX = ".safetensors"
+SAVED = " [output]"  # after the name of a motion that was saved
 
 
 def examples(*names: str) -> dict[str, Path]:
@@ -53,7 +54,7 @@ def motions() -> dict[str, Path]:
     output = Path(folder_paths.get_output_directory())
     given = {name: input_folder() / name for name in sorted(_input_files()) if name.lower().endswith(MOTION_SUFFIX)}
     saved = [path for path in sorted(output.rglob(f"*{MOTION_SUFFIX}")) if _is_motion(path)]
-    return MOTIONS | given | {f"{path.relative_to(output).as_posix()} [output]": path for path in saved}
+    return MOTIONS | given | {f"{path.relative_to(output).as_posix()}{SAVED}": path for path in saved}
 
 
 def picture_path(name: str) -> Path:
@@ -61,12 +62,11 @@ def picture_path(name: str) -> Path:
 
     Raises InputError for any other name.
     """
-    if name in PICTURES:
-        return PICTURES[name]
-    folder = os.path.abspath(input_folder())
-    path = Path(os.path.abspath(os.path.join(folder, name.removesuffix(" [input]"))))
-    if "\0" in name or not path.is_relative_to(folder) or not path.is_file():
-        raise InputError(f"There is no picture {name!r} in {folder}. Upload it by the node's button, or put it there and press R.")
+    path = PICTURES.get(name) or _below(input_folder(), name.removesuffix(" [input]"))
+    if path is None:
+        raise InputError(
+            f"There is no picture {name!r} in {input_folder()}. Upload it by the node's button, or put it there and press R."
+        )
     return path
 
 
@@ -82,14 +82,26 @@ def video_path(name: str) -> Path:
 
 
 def motion_path(name: str) -> Path:
-    """The file of a name from `motions`. Raises InputError for any other."""
-    known = motions()
-    if name not in known:
+    """The file of a name from `motions`, of which not all are looked through. Raises InputError for any other."""
+    output = Path(folder_paths.get_output_directory())
+    if name in MOTIONS:
+        return MOTIONS[name]
+    if name.lower().endswith(MOTION_SUFFIX) and name in _input_files():
+        return input_folder() / name
+    saved = _below(output, name.removesuffix(SAVED)) if name.endswith(SAVED) else None
+    if saved is None or not _is_motion(saved):
         raise InputError(
-            f"{name!r} is not one of the {len(known)} motions in the input folder and among what Save RealPortrait Motion left in "
-            "the output folder. Press R in the browser after a file was added."
+            f"{name!r} is not one of the motions in {input_folder()}, or among what Save RealPortrait Motion left in {output}. "
+            "Press R in the browser after a file was added."
         )
-    return known[name]
+    return saved
+
+
+def _below(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder or below it; None where there is none, and for a name that leads out of the folder."""
+    folder = Path(os.path.abspath(folder))
+    path = Path(os.path.abspath(folder / name))
+    return path if "\0" not in name and path.is_relative_to(folder) and path.is_file() else None
 
 
 def _input_files() -> list[str]:

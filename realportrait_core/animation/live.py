@@ -68,8 +68,9 @@ class Live:
         shows a face.
         """
         self.follower.reset()
-        self._neutral, self._neutral_crop, self._x_d = None, None, self._x_s
+        self._neutral, self._neutral_crop, self._x_d, self._size = None, None, self._x_s, None
         if neutral is not None:
+            self._begin(neutral)
             self._drive(neutral)
 
     @torch.inference_mode()
@@ -79,12 +80,7 @@ class Live:
         A frame without the face repeats the last one; before the first face the portrait is at rest. Frames of another size
         than before start anew. Raises InputError for another shape.
         """
-        if picture.ndim != 3 or picture.shape[-1] != 3:
-            raise InputError(f"A camera frame must be (height, width, 3); this one is {tuple(picture.shape)}.")
-        size = (picture.shape[0], picture.shape[1])
-        if self._size not in (None, size):
-            self.reset()
-        self._size = size
+        self._begin(picture)
         self._drive(picture)
         w, g, device = self.vid2vid.warping, self.vid2vid.generator, device_of(self.vid2vid)
         if self._compressed is None or self._compressed.device != device:
@@ -99,6 +95,15 @@ class Live:
         face, out = self.face(picture), self.portrait.clone()
         paste_face(out, face, self._place)
         return out
+
+    def _begin(self, picture: Tensor) -> None:
+        """Starts anew where the picture's size is another one. Raises InputError for what is no picture."""
+        if picture.ndim != 3 or picture.shape[-1] != 3:
+            raise InputError(f"A camera frame must be (height, width, 3); this one is {tuple(picture.shape)}.")
+        size = (picture.shape[0], picture.shape[1])
+        if self._size not in (None, size):
+            self.reset()
+        self._size = size
 
     @torch.inference_mode()
     def _drive(self, picture: Tensor) -> None:

@@ -72,9 +72,8 @@ def face_frames(vid2vid: FaceVid2Vid, motion: PortraitMotion, chunk: int | None 
     """G's pictures of the portrait's face crop, chunk by chunk: (n, 3, S, S) float32 in [0, 1] on G's device.
 
     S is G's own: 512 px with the public weights. chunk: frames at once, by default what suits the device.
-    Raises as `check_rendering` does, before the first chunk.
+    Weights and motion belong together, as `check_rendering` checks; it reads all of M's weights, so it is not done here.
     """
-    check_rendering(vid2vid, motion)
     chunk = chunk or (1 if device_of(vid2vid.generator).type == "cpu" else CHUNK)
     for start in range(0, len(motion.maps), chunk):
         yield vid2vid.generator(features_for_generator(vid2vid, motion, slice(start, start + chunk))).float()
@@ -108,7 +107,7 @@ def portrait_frames(
     """The portrait with G's picture of every frame pasted in, chunk by chunk: (n, H, W, 3) float32 on the CPU.
 
     pictures (1 or more, H, W, 3) in [0, 1]: the portrait, or frames of its size, of which the last is held; by default the
-    motion's own. Outside the crop they keep their bits. Raises InputError for another size, and as `face_frames` does.
+    motion's own. Outside the crop they keep their bits. Weights as in `face_frames`. Raises InputError for another size.
     """
     pictures, at = portrait_pictures(motion, pictures), 0
     places = portrait_places(motion, picture_size(vid2vid))

@@ -53,10 +53,10 @@ def one_of(names: tuple[str, ...]) -> Column:
     return Column(parse, f"one of {', '.join(names)}")
 
 
-def number(parse: Callable[[str], float], least: float, what: str) -> Column:
+def number(parse: Callable[[str], float], least: float, what: str, beyond: float = float("inf")) -> Column:
     def checked(text: str) -> float:
         value = parse(text)
-        if not least <= value < float("inf"):  # NaN is refused too
+        if not least <= value < beyond:  # NaN is refused too
             raise ValueError
         return value
 
@@ -65,7 +65,7 @@ def number(parse: Callable[[str], float], least: float, what: str) -> Column:
 
 COLUMNS = {
     "method": one_of(get_args(Method)),
-    "seed": number(int, 0, "a whole number from 0 on"),
+    "seed": number(int, 0, "a whole number from 0 on, below 2^64", 2**64),
     "speed": one_of(NAMES),
     "guidance": number(float, 1, "a number from 1 (none) on"),
     "start": number(float, 0, "seconds, from 0 on"),
@@ -127,6 +127,8 @@ def read_row(folder: Path, row: dict[str, str | None]) -> Job:
     if None in row or None in row.values():
         raise InputError("it has more or fewer cells than the header; a comma in a cell needs quotes around the cell")
     cells = {name: (text or "").strip() for name, text in row.items()}
+    if any("\0" in text for text in cells.values()):
+        raise InputError("it holds a NUL character")
     empty = [name for name in NEEDED if not cells[name]]
     if empty:
         raise InputError(f"{' and '.join(empty)} must not be empty")

@@ -41,11 +41,11 @@ def is_finished(folder: Path, job: Job, weights: dict[str, str]) -> bool:
         return False
 
 
-def write_record(folder: Path, job: Job, weights: dict[str, str], video: dict) -> None:
-    """After the video; replaces an older one atomically."""
+def write_record(folder: Path, job: Job, of: dict, video: dict) -> None:
+    """After the video; replaces an older one atomically. of: the `ingredients`, from before the files were read."""
     path = record_path(folder, job)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(json.dumps({"of": ingredients(job, weights), "video": video}, indent=1), encoding="utf-8")
+    partial.write_text(json.dumps({"of": of, "video": video}, indent=1), encoding="utf-8")
     os.replace(partial, path)
 
 

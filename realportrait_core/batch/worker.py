@@ -32,7 +32,7 @@ from ..video.source import VideoFile
 from ..video.timeline import Selection
 from ..video.writing import write_video
 from .jobs import Job
-from .record import sha256, video_path, write_record
+from .record import ingredients, sha256, video_path, write_record
 
 LONGEST_SIDE = 1024  # px, to which larger driving videos are downscaled while decoding: M sees the face at 256
 
@@ -86,11 +86,11 @@ def make_animator(weights: Weights, marks: dict[str, str], folder: Path, device:
     networks = load_networks(weights, device)
 
     def make(job: Job) -> Made:
-        began = time.perf_counter()
+        began, of = time.perf_counter(), ingredients(job, marks)
         frames, footage = animate(networks, job)
         path = video_path(folder, job)
         write_video(path, frames, footage.fps, footage.audio)
-        write_record(folder, job, marks, {"bytes": path.stat().st_size, "frames": len(frames), "fps": footage.fps})
+        write_record(folder, job, of, {"bytes": path.stat().st_size, "frames": len(frames), "fps": footage.fps})
         return Made(len(frames), time.perf_counter() - began)
 
     return make

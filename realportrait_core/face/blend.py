@@ -4,16 +4,14 @@
 """
 
 from dataclasses import dataclass
-from math import ceil
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .crop import CROP, rescale, warp_averaged
+from .crop import CROP, rescale, samples_along, warp_averaged
 
 SOFT = 16  # px of a crop of CROP px, over which the mask rises from 0 at the border to 1, as in LivePortrait's
-EXACT = 1e-6  # beyond whole numbers of samples a pixel
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,6 @@ def soft_square(size: int = CROP) -> Tensor:
     return inward * inward * (3 - 2 * inward)
 
 
-def samples(forward: Tensor) -> int:
-    """Samples along a pixel, by which `warp_averaged` averages a picture that forward (3, 3) makes smaller."""
-    return max(1, ceil(float(torch.linalg.det(forward[:2, :2]).abs()) ** -0.5 - EXACT))
-
-
 def crop_place(to_crop: Tensor, size: int, mask: Tensor, height: int, width: int) -> Place:
     """The place of a crop's picture of `size` px in a portrait of height x width px.
 
@@ -64,8 +57,8 @@ def crop_place(to_crop: Tensor, size: int, mask: Tensor, height: int, width: int
     window = to_portrait.clone()
     window[:2, 2] -= torch.tensor([left, top], dtype=torch.float64)
     from_mask, from_face = (window @ rescale(CROP / side) for side in (len(mask), size))
-    weight = warp_averaged(mask[None, None], from_mask, bottom - top, right - left, samples(from_mask))[0, 0]
-    return Place(slice(top, bottom), slice(left, right), from_face, samples(from_face), weight)
+    weight = warp_averaged(mask[None, None], from_mask, bottom - top, right - left, samples_along(from_mask))[0, 0]
+    return Place(slice(top, bottom), slice(left, right), from_face, samples_along(from_face), weight)
 
 
 def paste_face(picture: Tensor, face: Tensor, place: Place) -> None:

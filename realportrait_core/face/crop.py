@@ -18,6 +18,7 @@ Points = torch.Tensor | np.ndarray | Sequence  # (..., N, 2) px, as torch.as_ten
 
 CROP = 512  # px, the unit in which crops are measured
 CROP_MIDDLE = (CROP - 1) / 2  # px, the centre of a crop
+ROUNDING = 1e-6  # samples along a pixel, beyond a whole number
 EMPTY_FACE = ((0.0, 0.0, 2.0), (0.0, 0.0, 2.0))  # a facial ellipse that contains no pixel
 
 # Indices of the points whose means are the image-left eye, the image-right eye and the mouth, by number of points.
@@ -166,6 +167,11 @@ def warp_averaged(image: torch.Tensor, forward: torch.Tensor, height: int, width
     """warp_affine with `fine` x `fine` samples per pixel, averaged against aliasing: (B, C, height, width)."""
     forward = rescale(fine).to(forward.device) @ forward.double()
     return F.avg_pool2d(warp_affine(image, forward, fine * height, fine * width), fine)
+
+
+def samples_along(forward: torch.Tensor) -> int:
+    """The `fine` of `warp_averaged` at which a picture that forward (3, 3) makes smaller does not alias."""
+    return max(1, math.ceil(float(torch.linalg.det(forward[:2, :2]).abs()) ** -0.5 - ROUNDING))
 
 
 def pixel_grid(rows: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ from .track import NOMINAL
 # Indices of the nose and of the image-left and image-right corner of the mouth, by number of landmarks. Of MediaPipe's 478 the
 # point 4 lies nearest to YuNet's nose: 3.0 px of 256 on 60 portraits, the point 1 4.7 px.
 NOSE_AND_MOUTH = {5: (2, 3, 4), 68: (30, 48, 54), 106: (86, 52, 61), 478: (4, 61, 291)}
+LARGEST = 2  # times the picture's longer side; crops are sampled at the picture's pixels, of which there would be too many
 
 
 def five_points(landmarks: Points) -> torch.Tensor:
@@ -45,7 +46,13 @@ def face_of_box(box: torch.Tensor | Sequence[float]) -> Face | None:
 
 
 def check_inside(face: Face, height: int, width: int) -> None:
-    """InputError where the middle of the face is outside the picture of height x width px."""
+    """InputError where the middle of the face is outside the picture of height x width px, or the face far larger than that."""
+    w, h = face.box[2:].tolist()
+    if max(w, h) > LARGEST * max(height, width):
+        raise InputError(
+            f"a face of {w:.4g}x{h:.4g} px is larger than {LARGEST} pictures of {width}x{height} px. Was it found on another "
+            "picture, or on a resized one?"
+        )
     x, y = (face.box[:2] + face.box[2:] / 2).tolist()
     if not (0 <= x <= width and 0 <= y <= height):
         raise InputError(

@@ -1,7 +1,7 @@
 """LivePortrait's public weights as safetensors: their names and sizes, and the files of a folder that hold them.
 
 The safetensors of Kijai/LivePortrait_safetensors on Hugging Face are flat, one network each; LivePortrait's own .pth have the
-same names. In a folder each file is recognised by its keys; its name matters only for what is said of it.
+same names. In a folder each file is recognised by its keys; its name matters only in error messages.
 """
 
 from dataclasses import dataclass

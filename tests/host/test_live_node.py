@@ -2,26 +2,21 @@
 
 import gc
 import math
-from pathlib import Path
 
+import demo_media
 import public
 import pytest
 import torch
 import yunet
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 NODE = "RealPortraitLive"
 SETTINGS = dict(reset=False, result="face crop", detect_every=1)
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    """The portrait (1, 256, 256, 3) and every third of the first frames of the driving video (3, 256, 256, 3)."""
-    av, image = pytest.importorskip("av"), pytest.importorskip("PIL.Image")
-    with av.open(str(ASSETS / "driving.mp4")) as video:
-        frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0)][:9:3]
-    portrait = torch.frombuffer(bytearray(image.open(ASSETS / "portrait.png").convert("RGB").tobytes()), dtype=torch.uint8)
-    return portrait.view(1, 256, 256, 3) / 255, torch.stack(frames) / 255
+    """The portrait (1, 256, 256, 3) and driving frames (3, 256, 256, 3)."""
+    return demo_media.pictures(3)
 
 
 @pytest.fixture
@@ -100,14 +95,14 @@ def test_the_state_goes_with_the_weights_and_is_bounded(pack, load, animate, pic
     vid2vid, driving = load(), pictures[1]
     for node in range(live.KEPT + 2):
         animate(vid2vid, driving[:1], node=str(node))
-    assert list(live.SESSIONS._of[vid2vid]) == [str(node) for node in range(2, live.KEPT + 2)]
-    before = len(live.SESSIONS._of)
+    assert list(live.SESSIONS.of[vid2vid]) == [str(node) for node in range(2, live.KEPT + 2)]
+    before = len(live.SESSIONS.of)
     import comfy.model_management
 
     comfy.model_management.unload_all_models()  # as the host's /free, which also drops the outputs of nodes
     del vid2vid
     gc.collect()
-    assert len(live.SESSIONS._of) < before
+    assert len(live.SESSIONS.of) < before
 
 
 def test_it_runs_again_for_equal_inputs(host):

@@ -106,3 +106,10 @@ def test_what_was_saved_is_offered_and_models_are_not(pack):
     assert offered["faces/mine.safetensors [output]"] == output / "faces" / "mine.safetensors"
     assert not any("vae" in name for name in offered)
     assert next(iter(offered)) == "example: motion.safetensors"
+    assert all(media.motion_path(name) == path for name, path in offered.items())
+    outside = output.parent / "outside.safetensors"
+    shutil.copy(media.EXAMPLES / "motion.safetensors", outside)
+    names = ("vae/vae.safetensors", "../outside.safetensors", str(outside), "faces/mine.safetensors\0", "faces", "")
+    for name in [*names, *(f"{name} [output]" for name in names)]:
+        with pytest.raises(pack("realportrait_core.errors").InputError, match="is not one of the motions in"):
+            media.motion_path(name)

@@ -68,6 +68,16 @@ def test_a_single_picture_is_no_video(extract):
     assert not keypoints.of_video and keypoints.portrait_crop.shape == (3, 3) and "portrait is a video" not in report
 
 
+def test_one_driving_frame_takes_the_first_picture(extract):
+    """With its own box, and the faces that another node found on it."""
+    boxes = [[{"x": 60 + 5 * i, "y": 60, "width": 60, "height": 70}] for i in range(3)]
+    keypoints, _, report = extract(portrait=3, driver=1)
+    given = extract(portrait=3, driver=1, portrait_box="", portrait_boxes=boxes)[0]
+    first = extract(portrait=1, driver=1, portrait_box="", portrait_boxes=boxes[:1])[0]
+    assert not keypoints.of_video and len(keypoints) == 1 and "portrait is a video" not in report
+    assert torch.equal(given.portrait_points, first.portrait_points) and len(given.picture) == 1
+
+
 def test_another_nodes_boxes_of_every_frame(extract):
     """They place each frame's crop; missing frames are filled in as in the driving video."""
     boxes = [[{"x": 60 + 5 * i, "y": 60, "width": 60, "height": 70}] for i in range(6)]
@@ -122,7 +132,7 @@ def test_the_transformers_nodes_refuse_it(pack, run_node, motion):
     with refused(pack, "of a portrait video of 4 frames, and RealPortrait animates a still portrait"):
         given = dict(vae=VAE(), portrait=picture(1, 1), motion=motion, start_frame=0, frames=4, strength=1.0)
         run_node("RealPortraitConditioning", **given)
-    with refused(pack, "driver_framing is of a portrait video"):
+    with refused(pack, "driving_framing is of a portrait video"):
         frames = torch.rand(FRAMES, 64, 64, 3)
         given = dict(picture=picture(1, 1), frames=frames, motion=motion, feather=8.0, length="longest")
         run_node("RealPortraitPasteBack", **given, driver_framing=motion.keypoints)

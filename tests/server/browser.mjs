@@ -213,13 +213,31 @@ async function sliders() {
       await new Promise(done => setTimeout(done, step === 1 ? 200 : 20));
     }
     let quiet = 0;
-    while (quiet < 15) {
+    while (quiet < 40) {
       await new Promise(done => setTimeout(done, 100));
       quiet = prompts.ended.length === prompts.started.length && prompts.started.length > before ? quiet + 1 : 0;
     }
     return prompts.started.length - before;
   });
   pictures.push(await page.evaluate(() => shown()));
+  // A run that waits behind those of somebody else, and is deleted from the queue: the next move is shown all the same.
+  await page.evaluate(async () => {
+    const post = (path, body) => app.api.fetchApi(path, { method: 'POST', body: JSON.stringify(body) });
+    const { output } = await app.graphToPrompt();
+    for (let pitch = 1; pitch <= 4; pitch++) {
+      const other = structuredClone(output);
+      other[expression.id].inputs.pitch = pitch;
+      await post('/prompt', { prompt: other, client_id: 'another', partial_execution_targets: [String(expression.id)] });
+    }
+    move('yaw', 9);
+    const state = async () => (await app.api.fetchApi('/queue')).json();
+    const waits = async () => (await state()).queue_pending.some(entry => entry[2][expression.id].inputs.yaw === 9);
+    for (let tries = 0; tries < 200 && !await waits(); tries++) await new Promise(done => setTimeout(done, 10));
+    await post('/queue', { clear: true });
+    while ((await state()).queue_running.length) await new Promise(done => setTimeout(done, 50));
+    await new Promise(done => setTimeout(done, 200));
+  });
+  pictures.push(await one('yaw', 11));
   const still = await page.evaluate(async () => {
     const before = prompts.started.length;
     move('live_preview', false);

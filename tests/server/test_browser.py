@@ -150,7 +150,9 @@ def test_nodes_show_their_pictures_in_the_room_they_have(seen):
 
 
 def test_the_picture_follows_the_sliders(seen, client):
-    """Without the Run button: only the node runs, and the last of many moves is what is seen."""
+    """Without the Run button: only the node runs, the last of many moves is what is seen, and a run that was deleted from the
+    queue holds up no other.
+    """
     import thumbnails
 
     def pixels(entry: dict) -> np.ndarray:
@@ -164,7 +166,7 @@ def test_the_picture_follows_the_sliders(seen, client):
     loader, sliders = "RealPortraitLoadVid2Vid", "RealPortraitEditExpression"  # the quick start may have loaded the weights
     assert sliders in ran <= {loader, sliders} and found["said"] == [] and found["drawn"] > 0
     assert 1 <= found["burst"] <= 4 and found["still"] == 0
-    for shown, yaw in zip(found["pictures"], (20.0, -20.0, 24.0)):
+    for shown, yaw in zip(found["pictures"], (20.0, -20.0, 24.0, 11.0), strict=True):
         twin[node]["inputs"]["yaw"] = yaw
         (again,) = client.queue(thumbnails.only_for(twin, "RealPortraitEditExpression")).outputs[node]["images"]
         assert np.array_equal(pixels(shown), pixels(again)), yaw

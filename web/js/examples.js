@@ -13,7 +13,8 @@ app.registerExtension({
     if (!widget) return;
     const update = () => {
       const value = String(widget.value);
-      if (value.startsWith(PREFIX)) show(node, api.fileURL(SERVED + encodeURIComponent(value.slice(PREFIX.length))));
+      const url = api.fileURL(SERVED + encodeURIComponent(value.slice(PREFIX.length)));
+      if (value.startsWith(PREFIX)) show(node, url, () => widget.value === value);
     };
     const chosen = widget.callback;
     widget.callback = function (...given) {
@@ -25,9 +26,10 @@ app.registerExtension({
   },
 });
 
-function showPicture(node, url) {
+function showPicture(node, url, isStillChosen) {
   const image = new Image();
   image.onload = () => {
+    if (!isStillChosen()) return;
     node.imageIndex = null;
     node.imgs = [image];
     node.setDirtyCanvas(true, true);

@@ -7,7 +7,7 @@ import { app } from '../../../scripts/app.js';
 let nodes = {};                                         // {type: its entry in locales/LANGUAGE/nodeDefs.json}
 let titles = {};                                        // {English: other}, of locales/LANGUAGE/main.json
 
-const isOurs = type => type.startsWith('RealPortrait');
+const isOurs = type => String(type).startsWith('RealPortrait');
 
 app.registerExtension({
   name: 'RealPortrait.Language',

@@ -8,9 +8,12 @@ import { api } from '../../../scripts/api.js';
 const NODE = 'RealPortraitEditExpression', SWITCH = 'live_preview';
 const PAUSE = 100;                                      // ms from a move to its run, within which further moves count as one
 const ENDS = ['execution_success', 'execution_error', 'execution_interrupted', 'reconnected'];      // the last: its end was not heard
+// The class's own method: other packs wrap that of `api`, and what a wrapper passes on is not known.
+const { queuePrompt } = Object.getPrototypeOf(api);
+const takesNodes = queuePrompt?.length >= 3;            // an older frontend's would run the whole workflow
 
 const waiting = new Set();                              // nodes that moved since their last run
-let timer = null, running = null;                       // running: {id} of the prompt, null until the server has told it
+let timer = null, running = null;                       // running: {id} of the prompt, null until the server has answered
 
 function moved(node) {
   if (!node.widgets?.find(widget => widget.name === SWITCH)?.value) return;
@@ -41,8 +44,8 @@ async function run(node) {
   const { output, workflow } = await app.graphToPrompt();
   const id = String(node.id);
   if (!output[id]) return null;                         // inside a subgraph, where it has another id
-  const told = await api.queuePrompt(0, { output, workflow }, { partialExecutionTargets: [id] });
-  return told.prompt_id ?? null;
+  const answer = await queuePrompt.call(api, 0, { output, workflow }, { partialExecutionTargets: [id] });
+  return answer.prompt_id ?? null;
 }
 
 function ended({ detail }) {
@@ -51,14 +54,20 @@ function ended({ detail }) {
   next();
 }
 
+/** A prompt that is deleted from the queue has no end: it is over when the queue is empty. */
+function queueChanged({ detail }) {
+  if (running?.id && detail?.exec_info?.queue_remaining === 0) ended({});
+}
+
 app.registerExtension({
   name: 'RealPortrait.LivePreview',
   setup() {
-    if (api.queuePrompt.length < 3) return;
+    if (!takesNodes) return;
     for (const kind of ENDS) api.addEventListener(kind, ended);
+    api.addEventListener('status', queueChanged);
   },
   nodeCreated(node) {
-    if (node.comfyClass !== NODE || api.queuePrompt.length < 3) return;
+    if (node.comfyClass !== NODE || !takesNodes) return;
     for (const widget of node.widgets ?? []) {
       const before = widget.callback;
       widget.callback = function (...given) {

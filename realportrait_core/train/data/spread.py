@@ -1,7 +1,7 @@
 """Samples on actors of Ray: each actor loads the frozen networks once and prepares source after source.
 
-The driver opens the sources, keeps the journal and writes the report. A file on disk goes to an actor as its path, a shard's
-member as its bytes.
+The process that starts them opens the sources, keeps the journal and writes the report. A file on disk goes to an actor as its
+path, a shard's member as its bytes.
 """
 
 from collections.abc import Callable, Iterable, Iterator
