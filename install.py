@@ -88,19 +88,6 @@ def write_whole(data: bytes, target: Path) -> None:
         raise
 
 
-def check_opencv() -> None:
-    """Says what to install where there is no OpenCV. As a requirement, pip would put it over another package of it."""
-    try:
-        import cv2  # noqa: F401
-    except ImportError as error:
-        logger.warning(
-            "OpenCV cannot be imported (%s), and without it no face can be detected: add the package opencv-python-headless (or "
-            "opencv-python, never both) to this Python, %s.",
-            error,
-            sys.executable,
-        )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """0 when the file is in place, 1 with one sentence when it is not."""
     logging.basicConfig(level=logging.INFO, format="RealPortrait: %(message)s")
@@ -110,7 +97,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     target = (options.models_dir / "realportrait" if options.models_dir else BUNDLED) / NAME
     try:
-        check_opencv()
         if is_whole(target):
             logger.info("the face detector is in place: %s", target)
             return 0

@@ -1,15 +1,12 @@
-"""Faces found by another program in place of the detector, and what is said where there is no OpenCV."""
-
-import sys
+"""Faces found by another program in place of the detector."""
 
 import pytest
 import torch
 
-from realportrait_core.errors import FaceError, InputError, RealPortraitError
+from realportrait_core.errors import FaceError, InputError
 from realportrait_core.face.crop import face_square
-from realportrait_core.face.detect import Face, FaceDetector
+from realportrait_core.face.detect import Face
 from realportrait_core.face.given import NOSE_AND_MOUTH, check_inside, face_of_box, face_of_landmarks, five_points
-from realportrait_core.face.opencv import import_cv2
 from realportrait_core.face.track import NOMINAL, portrait_points, smooth, track
 
 FIVE = torch.tensor([[95.2, 60.3], [144.5, 57.4], [120.2, 88.2], [102.4, 110.8], [146.3, 108.3]])
@@ -103,7 +100,7 @@ def test_given_boxes_are_followed_smoothed_and_filled():
         track(frames, None, 0, "stop", given=given)
     with pytest.raises(FaceError, match="No face was found in any of the 8"):
         track(frames, None, given=[[]] * 8)
-    with pytest.raises(InputError, match="given for 2 frames, and the driving clip has 8"):
+    with pytest.raises(InputError, match="given for 2 frames, and the driving video has 8"):
         track(frames, None, given=given[:2])
 
 
@@ -114,24 +111,3 @@ def test_a_cut_between_given_boxes_starts_a_new_track():
     assert torch.equal(followed.points[2], boxes((20, 30))[0].points) and torch.equal(
         followed.points[3], boxes((200, 100))[0].points
     )
-
-
-# Without OpenCV
-
-
-def test_without_opencv_it_says_what_to_install(monkeypatch, tmp_path):
-    (tmp_path / "yunet.onnx").write_bytes(b"")
-    detector = FaceDetector(tmp_path / "yunet.onnx")
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(
-        RealPortraitError, match="OpenCV cannot be imported.*opencv-python-headless by .*-m pip.*never install both"
-    ):
-        detector.detect(torch.zeros(64, 64, 3))
-
-
-def test_an_old_opencv_is_named(monkeypatch):
-    cv2 = pytest.importorskip("cv2")
-    assert import_cv2() is cv2
-    monkeypatch.setattr(cv2, "__version__", "4.7.0")
-    with pytest.raises(RealPortraitError, match="OpenCV 4.7.0 is too old: at least 4.8"):
-        import_cv2()

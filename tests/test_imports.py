@@ -295,6 +295,26 @@ def test_nothing_that_runs_strings_or_pickles(folder):
     assert not wrong
 
 
+def test_the_nodes_need_no_opencv():
+    """A fresh ComfyUI has none, and pip installs its packages over one another. What only commands use may use it."""
+    face, video = CORE / "face", CORE / "video"
+    users = {
+        CORE / "train",
+        CORE / "eval",
+        CORE / "head_rotation",
+        face / "opencv.py",
+        face / "landmarks.py",
+        video / "pictures.py",
+    }
+    users |= {CORE / "batch"}
+    wrong = []
+    for file in python_files(CORE) + python_files(NODES):
+        for line, _, path in imports(file):
+            if {"cv2", "opencv", "landmarks", "pictures"} & set(path) and not users & {file, *file.parents}:
+                wrong.append(f"{file}:{line}")
+    assert not wrong
+
+
 def test_importing_the_pack_loads_nothing_heavy():
     """ComfyUI imports every pack at start-up, one after the other."""
     program = (

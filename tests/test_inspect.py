@@ -20,8 +20,6 @@ from realportrait_core.motion_map import MotionMaps
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix, transform
 
-pytest.importorskip("cv2")
-
 TINY = Vid2VidConfig(**toy_sizes.VID2VID)
 FACE = torch.tensor([[95.2, 60.3], [144.5, 57.4], [120.2, 88.2], [102.4, 110.8], [146.3, 108.3]])
 HEIGHT, WIDTH, SIZE = 200, 240, 128

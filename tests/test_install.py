@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 import yunet
 
+from realportrait_core.face.yunet import MODEL_NAME, SHA256, SIZE
+
 
 @pytest.fixture
 def script():
@@ -142,14 +144,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, script):
     assert target.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_without_opencv_it_says_what_to_install(tmp_path, monkeypatch, script, caplog):
-    """One sentence, and no failure: boxes of other nodes need no detector."""
-    (tmp_path / "realportrait").mkdir()
-    shutil.copy(yunet.onnx(), tmp_path / "realportrait")
-    assert script.main(["--models-dir", str(tmp_path)]) == 0 and "OpenCV" not in caplog.text
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    assert script.main(["--models-dir", str(tmp_path)]) == 0
-    assert "OpenCV cannot be imported" in caplog.text and "opencv-python-headless" in caplog.text
+def test_the_detector_is_the_file_that_is_installed(script):
+    assert (script.NAME, script.SHA256, script.SIZE) == (MODEL_NAME, SHA256, SIZE)
 
 
 # ---- requirements.txt ----

@@ -85,7 +85,7 @@ def test_nothing_of_the_hosts_is_required(pyproject):
 
 def test_extras_name_what_the_host_would_bring(pyproject):
     """Outside of ComfyUI. torch.load of an older torch can be made to run code, weights_only or not (CVE-2025-32434)."""
-    brought = {"torch>=2.6", "numpy", "av", "kornia>=0.7.1", "opencv-python-headless>=4.8"}
+    brought = {"torch>=2.6", "numpy", "av", "kornia>=0.7.1", "pillow>=10.1", "opencv-python-headless>=4.8"}
     for extra in ("core", "train"):
         assert brought <= set(pyproject["project"]["optional-dependencies"][extra])
 

@@ -82,7 +82,7 @@ def load_networks(weights: Weights, device: str) -> Networks:
 def make_animator(weights: Weights, marks: dict[str, str], folder: Path, device: str, threads: int) -> Callable[[Job], Made]:
     """The worker of an actor: writes a job's video and its record into the folder."""
     torch.set_num_threads(threads)
-    import_cv2()  # without it every job would fail
+    import_cv2()  # which reads the portraits: without it every job would fail
     networks = load_networks(weights, device)
 
     def make(job: Job) -> Made:

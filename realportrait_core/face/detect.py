@@ -2,20 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import InputError, WeightsError
-from .opencv import import_cv2
+from . import yunet
+from .resize import resize_levels
+from .yunet import MODEL_NAME
 
-MODEL_NAME = "face_detection_yunet_2023mar.onnx"
 SCORE, SCORE_RETRY = 0.6, 0.3  # the second where no face reaches the first: drawings, profile views
 NMS_IOU = 0.3
 # Long side of the network's input, px. On 8 rendered clips of 256 px against their 3-D truth its points are off by
-# 2.1 px at 320, 1.8 px at 512 and 1.8 px at 640; they take 7, 16 and 27 ms a frame.
+# 2.1 px at 320, 1.8 px at 512 and 1.8 px at 640; they take 10, 21 and 33 ms a frame on one AVX-512 core.
 SIDE_MIN, SIDE_MAX = 512, 640
 SIDES_RETRY = (256, 1280)  # tried where no face is found: for one that fills the picture, for one that is tiny in it
 SMALLEST = 12  # px of the network's input: smaller detections are found in noise
@@ -36,10 +35,10 @@ class Face:
 
 
 class FaceDetector:
-    """YuNet (Wu, Peng, Yu 2023; MIT) through OpenCV 4.8 or newer, 5.x included.
+    """YuNet (Wu, Peng, Yu 2023; MIT) on the CPU.
 
     onnx_path is the file that `python install.py` puts in `models/realportrait/`.
-    Raises WeightsError where the file is missing or is not that network, RealPortraitError where OpenCV is missing.
+    Raises WeightsError where the file is missing or another one.
     """
 
     def __init__(self, onnx_path: str | Path):
@@ -49,7 +48,7 @@ class FaceDetector:
                 f"The face detector {MODEL_NAME} is missing: looked for {self.path}. Run `python install.py` in the "
                 f"RealPortrait folder (it fetches 233 KB), or copy the file there, or give the face's box by hand."
             )
-        self._network: Any = None  # cv2.FaceDetectorYN, made at the first picture
+        self.network = yunet.load(self.path)
 
     def detect(self, image: torch.Tensor | np.ndarray) -> list[Face]:
         """Faces of one picture (H, W, 3) in [0, 1], or uint8; torch or numpy. From left to right; [] where there is none."""
@@ -68,40 +67,19 @@ class FaceDetector:
         return doubtful
 
     def _detect_at(self, image: np.ndarray, scale: float) -> list[Face]:
-        cv2 = import_cv2()
-
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-        filtering = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        picture = cv2.resize(image[..., ::-1], (width, height), interpolation=filtering)  # YuNet reads BGR, 0..255
-        try:
-            if self._network is None:
-                self._network = self._load(cv2, (width, height))
-            self._network.setInputSize((width, height))
-            rows = self._network.detect(picture)[1]
-        except cv2.error as error:
-            raise WeightsError(
-                f"OpenCV {cv2.__version__} cannot run {self.path} ({error.err or error}). Delete the file and run `python "
-                f"install.py` in the RealPortrait folder."
-            ) from error
-        if rows is None:
-            return []
+        with torch.inference_mode():
+            picture = resize_levels(torch.from_numpy(image), height, width).flip(2).permute(2, 0, 1)  # YuNet reads BGR
+            rows = yunet.detect(self.network, picture, SCORE_RETRY, NMS_IOU)
         # Half-pixel centres on both sides of the resize.
         stretch = torch.tensor([image.shape[1] / width, image.shape[0] / height])
         faces = []
-        for row in torch.from_numpy(rows).float():  # (15,)
+        for row in rows:  # (15,)
             corner = (row[0:2] + 0.5) * stretch - 0.5
             points = (row[4:14].reshape(5, 2) + 0.5) * stretch - 0.5
-            if torch.isfinite(row).all() and row[2:4].min() >= SMALLEST:
+            if row[2:4].min() >= SMALLEST:
                 faces.append(Face(torch.cat([corner, row[2:4] * stretch]), points, float(row[14])))
         return sorted(faces, key=lambda face: float(face.box[0] + face.box[2] / 2))
-
-    def _load(self, cv2: ModuleType, size: tuple[int, int]) -> Any:
-        model = torch.frombuffer(bytearray(self.path.read_bytes()), dtype=torch.uint8).numpy()
-        settings = size, SCORE_RETRY, NMS_IOU, 200
-        try:
-            return cv2.FaceDetectorYN.create("onnx", model, model[:0], *settings)  # by path it cannot open every name on Windows
-        except TypeError:  # OpenCV 4.8 opens paths alone
-            return cv2.FaceDetectorYN.create(str(self.path), "", *settings)
 
 
 def checked_image(image: torch.Tensor | np.ndarray) -> np.ndarray:

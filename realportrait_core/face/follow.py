@@ -35,7 +35,7 @@ class FaceFollower:
     def crop(self, picture: torch.Tensor) -> torch.Tensor | None:
         """picture (H, W, 3) in [0, 1] -> (3, 3) float64, frame px -> crop px; None where the face is not seen.
 
-        Raises FaceError for a choice of a face that is not there, WeightsError where OpenCV cannot run the detector.
+        Raises FaceError for a choice of a face that is not there.
         """
         self._age += 1
         if self._square is None or self._missed or self._age >= self.every:

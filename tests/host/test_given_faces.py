@@ -1,9 +1,7 @@
-"""Faces of other nodes at Extract Face Motion: values of the host's BOUNDING_BOX and FACE_LANDMARKS, and whole runs without cv2."""
+"""Faces of other nodes at Extract Face Motion: values of the host's BOUNDING_BOX and FACE_LANDMARKS."""
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -168,14 +166,3 @@ def test_a_typed_box_and_given_ones_contradict_each_other(pack, extract):
         extract(portrait_box="40, 40, 80, 90", portrait_boxes=PORTRAIT_BOX, driving_boxes=DRIVING_BOX)
     with refused(pack, "driving_box and driving_boxes both"):
         extract(driver_box="30 30 60 70", portrait_boxes=PORTRAIT_BOX, driving_boxes=DRIVING_BOX)
-
-
-def test_a_whole_animation_without_opencv(host):
-    """A host in a process of its own that has no cv2: every node loads, and the animation runs by boxes alone."""
-    done = subprocess.run([sys.executable, Path(__file__).parent / "without_opencv.py"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["nodes"] == sum(name.startswith("RealPortrait") for name in host.NODE_CLASS_MAPPINGS) and told["nodes"] > 16
-    assert told["frames"] == [3, 64, 64, 3] and told["finite"]
-    assert "OpenCV cannot be imported" in told["detecting"] and "Install the package opencv-python-headless" in told["detecting"]
-    assert "OpenCV cannot be imported" in told["inspecting"]
