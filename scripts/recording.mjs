@@ -11,7 +11,7 @@ import chromium from '@sparticuz/chromium';
 import { chromium as launcher } from 'playwright-core';
 
 const LIMIT = 600_000;                                  // ms for anything on the page, a run included, on a slow machine
-const VIEW = { width: 1100, height: 700 };              // px
+const VIEW = { width: 960, height: 700 };              // px
 const LIBRARY = 345;                                    // px, the right edge of the node library when it is open
 const SETTINGS = {                                      // of a user who has been here before
   'Comfy.TutorialCompleted': true, 'Comfy.Minimap.Visible': false, 'Comfy.Graph.CanvasInfo': false,
@@ -75,10 +75,10 @@ async function open() {
 
 /** A double click opens the search; what is chosen there comes into the graph where it was opened. */
 async function search() {
-  await find('live portrait', [385, 125]);
+  await find('live portrait', [365, 125]);
   const chosen = answers().filter({ hasText: 'Load Face Vid2vid (LivePortrait)' });
   await moveTo(await middle(chosen));
-  await photograph('A double click on the empty graph opens the search: "live portrait" finds the nodes.');
+  await photograph('A double click on the empty graph: "live portrait" finds the nodes.');
   await click();
   await nodes(VID2VID);
 }
@@ -88,16 +88,16 @@ async function dragFromLibrary() {
   await library();
   await drag(await middle(page.locator('.p-splitter-gutter').first()), [LIBRARY, 400]);
   await category().click();
-  await drop('Load Portrait', [385, 310]);
-  await drop('Edit Expression (Sliders)', [740, 125]);
+  await drop('Load Portrait', [365, 310]);
+  await drop('Edit Expression (Sliders)', [690, 125]);
   await nodes(VID2VID, PORTRAIT, EDIT);
   await category().scrollIntoViewIfNeeded();
-  await photograph('Nodes are dragged from the node library, category RealPortrait. Load Portrait has an example.');
+  await photograph('Nodes are dragged from the node library; Load Portrait brings an example.');
   await library();
 }
 
 async function connect() {
-  await drag([700, 650], [430, 650]);                   // the empty graph: what is seen of it moves along
+  await drag([650, 650], [400, 650]);                   // the empty graph: what is seen of it moves along
   await wire(VID2VID, 'vid2vid', EDIT, 'vid2vid');
   await wire(PORTRAIT, 'image', EDIT, 'portrait', 'Two wires are drawn from socket to socket.');
 }
@@ -105,15 +105,14 @@ async function connect() {
 async function run() {
   await runAll();
   await picture(EDIT);
-  await moveTo([800, 500]);                             // the node grows for its picture when it is drawn again, as by this
-  await moveTo(await middle(page.getByTestId('queue-button')));
-  await photograph('Run, pressed once: Edit Expression shows the portrait as Face Vid2vid draws it.');
+  await moveTo([850, 400]);                             // the node grows for its picture when it is drawn again, as by this
+  await photograph('Run: Edit Expression shows the portrait as Face Vid2vid draws it.');
 }
 
 /** The picture follows the sliders. */
 async function slide() {
-  await slider('yaw', 20, 'A slider is dragged: the head turns while the mouse button is still down. Run is not pressed.');
-  await slider('mouth', 0.8, 'So with every slider: each move runs this node alone.');
+  await slider('yaw', 20, 'A slider is dragged: the head turns while the mouse button is still down.');
+  await slider('mouth', 0.8, 'Each move of a slider runs this node alone; Run is not pressed.');
 }
 
 /** A second workflow, which makes a video. */
@@ -122,12 +121,12 @@ async function animate() {
   await away(2);
   await library();
   await category().click();
-  await drop('Load Driving Video', [365, 150]);
-  await drop('Load Portrait', [610, 330]);
-  await drop('Animate Portrait', [855, 150]);
+  await drop('Load Driving Video', [355, 150]);
+  await drop('Load Portrait', [577, 330]);
+  await drop('Animate Portrait', [800, 150]);
   await library();
-  await drag([700, 670], [430, 670]);
-  await find('save video', [830, 200]);
+  await drag([650, 670], [367, 670]);
+  await find('save video', [738, 200]);
   await moveTo(await middle(answers().filter({ hasText: 'Save Video' }).first()));
   await click();
   await nodes(PORTRAIT, DRIVING, ANIMATE, SAVE);
@@ -135,13 +134,16 @@ async function animate() {
   await wire(PORTRAIT, 'image', ANIMATE, 'portrait');
   await wire(DRIVING, 'video', ANIMATE, 'driving_video');
   await wire(ANIMATE, 'video', SAVE, 'video');
-  await runAll('A video needs four nodes and three wires, and Run.');
-  const video = page.locator('video').last();           // the first is Load Driving Video's
-  await video.and(page.locator('[src*="output"]')).waitFor();
+  await runAll('A second graph makes a video: four nodes, three wires, and Run.');
+  const video = page.locator('video[src*="type=output"]');
+  await video.waitFor();
   await moveTo(await middle(video));
   await click();                                        // plays it
   await page.waitForFunction(video => video.currentTime > 0.5, await video.elementHandle());
-  await photograph('The portrait moves as the driving video does. The bundled weights are a small model for demonstration.');
+  await moveTo([700, 640]);
+  await click();                                        // the node is selected no longer: its toolbox lay over the others
+  await moveTo(await middle(video));
+  await photograph('The portrait moves as the driving video does. (The bundled weights, 256 px.)');
 }
 
 // Hands

@@ -1,4 +1,4 @@
-"""docs/recording.jpg: a session in ComfyUI's page, from the search for "live portrait" to a video, photographed step by step.
+"""docs/recording.webp: a session in ComfyUI's page, from the search for "live portrait" to a video, photographed step by step.
 
     python scripts/test.py -k help && .venv/bin/python scripts/recording.py [--folder FOLDER]
 
@@ -18,11 +18,11 @@ from browser import BrowserError, drive, find_browser
 from environment import ROOT
 from headless import HeadlessComfyUI
 
-SHEET = ROOT / "docs" / "recording.jpg"
+SHEET = ROOT / "docs" / "recording.webp"
 BYTES = 150_000  # of the sheet, at most
 LIMIT = 3600  # s for the browser; two minutes on an idle machine
 COLUMNS, WIDTH = 2, 750  # px of a picture on the sheet
-BAR, EDGE = 52, 10  # px of the caption above a picture, and around it
+BAR, EDGE = 32, 10  # px of the caption above a picture, and around it
 POINTER = [(0, 0), (0, 17), (4, 13), (7, 20), (10, 19), (7, 12), (12, 12)]  # px, an arrow whose tip is where the mouse was
 
 
@@ -43,8 +43,7 @@ def contact_sheet(steps: list[dict], folder: Path):
         ImageDraw.Draw(shot).polygon([(tip[0] + 1.4 * x, tip[1] + 1.4 * y) for x, y in POINTER], "white", "black")
         shot = shot.resize((WIDTH, round(shot.height * WIDTH / shot.width)), Image.Resampling.LANCZOS)
         cell = Image.new("RGB", (WIDTH, BAR + shot.height), "white")
-        pen = ImageDraw.Draw(cell)
-        pen.multiline_text((2, 3), wrapped(f"{number}. {step['caption']}", WIDTH - 4, font), fill="black", font=font, spacing=2)
+        ImageDraw.Draw(cell).text((2, 4), f"{number}. {step['caption']}", fill="black", font=font)
         cell.paste(shot, (0, BAR))
         cells.append(cell)
     width, height = WIDTH + EDGE, cells[0].height + EDGE
@@ -54,22 +53,10 @@ def contact_sheet(steps: list[dict], folder: Path):
     return made
 
 
-def wrapped(text: str, width: int, font) -> str:
-    """The text in lines that are no wider."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return "\n".join(lines)
-
-
 def save(sheet, path: Path) -> None:
     """At the best quality that BYTES allow."""
-    for quality in range(85, 20, -5):
-        sheet.save(path, quality=quality, optimize=True, progressive=True)
+    for quality in range(90, 30, -5):
+        sheet.save(path, quality=quality, method=6)
         if path.stat().st_size <= BYTES:
             print(f"{path}: {sheet.width}x{sheet.height}, quality {quality}, {path.stat().st_size / 1000:.0f} kB")
             return
