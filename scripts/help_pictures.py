@@ -9,14 +9,12 @@ results: from runs of the demo's portrait and driving video on the bundled weigh
 import argparse
 import io
 import json
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import environment
+from browser import BrowserError, drive
 from comfy_client import ComfyClient
 from demo import limit_frames
 from environment import ROOT
@@ -52,27 +50,13 @@ def photograph_nodes(client: ComfyClient) -> None:
     """NODE.png for every help page."""
     from PIL import Image
 
-    browser = Path(os.environ.get("REALPORTRAIT_BROWSER") or environment.VENV / "browser")
-    if not shutil.which("node") or not (browser / "node_modules" / "playwright-core").is_dir():
-        fail(f"No browser in {browser}: run python scripts/test.py with node and npm on PATH, or set REALPORTRAIT_BROWSER.")
-    unpacked = browser / "tmp"  # Chromium unpacks itself there, once
-    unpacked.mkdir(exist_ok=True)
     nodes = sorted(page.stem for page in PAGES.glob("*.md"))
     with tempfile.TemporaryDirectory() as folder:
-        job = Path(folder, "job.json")
-        job.write_text(json.dumps({"url": client.url, "nodes": nodes, "folder": folder}), encoding="utf-8")
-        with (ROOT / "scripts" / "help_pictures.mjs").open("rb") as script:
-            done = subprocess.run(
-                ["node", "--input-type=module", "-", str(job)],
-                stdin=script,
-                cwd=browser,
-                env=dict(os.environ, TMPDIR=str(unpacked)),
-                capture_output=True,
-                text=True,
-                timeout=LIMIT,
-            )
-        if done.returncode:
-            fail(f"The browser ended with {done.returncode}.\n{done.stderr[-3000:]}")
+        job = {"url": client.url, "nodes": nodes, "folder": folder}
+        try:
+            drive(ROOT / "scripts" / "help_pictures.mjs", job, Path(folder), LIMIT)
+        except BrowserError as error:
+            fail(str(error))
         for node in nodes:
             picture = Image.open(Path(folder, f"{node}.png")).convert("RGB")
             keep(picture.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE), f"{node}.png")

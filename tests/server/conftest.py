@@ -116,6 +116,17 @@ def client(server):
 
 
 @pytest.fixture(scope="session")
+def browser() -> Path:
+    """The folder whose node_modules hold Chromium and what drives it."""
+    from browser import BrowserError, find_browser
+
+    try:
+        return find_browser()
+    except BrowserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def media(client, tmp_path_factory) -> dict[str, str]:
     """What lies in the server's input folder: {name here: name there}."""
     from PIL import Image

@@ -6,10 +6,8 @@ $REALPORTRAIT_BROWSER names another folder with the same node_modules, $REALPORT
 
 import io
 import json
-import os
 import re
 import shutil
-import subprocess
 from copy import deepcopy
 from pathlib import Path
 
@@ -24,40 +22,17 @@ LIMIT = 1800  # s; two minutes on an idle machine
 
 
 @pytest.fixture(scope="module")
-def browser() -> Path:
-    """The folder whose node_modules hold Chromium and what drives it."""
-    folder = Path(os.environ.get("REALPORTRAIT_BROWSER") or ROOT / ".venv" / "browser")
-    if not shutil.which("node"):
-        pytest.skip("no node on PATH, which drives the browser")
-    for package in ("@sparticuz/chromium", "playwright-core"):
-        if not (folder / "node_modules" / package).is_dir():
-            pytest.skip(f"no {package} in {folder}: run python scripts/test.py with npm on PATH, or set REALPORTRAIT_BROWSER")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def seen(browser, server, tmp_path_factory) -> dict:
     """What tests/server/browser.mjs saw, all of it in one run."""
+    from browser import drive
+
     folder = tmp_path_factory.mktemp("browser")
     for file in UPLOADED.values():
         shutil.copy2(ROOT / "assets" / file.partition("_")[2], folder / file)
-    unpacked = browser / "tmp"  # Chromium unpacks itself there, once
-    unpacked.mkdir(exist_ok=True)
     workflows = WORKFLOWS | {"earlier": as_it_was(WORKFLOWS["animate_portrait"])}
     uploads = {node: str(folder / file) for node, file in UPLOADED.items()}
     job = {"url": server.url, "workflows": workflows, "uploads": uploads, "shots": str(folder), "seen": str(folder / "seen.json")}
-    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    with (Path(__file__).parent / "browser.mjs").open("rb") as script:
-        done = subprocess.run(
-            ["node", "--input-type=module", "-", str(folder / "job.json")],
-            stdin=script,
-            cwd=browser,
-            env=dict(os.environ, TMPDIR=str(unpacked)),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-        )
-    assert done.returncode == 0, done.stderr[-3000:]
+    drive(Path(__file__).parent / "browser.mjs", job, folder, LIMIT)
     print(f"pictures of the workflows: {folder}")
     return json.loads((folder / "seen.json").read_text(encoding="utf-8"))
 
