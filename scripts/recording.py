@@ -8,6 +8,7 @@ they were taken, 1.png, 2.png and so on.
 """
 
 import argparse
+import io
 import json
 import sys
 import tempfile
@@ -56,11 +57,12 @@ def contact_sheet(steps: list[dict], folder: Path):
 def save(sheet, path: Path) -> None:
     """At the best quality that BYTES allow."""
     for quality in range(90, 30, -5):
-        sheet.save(path, quality=quality, method=6)
-        if path.stat().st_size <= BYTES:
-            print(f"{path}: {sheet.width}x{sheet.height}, quality {quality}, {path.stat().st_size / 1000:.0f} kB")
+        sheet.save(encoded := io.BytesIO(), "WEBP", quality=quality, method=6)
+        if encoded.tell() <= BYTES:
+            path.write_bytes(encoded.getvalue())
+            print(f"{path}: {sheet.width}x{sheet.height}, quality {quality}, {encoded.tell() / 1000:.0f} kB")
             return
-    raise SystemExit(f"{path} has more than {BYTES} bytes at any quality: show less.")
+    raise SystemExit(f"The sheet has more than {BYTES} bytes at any quality: show less.")
 
 
 def main() -> None:
