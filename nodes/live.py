@@ -103,7 +103,7 @@ class AnimateOneFrame(io.ComfyNode):
         finish = None
         if stitching is not None:
             check_keypoints(stitching, network.cfg.num_kp)
-            finish = Finish(stitching, True, None, None)
+            finish = Finish(stitching, shoulders=True)
         live = running(vid2vid, network, str(cls.hidden and cls.hidden.unique_id), portrait)
         live.finish, live.follower.every = finish, detect_every
         if reset:

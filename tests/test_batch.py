@@ -11,6 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import public
 import pytest
 import torch
 import toy_sizes
@@ -202,6 +203,18 @@ def test_generators_own_pictures(weights, tmp_path):
     networks.vid2vid.generator = None
     with pytest.raises(WeightsError, match="generator"):
         animate(networks, job)
+
+
+def test_liveportraits_way_stitches_where_it_can(weights, tmp_path):
+    """The stitching file beside the others holds the shoulders, and another one makes the video anew."""
+    torch.manual_seed(0)
+    public.write_kijai(tmp_path, FaceVid2Vid(replace(public.TINY, crop_size=256)).eval())
+    weights = replace(weights, vid2vid=tmp_path)
+    networks, job = load_networks(weights, "cpu"), Job(PORTRAIT, DRIVING, "one", method="vid2vid", frames=2)
+    stitched, _ = animate(networks, job)
+    plain, _ = animate(replace(networks, stitch=None), job)
+    assert not torch.equal(stitched[1], plain[1])
+    assert "vid2vid.stitching" in weights.marks()
 
 
 def test_networks_that_do_not_belong_together(weights, tmp_path):

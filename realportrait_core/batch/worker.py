@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,8 @@ from ..paste import paste
 from ..speed import preset
 from ..vae import VAE, load_vae
 from ..vid2vid import FaceVid2Vid
-from ..vid2vid.checkpoint import load_vid2vid, vid2vid_files
+from ..vid2vid.checkpoint import load_stitching, load_vid2vid, stitching_beside, vid2vid_files
+from ..vid2vid.stitching import Finish
 from ..video.loading import Footage, load_video
 from ..video.pictures import read_picture
 from ..video.source import VideoFile
@@ -49,6 +50,8 @@ class Weights:
     def marks(self) -> dict[str, str]:
         """The SHA-256 of each file, by its role."""
         parts = {f"vid2vid.{part}": path for part, path in vid2vid_files(self.vid2vid).items()}
+        if (stitching := stitching_beside(self.vid2vid)) is not None:
+            parts["vid2vid.stitching"] = stitching
         return {name: sha256(path) for name, path in {**parts, "dit": self.dit, "vae": self.vae, "detector": self.detector}.items()}
 
 
@@ -59,6 +62,7 @@ class Networks:
     vae: VAE
     detector: FaceDetector
     schedule: Schedule
+    stitch: Finish | None  # holds the shoulders in LivePortrait's way; None where the weights have no networks for it
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,14 @@ class Made:
 
 
 def load_networks(weights: Weights, device: str) -> Networks:
+    stitching = stitching_beside(weights.vid2vid)
     return Networks(
         load_vid2vid(weights.vid2vid).to(device),
         load_dit(weights.dit).to(device),
         load_vae(weights.vae).to(device),
         FaceDetector(weights.detector),
         linear_schedule(),
+        None if stitching is None else Finish(load_stitching(stitching), shoulders=True),
     )
 
 
@@ -151,6 +157,7 @@ def diffused(networks: Networks, job: Job, portrait: Tensor, driving: Tensor, po
 def rendered(networks: Networks, job: Job, portrait: Tensor, driving: Tensor, points: Tensor, followed: FaceTrack) -> Tensor:
     """LivePortrait's animation: G's pictures of the face crop, or the portrait with them."""
     keypoints = extract_keypoints(networks.vid2vid, portrait, driving, points, followed)
+    keypoints = replace(keypoints, finish=networks.stitch)
     motion = motion_maps(networks.vid2vid, drive_keypoints(keypoints), networks.dit.cfg.input_sq_size)
     if job.paste:
         return torch.cat(list(portrait_frames(networks.vid2vid, motion, portrait)))

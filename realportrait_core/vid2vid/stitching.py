@@ -78,8 +78,8 @@ class Finish:
 
     networks: Mapping[str, KeypointMLP]  # "stitching", "lip" and "eye"
     shoulders: bool  # stitch: the shoulders stay where the portrait's are
-    eyes: Opening | None  # None: left as they are
-    lips: Opening | None
+    eyes: Opening | None = None  # None: left as they are
+    lips: Opening | None = None
 
 
 def check_keypoints(networks: Mapping[str, KeypointMLP], k: int) -> None:
