@@ -311,7 +311,7 @@ def test_the_result_in_the_drivers_framing(pack, run_node):
     )
     assert even.shape == (2, 200, 240, 3)
     keypoints.portrait_size = (64, 64)
-    with refused(pack, "driver_framing is of a portrait of 64x64 px and the motion of one of 120x90 px"):
+    with refused(pack, "driving_framing is of a portrait of 64x64 px and the motion of one of 120x90 px"):
         run_node("RealPortraitPasteBack", driver_framing=keypoints, **given)
 
 
