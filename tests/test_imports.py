@@ -21,11 +21,12 @@ NETWORKS = {"vid2vid", "dit", "motion_map", "diffusion", "face", "vae", "checkpo
 ALLOWED = {
     "errors": set(),
     "config": {"errors"},
+    "opencv": {"errors"},
     "checkpoint": BASE,
-    "face": BASE,
+    "face": BASE | {"opencv"},
     "diffusion": BASE,
     "motion_map": BASE,
-    "video": BASE,
+    "video": BASE | {"opencv"},
     "paste": BASE | {"face"},
     "vae": BASE | {"checkpoint"},
     "licences": BASE | {"checkpoint"},
@@ -38,7 +39,9 @@ ALLOWED = {
     "edit": BASE | NETWORKS | {"animation"},
     "motion_file": BASE | NETWORKS | {"animation"},
     "head_rotation": BASE | {"vid2vid"},  # never train or eval: both use it
-    "batch": BASE | NETWORKS | {"animation", "speed", "generate", "paste", "video"},  # never train or eval: both may use its pool
+    "batch": BASE
+    | NETWORKS
+    | {"animation", "speed", "generate", "opencv", "paste", "video"},  # never train or eval: both may use its pool
     "train": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video", "batch"},
     "eval": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video"},
     "stlpips": BASE,
@@ -302,7 +305,7 @@ def test_the_nodes_need_no_opencv():
         CORE / "train",
         CORE / "eval",
         CORE / "head_rotation",
-        face / "opencv.py",
+        CORE / "opencv.py",
         face / "landmarks.py",
         video / "pictures.py",
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from realportrait_core.errors import RealPortraitError
-from realportrait_core.face.opencv import import_cv2
+from realportrait_core.opencv import import_cv2
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,9 +18,9 @@ from ..dit.checkpoint import load_dit
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 from ..face.detect import FaceDetector
-from ..face.opencv import import_cv2
 from ..face.track import FaceTrack, portrait_points, track
 from ..generate import generate
+from ..opencv import import_cv2
 from ..paste import paste
 from ..speed import preset
 from ..vae import VAE, load_vae

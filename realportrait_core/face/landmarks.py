@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from ..errors import InputError, WeightsError
+from ..opencv import import_cv2
 from .crop import Points, face_square, rescale
 from .detect import checked_image
-from .opencv import import_cv2
 
 POINTS = 478  # 468 of the mesh, then 5 of each iris
 SIDE = 256  # px of the network's input

@@ -3,13 +3,16 @@
 import numpy as np
 
 from ..errors import InputError
+from ..opencv import import_cv2
 from .source import Readable
 
 
 def read_picture(source: Readable) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, rotated by its EXIF, without alpha. Raises InputError where it is damaged or no picture."""
-    import cv2
+    """(H, W, 3) uint8 RGB, rotated by its EXIF, without alpha.
 
+    Raises InputError where it is damaged or no picture, RealPortraitError where OpenCV is missing.
+    """
+    cv2 = import_cv2()
     try:
         with source.open() as stream:
             data = stream.read()

@@ -6,6 +6,7 @@ import public
 import pytest
 import tiny
 import torch
+from refusal import refused
 from safetensors.torch import save_file
 
 BOX = "100, 90, 60, 70"
@@ -51,10 +52,6 @@ def edit(host, networks, portrait):
             return host.NODE_CLASS_MAPPINGS["RealPortraitEditExpression"].execute(**given | SLIDERS | changes)
 
     return run
-
-
-def refused(pack, match, kind="InputError"):
-    return pytest.raises(getattr(pack("realportrait_core.errors"), kind), match=match)
 
 
 def test_at_zero_it_is_the_generators_picture_of_the_portrait(pack, edit, networks, portrait):

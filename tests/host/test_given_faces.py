@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from refusal import refused
 
 WITHOUT_BOX = {**tiny.EXTRACTION, "portrait_box": "", "driver_box": ""}
 PORTRAIT_BOX = {"x": 40, "y": 40, "width": 80, "height": 90}
@@ -50,10 +51,6 @@ def face_mesh(x: float, y: float, side: float, shape: tuple[int, int], frames: i
         points[index] = at
     face = {"landmarks_xy": points * side + [x, y], "bbox_xyxy": np.array([x, y, x + side, y + side]), "score": 0.9}
     return {"frames": [[face]] * frames, "image_size": shape, "connection_sets": {}}
-
-
-def refused(pack, match):
-    return pytest.raises(pack("realportrait_core.errors").InputError, match=match)
 
 
 def test_the_sockets_take_boxes_and_landmarks_and_come_last(host):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from refusal import refused
 
 FRAMES = 6
 
@@ -318,10 +319,6 @@ def test_refused_files(pack, tmp_path):
 
 
 # ---- inputs that do not fit ----
-
-
-def refused(pack, match):
-    return pytest.raises(pack("realportrait_core.errors").InputError, match=match)
 
 
 def test_a_prompt_from_clip_is_refused(pack, model, clip):

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import yunet
+from refusal import refused
 from shown import cells, on_the_node
 
 EDIT = {"head_size": "driven", "smooth_head": 0.0, "smooth_expression": 0.0, "smooth_track": 0.0, "mirror": False}
@@ -72,10 +73,6 @@ def maps(run_node, vid2vid, keypoints):
 @pytest.fixture
 def edit(run_node, keypoints):
     return lambda **changes: run_node("RealPortraitEditMotion", keypoints=keypoints, **{**EDIT, **changes})[0]
-
-
-def refused(pack, match, kind="InputError"):
-    return pytest.raises(getattr(pack("realportrait_core.errors"), kind), match=match)
 
 
 def apart(a, b) -> float:

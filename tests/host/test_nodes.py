@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 import yunet
+from refusal import refused
 from shown import cells, on_the_node
 
 OURS = [
@@ -102,10 +103,6 @@ def motion_of(run_node, vid2vid, extract):
         return run_node("RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, **{**given, **changes})[0]
 
     return run
-
-
-def refused(pack, match, kind="InputError"):
-    return pytest.raises(getattr(pack("realportrait_core.errors"), kind), match=match)
 
 
 # ---- what the menu shows ----

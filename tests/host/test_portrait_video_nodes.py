@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from refusal import refused
 
 FRAMES = 4
 EXTRACTION = tiny.EXTRACTION | dict(portrait_box="70, 60, 60, 70")
@@ -42,10 +43,6 @@ def motion(run_node, vid2vid, extract):
     g = torch.Generator().manual_seed(5)
     driver = replace(found.driver, expression=0.2 * torch.randn(FRAMES, 26, 3, generator=g))
     return run_node("RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=replace(found, driver=driver), **MAPS)[0]
-
-
-def refused(pack, match, kind="InputError"):
-    return pytest.raises(getattr(pack("realportrait_core.errors"), kind), match=match)
 
 
 @pytest.mark.parametrize("portrait, driver", [(4, 4), (6, 4), (3, 5)])

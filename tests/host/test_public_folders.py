@@ -3,9 +3,11 @@
 import shutil
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import refusal
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -77,8 +79,7 @@ def sizes(output) -> dict:
     return asdict(output[0].model.cfg)
 
 
-def refused(pack, match):
-    return pytest.raises(pack("realportrait_core.errors").WeightsError, match=match)
+refused = partial(refusal.refused, kind="WeightsError")
 
 
 @pytest.mark.parametrize("inside", ["liveportrait", "liveportrait/animal", "realportrait", "realportrait/lp/human"])

@@ -8,6 +8,7 @@ import public
 import pytest
 import tiny
 import torch
+from refusal import refused
 from shown import on_the_node
 
 HEIGHT, WIDTH, FRAMES = 301, 253, 6
@@ -55,10 +56,6 @@ def render(run_node):
     return lambda vid2vid, motion, result="portrait", **changes: run_node(
         "RealPortraitRenderVid2Vid", vid2vid=vid2vid, motion=motion, result=result, **changes
     )
-
-
-def refused(pack, match, kind="InputError"):
-    return pytest.raises(getattr(pack("realportrait_core.errors"), kind), match=match)
 
 
 def test_the_face_moves_in_the_portrait(render, vid2vid, motion):

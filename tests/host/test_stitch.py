@@ -2,10 +2,12 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import public
 import pytest
+import refusal
 import tiny
 import torch
 from safetensors.torch import save_file
@@ -69,8 +71,7 @@ def apart(a, b) -> float:
     return float((a.f.float() - b.f.float()).abs().max())
 
 
-def refused(pack, match, kind="WeightsError"):
-    return pytest.raises(getattr(pack("realportrait_core.errors"), kind), match=match)
+refused = partial(refusal.refused, kind="WeightsError")
 
 
 def test_without_a_wish_nothing_changes(maps):
@@ -128,7 +129,7 @@ def test_without_networks_the_keypoints_pass(pack, run_node, keypoints):
     passed = run_node("RealPortraitStitch", stitching=None, keypoints=keypoints, **NOTHING | {"hold_shoulders": True})[0]
     assert passed is keypoints
     for wish in ({"eyes": 0.0}, {"lips": 0.2}):
-        with refused(pack, r"stitching_retargeting_module\.safetensors \(0\.9 MB\)", "InputError"):
+        with refused(pack, r"stitching_retargeting_module\.safetensors \(0\.9 MB\)", kind="InputError"):
             run_node("RealPortraitStitch", stitching=None, keypoints=keypoints, **NOTHING | wish)
 
 
@@ -157,5 +158,5 @@ def test_another_file_is_named_for_what_it_is(pack, load, weights):
 
 def test_keypoints_of_another_number_are_refused(pack, run_node, load, keypoints):
     fewer = replace(keypoints, portrait=keypoints.portrait._map(lambda x: x[:, :15] if x.shape[1:2] == (21,) else x))
-    with refused(pack, "takes 126 numbers to 65, and 15 keypoints need 90 to 47", "InputError"):
+    with refused(pack, "takes 126 numbers to 65, and 15 keypoints need 90 to 47", kind="InputError"):
         run_node("RealPortraitStitch", stitching=load()[0], keypoints=fewer, **NOTHING)

@@ -8,14 +8,11 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from refusal import refused
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = {"start": 0.0, "start_in": "seconds", "frames": 0, "stride": 1, "fps": 0.0, "longest_side": 0}
 SOCKET = "(the video input)"
-
-
-def refused(pack, match):
-    return pytest.raises(pack("realportrait_core.errors").InputError, match=match)
 
 
 # ---- Load Driving Video ----

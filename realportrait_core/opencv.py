@@ -3,7 +3,7 @@
 import sys
 from types import ModuleType
 
-from ..errors import RealPortraitError
+from .errors import RealPortraitError
 
 OLDEST = (4, 8)
 
