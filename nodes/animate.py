@@ -107,20 +107,7 @@ class AnimatePortrait(io.ComfyNode):
         return known if known is not True else LoadVid2Vid.validate_inputs(vid2vid_weights)
 
     @classmethod
-    def fingerprint_inputs(
-        cls,
-        portrait,
-        driving_video,
-        weights,
-        vid2vid_weights,
-        seed,
-        result,
-        frames=0,
-        pose_gain=1.0,
-        expression_gain=1.0,
-        framing="auto",
-        vae=None,
-    ):
+    def fingerprint_inputs(cls, weights, vid2vid_weights, **others):
         """Those of the loaders inside: the host asks them only when this node runs."""
         model = None if weights == ALONE else LoadModel.fingerprint_inputs(weights, "default")
         return model, LoadVid2Vid.fingerprint_inputs(vid2vid_weights)
