@@ -28,14 +28,14 @@ class Table:
 TABLES = {
     "self": Table("The first frame of a rendered clip is animated by the clip itself, which is the truth.", 10),
     "cross": Table(
-        "The first frame of a rendered identity is animated by a clip of another one; the truth is exact: the same motion, rendered "
-        "on the portrait's identity.",
+        "The first frame of a rendered identity is animated by a clip of another one; the truth is exact: the same motion, "
+        "rendered on the portrait's identity.",
         8,
     ),
     "clips": Table("The first frame of a real clip is animated by the clip itself, which is the truth.", 5),
     "clips_cross": Table(
-        "The first frame of a person's clip is animated by another person's clip. There is no truth: expression, pose and mouth are "
-        "compared with those in the driving frames, identity with the portrait.",
+        "The first frame of a person's clip is animated by another person's clip. There is no truth: expression, pose and mouth "
+        "are compared with those in the driving frames, identity with the portrait.",
         5,
         truth=False,
     ),
@@ -45,14 +45,14 @@ TABLES = {
         10,
     ),
     "photos_cross": Table(
-        "A photograph is animated by a clip of somebody else. There is no truth: expression, pose and mouth are compared with those "
-        "in the driving frames, identity with the portrait.",
+        "A photograph is animated by a clip of somebody else. There is no truth: expression, pose and mouth are compared with "
+        "those in the driving frames, identity with the portrait.",
         6,
         truth=False,
     ),
     "long": Table(
-        f"The first frame of a clip is animated by the clip, played forwards and backwards: {LONG} frames, ten clips of the network "
-        "of 16 frames, each of which begins with the last frame of the one before.",
+        f"The first frame of a clip is animated by the clip, played forwards and backwards: {LONG} frames, ten clips of the "
+        "network of 16 frames, each of which begins with the last frame of the one before.",
         2,
     ),
 }
