@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..errors import WeightsError
-from ..face.landmarks import POINTS as WITH_IRISES
 from ..face.landmarks import check_landmarks, read_part
 from ..face.onnx_file import fields
 
