@@ -21,6 +21,7 @@ from ..vid2vid.checkpoint import load_vid2vid
 from . import cases, protocol
 from .files import write_json, write_sample_grid
 from .judges import load_judges
+from .rows import SEED
 from .summary import summary
 from .table import table
 
@@ -110,7 +111,7 @@ def evaluate(options: argparse.Namespace) -> dict:
         "steps": speed.steps,
         "solver": speed.solver,
         "guidance": guidance,
-        "seed": protocol.SEED,
+        "seed": SEED,
         "framing": options.framing,
         "stlpips_net": options.stlpips_net,
         "judges_missing": networks.judges.missing,
