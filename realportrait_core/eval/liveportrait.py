@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from ..animation.extraction import extract_keypoints
-from ..animation.mapping import PortraitMotion, frame_portrait, motion_maps
+from ..animation.framing import sample_frame
+from ..animation.mapping import PortraitMotion, motion_maps
 from ..animation.retargeting import drive_keypoints
 from ..animation.vid2vid_frames import check_generator, portrait_frames
+from ..face.crop import rescale
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import load_stitching, load_vid2vid, stitching_beside
 from ..vid2vid.stitching import Finish, check_keypoints
@@ -46,11 +48,13 @@ def load_liveportrait(path: Path) -> LivePortrait:
 
 
 @torch.inference_mode()
-def liveportrait_frames(networks: LivePortrait, source: Source, motion: PortraitMotion) -> Tensor:
-    """LivePortrait's animation of the source (L, 3, S, S) in [0, 1] on the CPU, on the frame of the evaluation's own `motion`."""
+def liveportrait_frames(networks: LivePortrait, source: Source, motion: PortraitMotion, size: int) -> Tensor:
+    """LivePortrait's animation of the source (L, 3, size, size) in [0, 1] on the CPU, on a frame that shows of the portrait what
+    the evaluation's own `motion` shows."""
     driving = source.driving.float() / 255
     keypoints = extract_keypoints(networks.vid2vid, source.portrait, driving, source.points, source.track)
     driven = drive_keypoints(replace(keypoints, finish=networks.stitching), neutral=0)
     own = motion_maps(networks.vid2vid, driven, motion.maps.height)
     frames = portrait_frames(networks.vid2vid, own, source.portrait)  # (n, H, W, 3), chunk by chunk
-    return torch.cat([frame_portrait(chunk, motion) for chunk in frames]).movedim(-1, 1).clamp(0, 1)
+    to_frame = rescale(size / motion.maps.height) @ motion.portrait_to_frame
+    return torch.cat([sample_frame(chunk.movedim(-1, 1), to_frame, size) for chunk in frames])
