@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import InputError
 from ..speed import NAMES
+from ..video.pictures import is_picture
 from ..video.source import VideoFile, container
 
 Method = Literal["realportrait", "vid2vid"]
@@ -165,8 +166,3 @@ def check_files(job: Job) -> None:
         if name == "portrait" and not is_picture(start):
             raise InputError(f"its portrait {path} is no JPEG, PNG or WebP picture")
     container(VideoFile(str(job.driving), job.driving))
-
-
-def is_picture(start: bytes) -> bool:
-    """By the first 12 bytes of a file."""
-    return start.startswith((b"\xff\xd8", b"\x89PNG\r\n\x1a\n")) or start[:4] == b"RIFF" and start[8:] == b"WEBP"

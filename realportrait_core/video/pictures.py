@@ -26,6 +26,11 @@ def read_picture(source: Readable) -> np.ndarray:
     return np.ascontiguousarray(picture[..., ::-1])
 
 
+def is_picture(start: bytes) -> bool:
+    """Whether a file is a JPEG, PNG or WebP, by its first 12 bytes."""
+    return start.startswith((b"\xff\xd8", b"\x89PNG\r\n\x1a\n")) or start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+
+
 def is_whole(data: bytes) -> bool:
     """Whether a JPEG, PNG or WebP is complete; OpenCV fills the missing part of one with grey."""
     if data.startswith(b"\xff\xd8"):
