@@ -18,7 +18,7 @@ from ..speed import GUIDANCE, PAPER_STEPS, STEPS, default_guidance, default_samp
 from ..stlpips import Net
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
-from . import cases, protocol
+from . import cases, inputs, protocol
 from .files import write_json, write_sample_grid
 from .judges import load_judges
 from .rows import SEED
@@ -130,8 +130,11 @@ def evaluate(options: argparse.Namespace) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = parse(argv)
+    argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    if argv[:1] == ["inputs"]:
+        return inputs.main(argv[1:])
+    options = parse(argv)
     try:
         report = evaluate(options)
     except RealPortraitError as error:
