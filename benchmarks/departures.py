@@ -29,8 +29,9 @@ from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import RealPortraitDiT
 from realportrait_core.errors import InputError
 from realportrait_core.eval.judges import load_judges
-from realportrait_core.eval.protocol import SEED, Networks, Prepared
-from realportrait_core.eval.rows import STATIC, decode, encode
+from realportrait_core.eval.networks import Networks
+from realportrait_core.eval.protocol import Prepared
+from realportrait_core.eval.rows import SEED, STATIC, decode, encode
 from realportrait_core.eval.score import judge, score
 from realportrait_core.eval.summary import mean
 from realportrait_core.face.detect import FaceDetector

@@ -22,8 +22,9 @@ from realportrait_core.dit import Caching, RealPortraitDiT
 from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import FaceError, InputError
 from realportrait_core.eval.cases import self_cases
-from realportrait_core.eval.protocol import SEED, Networks, Prepared, prepare
-from realportrait_core.eval.rows import decode, encode
+from realportrait_core.eval.networks import Networks
+from realportrait_core.eval.protocol import Prepared, prepare
+from realportrait_core.eval.rows import SEED, decode, encode
 from realportrait_core.eval.score import score
 from realportrait_core.eval.summary import mean
 from realportrait_core.face.detect import FaceDetector

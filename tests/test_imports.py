@@ -44,7 +44,7 @@ ALLOWED = {
     | {"animation", "speed", "generate", "opencv", "paste", "video"},  # never train or eval: both may use its pool
     "train": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video", "batch"},
     # inspect has the means of colours, convert reads a .pth, batch has the pool
-    "eval": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video", "inspect", "convert", "batch"},
+    "eval": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video", "inspect", "convert", "batch", "opencv"},
     "stlpips": BASE,
     "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit", "vae"},
     "batch.__main__": BASE | {"batch", "face"},

@@ -18,9 +18,10 @@ from ..speed import GUIDANCE, PAPER_STEPS, STEPS, default_guidance, default_samp
 from ..stlpips import Net
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
-from . import cases, protocol
+from . import cases, inputs, protocol
 from .files import write_json, write_sample_grid
 from .judges import load_judges
+from .rows import SEED
 from .summary import summary
 from .table import table
 
@@ -110,7 +111,7 @@ def evaluate(options: argparse.Namespace) -> dict:
         "steps": speed.steps,
         "solver": speed.solver,
         "guidance": guidance,
-        "seed": protocol.SEED,
+        "seed": SEED,
         "framing": options.framing,
         "stlpips_net": options.stlpips_net,
         "judges_missing": networks.judges.missing,
@@ -129,8 +130,11 @@ def evaluate(options: argparse.Namespace) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = parse(argv)
+    argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    if argv[:1] == ["inputs"]:
+        return inputs.main(argv[1:])
+    options = parse(argv)
     try:
         report = evaluate(options)
     except RealPortraitError as error:

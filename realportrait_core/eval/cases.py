@@ -15,7 +15,7 @@ from ..head_rotation.turning import turn
 from ..video.decoding import decode, upright
 from ..video.loading import check_picture
 from ..video.pictures import is_picture, read_picture
-from ..video.source import VideoFile
+from ..video.source import VideoFile, probe
 from .rows import to_bytes
 
 DRIVERS, OTHERS = 800000, 810000  # clip OTHERS + i performs the motion of clip DRIVERS + i
@@ -157,3 +157,8 @@ def ping_pong(frames: Tensor, count: int | None) -> Tensor:
     there = list(range(len(frames)))
     round_trip = there + there[-2:0:-1]
     return frames[[round_trip[i % len(round_trip)] for i in range(count)]]
+
+
+def driving_rate(case: Case) -> float | None:
+    """Frames a second of a case's driving video; None where its file does not declare them. InputError for no video."""
+    return probe(VideoFile(case.driver.name, case.driver)).rate if isinstance(case.driver, Path) else PHOTO_FPS

@@ -20,51 +20,21 @@ import torch
 from torch import Tensor
 
 from ..animation.clips import plan
-from ..animation.extraction import CHUNK, extract_keypoints
-from ..animation.mapping import PortraitMotion, frame_portrait, motion_maps
-from ..animation.rendering import render
-from ..animation.retargeting import drive_keypoints
-from ..diffusion.schedule import Schedule
-from ..dit.model import RealPortraitDiT
+from ..animation.extraction import CHUNK
+from ..animation.mapping import PortraitMotion, frame_portrait
 from ..errors import FaceError, InputError
 from ..face.crop import clip_crop
-from ..face.detect import FaceDetector
-from ..face.track import portrait_points, track
+from ..face.track import track
 from ..speed import Speed
-from ..vae import VAE
-from ..vid2vid import FaceVid2Vid
 from .cases import Case, frames_of
-from .judges import Judges
-from .rows import (
-    FACE_VID2VID,
-    MOTION_LATENTS,
-    REALPORTRAIT,
-    ROUND_TRIP,
-    STATIC,
-    decode,
-    draft_latents,
-    encode,
-    face_vid2vid_frames,
-    to_bytes,
-)
+from .networks import Networks
+from .rows import FACE_VID2VID, REALPORTRAIT, rows_of, to_bytes
 from .score import Scores, Truth, judge, score, spectrum
+from .source import Source, find_faces, motion_of
 
 log = logging.getLogger(__name__)
 
-SEED = 0
 SHOWN = 4  # frames of a clip in the strip
-
-
-@dataclass(frozen=True)
-class Networks:
-    """The networks under test, frozen and in eval mode, and those that judge their results."""
-
-    vid2vid: FaceVid2Vid
-    dit: RealPortraitDiT
-    vae: VAE
-    detector: FaceDetector
-    schedule: Schedule
-    judges: Judges = Judges()
 
 
 @dataclass(frozen=True)
@@ -87,7 +57,7 @@ class Prepared:
 
     motion: PortraitMotion
     truth: Truth  # with the portrait as the motion frames it
-    faces: str  # the tracker's report on the driving video
+    source: Source
 
 
 def prepare(networks: Networks, case: Case, framing: str = "whole") -> Prepared:
@@ -96,27 +66,21 @@ def prepare(networks: Networks, case: Case, framing: str = "whole") -> Prepared:
     FaceError where a face is missing, InputError where the clips do not belong together.
     """
     driver, truth, valid = frames_of(case)
-    portrait = truth[:1].float() / 255  # (1, H, W, 3)
-    points = portrait_points(portrait[0], networks.detector)
-    followed = track(driver, networks.detector)
-    true_track = followed if case.of_itself else track(truth, networks.detector)
-
-    keypoints = extract_keypoints(networks.vid2vid, portrait, driver.float() / 255, points, followed)
-    size = networks.dit.cfg.input_sq_size
-    # The first frame is the neutral one: of the clip itself it is the portrait, and all published figures were measured so.
-    motion = motion_maps(networks.vid2vid, drive_keypoints(keypoints, neutral=0), size, framing)
+    source = find_faces(truth[0], driver, networks.detector)
+    true_track = source.track if case.of_itself else track(truth, networks.detector)
+    motion = motion_of(networks, source, framing)
     to_frame = motion.portrait_to_frame
     framed = Truth(
         pictures=on_frame(truth, motion),
         crop=clip_crop(true_track.points) @ torch.linalg.inv(to_frame),
         face=motion.maps.mask(),
         points=(true_track.points.double() @ to_frame[:2, :2].T + to_frame[:2, 2]).float(),
-        portrait=frame_portrait(portrait, motion).movedim(-1, 1),
+        portrait=frame_portrait(source.portrait, motion).movedim(-1, 1),
         valid=None if valid is None else on_frame(255 * valid[..., None].to(torch.uint8), motion)[:, 0] > 0.999,
     )
     if framed.valid is not None and not bool(framed.valid.any(2).any(1).all()):
         raise InputError(f"{case.name}: there is a frame of whose truth nothing is known.")
-    return Prepared(motion, framed, followed.report)
+    return Prepared(motion, framed, source)
 
 
 def on_frame(frames: Tensor, motion: PortraitMotion) -> Tensor:
@@ -130,29 +94,9 @@ def run_case(networks: Networks, case: Case, speed: Speed, framing: str = "whole
     not belong together.
     """
     given = prepare(networks, case, framing)
-    motion, truth, pictures = given.motion, given.truth, given.truth.pictures
-    began = time.perf_counter()
-    latent = encode(networks.vae, truth.portrait)
-    latents = render(
-        networks.dit,
-        networks.schedule,
-        latent,
-        motion,
-        speed.steps,
-        SEED,
-        solver=speed.solver,
-        caching=speed.caching,
-        guidance=guidance,
-    )
-    seconds = time.perf_counter() - began
-
-    rows = {STATIC: truth.portrait.expand_as(pictures), ROUND_TRIP: decode(networks.vae, encode(networks.vae, pictures))}
-    if networks.vid2vid.generator is not None:
-        rows[FACE_VID2VID] = face_vid2vid_frames(networks.vid2vid, truth.portrait, motion)
-    draft = draft_latents(networks.dit, latent, motion)
-    if draft is not None:
-        rows[MOTION_LATENTS] = decode(networks.vae, draft)
-    rows[REALPORTRAIT] = decode(networks.vae, latents)
+    truth, pictures = given.truth, given.truth.pictures
+    drawn = rows_of(networks, given.motion, truth.portrait, pictures, speed, guidance)
+    rows = drawn.pictures
 
     distances, judged = score(networks.vid2vid, rows, truth), judge(networks.judges, networks.detector, rows, truth)
     colours = {row: (result - pictures).mean((2, 3)).tolist() for row, result in rows.items()}
@@ -164,7 +108,7 @@ def run_case(networks: Networks, case: Case, speed: Speed, framing: str = "whole
     whole = {row: spectrum(result, truth) for row, result in rows.items()}
     clips = new_frames(len(pictures), networks.dit.cfg.clip_frames)
     parts = [spectrum(rows[REALPORTRAIT], truth, slice(new.start, new.stop)) for new in clips]
-    return Outcome(case.name, scores, whole, parts, colours, shown_pictures, given.faces, seconds)
+    return Outcome(case.name, scores, whole, parts, colours, shown_pictures, given.source.track.report, drawn.sampling_seconds)
 
 
 def new_frames(frames: int, clip_frames: int) -> list[range]:

@@ -1,21 +1,79 @@
 """The pictures of every row of the tables: baselines, parts of the model, and the model."""
 
+import time
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from ..animation.extraction import CHUNK
 from ..animation.mapping import PortraitMotion
+from ..animation.rendering import render
 from ..dit.model import RealPortraitDiT
 from ..face.crop import CROP, paste_crop, rescale
+from ..speed import Speed
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
+from .networks import Networks
 
 STATIC = "static portrait"  # the portrait in every frame
 ROUND_TRIP = "VAE round trip"  # the truth through the VAE: the upper bound of everything that it decodes
 FACE_VID2VID = "Face Vid2vid"  # G's picture, where the weights have a G
 MOTION_LATENTS = "motion latents"  # prediction of mapper and draft, decoded without the backbone
 REALPORTRAIT = "RealPortrait"
+SEED = 0  # of RealPortrait's noise
 SOFT_BORDER = 1 / 8  # of the crop's side, over which G's picture is blended into the portrait
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a case of L frames, frame 0 included."""
+
+    pictures: dict[str, Tensor]  # row -> (L, 3, S, S) in [0, 1], in a table's order
+    seconds: dict[str, float]  # row -> time from portrait and motion to its pictures
+    sampling_seconds: float  # of RealPortrait's latents
+
+
+@torch.inference_mode()
+def rows_of(
+    networks: Networks, motion: PortraitMotion, portrait: Tensor, truth: Tensor | None, speed: Speed, guidance: float = 1.0
+) -> Rows:
+    """The baselines, the parts of the model, and the model.
+
+    portrait (1, 3, S, S) as the motion frames it; truth (L, 3, S, S) in [0, 1], or None: then there is no round trip. No row of
+    G where the weights have none, nor of the motion latents where they are no pictures.
+    """
+    pictures, seconds, began = {}, {}, time.perf_counter()
+
+    def add(row: str, made: Tensor) -> None:
+        nonlocal began
+        pictures[row], seconds[row], began = made, time.perf_counter() - began, time.perf_counter()
+
+    latent = encode(networks.vae, portrait)
+    latents = render(
+        networks.dit,
+        networks.schedule,
+        latent,
+        motion,
+        speed.steps,
+        SEED,
+        solver=speed.solver,
+        caching=speed.caching,
+        guidance=guidance,
+    )
+    sampling = time.perf_counter() - began
+    began = time.perf_counter()
+    add(STATIC, portrait.expand(len(motion.maps), -1, -1, -1))
+    if truth is not None:
+        add(ROUND_TRIP, decode(networks.vae, encode(networks.vae, truth)))
+    if networks.vid2vid.generator is not None:
+        add(FACE_VID2VID, face_vid2vid_frames(networks.vid2vid, portrait, motion))
+    draft = draft_latents(networks.dit, latent, motion)
+    if draft is not None:
+        add(MOTION_LATENTS, decode(networks.vae, draft))
+    add(REALPORTRAIT, decode(networks.vae, latents))
+    seconds[REALPORTRAIT] += sampling
+    return Rows(pictures, seconds, sampling)
 
 
 def soft_square(size: int) -> Tensor:
