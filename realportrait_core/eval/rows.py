@@ -22,6 +22,7 @@ FACE_VID2VID = "Face Vid2vid"  # G's picture, where the weights have a G
 MOTION_LATENTS = "motion latents"  # prediction of mapper and draft, decoded without the backbone
 REALPORTRAIT = "RealPortrait"
 SEED = 0  # of RealPortrait's noise
+TRUTH, DRIVING = "truth", "driving video"  # what rows are compared with, as rows of their own where a figure needs no comparison
 SOFT_BORDER = 1 / 8  # of the crop's side, over which G's picture is blended into the portrait
 
 
