@@ -1,7 +1,7 @@
 """Every figure of a row of a case: against the truth, or where there is none against the driving frames and the portrait.
 
-Values are of the frames from Prepared.first to the last. None: it could not be measured there, as where no face was found, or was
-not, as where a slow judge sees every n-th frame only.
+Values are of the frames from Prepared.first to the last. None: it could not be measured there, as where no face was found, where
+another method has no picture, or where a slow judge, who sees every n-th frame, did not look.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,20 @@ from .observe import Observed, where
 from .prepare import Prepared
 from .recognition import identity_similarity
 from .record import Values
+from .sharpness import sharpness, sharpness_to_portrait
 from .spectrum import spectrum_db, worst_octave
 from .temporal import temporal_figures
 
 Frames = dict[str, Values]  # metric -> a value for every frame
 Whole = dict[str, float | None]  # metric -> one for the case
+
+
+@dataclass(frozen=True)
+class Row:
+    """The pictures of a method on a case, as they are compared."""
+
+    pictures: Tensor  # (L, 3, S, S) uint8; where it has none, another of its own
+    present: Tensor  # (L,) bool, the frames that it has
 
 
 @dataclass(frozen=True)
@@ -38,72 +47,100 @@ class Compared:
     joins: list[int]  # where clips of the network meet
 
 
-def row_figures(pictures: Tensor, seen: Observed, compared: Compared) -> tuple[Frames, Whole]:
-    """Of a row (L, 3, S, S) in [0, 1], all but ST-LPIPS and LPIPS, which `picture_distances` gives for all rows at once."""
-    case = compared.case
-    frames, whole = steadiness(pictures, seen.keypoints, compared)
-    if case.exact:
-        found, of_case = picture_figures(pictures, case)
-        frames, whole = found | frames, of_case | whole
-    for figures, of_case in (face_figures(seen, compared), motion_figures(seen, compared)):
+def row_figures(row: Row, seen: Observed, compared: Compared) -> tuple[Frames, Whole]:
+    """All but the distances of picture_judges.py."""
+    case, pictures, present = compared.case, row.pictures.float() / 255, row.present
+    frames, whole = steadiness(pictures, seen.keypoints, present, compared)
+    counted = present.clone()
+    counted[: case.first] = False
+    parts = [face_figures(seen, counted, compared), motion_figures(seen, counted, compared)]
+    for figures, of_case in [picture_figures(pictures, counted, case), *parts]:
         frames, whole = frames | figures, whole | of_case
-    return {name: values[case.first :] for name, values in frames.items()}, whole
+    return {name: masked(values, present)[case.first :] for name, values in frames.items()}, whole
 
 
 def target_figures(compared: Compared) -> tuple[Frames, Whole]:
     """The target's own figures that need no comparison, beside which a row's are read."""
-    case = compared.case
-    frames, whole = steadiness(case.target.pictures, compared.target.keypoints, compared)
+    case, target = compared.case, compared.target
+    everywhere = torch.ones(len(case), dtype=torch.bool)
+    frames, whole = steadiness(case.target.pictures, target.keypoints, everywhere, compared)
     if case.exact:
-        frames |= face_figures(compared.target, compared)[0]
+        frames |= identity_figures(target, compared)
     return {name: values[case.first :] for name, values in frames.items()}, whole
 
 
-def steadiness(pictures: Tensor, keypoints: Tensor, compared: Compared) -> tuple[Frames, Whole]:
-    frames, whole = temporal_figures(pictures, keypoints, compared.still, compared.joins)
-    return frames | colour_figures(pictures), whole
+def masked(values: Values, present: Tensor) -> Values:
+    return [value if ok else None for value, ok in zip(values, present.tolist())]
+
+
+def steadiness(pictures: Tensor, keypoints: Tensor, present: Tensor, compared: Compared) -> tuple[Frames, Whole]:
+    """Flicker, jitter and seams of the frames from 0 on that are there without a gap, colours of all."""
+    length, run = len(pictures), int(present.long().cumprod(0).sum())
+    frames = colour_figures(pictures)
+    if run < 2 or run < int(present.sum()):
+        return frames, {}
+    still = compared.still if compared.still.ndim == 2 else compared.still[: run - 1]
+    joins = [join for join in compared.joins if join < run]
+    steady, whole = temporal_figures(pictures[:run], keypoints[:run], still, joins)
+    gone: Values = [None] * (length - run)
+    return frames | {name: values + gone for name, values in steady.items()}, whole
 
 
 # Pictures
 
 
-def filled(pictures: Tensor, case: Prepared) -> Tensor:
-    """The row (L, 3, S, S), with the truth's pixels where the truth is unknown."""
-    return pictures if case.valid is None else torch.where(case.valid[:, None], pictures, case.target.pictures)
+def filled(pictures: Tensor, case: Prepared, frames: Tensor | slice) -> Tensor:
+    """These frames of a row (n, 3, S, S), uint8 or in [0, 1], with the truth's pixels where the truth is unknown: in [0, 1]."""
+    pictures = pictures if pictures.is_floating_point() else pictures.float() / 255
+    return pictures if case.valid is None else torch.where(case.valid[frames, None], pictures, case.target.pictures[frames])
 
 
-def picture_figures(pictures: Tensor, case: Prepared) -> tuple[Frames, Whole]:
-    """PSNR, SSIM and the error outside the face by frames; the spectrum of the scored frames. PSNR is over the known pixels."""
-    shown, true, face = filled(pictures, case), case.target.pictures, case.face
-    gain = torch.zeros(len(shown))
+def picture_figures(pictures: Tensor, counted: Tensor, case: Prepared) -> tuple[Frames, Whole]:
+    """Against a truth PSNR (over the known pixels), SSIM, sharpness, the error outside the face, and the spectrum of the frames
+    that are counted (L,) bool; else sharpness relative to the portrait.
+    """
+    if not case.exact:
+        portrait = case.portrait_compared
+        return {"sharp": sharpness_to_portrait(pictures, case.face, portrait, case.portrait_face)}, {}
+    shown, true, face = filled(pictures, case, slice(None)), case.target.pictures, case.face
+    outside, gain = face, torch.zeros(len(shown))
     if case.valid is not None:
-        face, gain = face | ~case.valid, 10 * case.valid.float().mean((1, 2)).log10()  # the error is 0 elsewhere
+        outside, gain = face | ~case.valid, 10 * case.valid.float().mean((1, 2)).log10()  # the error is 0 elsewhere
     frames = {
         "psnr_db": (psnr(shown, true) + gain).tolist(),
         "ssim": ssim(shown, true).tolist(),
-        "outside_error_255": outside_error(shown, true, face).tolist(),
+        "sharp": sharpness(shown, true, face),
+        "outside_error_255": outside_error(shown, true, outside).tolist(),
     }
+    if not counted.any():
+        return frames, {}
     centre = face_square(case.points, scale=1.0, vy=0.0).center.mean(0).tolist()
-    octaves = spectrum_db(shown[case.first :], true[case.first :], centre)
+    octaves = spectrum_db(shown[counted], true[counted], centre)
     return frames, {"spectrum_worst_db": worst_octave(octaves), "spectrum_finest_db": octaves[-1]}
 
 
 # Faces
 
 
-def face_figures(seen: Observed, compared: Compared) -> tuple[Frames, Whole]:
-    """Identity against the portrait; expression, pose, landmarks and mouth against the target. Each where its judge was loaded."""
-    case, target, portrait = compared.case, compared.target, compared.portrait
-    frames: Frames = {}
-    whole: Whole = {}
-    if portrait.embeddings is not None or seen.landmarks is not None:
-        frames["face_found"] = where(seen.found.float(), seen.judged)
-    if portrait.embeddings is not None:
+def identity_figures(seen: Observed, compared: Compared) -> Frames:
+    """Whether there is a face, and whether it is the portrait's; where a judge of faces was loaded."""
+    if seen.landmarks is None and compared.portrait.embeddings is None:
+        return {}
+    frames: Frames = {"face_found": where(seen.found.float(), seen.judged)}
+    if compared.portrait.embeddings is not None:
         nowhere: Values = [None] * len(seen.found)
         known = seen.embeddings is not None
-        frames["identity_similarity"] = identity_similarity(seen.embeddings, portrait.embeddings, seen.found) if known else nowhere
+        similar = identity_similarity(seen.embeddings, compared.portrait.embeddings, seen.found) if known else nowhere
+        frames["identity_similarity"] = similar
+    return frames
+
+
+def face_figures(seen: Observed, counted: Tensor, compared: Compared) -> tuple[Frames, Whole]:
+    """Identity against the portrait; expression, pose, landmarks and mouth against the target."""
+    case, target, portrait = compared.case, compared.target, compared.portrait
+    frames = identity_figures(seen, compared)
     if seen.parameters is None or target.parameters is None or portrait.parameters is None:
-        return frames, whole
+        return frames, {}
     frames |= parameter_errors(seen.parameters, target.parameters)
     frames |= change_errors(seen.parameters, portrait.parameters, target.parameters)
     both = seen.found & target.found
@@ -111,25 +148,23 @@ def face_figures(seen: Observed, compared: Compared) -> tuple[Frames, Whole]:
         errors = landmark_errors(seen.landmarks, target.landmarks)
         frames["landmarks_px"] = where(errors.pop("all"), both)
         frames |= {f"landmarks_{part}_px": where(error, both) for part, error in errors.items()}
-    gaps = (inner_lips_gap(points)[case.first :][both[case.first :]] for points in (seen.landmarks, target.landmarks))
-    whole["mouth_correlation"] = correlation(*gaps)
-    return frames, whole
+    gaps = (inner_lips_gap(points)[both & counted] for points in (seen.landmarks, target.landmarks))
+    return frames, {"mouth_correlation": correlation(*gaps)}
 
 
-def motion_figures(seen: Observed, compared: Compared) -> tuple[Frames, Whole]:
+def motion_figures(seen: Observed, counted: Tensor, compared: Compared) -> tuple[Frames, Whole]:
     """By M: head rotation and mouth against the target; keypoints too, where the target is of the same face."""
     case, target = compared.case, compared.target
     frames: Frames = {"rotation_error_deg": angle_between(seen.rotation, target.rotation).tolist()}
-    whole: Whole = {}
     keypoints = seen.keypoints.shape[1]
     if case.exact:
         frames["keypoint_error_px"] = keypoint_error(seen.keypoints, target.keypoints).tolist()
         if keypoints in EYES_AND_MOUTH:
             frames["eyes_mouth_error_px"] = feature_error(seen.keypoints, target.keypoints).tolist()
-    if keypoints in LIPS:
-        openings = (mouth_opening(points)[case.first :] for points in (seen.keypoints, target.keypoints))
-        whole["keypoint_mouth_correlation"] = correlation(*openings)
-    return frames, whole
+    if keypoints not in LIPS:
+        return frames, {}
+    openings = (mouth_opening(points)[counted] for points in (seen.keypoints, target.keypoints))
+    return frames, {"keypoint_mouth_correlation": correlation(*openings)}
 
 
 def correlation(result: Tensor, target: Tensor) -> float | None:

@@ -5,10 +5,15 @@ from pathlib import Path
 
 from ..batch.record import sha256
 from ..stlpips import STLPIPS, load_stlpips
+from . import frechet, lpips
 from .estimators import Estimator, load_estimator
+from .frechet import Inception, load_inception
 from .identity import DATA
 from .judges import HOW_TO_GET
+from .lpips import LPIPS, load_lpips
 from .recognition import Recognition, load_recognition
+
+RECOGNITION = HOW_TO_GET["identity"] + "; or ArcFace, as in the paper, or SFace as .onnx"
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,8 @@ class JudgeFiles:
     stlpips: Path | None = None  # the wheel, or its folder
     identity: Path | None = None  # face-api's folder `model`, or ArcFace or SFace as .onnx
     landmarker: Path | None = None  # face_landmarker.task
+    lpips: Path | None = None  # torchvision's AlexNet, VGG16 or SqueezeNet 1.1
+    inception: Path | None = None  # FID's
 
     def marks(self) -> dict[str, str]:
         """The SHA-256 of each file, or of a folder's weights, by role."""
@@ -26,9 +33,11 @@ class JudgeFiles:
     def missing(self) -> dict[str, str]:
         """Metric that is left out -> how to get what it needs."""
         wanting = {
+            "lpips": (self.lpips, lpips.HOW_TO_GET),
+            "fid": (self.inception, frechet.HOW_TO_GET),
             "st_lpips": (self.stlpips, HOW_TO_GET["ST-LPIPS"]),
             "frechet_stlpips": (self.stlpips, HOW_TO_GET["ST-LPIPS"]),
-            "identity_similarity": (self.identity, HOW_TO_GET["identity"] + "; or ArcFace or SFace as .onnx"),
+            "identity_similarity": (self.identity, RECOGNITION),
             "expression_l1": (self.landmarker, HOW_TO_GET["landmarks"]),
             "pose_l1": (self.landmarker, HOW_TO_GET["landmarks"]),
             "landmarks_px": (self.landmarker, HOW_TO_GET["landmarks"]),
@@ -44,16 +53,24 @@ class Panel:
     stlpips_vgg: STLPIPS | None = None  # for the Fréchet distance
     recognition: Recognition | None = None
     estimator: Estimator | None = None
+    lpips: LPIPS | None = None
+    inception: Inception | None = None
 
 
-def load_panel(files: JudgeFiles) -> Panel:
-    """WeightsError where a file holds something else."""
-    return Panel(
-        None if files.stlpips is None else load_stlpips(files.stlpips, "alex"),
-        None if files.stlpips is None else load_stlpips(files.stlpips, "vgg"),
+def load_panel(files: JudgeFiles, device: str) -> Panel:
+    """WeightsError where a file holds something else, InputError where a package is missing. Faces are judged on the CPU."""
+    panel = Panel(
+        None if files.stlpips is None else load_stlpips(files.stlpips, "alex").to(device),
+        None if files.stlpips is None else load_stlpips(files.stlpips, "vgg").to(device),
         None if files.identity is None else load_recognition(files.identity),
         None if files.landmarker is None else load_estimator(files.landmarker),
+        None if files.lpips is None else load_lpips(files.lpips),
+        None if files.inception is None else load_inception(files.inception),
     )
+    for judge in (panel.lpips, panel.inception):
+        if judge is not None:
+            judge.model.to(device)
+    return panel
 
 
 def mark(path: Path) -> str:

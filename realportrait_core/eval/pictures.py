@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 
 from ..errors import InputError
 from ..inspect.drawing import Drawing
@@ -42,9 +42,12 @@ class Layout:
         return k % self.across * self.tile, k // self.across * self.tile
 
 
-def resized(pictures: Tensor, size: int) -> Tensor:
-    """(L, 3, S, S) -> (L, 3, size, size)."""
-    return pictures if pictures.shape[-1] == size else interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+def sized(pictures: Tensor, size: int) -> Tensor:
+    """(L, 3, S, S), uint8 or in [0, 1] -> (L, size, size, 3) uint8."""
+    if pictures.dtype == torch.uint8 and pictures.shape[-1] == size:
+        return pictures.movedim(1, -1)
+    values = pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures.float()
+    return to_bytes(values if values.shape[-1] == size else interpolate(values, (size, size), mode="bilinear", antialias=True))
 
 
 def as_long(rows: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
@@ -58,22 +61,22 @@ def as_long(rows: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
     wrong = {name: len(pictures) for name, pictures in rows.items() if len(pictures) not in (1, frames)}
     if wrong:
         raise InputError(f"Rows of one case must have equally many frames: of {frames}, there are {wrong}.")
-    return {name: pictures.detach().float().cpu().expand(frames, -1, -1, -1) for name, pictures in rows.items()}, frames
+    return {name: pictures.detach().cpu().expand(frames, -1, -1, -1) for name, pictures in rows.items()}, frames
 
 
 def write_tiles(path: Path, rows: dict[str, Tensor], fps: float, first_scored: int = 0) -> None:
-    """Rows (L, 3, S, S) in [0, 1] as the tiles of one H.264 video; a row of one frame, as the portrait, stands still.
+    """Rows (L, 3, S, S), uint8 or in [0, 1], as the tiles of one H.264 video; a row of one frame, as the portrait, stands still.
 
     first_scored: of the frames, where a record's values begin. The layout is in the file's metadata: `read_layout`.
     InputError where lengths differ, or the file cannot be written.
     """
     rows, frames = as_long(rows)
     across = min(ACROSS, len(rows))
-    tiles = torch.stack([resized(pictures, TILE) for pictures in rows.values()])  # (R, L, 3, S, S)
-    tiles = pad(tiles, (0, 0, 0, 0, 0, 0, 0, 0, 0, ceil(len(rows) / across) * across - len(rows)), value=0.5)
-    sheet = tiles.unflatten(0, (-1, across))  # (down, across, L, 3, S, S)
-    sheet = sheet.permute(2, 0, 4, 1, 5, 3).flatten(3, 4).flatten(1, 2)  # (L, H, W, 3)
     layout = Layout(tuple(rows), across, TILE, frames, fps, first_scored)
+    sheet = torch.full((frames, ceil(len(rows) / across) * TILE, across * TILE, 3), 128, dtype=torch.uint8)
+    for name, pictures in rows.items():  # one after the other: ten clips of eight rows take 1 GB as numbers in [0, 1]
+        x, y = layout.corner(name)
+        sheet[:, y : y + TILE, x : x + TILE] = sized(pictures, TILE)
     write_video(path, sheet, fps, crf=CRF, comment=json.dumps(asdict(layout)))
 
 
@@ -90,13 +93,14 @@ def read_layout(path: Path) -> Layout:
 
 
 def strip(rows: dict[str, Tensor], shown: int = 3, size: int = 192) -> Tensor:
-    """A column for each row (L, 3, S, S) in [0, 1], named above it, and `shown` of its frames below one another: (H, W, 3) uint8.
+    """A column for each row (L, 3, S, S), uint8 or in [0, 1], named above it, and `shown` of its frames below one another:
+    (H, W, 3) uint8.
 
     The frames are equally far apart, the last is the video's last.
     """
     rows, frames = as_long(rows)
     at = sorted({round((frames - 1) * (k + 1) / shown) for k in range(shown)})
-    columns = [to_bytes(resized(pictures[at], size)).flatten(0, 1) for pictures in rows.values()]  # (shown S, S, 3)
+    columns = [sized(pictures[at], size).flatten(0, 1) for pictures in rows.values()]  # (shown S, S, 3)
     head = Drawing(torch.tensor(PAPER, dtype=torch.uint8).expand(HEAD, len(rows) * size, 3).numpy())
     for k, name in enumerate(rows):
         short = name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."

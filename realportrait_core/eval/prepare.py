@@ -7,7 +7,6 @@ take its place, on the square around their own face that the portrait's frame is
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..animation.extraction import CHUNK
@@ -15,12 +14,15 @@ from ..animation.framing import frame_square, sample_frame
 from ..animation.mapping import PortraitMotion, frame_portrait
 from ..errors import InputError
 from ..face.crop import clip_crop, rescale
-from ..face.track import track
-from .cases import Case, driving_frames, frames_of
+from ..face.track import FaceTrack, track
+from ..motion_map import MotionMaps
+from .cases import Case, driving_frames, driving_rate, frames_of
 from .networks import Networks
+from .pictures import sized
 from .source import Source, find_faces, motion_of
 
 SIZE = 256  # px
+USUAL_FPS = 25.0  # of a driving video whose file declares none
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ class Prepared:
     points: Tensor  # (L, 5, 2) px of SIZE: where a row's face should be; the target's own, where that is the truth
     crop: Tensor  # (3, 3) px of SIZE -> M's crop of a row
     face: Tensor  # (L, S, S) bool, the facial mask in a row
+    portrait_face: Tensor  # (1, S, S) bool, the same in the portrait
     valid: Tensor | None  # (L, S, S) bool, where the truth is known; None: everywhere
+    fps: float  # of the driving video
+    of_itself: bool  # whether the driving video is the truth
 
     @property
     def exact(self) -> bool:
@@ -55,6 +60,11 @@ class Prepared:
     def first(self) -> int:
         """The first frame that is scored: frame 0 of a truth is the portrait itself."""
         return 1 if self.exact else 0
+
+    @property
+    def portrait_compared(self) -> Tensor:
+        """(1, 3, S, S) in [0, 1]."""
+        return as_compared(self.portrait).float() / 255
 
     def __len__(self) -> int:
         return len(self.face)
@@ -75,22 +85,51 @@ def prepare_case(networks: Networks, case: Case) -> Prepared:
     if known is not None and not bool(known.any(2).any(1).all()):
         raise InputError(f"{case.name}: there is a frame of whose truth nothing is known.")
     own = framed(truth, motion.portrait_to_frame, motion.maps.height)
-    return Prepared(source, motion, portrait_of(source, motion), own, target, target.points, target.crop, facial(motion), known)
+    return Prepared(
+        source,
+        motion,
+        portrait_of(source, motion),
+        own,
+        target,
+        target.points,
+        target.crop,
+        facial(motion, motion.maps),
+        facial(motion, motion.portrait_maps),
+        known,
+        driving_rate(case) or USUAL_FPS,
+        case.of_itself,
+    )
 
 
 def without_truth(networks: Networks, case: Case) -> Prepared:
     driver = driving_frames(case)
     source = find_faces(case.portrait_picture(), driver, networks.detector)
     motion = motion_of(networks, source)
-    height, width = driver.shape[1:3]
-    square = frame_square(source.track.points[0], height, width, SIZE, "whole")
-    points = moved(source.track.points, square)
-    target = View(framed(driver, square, SIZE), points, clip_crop(points))
-    mask = facial(motion)
     middle, own = centres(motion.maps.face), centres(motion.portrait_maps.face)  # (L, 2), (1, 2) px of the transformer's frame
     at_rest = moved(source.points[None], at_size(motion))  # (1, 5, 2)
     expected = at_rest + (middle - own)[:, None].float() * (SIZE / motion.maps.height)
-    return Prepared(source, motion, portrait_of(source, motion), None, target, expected, clip_crop(expected), mask, None)
+    return Prepared(
+        source,
+        motion,
+        portrait_of(source, motion),
+        None,
+        driving_view(driver, source.track),
+        expected,
+        clip_crop(expected),
+        facial(motion, motion.maps),
+        facial(motion, motion.portrait_maps),
+        None,
+        driving_rate(case) or USUAL_FPS,
+        False,
+    )
+
+
+def driving_view(driving: Tensor, followed: FaceTrack) -> View:
+    """The driving frames (L, H, W, 3) uint8 on the square around the face of their first one."""
+    height, width = driving.shape[1:3]
+    square = frame_square(followed.points[0], height, width, SIZE, "whole")
+    points = moved(followed.points, square)
+    return View(framed(driving, square, SIZE), points, clip_crop(points))
 
 
 def portrait_of(source: Source, motion: PortraitMotion) -> Tensor:
@@ -102,10 +141,10 @@ def at_size(motion: PortraitMotion) -> Tensor:
     return rescale(SIZE / motion.maps.height) @ motion.portrait_to_frame
 
 
-def facial(motion: PortraitMotion) -> Tensor:
-    """The facial masks (L, SIZE, SIZE) bool."""
-    back = torch.linalg.inv(rescale(SIZE / motion.maps.height)).to(motion.maps.face)
-    return replace(motion.maps, face=motion.maps.face @ back, height=SIZE, width=SIZE).mask()
+def facial(motion: PortraitMotion, maps: MotionMaps) -> Tensor:
+    """The facial masks (L, SIZE, SIZE) bool of the motion's maps."""
+    back = torch.linalg.inv(rescale(SIZE / motion.maps.height)).to(maps.face)
+    return replace(maps, face=maps.face @ back, height=SIZE, width=SIZE).mask()
 
 
 def centres(ellipses: Tensor) -> Tensor:
@@ -126,8 +165,6 @@ def framed(frames: Tensor, to_frame: Tensor, size: int) -> Tensor:
     return torch.cat([sample_frame(chunk.float() / 255, to_frame, size) for chunk in pictures.split(CHUNK)])
 
 
-def resized(pictures: Tensor) -> Tensor:
-    """A row (L, 3, s, s) in [0, 1] as it would be saved and compared: SIZE px, 8 bits; (L, 3, SIZE, SIZE) uint8."""
-    if pictures.shape[2:] != (SIZE, SIZE):
-        pictures = F.interpolate(pictures, (SIZE, SIZE), mode="bilinear", antialias=True)
-    return (255 * pictures.clamp(0, 1)).round().to(torch.uint8)
+def as_compared(pictures: Tensor) -> Tensor:
+    """A row (L, 3, s, s) in [0, 1] at SIZE px and as a file would hold it: (L, 3, SIZE, SIZE) uint8."""
+    return sized(pictures, SIZE).movedim(-1, 1)

@@ -5,10 +5,12 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..batch.record import file_mark
+from ..batch.record import file_mark, sha256
 from ..batch.worker import Weights
 from ..diffusion.sampling import Solver
 from ..errors import InputError
+from ..vid2vid.checkpoint import stitching_beside, vid2vid_files
+from .methods import result_files
 from .panel import JudgeFiles
 from .prepare import SIZE
 from .rows import SEED
@@ -36,7 +38,12 @@ class Setup:
 
     def marks(self) -> dict[str, str]:
         """The SHA-256 of every file of networks, by role: read once a run."""
-        return self.weights.marks() | {f"judge.{role}": digest for role, digest in self.judges.marks().items()}
+        marks = self.weights.marks() | {f"judge.{role}": digest for role, digest in self.judges.marks().items()}
+        if self.liveportrait is not None:
+            marks |= {f"liveportrait.{part}": sha256(path) for part, path in vid2vid_files(self.liveportrait).items()}
+            if (stitching := stitching_beside(self.liveportrait)) is not None:
+                marks["liveportrait.stitching"] = sha256(stitching)
+        return marks
 
     def fingerprint(self, job: Job, marks: dict[str, str]) -> str:
         """Of everything that the figures of a case depend on; files of the case count by name, size and time.
@@ -45,7 +52,9 @@ class Setup:
         """
         try:
             files = {role: file_mark(path) for role, path in job.files().items()}
-            methods = {row: [file_mark(path) for path in videos(folder, job)] for row, folder in self.methods.items()}
+            methods = {
+                row: [file_mark(file) for file in result_files(folder, job.table, job.name)] for row, folder in self.methods.items()
+            }
         except OSError as error:
             raise InputError(f"{job} cannot be read: {error}.") from error
         parts = {
@@ -58,8 +67,3 @@ class Setup:
             "methods": methods,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def videos(folder: Path, job: Job) -> list[Path]:
-    """A method's files for a case, wherever in its folder they lie."""
-    return sorted(path for path in folder.rglob(f"{job.name}*") if path.is_file())

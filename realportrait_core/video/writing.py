@@ -17,7 +17,7 @@ AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 1200
 def write_video(
     path: Path, frames: torch.Tensor, fps: float, audio: Audio | None = None, crf: int = CRF, comment: str | None = None
 ) -> None:
-    """Frames (L, H, W, 3) in [0, 1] as H.264 with AAC, written whole or not at all.
+    """Frames (L, H, W, 3), uint8 or in [0, 1], as H.264 with AAC, written whole or not at all.
 
     crf: its quality, lower is better. comment: for the file's metadata.
 
@@ -40,7 +40,8 @@ def write_video(
             picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
             sound = add_sound(file, audio)
             for frame in frames[:, :height, :width]:
-                pixels = (frame * 255).round().clamp(0, 255).byte().cpu().numpy()
+                values = frame if frame.dtype == torch.uint8 else (frame * 255).round().clamp(0, 255).byte()
+                pixels = values.cpu().contiguous().numpy()
                 file.mux(picture.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             file.mux(picture.encode(None))
             if sound is not None:
