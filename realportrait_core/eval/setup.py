@@ -8,7 +8,7 @@ from pathlib import Path
 from ..batch.record import file_mark, sha256
 from ..batch.worker import Weights
 from ..diffusion.sampling import Solver
-from ..errors import InputError
+from ..errors import InputError, WeightsError
 from ..vid2vid.checkpoint import stitching_beside, vid2vid_files
 from .methods import result_files
 from .panel import JudgeFiles
@@ -37,12 +37,16 @@ class Setup:
         return self.every_long if job.table == "long" else self.every
 
     def marks(self) -> dict[str, str]:
-        """The SHA-256 of every file of networks, by role: read once a run."""
-        marks = self.weights.marks() | {f"judge.{role}": digest for role, digest in self.judges.marks().items()}
-        if self.liveportrait is not None:
-            marks |= {f"liveportrait.{part}": sha256(path) for part, path in vid2vid_files(self.liveportrait).items()}
-            if (stitching := stitching_beside(self.liveportrait)) is not None:
-                marks["liveportrait.stitching"] = sha256(stitching)
+        """The SHA-256 of every file of networks, by role: read once a run. WeightsError where one is missing."""
+        try:
+            marks = self.weights.marks() | {f"judge.{role}": digest for role, digest in self.judges.marks().items()}
+            if self.liveportrait is not None:
+                parts = dict(vid2vid_files(self.liveportrait))
+                if (stitching := stitching_beside(self.liveportrait)) is not None:
+                    parts["stitching"] = stitching
+                marks |= {f"liveportrait.{part}": sha256(path) for part, path in parts.items()}
+        except OSError as error:
+            raise WeightsError(f"{error.filename} cannot be read ({error.strerror}).") from error
         return marks
 
     def fingerprint(self, job: Job, marks: dict[str, str]) -> str:

@@ -184,12 +184,15 @@ def photos_cross_jobs(sources: Sources, most: int) -> list[Job] | str:
 
 
 def long_jobs(sources: Sources, most: int) -> list[Job] | str:
-    """Real clips and rendered ones by turns."""
+    """Real clips and rendered ones by turns; of one name the first."""
     found = [self_cases(folder) for folder in (sources.clips, sources.data) if folder is not None]
     if not found:
         return "Neither --clips nor --data is given."
-    cases = [case for case in chain.from_iterable(zip_longest(*found)) if case is not None]
-    return [Job("long", replace(case, frames=LONG, most=MOST)) for case in cases[:most]]
+    cases: dict[str, Case] = {}
+    for case in chain.from_iterable(zip_longest(*found)):
+        if case is not None:
+            cases.setdefault(case.name, case)
+    return [Job("long", replace(case, frames=LONG, most=MOST)) for case in list(cases.values())[:most]]
 
 
 def clips_of(folder: Path) -> list[Path]:
