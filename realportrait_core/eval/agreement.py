@@ -9,7 +9,6 @@ identity    cosine of a clip's frames with its own first frame, and with those o
 """
 
 from dataclasses import dataclass
-from math import degrees
 from pathlib import Path
 
 import torch
@@ -104,23 +103,26 @@ def pose_table(seen: list[Seen]) -> list[Row]:
     the change from the clip's first frame."""
     rows: list[Row] = []
     for name in ("canonical face", "M"):
-        clips = [(clip, clip.estimated.pose if name == "canonical face" else clip.m_pose) for clip in seen]
-        pairs = [(pose[clip.estimated.found], clip.exact.pose[clip.estimated.found]) for clip, pose in clips if pose is not None]
-        for axis, angle in enumerate(ANGLES if pairs else ()):
-            found = [(estimate[:, axis], truth[:, axis]) for estimate, truth in pairs if len(truth)]
-            error = torch.cat([estimate - truth for estimate, truth in found])
-            changes = torch.cat([(estimate - estimate[0]) - (truth - truth[0]) for estimate, truth in found])
-            offset = float(error.mean())
+        poses = [(clip, clip.estimated.pose if name == "canonical face" else clip.m_pose) for clip in seen]
+        seen_poses = [
+            (pose[clip.estimated.found], clip.exact.pose[clip.estimated.found]) for clip, pose in poses if pose is not None
+        ]
+        for axis, angle in enumerate(ANGLES if seen_poses else ()):
+            found = [(torch.rad2deg(estimate[:, axis]), torch.rad2deg(truth[:, axis])) for estimate, truth in seen_poses]
+            estimates, truths = joined(found)
+            errors = (estimates - truths).tolist()
+            offset = mean(errors)
+            changes = [(estimate - estimate[:1]) - (truth - truth[:1]) for estimate, truth in found]
             rows.append(
                 {
                     "estimator": name,
                     "angle": angle,
-                    "n": len(error),
-                    "r": correlation(*joined(found)),
+                    "n": len(errors),
+                    "r": correlation(estimates, truths),
                     "r in clips": correlation(*joined(found, centred=True)),
-                    "offset deg": degrees(offset),
-                    "error deg": degrees(float((error - offset).abs().mean())),
-                    "error of change deg": degrees(float(changes.abs().mean())),
+                    "offset deg": offset,
+                    "error deg": mean([abs(error - offset) for error in errors]),
+                    "error of change deg": mean([abs(error) for change in changes for error in change[1:].tolist()]),
                 }
             )
     return rows
@@ -231,7 +233,6 @@ def identity_pairs(seen: list[Seen]) -> list[tuple[Seen, Seen]]:
 
 def joined(clips: list[tuple[Tensor, Tensor]], centred: bool = False) -> tuple[Tensor, Tensor]:
     """Estimates and truth (L,) of several clips, one after the other; centred: each on its own mean."""
-    clips = [clip for clip in clips if len(clip[0])]
     if centred:
         clips = [(estimate - estimate.mean(), truth - truth.mean()) for estimate, truth in clips]
     return torch.cat([estimate for estimate, _ in clips]), torch.cat([truth for _, truth in clips])
