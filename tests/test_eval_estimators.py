@@ -12,7 +12,7 @@ from onnx_bytes import colour_embedding
 
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.eval.__main__ import main
-from realportrait_core.eval.agreement import Seen, agreement, correlation, error_agreement
+from realportrait_core.eval.agreement import Seen, agreement, correlation, error_agreement, look
 from realportrait_core.eval.agreement_command import rendered_clips, text_table
 from realportrait_core.eval.blendshapes import INPUT_POINTS, NAMES, Blendshapes
 from realportrait_core.eval.cases import read_clip
@@ -25,6 +25,7 @@ from realportrait_core.eval.rendered_truth import rendered_parameters
 from realportrait_core.eval.smirk import SmirkFolder
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.head_rotation.topology import read_topology
+from realportrait_core.vid2vid.checkpoint import load_vid2vid
 from rendered_heads.motion import ARKIT, rotations
 
 CLIPS = yunet.ROOT / "tests" / "data"
@@ -280,7 +281,7 @@ def test_smirks_parameters_are_read(tmp_path):
     write_smirk(tmp_path / "Face Vid2vid" / "a.npz", 3, pose_params=pose)
     driving, note = folder.parameters("driving", "a", 3)
     result, _ = folder.parameters("Face Vid2vid", "a", 3)
-    assert note is None and folder.rows() == ["Face Vid2vid", "driving"]
+    assert note is None and folder.rows() == ["Face Vid2vid"]
     assert parameter_errors(result, driving) == {
         "expression_l1": [0, None, 0],
         "pose_l1": [pytest.approx(0.3), None, pytest.approx(0.3)],
@@ -378,6 +379,19 @@ def test_agreement_says_what_there_is():
         agreement([])
     nobody = replace(clip, estimated=replace(clip.estimated, found=torch.zeros(6, dtype=torch.bool)))
     assert {row["n"] for row in agreement([nobody])["expression"]} == {0}
+
+
+def test_frames_without_a_face_are_left_out(estimated):
+    estimator, pictures, _, truth = estimated
+    shown = pictures[:3].clone()
+    shown[1] = 0
+    recognition, detector = load_recognition(judges.face_api()), FaceDetector(yunet.onnx())
+    clip = look("a", shown, truth[:3], detector, estimator, recognition, load_vid2vid(VID2VID).motion)
+    assert clip.estimated.found.tolist() == [True, False, True]
+    assert [bool(rows.any()) for rows in clip.embeddings] == [bool(rows.any()) for rows in clip.m_pose] == [True, False, True]
+    assert identity_similarity(clip.embeddings, clip.embeddings[:1])[1] is None
+    nobody = look("a", torch.zeros_like(shown), truth[:3], detector, estimator, recognition, None)
+    assert nobody.embeddings is None and not nobody.estimated.found.any()
 
 
 def test_errors_by_two_ways():

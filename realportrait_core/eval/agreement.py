@@ -59,34 +59,38 @@ class Seen:
     embeddings: Tensor | None  # (L, D)
 
 
+def read_rendered(clip: Path, every: int) -> tuple[Tensor, FaceParameters]:
+    """Every so many frames (L, 3, H, W) in [0, 1] of a rendered clip, and their truth. InputError where its .npz is of another."""
+    pictures, exact = read_clip(clip).movedim(-1, 1), rendered_parameters(clip.with_suffix(".npz"))
+    if len(exact) != len(pictures):
+        raise InputError(f"{clip} has {len(pictures)} frames, and its .npz the truth of {len(exact)}.")
+    return pictures[::every].float() / 255, exact[::every]
+
+
 @torch.inference_mode()
 def look(
-    clip: Path,
-    every: int,
+    name: str,
+    pictures: Tensor,
+    exact: FaceParameters,
     detector: FaceDetector,
     estimator: Estimator,
     recognition: Recognition | None,
     motion: MotionExtractor | None,
 ) -> Seen:
-    """Every so many frames of a rendered clip, with its .npz beside it. InputError where that does not belong to it."""
-    pictures = read_clip(clip).movedim(-1, 1)  # (L, 3, H, W) uint8
-    exact = rendered_parameters(clip.with_suffix(".npz"))
-    if len(exact) != len(pictures):
-        raise InputError(f"{clip} has {len(pictures)} frames, and its .npz the truth of {len(exact)}.")
-    pictures = pictures[::every].float() / 255
+    """The estimates for a clip's pictures (L, 3, H, W) in [0, 1]; zeros where no face is found."""
     middle = torch.tensor([pictures.shape[3] / 2, pictures.shape[2] / 2])
     five, found = find_points(detector, pictures, middle.expand(len(pictures), 5, 2))
-    m_pose = None
-    if motion is not None and bool(found.any()):
-        _, rotation = keypoints_and_rotations(motion, pictures, clip_crop(five[found]))
-        m_pose = angles_of(FLIP[:, None] * rotation.mT * FLIP)
-    return Seen(
-        clip.stem,
-        estimator.estimate(pictures, five, found),
-        exact[::every],
-        m_pose,
-        None if recognition is None else recognition.embed(pictures, five),
-    )
+    m_pose = embeddings = None
+    if motion is not None:
+        m_pose = torch.zeros(len(pictures), 3)
+        if bool(found.any()):
+            _, rotation = keypoints_and_rotations(motion, pictures[found], clip_crop(five[found]))
+            m_pose[found] = angles_of(FLIP[:, None] * rotation.mT * FLIP)
+    if recognition is not None and bool(found.any()):
+        of_found = recognition.embed(pictures[found], five[found])
+        embeddings = of_found.new_zeros(len(pictures), of_found.shape[1])
+        embeddings[found] = of_found
+    return Seen(name, estimator.estimate(pictures, five, found), exact, m_pose, embeddings)
 
 
 def agreement(seen: list[Seen]) -> dict[str, list[Row]]:

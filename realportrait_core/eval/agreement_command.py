@@ -59,7 +59,10 @@ def command(argv: list[str]) -> str:
     detector, estimator = FaceDetector(options.detector or find_detector()), load_estimator(options.landmarker)
     recognition = None if options.identity is None else load_recognition(options.identity)
     motion = None if options.vid2vid is None else load_vid2vid(options.vid2vid).motion
-    seen = [agreement.look(clip, options.every, detector, estimator, recognition, motion) for clip in clips]
+    seen = [
+        agreement.look(clip.stem, *agreement.read_rendered(clip, options.every), detector, estimator, recognition, motion)
+        for clip in clips
+    ]
     tables = agreement.agreement(seen)
     frames, found = (sum(int(n) for n in counts) for counts in zip(*((len(s.exact), s.estimated.found.sum()) for s in seen)))
     if options.json:
