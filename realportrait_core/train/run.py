@@ -14,7 +14,7 @@ from torch import nn
 
 from ..config import PRESETS, Config
 from ..diffusion.schedule import linear_schedule
-from ..dit.checkpoint import save_dit
+from ..dit.ablation import save_network
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 from ..stlpips import load_stlpips
@@ -110,7 +110,7 @@ def run_stage(run: StageRun, name: str, cfg: Config | None = None) -> Path:
             encoders,
         )
         if world.first:
-            save_dit(run.out, dit)
+            save_network(run.out, dit)
             log.info("wrote %s", run.out)
     finally:
         leave(world)

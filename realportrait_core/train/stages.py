@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..config import ABLATIONS
 from ..errors import InputError
 
 
@@ -111,4 +112,9 @@ MINI = {
         appearance=True,
     ),
 }
-STAGES = {"paper": PAPER, "mini": MINI}
+# The ablations: MINI's steps with the paper's loss, the same for all of them.
+PLAIN = {
+    "frames": Stage((Shape(6, clips=3),), steps=3000, lr=1.5e-3, warmup=100, average=0.995, muon=True),
+    "clips": Stage((Shape(4, frames=5, stride=4), Shape(1, frames=16)), steps=1000, lr=1.2e-3, warmup=30, average=0.995, muon=True),
+}
+STAGES = {"paper": PAPER, "mini": MINI, **{name: PLAIN for name in ABLATIONS}}
