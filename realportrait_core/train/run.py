@@ -67,7 +67,9 @@ class StageRun:
     perceptual: Path | None = None  # wheel of ST-LPIPS, whose VGG16 is in a student's loss; None: the discriminator alone
 
     def stage(self, name: str) -> Stage:
-        stage = STAGES[self.preset][name]
+        stage = STAGES[self.preset].get(name)
+        if stage is None:
+            raise InputError(f"The preset {self.preset} has the stages {', '.join(STAGES[self.preset])}, and no {name}.")
         shapes = tuple(replace(shape, portraits=max(1, round(self.batch * shape.portraits))) for shape in stage.shapes)
         return replace(stage, shapes=shapes, lr=self.lr or stage.lr)
 
