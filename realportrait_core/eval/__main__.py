@@ -2,6 +2,7 @@
 
 python -m realportrait_core.eval report --out OUT is the whole evaluation (command.py), and inputs --out DIR writes its cases for
 other methods (inputs.py).
+python -m realportrait_core.eval agreement: compares the estimators of expression, pose and identity with it.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import get_args
 from ..animation.framing import FRAMINGS
 from ..diffusion.sampling import Solver
 from ..diffusion.schedule import linear_schedule
-from ..dit.checkpoint import load_dit
+from ..dit.ablation import load_network
 from ..errors import InputError, RealPortraitError
 from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
@@ -22,7 +23,7 @@ from ..speed import GUIDANCE, PAPER_STEPS, STEPS, default_guidance, default_samp
 from ..stlpips import Net
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
-from . import cases, command, inputs, protocol
+from . import agreement_command, cases, command, inputs, protocol
 from .files import write_json, write_sample_grid
 from .judges import load_judges
 from .rows import SEED
@@ -103,7 +104,7 @@ def evaluate(options: argparse.Namespace) -> dict:
         chosen = CASES[options.mode](options.data)[: options.limit]
     networks = protocol.Networks(
         load_vid2vid(options.vid2vid),
-        load_dit(options.dit),
+        load_network(options.dit),
         load_vae(options.vae),
         FaceDetector(options.detector or find_detector()),
         linear_schedule(),
@@ -142,13 +143,12 @@ def main(argv: list[str] | None = None) -> int:
     for name, run in (("report", command.main), ("inputs", inputs.main)):
         if argv[:1] == [name]:
             return run(argv[1:])
-    options = parse(argv)
     try:
-        report = evaluate(options)
+        text = agreement_command.command(argv[1:]) if argv[:1] == ["agreement"] else table(evaluate(parse(argv)))
     except RealPortraitError as error:
         logging.getLogger(__name__).error("%s", error)
         return 1
-    sys.stdout.write(table(report))
+    sys.stdout.write(text)
     return 0
 
 
