@@ -29,7 +29,9 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def figure(cell: Cell, difference: bool = False) -> str:
     value = f"**{cell.value}**" if cell.best else cell.value
-    parts = [value, cell.spread, f"({cell.used})" if cell.used else "", cell.difference if difference else ""]
+    parts = [value, cell.spread, f"({cell.used})" if cell.used else ""]
+    if difference and cell.difference:
+        parts.append(f"<br>{cell.difference} {cell.interval}")
     return " ".join(part for part in parts if part)
 
 
@@ -48,7 +50,8 @@ def details_text(shown: Details) -> list[str]:
     rows = []
     for metric in shown.lines:
         unit = f", {metric.column.unit}" if metric.column.unit else ""
-        title = f"{escape(metric.column.title)}{escape(unit)} {arrow(metric.column)}".strip()
+        used = f" ({metric.used})" if metric.used else ""
+        title = f"{escape(metric.column.title)}{escape(unit)} {arrow(metric.column)}".strip() + used
         rows.append([title, *(figure(cell, True) for cell in metric.cells)])
     return [*lines, *table(head, rows), ""]
 
