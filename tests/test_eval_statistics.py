@@ -64,7 +64,7 @@ def test_the_difference_is_paired():
 
 
 def test_the_interval_of_a_known_distribution():
-    """Differences 0 and 1, five times each: the mean of ten draws is binomial, whose 2.5th and 97.5th percentiles are 2 and 8 of 10."""
+    """Differences 0 and 1, five times each: the sum of ten draws is binomial, its 2.5th and 97.5th percentiles are 2 and 8."""
     found = difference([(1.0, 1.0)] * 5 + [(3.0, 2.0)] * 5)
     assert (found.mean, found.low, found.high) == (0.5, pytest.approx(0.2), pytest.approx(0.8))
     assert found.is_clear and found == difference([(1.0, 1.0)] * 5 + [(3.0, 2.0)] * 5)

@@ -41,11 +41,11 @@ def sheet_text(sheet: Sheet) -> list[str]:
     for group in sheet.groups:
         lines += [f"**{escape(group.title)}**: {escape(group.note)}", ""]
         lines += table(head, [[escape(row.name), *map(figure, row.cells)] for row in group.lines]) + [""]
-    return lines + [f"{title}: {how}" for title, how in sheet.missing] + [""]
+    return lines + [f"- {escape(title)}: {escape(how)}" for title, how in sheet.missing] + [""]
 
 
 def details_text(shown: Details) -> list[str]:
-    lines = [f"### {escape(shown.table.name)}", "", f"{size_of(shown.table)}. {shown.note}".strip(), ""]
+    lines = [f"### {escape(shown.table.name)}", "", f"{size_of(shown.table)}. {escape(shown.note)}".strip(), ""]
     head = ["", *(escape(row) for row, _ in shown.rows)]
     rows = []
     for metric in shown.lines:
