@@ -20,8 +20,8 @@ TILE = 256  # px, as the paper compares all methods
 ACROSS = 4  # tiles
 CRF = 23  # of H.264; a report holds a video for every case
 QUALITY = 85  # of JPEG
-HEAD = 20  # px above a strip, for names
-LONGEST = 27  # characters of a name there
+HEAD = 28  # px above a strip, for names
+LONGEST = 22  # characters of a name there
 PAPER, INK = (32, 33, 36), (232, 234, 237)  # of a strip's head, RGB: it lies on light pages and on dark ones
 
 
@@ -104,7 +104,7 @@ def strip(rows: dict[str, Tensor], shown: int = 3, size: int = 192) -> Tensor:
     head = Drawing(torch.tensor(PAPER, dtype=torch.uint8).expand(HEAD, len(rows) * size, 3).numpy())
     for k, name in enumerate(rows):
         short = name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
-        head.text((k * size + 6, HEAD / 2), short, INK, 12, "lm")
+        head.text((k * size + 8, HEAD / 2), short, INK, 16, "lm")
     return torch.cat([torch.from_numpy(head.tile()), torch.cat(columns, 1)])
 
 

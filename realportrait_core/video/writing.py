@@ -10,6 +10,7 @@ import torch
 from ..errors import InputError
 from .audio import Audio
 
+BT601, BT709 = 6, 1  # by the codec's standard: the matrix by which PyAV turns RGB into YUV; primaries and transfer of the RGB
 CRF = 18  # of H.264, its usual value for no visible loss
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 
@@ -38,6 +39,9 @@ def write_video(
                 file.metadata["comment"] = comment
             picture = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf)})
             picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
+            # Untagged, players take a picture of 720 lines or more for BT.709, whose colours are others.
+            codec = picture.codec_context
+            codec.colorspace, codec.color_primaries, codec.color_trc = BT601, BT709, BT709
             sound = add_sound(file, audio)
             for frame in frames[:, :height, :width]:
                 values = frame if frame.dtype == torch.uint8 else (frame * 255).round().clamp(0, 255).byte()

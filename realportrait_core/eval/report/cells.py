@@ -17,7 +17,8 @@ class Cell:
 
     value: str
     spread: str = ""  # "± 1.20"
-    difference: str = ""  # to RealPortrait, with its interval: "+0.31 [0.12, 0.50]"
+    difference: str = ""  # to RealPortrait: "+0.31"
+    interval: str = ""  # of the difference: "[0.12, 0.50]"
     clear: bool = False  # whether 0 lies outside the interval
     used: str = ""  # "9 of 10 cases, 216 of 230 frames", where something is missing
     best: bool = False
@@ -46,13 +47,11 @@ def number(value: float | None, digits: int, sign: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def difference_text(found: Difference | None, digits: int) -> str:
-    if found is None:
-        return ""
-    mean = number(found.mean, digits, sign=True)
+def interval_text(found: Difference, digits: int) -> str:
+    """In brackets."""
     if found.low is None:
-        return f"{mean} [one case]"
-    return f"{mean} [{number(found.low, digits, sign=True)}, {number(found.high, digits, sign=True)}]"
+        return "[one case]"
+    return f"[{number(found.low, digits, sign=True)}, {number(found.high, digits, sign=True)}]"
 
 
 def used_text(figure: Figure) -> str:
@@ -86,7 +85,8 @@ def cell(figure: Figure | None, column: Column, best: bool = False) -> Cell:
     return Cell(
         value=number(figure.mean, column.digits),
         spread="" if figure.spread is None else f"± {number(figure.spread, column.digits)}",
-        difference=difference_text(found, column.digits),
+        difference="" if found is None else number(found.mean, column.digits, sign=True),
+        interval="" if found is None else interval_text(found, column.digits),
         clear=found is not None and found.is_clear,
         used=used_text(figure),
         best=best,

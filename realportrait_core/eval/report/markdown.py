@@ -29,7 +29,9 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def figure(cell: Cell, difference: bool = False) -> str:
     value = f"**{cell.value}**" if cell.best else cell.value
-    parts = [value, cell.spread, f"({cell.used})" if cell.used else "", cell.difference if difference else ""]
+    parts = [value, cell.spread, f"({cell.used})" if cell.used else ""]
+    if difference and cell.difference:
+        parts.append(f"<br>{cell.difference} {cell.interval}")
     return " ".join(part for part in parts if part)
 
 
@@ -39,16 +41,17 @@ def sheet_text(sheet: Sheet) -> list[str]:
     for group in sheet.groups:
         lines += [f"**{escape(group.title)}**: {escape(group.note)}", ""]
         lines += table(head, [[escape(row.name), *map(figure, row.cells)] for row in group.lines]) + [""]
-    return lines + [f"{title}: {how}" for title, how in sheet.missing] + [""]
+    return lines + [f"- {escape(title)}: {escape(how)}" for title, how in sheet.missing] + [""]
 
 
 def details_text(shown: Details) -> list[str]:
-    lines = [f"### {escape(shown.table.name)}", "", f"{size_of(shown.table)}. {shown.note}".strip(), ""]
+    lines = [f"### {escape(shown.table.name)}", "", f"{size_of(shown.table)}. {escape(shown.note)}".strip(), ""]
     head = ["", *(escape(row) for row, _ in shown.rows)]
     rows = []
     for metric in shown.lines:
         unit = f", {metric.column.unit}" if metric.column.unit else ""
-        title = f"{escape(metric.column.title)}{escape(unit)} {arrow(metric.column)}".strip()
+        used = f" ({metric.used})" if metric.used else ""
+        title = f"{escape(metric.column.title)}{escape(unit)} {arrow(metric.column)}".strip() + used
         rows.append([title, *(figure(cell, True) for cell in metric.cells)])
     return [*lines, *table(head, rows), ""]
 

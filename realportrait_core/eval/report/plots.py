@@ -129,6 +129,7 @@ def line_plot(
             )
         axes.set_xlabel(x)
         axes.margins(x=0.02)
+        axes.xaxis.get_major_locator().set_params(integer=True)
 
     title = f"{column.title}{unit}"
     said = "; ".join(f"{row}: {ends(values, column.digits)}" for row, values in lines.items())

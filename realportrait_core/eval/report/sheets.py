@@ -1,10 +1,11 @@
 """What stands in the tables of a report: sheets as in the paper, a line for each row, and one with every metric for each table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..columns import Column
-from ..statistics import Table
-from .cells import Cell, best_rows, cell, column_of, kind, number
+from ..rows import REALPORTRAIT
+from ..statistics import Table, in_order
+from .cells import Cell, best_rows, cell, column_of, kind, number, used_text
 
 # The paper's own figures, by its networks on its test sets: a scale for the reader, not a comparison.
 PAPER_1 = {
@@ -85,6 +86,7 @@ class Sheet:
     title: str
     caption: str
     columns: tuple[Column, ...]
+    spreads: tuple[int, ...]  # characters of the longest spread in each column: room that aligns the values
     groups: tuple[Group, ...]
     missing: tuple[tuple[str, str], ...]  # title of an empty column, and how to get what it needs
 
@@ -95,6 +97,7 @@ class MetricLine:
 
     metric: str
     column: Column
+    used: str  # of all rows alike, as Cell.used; "" where they differ, or nothing is missing
     cells: tuple[Cell, ...]
 
 
@@ -112,19 +115,29 @@ def size_of(table: Table) -> str:
     return f"{table.cases} {'case' if table.cases == 1 else 'cases'}, {table.frames} frames"
 
 
+def line_of(table: Table, metric: str) -> MetricLine:
+    """A metric of every row, the best marked. What all rows lack alike is said once."""
+    column = column_of(metric)
+    figures = {row: found[metric] for row, found in table.rows.items() if metric in found}
+    best = best_rows(figures, column)
+    cells = tuple(cell(figures.get(row), column, row in best) for row in table.rows)
+    lacking = {used_text(figure) for figure in figures.values()}
+    if len(lacking) != 1 or len(figures) < 2:
+        return MetricLine(metric, column, "", cells)
+    return MetricLine(metric, column, lacking.pop(), tuple(replace(entry, used="") for entry in cells))
+
+
 def group_of(table: Table, metrics: tuple[str, ...], note: str) -> Group | None:
     """None where no row of the table has any of the metrics."""
-    columns = [column_of(metric) for metric in metrics]
-    best = [
-        best_rows({row: figures[metric] for row, figures in table.rows.items() if metric in figures}, column)
-        for metric, column in zip(metrics, columns)
-    ]
+    columns = [line_of(table, metric) for metric in metrics]
     lines = tuple(
-        Line(row, kind(row), tuple(cell(figures.get(m), column, row in b) for m, column, b in zip(metrics, columns, best)))
-        for row, figures in table.rows.items()
+        Line(row, kind(row), tuple(column.cells[k] for column in columns))
+        for k, (row, figures) in enumerate(table.rows.items())
         if any(metric in figures for metric in metrics)
     )
-    return Group(table.name, f"{size_of(table)}. {note}".strip(), lines) if lines else None
+    used = "; ".join(f"{column.column.title} {column.used}" for column in columns if column.used)
+    said = " ".join(part for part in (f"{size_of(table)}.", note, f"Used: {used}." if used else "") if part)
+    return Group(table.name, said, lines) if lines else None
 
 
 def paper_group(paper: dict[str, dict[str, float]], metrics: tuple[str, ...]) -> Group:
@@ -145,7 +158,9 @@ def sheet_of(plan: Plan, tables: dict[str, Table], notes: dict[str, str], missin
     if plan.paper is not None:
         groups.append(paper_group(plan.paper, metrics))
     lacking = tuple((column_of(metric).title, missing[metric]) for metric in metrics if metric in missing and metric not in have)
-    return Sheet(plan.title, plan.caption, tuple(column_of(metric) for metric in metrics), tuple(groups), lacking)
+    by_column = zip(*(line.cells for group in groups for line in group.lines))
+    spreads = tuple(max(len(entry.spread) for entry in cells) for cells in by_column)
+    return Sheet(plan.title, plan.caption, tuple(column_of(metric) for metric in metrics), spreads, tuple(groups), lacking)
 
 
 def sheets(tables: list[Table], notes: dict[str, str], missing: dict[str, str]) -> list[Sheet]:
@@ -156,10 +171,7 @@ def sheets(tables: list[Table], notes: dict[str, str], missing: dict[str, str]) 
 
 
 def details(table: Table, note: str) -> Details:
-    lines = []
-    for metric in table.metrics:
-        column = column_of(metric)
-        figures = {row: found[metric] for row, found in table.rows.items() if metric in found}
-        best = best_rows(figures, column)
-        lines.append(MetricLine(metric, column, tuple(cell(figures.get(row), column, row in best) for row in table.rows)))
-    return Details(table, note, tuple((row, kind(row)) for row in table.rows), tuple(lines))
+    """RealPortrait first: the other rows' differences are to it."""
+    table = replace(table, rows={row: table.rows[row] for row in in_order(table.rows, (REALPORTRAIT,))})
+    lines = tuple(line_of(table, metric) for metric in table.metrics)
+    return Details(table, note, tuple((row, kind(row)) for row in table.rows), lines)
