@@ -1,4 +1,8 @@
-"""python -m realportrait_core.eval self|cross|photos|continued --data DIR: compares animations with the ground truth."""
+"""python -m realportrait_core.eval self|cross|photos|continued --data DIR: compares animations with the ground truth.
+
+python -m realportrait_core.eval report --out OUT is the whole evaluation (command.py), and inputs --out DIR writes its cases for
+other methods (inputs.py).
+"""
 
 import argparse
 import logging
@@ -18,7 +22,7 @@ from ..speed import GUIDANCE, PAPER_STEPS, STEPS, default_guidance, default_samp
 from ..stlpips import Net
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
-from . import cases, inputs, protocol
+from . import cases, command, inputs, protocol
 from .files import write_json, write_sample_grid
 from .judges import load_judges
 from .rows import SEED
@@ -33,7 +37,10 @@ PHOTOS = "photos"
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m realportrait_core.eval", description=protocol.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m realportrait_core.eval",
+        description=protocol.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The whole evaluation: python -m realportrait_core.eval report --help; its cases for other methods: inputs --help",
     )
     parser.add_argument("mode", choices=sorted([*CASES, PHOTOS]))
     parser.add_argument(
@@ -132,8 +139,9 @@ def evaluate(options: argparse.Namespace) -> dict:
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    if argv[:1] == ["inputs"]:
-        return inputs.main(argv[1:])
+    for name, run in (("report", command.main), ("inputs", inputs.main)):
+        if argv[:1] == [name]:
+            return run(argv[1:])
     options = parse(argv)
     try:
         report = evaluate(options)

@@ -38,7 +38,10 @@ def frechet_distance(a: Tensor, b: Tensor) -> float | None:
         raise InputError(f"A Fréchet distance is of (N, D) and (M, D); these are {tuple(a.shape)} and {tuple(b.shape)}.")
     if min(len(a), len(b)) < 2 or not all(bool(torch.isfinite(x).all()) for x in (a, b)):
         return None
-    FrechetInceptionDistance = import_fid()[0]
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+    except ImportError as error:
+        raise missing_package(error) from error
     a, b = in_their_span(a.double(), b.double())
     given = nn.Identity()
     given.num_features = a.shape[1]  # type: ignore[assignment]  # what torchmetrics asks of a network: here pictures are features
@@ -46,6 +49,12 @@ def frechet_distance(a: Tensor, b: Tensor) -> float | None:
     metric.update(a, real=False)
     metric.update(b, real=True)
     return max(float(metric.compute()), 0.0)  # rounding may leave -1e-9
+
+
+def missing_package(error: ImportError) -> InputError:
+    return InputError(
+        f'Fréchet distances need torchmetrics, FID torch-fidelity too ({error}). Install both: pip install "{PACKAGE}"'
+    )
 
 
 def in_their_span(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +91,11 @@ def load_inception(path: str | Path) -> Inception:
 
     Raises InputError where torchmetrics or torch-fidelity is missing, WeightsError where the file is, or holds another network.
     """
-    network = import_fid()[1]
+    try:
+        import torch_fidelity  # noqa: F401  # torchmetrics needs it and says so only later
+        from torchmetrics.image.fid import NoTrainInceptionV3
+    except ImportError as error:
+        raise missing_package(error) from error
     state = read_weights(Path(path))
     if "fc.weight" not in state or state["fc.weight"].shape != CLASSES:
         raise WeightsError(
@@ -94,19 +107,10 @@ def load_inception(path: str | Path) -> Inception:
     torch.save(state, plain)
     plain.seek(0)
     try:
-        return Inception(network("inception-v3-compat", ["2048"], plain).eval().requires_grad_(False))
+        return Inception(NoTrainInceptionV3("inception-v3-compat", ["2048"], plain).eval().requires_grad_(False))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} is not {INCEPTION_FILE}: {reason}. Get it: {HOW_TO_GET}.") from error
-
-
-def import_fid() -> tuple[type, type]:
-    """torchmetrics' FrechetInceptionDistance, and its Inception. InputError where torchmetrics is missing."""
-    try:
-        from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
-    except ImportError as error:
-        raise InputError(f'Fréchet distances need torchmetrics ({error}). Install it: pip install "{PACKAGE}"') from error
-    return FrechetInceptionDistance, NoTrainInceptionV3
 
 
 # The offline features

@@ -95,7 +95,7 @@ def write_case(folder: Path, job: Job, detector: FaceDetector) -> Written:
     write_png(folder / "portrait.png", portrait)
     if square is not None:
         write_png(folder / "square.png", cut(portrait, square))
-    write_video(folder / "driving.mp4", driving.float() / 255, fps, crf=CRF)
+    write_video(folder / "driving.mp4", driving, fps, crf=CRF)
     left_top = "" if square is None else " ".join(f"{-shift:g}" for shift in square[:2, 2].tolist()) + f" {min(height, width)}"
     return Written(job.table, job.name, len(driving), fps, f"{width}x{height}", left_top, f"{job.table}/{job.name}.mp4")
 

@@ -5,7 +5,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..animation.extraction import CHUNK
+from ..animation.extraction import CHUNK, device_of
 from ..errors import InputError
 from ..face.crop import CROP, sample_crop
 from ..vid2vid.keypoints import transform
@@ -52,7 +52,8 @@ def keypoints_and_rotations(motion: MotionExtractor, frames: Tensor, frame_to_cr
     frames (L, 3, H, W) in [0, 1]; frame_to_crop (3, 3), one for all of them.
     """
     size = motion.cfg.crop_size
-    poses = [motion(sample_crop(chunk, frame_to_crop, size)) for chunk in frames.split(CHUNK)]
+    device = device_of(motion)
+    poses = [motion(sample_crop(chunk.to(device), frame_to_crop, size)).to("cpu") for chunk in frames.split(CHUNK)]
     crop_px = float(torch.linalg.det(frame_to_crop[:2, :2]).sqrt())  # crop px per px of the frame
     points = torch.cat([transform(pose)[..., :2] for pose in poses])
     # Relative to the crop's centre, which all frames share.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..animation.extraction import CHUNK
+from ..animation.extraction import CHUNK, device_of
 from ..animation.mapping import PortraitMotion
 from ..animation.rendering import render
 from ..dit.model import RealPortraitDiT
@@ -22,6 +22,7 @@ FACE_VID2VID = "Face Vid2vid"  # G's picture, where the weights have a G
 MOTION_LATENTS = "motion latents"  # prediction of mapper and draft, decoded without the backbone
 REALPORTRAIT = "RealPortrait"
 SEED = 0  # of RealPortrait's noise
+TRUTH, DRIVING = "truth", "driving video"  # what rows are compared with, as rows of their own where a figure needs no comparison
 # Of the crop's side, over which G's picture is blended into the portrait. The nodes' mask is LivePortrait's (face/blend.py), 1/32:
 # with it the square of MINI's blurred G shows, and this row has 0.2 to 0.9 dB less.
 SOFT_BORDER = 1 / 8
@@ -91,7 +92,7 @@ def face_vid2vid_frames(vid2vid: FaceVid2Vid, portrait: Tensor, motion: Portrait
     painted = []
     for start in range(0, len(motion.maps), CHUNK):
         maps = motion.maps[slice(start, start + CHUNK)]
-        face = vid2vid.generator(maps.f.float())  # (chunk, 3, s, s)
+        face = vid2vid.generator(maps.f.float().to(device_of(vid2vid))).cpu()  # (chunk, 3, s, s)
         to_face = rescale(face.shape[-1] / CROP) @ maps.frame_to_crop.double()
         soft = soft_square(face.shape[-1]).expand(len(maps), -1, -1, -1)
         painted.append(paste_crop(portrait.expand(len(maps), -1, -1, -1), face, soft, to_face))
@@ -105,19 +106,20 @@ def draft_latents(dit: RealPortraitDiT, portrait: Tensor, motion: PortraitMotion
     """
     if not dit.cfg.drafts:
         return None
-    maps = motion.maps.to(dtype=torch.float32)
-    features = dit.conditioner.reference_features(portrait, motion.portrait_maps.to(dtype=torch.float32))
-    return dit.motion_latents(maps, features)[:, : dit.cfg.in_channels].float()
+    device = device_of(dit)
+    maps, portrait_maps = (each.to(device, torch.float32) for each in (motion.maps, motion.portrait_maps))
+    features = dit.conditioner.reference_features(portrait.to(device), portrait_maps)
+    return dit.motion_latents(maps, features)[:, : dit.cfg.in_channels].float().cpu()
 
 
 def decode(vae: VAE, latents: Tensor) -> Tensor:
-    """(L, 4, h, w) -> (L, 3, H, W) in [0, 1], a few frames at a time."""
-    return torch.cat([vae.decode(chunk) for chunk in latents.split(CHUNK)])
+    """(L, 4, h, w) -> (L, 3, H, W) in [0, 1] on the CPU, a few frames at a time."""
+    return torch.cat([vae.decode(chunk.to(device_of(vae))).cpu() for chunk in latents.split(CHUNK)])
 
 
 def encode(vae: VAE, pictures: Tensor) -> Tensor:
-    """(L, 3, H, W) in [0, 1] -> (L, 4, h, w), a few frames at a time."""
-    return torch.cat([vae.encode(chunk) for chunk in pictures.split(CHUNK)])
+    """(L, 3, H, W) in [0, 1] -> (L, 4, h, w) on the CPU, a few frames at a time."""
+    return torch.cat([vae.encode(chunk.to(device_of(vae))).cpu() for chunk in pictures.split(CHUNK)])
 
 
 def to_bytes(pictures: Tensor) -> Tensor:

@@ -6,13 +6,14 @@ independent, so spread and intervals are over cases. Nothing that could not be m
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean, stdev
 
 from ..errors import InputError
 from .record import CaseRecord, Values
-from .rows import FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT, ROUND_TRIP, STATIC
+from .rows import DRIVING, FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT, ROUND_TRIP, STATIC, TRUTH
 
-ORDER = (STATIC, ROUND_TRIP, FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT)  # of rows; other methods come after them
+ORDER = (TRUTH, DRIVING, STATIC, ROUND_TRIP, FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT)  # of rows; other methods come after them
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 SEED = 0
@@ -59,14 +60,14 @@ class Table:
 
 
 def measured(values: Values) -> list[float]:
-    """Those that are there."""
-    return [value for value in values if value is not None]
+    """Those that are there, and finite."""
+    return [value for value in values if value is not None and isfinite(value)]
 
 
 def case_figure(record: CaseRecord, row: str, metric: str) -> float | None:
     """The metric of a row on one case: the mean of its frames, or the case's one value; None where it was not measured."""
-    values = measured(record.frames.get(row, {}).get(metric, []))
-    return fmean(values) if values else record.whole.get(row, {}).get(metric)
+    values = measured(record.frames.get(row, {}).get(metric) or [record.whole.get(row, {}).get(metric)])
+    return fmean(values) if values else None
 
 
 def in_order(names: Iterable[str], first: Iterable[str]) -> tuple[str, ...]:

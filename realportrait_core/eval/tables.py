@@ -157,7 +157,7 @@ def cross_jobs(folder: Path | None, most: int) -> list[Job] | str:
 def clips_cross_jobs(folder: Path | None, most: int) -> list[Job] | str:
     if folder is None:
         return "No --clips is given."
-    clips = [case.driver for case in self_cases(folder)]
+    clips = clips_of(folder)
     if len(clips) < 2:
         return f"{folder} holds one clip; another person's is needed."
     pairs = zip([*clips[1:], clips[0]], clips)
@@ -178,7 +178,7 @@ def photos_cross_jobs(sources: Sources, most: int) -> list[Job] | str:
     folder = sources.clips or sources.data
     if sources.photos is None or folder is None:
         return "No --photos is given." if sources.photos is None else "Neither --clips nor --data is given."
-    clips = [case.driver for case in self_cases(folder)]
+    clips = clips_of(folder)
     files = [sources.photos / name for name in read_photos(sources.photos, most).names]
     return [Job("photos_cross", driven(file, clips[i % len(clips)])) for i, file in enumerate(files)]
 
@@ -190,6 +190,10 @@ def long_jobs(sources: Sources, most: int) -> list[Job] | str:
         return "Neither --clips nor --data is given."
     cases = [case for case in chain.from_iterable(zip_longest(*found)) if case is not None]
     return [Job("long", replace(case, frames=LONG, most=MOST)) for case in cases[:most]]
+
+
+def clips_of(folder: Path) -> list[Path]:
+    return [case.driver for case in self_cases(folder) if isinstance(case.driver, Path)]
 
 
 def driven(portrait: Path, driving: Path) -> Case:

@@ -14,8 +14,12 @@ CRF = 18  # of H.264, its usual value for no visible loss
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 
 
-def write_video(path: Path, frames: torch.Tensor, fps: float, audio: Audio | None = None, crf: int = CRF) -> None:
-    """Frames (L, H, W, 3) in [0, 1] as H.264 with AAC, written whole or not at all; crf: its quality, lower is better.
+def write_video(
+    path: Path, frames: torch.Tensor, fps: float, audio: Audio | None = None, crf: int = CRF, comment: str | None = None
+) -> None:
+    """Frames (L, H, W, 3), uint8 or in [0, 1], as H.264 with AAC, written whole or not at all.
+
+    crf: its quality, lower is better. comment: for the file's metadata.
 
     Of an odd width or height the last column or row is left out: the codec stores colours for every second pixel.
     Raises InputError where the folder cannot be written to, or PyAV has no such encoder.
@@ -30,11 +34,14 @@ def write_video(path: Path, frames: torch.Tensor, fps: float, audio: Audio | Non
         raise InputError(f"{path.parent} cannot be made: {error}") from error
     try:
         with av.open(str(partial), "w", format="mp4") as file:
+            if comment is not None:
+                file.metadata["comment"] = comment
             picture = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf)})
             picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
             sound = add_sound(file, audio)
             for frame in frames[:, :height, :width]:
-                pixels = (frame * 255).round().clamp(0, 255).byte().cpu().numpy()
+                values = frame if frame.dtype == torch.uint8 else (frame * 255).round().clamp(0, 255).byte()
+                pixels = values.cpu().contiguous().numpy()
                 file.mux(picture.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             file.mux(picture.encode(None))
             if sound is not None:

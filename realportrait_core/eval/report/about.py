@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ...errors import InputError
-from ..columns import Column
 from ..files import write_whole
 
 NAME = "about.json"
@@ -15,10 +14,9 @@ NAME = "about.json"
 class About:
     """A description of a run for the reader of its report."""
 
-    columns: dict[str, Column] = field(default_factory=dict)  # metric -> its column, in the order of the report
     settings: dict[str, str] = field(default_factory=dict)  # "Weights" -> "realportrait_mini.safetensors", in the reader's words
     tables: dict[str, str] = field(default_factory=dict)  # table -> what is compared in it, in a sentence
-    missing: dict[str, str] = field(default_factory=dict)  # metric without its weights -> how to get them, in a sentence
+    missing: dict[str, str] = field(default_factory=dict)  # metric of COLUMNS that has no weights -> how to get them, a sentence
     failed: dict[str, str] = field(default_factory=dict)  # "TABLE/NAME" of a case without a record -> why
     clip_frames: int = 16  # of the network: `long` is reported by its clips
 
@@ -32,7 +30,6 @@ def read_about(folder: Path) -> About:
     path = folder / NAME
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        columns = {metric: Column(**column) for metric, column in values["columns"].items()}
-        return About(**{entry.name: values[entry.name] for entry in fields(About)} | {"columns": columns})
+        return About(**{entry.name: values[entry.name] for entry in fields(About)})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no description of a report ({error!r}): run the report again.") from error

@@ -1,20 +1,81 @@
 """Writes a report, or writes it again from a folder of records."""
 
+import json
+import logging
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ...errors import InputError
+from ..columns import COLUMNS
+from ..files import write_whole
 from ..record import CaseRecord, read_record
+from ..statistics import Figure, Table, in_order, summarise
 from .about import About, read_about, write_about
+from .distances import frechet_figures
+from .gallery import finite, halls
+from .markdown import markdown
+from .page import page
+
+TABLES = ("self", "clips", "photos", "cross", "clips_cross", "photos_cross", "long")  # in the report's order
+
+log = logging.getLogger(__name__)
 
 
 def write_report(folder: Path, records: list[CaseRecord], about: About) -> None:
     """FOLDER/report.html, report.md, report.json and about.json, each whole or not at all.
 
     Strips and videos are read from FOLDER/cases/TABLE/NAME.jpg and .mp4 where they are there, features of Fréchet distances from
-    NAME.safetensors. Without any record the page says so.
+    NAME.safetensors. Without any record the page says so. InputError where jinja2 or scipy is missing.
     """
     write_about(folder, about)
-    raise NotImplementedError
+    order = {name: k for k, name in enumerate(TABLES)}
+    records = sorted(records, key=lambda record: (order.get(record.table, len(order)), record.table, record.name))
+    tables = with_distances(folder, records, summarise(records, COLUMNS))
+    left_out = what_is_left_out(records, about)
+    write_whole(folder / "report.json", json.dumps(as_json(about, tables, records), indent=1, allow_nan=False).encode())
+    write_whole(folder / "report.md", markdown(about, tables, left_out).encode())
+    write_whole(folder / "report.html", page(about, tables, halls(folder, records), left_out).encode())
+
+
+def with_distances(folder: Path, records: list[CaseRecord], tables: list[Table]) -> list[Table]:
+    """The tables with their Fréchet distances, where the cases have features and torchmetrics is there."""
+    found = []
+    for table in tables:
+        try:
+            added = frechet_figures(folder, [record for record in records if record.table == table.name])
+        except InputError as error:
+            log.warning("%s", error)
+            added = {}
+        rows = {row: ordered(figures | added.get(row, {})) for row, figures in table.rows.items()}
+        metrics = in_order((*table.metrics, *(metric for figures in added.values() for metric in figures)), COLUMNS)
+        found.append(replace(table, metrics=metrics, rows=rows))
+    return found
+
+
+def ordered(figures: dict[str, Figure]) -> dict[str, Figure]:
+    return {metric: figures[metric] for metric in in_order(figures, COLUMNS)}
+
+
+def what_is_left_out(records: list[CaseRecord], about: About) -> dict[str, str]:
+    """Cases without a record, and rows that a case lacks -> why."""
+    rows = {f"{record.table}/{record.name}, {row}": why for record in records for row, why in record.left_out.items()}
+    return about.failed | rows
+
+
+def as_json(about: About, tables: list[Table], records: list[CaseRecord]) -> dict:
+    """Every figure, of tables, cases and frames."""
+    return {
+        "about": asdict(about),
+        "tables": {table.name: asdict(table) for table in tables},
+        "cases": list(map(case_json, records)),
+    }
+
+
+def case_json(record: CaseRecord) -> dict:
+    """Without NaN."""
+    frames = {row: {metric: finite(values) for metric, values in figures.items()} for row, figures in record.frames.items()}
+    whole = {row: {metric: finite([value])[0] for metric, value in figures.items()} for row, figures in record.whole.items()}
+    return asdict(record) | {"frames": frames, "whole": whole}
 
 
 def render(folder: Path) -> None:
