@@ -28,7 +28,7 @@ from .recognition import Recognition, identity_similarity
 from .record import Values
 from .sharpness import sharpness_to_portrait
 from .spectrum import spectrum_db, worst_octave
-from .temporal import jitter, joins, mean, still_border, still_part, temporal_figures
+from .temporal import flicker, jitter, joins, mean, picture_steps, point_steps, seams, still_border, still_part
 
 KEYPOINT_PX = SIDE / 2  # of a face crop of SIDE px, per unit of M's keypoints
 SAME_SIZE = 0.02  # of the face's size: so little more or less is not resized, which would blur
@@ -69,53 +69,48 @@ def judge_clip(
     clip_frames: length of the network's clips, each of which starts with the last frame of the one before; 0: made at once.
     InputError for a length of 1.
     """
+    at = joins(len(clip), clip_frames) if clip_frames else []
     stages = in_stages(callback, len(clip), list_stages(clip, judges))
     faces = find_faces(clip, detector, stages)
-    frames: dict[str, Values] = {}
-    whole: dict[str, float | None] = {}
-    if faces.in_both is not None:
+    frames = picture_figures(clip, faces, stages["pictures"])
+    whole = {"seam": mean(seams(frames["step_255"], at))}
+    if faces.result is not None:
         ours = tracked_poses(vid2vid, clip.result, clip_crop(faces.result.points), faces.result, stages["result poses"])
-        theirs = tracked_poses(vid2vid, clip.driving, clip_crop(faces.driving.points), faces.driving, stages["driving poses"])
-        frames |= motion_errors(ours, theirs, faces.in_both)
-        frames["driving_jitter_px"] = jitter(in_crop(theirs), faces.driving.present)
-        if ours.canonical.shape[1] in LIPS:
-            openings = [mouth_opening(in_crop(pose)) for pose in (ours, theirs)]
-            whole["mouth_correlation"] = correlation(*openings, faces.in_both)
-        if judges.landmarker is not None:
-            openings = [
-                lips_openings(judges.landmarker, pictures, face, faces.in_both, stages[name])
-                for pictures, face, name in (
-                    (clip.result, faces.result, "result landmarks"),
-                    (clip.driving, faces.driving, "driving landmarks"),
-                )
-            ]
-            whole["landmark_mouth_correlation"] = correlation(*openings, faces.in_both)
-    if faces.portrait is not None and faces.result is not None:
-        frames["sharpness"] = portrait_sharpness(clip, faces)
-        if judges.recognition is not None:
+        frames["jitter_px"] = jitter(in_crop(ours), faces.result.present)
+        whole["keypoint_seam"] = mean(seams(point_steps(in_crop(ours), faces.result.present), at))
+        if faces.driving is not None:
+            theirs = tracked_poses(vid2vid, clip.driving, clip_crop(faces.driving.points), faces.driving, stages["driving poses"])
+            frames["driving_jitter_px"] = jitter(in_crop(theirs), faces.driving.present)
+            frames |= motion_errors(ours, theirs, faces.in_both)
+            whole |= mouths(clip, faces, ours, theirs, judges.landmarker, stages)
+        if faces.portrait is not None and judges.recognition is not None:
             frames["identity"] = identities(judges, clip, faces, stages["identity"])
     if clip.truth is not None:
-        frames |= truth_distances(clip, judges, stages["truth pictures"])
+        frames |= truth_distances(clip, judges.stlpips, stages["truth pictures"])
         whole |= truth_spectrum(clip, faces)
-    found = {"portrait": (int(faces.portrait is not None), 1)}
-    tracks = {"driving video": faces.driving, "result": faces.result} | ({} if clip.truth is None else {"truth": faces.truth})
-    found |= {name: (0 if face is None else int(face.present.sum()), len(clip)) for name, face in tracks.items()}
     if callback is not None:
-        callback(len(clip) * len(stages), len(clip) * len(stages))
-    return ClipReport(len(clip), found, frames, whole, clip.notes + faces.notes)
+        callback(len(stages) * len(clip), len(stages) * len(clip))
+    return ClipReport(len(clip), faces_found(clip, faces), frames, whole, clip_frames, clip.notes + faces.notes)
+
+
+def faces_found(clip: Clip, faces: ClipFaces) -> dict[str, tuple[int, int]]:
+    tracks = {"driving video": faces.driving, "result": faces.result} | ({} if clip.truth is None else {"truth": faces.truth})
+    found = {name: (0 if face is None else int(face.present.sum()), len(clip)) for name, face in tracks.items()}
+    return {"portrait": (int(faces.portrait is not None), 1)} | found
 
 
 # Progress
 
 
-def list_stages(clip: Clip, judges: Judges) -> list[str]:
+def list_stages(clip: Clip, judges: ClipJudges) -> list[str]:
     """What passes over all frames, in the order in which it does."""
-    stages = ["driving", "result", "result poses", "driving poses"]
-    if judges.landmarker is not None:
-        stages += ["result landmarks", "driving landmarks"]
-    if judges.embedding is not None:
-        stages.append("identity")
-    return stages if clip.truth is None else [*stages[:2], "truth", *stages[2:], "truth pictures"]
+    truth, landmarks = clip.truth is not None, judges.landmarker is not None
+    return [
+        *("driving", "result", *["truth"] * truth, "pictures", "result poses", "driving poses"),
+        *["result landmarks", "driving landmarks"] * landmarks,
+        *["identity"] * (judges.recognition is not None),
+        *["truth pictures"] * truth,
+    ]
 
 
 def in_stages(callback: Callback | None, frames: int, names: list[str]) -> dict[str, Callback]:
@@ -158,14 +153,28 @@ def where(values: Tensor, known: Tensor) -> Values:
     return [value if here else None for value, here in zip(values.tolist(), known.tolist())]
 
 
-def lips_openings(landmarker, pictures: Tensor, face: FaceTrack, present: Tensor, stage: Callback) -> Tensor:
-    """Opening of the mouth (L,) px by MediaPipe's landmarks, in units of the face's size; 0 where it is not looked for."""
+def mouths(
+    clip: Clip, faces: ClipFaces, ours: Pose, theirs: Pose, landmarker: FaceLandmarker | None, stages: dict[str, Callback]
+) -> dict[str, float | None]:
+    """Correlation of the mouth's opening with the driving one's: by M where its lips are known, and by the landmarker."""
+    found = {}
+    if ours.canonical.shape[1] in LIPS:
+        found["mouth_correlation"] = correlation(mouth_opening(in_crop(ours)), mouth_opening(in_crop(theirs)), faces.in_both)
+    if landmarker is not None:
+        result = lips_openings(landmarker, clip.result, faces.result, faces.in_both, stages["result landmarks"])
+        driving = lips_openings(landmarker, clip.driving, faces.driving, faces.in_both, stages["driving landmarks"])
+        found["landmark_mouth_correlation"] = correlation(result, driving, faces.in_both)
+    return found
+
+
+def lips_openings(landmarker: FaceLandmarker, pictures: Tensor, face: FaceTrack, present: Tensor, stage: Callback) -> Tensor:
+    """Opening of the mouth (L,) by MediaPipe's landmarks, px of a face crop of SIDE px; 0 in frames that are not `present`."""
     openings = torch.zeros(len(pictures))
     for i in range(len(pictures)):
         if present[i]:
             points = detect_landmarks(landmarker, pictures[i : i + 1].movedim(-1, 1), face.points[i : i + 1])
-            size = points_to_crop(face.points[i], size=SIDE)[:2, :2].det().sqrt()
-            openings[i] = float(inner_lips_gap(points)[0] * size)
+            zoom = torch.linalg.det(points_to_crop(face.points[i], SIDE)[:2, :2]).sqrt()
+            openings[i] = float(inner_lips_gap(points)[0] * zoom)
         stage(i + 1, len(pictures))
     return openings
 
@@ -181,31 +190,91 @@ def correlation(result: Tensor, driving: Tensor, present: Tensor) -> float | Non
 # Against the portrait
 
 
-def identities(network, clip: Clip, faces: ClipFaces, stage: Callback) -> Values:
-    """Distance of the face's embedding from the portrait's, where the result shows a face."""
-    device = device_of(network)
-    portrait = network.embed(clip.portrait.movedim(-1, 1).to(device), faces.portrait[None])  # (1, D)
+def identities(judges: ClipJudges, clip: Clip, faces: ClipFaces, stage: Callback) -> Values:
+    """Similarity of the result's face to the portrait's (L,): the cosine of their embeddings."""
+
+    def embed(pictures: Tensor, five: Tensor) -> Tensor:
+        return judges.recognition.embed(pictures.movedim(-1, 1).to(judges.device), five).cpu()
+
     found: list[Tensor] = []
     for start in range(0, len(clip), CHUNK):
         part = slice(start, start + CHUNK)
-        embedded = network.embed(clip.result[part].movedim(-1, 1).to(device), faces.result.points[part])
-        found.append(identity_distance(embedded, portrait).cpu())
+        found.append(embed(clip.result[part], faces.result.points[part]))
         stage(min(start + CHUNK, len(clip)), len(clip))
-    return where(torch.cat(found), faces.result.present)
+    return identity_similarity(torch.cat(found), embed(clip.portrait, faces.portrait[None]), faces.result.present)
+
+
+def portrait_at_the_size(clip: Clip, faces: ClipFaces) -> tuple[Tensor, Tensor]:
+    """The portrait (1, 3, h, w) with a face as large as the result's, and its facial mask (1, h, w)."""
+    sizes = face_square(faces.result.points[faces.result.present], scale=1.0, vy=0.0).size
+    zoom = float(sizes.median() / face_square(faces.portrait, scale=1.0, vy=0.0).size)
+    portrait, points = clip.portrait.movedim(-1, 1), faces.portrait[None]
+    if abs(zoom - 1) > SAME_SIZE:
+        size = [max(3, round(side * zoom)) for side in portrait.shape[2:]]
+        portrait = F.interpolate(portrait, size, mode="bilinear", antialias=True)
+        points = (points + 0.5) * zoom - 0.5
+    return portrait, facial_masks(points, *portrait.shape[2:])
+
+
+def facial_masks(points: Tensor, height: int, width: int) -> Tensor:
+    """(L, 5, 2) px -> (L, height, width) bool."""
+    faces = face_ellipse(points)
+    window = pixels(faces, (0, height), (0, width))
+    return torch.cat([ellipse_mask(part, *window) for part in faces.split(CHUNK)])
+
+
+# From frame to frame
+
+
+def in_crop(poses: Pose) -> Tensor:
+    """M's keypoints (L, K, 2), px of a face crop of SIDE px."""
+    return KEYPOINT_PX * transform(poses)[..., :2]
+
+
+def picture_figures(clip: Clip, faces: ClipFaces, stage: Callback) -> dict[str, Values]:
+    """Flicker, the step from each frame to the next, colours, and sharpness against the portrait.
+
+    Still is what the truth shows to be still; without a truth, the picture's border, where neither head nor shoulders are. Where
+    neither is known, flicker is left out.
+    """
+    height, width = clip.result.shape[1:3]
+    masks = None if faces.result is None else facial_masks(faces.result.points, height, width)
+    border = None if masks is None else still_border(masks)
+    portrait = None if faces.result is None or faces.portrait is None else portrait_at_the_size(clip, faces)
+    found: dict[str, Values] = {}
+    for start in range(0, len(clip), CHUNK):
+        new = slice(start, start + CHUNK)
+        chunk = slice(max(start - 1, 0), start + CHUNK)  # and the frame before
+        result = clip.result[chunk].movedim(-1, 1)
+        count = len(clip.result[new])
+        truth = None if clip.truth is None else clip.truth[chunk].movedim(-1, 1)
+        still = border if truth is None else still_part(truth)
+        figures = {"step_255": picture_steps(result)} | colour_figures(result)
+        if still is not None:
+            figures["flicker_255"] = flicker(result, still)
+        if truth is not None:
+            figures["truth_flicker_255"] = flicker(truth, still)
+        if portrait is not None:
+            sharp = sharpness_to_portrait(result, masks[chunk], *portrait)
+            figures["sharpness"] = [value if here else None for value, here in zip(sharp, faces.result.present[chunk].tolist())]
+        for name, values in figures.items():
+            found.setdefault(name, []).extend(values[-count:])
+        stage(start + count, len(clip))
+    return found
 
 
 # Against the truth
 
 
-def truth_distances(clip: Clip, judges: Judges, stage: Callback) -> dict[str, Values]:
+def truth_distances(clip: Clip, stlpips: STLPIPS | None, stage: Callback) -> dict[str, Values]:
     """PSNR, SSIM and, where its network is there, ST-LPIPS of every frame."""
     found: dict[str, list[Tensor]] = {}
     for start in range(0, len(clip), AT_ONCE):
         result, truth = (frames[start : start + AT_ONCE].movedim(-1, 1) for frames in (clip.result, clip.truth))
         figures = {"psnr_db": psnr(result, truth), "ssim": ssim(result, truth)}
-        if judges.stlpips is not None:
-            device = device_of(judges.stlpips)
-            figures["st_lpips"] = distances(judges.stlpips, {"result": result.to(device)}, truth.to(device))["result"].cpu()
+        if stlpips is not None:
+            device = device_of(stlpips)
+            figures["st_lpips"] = distances(stlpips, {"result": result.to(device)}, truth.to(device))["result"].cpu()
         for name, values in figures.items():
             found.setdefault(name, []).append(values)
         stage(min(start + AT_ONCE, len(clip)), len(clip))
