@@ -20,9 +20,10 @@ from ..face.crop import sample_crop
 PINNED = "@vladmandic/face-api@1.7.15"
 MANIFEST, DATA = "face_recognition_model-weights_manifest.json", "face_recognition_model.bin"
 SIDE = 150  # px of the aligned face
+Template = tuple[tuple[float, float], ...]
 MEAN = (122.782, 117.001, 104.298)  # red, green, blue in 0 .. 255
 # Aligned positions, px: image-left eye, image-right eye, left and right mouth corner.
-ALIGNED = ((47.7, 47.1), (100.3, 47.1), (57.0, 104.0), (91.0, 104.0))
+ALIGNED: Template = ((47.7, 47.1), (100.3, 47.1), (57.0, 104.0), (91.0, 104.0))
 ALIGNED_BY = (0, 1, 3, 4)  # of the detector's five points; the nose shifts as the head turns
 BLOCKS = (
     "conv32_1",
@@ -90,22 +91,22 @@ class FaceEmbedding(nn.Module):
         return torch.cat([self(aligned_faces(*chunk)) for chunk in chunks])
 
 
-def alignment(points: Tensor) -> Tensor:
+def alignment(points: Tensor, target: Template = ALIGNED, by: tuple[int, ...] = ALIGNED_BY) -> Tensor:
     """Five points (L, 5, 2) px -> (L, 3, 3) float64, px of the picture -> px of the aligned face.
 
-    The similarity transform that maps eyes and mouth corners to ALIGNED with the least squared error.
+    The similarity transform that maps the points `by` to `target` with the least squared error.
     """
 
     def plane(x: Tensor) -> Tensor:  # (..., 2) as complex numbers
         return torch.view_as_complex(x.double().contiguous())
 
-    here, there = plane(points[:, list(ALIGNED_BY)]), plane(torch.tensor(ALIGNED))  # (L, 4), (4,)
-    middle, target = here.mean(1, keepdim=True), there.mean()
+    here, there = plane(points[:, list(by)]), plane(torch.tensor(target))  # (L, N), (N,)
+    middle, goal = here.mean(1, keepdim=True), there.mean()
     spread = (here - middle).abs().square().sum(1)
     if not bool((spread > 0).all()):
         raise InputError("The face points coincide: a face needs an extent above 0 px.")
-    turn = ((here - middle).conj() * (there - target)).sum(1) / spread  # (L,)
-    shift = target - turn * middle[:, 0]
+    turn = ((here - middle).conj() * (there - goal)).sum(1) / spread  # (L,)
+    shift = goal - turn * middle[:, 0]
     rows = [
         torch.stack(row, -1)
         for row in (
@@ -117,13 +118,13 @@ def alignment(points: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-def aligned_faces(pictures: Tensor, forward: Tensor) -> Tensor:
-    """(L, 3, H, W), (L, 3, 3) -> (L, 3, 150, 150). Beyond the picture its border is repeated."""
+def aligned_faces(pictures: Tensor, forward: Tensor, side: int = SIDE) -> Tensor:
+    """(L, 3, H, W), (L, 3, 3) -> (L, 3, side, side). Beyond the picture its border is repeated."""
     margin = min(pictures.shape[2:]) // 4
     pictures = F.pad(pictures, (margin,) * 4, mode="replicate")
     back = torch.eye(3, dtype=torch.float64)
     back[:2, 2] = -margin
-    return sample_crop(pictures, forward @ back, SIDE, units=SIDE)
+    return sample_crop(pictures, forward @ back, side, units=side)
 
 
 def identity_distance(embeddings: Tensor, portrait: Tensor) -> Tensor:

@@ -105,10 +105,8 @@ def region_of_points(points: torch.Tensor) -> LandmarkRegion:
     return LandmarkRegion(tuple(((low + high) / 2).tolist()), MARGIN * float((high - low).max()), angle)
 
 
-def load_network(path: Path) -> Any:
-    """The landmark network, a cv2.dnn.Net, of `face_landmarker.task`. Raises WeightsError where it cannot be loaded."""
-    cv2 = import_cv2()
-
+def read_part(path: Path, name: str) -> bytes:
+    """One file of the zip `face_landmarker.task`. WeightsError where there is no such file in it."""
     if not path.is_file():
         raise WeightsError(
             f"MediaPipe's face landmarker is missing: looked for {path}. Its file face_landmarker.task (3.8 MB, Apache-2.0) "
@@ -116,19 +114,25 @@ def load_network(path: Path) -> Any:
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            model = archive.read(NETWORK)
+            return archive.read(name)
     except (zipfile.BadZipFile, KeyError) as error:
         raise WeightsError(
-            f"{path} is not MediaPipe's face_landmarker.task, a zip with {NETWORK} in it ({error}). Take that file from "
+            f"{path} is not MediaPipe's face_landmarker.task, a zip with {name} in it ({error}). Take that file from "
             "MediaPipe's model page, under Face Landmarker."
         ) from error
+
+
+def load_network(path: Path, name: str = NETWORK) -> Any:
+    """A network of `face_landmarker.task`, a cv2.dnn.Net. Raises WeightsError where it cannot be loaded."""
+    cv2 = import_cv2()
+
+    model = torch.frombuffer(bytearray(read_part(path, name)), dtype=torch.uint8).numpy()
     read = cv2.dnn.readNetFromTFLite
-    model = torch.frombuffer(bytearray(model), dtype=torch.uint8).numpy()
     try:
         # OpenCV 5 has two engines; the older one is known to run this network.
         return read(model, engine=cv2.dnn.ENGINE_CLASSIC) if hasattr(cv2.dnn, "ENGINE_CLASSIC") else read(model)
     except cv2.error as error:
-        raise WeightsError(f"OpenCV {cv2.__version__} cannot run {NETWORK} of {path} ({error.err or error}).") from error
+        raise WeightsError(f"OpenCV {cv2.__version__} cannot run {name} of {path} ({error.err or error}).") from error
 
 
 def check_landmarks(points: torch.Tensor) -> None:
