@@ -110,8 +110,8 @@ def find_faces(clip: Clip, detector: FaceDetector, stages: dict[str, Callback]) 
     faces = ClipFaces(portrait, tracked("driving", clip.driving), tracked("result", clip.result), tracked("truth", clip.truth))
     if faces.result is not None and faces.truth is not None and (apart := faces_apart(faces.result, faces.truth)) > APART:
         notes.append(
-            f"The face of the result is {100 * apart:.0f} % of its size away from that of the truth: they are not framed alike, and "
-            "PSNR, SSIM, ST-LPIPS and spectrum mean little. Paste the result back, or crop the truth to what the result shows."
+            f"The face of the result is {100 * apart:.0f} % of its size away from that of the truth: they are not framed alike, "
+            "and PSNR, SSIM, ST-LPIPS and spectrum mean little. Paste the result back, or crop the truth to what the result shows."
         )
     return ClipFaces(faces.portrait, faces.driving, faces.result, faces.truth, tuple(notes))
 
