@@ -26,7 +26,7 @@ class JudgeAnimation(io.ComfyNode):
             display_name="Judge Animation",
             category="RealPortrait",
             description="Measures an animation, of this pack or of any other method: identity, head pose, expression, mouth, "
-            "flicker, jitter, seams and drift, and with the truth PSNR, SSIM and ST-LPIPS.",
+            "flicker, jitter, seams and drift; with the truth also PSNR, SSIM and ST-LPIPS.",
             inputs=[
                 io.Image.Input("portrait", tooltip="The picture that was animated."),
                 io.Image.Input("driving_video", tooltip="The frames that drove it."),
@@ -55,7 +55,7 @@ class JudgeAnimation(io.ComfyNode):
             outputs=[
                 io.String.Output(
                     display_name="table",
-                    tooltip="The figures as a table in Markdown, and what is left out and why. For Preview as Text.",
+                    tooltip="The figures as a table in Markdown, and what is left out and why. For Preview Any.",
                 ),
                 io.Image.Output(
                     display_name="strip",

@@ -51,9 +51,19 @@ class ClipReport:
     scored: int  # L
     found: dict[str, tuple[int, int]]  # picture -> frames with a face, of how many
     frames: dict[str, Values]  # metric -> a value for every frame
-    whole: dict[str, float | None]  # metric -> one value for the clip
+    whole: dict[str, "Whole"]  # metric -> one value for the clip
     clip_frames: int  # of a clip of the network; 0: made at once
+    recognition: str | None = None  # the network of `identity`
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A figure of a whole clip."""
+
+    value: float | None
+    used: int  # frames, or joins
+    of: int
 
 
 def judge_clip(
@@ -73,11 +83,12 @@ def judge_clip(
     stages = in_stages(callback, len(clip), list_stages(clip, judges))
     faces = find_faces(clip, detector, stages)
     frames = picture_figures(clip, faces, stages["pictures"])
-    whole = {"seam": mean(seams(frames["step_255"], at))}
+    whole = {"seam": seam(frames["step_255"], at)} if at else {}
     if faces.result is not None:
         ours = tracked_poses(vid2vid, clip.result, clip_crop(faces.result.points), faces.result, stages["result poses"])
         frames["jitter_px"] = jitter(in_crop(ours), faces.result.present)
-        whole["keypoint_seam"] = mean(seams(point_steps(in_crop(ours), faces.result.present), at))
+        if at:
+            whole["keypoint_seam"] = seam(point_steps(in_crop(ours), faces.result.present), at)
         if faces.driving is not None:
             theirs = tracked_poses(vid2vid, clip.driving, clip_crop(faces.driving.points), faces.driving, stages["driving poses"])
             frames["driving_jitter_px"] = jitter(in_crop(theirs), faces.driving.present)
@@ -90,7 +101,24 @@ def judge_clip(
         whole |= truth_spectrum(clip, faces)
     if callback is not None:
         callback(len(stages) * len(clip), len(stages) * len(clip))
-    return ClipReport(len(clip), faces_found(clip, faces), frames, whole, clip_frames, clip.notes + faces.notes)
+    kind = None if judges.recognition is None else judges.recognition.kind
+    notes = clip.notes + faces.notes + unmeasured(clip, faces, frames, whole)
+    return ClipReport(len(clip), faces_found(clip, faces), frames, whole, clip_frames, kind, notes)
+
+
+def unmeasured(clip: Clip, faces: ClipFaces, frames: dict[str, Values], whole: dict[str, Whole]) -> tuple[str, ...]:
+    """Why figures are missing, besides a missing face."""
+    notes = []
+    if len(clip) == 1:
+        notes.append("One frame: flicker, jitter, seams, the mouth's correlation and changes since frame 0 need several.")
+        return tuple(notes)
+    if mean(frames.get("flicker_255", [])) is None and faces.result is not None:
+        notes.append("No part of the picture is known to stand still, so flicker is left out.")
+    if faces.in_both is not None and "mouth_correlation" not in whole:
+        notes.append("Which keypoints of this M are the lips is not known: the mouth's correlation by M is left out.")
+    if any(whole[name].value is None for name in ("mouth_correlation", "landmark_mouth_correlation") if name in whole):
+        notes.append("The driving mouth does not move in the frames with a face: there is nothing to correlate with.")
+    return tuple(notes)
 
 
 def faces_found(clip: Clip, faces: ClipFaces) -> dict[str, tuple[int, int]]:
@@ -155,7 +183,7 @@ def where(values: Tensor, known: Tensor) -> Values:
 
 def mouths(
     clip: Clip, faces: ClipFaces, ours: Pose, theirs: Pose, landmarker: FaceLandmarker | None, stages: dict[str, Callback]
-) -> dict[str, float | None]:
+) -> dict[str, Whole]:
     """Correlation of the mouth's opening with the driving one's: by M where its lips are known, and by the landmarker."""
     found = {}
     if ours.canonical.shape[1] in LIPS:
@@ -179,12 +207,12 @@ def lips_openings(landmarker: FaceLandmarker, pictures: Tensor, face: FaceTrack,
     return openings
 
 
-def correlation(result: Tensor, driving: Tensor, present: Tensor) -> float | None:
+def correlation(result: Tensor, driving: Tensor, present: Tensor) -> Whole:
     """Pearson correlation of two openings of the mouth (L,) px; None where the driving mouth does not move."""
-    result, driving = result[present], driving[present]
-    if len(driving) < 2 or float(driving.std(correction=0)) < STILL:
-        return None
-    return mouth_correlation([result.tolist()], [driving.tolist()])
+    used, of = int(present.sum()), len(present)
+    if used < 2 or float(driving[present].std(correction=0)) < STILL:
+        return Whole(None, used, of)
+    return Whole(mouth_correlation([result[present].tolist()], [driving[present].tolist()]), used, of)
 
 
 # Against the portrait
@@ -229,6 +257,12 @@ def facial_masks(points: Tensor, height: int, width: int) -> Tensor:
 def in_crop(poses: Pose) -> Tensor:
     """M's keypoints (L, K, 2), px of a face crop of SIDE px."""
     return KEYPOINT_PX * transform(poses)[..., :2]
+
+
+def seam(steps: Values, at: list[int]) -> Whole:
+    """Mean over the joins of the network's clips."""
+    found = seams(steps, at)
+    return Whole(mean(found), sum(value is not None for value in found), len(found))
 
 
 def picture_figures(clip: Clip, faces: ClipFaces, stage: Callback) -> dict[str, Values]:
@@ -281,11 +315,12 @@ def truth_distances(clip: Clip, stlpips: STLPIPS | None, stage: Callback) -> dic
     return {name: torch.cat(parts).tolist() for name, parts in found.items()}
 
 
-def truth_spectrum(clip: Clip, faces: ClipFaces) -> dict[str, float | None]:
+def truth_spectrum(clip: Clip, faces: ClipFaces) -> dict[str, Whole]:
     """Power of the result relative to the truth's around the truth's face, or around the middle where it has none."""
     height, width = clip.truth.shape[1:3]
     centre = [width / 2, height / 2]
     if faces.truth is not None:
         centre = faces.truth.points.mean((0, 1)).tolist()
     octaves = spectrum_db(clip.result.movedim(-1, 1), clip.truth.movedim(-1, 1), centre)
-    return {"spectrum_worst_db": worst_octave(octaves), "spectrum_finest_db": octaves[-1]}
+    figures = {"spectrum_worst_db": worst_octave(octaves), "spectrum_finest_db": octaves[-1]}
+    return {name: Whole(value, len(clip), len(clip)) for name, value in figures.items()}

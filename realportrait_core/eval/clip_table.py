@@ -34,8 +34,15 @@ FIGURES = {
     "keypoint_seam": Column("seam between clips, keypoints", better=-1, digits=2),
 }
 # By clips of the network, where there are several.
-BY_CLIP = {name: FIGURES[name] for name in ("identity", "sharpness", "head_change_deg", "st_lpips", "psnr_db")} | {
-    f"{colour}_255": Column(colour, "1/255", digits=1) for colour in ("red", "green", "blue")
+BY_CLIP = {
+    "identity": Column("identity", digits=3),
+    "sharpness": Column("sharpness", digits=2),
+    "head_change_deg": Column("head", "degrees", digits=2),
+    "st_lpips": Column("ST-LPIPS", digits=3),
+    "psnr_db": Column("PSNR", "dB", digits=2),
+    "red_255": Column("red", digits=1),
+    "green_255": Column("green", digits=1),
+    "blue_255": Column("blue", digits=1),
 }
 # A strip shows the worst frame of each of these.
 WORST_OF = ("st_lpips", "psnr_db", "identity", "head_change_deg", "expression_change_px", "head_deg", "expression_px")
@@ -65,14 +72,15 @@ def worst_frames(report: ClipReport, most: int) -> list[tuple[int, str]]:
 def table(report: ClipReport, left_out: dict[str, str]) -> str:
     """What was found, the figures, what they mean, and what is left out and why. left_out: figure -> sentence."""
     faces = ", ".join(f"{name} {found} of {count}" for name, (found, count) in report.found.items())
-    lines = [f"{report.scored} frames are judged. Frames with a face: {faces}.", *report.notes, ""]
+    lines = [f"Frames that are judged: {report.scored}. With a face: {faces}.", *report.notes, ""]
     rows = [line(report, name) for name in FIGURES if name in report.frames | report.whole]
     lines += markdown(["figure", "mean", "worst", "frame", "used"], rows)
     clips = by_clips(report)
     if len(clips) > 1:
         names = [name for name in BY_CLIP if name in clips[0]]
         rows = [[clip["frames"], *(shown(clip[name], BY_CLIP[name].digits) for name in names)] for clip in clips]
-        lines += ["", "By clips of the network:", "", *markdown(["frames", *(heading(BY_CLIP[name]) for name in names)], rows)]
+        head = ["frames", *(heading(BY_CLIP[name]) for name in names)]
+        lines += ["", "By clips of the network, colours in 1/255:", "", *markdown(head, rows)]
     lines += ["", MEANING]
     lines += [f"Left out, {figure}: {reason}" for figure, reason in left_out.items()]
     return "\n".join(lines)
@@ -80,18 +88,16 @@ def table(report: ClipReport, left_out: dict[str, str]) -> str:
 
 def line(report: ClipReport, name: str) -> list[str]:
     column = FIGURES[name]
-    if name not in report.frames:
-        return [heading(column), shown(report.whole[name], column.digits), NONE, NONE, "all"]
+    title = heading(column)
+    if name == "identity":
+        title = f"{title} ({report.recognition})"
+    if name in report.whole:
+        whole = report.whole[name]
+        return [title, shown(whole.value, column.digits), NONE, NONE, f"{whole.used} of {whole.of}"]
     values = report.frames[name]
-    used = sum(value is not None for value in values)
     value, frame = worst(values, column.better) or (None, NONE)
-    return [
-        heading(column),
-        shown(mean(values), column.digits),
-        shown(value, column.digits),
-        str(frame),
-        f"{used} of {report.scored}",
-    ]
+    used = sum(value is not None for value in values)
+    return [title, shown(mean(values), column.digits), shown(value, column.digits), str(frame), f"{used} of {len(values)}"]
 
 
 def heading(column: Column) -> str:
