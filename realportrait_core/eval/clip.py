@@ -43,11 +43,6 @@ class ClipFaces:
     truth: FaceTrack | None
     notes: tuple[str, ...] = ()
 
-    @property
-    def in_both(self) -> Tensor | None:
-        """(L,) bool, the frames with a face in the driving video and in the result; None: a face is missing throughout."""
-        return None if self.driving is None or self.result is None else self.driving.present & self.result.present
-
 
 def clip_of(portrait: Tensor, driving: Tensor, result: Tensor, truth: Tensor | None = None) -> Clip:
     """The frames that all of these have, each (n, H, W, 3) in [0, 1], and the portrait's first picture.

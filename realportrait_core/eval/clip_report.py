@@ -7,11 +7,10 @@ was found; a figure that cannot be measured is None, and `clip_table.py` says so
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..animation.extraction import CHUNK, device_of, tracked_poses
-from ..face.crop import clip_crop, face_ellipse, face_square, points_to_crop
+from ..face.crop import clip_crop, face_ellipse, points_to_crop, sample_crop
 from ..face.detect import FaceDetector
 from ..face.landmarks import FaceLandmarker
 from ..face.track import FaceTrack
@@ -31,7 +30,7 @@ from .spectrum import spectrum_db, worst_octave
 from .temporal import flicker, jitter, joins, mean, picture_steps, point_steps, seams, still_border, still_part
 
 KEYPOINT_PX = SIDE / 2  # of a face crop of SIDE px, per unit of M's keypoints
-SAME_SIZE = 0.02  # of the face's size: so little more or less is not resized, which would blur
+FACE_SIDE = 128  # px, of the face crops whose sharpness is compared: sampled alike, whatever the size of the pictures
 
 
 @dataclass(frozen=True)
@@ -45,25 +44,25 @@ class ClipJudges:
 
 
 @dataclass(frozen=True)
-class ClipReport:
-    """What was measured on L frames; the metrics are those of `clip_table.FIGURES`."""
-
-    scored: int  # L
-    found: dict[str, tuple[int, int]]  # picture -> frames with a face, of how many
-    frames: dict[str, Values]  # metric -> a value for every frame
-    whole: dict[str, "Whole"]  # metric -> one value for the clip
-    clip_frames: int  # of a clip of the network; 0: made at once
-    recognition: str | None = None  # the network of `identity`
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Whole:
     """A figure of a whole clip."""
 
     value: float | None
     used: int  # frames, or joins
     of: int
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """What was measured on L frames; the metrics are those of `clip_table.FIGURES`."""
+
+    scored: int  # L
+    found: dict[str, tuple[int, int]]  # picture -> frames with a face, of how many
+    frames: dict[str, Values]  # metric -> a value for every frame
+    whole: dict[str, Whole]  # metric -> one value for the clip
+    clip_frames: int  # of a clip of the network; 0: made at once
+    recognition: str | None = None  # the network of `identity`
+    notes: tuple[str, ...] = ()
 
 
 def judge_clip(
@@ -92,13 +91,21 @@ def judge_clip(
         if faces.driving is not None:
             theirs = tracked_poses(vid2vid, clip.driving, clip_crop(faces.driving.points), faces.driving, stages["driving poses"])
             frames["driving_jitter_px"] = jitter(in_crop(theirs), faces.driving.present)
-            frames |= motion_errors(ours, theirs, faces.in_both)
-            whole |= mouths(clip, faces, ours, theirs, judges.landmarker, stages)
+            both = faces.result.present & faces.driving.present
+            frames |= motion_errors(ours, theirs, both)
+            if ours.canonical.shape[1] in LIPS:
+                result, driving = (mouth_opening(in_crop(poses)) for poses in (ours, theirs))
+                whole["mouth_correlation"] = correlation(result, driving, both)
+            if judges.landmarker is not None:
+                result = lips_openings(judges.landmarker, clip.result, faces.result, both, stages["result landmarks"])
+                driving = lips_openings(judges.landmarker, clip.driving, faces.driving, both, stages["driving landmarks"])
+                whole["landmark_mouth_correlation"] = correlation(result, driving, both)
         if faces.portrait is not None and judges.recognition is not None:
-            frames["identity"] = identities(judges, clip, faces, stages["identity"])
+            stage, device = stages["identity"], judges.device
+            frames["identity"] = identities(judges.recognition, device, clip, faces.portrait, faces.result, stage)
     if clip.truth is not None:
-        frames |= truth_distances(clip, judges.stlpips, stages["truth pictures"])
-        whole |= truth_spectrum(clip, faces)
+        frames |= truth_distances(clip, clip.truth, judges.stlpips, stages["truth pictures"])
+        whole |= truth_spectrum(clip, clip.truth, faces.truth)
     if callback is not None:
         callback(len(stages) * len(clip), len(stages) * len(clip))
     kind = None if judges.recognition is None else judges.recognition.kind
@@ -110,11 +117,11 @@ def unmeasured(clip: Clip, faces: ClipFaces, frames: dict[str, Values], whole: d
     """Why figures are missing, besides a missing face."""
     notes = []
     if len(clip) == 1:
-        notes.append("One frame: flicker, jitter, seams, the mouth's correlation and changes since frame 0 need several.")
+        notes.append("One frame: flicker, jitter, seams, the mouth's correlation and relative errors need several.")
         return tuple(notes)
-    if mean(frames.get("flicker_255", [])) is None and faces.result is not None:
+    if faces.result is not None and mean(frames.get("flicker_255", [])) is None:
         notes.append("No part of the picture is known to stand still, so flicker is left out.")
-    if faces.in_both is not None and "mouth_correlation" not in whole:
+    if "head_deg" in frames and "mouth_correlation" not in whole:
         notes.append("Which keypoints of this M are the lips is not known: the mouth's correlation by M is left out.")
     if any(whole[name].value is None for name in ("mouth_correlation", "landmark_mouth_correlation") if name in whole):
         notes.append("The driving mouth does not move in the frames with a face: there is nothing to correlate with.")
@@ -181,20 +188,6 @@ def where(values: Tensor, known: Tensor) -> Values:
     return [value if here else None for value, here in zip(values.tolist(), known.tolist())]
 
 
-def mouths(
-    clip: Clip, faces: ClipFaces, ours: Pose, theirs: Pose, landmarker: FaceLandmarker | None, stages: dict[str, Callback]
-) -> dict[str, Whole]:
-    """Correlation of the mouth's opening with the driving one's: by M where its lips are known, and by the landmarker."""
-    found = {}
-    if ours.canonical.shape[1] in LIPS:
-        found["mouth_correlation"] = correlation(mouth_opening(in_crop(ours)), mouth_opening(in_crop(theirs)), faces.in_both)
-    if landmarker is not None:
-        result = lips_openings(landmarker, clip.result, faces.result, faces.in_both, stages["result landmarks"])
-        driving = lips_openings(landmarker, clip.driving, faces.driving, faces.in_both, stages["driving landmarks"])
-        found["landmark_mouth_correlation"] = correlation(result, driving, faces.in_both)
-    return found
-
-
 def lips_openings(landmarker: FaceLandmarker, pictures: Tensor, face: FaceTrack, present: Tensor, stage: Callback) -> Tensor:
     """Opening of the mouth (L,) by MediaPipe's landmarks, px of a face crop of SIDE px; 0 in frames that are not `present`."""
     openings = torch.zeros(len(pictures))
@@ -218,30 +211,28 @@ def correlation(result: Tensor, driving: Tensor, present: Tensor) -> Whole:
 # Against the portrait
 
 
-def identities(judges: ClipJudges, clip: Clip, faces: ClipFaces, stage: Callback) -> Values:
-    """Similarity of the result's face to the portrait's (L,): the cosine of their embeddings."""
+def identities(
+    recognition: Recognition, device: torch.device, clip: Clip, portrait: Tensor, result: FaceTrack, stage: Callback
+) -> Values:
+    """Similarity of the result's face to the portrait's (L,), the cosine of their embeddings. portrait (5, 2) px."""
 
     def embed(pictures: Tensor, five: Tensor) -> Tensor:
-        return judges.recognition.embed(pictures.movedim(-1, 1).to(judges.device), five).cpu()
+        return recognition.embed(pictures.movedim(-1, 1).to(device), five).cpu()
 
     found: list[Tensor] = []
     for start in range(0, len(clip), CHUNK):
         part = slice(start, start + CHUNK)
-        found.append(embed(clip.result[part], faces.result.points[part]))
+        found.append(embed(clip.result[part], result.points[part]))
         stage(min(start + CHUNK, len(clip)), len(clip))
-    return identity_similarity(torch.cat(found), embed(clip.portrait, faces.portrait[None]), faces.result.present)
+    return identity_similarity(torch.cat(found), embed(clip.portrait, portrait[None]), result.present)
 
 
-def portrait_at_the_size(clip: Clip, faces: ClipFaces) -> tuple[Tensor, Tensor]:
-    """The portrait (1, 3, h, w) with a face as large as the result's, and its facial mask (1, h, w)."""
-    sizes = face_square(faces.result.points[faces.result.present], scale=1.0, vy=0.0).size
-    zoom = float(sizes.median() / face_square(faces.portrait, scale=1.0, vy=0.0).size)
-    portrait, points = clip.portrait.movedim(-1, 1), faces.portrait[None]
-    if abs(zoom - 1) > SAME_SIZE:
-        size = [max(3, round(side * zoom)) for side in portrait.shape[2:]]
-        portrait = F.interpolate(portrait, size, mode="bilinear", antialias=True)
-        points = (points + 0.5) * zoom - 0.5
-    return portrait, facial_masks(points, *portrait.shape[2:])
+def face_crops(pictures: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Crops (L, 3, FACE_SIDE, FACE_SIDE) of the faces of pictures (L, H, W, 3) with points (L, 5, 2) px, and their facial masks."""
+    to_crop = points_to_crop(points, FACE_SIDE)  # (L, 3, 3)
+    crops = sample_crop(pictures.movedim(-1, 1), to_crop, FACE_SIDE, units=FACE_SIDE)
+    inside = points.double() @ to_crop[:, :2, :2].mT + to_crop[:, None, :2, 2]
+    return crops, facial_masks(inside, FACE_SIDE, FACE_SIDE)
 
 
 def facial_masks(points: Tensor, height: int, width: int) -> Tensor:
@@ -271,40 +262,40 @@ def picture_figures(clip: Clip, faces: ClipFaces, stage: Callback) -> dict[str, 
     Still is what the truth shows to be still; without a truth, the picture's border, where neither head nor shoulders are. Where
     neither is known, flicker is left out.
     """
-    height, width = clip.result.shape[1:3]
-    masks = None if faces.result is None else facial_masks(faces.result.points, height, width)
-    border = None if masks is None else still_border(masks)
-    portrait = None if faces.result is None or faces.portrait is None else portrait_at_the_size(clip, faces)
+    border = portrait = None
+    if faces.result is not None:
+        border = still_border(facial_masks(faces.result.points, *clip.result.shape[1:3]))
+        portrait = None if faces.portrait is None else face_crops(clip.portrait, faces.portrait[None])
     found: dict[str, Values] = {}
     for start in range(0, len(clip), CHUNK):
-        new = slice(start, start + CHUNK)
-        chunk = slice(max(start - 1, 0), start + CHUNK)  # and the frame before
+        chunk = slice(max(start - 1, 0), start + CHUNK)  # with the frame before
         result = clip.result[chunk].movedim(-1, 1)
-        count = len(clip.result[new])
-        truth = None if clip.truth is None else clip.truth[chunk].movedim(-1, 1)
-        still = border if truth is None else still_part(truth)
         figures = {"step_255": picture_steps(result)} | colour_figures(result)
-        if still is not None:
-            figures["flicker_255"] = flicker(result, still)
-        if truth is not None:
-            figures["truth_flicker_255"] = flicker(truth, still)
-        if portrait is not None:
-            sharp = sharpness_to_portrait(result, masks[chunk], *portrait)
-            figures["sharpness"] = [value if here else None for value, here in zip(sharp, faces.result.present[chunk].tolist())]
+        if clip.truth is not None:
+            truth = clip.truth[chunk].movedim(-1, 1)
+            still = still_part(truth)
+            figures |= {"flicker_255": flicker(result, still), "truth_flicker_255": flicker(truth, still)}
+        elif border is not None:
+            figures["flicker_255"] = flicker(result, border)
+        if faces.result is not None and portrait is not None:
+            figures["sharpness"] = sharpness_to_portrait(*face_crops(clip.result[chunk], faces.result.points[chunk]), *portrait)
+        new = min(CHUNK, len(clip) - start)
         for name, values in figures.items():
-            found.setdefault(name, []).extend(values[-count:])
-        stage(start + count, len(clip))
+            found.setdefault(name, []).extend(values[-new:])
+        stage(start + new, len(clip))
+    if "sharpness" in found and faces.result is not None:
+        found["sharpness"] = [value if here else None for value, here in zip(found["sharpness"], faces.result.present.tolist())]
     return found
 
 
 # Against the truth
 
 
-def truth_distances(clip: Clip, stlpips: STLPIPS | None, stage: Callback) -> dict[str, Values]:
+def truth_distances(clip: Clip, true: Tensor, stlpips: STLPIPS | None, stage: Callback) -> dict[str, Values]:
     """PSNR, SSIM and, where its network is there, ST-LPIPS of every frame."""
     found: dict[str, list[Tensor]] = {}
     for start in range(0, len(clip), AT_ONCE):
-        result, truth = (frames[start : start + AT_ONCE].movedim(-1, 1) for frames in (clip.result, clip.truth))
+        result, truth = (frames[start : start + AT_ONCE].movedim(-1, 1) for frames in (clip.result, true))
         figures = {"psnr_db": psnr(result, truth), "ssim": ssim(result, truth)}
         if stlpips is not None:
             device = device_of(stlpips)
@@ -315,12 +306,10 @@ def truth_distances(clip: Clip, stlpips: STLPIPS | None, stage: Callback) -> dic
     return {name: torch.cat(parts).tolist() for name, parts in found.items()}
 
 
-def truth_spectrum(clip: Clip, faces: ClipFaces) -> dict[str, Whole]:
+def truth_spectrum(clip: Clip, true: Tensor, face: FaceTrack | None) -> dict[str, Whole]:
     """Power of the result relative to the truth's around the truth's face, or around the middle where it has none."""
-    height, width = clip.truth.shape[1:3]
-    centre = [width / 2, height / 2]
-    if faces.truth is not None:
-        centre = faces.truth.points.mean((0, 1)).tolist()
-    octaves = spectrum_db(clip.result.movedim(-1, 1), clip.truth.movedim(-1, 1), centre)
+    height, width = true.shape[1:3]
+    centre = [width / 2, height / 2] if face is None else face.points.mean((0, 1)).tolist()
+    octaves = spectrum_db(clip.result.movedim(-1, 1), true.movedim(-1, 1), centre)
     figures = {"spectrum_worst_db": worst_octave(octaves), "spectrum_finest_db": octaves[-1]}
     return {name: Whole(value, len(clip), len(clip)) for name, value in figures.items()}

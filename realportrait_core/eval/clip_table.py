@@ -16,9 +16,9 @@ FIGURES = {
     "identity": Column("identity similarity", better=1, digits=3),
     "sharpness": Column("sharpness over the portrait's", digits=2),
     "head_deg": Column("head pose error", "degrees", -1, 2),
-    "head_change_deg": Column("head pose error since frame 0", "degrees", -1, 2),
+    "head_change_deg": Column("head pose error, relative", "degrees", -1, 2),
     "expression_px": Column("expression error", "px", -1, 2),
-    "expression_change_px": Column("expression error since frame 0", "px", -1, 2),
+    "expression_change_px": Column("expression error, relative", "px", -1, 2),
     "mouth_correlation": Column("mouth correlation, by M", better=1, digits=2),
     "landmark_mouth_correlation": Column("mouth correlation, by landmarks", better=1, digits=2),
     "psnr_db": Column("PSNR", "dB", 1, 2),
@@ -48,7 +48,7 @@ BY_CLIP = {
 WORST_OF = ("st_lpips", "psnr_db", "identity", "head_change_deg", "expression_change_px", "head_deg", "expression_px")
 MEANING = (
     "↑ higher is better, ↓ lower is better. Sharpness, seams: 1 is equal, or none. Spectrum: 0 is equal, below blur, above "
-    "artefacts. Jitter: best as in the driving video. px: of a face crop of 256 px."
+    "artefacts. Jitter: best as in the driving video. Relative: as changes since the first frame. px: of a face crop of 256 px."
 )
 
 
