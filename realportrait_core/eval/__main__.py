@@ -1,4 +1,7 @@
-"""python -m realportrait_core.eval self|cross|photos|continued --data DIR: compares animations with the ground truth."""
+"""python -m realportrait_core.eval self|cross|photos|continued --data DIR: compares animations with the ground truth.
+
+python -m realportrait_core.eval agreement: compares the estimators of expression, pose and identity with it.
+"""
 
 import argparse
 import logging
@@ -18,7 +21,7 @@ from ..speed import GUIDANCE, PAPER_STEPS, STEPS, default_guidance, default_samp
 from ..stlpips import Net
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
-from . import cases, protocol
+from . import agreement_command, cases, protocol
 from .files import write_json, write_sample_grid
 from .judges import load_judges
 from .summary import summary
@@ -129,14 +132,14 @@ def evaluate(options: argparse.Namespace) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = parse(argv)
+    argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
-        report = evaluate(options)
+        text = agreement_command.command(argv[1:]) if argv[:1] == ["agreement"] else table(evaluate(parse(argv)))
     except RealPortraitError as error:
         logging.getLogger(__name__).error("%s", error)
         return 1
-    sys.stdout.write(table(report))
+    sys.stdout.write(text)
     return 0
 
 

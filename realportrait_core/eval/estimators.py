@@ -35,7 +35,7 @@ class FaceParameters:
     def __len__(self) -> int:
         return len(self.found)
 
-    def __getitem__(self, frames: slice) -> "FaceParameters":
+    def __getitem__(self, frames: slice | Tensor) -> "FaceParameters":
         return FaceParameters(self.expression[frames], self.pose[frames], self.found[frames])
 
 

@@ -33,10 +33,11 @@ class SmirkFolder:
     path: Path
 
     def rows(self) -> list[str]:
-        """The folders with parameters, by name. InputError where there is no such folder."""
+        """The rows that have parameters, by name. InputError where there is no such folder."""
         if not self.path.is_dir():
             raise InputError(f"{self.path} is no folder: name one with a folder of .npz for each row, and {DRIVING}/ beside them.")
-        return sorted(entry.name for entry in self.path.iterdir() if entry.is_dir() and any(entry.glob("*.npz")))
+        folders = sorted(entry.parent.name for entry in self.path.glob("*/*.npz"))
+        return [name for name in dict.fromkeys(folders) if name not in (DRIVING, PORTRAIT)]
 
     def parameters(self, row: str, case: str, frames: int) -> tuple[FaceParameters, str | None]:
         """Of `frames` frames of ROW/CASE.npz, and a note where the file holds another number: what is missing counts as not found.
