@@ -26,6 +26,8 @@ HOW_TO_GET = (
     f'pip install "{PACKAGE}", and {INCEPTION_FILE} of torch-fidelity\'s releases on GitHub (95 MB; '
     "pytorch-fid's pt_inception-2015-12-05-6726825d.pth is the same), then --inception FILE"
 )
+OFFLINE = "Fréchet (ST-LPIPS' VGG)"
+STAGE = 3  # conv4_3: of the five the one in which neither blur, noise nor another person hides the others
 CLASSES = (1008, 2048)  # of TensorFlow's Inception of 2015, which FID is defined by; torchvision's has 1000 classes
 
 
@@ -60,7 +62,7 @@ def missing_package(error: ImportError) -> InputError:
 def in_their_span(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """The same points about their common mean, in min(D, N + M) coordinates of the space that they span.
 
-    A rotation and a shift of both sets changes no Fréchet distance, and the eigenvalues of 2048 x 2048 would take minutes.
+    A rotation and a shift of both sets changes no Fréchet distance, and its cost grows with the cube of the coordinates.
     """
     points = torch.cat([a, b])
     points = points - points.mean(0)
@@ -80,7 +82,7 @@ class Inception:
 
     @torch.inference_mode()
     def features(self, pictures: Tensor) -> Tensor:
-        """(L, 2048) of pictures (L, 3, H, W) in [0, 1], which are rounded to 8 bits and resized to 299x299 px."""
+        """(L, 2048) of pictures (L, 3, H, W) in [0, 1], which are rounded to 8 bits and resized to 299x299 px. 0.17 s each."""
         check_pictures(pictures)
         eight_bits = (255 * pictures).round().clamp(0, 255).to(torch.uint8)
         return torch.cat([self.model(part) for part in eight_bits.split(AT_ONCE)])
@@ -118,14 +120,20 @@ def load_inception(path: str | Path) -> Inception:
 
 @torch.inference_mode()
 def stlpips_features(network: STLPIPS, pictures: Tensor) -> Tensor:
-    """Features (L, D) of pictures (L, 3, H, W) in [0, 1] for the distance "Fréchet (ST-LPIPS' VGG)".
+    """Features (L, 512) of pictures (L, 3, H, W) in [0, 1] for OFFLINE, by ST-LPIPS' "vgg".
 
-    network: ST-LPIPS by "vgg".
+    STAGE's features at every place, of a root mean square of 1, and of these the mean over the picture. 0.39 s a picture of 256 px
+    on one core; every fourth frame of a clip says nearly the same as all. InputError for another network or shape.
+
+    On 12 frames of a rendered clip (tests/data): 0.2 to the frames between them, 1.2 to the first one standing still, 10 to another
+    person, 21, 99 and 188 to a blur of 0.7, 1.5 and 3 px, 48 and 518 to noise of 0.03 and 0.1. So it tells how a picture is
+    drawn far better than who is in it.
     """
     check_pictures(pictures)
     if network.net != "vgg":
-        raise InputError('The Fréchet distance is in the features of ST-LPIPS\' VGG: load_stlpips(wheel, "vgg").')
-    return torch.cat([network.features(part)[3].mean((2, 3)) for part in pictures.split(AT_ONCE)])
+        raise InputError(f'{OFFLINE} is in the features of another network: load_stlpips(wheel, "vgg").')
+    pooled = [network.features(part)[STAGE].mean((2, 3)) for part in pictures.split(AT_ONCE)]  # of length 1 before the mean
+    return torch.cat(pooled) * pooled[0].shape[1] ** 0.5
 
 
 def check_pictures(pictures: Tensor) -> None:

@@ -1,7 +1,7 @@
 """`sharp`: energy of the Laplacian inside the facial mask, relative to the truth's or the portrait's. Never part of a loss.
 
 1: as sharp. Blur lowers it; noise, hatching and ringing raise it, so a value above 1 is no praise: read it beside ST-LPIPS and
-`spectrum`, which says in which octave the power is missing. Half the contrast is a quarter of the energy. 2 ms a frame of 256 px.
+`spectrum`, which says in which octave the power is missing. Half the contrast is a quarter of the energy. 4 ms a pair of 256 px.
 """
 
 from math import isfinite
