@@ -9,6 +9,7 @@ from .face import ExtractKeypoints
 from .host import folders, media
 from .iddpm import IDDPMSampler, IDDPMSigmas
 from .inspect import Inspect
+from .judge import JudgeAnimation
 from .live import AnimateOneFrame
 from .load import LoadModel, LoadVid2Vid
 from .motion import EditMotion, MakeMotionMaps
@@ -51,4 +52,5 @@ class RealPortraitExtension(ComfyExtension):
             AnimateOneFrame,
             AnimatePortrait,
             LoadPortrait,
+            JudgeAnimation,
         ]

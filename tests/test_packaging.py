@@ -119,7 +119,8 @@ def test_a_release_is_the_nodes_and_what_they_need(released):
     files = {"LICENSE", "README.md", "__init__.py", "install.py", "pyproject.toml", "requirements.txt"}
     assert folders | files <= tops <= folders | files | {"CHANGELOG.md"}
     rooms = {name.split("/")[1] for name in released if name.startswith("realportrait_core/")}
-    assert "weights" in rooms and not rooms & {"eval", "head_rotation", "stlpips.py", "train"}
+    assert "weights" in rooms and not rooms & {"batch", "head_rotation", "train"}
+    assert "realportrait_core/eval/__main__.py" not in released, "of the evaluation only what a node measures by"
     assert not [name for name in released if name.endswith(".py") and Path(name).name.startswith("test_")]
 
 

@@ -1,7 +1,6 @@
 """Files of a run: the figures as JSON, a grid of sample frames as PNG. Written whole or not at all."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -9,17 +8,7 @@ import torch
 from ..errors import InputError
 from .protocol import SHOWN, Outcome
 from .rows import FACE_VID2VID, REALPORTRAIT
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replaces a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+from .writing import write_whole
 
 
 def write_json(path: Path, report: dict) -> None:

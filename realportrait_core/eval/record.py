@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ..errors import InputError
-from .files import write_whole
+from .writing import write_whole
 
 Values = list[float | None]  # None: it could not be measured there, as where no face was found
 

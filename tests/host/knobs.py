@@ -106,6 +106,10 @@ SHOWN = {
         "frames": "host/test_video_nodes.py::test_inspecting_a_run",
         "vid2vid": "host/test_video_nodes.py::test_inspecting_a_run",
     },
+    "RealPortraitJudge": {
+        "truth": "host/test_judge.py::test_the_truth_adds_its_figures",
+        "clip_frames": "host/test_judge.py::test_seams_and_drift_are_those_of_the_clips",
+    },
     "RealPortraitSaveMotion": {
         "fps": "host/test_motion_nodes.py::test_a_saved_motion_drives_as_the_video_did",
         "filename_prefix": "host/test_motion_nodes.py::test_files_are_numbered_and_none_is_overwritten",

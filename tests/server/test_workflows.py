@@ -248,6 +248,37 @@ def test_comparison_side_by_side_and_stage_by_stage(run):
     assert "3 of 3 driving frames" in told and "keypoints px" in told
 
 
+def test_the_demos_result_in_figures(client, server, workflow):
+    """Of the bundled weights, against portrait and driving video; what is missing is said, and comes with its file."""
+    import judges
+    import thumbnails
+
+    queued = workflow("compare_and_evaluate", frames=4, weights="realportrait_mini.safetensors")
+    titles = {entry["_meta"]["title"]: node for node, entry in queued.items()}
+    queued = {node: queued[node] for node in thumbnails.only_for(queued, "PreviewAny")}
+    judge, figures = titles["Judge Animation"], titles["Figures"]
+    queued["strip"] = {"class_type": "PreviewImage", "inputs": {"images": [judge, 1]}}
+    done = client.queue(queued)
+    assert done.status == "success", done.error
+    told = str(done.outputs[figures])
+    assert "With a face: portrait 1 of 1, driving video 4 of 4, result 4 of 4." in told and "| head pose error, relative" in told
+    assert "Left out, identity similarity: put ArcFace or SFace" in told and "face_landmarker.task" in told
+    (shown,) = done.outputs["strip"]["images"]
+    assert Image.open(io.BytesIO(client.download(shown))).size == (5 * 320, 2 * 344)
+    reported = steps_reported(done, judge)
+    assert reported == sorted(reported) and reported[-1] == (20, 20)
+
+    folder = server.folder / "models" / "realportrait" / "judges"
+    folder.mkdir()
+    try:
+        (folder / "face-api").symlink_to(judges.face_api())
+        again = client.queue(queued)
+        assert again.status == "success" and "identity similarity ↑ (face-api)" in str(again.outputs[figures])
+        assert {event.data["node"] for event in again.of("executing")} & set(queued) == {judge, figures, "strip"}
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_a_portrait_video_takes_the_driving_videos_lips_and_sound(client, media, tmp_path):
     """As many frames as the shorter, the driving one, has."""
     queued = json.loads((WORKFLOWS / "portrait_video.json").read_text(encoding="utf-8"))

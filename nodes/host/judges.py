@@ -1,0 +1,81 @@
+"""Networks that judge a result: files that a user puts into models/realportrait/judges; none comes with the pack.
+
+They are found by their names in that folder alone, loaded for a run, and gone with it.
+"""
+
+from pathlib import Path
+
+import comfy.model_patcher
+import folder_paths
+from torch import nn
+
+from ...realportrait_core.errors import RealPortraitError
+from ...realportrait_core.eval.clip_report import ClipJudges
+from ...realportrait_core.eval.identity import MANIFEST, load_embedding
+from ...realportrait_core.eval.recognition import Recognition, load_recognition
+from ...realportrait_core.face.landmarks import FaceLandmarker
+from ...realportrait_core.stlpips import load_stlpips
+from .folders import FOLDER, stamp
+from .run import loaded, small_net_devices
+
+JUDGES = "judges"
+WHERE = f"models/{FOLDER}/{JUDGES}"
+# Figure -> how to get what it needs.
+MISSING = {
+    "identity similarity": f"put ArcFace or SFace as .onnx into {WHERE}, or there a folder face-api with the files of "
+    "model/ in npm's @vladmandic/face-api (6.5 MB, MIT).",
+    "mouth correlation, by landmarks": f"put MediaPipe's face_landmarker.task (3.8 MB, Apache-2.0) into {WHERE}.",
+    "ST-LPIPS": f"put the wheel of PyPI's stlpips-pytorch 0.0.2 (64 MB, BSD) into {WHERE}.",
+}
+
+
+def judge_files() -> dict[str, list[Path]]:
+    """The files of each figure, those first that are taken first."""
+    folders = [Path(path) / JUDGES for path in folder_paths.get_folder_paths(FOLDER)]
+
+    def those(pattern: str) -> list[Path]:
+        return [path for folder in folders for path in sorted(folder.glob(pattern))]
+
+    manifests = [*those(MANIFEST), *those(f"*/{MANIFEST}"), *those(f"*/model/{MANIFEST}")]
+    return {
+        "identity similarity": [*those("*.onnx"), *(file.parent for file in manifests)],
+        "mouth correlation, by landmarks": those("face_landmarker.task"),
+        "ST-LPIPS": those("stlpips_pytorch-*.whl"),
+    }
+
+
+def stamps() -> list:
+    """Changes when a file is added, replaced or removed."""
+    return [stamp(file) for files in judge_files().values() for file in files]
+
+
+def load_judges(with_truth: bool) -> tuple[ClipJudges, dict[str, str], list]:
+    """The networks, why figures are left out, and the patchers that keep the networks on their device."""
+    files, left_out, patchers = judge_files(), {}, []
+
+    def first(figure: str, load):
+        """The first file that can be loaded."""
+        reasons = []
+        for file in files[figure]:
+            try:
+                return load(file)
+            except RealPortraitError as error:
+                reasons.append(str(error))
+        left_out[figure] = " ".join(reasons) or MISSING[figure]
+        return None
+
+    def placed(network: nn.Module) -> nn.Module:
+        load, offload = small_net_devices()
+        patchers.append(comfy.model_patcher.ModelPatcher(network, load_device=load, offload_device=offload))
+        return loaded(patchers[-1])
+
+    def recognition(file: Path) -> Recognition:
+        return load_recognition(file) if file.suffix == ".onnx" else Recognition("face-api", placed(load_embedding(file)).embed)
+
+    judges = ClipJudges(
+        first("identity similarity", recognition),
+        first("mouth correlation, by landmarks", FaceLandmarker),
+        first("ST-LPIPS", lambda file: placed(load_stlpips(file))) if with_truth else None,
+        small_net_devices()[0],
+    )
+    return judges, left_out, patchers
