@@ -409,23 +409,19 @@ def test_cases_that_fail_are_listed_and_the_others_are_measured(tiny, clips, tmp
     assert times(out)["800000.json"] == before["800000.json"] and "cross/810000_800000" in records(out)
 
 
-def test_a_face_that_is_missing_in_some_frames(tiny, tmp_path):
-    """The driving video's gap is held and told; the cases are measured."""
+def test_gaps_and_single_frames(tiny, tmp_path):
+    """A face that is missing in some driving frames is told and the case measured; one driving frame is enough without truth."""
     frames = read_clip(CLIPS / "800000.mp4")[:4].numpy()
-    folder = tmp_path / "clips"
+    folder, out = tmp_path / "clips", tmp_path / "out"
     folder.mkdir()
-    videos.write(folder / "a.mp4", [frames[0], frames[1], np.zeros_like(frames[2]), frames[3]])
-    assert report(tmp_path / "out", "--clips", folder, "--tables", "clips", "clips_cross", *tiny) == 0
-    record = records(tmp_path / "out")["clips/a"]
-    assert record.scored == 3 and "Missing in frame 2" in record.notes[0]
-
-
-def test_a_driving_video_of_one_frame_without_truth(tiny, clips, tmp_path):
-    videos.write(clips / "800000.mp4", list(read_clip(clips / "800000.mp4")[:1].numpy()))
-    out = tmp_path / "out"
-    assert report(out, "--clips", clips, "--tables", "clips_cross", "--limit", 1, *tiny) == 0
-    record = records(out)["clips_cross/810000_800000"]
-    assert record.scored == 1 and "seam" not in record.whole[REALPORTRAIT] and None not in record.frames[REALPORTRAIT]["sharp"]
+    videos.write(folder / "a.mp4", [frames[0], np.zeros_like(frames[1]), frames[2]])
+    videos.write(folder / "b.mp4", [frames[3]])
+    assert report(out, "--clips", folder, "--tables", "clips", "clips_cross", *tiny) == 1
+    assert [line["case"] for line in failures(out)] == ["b"]
+    found = records(out)
+    assert found["clips/a"].scored == 2 and "Missing in frame 1" in found["clips/a"].notes[0]
+    one = found["clips_cross/a_b"]
+    assert one.scored == 1 and "seam" not in one.whole[REALPORTRAIT] and None not in one.frames[REALPORTRAIT]["sharp"]
 
 
 def test_stopped_and_continued(tiny, clips, tmp_path, monkeypatch):

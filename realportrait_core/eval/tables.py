@@ -26,11 +26,11 @@ class Table:
 
 
 TABLES = {
-    "self": Table("The first frame of a rendered clip is animated by the clip itself, which is the truth.", 10),
+    "self": Table("The first frame of a rendered clip is animated by the clip itself, which is the truth.", 8),
     "cross": Table(
         "The first frame of a rendered identity is animated by a clip of another one; the truth is exact: the same motion, "
         "rendered on the portrait's identity.",
-        8,
+        6,
     ),
     "clips": Table("The first frame of a real clip is animated by the clip itself, which is the truth.", 5),
     "clips_cross": Table(
@@ -42,12 +42,12 @@ TABLES = {
     "photos": Table(
         "A photograph is animated by itself, turned in 3-D by up to 10 degrees, which is the truth; what turning uncovers is not "
         "compared.",
-        10,
+        8,
     ),
     "photos_cross": Table(
         "A photograph is animated by a clip of somebody else. There is no truth: expression, pose and mouth are compared with "
         "those in the driving frames, identity with the portrait.",
-        6,
+        5,
         truth=False,
     ),
     "long": Table(
