@@ -1,6 +1,7 @@
 """The judges of the report: pretrained networks that are in no loss. Each takes a file of the user's, and says how to get it."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..batch.record import sha256
@@ -42,7 +43,10 @@ class JudgeFiles:
             "pose_l1": (self.landmarker, HOW_TO_GET["landmarks"]),
             "landmarks_px": (self.landmarker, HOW_TO_GET["landmarks"]),
         }
-        return {metric: how for metric, (path, how) in wanting.items() if path is None}
+        found = {metric: how for metric, (path, how) in wanting.items() if path is None}
+        if find_spec("torchmetrics") is None:  # whose mathematics the distance is
+            found.setdefault("frechet_stlpips", f'pip install "{frechet.PACKAGE}"')
+        return found
 
 
 @dataclass(frozen=True)
