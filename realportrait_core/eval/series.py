@@ -41,16 +41,14 @@ def clip_series(records: Sequence[CaseRecord], metrics: Sequence[str], clip_fram
 
 
 def curve(cases: list[Values]) -> dict:
-    """Of one metric by clips, case after case."""
-    value = [mean(list(clip)) for clip in zip(*cases)]
-    line = trend(value)
+    """Of one metric by clips, case after case. Slopes are those of the cases: a clip that one case lacks does not tilt them."""
+    lines = [trend(case) for case in cases]
+    slopes: Values = [None if line is None else line.slope for line in lines]
     return {
-        "value": value,
+        "value": [mean(list(clip)) for clip in zip(*cases)],
         "used": [sum(one is not None for one in clip) for clip in zip(*cases)],
-        "slope": line and line.slope,
-        "slope_error": line and line.error,
-        "first": line and line.first,
-        "last": line and line.last,
+        "slope": mean(slopes),
+        "slopes": slopes,
     }
 
 

@@ -5,6 +5,7 @@ portrait, is below it. A list holds one value for every frame (L); None where th
 has no frame before it. Never NaN.
 """
 
+from math import copysign
 from statistics import fmean, median
 
 import torch
@@ -15,11 +16,12 @@ from ..animation.clips import plan
 from ..errors import InputError
 from .record import Values
 
-BLUR = 1.5  # px, standard deviation: averages the noise of a video's compression
-STILL = 2.5 / 255  # change of the blurred truth from frame to frame, below which a pixel is still
+BLUR = 2.0  # px, standard deviation: averages the noise of a video's compression
+STILL = 4 / 255  # change of the blurred truth from frame to frame, below which a pixel is still
 MARGIN = 1 / 32  # of the frame's shorter side, by which the moving part is widened: the result's edges are not exactly the truth's
+OFTEN = 0.2  # of the frames: a pixel that moves in more of them is never still, as the flat middle of a cheek between moving edges
 LEAST = 0.01  # of the picture: a smaller still part is none
-BESIDE, ABOVE = 0.35, 0.25  # of the facial masks' width and height, for hair and ears
+BESIDE = 0.4  # of the facial mask's width, on either side of it, for ears and hair
 AROUND = 5  # frames before and after a join with which it is compared
 LEAST_STEP = 0.05  # 1/255 or px: what rounding alone makes; a smaller difference counts as this one
 
@@ -39,18 +41,25 @@ def check_video(pictures: Tensor) -> None:
 def still_part(truth: Tensor, valid: Tensor | None = None) -> Tensor:
     """Where the truth (L, 3, H, W) in [0, 1] stands still from each frame to the next: (L - 1, H, W) bool.
 
-    Still: the largest change of red, green and blue, after a small blur, is below STILL, here and within MARGIN. valid (L, H, W)
-    bool: where the truth is known; None: everywhere.
+    A pixel moves where the largest change of red, green and blue, after a small blur, reaches STILL within MARGIN of it. It is
+    still where it does not move, and moves in no more than OFTEN of the other frames. valid (L, H, W) bool: where the truth is
+    known; None: everywhere.
     """
     from kornia.filters import gaussian_blur2d
 
     check_video(truth)
-    size = 2 * round(3 * BLUR) + 1
-    blurred = gaussian_blur2d(truth, (size, size), (BLUR, BLUR))
-    moves = (blurred[1:] - blurred[:-1]).abs().amax(1) >= STILL  # (L - 1, H, W)
-    if valid is not None:
-        moves |= ~(valid[1:] & valid[:-1])
-    return ~widen(moves, round(MARGIN * min(truth.shape[2:])))
+    size, (frames, _, height, width) = 2 * round(3 * BLUR) + 1, truth.shape
+    moves = torch.zeros(frames - 1, height, width, dtype=torch.bool, device=truth.device)
+    before = None
+    for i, picture in enumerate(truth.split(1)):  # one by one, because a long video's floats are large
+        blurred = gaussian_blur2d(picture, (size, size), (BLUR, BLUR))
+        if before is not None:
+            moves[i - 1] = (blurred - before).abs().amax(1)[0] >= STILL
+        before = blurred
+    moves = widen(moves, round(MARGIN * min(height, width)))
+    if len(moves):
+        moves |= moves.float().mean(0) > OFTEN
+    return ~moves if valid is None else ~moves & valid[1:] & valid[:-1]
 
 
 def widen(region: Tensor, by: int) -> Tensor:
@@ -61,20 +70,18 @@ def widen(region: Tensor, by: int) -> Tensor:
 
 
 def still_border(faces: Tensor) -> Tensor:
-    """Where neither head nor shoulders can be, by the facial masks (L, H, W) bool of all frames: (H, W) bool.
+    """Where neither head nor shoulders are in any frame, by the facial masks (L, H, W) bool: (H, W) bool, for cases without truth.
 
-    For cases without truth. The box around all masks, widened by BESIDE and ABOVE for hair, and everything below its top in these
-    columns belong to the head; below its middle, the whole width belongs to neck and shoulders.
+    Left and right of the head, above the chin: everything within BESIDE of the columns of a mask belongs to head, hair and neck,
+    and everything below a mask to the shoulders. Without any mask the whole picture is still.
     """
     still = torch.ones(faces.shape[1:], dtype=torch.bool, device=faces.device)
-    covered = faces.any(0)
-    rows, columns = (covered.any(axis).nonzero().flatten() for axis in (1, 0))
-    if not len(rows):
-        return still
-    top, bottom, left, right = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
-    above, beside = round(ABOVE * (bottom - top + 1)), round(BESIDE * (right - left + 1))
-    still[max(top - above, 0) :, max(left - beside, 0) : right + beside + 1] = False
-    still[(top + bottom) // 2 :] = False
+    for covered in faces:
+        rows, columns = (covered.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+        if rows:
+            beside = round(BESIDE * (columns[-1] - columns[0] + 1))
+            still[:, max(columns[0] - beside, 0) : columns[-1] + 1 + beside] = False
+            still[rows[-1] + 1 :] = False
     return still
 
 
@@ -127,8 +134,24 @@ def sizes(points: Tensor, found: Tensor | None, order: int) -> Values:
     there = torch.ones(len(points), dtype=torch.bool) if found is None else found
     if there.shape != points.shape[:1]:
         raise InputError(f"`found` is {tuple(there.shape)}; {len(points)} frames need ({len(points)},).")
+    bad = int((~torch.isfinite(points[there])).sum())
+    if bad:
+        raise InputError(f"{bad} of the coordinates of keypoints {tuple(points.shape)} are NaN or infinite.")
     apart = points.double().diff(order, dim=0).square().sum(-1).mean(-1).sqrt().tolist()  # (L - order,)
     return [apart[i - order] if i >= order and bool(there[i - order : i + 1].all()) else None for i in range(len(points))]
+
+
+def over_truth(values: Values, truth: Values) -> float | None:
+    """How much rougher a row is than the truth: root of the difference of their mean squares, with its sign, in the values' unit.
+
+    Over the frames that both have. Motion that row and truth share cancels; noise in addition to it has its own size; below 0 the
+    row is smoother than the truth. None for no common frame.
+    """
+    pairs = [(a, b) for a, b in zip(values, truth, strict=True) if a is not None and b is not None]
+    if not pairs:
+        return None
+    excess = fmean(a * a - b * b for a, b in pairs)
+    return copysign(abs(excess) ** 0.5, excess)
 
 
 # Seams
@@ -142,7 +165,7 @@ def joins(frames: int, clip_frames: int, overlap: int = 1) -> list[int]:
 def picture_steps(pictures: Tensor) -> Values:
     """Mean absolute difference of each frame (L, 3, H, W) in [0, 1] from the one before, whole picture, in 1/255: (L,) values."""
     check_video(pictures)
-    return [None, *(255 * (pictures[1:] - pictures[:-1]).abs().mean((1, 2, 3))).tolist()]
+    return [None, *(255 * float((here - before).abs().mean()) for here, before in zip(pictures[1:], pictures[:-1]))]
 
 
 def seams(steps: Values, at: list[int]) -> Values:
