@@ -7,6 +7,7 @@
   const at = id => document.getElementById(id);
   const SPEEDS = [...at('speed').options].map(option => +option.value);
   const GAIN = 4;                                       // of a difference to the truth
+  const INPUTS = ['portrait', 'driving', 'driving video'];      // no results: they are not compared with the truth
   const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true, preload: 'auto' });
   let shown = null;                                     // the case
   const sheet = document.createElement('canvas');       // one frame of the video, all tiles
@@ -121,7 +122,7 @@
       pen.drawImage(sheet, x, y, size, size, 0, 0, size, size);
     };
     copy(tile.at, 'source-over');
-    if (compare && tile !== compare && tile.name !== 'portrait' && tile.name !== 'driving') {
+    if (compare && tile !== compare && !INPUTS.includes(tile.name)) {
       copy(compare.at, 'difference');
       for (let gain = 1; gain < GAIN; gain *= 2) {      // the picture added to itself
         pen.globalCompositeOperation = 'lighter';
