@@ -264,11 +264,11 @@
     ' ': toggle, ArrowLeft: () => step(-1), ArrowRight: () => step(1), Home: () => seek(0), End: () => seek(shown.frames - 1),
     ',': () => speed(-1), '.': () => speed(1), l: () => flip('loop'), d: () => flip('compare'), n: () => move(1), p: () => move(-1),
   };
-  const OWN = { BUTTON: [' '], INPUT: [' ', 'ArrowLeft', 'ArrowRight', 'Home', 'End'], SELECT: Object.keys(KEYS) };
+  const OWN = { button: [' '], checkbox: [' '], range: [' ', 'ArrowLeft', 'ArrowRight', 'Home', 'End'] };       // by type
   document.addEventListener('keydown', event => {
     const { target, key } = event;
     if (event.ctrlKey || event.metaKey || event.altKey || !(target === document.body || at('desk').contains(target))) return;
-    if (target.tagName === 'SELECT' || OWN[target.tagName]?.includes(key)) return;
+    if (target.tagName === 'SELECT' || OWN[target.type]?.includes(key)) return;
     const box = /^[1-9]$/.test(key) && at('rows').querySelectorAll('input')[key - 1];
     const act = box ? () => box.click() : KEYS[key.length === 1 ? key.toLowerCase() : key];
     if (!act) return;

@@ -1,11 +1,14 @@
 """What stands in the tables of a report: sheets as in the paper, a line for each row, and one with every metric for each table."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from ..columns import Column
 from ..rows import REALPORTRAIT
 from ..statistics import Table, in_order
-from .cells import Cell, best_rows, cell, column_of, kind, number, used_text
+from .cells import NONE, Cell, best_rows, cell, column_of, kind, number, used_text
+
+ALL = "all"  # of a cell where nothing is missing, beside rows where something is
 
 # The paper's own figures, by its networks on its test sets: a scale for the reader, not a comparison.
 PAPER_1 = {
@@ -97,7 +100,7 @@ class MetricLine:
 
     metric: str
     column: Column
-    used: str  # of all rows alike, as Cell.used; "" where they differ, or nothing is missing
+    used: str  # of most rows, as Cell.used; "" where all differ, or nothing is missing
     cells: tuple[Cell, ...]
 
 
@@ -116,15 +119,23 @@ def size_of(table: Table) -> str:
 
 
 def line_of(table: Table, metric: str) -> MetricLine:
-    """A metric of every row, the best marked. What all rows lack alike is said once."""
+    """A metric of every row, the best marked. What most rows lack alike is said once."""
     column = column_of(metric)
     figures = {row: found[metric] for row, found in table.rows.items() if metric in found}
     best = best_rows(figures, column)
     cells = tuple(cell(figures.get(row), column, row in best) for row in table.rows)
-    lacking = {used_text(figure) for figure in figures.values()}
-    if len(lacking) != 1 or len(figures) < 2:
+    lacking = Counter(used_text(figure) for figure in figures.values()).most_common(1)
+    if not lacking or lacking[0][1] < 2:
         return MetricLine(metric, column, "", cells)
-    return MetricLine(metric, column, lacking.pop(), tuple(replace(entry, used="") for entry in cells))
+    used = lacking[0][0]
+    return MetricLine(metric, column, used, tuple(replace(entry, used=beside(entry, used)) for entry in cells))
+
+
+def beside(entry: Cell, used: str) -> str:
+    """What a cell says of its own, where `used` is said of most rows."""
+    if entry.used == used or entry.value == NONE and not entry.used:
+        return ""
+    return entry.used or ALL
 
 
 def group_of(table: Table, metrics: tuple[str, ...], note: str) -> Group | None:
