@@ -159,16 +159,16 @@ def paper_group(paper: dict[str, dict[str, float]], metrics: tuple[str, ...]) ->
 
 
 def sheet_of(plan: Plan, tables: dict[str, Table], notes: dict[str, str], missing: dict[str, str]) -> Sheet | None:
-    """None where the run has none of the plan's tables."""
+    """None where the run has nothing for it. Without any figure it says what they need, beside the paper's."""
     chosen = [tables[name] for name in plan.tables if name in tables]
     have = {metric for table in chosen for metric in table.metrics}
     metrics = (*plan.metrics, *(metric for metric in plan.more if metric in have))
     groups = [group for table in chosen if (group := group_of(table, metrics, notes.get(table.name, "")))]
-    if not groups:
+    lacking = tuple((column_of(metric).title, missing[metric]) for metric in metrics if metric in missing and metric not in have)
+    if not groups and not (chosen and lacking and plan.paper):
         return None
     if plan.paper is not None:
         groups.append(paper_group(plan.paper, metrics))
-    lacking = tuple((column_of(metric).title, missing[metric]) for metric in metrics if metric in missing and metric not in have)
     by_column = zip(*(line.cells for group in groups for line in group.lines))
     spreads = tuple(max(len(entry.spread) for entry in cells) for cells in by_column)
     return Sheet(plan.title, plan.caption, tuple(column_of(metric) for metric in metrics), spreads, tuple(groups), lacking)
