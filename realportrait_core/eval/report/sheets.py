@@ -1,11 +1,14 @@
 """What stands in the tables of a report: sheets as in the paper, a line for each row, and one with every metric for each table."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from ..columns import Column
 from ..rows import REALPORTRAIT
 from ..statistics import Table, in_order
-from .cells import Cell, best_rows, cell, column_of, kind, number, used_text
+from .cells import NONE, Cell, best_rows, cell, column_of, kind, number, used_text
+
+ALL = "all"  # of a cell where nothing is missing, beside rows where something is
 
 # The paper's own figures, by its networks on its test sets: a scale for the reader, not a comparison.
 PAPER_1 = {
@@ -97,7 +100,7 @@ class MetricLine:
 
     metric: str
     column: Column
-    used: str  # of all rows alike, as Cell.used; "" where they differ, or nothing is missing
+    used: str  # of most rows, as Cell.used; "" where all differ, or nothing is missing
     cells: tuple[Cell, ...]
 
 
@@ -116,15 +119,23 @@ def size_of(table: Table) -> str:
 
 
 def line_of(table: Table, metric: str) -> MetricLine:
-    """A metric of every row, the best marked. What all rows lack alike is said once."""
+    """A metric of every row, the best marked. What most rows lack alike is said once."""
     column = column_of(metric)
     figures = {row: found[metric] for row, found in table.rows.items() if metric in found}
     best = best_rows(figures, column)
     cells = tuple(cell(figures.get(row), column, row in best) for row in table.rows)
-    lacking = {used_text(figure) for figure in figures.values()}
-    if len(lacking) != 1 or len(figures) < 2:
+    lacking = Counter(used_text(figure) for figure in figures.values()).most_common(1)
+    if not lacking or lacking[0][1] < 2:
         return MetricLine(metric, column, "", cells)
-    return MetricLine(metric, column, lacking.pop(), tuple(replace(entry, used="") for entry in cells))
+    used = lacking[0][0]
+    return MetricLine(metric, column, used, tuple(replace(entry, used=beside(entry, used)) for entry in cells))
+
+
+def beside(entry: Cell, used: str) -> str:
+    """What a cell says of its own, where `used` is said of most rows."""
+    if entry.used == used or entry.value == NONE and not entry.used:
+        return ""
+    return entry.used or ALL
 
 
 def group_of(table: Table, metrics: tuple[str, ...], note: str) -> Group | None:
@@ -148,16 +159,16 @@ def paper_group(paper: dict[str, dict[str, float]], metrics: tuple[str, ...]) ->
 
 
 def sheet_of(plan: Plan, tables: dict[str, Table], notes: dict[str, str], missing: dict[str, str]) -> Sheet | None:
-    """None where the run has none of the plan's tables."""
+    """None where the run has nothing for it. Without any figure it says what they need, beside the paper's."""
     chosen = [tables[name] for name in plan.tables if name in tables]
     have = {metric for table in chosen for metric in table.metrics}
     metrics = (*plan.metrics, *(metric for metric in plan.more if metric in have))
     groups = [group for table in chosen if (group := group_of(table, metrics, notes.get(table.name, "")))]
-    if not groups:
+    lacking = tuple((column_of(metric).title, missing[metric]) for metric in metrics if metric in missing and metric not in have)
+    if not groups and not (chosen and lacking and plan.paper):
         return None
     if plan.paper is not None:
         groups.append(paper_group(plan.paper, metrics))
-    lacking = tuple((column_of(metric).title, missing[metric]) for metric in metrics if metric in missing and metric not in have)
     by_column = zip(*(line.cells for group in groups for line in group.lines))
     spreads = tuple(max(len(entry.spread) for entry in cells) for cells in by_column)
     return Sheet(plan.title, plan.caption, tuple(column_of(metric) for metric in metrics), spreads, tuple(groups), lacking)
