@@ -196,19 +196,19 @@ REPORT = ClipReport(
 
 def test_the_table_can_be_read():
     text = table(REPORT, {"ST-LPIPS": "get it."}).splitlines()
-    assert text[:3] == ["Frames that are judged: 4. With a face: portrait 1 of 1, result 3 of 4.", "A note.", ""]
-    assert [line.replace(" ", "") for line in text[3:9]] == [
+    assert text[:4] == ["Frames that are judged: 4. With a face: portrait 1 of 1, result 3 of 4.", "", "- A note.", ""]
+    assert [line.replace(" ", "") for line in text[4:10]] == [
         "|figure|mean|worst|frame|used|",
-        "|" + text[4][1:-1].replace(" ", "") + "|",
+        "|" + text[5][1:-1].replace(" ", "") + "|",
         "|identitysimilarity↑(SFace)|0.700|0.500|2|3of4|",
         "|headposeerror,degrees↓|4.00|9.00|2|4of4|",
         "|mouthcorrelation,byM↑|-|-|-|3of4|",
         "|seambetweenclips,picture↓|2.50|-|-|1of1|",
     ]
-    assert len({len(line) for line in text[3:9]}) == 1, "the columns stand below one another"
+    assert len({len(line) for line in text[4:10]}) == 1, "the columns stand below one another"
     clips = text[text.index("By clips of the network, colours in 1/255:") + 2 :]
     assert [line.replace(" ", "") for line in clips[:4:2]] == ["|frames|identity|red|", "|0-2|0.700|110.0|"]
-    assert clips[3].replace(" ", "") == "|3-3|0.700|130.0|" and text[-1] == "Left out, ST-LPIPS: get it."
+    assert clips[3].replace(" ", "") == "|3-3|0.700|130.0|" and text[-2:] == ["", "- Left out, ST-LPIPS: get it."]
 
 
 def test_one_clip_has_no_second_table():
