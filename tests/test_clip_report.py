@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import demo_media
+import judges
 import pytest
 import torch
 import toy_sizes
@@ -12,8 +13,9 @@ import yunet
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
 from realportrait_core.eval.clip import clip_of
-from realportrait_core.eval.clip_report import ClipReport, Whole, correlation, judge_clip, motion_errors
+from realportrait_core.eval.clip_report import ClipJudges, ClipReport, Whole, correlation, judge_clip, motion_errors
 from realportrait_core.eval.clip_table import figures_json, table, worst, worst_frames
+from realportrait_core.eval.estimators import load_estimator
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.inspect.strip import strip
 from realportrait_core.vid2vid import FaceVid2Vid
@@ -134,6 +136,19 @@ def test_flicker_of_the_still_part_is_what_was_added(detector, vid2vid, driving)
     assert report.frames["flicker_255"][0] is None
     assert report.frames["flicker_255"][1:] == pytest.approx([8.0] * 3, abs=1e-3)
     assert report.frames["truth_flicker_255"][1:] == [0.0] * 3
+
+
+def test_landmarks_measure_what_m_does_not(detector, vid2vid, driving):
+    """Of the video itself nothing is off; against its first frame, held still, the errors are those of the estimator."""
+    estimator = load_estimator(judges.landmarker())
+    same = judge_clip(clip_of(driving[:1], driving, driving), vid2vid, detector, ClipJudges(estimator=estimator))
+    held = clip_of(driving[:1], driving, driving[:1].expand(4, -1, -1, -1))
+    still = judge_clip(held, vid2vid, detector, ClipJudges(estimator=estimator))
+    for name in ("expression_l1", "pose_l1", "expression_change_l1", "pose_change_l1"):
+        assert max(same.frames[name]) < 0.02 < max(still.frames[name]), name
+    assert same.whole["landmark_mouth_correlation"].value > 0.99
+    assert still.whole["landmark_mouth_correlation"] == Whole(0.0, 4, 4)
+    assert "nothing to correlate" not in " ".join(still.notes)
 
 
 def test_without_any_face_the_pictures_are_measured(detector, vid2vid):

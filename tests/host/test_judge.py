@@ -71,7 +71,7 @@ def test_without_any_judges_file(judge):
     told = json.loads(figures)
     assert len(told["frames"]["head_deg"]) == 4 and set(told["left_out"]) == {
         "identity similarity",
-        "mouth correlation, by landmarks",
+        "head pose, expression and mouth by landmarks",
         "PSNR, SSIM, ST-LPIPS, spectrum",
     }
 
@@ -111,7 +111,7 @@ def test_judges_are_found_in_their_folder(judge, own, host):
 def test_a_damaged_file_costs_its_figure_alone(judge, own):
     (own / "face_landmarker.task").write_bytes(b"no zip")
     table = judge()[0]
-    assert "Left out, mouth correlation, by landmarks" in table and "is not MediaPipe's face_landmarker.task" in table
+    assert "Left out, head pose, expression and mouth by landmarks" in table and "is not MediaPipe's face_landmarker.task" in table
     assert "| head pose error, degrees ↓" in table
 
 
