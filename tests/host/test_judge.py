@@ -142,7 +142,7 @@ def test_what_a_socket_may_carry(judge, driving, pack):
 def test_faceless_pictures_and_one_frame(judge, driving):
     noise = torch.rand(3, 256, 256, 3, generator=torch.Generator().manual_seed(0))
     table, strip, _ = judge(result=noise)
-    assert "result 0 of 3" in table and "No face was found in any of the 3 result frames" in table and "head pose" not in table
+    assert "result 0 of 3" in table and "No face was found in any of the 3 result frames" in table and "| head pose" not in table
     assert strip.shape[2] == (1 + 3) * 320
     table, strip, _ = judge(result=driving[:1])
     assert "One frame: " in table and strip.shape[2] == (1 + 1) * 320
