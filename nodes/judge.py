@@ -1,6 +1,6 @@
 """A clip of one's own in figures: as the tables of the paper measure, for results of this pack or of any other method."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..realportrait_core.eval.clip import clip_of
 from ..realportrait_core.eval.clip_report import judge_clip
@@ -79,12 +79,11 @@ class JudgeAnimation(io.ComfyNode):
             None if truth is None else images.rgb(truth, "truth"),
         )
         detector = FaceDetector(folders.detector_path(MODEL_NAME))
-        networks, left_out, _held = judges.load_judges(truth is not None)
+        networks, left_out, _patchers = judges.load_judges(truth is not None)  # which live as long as the run
         if truth is None:
             left_out["PSNR, SSIM, ST-LPIPS, spectrum"] = WITHOUT_TRUTH
         report = judge_clip(clip, loaded(vid2vid), detector, networks, clip_frames, on_node())
         videos = {"driving video": clip.driving} | ({} if truth is None else {"truth": clip.truth}) | {"result": clip.result}
         worst = dict(worst_frames(report, WORST))
         columns = [(frame, worst.get(frame, "")) for frame in sorted({*evenly(len(clip), EVENLY), *worst})]
-        text = table(report, left_out)
-        return io.NodeOutput(text, strip(clip.portrait, videos, columns), figures_json(report, left_out), ui=ui.PreviewText(text))
+        return io.NodeOutput(table(report, left_out), strip(clip.portrait, videos, columns), figures_json(report, left_out))

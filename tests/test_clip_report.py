@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import demo_media
+import judges
 import pytest
 import torch
 import toy_sizes
@@ -12,8 +13,9 @@ import yunet
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
 from realportrait_core.eval.clip import clip_of
-from realportrait_core.eval.clip_report import ClipReport, Whole, correlation, judge_clip, motion_errors
+from realportrait_core.eval.clip_report import ClipJudges, ClipReport, Whole, correlation, judge_clip, motion_errors
 from realportrait_core.eval.clip_table import figures_json, table, worst, worst_frames
+from realportrait_core.eval.estimators import load_estimator
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.inspect.strip import strip
 from realportrait_core.vid2vid import FaceVid2Vid
@@ -136,6 +138,19 @@ def test_flicker_of_the_still_part_is_what_was_added(detector, vid2vid, driving)
     assert report.frames["truth_flicker_255"][1:] == [0.0] * 3
 
 
+def test_landmarks_measure_what_m_does_not(detector, vid2vid, driving):
+    """Of the video itself nothing is off; against its first frame, held still, the errors are those of the estimator."""
+    estimator = load_estimator(judges.landmarker())
+    same = judge_clip(clip_of(driving[:1], driving, driving), vid2vid, detector, ClipJudges(estimator=estimator))
+    held = clip_of(driving[:1], driving, driving[:1].expand(4, -1, -1, -1))
+    still = judge_clip(held, vid2vid, detector, ClipJudges(estimator=estimator))
+    for name in ("expression_l1", "pose_l1", "expression_change_l1", "pose_change_l1"):
+        assert max(same.frames[name]) < 0.02 < max(still.frames[name]), name
+    assert same.whole["landmark_mouth_correlation"].value > 0.99
+    assert still.whole["landmark_mouth_correlation"] == Whole(0.0, 4, 4)
+    assert "nothing to correlate" not in " ".join(still.notes)
+
+
 def test_without_any_face_the_pictures_are_measured(detector, vid2vid):
     noise = torch.rand(3, 256, 256, 3, generator=torch.Generator().manual_seed(0))
     report = judge_clip(clip_of(noise[:1], noise, noise, noise), vid2vid, detector)
@@ -196,19 +211,19 @@ REPORT = ClipReport(
 
 def test_the_table_can_be_read():
     text = table(REPORT, {"ST-LPIPS": "get it."}).splitlines()
-    assert text[:3] == ["Frames that are judged: 4. With a face: portrait 1 of 1, result 3 of 4.", "A note.", ""]
-    assert [line.replace(" ", "") for line in text[3:9]] == [
+    assert text[:4] == ["Frames that are judged: 4. With a face: portrait 1 of 1, result 3 of 4.", "", "- A note.", ""]
+    assert [line.replace(" ", "") for line in text[4:10]] == [
         "|figure|mean|worst|frame|used|",
-        "|" + text[4][1:-1].replace(" ", "") + "|",
+        "|" + text[5][1:-1].replace(" ", "") + "|",
         "|identitysimilarity↑(SFace)|0.700|0.500|2|3of4|",
         "|headposeerror,degrees↓|4.00|9.00|2|4of4|",
         "|mouthcorrelation,byM↑|-|-|-|3of4|",
         "|seambetweenclips,picture↓|2.50|-|-|1of1|",
     ]
-    assert len({len(line) for line in text[3:9]}) == 1, "the columns stand below one another"
+    assert len({len(line) for line in text[4:10]}) == 1, "the columns stand below one another"
     clips = text[text.index("By clips of the network, colours in 1/255:") + 2 :]
     assert [line.replace(" ", "") for line in clips[:4:2]] == ["|frames|identity|red|", "|0-2|0.700|110.0|"]
-    assert clips[3].replace(" ", "") == "|3-3|0.700|130.0|" and text[-1] == "Left out, ST-LPIPS: get it."
+    assert clips[3].replace(" ", "") == "|3-3|0.700|130.0|" and text[-2:] == ["", "- Left out, ST-LPIPS: get it."]
 
 
 def test_one_clip_has_no_second_table():

@@ -307,7 +307,6 @@ def test_the_nodes_need_no_opencv():
         CORE / "eval",
         CORE / "head_rotation",
         CORE / "opencv.py",
-        NODES / "host" / "judges.py",  # which says what is left out without it
         face / "landmarks.py",
         video / "pictures.py",
     }

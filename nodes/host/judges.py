@@ -11,9 +11,9 @@ from torch import nn
 
 from ...realportrait_core.errors import RealPortraitError
 from ...realportrait_core.eval.clip_report import ClipJudges
+from ...realportrait_core.eval.estimators import load_estimator
 from ...realportrait_core.eval.identity import MANIFEST, load_embedding
 from ...realportrait_core.eval.recognition import Recognition, load_recognition
-from ...realportrait_core.face.landmarks import FaceLandmarker
 from ...realportrait_core.stlpips import load_stlpips
 from .folders import FOLDER, stamp
 from .run import loaded, small_net_devices
@@ -24,7 +24,7 @@ WHERE = f"models/{FOLDER}/{JUDGES}"
 MISSING = {
     "identity similarity": f"put ArcFace or SFace as .onnx into {WHERE}, or there a folder face-api with the files of "
     "model/ in npm's @vladmandic/face-api (6.5 MB, MIT).",
-    "mouth correlation, by landmarks": f"put MediaPipe's face_landmarker.task (3.8 MB, Apache-2.0) into {WHERE}.",
+    "head pose, expression and mouth by landmarks": f"put MediaPipe's face_landmarker.task (3.8 MB, Apache-2.0) into {WHERE}.",
     "ST-LPIPS": f"put the wheel of PyPI's stlpips-pytorch 0.0.2 (64 MB, BSD) into {WHERE}.",
 }
 
@@ -39,7 +39,7 @@ def judge_files() -> dict[str, list[Path]]:
     manifests = [*those(MANIFEST), *those(f"*/{MANIFEST}"), *those(f"*/model/{MANIFEST}")]
     return {
         "identity similarity": [*those("*.onnx"), *(file.parent for file in manifests)],
-        "mouth correlation, by landmarks": those("face_landmarker.task"),
+        "head pose, expression and mouth by landmarks": those("face_landmarker.task"),
         "ST-LPIPS": those("stlpips_pytorch-*.whl"),
     }
 
@@ -74,7 +74,7 @@ def load_judges(with_truth: bool) -> tuple[ClipJudges, dict[str, str], list]:
 
     judges = ClipJudges(
         first("identity similarity", recognition),
-        first("mouth correlation, by landmarks", FaceLandmarker),
+        first("head pose, expression and mouth by landmarks", load_estimator),
         first("ST-LPIPS", lambda file: placed(load_stlpips(file))) if with_truth else None,
         small_net_devices()[0],
     )

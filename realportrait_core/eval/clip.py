@@ -21,7 +21,7 @@ Callback = Callable[[int, int], None]  # (done, total)
 
 @dataclass(frozen=True)
 class Clip:
-    """L frames of driving video, result and, where it is known, truth."""
+    """L frames of driving video, result and, where it is known, truth; on the CPU, from where chunks go to the networks."""
 
     portrait: Tensor  # (1, H, W, 3) in [0, 1]
     driving: Tensor  # (L, h, w, 3)
@@ -66,7 +66,7 @@ def clip_of(portrait: Tensor, driving: Tensor, result: Tensor, truth: Tensor | N
             f"The truth is {size_of(truth)} px and the result {size_of(result)} px: they show different parts of the picture. "
             "Paste the result back into the picture, or crop the truth to what the result shows."
         )
-    return Clip(portrait[:1], driving[:count], small, true, tuple(notes))
+    return Clip(portrait[:1].cpu(), driving[:count].cpu(), small.cpu(), None if true is None else true.cpu(), tuple(notes))
 
 
 def size_of(frames: Tensor) -> str:

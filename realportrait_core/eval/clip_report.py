@@ -12,7 +12,7 @@ from torch import Tensor
 from ..animation.extraction import CHUNK, device_of, tracked_poses
 from ..face.crop import clip_crop, face_ellipse, points_to_crop, sample_crop
 from ..face.detect import FaceDetector
-from ..face.landmarks import FaceLandmarker
+from ..face.landmarks import POINTS, FaceLandmarker
 from ..face.track import FaceTrack
 from ..motion_map import ellipse_mask, pixels
 from ..stlpips import AT_ONCE, STLPIPS, distances
@@ -21,7 +21,8 @@ from ..vid2vid.keypoints import Pose, angle_between, transform
 from ..vid2vid.regions import LIPS
 from .clip import SIDE, Callback, Clip, ClipFaces, find_faces
 from .drift import colour_figures
-from .landmarks import detect_landmarks, inner_lips_gap
+from .estimators import Estimator, change_errors, parameter_errors
+from .landmarks import inner_lips_gap
 from .metrics import STILL, mouth_correlation, mouth_opening, psnr, ssim
 from .recognition import Recognition, identity_similarity
 from .record import Values
@@ -38,7 +39,7 @@ class ClipJudges:
     """Networks that measure and are in no loss; None: the figures that need it are left out."""
 
     recognition: Recognition | None = None
-    landmarker: FaceLandmarker | None = None
+    estimator: Estimator | None = None
     stlpips: STLPIPS | None = None
     device: torch.device = torch.device("cpu")  # of the pictures that recognition receives
 
@@ -96,10 +97,10 @@ def judge_clip(
             if ours.canonical.shape[1] in LIPS:
                 result, driving = (mouth_opening(in_crop(poses)) for poses in (ours, theirs))
                 whole["mouth_correlation"] = correlation(result, driving, both)
-            if judges.landmarker is not None:
-                result = lips_openings(judges.landmarker, clip.result, faces.result, both, stages["result landmarks"])
-                driving = lips_openings(judges.landmarker, clip.driving, faces.driving, both, stages["driving landmarks"])
-                whole["landmark_mouth_correlation"] = correlation(result, driving, both)
+            if judges.estimator is not None:
+                errors, mouth = estimated(judges.estimator, clip, faces.portrait, faces.result, faces.driving, stages)
+                frames |= errors
+                whole["landmark_mouth_correlation"] = mouth
         if faces.portrait is not None and judges.recognition is not None:
             stage, device = stages["identity"], judges.device
             frames["identity"] = identities(judges.recognition, device, clip, faces.portrait, faces.result, stage)
@@ -139,7 +140,7 @@ def faces_found(clip: Clip, faces: ClipFaces) -> dict[str, tuple[int, int]]:
 
 def list_stages(clip: Clip, judges: ClipJudges) -> list[str]:
     """What passes over all frames, in the order in which it does."""
-    truth, landmarks = clip.truth is not None, judges.landmarker is not None
+    truth, landmarks = clip.truth is not None, judges.estimator is not None
     return [
         *("driving", "result", *["truth"] * truth, "pictures", "result poses", "driving poses"),
         *["result landmarks", "driving landmarks"] * landmarks,
@@ -188,16 +189,33 @@ def where(values: Tensor, known: Tensor) -> Values:
     return [value if here else None for value, here in zip(values.tolist(), known.tolist())]
 
 
-def lips_openings(landmarker: FaceLandmarker, pictures: Tensor, face: FaceTrack, present: Tensor, stage: Callback) -> Tensor:
-    """Opening of the mouth (L,) by MediaPipe's landmarks, px of a face crop of SIDE px; 0 in frames that are not `present`."""
-    openings = torch.zeros(len(pictures))
-    for i in range(len(pictures)):
-        if present[i]:
-            points = detect_landmarks(landmarker, pictures[i : i + 1].movedim(-1, 1), face.points[i : i + 1])
-            zoom = torch.linalg.det(points_to_crop(face.points[i], SIDE)[:2, :2]).sqrt()
-            openings[i] = float(inner_lips_gap(points)[0] * zoom)
+def estimated(
+    estimator: Estimator, clip: Clip, portrait: Tensor | None, result: FaceTrack, driving: FaceTrack, stages: dict[str, Callback]
+) -> tuple[dict[str, Values], Whole]:
+    """Independent of M: L1 distances of blendshapes and head pose, and the correlation of the mouth's opening by landmarks."""
+    ours = landmarks_of(estimator.landmarker, clip.result, result, stages["result landmarks"])
+    theirs = landmarks_of(estimator.landmarker, clip.driving, driving, stages["driving landmarks"])
+    own = torch.zeros(1, POINTS, 3)
+    if portrait is not None:
+        own[0] = estimator.landmarker.points(clip.portrait[0], portrait)
+    moved, wanted = estimator.parameters(ours, result.present), estimator.parameters(theirs, driving.present)
+    still = estimator.parameters(own, torch.tensor([portrait is not None]))
+    errors = parameter_errors(moved, wanted) | change_errors(moved, still, wanted)
+    openings = [
+        inner_lips_gap(points) * torch.linalg.det(points_to_crop(face.points, SIDE)[:, :2, :2]).sqrt()  # px of a face crop
+        for points, face in ((ours, result), (theirs, driving))
+    ]
+    return errors, correlation(openings[0], openings[1], result.present & driving.present)
+
+
+def landmarks_of(landmarker: FaceLandmarker, pictures: Tensor, face: FaceTrack, stage: Callback) -> Tensor:
+    """MediaPipe's landmarks (L, 478, 3) px of pictures (L, H, W, 3); 0 in frames without a face."""
+    points = torch.zeros(len(pictures), POINTS, 3)
+    for i, picture in enumerate(pictures):
+        if face.present[i]:
+            points[i] = landmarker.points(picture, face.points[i])
         stage(i + 1, len(pictures))
-    return openings
+    return points
 
 
 def correlation(result: Tensor, driving: Tensor, present: Tensor) -> Whole:

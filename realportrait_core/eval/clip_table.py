@@ -1,6 +1,7 @@
 """The figures of a clip as text: a table in Markdown that can be read as it stands, and JSON with a value for every frame."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from .clip_report import ClipReport
@@ -19,6 +20,10 @@ FIGURES = {
     "head_change_deg": Column("head pose error, relative", "degrees", -1, 2),
     "expression_px": Column("expression error", "px", -1, 2),
     "expression_change_px": Column("expression error, relative", "px", -1, 2),
+    "pose_l1": Column("head pose L1, by landmarks", "radians", -1, 3),
+    "pose_change_l1": Column("head pose L1, by landmarks, relative", "radians", -1, 3),
+    "expression_l1": Column("expression L1, by blendshapes", better=-1, digits=3),
+    "expression_change_l1": Column("expression L1, by blendshapes, relative", better=-1, digits=3),
     "mouth_correlation": Column("mouth correlation, by M", better=1, digits=2),
     "landmark_mouth_correlation": Column("mouth correlation, by landmarks", better=1, digits=2),
     "psnr_db": Column("PSNR", "dB", 1, 2),
@@ -72,7 +77,8 @@ def worst_frames(report: ClipReport, most: int) -> list[tuple[int, str]]:
 def table(report: ClipReport, left_out: dict[str, str]) -> str:
     """What was found, the figures, what they mean, and what is left out and why. left_out: figure -> sentence."""
     faces = ", ".join(f"{name} {found} of {count}" for name, (found, count) in report.found.items())
-    lines = [f"Frames that are judged: {report.scored}. With a face: {faces}.", *report.notes, ""]
+    lines = [f"Frames that are judged: {report.scored}. With a face: {faces}.", ""]
+    lines += listed(report.notes)
     rows = [line(report, name) for name in FIGURES if name in report.frames | report.whole]
     lines += markdown(["figure", "mean", "worst", "frame", "used"], rows)
     clips = by_clips(report)
@@ -81,9 +87,14 @@ def table(report: ClipReport, left_out: dict[str, str]) -> str:
         rows = [[clip["frames"], *(shown(clip[name], BY_CLIP[name].digits) for name in names)] for clip in clips]
         head = ["frames", *(heading(BY_CLIP[name]) for name in names)]
         lines += ["", "By clips of the network, colours in 1/255:", "", *markdown(head, rows)]
-    lines += ["", MEANING]
-    lines += [f"Left out, {figure}: {reason}" for figure, reason in left_out.items()]
-    return "\n".join(lines)
+    lines += ["", MEANING, "", *listed([f"Left out, {figure}: {reason}" for figure, reason in left_out.items()])]
+    return "\n".join(lines).rstrip()
+
+
+def listed(sentences: Iterable[str]) -> list[str]:
+    """Items of a list, and the empty line that ends it."""
+    items = [f"- {sentence}" for sentence in sentences]
+    return [*items, ""] if items else []
 
 
 def line(report: ClipReport, name: str) -> list[str]:

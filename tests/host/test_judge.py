@@ -71,7 +71,7 @@ def test_without_any_judges_file(judge):
     told = json.loads(figures)
     assert len(told["frames"]["head_deg"]) == 4 and set(told["left_out"]) == {
         "identity similarity",
-        "mouth correlation, by landmarks",
+        "head pose, expression and mouth by landmarks",
         "PSNR, SSIM, ST-LPIPS, spectrum",
     }
 
@@ -111,7 +111,7 @@ def test_judges_are_found_in_their_folder(judge, own, host):
 def test_a_damaged_file_costs_its_figure_alone(judge, own):
     (own / "face_landmarker.task").write_bytes(b"no zip")
     table = judge()[0]
-    assert "Left out, mouth correlation, by landmarks" in table and "is not MediaPipe's face_landmarker.task" in table
+    assert "Left out, head pose, expression and mouth by landmarks" in table and "is not MediaPipe's face_landmarker.task" in table
     assert "| head pose error, degrees ↓" in table
 
 
@@ -142,7 +142,7 @@ def test_what_a_socket_may_carry(judge, driving, pack):
 def test_faceless_pictures_and_one_frame(judge, driving):
     noise = torch.rand(3, 256, 256, 3, generator=torch.Generator().manual_seed(0))
     table, strip, _ = judge(result=noise)
-    assert "result 0 of 3" in table and "No face was found in any of the 3 result frames" in table and "head pose" not in table
+    assert "result 0 of 3" in table and "No face was found in any of the 3 result frames" in table and "| head pose" not in table
     assert strip.shape[2] == (1 + 3) * 320
     table, strip, _ = judge(result=driving[:1])
     assert "One frame: " in table and strip.shape[2] == (1 + 1) * 320
