@@ -43,7 +43,7 @@ ALLOWED = {
     | NETWORKS
     | {"animation", "speed", "generate", "opencv", "paste", "video"},  # never train or eval: both may use its pool
     "train": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video", "batch"},
-    "eval": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video"},
+    "eval": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video", "inspect"},
     "stlpips": BASE,
     "convert": BASE | {"checkpoint", "licences", "vid2vid", "dit", "vae"},
     "batch.__main__": BASE | {"batch", "face"},

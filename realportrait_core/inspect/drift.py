@@ -42,8 +42,9 @@ def keypoint_errors(vid2vid: FaceVid2Vid, frames: torch.Tensor, motion: Portrait
     return torch.cat(errors) * PUBLIC_KEYPOINT_PX / crop_px.to(errors[0])
 
 
-def frame_statistics(frames: torch.Tensor, first: int = 0, errors: torch.Tensor | None = None) -> FrameStatistics:
-    """Of frames (n, H, W, 3) in [0, 1] from number `first` on, and of their keypoint errors (n,) px."""
+def colours_and_sharpness(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each of frames (n, H, W, 3) in [0, 1]: mean and standard deviation of red, green and blue in 1/255, (n, 3) both, and
+    sharpness (n,), the variance of the luma's Laplacian."""
     from kornia.color import rgb_to_grayscale
 
     # The Laplacian of the four neighbours, as cv2's of size 1; kornia's has eight and another scale.
@@ -55,7 +56,12 @@ def frame_statistics(frames: torch.Tensor, first: int = 0, errors: torch.Tensor 
         deviations.append(part.flatten(1, 2).std(1, correction=0))
         luma = rgb_to_grayscale(part.movedim(-1, 1))  # (chunk, 1, H, W)
         edges.append(F.conv2d(luma, kernel.to(luma)).flatten(1).var(1, correction=0))
-    mean, deviation, sharpness = (torch.cat(parts).mean(0) for parts in (means, deviations, edges))
+    return torch.cat(means), torch.cat(deviations), torch.cat(edges)
+
+
+def frame_statistics(frames: torch.Tensor, first: int = 0, errors: torch.Tensor | None = None) -> FrameStatistics:
+    """Of frames (n, H, W, 3) in [0, 1] from number `first` on, and of their keypoint errors (n,) px."""
+    mean, deviation, sharpness = (values.mean(0) for values in colours_and_sharpness(frames))
     keypoints = None if errors is None else float(errors.mean())
     return FrameStatistics(first, first + len(frames) - 1, mean, deviation, float(sharpness), keypoints)
 
