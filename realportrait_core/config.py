@@ -195,15 +195,12 @@ MINI = Config(
 PLAIN = replace(MINI, dit=replace(MINI.dit, conditioner=None))
 
 
-def ablation(**parts) -> Config:
-    """PLAIN with these fields of AblationConfig."""
-    return replace(PLAIN, dit=AblationConfig(**vars(PLAIN.dit) | parts))
-
-
 ABLATIONS = {
     "plain": PLAIN,
-    "keypoints": ablation(keypoints=MINI.vid2vid.num_kp, control_depth=0),
-    "reference_network": ablation(reference_network=True),
+    "keypoints": replace(
+        PLAIN, dit=AblationConfig(**{**vars(PLAIN.dit), "keypoints": MINI.vid2vid.num_kp, "control_depth": 0})
+    ),
+    "reference_network": replace(PLAIN, dit=AblationConfig(**vars(PLAIN.dit), reference_network=True)),
 }
 
 PRESETS = {"mini": MINI, "paper": PAPER, **ABLATIONS}

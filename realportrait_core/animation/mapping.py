@@ -99,7 +99,7 @@ def frame_keypoints(x_d: Tensor, frame_to_crop: Tensor, size: int) -> Tensor:
     return (torch.cat([plane, depth], -1) / (size / 2)).to(x_d)
 
 
-def motion_input(cfg: DiTConfig, motion: PortraitMotion, frames: slice) -> MotionMaps | Tensor:
+def motion_input(cfg: DiTConfig, motion: PortraitMotion, frames: list[int]) -> MotionMaps | Tensor:
     """What a network takes as the motion of these frames: their maps, or of 1-D motion their keypoints (L, K, 3)."""
     if isinstance(cfg, AblationConfig) and cfg.keypoints:
         return frame_keypoints(motion.x_d[frames], motion.maps.frame_to_crop[frames], motion.maps.height)

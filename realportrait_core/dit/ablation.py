@@ -25,6 +25,7 @@ from ..checkpoint import (
 )
 from ..config import AblationConfig, DiTConfig
 from ..errors import InputError, WeightsError
+from ..motion_map import MotionMaps
 from .block import Block
 from .checkpoint import load_dit, save_dit
 from .embed import ClipShape, PatchEmbed
@@ -74,13 +75,13 @@ class KeypointDiT(RealPortraitDiT):
         self.motion_net = KeypointEmbed(cfg.keypoints, cfg.hidden)
         self.cross_attn = nn.ModuleList(CrossAttention(cfg.hidden, cfg.heads) for _ in self.blocks)
 
-    def motion_latents(self, maps: Tensor, reference_features: Tensor | None = None) -> Tensor:
+    def motion_latents(self, maps: MotionMaps | Tensor, reference_features: Tensor | None = None) -> Tensor:
         """The keypoints (F, K, 3) as they are. InputError for anything else."""
         if not isinstance(maps, Tensor) or maps.shape[1:] != (self.cfg.keypoints, 3):
             raise InputError(f"1-D motion is keypoints (F, {self.cfg.keypoints}, 3) of F frames, in the frame's units.")
         return maps
 
-    def encode_motion(self, maps: Tensor, reference: Reference | None = None) -> Tensor:
+    def encode_motion(self, maps: MotionMaps | Tensor, reference: Reference | None = None) -> Tensor:
         """Keypoints (F, K, 3) -> tokens (F, K, C)."""
         return self.motion_net(self.motion_latents(maps).to(self.x_embedder.proj.weight.dtype))
 

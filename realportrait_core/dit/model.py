@@ -112,7 +112,7 @@ class RealPortraitDiT(nn.Module):
         self.controlnet = nn.ModuleList(ControlBlock(block(), C, first=i == 0, **factory) for i in range(cfg.control_depth))
         self.conditioner = None
         if cfg.conditioner is None:  # the paper
-            self.motion_net = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, **factory)
+            self.motion_net: nn.Module = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, **factory)
         else:  # MINI, which replaces the motion mapper
             self.conditioner = Conditioner(cfg, **factory)
 
