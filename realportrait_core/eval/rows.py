@@ -11,7 +11,7 @@ from ..animation.mapping import PortraitMotion
 from ..animation.rendering import render
 from ..dit.model import RealPortraitDiT
 from ..face.crop import CROP, paste_crop, rescale
-from ..speed import Speed
+from ..speed import Speed, default_guidance
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
 from .networks import Networks
@@ -77,6 +77,13 @@ def rows_of(
     add(REALPORTRAIT, decode(networks.vae, latents))
     seconds[REALPORTRAIT] += sampling
     return Rows(pictures, seconds, sampling)
+
+
+def network_frames(networks: Networks, dit: RealPortraitDiT, motion: PortraitMotion, portrait: Tensor) -> Tensor:
+    """The pictures (L, 3, S, S) of another diffusion transformer on the same maps, sampled as its weights were trained for."""
+    latent = encode(networks.vae, portrait)
+    latents = render(dit, networks.schedule, latent, motion, seed=SEED, guidance=default_guidance(dit.cfg))
+    return decode(networks.vae, latents)
 
 
 def soft_square(size: int) -> Tensor:
