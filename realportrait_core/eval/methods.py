@@ -60,7 +60,7 @@ def method_folders(options: Sequence[str], rows: Sequence[str]) -> dict[str, Pat
 
 
 def named_paths(option: str, values: Sequence[str], rows: Sequence[str], form: str) -> dict[str, Path]:
-    """Row -> path of every NAME=PATH given with an option. InputError for another form, or a name that is there twice or in `rows`."""
+    """Row -> path of every NAME=PATH of an option. InputError for another form, or a name that is there twice or in `rows`."""
     found: dict[str, Path] = {}
     for value in values:
         name, equals, path = (part.strip() for part in value.partition("="))
