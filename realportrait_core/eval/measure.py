@@ -132,7 +132,10 @@ def make_rows(tools: Tools, setup: Setup, job: Job, case: Prepared) -> Made:
         seconds[LIVEPORTRAIT] = time.perf_counter() - began
     for name, dit in tools.others.items():
         began = time.perf_counter()
-        rows[name] = Row(as_compared(network_frames(networks, dit, case.motion, case.portrait)), everywhere)
+        speed = default_sampling(dit.cfg, setup.steps, setup.solver)
+        guidance = default_guidance(dit.cfg) if setup.guidance is None else setup.guidance
+        pictures = network_frames(networks, dit, case.motion, case.portrait, speed, guidance)
+        rows[name] = Row(as_compared(pictures), everywhere)
         seconds[name] = time.perf_counter() - began
     results, left_out = method_rows(setup.methods, job.table, job.name, case.motion, case.fps, SIZE)
     rows |= {name: on_all_frames(result, len(case)) for name, result in results.items()}

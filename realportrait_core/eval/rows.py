@@ -11,7 +11,7 @@ from ..animation.mapping import PortraitMotion
 from ..animation.rendering import render
 from ..dit.model import RealPortraitDiT
 from ..face.crop import CROP, paste_crop, rescale
-from ..speed import Speed, default_guidance
+from ..speed import Speed
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
 from .networks import Networks
@@ -79,10 +79,12 @@ def rows_of(
     return Rows(pictures, seconds, sampling)
 
 
-def network_frames(networks: Networks, dit: RealPortraitDiT, motion: PortraitMotion, portrait: Tensor) -> Tensor:
-    """The pictures (L, 3, S, S) of another diffusion transformer on the same maps, sampled as its weights were trained for."""
+def network_frames(
+    networks: Networks, dit: RealPortraitDiT, motion: PortraitMotion, portrait: Tensor, speed: Speed, guidance: float = 1.0
+) -> Tensor:
+    """The pictures (L, 3, S, S) of another diffusion transformer on the same motion and portrait (1, 3, S, S)."""
     latent = encode(networks.vae, portrait)
-    latents = render(dit, networks.schedule, latent, motion, seed=SEED, guidance=default_guidance(dit.cfg))
+    latents = render(dit, networks.schedule, latent, motion, speed.steps, SEED, solver=speed.solver, guidance=guidance)
     return decode(networks.vae, latents)
 
 
