@@ -507,7 +507,9 @@ def test_other_networks_are_rows(tiny, clips, tmp_path, caplog):
     plain = {name: value for name, value in toy_sizes.DIT.items() if name != "control_depth"}
     cfg = AblationConfig(**plain, control_depth=0, keypoints=toy_sizes.VID2VID["num_kp"])
     torch.manual_seed(0)
-    save_network(tmp_path / "keypoints.safetensors", network_of(cfg).initialize())
+    ablation = network_of(cfg).initialize()
+    torch.nn.init.normal_(ablation.final_layer.linear.weight)
+    save_network(tmp_path / "keypoints.safetensors", ablation)
     out, others = tmp_path / "out", ("--network", f"same={dit}", "--network", f"1-D={tmp_path / 'keypoints.safetensors'}")
     assert report(out, "--data", clips, "--tables", "self", "--limit", 1, *tiny, *others) == 0
     (record,) = records(out).values()
