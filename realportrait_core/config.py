@@ -1,7 +1,7 @@
 """The sizes of all networks. PAPER: the paper's. MINI: those of the bundled weights, with an addition of its own."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .errors import InputError
 
@@ -134,6 +134,24 @@ class DiTConfig:
 
 
 @dataclass(frozen=True)
+class AblationConfig(DiTConfig):
+    """A network that is compared with the paper's (dit/ablation.py); with the defaults it is the paper's."""
+
+    keypoints: int = 0                  # K tokens of 1-D motion instead of maps and ControlNet (Table 3); 0: maps
+    reference_network: bool = False     # the portrait passes through blocks of its own instead of the backbone's
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keypoints < 0 or bool(self.keypoints) == self.reference_network or self.conditioner is not None:
+            raise InputError(
+                f"An ablation has either keypoints ({self.keypoints}) or a reference network ({self.reference_network}), and none "
+                "of MINI's additions."
+            )
+        if self.keypoints and self.control_depth:
+            raise InputError(f"1-D motion has no ControlNet; control_depth is {self.control_depth}.")
+
+
+@dataclass(frozen=True)
 class Config:
     """The sizes of one set of weights."""
 
@@ -173,4 +191,16 @@ MINI = Config(
     image_size=256,
 )
 
-PRESETS = {"mini": MINI, "paper": PAPER}
+# The ablations, at MINI's size without its additions: three networks that differ in one part.
+PLAIN = replace(MINI, dit=replace(MINI.dit, conditioner=None))
+
+
+ABLATIONS = {
+    "plain": PLAIN,
+    "keypoints": replace(
+        PLAIN, dit=AblationConfig(**{**vars(PLAIN.dit), "keypoints": MINI.vid2vid.num_kp, "control_depth": 0})
+    ),
+    "reference_network": replace(PLAIN, dit=AblationConfig(**vars(PLAIN.dit), reference_network=True)),
+}
+
+PRESETS = {"mini": MINI, "paper": PAPER, **ABLATIONS}

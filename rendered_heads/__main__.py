@@ -38,14 +38,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder of the clips")
     parser.add_argument("--sheet", type=Path, help="contact sheet (.png): one row per identity, one column per frame")
     parser.add_argument("--columns", type=int, default=6, help="frames per row of the sheet (%(default)s)")
-    parser.add_argument("--look", choices=LOOKS, help="drawing style of all identities of the sheet")
+    parser.add_argument("--stills", type=Path, help="folder of one picture of each seed")
+    parser.add_argument(
+        "--look",
+        choices=(*LOOKS, clips.DRAWN),
+        help=f"drawing style of all identities instead of their own; {clips.DRAWN}: all but photo, in turn",
+    )
     parser.add_argument("--frames", type=int, default=clips.FRAMES, help="%(default)s")
     parser.add_argument("--fps", type=float, default=clips.FPS, help="%(default)s")
     parser.add_argument("--size", type=int, default=clips.SIZE, help="px (%(default)s)")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
-    if options.out is None and options.sheet is None:
-        parser.error("name --out, --sheet, or both")
+    if options.out is None and options.sheet is None and options.stills is None:
+        parser.error("name --out, --stills or --sheet")
     return options
 
 
@@ -57,7 +62,11 @@ def main(argv: list[str] | None = None) -> int:
         if options.sheet is not None:
             write_sheet(rig, options)
         if options.out is not None:
-            clips.write_folder(rig, options.out, options.seeds, options.frames, options.fps, options.size, options.device)
+            clips.write_folder(
+                rig, options.out, options.seeds, options.frames, options.fps, options.size, options.device, options.look
+            )
+        if options.stills is not None:
+            clips.write_stills(rig, options.stills, options.seeds, options.size, options.device, options.look)
     except RealPortraitError as error:
         logging.getLogger(__name__).error("%s", error)
         return 1
@@ -70,7 +79,14 @@ def write_sheet(rig, options: argparse.Namespace) -> None:
     step = options.frames / options.fps / options.columns
     for seed in options.seeds:
         clip = clips.render_clip(
-            rig, seed, clips.motion_seed_of(seed), options.columns, 1 / step, options.size, options.device, options.look
+            rig,
+            seed,
+            clips.motion_seed_of(seed),
+            options.columns,
+            1 / step,
+            options.size,
+            options.device,
+            clips.look_of(options.look, seed),
         )
         pictures = (clip.head.pixels.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
         rows.append(np.hstack(list(pictures)))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from realportrait_core.errors import InputError
 
 from .identity_sampling import sample_identity
+from .looks import LOOKS
 from .motion import sample_motion
 from .renderer import RenderedHead, choose_camera, render
 from .rig import Rig
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 FRAMES, FPS, SIZE = 24, 12.5, 256
 ALPHA = 64  # px of the stored foreground
 CRF = 20  # H.264 quality
+DRAWN, DRAWN_LOOKS = "drawn", tuple(name for name in LOOKS if name != "photo")
 # Validation pairs: identity CROSS + i performs the motion of DRIVING + i.
 DRIVING, CROSS = 800000, 810000
 
@@ -84,15 +86,16 @@ def write_folder(
     fps: float = FPS,
     size: int = SIZE,
     device: torch.device | str = "cpu",
+    look: str | None = None,
 ) -> int:
-    """NNNNNN.mp4 and NNNNNN.npz of each seed; clips that exist are kept. Returns how many were written."""
+    """NNNNNN.mp4 and NNNNNN.npz of each seed; clips that exist are kept. Returns how many were written. look: as `look_of`."""
     folder, written = Path(folder), 0
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         truth = folder / f"{seed:06d}.npz"
         if truth.is_file():
             continue
-        head = render_clip(rig, seed, motion_seed_of(seed), frames, fps, size, device).head
+        head = render_clip(rig, seed, motion_seed_of(seed), frames, fps, size, device, look_of(look, seed)).head
         write_video(folder / f"{seed:06d}.mp4", head.pixels, fps)
         partial = folder / f"{seed:06d}.partial.npz"
         np.savez_compressed(partial, **arrays(head))
@@ -100,6 +103,23 @@ def write_folder(
         written += 1
         log.info("wrote %s", truth)
     return written
+
+
+def write_stills(rig: Rig, folder: Path, seeds: Iterable[int], size: int, device: torch.device | str, look: str | None) -> None:
+    """NNNNNN.png, the first frame of each seed's clip: portraits without their motion. look: as `look_of`."""
+    import cv2
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        head = render_clip(rig, seed, motion_seed_of(seed), 1, FPS, size, device, look_of(look, seed)).head
+        picture = (head.pixels[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+        if not cv2.imwrite(str(folder / f"{seed:06d}.png"), picture[..., ::-1]):
+            raise InputError(f"{folder / f'{seed:06d}.png'} cannot be written as a picture.")
+
+
+def look_of(look: str | None, seed: int) -> str | None:
+    """A look for every identity, or with DRAWN all but "photo" in turn; None: the identity's own."""
+    return DRAWN_LOOKS[seed % len(DRAWN_LOOKS)] if look == DRAWN else look
 
 
 def arrays(head: RenderedHead) -> dict[str, np.ndarray]:

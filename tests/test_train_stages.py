@@ -11,10 +11,11 @@ from toy import CLIPS, FRAMES, PAPER, TOY, folder, index, vid2vid  # noqa: F401,
 
 from realportrait_core.animation.mapping import motion_maps
 from realportrait_core.animation.retargeting import drive_keypoints
-from realportrait_core.config import MINI, PRESETS
+from realportrait_core.config import ABLATIONS, MINI, PRESETS
 from realportrait_core.diffusion.objective import diffusion_loss, noise_clip
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit
+from realportrait_core.errors import InputError
 from realportrait_core.train import __main__ as train_command
 from realportrait_core.train import loop
 from realportrait_core.train.batch import batches, draw, load, maps_of
@@ -33,8 +34,14 @@ from realportrait_core.vid2vid.checkpoint import save_vid2vid
 
 def test_every_preset_has_the_stages_of_the_command():
     assert STAGES.keys() == PRESETS.keys()
-    for stages in STAGES.values():
-        assert stages.keys() == train_command.HELP.keys()
+    for preset, stages in STAGES.items():
+        assert stages.keys() == ({"frames", "clips"} if preset in ABLATIONS else train_command.HELP.keys())
+
+
+def test_a_stage_that_an_ablation_lacks_is_refused(tmp_path):
+    run = StageRun(tmp_path, tmp_path / "v.safetensors", tmp_path / "o.safetensors", preset="keypoints")
+    with pytest.raises(InputError, match="keypoints has the stages frames, clips, and no maps"):
+        run_stage(run, "maps")
 
 
 @pytest.mark.parametrize("name", ["frames", "clips"])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..config import AblationConfig, DiTConfig
 from ..errors import InputError
 from ..face.crop import face_ellipse, warp_ellipse
 from ..motion_map import MotionMaps
@@ -12,7 +13,7 @@ from ..vid2vid import FaceVid2Vid
 from ..vid2vid.keypoints import transform
 from .extraction import CHUNK, device_of, portrait_features
 from .framing import frame_square, sample_frame
-from .keypoints import PUBLIC_KEYPOINT_PX, Keypoints, Progress
+from .keypoints import PUBLIC_KEYPOINT_PX, Keypoints, Progress, keypoints_to_crop
 from .retargeting import DrivenKeypoints
 
 
@@ -83,6 +84,26 @@ def motion_maps(
     maps = MotionMaps(torch.cat(parts), geometry.frame_to_crop.expand(len(x_d), 3, 3), geometry.face, size, size)
     portrait_maps = MotionMaps(own, maps.frame_to_crop[:1], geometry.portrait_face[None], size, size)
     return PortraitMotion(maps, portrait_maps, geometry.portrait_to_frame, keypoints.portrait_size, x_d, driven.first, keypoints)
+
+
+def frame_keypoints(x_d: Tensor, frame_to_crop: Tensor, size: int) -> Tensor:
+    """Keypoints x_d (..., K, 3) of the portrait's crop in half sides of a frame of size px, from its centre.
+
+    1-D motion is strongest so: it says where in the frame each keypoint is. frame_to_crop (..., 3, 3), frame px -> crop px, does
+    not turn.
+    """
+    to_frame = torch.linalg.inv(frame_to_crop.double())
+    zoom = to_frame[..., 0, 0][..., None, None]  # frame px per crop px
+    plane = zoom * keypoints_to_crop(x_d[..., :2].double()) + to_frame[..., :2, 2][..., None, :] - (size - 1) / 2
+    depth = zoom * PUBLIC_KEYPOINT_PX * x_d[..., 2:].double()
+    return (torch.cat([plane, depth], -1) / (size / 2)).to(x_d)
+
+
+def motion_input(cfg: DiTConfig, motion: PortraitMotion, frames: list[int]) -> MotionMaps | Tensor:
+    """What a network takes as the motion of these frames: their maps, or of 1-D motion their keypoints (L, K, 3)."""
+    if isinstance(cfg, AblationConfig) and cfg.keypoints:
+        return frame_keypoints(motion.x_d[frames], motion.maps.frame_to_crop[frames], motion.maps.height)
+    return motion.maps[frames]
 
 
 def portrait_of(motion: PortraitMotion) -> Tensor:

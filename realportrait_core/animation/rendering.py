@@ -14,7 +14,7 @@ from ..speed import default_sampling
 from .clips import Clip, denoise_clips, plan
 from .extraction import device_of
 from .keypoints import Progress
-from .mapping import PortraitMotion
+from .mapping import PortraitMotion, motion_input
 
 
 def render(
@@ -51,7 +51,7 @@ def render(
     clips = plan(len(motion.maps), cfg.clip_frames)
 
     def denoise_clip(clip: Clip, known: Tensor | None) -> Tensor:
-        control = dit.encode_motion(motion.maps[clip.frames].to(device, dtype), reference)  # (L, S, C)
+        control = dit.encode_motion(motion_input(cfg, motion, clip.frames).to(device, dtype), reference)  # (L, S, C)
         draw = cpu_noise(clip.noise_seed(seed))
         noise = draw(torch.empty(clip.length, *z_r.shape[1:], device=device))  # (L, 4, h, w)
 

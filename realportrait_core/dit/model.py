@@ -112,7 +112,7 @@ class RealPortraitDiT(nn.Module):
         self.controlnet = nn.ModuleList(ControlBlock(block(), C, first=i == 0, **factory) for i in range(cfg.control_depth))
         self.conditioner = None
         if cfg.conditioner is None:  # the paper
-            self.motion_net = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, **factory)
+            self.motion_net: nn.Module = MotionMapper(cfg.motion_channels, cfg.motion_widths, cfg.in_channels, **factory)
         else:  # MINI, which replaces the motion mapper
             self.conditioner = Conditioner(cfg, **factory)
 
@@ -126,7 +126,8 @@ class RealPortraitDiT(nn.Module):
         """
         if z_r.ndim != 4 or z_r.shape[1] != self.cfg.in_channels:
             raise InputError(f"The portrait's latent is {tuple(z_r.shape)}; it must be (B, {self.cfg.in_channels}, h, w).")
-        x = self.x_embedder(z_r)  # (R, S, C)
+        embedder, blocks = self.reference_modules()
+        x = embedder(z_r)  # (R, S, C)
         constants = self.constants(z_r, shape, x.dtype)
         x = x + constants.position_embedding  # (R, S, C)
         features = None
@@ -136,10 +137,10 @@ class RealPortraitDiT(nn.Module):
         x = x.unsqueeze(1)  # (R, 1, S, C)
         m = self.modulation(constants.clean_embedding, constants)
         key_values = []
-        for block in self.blocks[:-1]:
+        for block in blocks[:-1]:
             x, key_value = block.encode(x, m)  # (R, 1, S, C), K_r and V_r
             key_values.append(key_value)
-        key_values.append(self.blocks[-1].key_value(x, m))
+        key_values.append(blocks[-1].key_value(x, m))
         return Reference(tuple(key_values), shape, constants, features)
 
     def encode_motion(self, maps: MotionMaps | Tensor, reference: Reference | None = None) -> Tensor:
@@ -191,6 +192,10 @@ class RealPortraitDiT(nn.Module):
 
     # ---- helpers ----
 
+    def reference_modules(self) -> tuple[PatchEmbed, nn.ModuleList]:
+        """What the portrait passes through: the backbone itself ("reference attention"); ablation.py has another."""
+        return self.x_embedder, self.blocks
+
     def motion_latents(self, maps: MotionMaps | Tensor, reference_features: Tensor | None = None) -> Tensor:
         """Maps of F frames -> motion latents (F, 4, h, w). MINI's conditioner has its own number of channels, and its draft
         requires the features of a Reference."""
@@ -233,6 +238,10 @@ class RealPortraitDiT(nn.Module):
             rope=rope(t.shape[1], self.cfg.hidden // self.cfg.heads, t.device),
         )
 
+    def control_tokens(self, rows: int, columns: int) -> int:
+        """Control tokens of a frame: as many as it has patches."""
+        return rows * columns
+
     def unpatchify(self, x: Tensor, h: int, w: int) -> Tensor:
         """(B, L, S, p p c) -> (B, L, c, h, w), float32, without the padding of an odd side."""
         p, (rows, _) = self.cfg.patch, self.x_embedder.grid(h, w)
@@ -249,10 +258,11 @@ class RealPortraitDiT(nn.Module):
             if value is not None and tuple(value.shape) != (clips, frames):
                 raise InputError(f"{name} is {tuple(value.shape)}; one value per frame of z_t is ({clips}, {frames}).")
         if control is not None:
-            if control.ndim != 3 or tuple(control.shape[1:]) != (rows * columns, self.cfg.hidden):
+            tokens = self.control_tokens(rows, columns)
+            if control.ndim != 3 or tuple(control.shape[1:]) != (tokens, self.cfg.hidden):
                 raise InputError(
-                    f"The control tokens are {tuple(control.shape)}; the latents need ({frames}, {rows * columns}, "
-                    f"{self.cfg.hidden}): is the motion map of the latents' size, and from the same weights?"
+                    f"The control tokens are {tuple(control.shape)}; the latents need ({frames}, {tokens}, {self.cfg.hidden}): is "
+                    "the motion map of the latents' size, and from the same weights?"
                 )
             if control.shape[0] not in (frames, clips * frames):
                 raise InputError(f"The motion has {control.shape[0]} frames, the latents {clips} x {frames}.")

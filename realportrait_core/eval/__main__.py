@@ -10,7 +10,7 @@ from typing import get_args
 from ..animation.framing import FRAMINGS
 from ..diffusion.sampling import Solver
 from ..diffusion.schedule import linear_schedule
-from ..dit.checkpoint import load_dit
+from ..dit.ablation import load_network
 from ..errors import InputError, RealPortraitError
 from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
@@ -95,7 +95,7 @@ def evaluate(options: argparse.Namespace) -> dict:
         chosen = CASES[options.mode](options.data)[: options.limit]
     networks = protocol.Networks(
         load_vid2vid(options.vid2vid),
-        load_dit(options.dit),
+        load_network(options.dit),
         load_vae(options.vae),
         FaceDetector(options.detector or find_detector()),
         linear_schedule(),

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import torch
 
+from ..animation.mapping import frame_keypoints
+from ..config import AblationConfig
 from ..dit.embed import ClipShape
 from ..dit.model import RealPortraitDiT, Reference
 from ..motion_map import MotionMaps
@@ -16,9 +18,12 @@ def conditional_frames(batch: Batch) -> torch.Tensor | None:
 
 
 def conditions(dit: RealPortraitDiT, batch: Batch, maps: MotionMaps, own: MotionMaps) -> tuple[Reference, torch.Tensor]:
-    """The reference features of R portraits, and the motion latents (R N L, motion_latent, h, w) of all frames."""
+    """The reference features of R portraits, and the motion latents (R N L, motion_latent, h, w) of all frames; of 1-D motion their
+    keypoints (R N L, K, 3)."""
     shape = ClipShape(batch.size, batch.size, dit.cfg.clip_frames, dit.cfg.fps)
     reference = dit.encode_reference(batch.z_r, shape, own if dit.cfg.reference_motion else None)
+    if isinstance(dit.cfg, AblationConfig) and dit.cfg.keypoints:
+        return reference, frame_keypoints(batch.x_d, batch.frame_to_crop[:, None], batch.size).flatten(0, 1)
     return reference, dit.motion_latents(maps, reference.features)
 
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from ..checkpoint import read_header, sniff
 from ..config import Config, DiTConfig
-from ..dit.checkpoint import load_dit, start_from_stdit2
+from ..dit.ablation import load_network, network_of
+from ..dit.checkpoint import start_from_stdit2
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 
@@ -22,7 +23,7 @@ def initial_network(cfg: Config, init: Path | None) -> RealPortraitDiT:
         dit = RealPortraitDiT(cfg.dit)
         start_from_stdit2(dit, init)
         return dit
-    dit = with_steps(load_dit(init), 0).requires_grad_(True)
+    dit = with_steps(load_network(init), 0).requires_grad_(True)
     if cfg.dit.drafts and dit.cfg.reference_motion and not dit.cfg.drafts:
         dit = with_draft(dit, cfg.dit.conditioner.draft_widths)
     if dit.cfg != cfg.dit:
@@ -33,8 +34,8 @@ def initial_network(cfg: Config, init: Path | None) -> RealPortraitDiT:
 @torch.no_grad()
 def from_scratch(cfg: DiTConfig) -> RealPortraitDiT:
     """There are no public weights to protect, so the projections of the control do not start at zero."""
-    dit = RealPortraitDiT(cfg).initialize()
-    for layer in [dit.controlnet[0].before_proj, *(c.after_proj for c in dit.controlnet)]:
+    dit = network_of(cfg).initialize()
+    for layer in [*(c.before_proj for c in dit.controlnet[:1]), *(c.after_proj for c in dit.controlnet)]:
         nn.init.xavier_uniform_(layer.weight)
     if cfg.reference_motion:
         nn.init.xavier_uniform_(dit.conditioner.reference_proj.weight)
@@ -43,7 +44,7 @@ def from_scratch(cfg: DiTConfig) -> RealPortraitDiT:
 
 def with_steps(dit: RealPortraitDiT, steps: int) -> RealPortraitDiT:
     """The same weights for another number of distilled steps, 0 for any number."""
-    other = RealPortraitDiT(replace(dit.cfg, distilled_steps=steps))
+    other = network_of(replace(dit.cfg, distilled_steps=steps))
     other.load_state_dict(dit.state_dict())
     return other.eval().requires_grad_(False)
 

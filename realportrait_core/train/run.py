@@ -14,7 +14,7 @@ from torch import nn
 
 from ..config import PRESETS, Config
 from ..diffusion.schedule import linear_schedule
-from ..dit.checkpoint import save_dit
+from ..dit.ablation import save_network
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 from ..stlpips import load_stlpips
@@ -67,7 +67,9 @@ class StageRun:
     perceptual: Path | None = None  # wheel of ST-LPIPS, whose VGG16 is in a student's loss; None: the discriminator alone
 
     def stage(self, name: str) -> Stage:
-        stage = STAGES[self.preset][name]
+        stage = STAGES[self.preset].get(name)
+        if stage is None:
+            raise InputError(f"The preset {self.preset} has the stages {', '.join(STAGES[self.preset])}, and no {name}.")
         shapes = tuple(replace(shape, portraits=max(1, round(self.batch * shape.portraits))) for shape in stage.shapes)
         return replace(stage, shapes=shapes, lr=self.lr or stage.lr)
 
@@ -110,7 +112,7 @@ def run_stage(run: StageRun, name: str, cfg: Config | None = None) -> Path:
             encoders,
         )
         if world.first:
-            save_dit(run.out, dit)
+            save_network(run.out, dit)
             log.info("wrote %s", run.out)
     finally:
         leave(world)

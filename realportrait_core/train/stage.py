@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..dit.ablation import network_of
 from ..dit.model import RealPortraitDiT
 from ..vid2vid.warp import WarpingNetwork
 from .batch import Index, batches
@@ -83,6 +84,6 @@ def train_stage(
 
 def averaged(dit: RealPortraitDiT, state: dict[str, torch.Tensor]) -> RealPortraitDiT:
     """A network of its own, on the CPU, with the averaged weights."""
-    result = RealPortraitDiT(dit.cfg)
+    result = network_of(dit.cfg)
     result.load_state_dict({name: value.cpu() for name, value in state.items()})
     return result.eval()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..config import ABLATIONS
 from ..errors import InputError
 
 
@@ -111,4 +112,11 @@ MINI = {
         appearance=True,
     ),
 }
-STAGES = {"paper": PAPER, "mini": MINI}
+# The ablations: the paper's loss, in steps for minutes on few cores, the same for all of them.
+PLAIN = {
+    "frames": Stage((Shape(4, clips=3, noises=2),), steps=1500, lr=1.5e-3, warmup=30, average=0.99, muon=True),
+    "clips": Stage(
+        (Shape(2, frames=5, stride=4, noises=2), Shape(1, frames=16)), steps=400, lr=1e-3, warmup=20, average=0.99, muon=True
+    ),
+}
+STAGES = {"paper": PAPER, "mini": MINI, **{name: PLAIN for name in ABLATIONS}}
