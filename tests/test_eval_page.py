@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from realportrait_core.errors import InputError
+from realportrait_core.eval import __main__ as command
 from realportrait_core.eval.pictures import HEAD, TILE, read_layout, strip, write_strip, write_tiles
 from realportrait_core.eval.record import CaseRecord, record_path, write_record
-from realportrait_core.eval.report import About, gallery, render, write_report
+from realportrait_core.eval.report import About, gallery, render, write_report, writing
 from realportrait_core.eval.report.cells import best_rows, column_of, number
 from realportrait_core.eval.rows import FACE_VID2VID, REALPORTRAIT, STATIC, TRUTH
 from realportrait_core.eval.statistics import Figure
@@ -166,21 +167,28 @@ def test_json_holds_no_nan(tmp_path):
 
 
 def test_the_page_is_made_again_from_its_folder(tmp_path):
+    """Of just the cases and figures of the report: what else lies in its folder is another run's."""
     records = [with_pictures(tmp_path, record("a")), record("b")]
-    for entry in records:
-        write_record(tmp_path, entry, "of")
+    records[1].frames[REALPORTRAIT]["smirk_pose_l1"] = [0.1, None, 0.3]  # figures that no case's own record has
+    write_record(tmp_path, record("another"), "of")
     write_report(tmp_path, records, About({"Weights": "w"}))
     names = ("report.html", "report.md", "report.json")
     first = [(tmp_path / name).read_bytes() for name in names]
     (tmp_path / names[0]).unlink()
-    record_path(tmp_path, "self", "broken").write_text("{")
-    render(tmp_path)
+    assert command.main(["page", str(tmp_path)]) == 0
     assert [(tmp_path / name).read_bytes() for name in names] == first
-    (tmp_path / "about.json").write_text("[]")
-    with pytest.raises(InputError, match="about.json"):
-        render(tmp_path)
-    with pytest.raises(InputError, match="no folder"):
-        render(tmp_path / "none")
+    assert "smirk_pose_l1" in first[2].decode()
+    for damaged in ("[]", "{", '{"about": {}, "cases": [{}]}'):
+        (tmp_path / names[2]).write_text(damaged)
+        with pytest.raises(InputError, match=r"report.json is no report .* run `report"):
+            render(tmp_path)
+    assert command.main(["page", str(tmp_path / "none")]) == 1
+
+
+def test_what_a_report_cannot_do_without_is_told(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(writing, "find_spec", lambda name: None)
+    assert command.main(["page", str(tmp_path)]) == 1
+    assert "-m pip install scipy jinja2" in caplog.text
 
 
 def test_a_page_that_is_full_names_the_video_beside_it(tmp_path, monkeypatch):

@@ -24,7 +24,6 @@ from realportrait_core.eval import __main__ as command
 from realportrait_core.eval import spread
 from realportrait_core.eval.cases import Case, read_clip
 from realportrait_core.eval.columns import COLUMNS
-from realportrait_core.eval.command import with_smirk
 from realportrait_core.eval.figures import Compared, Row, correlation, filled, row_figures
 from realportrait_core.eval.measure import on_all_frames
 from realportrait_core.eval.methods import Result
@@ -36,6 +35,7 @@ from realportrait_core.eval.record import CaseRecord, read_record
 from realportrait_core.eval.rows import DRIVING, REALPORTRAIT, STATIC, TRUTH
 from realportrait_core.eval.setup import Setup
 from realportrait_core.eval.smirk import SmirkFolder
+from realportrait_core.eval.smirk_figures import with_smirk
 from realportrait_core.eval.spread import FAILED, run_cases
 from realportrait_core.eval.tables import LONG, MOST, TABLES, Job, Sources, report_jobs
 from realportrait_core.vae import TinyVAE, save_vae

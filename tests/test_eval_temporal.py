@@ -17,7 +17,6 @@ from realportrait_core.eval.temporal import (
     flicker,
     jitter,
     joins,
-    mean,
     over_truth,
     picture_steps,
     point_steps,
@@ -27,6 +26,7 @@ from realportrait_core.eval.temporal import (
     still_share,
     temporal_figures,
 )
+from realportrait_core.eval.values import mean
 from realportrait_core.inspect.drift import drift
 
 SIZE = 64

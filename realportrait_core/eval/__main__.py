@@ -1,8 +1,9 @@
 """python -m realportrait_core.eval self|cross|photos|continued --data DIR: compares animations with the ground truth.
 
-python -m realportrait_core.eval report --out OUT is the whole evaluation (command.py), and inputs --out DIR writes its cases for
-other methods (inputs.py).
-python -m realportrait_core.eval agreement: compares the estimators of expression, pose and identity with it.
+report --out OUT   the whole evaluation (command.py)
+page OUT           writes its tables and page again, from OUT/report.json (report/)
+inputs --out DIR   writes its cases for other methods (inputs.py)
+agreement          compares the estimators of expression, pose and identity with rendered truth (agreement.py)
 """
 
 import argparse
@@ -23,14 +24,18 @@ from ..speed import GUIDANCE, PAPER_STEPS, STEPS, default_guidance, default_samp
 from ..stlpips import Net
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
-from . import agreement_command, cases, command, inputs, protocol
-from .files import write_json, write_sample_grid
+from . import agreement_command, cases, inputs, protocol
+from .command import command as report_command
+from .files import write_sample_grid
 from .judges import load_judges
+from .report.command import command as page_command
 from .rows import SEED
 from .summary import summary
 from .table import table
+from .writing import write_json
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+COMMANDS = {"report": report_command, "page": page_command, "inputs": inputs.command, "agreement": agreement_command.command}
 CASES = {"self": cases.self_cases, "cross": cases.cross_cases, "continued": cases.continued_cases}
 
 PHOTOS = "photos"
@@ -41,7 +46,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m realportrait_core.eval",
         description=protocol.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="The whole evaluation: python -m realportrait_core.eval report --help; its cases for other methods: inputs --help",
+        epilog="The whole evaluation: python -m realportrait_core.eval report --help; and page, inputs, agreement --help",
     )
     parser.add_argument("mode", choices=sorted([*CASES, PHOTOS]))
     parser.add_argument(
@@ -140,11 +145,11 @@ def evaluate(options: argparse.Namespace) -> dict:
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for name, run in (("report", command.main), ("inputs", inputs.main)):
-        if argv[:1] == [name]:
-            return run(argv[1:])
+    command = COMMANDS.get(argv[0]) if argv else None
     try:
-        text = agreement_command.command(argv[1:]) if argv[:1] == ["agreement"] else table(evaluate(parse(argv)))
+        if command is not None:
+            return command(argv[1:])
+        text = table(evaluate(parse(argv)))
     except RealPortraitError as error:
         logging.getLogger(__name__).error("%s", error)
         return 1

@@ -25,8 +25,8 @@ from .head_pose import angles_of
 from .judges import find_points
 from .metrics import keypoints_and_rotations
 from .recognition import Recognition, identity_similarity
-from .record import Values
 from .rendered_truth import rendered_parameters
+from .values import Values, mean
 
 Row = dict[str, str | int | float | None]
 ANGLES = ("pitch", "yaw", "roll")
@@ -259,8 +259,3 @@ def correlation(a: Tensor, b: Tensor) -> float | None:
     if min(float(values.square().mean().sqrt()) for values in (a, b)) < STILL:
         return None
     return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt())
-
-
-def mean(values: Values) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

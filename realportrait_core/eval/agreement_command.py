@@ -1,6 +1,7 @@
 """python -m realportrait_core.eval agreement --data DIR --landmarker FILE: the offline estimators on rendered clips."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..errors import InputError
@@ -8,10 +9,11 @@ from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
 from ..vid2vid.checkpoint import load_vid2vid
 from . import agreement
+from .case_options import check_at_least_1
 from .cases import DRIVERS, OTHERS
 from .estimators import load_estimator
-from .files import write_json
 from .recognition import load_recognition
+from .writing import write_json
 
 TITLES = {
     "pose": "Head pose against the true rotation",
@@ -49,12 +51,10 @@ def rendered_clips(folder: Path) -> list[Path]:
     return [clips[name] for name in dict.fromkeys([*paired, *clips])]
 
 
-def command(argv: list[str]) -> str:
-    """The tables as text; --json is written."""
+def command(argv: list[str]) -> int:
+    """Prints the tables; --json is written."""
     options = parse(argv)
-    for name in ("limit", "every"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name} is {getattr(options, name)}; it must be at least 1.")
+    check_at_least_1(options, "limit", "every")
     clips = rendered_clips(options.data)[: options.limit]
     detector, estimator = FaceDetector(options.detector or find_detector()), load_estimator(options.landmarker)
     recognition = None if options.identity is None else load_recognition(options.identity)
@@ -70,7 +70,8 @@ def command(argv: list[str]) -> str:
     head = f"{len(clips)} clips of {options.data}, every {options.every} frames; a face was found in {found} of {frames} frames"
     network = "" if recognition is None else f" ({recognition.kind})"
     parts = [f"{TITLES[name]}{network if name == 'identity' else ''}\n{text_table(rows)}" for name, rows in tables.items()]
-    return "\n\n".join([head, *parts]) + "\n"
+    sys.stdout.write("\n\n".join([head, *parts]) + "\n")
+    return 0
 
 
 def text_table(rows: list[agreement.Row]) -> str:

@@ -22,6 +22,7 @@ DRIVERS, OTHERS = 800000, 810000  # clip OTHERS + i performs the motion of clip 
 CONTINUED = 46  # frames of three clips of 16, each of which starts with the last one of the clip before
 PHOTO_FRAMES, PHOTO_FPS = 16, 12.5  # of a turned photo's clip
 PHOTO_LIMITS = Limits(yaw=10.0, pitch=10.0, roll=6.0)  # beyond about 12 degrees hair tears
+USUAL_FPS = 25.0
 LONGEST_SIDE = 1024  # px, to which larger videos are downscaled while decoding
 
 
@@ -159,6 +160,8 @@ def ping_pong(frames: Tensor, count: int | None) -> Tensor:
     return frames[[round_trip[i % len(round_trip)] for i in range(count)]]
 
 
-def driving_rate(case: Case) -> float | None:
-    """Frames a second of a case's driving video; None where its file does not declare them. InputError for no video."""
-    return probe(VideoFile(case.driver.name, case.driver)).rate if isinstance(case.driver, Path) else PHOTO_FPS
+def driving_rate(case: Case) -> float:
+    """Frames a second of a case's driving video; USUAL_FPS where its file declares none. InputError for no video."""
+    if not isinstance(case.driver, Path):
+        return PHOTO_FPS
+    return probe(VideoFile(case.driver.name, case.driver)).rate or USUAL_FPS

@@ -25,10 +25,10 @@ from .estimators import Estimator, change_errors, parameter_errors
 from .landmarks import inner_lips_gap
 from .metrics import STILL, mouth_correlation, mouth_opening, psnr, ssim
 from .recognition import Recognition, identity_similarity
-from .record import Values
 from .sharpness import sharpness_to_portrait
 from .spectrum import spectrum_db, worst_octave
-from .temporal import flicker, jitter, joins, mean, picture_steps, point_steps, seams, still_border, still_part
+from .temporal import flicker, jitter, joins, picture_steps, point_steps, seams, still_border, still_part
+from .values import Values, mean, where
 
 KEYPOINT_PX = SIDE / 2  # of a face crop of SIDE px, per unit of M's keypoints
 FACE_SIDE = 128  # px, of the face crops whose sharpness is compared: sampled alike, whatever the size of the pictures
@@ -184,11 +184,6 @@ def motion_errors(result: Pose, driving: Pose, present: Tensor) -> dict[str, Val
     }
 
 
-def where(values: Tensor, known: Tensor) -> Values:
-    """(L,) as a list, None where it is not known."""
-    return [value if here else None for value, here in zip(values.tolist(), known.tolist())]
-
-
 def estimated(
     estimator: Estimator, clip: Clip, portrait: Tensor | None, result: FaceTrack, driving: FaceTrack, stages: dict[str, Callback]
 ) -> tuple[dict[str, Values], Whole]:
@@ -302,7 +297,7 @@ def picture_figures(clip: Clip, faces: ClipFaces, stage: Callback) -> dict[str, 
             found.setdefault(name, []).extend(values[-new:])
         stage(start + new, len(clip))
     if "sharpness" in found and faces.result is not None:
-        found["sharpness"] = [value if here else None for value, here in zip(found["sharpness"], faces.result.present.tolist())]
+        found["sharpness"] = where(found["sharpness"], faces.result.present)
     return found
 
 

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from .clip_report import ClipReport
 from .columns import Column
 from .drift import by_clip, clip_ranges
-from .record import Values
-from .temporal import mean
+from .values import Values, mean
 
 NONE = "-"
 ARROWS = {1: " ↑", -1: " ↓", 0: ""}

@@ -6,7 +6,6 @@ command goes on where it was stopped, and measures the cases anew whose files, w
 
 import argparse
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -14,26 +13,24 @@ from ..batch.pool import LOCAL, add_options
 from ..batch.worker import Weights
 from ..diffusion.sampling import Solver
 from ..dit.checkpoint import load_dit
-from ..errors import InputError, RealPortraitError
 from ..face.detect import MODEL_NAME
 from ..face.find import find_detector
 from ..speed import default_guidance, default_sampling
-from .estimators import parameter_errors
+from .case_options import add_case_options, check_at_least_1, chosen_jobs, resolved
 from .liveportrait import LIVEPORTRAIT
 from .methods import method_folders, named_paths
 from .panel import JudgeFiles
 from .picture_judges import FEATURES
 from .prepare import SIZE
 from .recognition import load_recognition
-from .record import CaseRecord
-from .report import About, write_report
+from .report import About, check_packages, write_report
 from .rows import SEED
 from .setup import Setup
-from .smirk import DRIVING as SMIRK_DRIVING
 from .smirk import SmirkFolder
+from .smirk_figures import with_smirk
 from .spread import FAILED, Cluster, Results, run_cases
 from .statistics import ORDER
-from .tables import TABLES, Sources, report_jobs
+from .tables import TABLES
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 SOME_FAILED, INTERRUPTED = 1, 130
@@ -48,13 +45,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog="; ".join(f"{name}: {table.what} {table.limit} cases by default" for name, table in TABLES.items()),
     )
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder of the report and of each case's files")
-    sources = parser.add_argument_group("cases, of which at least one folder is needed")
-    sources.add_argument("--data", type=Path, metavar="DIR", help="rendered clips in pairs, as heads256 has, or any .mp4 clips")
-    sources.add_argument("--clips", type=Path, metavar="DIR", help="real .mp4 clips, each of another person")
-    sources.add_argument("--photos", type=Path, metavar="DIR", help="photographs with their points.npz")
-    sources.add_argument("--canonical", type=Path, metavar="OBJ", help="MediaPipe's canonical_face_model.obj, to turn photographs")
-    sources.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="all by default")
-    sources.add_argument("--limit", type=int, metavar="N", help="cases of each table, instead of its default number")
+    add_case_options(parser)
     judges = parser.add_argument_group("judges: without its file a column says how to get it")
     judges.add_argument("--stlpips", type=Path, help="the wheel stlpips-pytorch 0.0.2, or its folder")
     judges.add_argument("--identity", type=Path, help="npm's @vladmandic/face-api/model, or ArcFace or SFace as .onnx")
@@ -101,18 +92,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check(options: argparse.Namespace) -> None:
-    for name in ("limit", "every", "workers"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} is {value}; it must be at least 1.")
-
-
-def resolved(path: Path | None) -> Path | None:
-    """At which an actor of Ray finds it too."""
-    return None if path is None else path.resolve()
-
-
 def setup_of(options: argparse.Namespace) -> Setup:
     detector = options.detector or find_detector()
     methods = method_folders(options.method, (*ORDER, LIVEPORTRAIT))
@@ -132,19 +111,22 @@ def setup_of(options: argparse.Namespace) -> Setup:
     )
 
 
-def report(options: argparse.Namespace) -> int:
-    """The exit code."""
-    check(options)
-    sources = Sources(*(resolved(path) for path in (options.data, options.clips, options.photos, options.canonical)))
-    jobs, without = report_jobs(sources, options.tables, options.limit)
-    for table, why in without.items():
-        log.info("No table %s: %s", table, why)
+def command(argv: list[str]) -> int:
+    """Measures the cases and writes the report; the exit code."""
+    options = parse(argv)
+    check_at_least_1(options, "every", "workers")
+    check_packages()  # before minutes of measuring
+    jobs, without = chosen_jobs(options)
     setup = setup_of(options)
-    cluster = options.ray and Cluster(options.ray, options.gpus_per_worker, options.cpus_per_worker, options.workers)
     smirk = None if options.smirk is None else SmirkFolder(options.smirk)
     if smirk is not None:
         smirk.rows()  # a wrong folder is told at once
-    results = run_cases(jobs, options.out, setup, cluster or None)
+    cluster = Cluster(options.ray, options.gpus_per_worker, options.cpus_per_worker, options.workers) if options.ray else None
+    try:
+        results = run_cases(jobs, options.out, setup, cluster)
+    except KeyboardInterrupt:
+        log.error("Stopped. Finished cases are kept: the same command goes on from there.")
+        return INTERRUPTED
     records = results.records if smirk is None else [with_smirk(record, smirk) for record in results.records]
     write_report(options.out, records, about(setup, results, without))
     log.info("%s", options.out / "report.html")
@@ -161,8 +143,8 @@ def about(setup: Setup, results: Results, without: dict[str, str]) -> About:
         "Sampling": f"{speed.steps} steps of {speed.solver}, guidance {guidance:g}, seed {SEED}",
         "Compared": f"at {SIZE}x{SIZE} px in 8 bits; frame 0, where it is the portrait itself, is not scored",
         "Motion": "relative to the driving video's first frame, in every row that we make",
-        "Slow judges": f"see one of {setup.every} scored frames (of {setup.every_long} in the table long); the Fréchet distances are "
-        f"of {FEATURES} frames of each case",
+        "Slow judges": f"see one of {setup.every} scored frames (of {setup.every_long} in the table long); the Fréchet distances "
+        f"are of {FEATURES} frames of each case",
     }
     if setup.judges.identity is not None:
         settings["Identity"] = f"cosine in the embedding of {load_recognition(setup.judges.identity).kind}"
@@ -175,33 +157,6 @@ def about(setup: Setup, results: Results, without: dict[str, str]) -> About:
     )
 
 
-def with_smirk(record: CaseRecord, folder: SmirkFolder) -> CaseRecord:
-    """The record with the L1 distances of SMIRK's parameters from the driving video's, of the rows of which the folder has some.
-
-    Not in the table `long`, whose cases have the names of others.
-    """
-    if record.table == "long":
-        return record
-    first = 1 if TABLES[record.table].truth else 0
-    try:
-        driving, note = folder.parameters(SMIRK_DRIVING, record.name, record.scored + first)
-    except InputError as error:
-        return replace(record, notes=(*record.notes, str(error)))
-    frames, notes = dict(record.frames), [note]
-    for row in folder.rows():
-        if row not in frames:
-            continue
-        try:
-            found, note = folder.parameters(row, record.name, record.scored + first)
-        except InputError as error:
-            notes.append(str(error))
-            continue
-        errors = parameter_errors(found, driving)
-        frames[row] = frames[row] | {f"smirk_{metric}": values[first:] for metric, values in errors.items()}
-        notes.append(note)
-    return replace(record, frames=frames, notes=(*record.notes, *(note for note in notes if note is not None)))
-
-
 def finish(out: Path, results: Results) -> int:
     measured = len(results.records) - results.reused
     log.info("%d cases measured, %d finished before, %d failed", measured, results.reused, len(results.failed))
@@ -209,15 +164,3 @@ def finish(out: Path, results: Results) -> int:
         log.error("%d cases failed; %s says why.", len(results.failed), out / FAILED)
         return SOME_FAILED
     return 0
-
-
-def main(argv: list[str]) -> int:
-    options = parse(argv)
-    try:
-        return report(options)
-    except RealPortraitError as error:
-        log.error("%s", error)
-        return SOME_FAILED
-    except KeyboardInterrupt:
-        log.error("Stopped. Finished cases are kept: the same command goes on from there.")
-        return INTERRUPTED

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..animation.clips import plan
 from ..inspect.drift import colours_and_sharpness
-from .record import Values
-from .temporal import check_video, mean
+from .temporal import check_video
+from .values import Values, mean
 
 
 def colour_figures(pictures: Tensor) -> dict[str, Values]:

@@ -5,7 +5,7 @@ three angles by a fit of the canonical face (`head_pose.py`), both from MediaPip
 """
 
 from dataclasses import dataclass
-from math import isfinite, pi
+from math import pi
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..face.landmarks import POINTS, FaceLandmarker
 from .blendshapes import NAMES, Blendshapes
 from .head_pose import HeadPose, load_head_pose
-from .record import Values
+from .values import Values, where
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,9 @@ def change(parameters: FaceParameters, start: FaceParameters) -> FaceParameters:
 
 
 def distances(a: FaceParameters, b: FaceParameters, kind: str) -> dict[str, Values]:
-    seen = (a.found & b.found).tolist()
+    seen = a.found & b.found
     both = {"expression": (a.expression - b.expression).abs().mean(1), "pose": wrapped(a.pose - b.pose).abs().mean(1)}
-    return {
-        f"{name}_{kind}l1": [value if ok and isfinite(value) else None for value, ok in zip(values.tolist(), seen)]
-        for name, values in both.items()
-    }
+    return {f"{name}_{kind}l1": where(values, seen & values.isfinite()) for name, values in both.items()}
 
 
 def wrapped(angles: Tensor) -> Tensor:

@@ -16,13 +16,13 @@ from .drift import colour_figures
 from .estimators import change_errors, parameter_errors
 from .landmarks import inner_lips_gap, landmark_errors
 from .metrics import STILL, feature_error, keypoint_error, mouth_correlation, mouth_opening, outside_error, psnr, ssim
-from .observe import Observed, where
+from .observe import Observed
 from .prepare import Prepared
 from .recognition import identity_similarity
-from .record import Values
 from .sharpness import sharpness, sharpness_to_portrait
 from .spectrum import spectrum_db, worst_octave
 from .temporal import jitter, over_truth, temporal_figures
+from .values import Values, where
 
 Frames = dict[str, Values]  # metric -> a value for every frame
 Whole = dict[str, float | None]  # metric -> one for the case
@@ -56,7 +56,7 @@ def row_figures(row: Row, seen: Observed, compared: Compared) -> tuple[Frames, W
     parts = [face_figures(seen, counted, compared), motion_figures(seen, counted, compared)]
     for figures, of_case in [picture_figures(pictures, counted, case), *parts]:
         frames, whole = frames | figures, whole | of_case
-    return {name: masked(values, present)[case.first :] for name, values in frames.items()}, whole
+    return {name: where(values, present)[case.first :] for name, values in frames.items()}, whole
 
 
 def target_figures(compared: Compared) -> tuple[Frames, Whole]:
@@ -67,10 +67,6 @@ def target_figures(compared: Compared) -> tuple[Frames, Whole]:
     if case.exact:
         frames |= identity_figures(target, compared)
     return {name: values[case.first :] for name, values in frames.items()}, whole
-
-
-def masked(values: Values, present: Tensor) -> Values:
-    return [value if ok else None for value, ok in zip(values, present.tolist())]
 
 
 def steadiness(pictures: Tensor, keypoints: Tensor, present: Tensor, compared: Compared) -> tuple[Frames, Whole]:

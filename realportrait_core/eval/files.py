@@ -1,6 +1,5 @@
-"""Files of a run: the figures as JSON, a grid of sample frames as PNG. Written whole or not at all."""
+"""A grid of sample frames of a run as PNG."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -9,10 +8,6 @@ from ..errors import InputError
 from .protocol import SHOWN, Outcome
 from .rows import FACE_VID2VID, REALPORTRAIT
 from .writing import write_whole
-
-
-def write_json(path: Path, report: dict) -> None:
-    write_whole(path, json.dumps(report, indent=1, allow_nan=False).encode())
 
 
 def write_sample_grid(path: Path, outcomes: list[Outcome]) -> None:

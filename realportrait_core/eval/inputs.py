@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from ..animation.framing import frame_square, sample_frame
-from ..errors import FaceError, InputError, RealPortraitError
+from ..errors import FaceError, InputError
 from ..face.detect import MODEL_NAME, FaceDetector
 from ..face.find import find_detector
 from ..face.track import portrait_points
 from ..opencv import import_cv2
 from ..video.writing import write_video
+from .case_options import add_case_options, chosen_jobs
 from .cases import Case, driving_frames, driving_rate, frames_of
-from .files import write_whole
 from .rows import to_bytes
-from .tables import TABLES, Job, Sources, report_jobs
+from .tables import Job
+from .writing import write_whole
 
 CRF = 4  # of H.264 in 4:2:0, which every reader opens: 44 dB from the frames of the report's own rows, most of it rounding to YUV
-USUAL_FPS = 25.0  # of a driving video whose file declares none
 LISTED = "cases.csv"
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def write_case(folder: Path, job: Job, detector: FaceDetector) -> Written:
     portrait, driving = pictures_of(case)
     height, width = portrait.shape[:2]
     square = None if height == width else square_of(portrait, detector)
-    fps = driving_rate(case) or USUAL_FPS
+    fps = driving_rate(case)
     write_png(folder / "portrait.png", portrait)
     if square is not None:
         write_png(folder / "square.png", cut(portrait, square))
@@ -139,34 +139,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog="The cases are those of `report` with the same options.",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="rendered clips in pairs, as heads256 has, or any .mp4 clips")
-    parser.add_argument("--clips", type=Path, metavar="DIR", help="real .mp4 clips, each of another person")
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs with their points.npz")
-    parser.add_argument("--canonical", type=Path, metavar="OBJ", help="MediaPipe's canonical_face_model.obj, to turn photographs")
-    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="all by default")
-    parser.add_argument("--limit", type=int, metavar="N", help="cases of each table, instead of its default number")
+    add_case_options(parser)
     parser.add_argument("--detector", type=Path, help=f"{MODEL_NAME}; by default where install.py puts it")
     return parser.parse_args(argv)
 
 
 @torch.inference_mode()
-def inputs(options: argparse.Namespace) -> None:
-    """Writes the folder."""
-    if options.limit is not None and options.limit < 1:
-        raise InputError(f"--limit is {options.limit}; it must be at least 1.")
-    sources = Sources(options.data, options.clips, options.photos, options.canonical)
-    jobs, without = report_jobs(sources, options.tables, options.limit)
-    for table, why in without.items():
-        log.info("No table %s: %s", table, why)
+def command(argv: list[str]) -> int:
+    """Writes the folder; the exit code."""
+    options = parse(argv)
+    jobs, _ = chosen_jobs(options)
     written = write_inputs(options.out, jobs, FaceDetector(options.detector or find_detector()))
     log.info("%d of %d cases are in %s; its README.md says how their results are named.", len(written), len(jobs), options.out)
-
-
-def main(argv: list[str]) -> int:
-    options = parse(argv)
-    try:
-        inputs(options)
-    except RealPortraitError as error:
-        log.error("%s", error)
-        return 1
     return 0

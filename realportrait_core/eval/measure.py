@@ -18,7 +18,6 @@ from ..dit.ablation import load_network
 from ..dit.model import RealPortraitDiT
 from ..speed import Speed, default_guidance, default_sampling
 from .figures import Compared, Frames, Row, Whole, row_figures, target_figures
-from .files import write_whole
 from .liveportrait import LIVEPORTRAIT, LivePortrait, liveportrait_frames, load_liveportrait
 from .methods import Result, method_rows
 from .networks import Networks
@@ -32,6 +31,7 @@ from .rows import DRIVING, REALPORTRAIT, TRUTH, network_frames, rows_of
 from .setup import Setup
 from .tables import Job
 from .temporal import joins, still_border, still_part
+from .writing import write_whole
 
 
 @dataclass(frozen=True)

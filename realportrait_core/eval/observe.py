@@ -16,7 +16,6 @@ from .estimators import Estimator, FaceParameters
 from .judges import find_points
 from .metrics import keypoints_and_rotations
 from .recognition import Recognition
-from .record import Values
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,3 @@ def unique(pictures: Tensor) -> tuple[Tensor, Tensor]:
             first.append(i)
         number.append(known[key])
     return torch.tensor(first), torch.tensor(number)
-
-
-def where(values: Tensor, there: Tensor) -> Values:
-    """Values (L,) as a list, None where `there` (L,) bool is false."""
-    return [value if ok else None for value, ok in zip(values.tolist(), there.tolist())]

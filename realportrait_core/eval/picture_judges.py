@@ -10,8 +10,8 @@ from .frechet import stlpips_features
 from .observe import unique
 from .panel import Panel
 from .prepare import Prepared
-from .record import Values
 from .rows import TRUTH
+from .values import Values, where
 
 FEATURES = 4  # frames of each case whose features enter the Fréchet distances
 
@@ -76,4 +76,4 @@ def on_frames(values: Tensor, judged: Tensor, there: Tensor) -> Values:
     """Values of the judged frames as those of all frames (L); None elsewhere, and where `there` (L,) bool says no."""
     left = iter(values.tolist())
     found = [next(left) if looked else None for looked in judged.tolist()]
-    return [value if ok else None for value, ok in zip(found, there.tolist())]
+    return where(found, there)

@@ -22,7 +22,6 @@ from .pictures import sized
 from .source import Source, find_faces, motion_of
 
 SIZE = 256  # px
-USUAL_FPS = 25.0  # of a driving video whose file declares none
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def prepare_case(networks: Networks, case: Case) -> Prepared:
         facial(motion, motion.maps),
         facial(motion, motion.portrait_maps),
         known,
-        driving_rate(case) or USUAL_FPS,
+        driving_rate(case),
         case.of_itself,
     )
 
@@ -119,7 +118,7 @@ def without_truth(networks: Networks, case: Case) -> Prepared:
         facial(motion, motion.maps),
         facial(motion, motion.portrait_maps),
         None,
-        driving_rate(case) or USUAL_FPS,
+        driving_rate(case),
         False,
     )
 

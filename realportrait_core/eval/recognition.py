@@ -21,7 +21,7 @@ from ..errors import WeightsError
 from ..face.onnx_file import fields
 from ..opencv import import_cv2
 from .identity import Template, aligned_faces, alignment, load_embedding
-from .record import Values
+from .values import Values, where
 
 Kind = Literal["face-api", "ArcFace", "SFace"]
 WIDTHS: dict[int, Kind] = {512: "ArcFace", 128: "SFace"}  # of the embedding: whose it is
@@ -110,4 +110,4 @@ def identity_similarity(embeddings: Tensor, portrait: Tensor, found: Tensor | No
     known = torch.isfinite(cosine) & (lengths > 0)
     if found is not None:
         known &= found
-    return [value if ok else None for value, ok in zip(cosine.clamp(-1, 1).tolist(), known.tolist())]
+    return where(cosine.clamp(-1, 1), known)

@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ..errors import InputError
+from .values import Values
 from .writing import write_whole
-
-Values = list[float | None]  # None: it could not be measured there, as where no face was found
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,17 @@ def write_record(folder: Path, record: CaseRecord, of: str) -> None:
     write_whole(record_path(folder, record.table, record.name), data.encode())
 
 
+def record_of(values: dict) -> CaseRecord:
+    """The inverse of `asdict`. KeyError, TypeError or InputError for other values."""
+    return CaseRecord(**{entry.name: values[entry.name] for entry in fields(CaseRecord)} | {"notes": tuple(values["notes"])})
+
+
 def read_record(path: Path, of: str | None = None) -> CaseRecord | None:
     """The record, or None where there is none, it is damaged, or it is of something else than `of`."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         made_of = values.pop("of")
-        record = CaseRecord(**{entry.name: values[entry.name] for entry in fields(CaseRecord)} | {"notes": tuple(values["notes"])})
+        record = record_of(values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
         return None
     return record if of is None or made_of == of else None

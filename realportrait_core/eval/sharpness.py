@@ -4,17 +4,14 @@
 `spectrum`, which says in which octave the power is missing. Half the contrast is a quarter of the energy. 4 ms a pair of 256 px.
 """
 
-from math import isfinite
-
 from torch import Tensor
 
 from ..errors import InputError
 from .metrics import check_pair
-from .record import Values
+from .values import Values, where
 
-FLAT = (
-    1 / 255
-) ** 2 / 12  # variance of an 8-bit picture's rounding: a truth with less energy is flat, and nothing is relative to it
+# Variance of an 8-bit picture's rounding: a truth with less energy is flat, and nothing is relative to it.
+FLAT = (1 / 255) ** 2 / 12
 
 
 def sharpness(result: Tensor, truth: Tensor, face: Tensor) -> Values:
@@ -48,4 +45,4 @@ def laplacian_energy(pictures: Tensor, face: Tensor) -> Tensor:
 
 def ratios(ours: Tensor, theirs: Tensor) -> Values:
     """None where one of them is NaN, or the second is flat."""
-    return [a / b if b > FLAT and isfinite(a) else None for a, b in zip(ours.tolist(), theirs.tolist())]
+    return where(ours.double() / theirs.double(), (theirs > FLAT) & ours.isfinite())

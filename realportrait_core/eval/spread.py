@@ -13,11 +13,11 @@ from typing import Any
 
 from ..batch.pool import Done, Make, connected, nodes, room, run_jobs, share_of
 from ..errors import InputError, RealPortraitError
-from .files import write_whole
 from .measure import Measured, make_measurer
 from .record import CaseRecord, read_record, record_path
 from .setup import Setup
 from .tables import Job
+from .writing import write_whole
 
 FAILED = "failed.csv"
 

@@ -6,12 +6,12 @@ independent, so spread and intervals are over cases. Nothing that could not be m
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import isfinite
 from statistics import fmean, stdev
 
 from ..errors import InputError
-from .record import CaseRecord, Values
+from .record import CaseRecord
 from .rows import DRIVING, FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT, ROUND_TRIP, STATIC, TRUTH
+from .values import mean, measured
 
 ORDER = (TRUTH, DRIVING, STATIC, ROUND_TRIP, FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT)  # of rows; other methods come after them
 CONFIDENCE = 0.95
@@ -59,15 +59,9 @@ class Table:
     rows: dict[str, dict[str, Figure]]
 
 
-def measured(values: Values) -> list[float]:
-    """Those that are there, and finite."""
-    return [value for value in values if value is not None and isfinite(value)]
-
-
 def case_figure(record: CaseRecord, row: str, metric: str) -> float | None:
     """The metric of a row on one case: the mean of its frames, or the case's one value; None where it was not measured."""
-    values = measured(record.frames.get(row, {}).get(metric) or [record.whole.get(row, {}).get(metric)])
-    return fmean(values) if values else None
+    return mean(record.frames.get(row, {}).get(metric) or [record.whole.get(row, {}).get(metric)])
 
 
 def in_order(names: Iterable[str], first: Iterable[str]) -> tuple[str, ...]:
@@ -96,9 +90,9 @@ def difference(pairs: list[tuple[float, float]]) -> Difference | None:
     if not pairs:
         return None
     differences = [a - b for a, b in pairs]
-    mean = fmean(differences)
+    middle = fmean(differences)
     if len(differences) < FEWEST:
-        return Difference(mean, None, None, len(differences))
+        return Difference(middle, None, None, len(differences))
     try:
         from scipy.stats import bootstrap
     except ImportError as error:
@@ -113,7 +107,7 @@ def difference(pairs: list[tuple[float, float]]) -> Difference | None:
         method="percentile",
         random_state=np.random.default_rng(SEED),
     ).confidence_interval
-    return Difference(mean, float(found.low), float(found.high), len(differences))
+    return Difference(middle, float(found.low), float(found.high), len(differences))
 
 
 def figure(records: list[CaseRecord], row: str, metric: str) -> Figure:
@@ -123,7 +117,7 @@ def figure(records: list[CaseRecord], row: str, metric: str) -> Figure:
     by_frame = any(metric in figures for record in records for figures in record.frames.values())
     against = [case_figure(record, REALPORTRAIT, metric) for record in records] if row != REALPORTRAIT else []
     return Figure(
-        mean=fmean(there) if there else None,
+        mean=mean(there),
         spread=stdev(there) if len(there) >= FEWEST else None,
         cases=len(there),
         of_cases=len(records),

@@ -58,6 +58,11 @@ TABLES = {
 }
 
 
+def first_scored(table: str) -> int:
+    """The frame of a case's first figure: frame 0 of a truth is the portrait itself."""
+    return 1 if TABLES[table].truth else 0
+
+
 @dataclass(frozen=True)
 class Sources:
     """Where the cases come from; None: not given."""

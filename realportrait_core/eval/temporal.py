@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..animation.clips import plan
 from ..errors import InputError
-from .record import Values
+from .values import Values, mean
 
 BLUR = 2.0  # px, standard deviation: averages the noise of a video's compression
 STILL = 4 / 255  # change of the blurred truth from frame to frame, below which a pixel is still
@@ -207,9 +207,3 @@ def temporal_figures(
     }
     whole = {"seam": mean(seams(steps, at)), "keypoint_seam": mean(seams(moves, at)), "still_share": still_share(still)}
     return frames, whole
-
-
-def mean(values: Values) -> float | None:
-    """Of those that are there; None for none."""
-    there = [value for value in values if value is not None]
-    return fmean(there) if there else None

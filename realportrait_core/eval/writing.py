@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import json
 import os
 from pathlib import Path
 
@@ -13,3 +14,8 @@ def write_whole(path: Path, data: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: dict) -> None:
+    """ValueError for NaN, which JSON has no word for."""
+    write_whole(path, json.dumps(values, indent=1, allow_nan=False).encode())

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..pictures import Layout, read_layout
-from ..record import CaseRecord, Values, record_path
+from ..record import CaseRecord, record_path
 from ..rows import REALPORTRAIT
 from ..statistics import case_figure
+from ..values import Values
 from .cells import arrow, column_of, number
 
 # What cases are sorted by: the first of these that RealPortrait has in the table.

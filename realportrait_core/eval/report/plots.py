@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from ...animation.clips import plan
 from ...errors import InputError
-from ..record import CaseRecord, Values
+from ..record import CaseRecord
 from ..rows import DRIVING, FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT, ROUND_TRIP, STATIC, TRUTH
-from ..statistics import case_figure, measured, rows_of
+from ..statistics import case_figure, rows_of
+from ..values import Values, measured
 from .cells import REFERENCES, column_of, in_words
 
 if TYPE_CHECKING:

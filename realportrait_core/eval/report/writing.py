@@ -2,37 +2,40 @@
 
 import json
 import logging
+import sys
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from ...errors import InputError
 from ..columns import COLUMNS
-from ..files import write_whole
-from ..record import CaseRecord, read_record
+from ..record import CaseRecord, record_of
 from ..statistics import Figure, Table, in_order, summarise
-from .about import About, read_about, write_about
+from ..writing import write_json, write_whole
+from .about import About
 from .distances import frechet_figures
 from .gallery import finite, halls
 from .markdown import markdown
 from .page import page
 
+JSON = "report.json"
+PACKAGES = ("scipy", "jinja2")  # without which there is no report; plots and Fréchet distances may be missing
 TABLES = ("self", "clips", "photos", "cross", "clips_cross", "photos_cross", "long")  # in the report's order
 
 log = logging.getLogger(__name__)
 
 
 def write_report(folder: Path, records: list[CaseRecord], about: About) -> None:
-    """FOLDER/report.html, report.md, report.json and about.json, each whole or not at all.
+    """FOLDER/report.html, report.md and report.json, each whole or not at all.
 
     Strips and videos are read from FOLDER/cases/TABLE/NAME.jpg and .mp4 where they are there, features of Fréchet distances from
     NAME.safetensors. Without any record the page says so. InputError where jinja2 or scipy is missing.
     """
-    write_about(folder, about)
     order = {name: k for k, name in enumerate(TABLES)}
     records = sorted(records, key=lambda record: (order.get(record.table, len(order)), record.table, record.name))
     tables = with_distances(folder, records, summarise(records, COLUMNS))
     left_out = what_is_left_out(records, about)
-    write_whole(folder / "report.json", json.dumps(as_json(about, tables, records), indent=1, allow_nan=False).encode())
+    write_json(folder / JSON, as_json(about, tables, records))
     write_whole(folder / "report.md", markdown(about, tables, left_out).encode())
     write_whole(folder / "report.html", page(about, tables, halls(folder, records), left_out).encode())
 
@@ -78,10 +81,22 @@ def case_json(record: CaseRecord) -> dict:
     return asdict(record) | {"frames": frames, "whole": whole}
 
 
+def check_packages() -> None:
+    """InputError where one of PACKAGES is missing."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise InputError(f"The report needs {' and '.join(missing)}: {sys.executable} -m pip install {' '.join(missing)}")
+
+
 def render(folder: Path) -> None:
-    """Writes the report again from FOLDER/cases and FOLDER/about.json. InputError where there is no such folder or description."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder of a report.")
-    about = read_about(folder)
-    found = [read_record(path) for path in sorted((folder / "cases").glob("*/*.json"))]
-    write_report(folder, [record for record in found if record is not None], about)
+    """Writes the report again from FOLDER/report.json, with the cases' pictures and features beside it.
+
+    InputError where that file is missing or no report's.
+    """
+    path = folder / JSON
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        about, records = About(**found["about"]), [record_of(values) for values in found["cases"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+        raise InputError(f"{path} is no report that could be written again ({error!r}): run `report --out {folder}`.") from error
+    write_report(folder, records, about)
