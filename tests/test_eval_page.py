@@ -15,7 +15,7 @@ from realportrait_core.errors import InputError
 from realportrait_core.eval import __main__ as command
 from realportrait_core.eval.pictures import HEAD, TILE, read_layout, strip, write_strip, write_tiles
 from realportrait_core.eval.record import CaseRecord, record_path, write_record
-from realportrait_core.eval.report import About, gallery, render, write_report, writing
+from realportrait_core.eval.report import About, gallery, plots, render, write_report, writing
 from realportrait_core.eval.report.cells import best_rows, column_of, number
 from realportrait_core.eval.rows import FACE_VID2VID, REALPORTRAIT, STATIC, TRUTH
 from realportrait_core.eval.statistics import Figure
@@ -217,6 +217,15 @@ def test_plots(tmp_path):
     assert "ST-LPIPS by clip of the network, lower is better." in page and "0.080 at first, 0.080 at last" in page
     (flicker,) = re.findall(r"flicker \(1/255\) by frame.*?</figure>", page, re.DOTALL)
     assert flicker.count("stroke-dasharray") >= 9  # where ten clips meet
+
+
+def test_joins_are_marked_where_they_are(monkeypatch):
+    """Without truth frame 0 is scored, so that 31 values of clips of 16 frames are frames 0 to 30, with a join before 16."""
+    drawn = []
+    monkeypatch.setattr(plots, "line_plot", lambda metric, lines, colours, x, marks, first: drawn.append((list(marks), first)))
+    for table, frames in (("clips_cross", 31), ("clips", 30)):
+        plots.steady_plots([record("a", table, frames=frames)], {}, 16)
+    assert drawn == [([16], 0), ([16], 1)]
 
 
 # Figures as text

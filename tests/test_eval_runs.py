@@ -24,9 +24,11 @@ from realportrait_core.eval import __main__ as command
 from realportrait_core.eval import spread
 from realportrait_core.eval.cases import Case, read_clip
 from realportrait_core.eval.columns import COLUMNS
-from realportrait_core.eval.figures import Compared, Row, correlation, filled, row_figures
+from realportrait_core.eval.estimators import FaceParameters
+from realportrait_core.eval.figures import Compared, Row, filled, row_figures
 from realportrait_core.eval.measure import on_all_frames
 from realportrait_core.eval.methods import Result
+from realportrait_core.eval.metrics import opening_correlation
 from realportrait_core.eval.observe import Observed, observe, unique
 from realportrait_core.eval.picture_judges import on_frames, some
 from realportrait_core.eval.pictures import read_layout
@@ -38,10 +40,12 @@ from realportrait_core.eval.smirk import SmirkFolder
 from realportrait_core.eval.smirk_figures import with_smirk
 from realportrait_core.eval.spread import FAILED, run_cases
 from realportrait_core.eval.tables import LONG, MOST, TABLES, Job, Sources, report_jobs
+from realportrait_core.face.landmarks import LOWER_INNER
 from realportrait_core.vae import TinyVAE, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import save_vid2vid
 from realportrait_core.vid2vid.motion import MotionExtractor
+from realportrait_core.vid2vid.regions import LIPS
 
 CLIPS = yunet.ROOT / "tests" / "data"
 ROWS = ["static portrait", "VAE round trip", "Face Vid2vid", "motion latents", "RealPortrait"]
@@ -150,9 +154,9 @@ def test_judged_frames_among_all():
 
 def test_a_still_mouth_cannot_be_followed():
     moving = torch.tensor([1.0, 3.0, 2.0, 5.0])
-    assert correlation(2 * moving + 1, moving) == pytest.approx(1)
-    assert correlation(torch.ones(4), moving) == 0
-    assert correlation(moving, torch.ones(4)) is None and correlation(moving[:2], moving[:2]) is None
+    assert opening_correlation(2 * moving + 1, moving) == pytest.approx(1)
+    assert opening_correlation(torch.ones(4), moving) == 0
+    assert opening_correlation(moving, torch.ones(4)) is None and opening_correlation(moving[:2], moving[:2]) is None
 
 
 # Figures of a row, by constructed pictures
@@ -174,6 +178,20 @@ def seen_in(frames: int, keypoints: int = 5) -> Observed:
     points = torch.arange(frames).float().view(frames, 1, 1).expand(frames, keypoints, 2)  # 1 px a frame
     everywhere = torch.ones(frames, dtype=torch.bool)
     return Observed(points, torch.eye(3).expand(frames, 3, 3), everywhere, torch.zeros_like(everywhere))
+
+
+# What the rows of test_figures_of_a_face_that_is_elsewhere have in every frame with a face.
+FACES = {
+    "identity_similarity": 1 / 1.25**0.5,
+    "expression_l1": 0.25,
+    "pose_l1": 0.5,
+    "expression_change_l1": 0.5,
+    "pose_change_l1": 1.0,
+    "landmarks_px": 3.0,
+    "landmarks_eyes_px": 3.0,
+    "landmarks_lips_px": 3.0,
+    "landmarks_brows_px": 3.0,
+}
 
 
 def figures_of(case: Prepared, pictures: torch.Tensor, present: torch.Tensor | None = None):
@@ -266,6 +284,38 @@ def test_every_picture_is_looked_at_once_and_unjudged_ones_never():
     assert seen.found.tolist() == [True, True, True, False, True, False]
     torch.testing.assert_close(seen.embeddings[seen.found], torch.tensor([[0.9, 9.0], [0.8, 9], [0.9, 9], [0.8, 9]]))
     assert seen.keypoints.shape == (6, 5, 2) and torch.equal(seen.keypoints[0], seen.keypoints[2])
+
+
+def test_figures_of_a_face_that_is_elsewhere():
+    """By judges of faces: landmarks 3 px beside the target's, angles and coefficients that are off."""
+    case, frames = prepared(), 6
+    found, time = torch.tensor([True] * 5 + [False]), torch.arange(6.0)
+
+    def seen(shift: float, gap: float, level: float, count: int = frames) -> Observed:
+        landmarks = torch.zeros(count, 478, 3) + torch.tensor([shift, 0, 0])
+        landmarks[:, list(LOWER_INNER), 1] += gap * (1 + time[:count, None] ** 2)
+        parameters = FaceParameters(torch.full((count, 51), level), torch.full((count, 3), 2 * level), found[:count])
+        embeddings = torch.tensor([[1.0, level]]).expand(count, 2)
+        keypoints = torch.zeros(count, 26, 2) + torch.tensor([0, shift])
+        keypoints[:, LIPS[26][1], 1] += gap * time[:count] ** 2
+        everywhere = torch.ones(count, dtype=torch.bool)
+        turned = torch.eye(3).expand(count, 3, 3)
+        return Observed(keypoints, turned, everywhere, found[:count], landmarks, parameters, embeddings)
+
+    target, portrait = seen(0, 1, 0.25), seen(0, 1, 0.0, 1)
+    compared = Compared(case, target, portrait, torch.ones(64, 64, dtype=torch.bool), [])
+    row = Row((255 * case.target.pictures).round().byte(), torch.ones(frames, dtype=torch.bool))
+    by_frame, whole = row_figures(row, seen(3, 1, 0.5), compared)
+    there = {name: [*[value] * 4, None] for name, value in FACES.items()}
+    assert {name: by_frame[name] for name in there} == {name: pytest.approx(values) for name, values in there.items()}
+    assert by_frame["face_found"] == [1, 1, 1, 1, 0]
+    assert by_frame["keypoint_error_px"] == by_frame["eyes_mouth_error_px"] == pytest.approx([3] * 5)
+    assert whole["mouth_correlation"] == pytest.approx(1) and whole["keypoint_mouth_correlation"] == pytest.approx(1)
+    assert whole["jitter_over_truth_px"] == 0
+    _, double = row_figures(row, seen(0, 2, 0.5), compared)
+    steps = [2 * 1 / 26**0.5] * 3  # second differences of gap t^2 at one of 26 keypoints: 2 gap
+    assert double["jitter_over_truth_px"] == pytest.approx((3 * steps[0] ** 2) ** 0.5)
+    assert double["mouth_correlation"] == pytest.approx(1)
 
 
 # SMIRK's parameters

@@ -10,8 +10,6 @@ import torch
 from realportrait_core.errors import InputError
 from realportrait_core.eval import cases
 from realportrait_core.eval.drift import by_clip, clip_ranges, colour_figures, drift_figures, trend
-from realportrait_core.eval.record import CaseRecord
-from realportrait_core.eval.series import clip_series, frame_series
 from realportrait_core.eval.temporal import (
     LEAST_STEP,
     flicker,
@@ -334,30 +332,11 @@ def test_a_video_that_fades_drifts():
     assert edges == pytest.approx([one.sharpness for one in shown], rel=1e-4)
 
 
-# Series for plots
-
-
-def record(name: str, identity: list, scored: int = 9) -> CaseRecord:
-    return CaseRecord("long", name, scored, {"RealPortrait": {"identity": identity}, "truth": {"flicker_255": [0.5] * scored}})
-
-
-def test_the_series_of_clips():
-    """Ten frames in clips of 4, frame 0 the portrait: 1-3, 4-6, 7-9."""
-    first = record("a", [0.9] * 3 + [0.8] * 3 + [0.7] * 3)
-    second = record("b", [0.7] * 3 + [0.6] * 3 + [None] * 3)
-    found = clip_series([first, second], ["identity", "flicker_255", "psnr_db"], 4)
-    assert found["clip"] == [0, 1, 2] and found["frames"] == [[1, 3], [4, 6], [7, 9]] and found["cases"] == 2
-    curve = found["rows"]["RealPortrait"]["identity"]
-    assert curve["value"] == pytest.approx([0.8, 0.7, 0.7]) and curve["used"] == [2, 2, 1]
-    assert curve["slopes"] == pytest.approx([-0.1, -0.1]) and curve["slope"] == pytest.approx(-0.1)
-    assert list(found["rows"]) == ["RealPortrait", "truth"] and list(found["rows"]["truth"]) == ["flicker_255"]
-    json.dumps(found, allow_nan=False)
-    with pytest.raises(InputError, match=r"these 2 have \[3, 9\] scored frames"):
-        clip_series([first, record("c", [0.5] * 3, scored=3)], ["identity"], 4)
-    with pytest.raises(InputError, match="these 0"):
-        clip_series([], ["identity"], 4)
-
-
-def test_the_series_of_frames():
-    found = frame_series(record("a", [0.9] * 9), ["flicker_255"], 4)
-    assert found == {"frame": list(range(1, 10)), "joins": [4, 7], "rows": {"truth": {"flicker_255": [0.5] * 9}}}
+def test_colours_and_sharpness_of_a_chequerboard():
+    """Half of the pixels are (0.4, 0.6, 0.8), half black: the Laplacian of the luma is 4 lumas at each, in 1/255."""
+    light = (torch.arange(8)[:, None] + torch.arange(8)) % 2
+    figures = colour_figures(torch.tensor([0.4, 0.6, 0.8])[None, :, None, None] * light)
+    assert [figures[f"{name}_255"][0] for name in ("red", "green", "blue")] == pytest.approx([51, 76.5, 102])
+    assert figures["contrast_255"] == pytest.approx([(51 + 76.5 + 102) / 3])
+    luma = 0.299 * 0.4 + 0.587 * 0.6 + 0.114 * 0.8
+    assert figures["laplacian_variance"] == pytest.approx([(4 * 255 * luma) ** 2], rel=1e-4)

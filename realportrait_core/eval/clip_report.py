@@ -23,7 +23,7 @@ from .clip import SIDE, Callback, Clip, ClipFaces, find_faces
 from .drift import colour_figures
 from .estimators import Estimator, change_errors, parameter_errors
 from .landmarks import inner_lips_gap
-from .metrics import STILL, mouth_correlation, mouth_opening, psnr, ssim
+from .metrics import mouth_opening, opening_correlation, psnr, ssim
 from .recognition import Recognition, identity_similarity
 from .sharpness import sharpness_to_portrait
 from .spectrum import spectrum_db, worst_octave
@@ -215,10 +215,7 @@ def landmarks_of(landmarker: FaceLandmarker, pictures: Tensor, face: FaceTrack, 
 
 def correlation(result: Tensor, driving: Tensor, present: Tensor) -> Whole:
     """Pearson correlation of two openings of the mouth (L,) px; None where the driving mouth does not move."""
-    used, of = int(present.sum()), len(present)
-    if used < 2 or float(driving[present].std(correction=0)) < STILL:
-        return Whole(None, used, of)
-    return Whole(mouth_correlation([result[present].tolist()], [driving[present].tolist()]), used, of)
+    return Whole(opening_correlation(result[present], driving[present]), int(present.sum()), len(present))
 
 
 # Against the portrait

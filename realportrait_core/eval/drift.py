@@ -18,7 +18,7 @@ from .values import Values, mean
 
 def colour_figures(pictures: Tensor) -> dict[str, Values]:
     """Of each of pictures (L, 3, H, W) in [0, 1]: mean of red, green and blue, the mean of their standard deviations over the
-    pixels, in 1/255, and sharpness, the variance of the luma's Laplacian."""
+    pixels, and sharpness, the variance of the luma's Laplacian; all with pictures in 1/255."""
     check_video(pictures)
     means, deviations, sharpness = colours_and_sharpness(pictures.movedim(1, -1))
     colours = {f"{name}_255": means[:, i].tolist() for i, name in enumerate(("red", "green", "blue"))}

@@ -15,7 +15,7 @@ from ..vid2vid.regions import EYES_AND_MOUTH, LIPS
 from .drift import colour_figures
 from .estimators import change_errors, parameter_errors
 from .landmarks import inner_lips_gap, landmark_errors
-from .metrics import STILL, feature_error, keypoint_error, mouth_correlation, mouth_opening, outside_error, psnr, ssim
+from .metrics import feature_error, keypoint_error, mouth_opening, opening_correlation, outside_error, psnr, ssim
 from .observe import Observed
 from .prepare import Prepared
 from .recognition import identity_similarity
@@ -145,7 +145,7 @@ def face_figures(seen: Observed, counted: Tensor, compared: Compared) -> tuple[F
         frames["landmarks_px"] = where(errors.pop("all"), both)
         frames |= {f"landmarks_{part}_px": where(error, both) for part, error in errors.items()}
     gaps = (inner_lips_gap(points)[both & counted] for points in (seen.landmarks, target.landmarks))
-    return frames, {"mouth_correlation": correlation(*gaps)}
+    return frames, {"mouth_correlation": opening_correlation(*gaps)}
 
 
 def motion_figures(seen: Observed, counted: Tensor, compared: Compared) -> tuple[Frames, Whole]:
@@ -162,11 +162,4 @@ def motion_figures(seen: Observed, counted: Tensor, compared: Compared) -> tuple
     if keypoints not in LIPS:
         return frames, whole
     openings = (mouth_opening(points)[counted] for points in (seen.keypoints, target.keypoints))
-    return frames, whole | {"keypoint_mouth_correlation": correlation(*openings)}
-
-
-def correlation(result: Tensor, target: Tensor) -> float | None:
-    """Of the mouth's opening (n,) px. None for fewer than 3 frames, or a target's mouth that stands still: nothing to follow."""
-    if len(target) < 3 or float(target.double().std(correction=0)) < STILL:
-        return None
-    return mouth_correlation([result.tolist()], [target.tolist()])
+    return frames, whole | {"keypoint_mouth_correlation": opening_correlation(*openings)}

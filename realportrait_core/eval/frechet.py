@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from ..convert.files import read_weights
 from ..errors import InputError, WeightsError
 from ..stlpips import AT_ONCE, STLPIPS
+from .lpips import PACKAGE
 
-PACKAGE = "torchmetrics[image]>=1.8,<2"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 HOW_TO_GET = (
     f'pip install "{PACKAGE}", and {INCEPTION_FILE} of torch-fidelity\'s releases on GitHub (95 MB; '

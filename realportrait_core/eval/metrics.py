@@ -89,6 +89,13 @@ def mouth_correlation(result: list[list[float]], truth: list[list[float]]) -> fl
     return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt())
 
 
+def opening_correlation(result: Tensor, target: Tensor) -> float | None:
+    """mouth_correlation of one clip's openings (n,) px. None below 3 frames, or where the target's mouth stands still."""
+    if len(target) < 3 or float(target.double().std(correction=0)) < STILL:
+        return None
+    return mouth_correlation([result.tolist()], [target.tolist()])
+
+
 def outside_error(result: Tensor, truth: Tensor, face: Tensor) -> Tensor:
     """Mean absolute error of each frame (L,) outside its facial mask (L, H, W), in 1/255: hair, shoulders, background."""
     check_pair(result, truth)

@@ -60,7 +60,7 @@ TABLES = {
 
 def first_scored(table: str) -> int:
     """The frame of a case's first figure: frame 0 of a truth is the portrait itself."""
-    return 1 if TABLES[table].truth else 0
+    return 0 if table in TABLES and not TABLES[table].truth else 1
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Hall:
+class Gallery:
     """The cases of one table, the worst first."""
 
     name: str
@@ -75,7 +75,7 @@ def error_text(record: CaseRecord, metric: str | None) -> str:
     return f"{column.title} {number(value, column.digits)} {column.unit}".strip()
 
 
-def halls(folder: Path, records: list[CaseRecord]) -> list[Hall]:
+def galleries(folder: Path, records: list[CaseRecord]) -> list[Gallery]:
     """Every case, with its pictures as long as there is room in the page: the worst cases of each table first."""
     tables = {name: [record for record in records if record.table == name] for name in dict.fromkeys(r.table for r in records)}
     metrics = {name: error_metric(cases) for name, cases in tables.items()}
@@ -87,7 +87,7 @@ def halls(folder: Path, records: list[CaseRecord]) -> list[Hall]:
         left -= len(case.strip) + len(case.video)
         shown[name, rank] = case
     return [
-        Hall(name, sorting(metrics[name]), metrics[name], tuple(shown[name, rank] for rank in range(len(cases))))
+        Gallery(name, sorting(metrics[name]), metrics[name], tuple(shown[name, rank] for rank in range(len(cases))))
         for name, cases in tables.items()
     ]
 

@@ -11,7 +11,7 @@ from ..rows import REALPORTRAIT
 from ..statistics import CONFIDENCE, RESAMPLES, Table, in_order, rows_of
 from .about import About
 from .cells import arrow, column_of, in_words
-from .gallery import WORST, Hall, player_data
+from .gallery import WORST, Gallery, player_data
 from .plots import Plot, drift_plots, error_plot, row_colours, steady_plots
 from .sheets import details, sheets, size_of
 
@@ -29,7 +29,7 @@ class Plots:
     why: str = ""
 
 
-def page(about: About, tables: list[Table], halls: list[Hall], left_out: dict[str, str]) -> str:
+def page(about: About, tables: list[Table], galleries: list[Gallery], left_out: dict[str, str]) -> str:
     """HTML. left_out: what could not be measured -> why. InputError where jinja2 is missing."""
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -38,7 +38,7 @@ def page(about: About, tables: list[Table], halls: list[Hall], left_out: dict[st
         raise InputError(
             f"The page needs jinja2, which cannot be imported ({error}): `{sys.executable} -m pip install jinja2`."
         ) from error
-    cases = [case for hall in halls for case in hall.cases]
+    cases = [case for gallery in galleries for case in gallery.cases]
     records = [case.record for case in cases]
     colours = row_colours(rows_of(records))
     environment = Environment(
@@ -48,9 +48,9 @@ def page(about: About, tables: list[Table], halls: list[Hall], left_out: dict[st
         about=about,
         sheets=sheets(tables, about.tables, about.missing),
         details=[details(table, about.tables.get(table.name, "")) for table in tables],
-        halls=halls,
+        galleries=galleries,
         worst=WORST,
-        plots=plots_of(records, halls, colours, about.clip_frames),
+        plots=plots_of(records, galleries, colours, about.clip_frames),
         colours=colours,
         ours=REALPORTRAIT,
         left_out=left_out,
@@ -68,13 +68,13 @@ def page(about: About, tables: list[Table], halls: list[Hall], left_out: dict[st
     )
 
 
-def plots_of(records: list[CaseRecord], halls: list[Hall], colours: dict[str, int], clip_frames: int) -> Plots:
+def plots_of(records: list[CaseRecord], galleries: list[Gallery], colours: dict[str, int], clip_frames: int) -> Plots:
     """All of them; without matplotlib none, and how to get it."""
     try:
         errors = [
-            error_plot([case.record for case in hall.cases][:MOST_BARS], hall.metric, colours, hall.name)
-            for hall in halls
-            if hall.metric is not None
+            error_plot([case.record for case in gallery.cases][:MOST_BARS], gallery.metric, colours, gallery.name)
+            for gallery in galleries
+            if gallery.metric is not None
         ]
         return Plots(
             tuple(drift_plots(records, colours, clip_frames)), tuple(steady_plots(records, colours, clip_frames)), tuple(errors)

@@ -6,17 +6,19 @@ those of the page, by its CSS variables, and so follow its light or dark scheme.
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, quantiles
+from statistics import quantiles
 from typing import TYPE_CHECKING
 
-from ...animation.clips import plan
 from ...errors import InputError
+from ..drift import by_clip
 from ..record import CaseRecord
 from ..rows import DRIVING, FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT, ROUND_TRIP, STATIC, TRUTH
 from ..statistics import case_figure, rows_of
-from ..values import Values, measured
+from ..tables import first_scored
+from ..temporal import joins
+from ..values import Values, mean, measured
 from .cells import REFERENCES, column_of, in_words
 
 if TYPE_CHECKING:
@@ -89,39 +91,25 @@ def as_element(svg: str, alt: str) -> str:
 def mean_over_cases(values: list[Values]) -> Values:
     """Of the same frame or clip of each case; cases may be of several lengths."""
     longest = max(map(len, values), default=0)
-    there = (measured([case[i] for case in values if i < len(case)]) for i in range(longest))
-    return [fmean(found) if found else None for found in there]
-
-
-def clips_of(scored: int, clip_frames: int) -> list[slice]:
-    """Scored frames, 0 being the video's frame 1, that each clip of the network adds."""
-    return [slice(max(clip.new_frames.start - 1, 0), clip.new_frames.stop - 1) for clip in plan(scored + 1, clip_frames)]
-
-
-def by_clips(record: CaseRecord, values: Values, clip_frames: int) -> Values:
-    return mean_over_clips(values, clips_of(record.scored, clip_frames))
-
-
-def mean_over_clips(values: Values, clips: list[slice]) -> Values:
-    there = (measured(values[clip]) for clip in clips)
-    return [fmean(found) if found else None for found in there]
+    return [mean(case[i] for case in values if i < len(case)) for i in range(longest)]
 
 
 def line_plot(
-    metric: str, lines: dict[str, Values], colours: dict[str, int], x: str, joins: list[int] = [], first: int = 1
+    metric: str, lines: dict[str, Values], colours: dict[str, int], x: str, marks: Sequence[int] = (), first: int = 1
 ) -> Plot:
+    """marks: where a line crosses the plot, before that frame; first: of the lines' first values."""
     column = column_of(metric)
     unit = f" ({column.unit})" if column.unit else ""
 
     def paint(axes: "Axes") -> None:
-        for at in joins:
-            axes.axvline(at - 0.5, color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)))
+        for mark in marks:
+            axes.axvline(mark - 0.5, color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)))
         for row, values in lines.items():
-            at = [i for i, value in enumerate(values) if value is not None]
+            there = [i for i, value in enumerate(values) if value is not None]
             style = (0, (4, 2)) if row in REFERENCES else "solid"
             axes.plot(
-                [first + i for i in at],
-                [values[i] for i in at],
+                [first + i for i in there],
+                [values[i] for i in there],
                 color=ROW.format(colours[row]),
                 linewidth=2 if row == REALPORTRAIT else 1.1,
                 linestyle=style,
@@ -130,7 +118,7 @@ def line_plot(
             )
         axes.set_xlabel(x)
         axes.margins(x=0.02)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params("x", integer=True)
 
     title = f"{column.title}{unit}"
     said = "; ".join(f"{row}: {ends(values, column.digits)}" for row, values in lines.items())
@@ -143,12 +131,12 @@ def ends(values: Values, digits: int) -> str:
     return f"{there[0]:.{digits}f} at first, {there[-1]:.{digits}f} at last" if there else "nothing measured"
 
 
-def lines_of(records: list[CaseRecord], metric: str, follow: "Callable[[CaseRecord, Values], Values]") -> dict[str, Values]:
+def lines_of(records: list[CaseRecord], metric: str, follow: "Callable[[Values], Values]") -> dict[str, Values]:
     """Row -> the metric's mean over the cases; rows without a value are left out."""
     found = {}
     for row in rows_of(records):
         having = [record for record in records if metric in record.frames.get(row, {})]
-        if measured(values := mean_over_cases([follow(record, record.frames[row][metric]) for record in having])):
+        if measured(values := mean_over_cases([follow(record.frames[row][metric]) for record in having])):
             found[row] = values
     return found
 
@@ -158,7 +146,7 @@ def drift_plots(records: list[CaseRecord], colours: dict[str, int], clip_frames:
     chosen = [record for record in records if record.table == LONG]
     plots = []
     for metric in DRIFT:
-        lines = lines_of(chosen, metric, lambda record, values: by_clips(record, values, clip_frames))
+        lines = lines_of(chosen, metric, lambda values: by_clip(values, clip_frames))
         if any(len(measured(values)) > 1 for values in lines.values()):
             plots.append(line_plot(metric, lines, colours, "clip of the network"))
     return plots
@@ -170,11 +158,12 @@ def steady_plots(records: list[CaseRecord], colours: dict[str, int], clip_frames
         return []
     longest = max(records, key=lambda record: record.scored)
     chosen = [record for record in records if record.table == longest.table]
-    joins = [clip.start + 1 for clip in clips_of(longest.scored, clip_frames)[1:]]
+    first = first_scored(longest.table)
+    at = joins(first + longest.scored, clip_frames)
     plots = []
     for metric in STEADY:
-        if lines := lines_of(chosen, metric, lambda record, values: values):
-            plots.append(line_plot(metric, lines, colours, "frame", joins))
+        if lines := lines_of(chosen, metric, lambda values: values):
+            plots.append(line_plot(metric, lines, colours, "frame", at, first))
     return plots
 
 

@@ -14,7 +14,7 @@ from ..statistics import Figure, Table, in_order, summarise
 from ..writing import write_json, write_whole
 from .about import About
 from .distances import frechet_figures
-from .gallery import finite, halls
+from .gallery import finite, galleries
 from .markdown import markdown
 from .page import page
 
@@ -37,7 +37,7 @@ def write_report(folder: Path, records: list[CaseRecord], about: About) -> None:
     left_out = what_is_left_out(records, about)
     write_json(folder / JSON, as_json(about, tables, records))
     write_whole(folder / "report.md", markdown(about, tables, left_out).encode())
-    write_whole(folder / "report.html", page(about, tables, halls(folder, records), left_out).encode())
+    write_whole(folder / "report.html", page(about, tables, galleries(folder, records), left_out).encode())
 
 
 def with_distances(folder: Path, records: list[CaseRecord], tables: list[Table]) -> list[Table]:
