@@ -12,6 +12,7 @@ import torch
 import yunet
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import __main__ as benchmarks_command
 from benchmarks import limits, parts, quality
 from benchmarks.literal.dit import attention
 from benchmarks.measure import compare, relative_difference
@@ -92,6 +93,19 @@ def test_a_wrong_part_is_told():
     assert difference(replace(part, ours=lambda: part.literal() * 1.001)) > 5e-4
 
 
+@pytest.fixture
+def command(monkeypatch):
+    """`python -m benchmarks` with these words, in this process."""
+    threads = torch.get_num_threads()
+
+    def run(*words) -> None:
+        monkeypatch.setattr(sys, "argv", ["benchmarks", *map(str, words)])
+        benchmarks_command.main()
+
+    yield run
+    torch.set_num_threads(threads)
+
+
 def test_command_writes_tables_json_and_plot(tmp_path):
     figures = tmp_path / "figures.json"
     command = [sys.executable, "-m", "benchmarks", "--device", "cpu", "--preset", "tiny", "--repeats", "2", "--json", figures]
@@ -138,9 +152,12 @@ def test_arithmetic_of_a_step_is_what_pytorch_counts():
     assert limits.step_flop(PAPER.dit, 16, 1024) == pytest.approx(34.5e12, rel=1e-3)
 
 
-def test_limits_run_where_there_is_no_gpu():
-    figures = limits.step_figures(TINY, TINY_LIMITS, "cpu", repeats=1)
-    assert [(row.frames, row.px, row.way) for row in figures] == [
+def test_limits_run_where_there_is_no_gpu(command, tmp_path, capsys):
+    report = tmp_path / "limits.json"
+    command("limits", "--preset", "tiny", "--repeats", "1", "--json", report)
+    found = json.loads(report.read_text(encoding="utf-8"))["limits"]
+    figures, clips, whole = found["steps"], found["clips"], found["end_to_end"]
+    assert [(row["frames"], row["px"], row["way"]) for row in figures] == [
         (3, 64, "kernels"),
         (3, 64, "plain"),
         (3, 64, "compiled"),
@@ -148,32 +165,23 @@ def test_limits_run_where_there_is_no_gpu():
         (3, 128, "kernels"),
         (3, 64, "fp8 weights"),
     ]
-    assert all(row.times_floor > 0 for row in figures)
-    assert figures[0].difference == 0 and figures[2].difference < CLOSE  # on a CPU there are no kernels
-    assert CLOSE < figures[-1].difference < 0.2
-    clips = limits.clip_figures(TINY, "cpu", repeats=1)
-    assert [(row.way, row.steps) for row in clips] == [
+    assert figures[0]["difference"] == 0 and figures[2]["difference"] < CLOSE  # on a CPU there are no kernels
+    assert CLOSE < figures[-1]["difference"] < 0.2
+    assert [(row["way"], row["steps"]) for row in clips] == [
         ("exact", 50),
         *((name, speed.steps) for name, speed in PRESETS.items()),
         ("exact, fp8 weights", 50),
     ]
-    assert all(row.times_floor > 0 for row in clips)
+    figures, clips = [limits.StepFigure(**row) for row in figures], [limits.ClipFigure(**row) for row in clips]
+    assert all(row.times_floor > 0 for row in [*figures, *clips])
     assert all(row.new_frames_per_second * row.seconds == pytest.approx(TINY.config.clip_frames - 1) for row in clips)
-    whole = limits.end_to_end(TINY, TINY_LIMITS, "cpu", repeats=1)
-    assert whole.frames_per_second * whole.seconds == pytest.approx(TINY_LIMITS.driver_frames)
-    lines = limits.table(figures, clips, whole).splitlines()
+    whole = limits.EndToEnd(**whole)
+    assert whole.frames == TINY_LIMITS.driver_frames and whole.frames_per_second * whole.seconds == pytest.approx(whole.frames)
+    name, _, *lines = capsys.readouterr().out.splitlines()
+    assert name == found["size"] == TINY.name and lines == limits.table(figures, clips, whole).splitlines()
     assert len(lines) == 2 + len(figures) + 1 + 2 + len(clips) + 2 and "End to end: 4 frames with 2 steps" in lines[-1]
     assert {line.count("|") for line in lines[: 2 + len(figures)]} == {10}
     assert {line.count("|") for line in lines[3 + len(figures) : -2]} == {7}
-
-
-def test_limits_are_a_command_too(tmp_path):
-    figures = tmp_path / "limits.json"
-    command = [sys.executable, "-m", "benchmarks", "limits", "--preset", "tiny", "--repeats", "1", "--json", figures]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "End to end" in done.stdout, done.stderr
-    found = json.loads(figures.read_text(encoding="utf-8"))["limits"]
-    assert found["size"] == "tiny" and found["steps"] and found["clips"] and found["end_to_end"]["frames"] == 4
 
 
 def test_quality_is_measured_against_truth_and_against_the_first_variant():
@@ -237,34 +245,33 @@ def test_fp8_weights_are_those_that_the_format_holds():
     assert any(not torch.equal(*pair) for pair in zip(dit.parameters(), variant.dit.parameters()))
 
 
-def test_live_prints_the_frames_a_second_of_each_part(tmp_path):
+def test_live_prints_the_frames_a_second_of_each_part(command, tmp_path, capsys):
     """Medians: the parts of a frame and the rest of it are about the whole."""
     figures = tmp_path / "live.json"
-    command = [sys.executable, "-m", "benchmarks", "live", "--preset", "tiny", "--repeats", "3", "--detector", str(yunet.onnx())]
-    done = subprocess.run([*command, "--json", str(figures)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(figures.read_text(encoding="utf-8"))["live"]["tiny"]
+    command("live", "--preset", "tiny", "--repeats", "3", "--detector", yunet.onnx(), "--json", figures)
+    rows, said = json.loads(figures.read_text(encoding="utf-8"))["live"]["tiny"], capsys.readouterr().out
     assert [row["part"] for row in rows] == ["face detection", "M", "W", "G", "crops, keypoints, pasting", "whole"]
-    assert all(f"| {row['part']} | {1000 * row['seconds']:.1f} |" in done.stdout for row in rows)
+    assert all(f"| {row['part']} | {1000 * row['seconds']:.1f} |" in said for row in rows)
     assert 0 < max(row["seconds"] for row in rows[:-1]) < rows[-1]["seconds"]
 
 
-def test_quality_needs_a_folder_with_clips(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "quality", "--detector", str(yunet.onnx())]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "quality needs --data, and --dit" in done.stderr
-    done = subprocess.run(
-        [*command, "--data", str(tmp_path), "--dit", str(quality.DISTILLED)], cwd=ROOT, capture_output=True, text=True
-    )
+def test_quality_needs_a_folder_with_clips(command, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command("quality", "--detector", yunet.onnx())
+    assert "quality needs --data, and --dit" in capsys.readouterr().err
+    words = ["quality", "--detector", yunet.onnx(), "--data", tmp_path, "--dit", quality.DISTILLED]
+    done = subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "holds no .mp4 clip" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_departures_need_samples_and_clips(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "departures", "--detector", str(yunet.onnx()), "--data", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "departures needs --data" in done.stderr and "--samples" in done.stderr
-    done = subprocess.run([*command, "--samples", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and "holds no training sample" in done.stderr and "Traceback" not in done.stderr
+def test_departures_need_samples_and_clips(command, tmp_path, capsys):
+    words = ["departures", "--detector", yunet.onnx(), "--data", tmp_path]
+    with pytest.raises(SystemExit, match="2"):
+        command(*words)
+    said = capsys.readouterr().err
+    assert "departures needs --data" in said and "--samples" in said
+    with pytest.raises(InputError, match="holds no training sample"):
+        command(*words, "--samples", tmp_path)
 
 
 A_FEW_BLOCKS = """

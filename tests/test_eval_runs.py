@@ -15,7 +15,8 @@ import yunet
 from PIL import Image
 
 from realportrait_core.batch.worker import Weights
-from realportrait_core.config import ConditionerConfig, DiTConfig, Vid2VidConfig
+from realportrait_core.config import AblationConfig, ConditionerConfig, DiTConfig, Vid2VidConfig
+from realportrait_core.dit.ablation import network_of, save_network
 from realportrait_core.dit.checkpoint import save_dit
 from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError, RealPortraitError
@@ -498,6 +499,24 @@ def test_wrong_options_end_as_one_sentence(tiny, clips, tmp_path, caplog):
     assert report(out, "--data", clips, *tiny, "--dit", tmp_path / "none.safetensors") == 1
     assert [record.levelname for record in caplog.records].count("ERROR") == 5 and not out.exists()
     assert issubclass(InputError, RealPortraitError)
+
+
+def test_other_networks_are_rows(tiny, clips, tmp_path, caplog):
+    """The same weights under another name have the same figures, an ablation of 1-D motion has others."""
+    dit = Path(tiny[tiny.index("--dit") + 1])
+    plain = {name: value for name, value in toy_sizes.DIT.items() if name != "control_depth"}
+    cfg = AblationConfig(**plain, control_depth=0, keypoints=toy_sizes.VID2VID["num_kp"])
+    torch.manual_seed(0)
+    ablation = network_of(cfg).initialize()
+    torch.nn.init.normal_(ablation.final_layer.linear.weight)
+    save_network(tmp_path / "keypoints.safetensors", ablation)
+    out, others = tmp_path / "out", ("--network", f"same={dit}", "--network", f"1-D={tmp_path / 'keypoints.safetensors'}")
+    assert report(out, "--data", clips, "--tables", "self", "--limit", 1, *tiny, *others) == 0
+    (record,) = records(out).values()
+    assert record.frames["same"] == record.frames[REALPORTRAIT] and record.whole["same"] == record.whole[REALPORTRAIT]
+    assert record.frames["1-D"].keys() == record.frames["same"].keys() and record.frames["1-D"] != record.frames["same"]
+    assert report(out, "--data", clips, *tiny, "--network", "RealPortrait=x.safetensors") == 1
+    assert "there is a row RealPortrait already" in caplog.text
 
 
 @pytest.mark.slow  # a Ray of its own

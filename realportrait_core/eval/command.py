@@ -20,7 +20,7 @@ from ..face.find import find_detector
 from ..speed import default_guidance, default_sampling
 from .estimators import parameter_errors
 from .liveportrait import LIVEPORTRAIT
-from .methods import method_folders
+from .methods import method_folders, named_paths
 from .panel import JudgeFiles
 from .picture_judges import FEATURES
 from .prepare import SIZE
@@ -73,6 +73,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="NAME=DIR",
         help="a folder of a method's videos TABLE/NAME.mp4, as a row; `inputs` writes what it should animate. Repeatable",
     )
+    others.add_argument(
+        "--network",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="another diffusion transformer for the same Face Vid2vid, as a row: weights of your own, or an ablation's. Repeatable",
+    )
     others.add_argument("--liveportrait", type=Path, metavar="PATH", help="LivePortrait's public weights, as a row")
     sampling = parser.add_argument_group("sampling: by default as the weights were trained for")
     sampling.add_argument("--steps", type=int)
@@ -108,13 +115,16 @@ def resolved(path: Path | None) -> Path | None:
 
 def setup_of(options: argparse.Namespace) -> Setup:
     detector = options.detector or find_detector()
+    methods = method_folders(options.method, (*ORDER, LIVEPORTRAIT))
+    networks = named_paths("--network", options.network, (*ORDER, LIVEPORTRAIT, *methods), "NAME=FILE, as mine=stage2.safetensors")
     return Setup(
         Weights(*(path.resolve() for path in (options.vid2vid, options.dit, options.vae, detector))),
         JudgeFiles(
             **{name: resolved(getattr(options, name)) for name in ("stlpips", "identity", "landmarker", "lpips", "inception")}
         ),
-        {row: folder.resolve() for row, folder in method_folders(options.method, (*ORDER, LIVEPORTRAIT)).items()},
+        {row: folder.resolve() for row, folder in methods.items()},
         resolved(options.liveportrait),
+        {row: path.resolve() for row, path in networks.items()},
         steps=options.steps,
         solver=options.solver,
         guidance=options.guidance,

@@ -14,6 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..batch.worker import load_networks
+from ..dit.ablation import load_network
+from ..dit.model import RealPortraitDiT
 from ..speed import Speed, default_guidance, default_sampling
 from .figures import Compared, Frames, Row, Whole, row_figures, target_figures
 from .files import write_whole
@@ -26,7 +28,7 @@ from .picture_judges import features, picture_distances
 from .pictures import write_strip, write_tiles
 from .prepare import SIZE, Prepared, as_compared, driving_view, prepare_case
 from .record import CaseRecord, record_path, write_record
-from .rows import DRIVING, REALPORTRAIT, TRUTH, rows_of
+from .rows import DRIVING, REALPORTRAIT, TRUTH, network_frames, rows_of
 from .setup import Setup
 from .tables import Job
 from .temporal import joins, still_border, still_part
@@ -47,6 +49,7 @@ class Tools:
     networks: Networks
     panel: Panel
     liveportrait: LivePortrait | None
+    others: dict[str, RealPortraitDiT]  # row -> another diffusion transformer
     speed: Speed
     guidance: float
 
@@ -85,6 +88,7 @@ def load_tools(setup: Setup, device: str) -> Tools:
         Networks(loaded.vid2vid, loaded.dit, loaded.vae, loaded.detector, loaded.schedule),
         load_panel(setup.judges, device),
         None if setup.liveportrait is None else load_liveportrait(setup.liveportrait),
+        {row: load_network(path).to(device) for row, path in setup.networks.items()},
         default_sampling(loaded.dit.cfg, setup.steps, setup.solver),
         default_guidance(loaded.dit.cfg) if setup.guidance is None else setup.guidance,
     )
@@ -116,7 +120,7 @@ def measure(tools: Tools, setup: Setup, job: Job, out: Path) -> CaseRecord:
 
 
 def make_rows(tools: Tools, setup: Setup, job: Job, case: Prepared) -> Made:
-    """Our own rows, LivePortrait's, and those of other methods' files."""
+    """Our own rows, LivePortrait's, other networks', and those of other methods' files."""
     networks = tools.networks
     ours = rows_of(networks, case.motion, case.portrait, case.true_frames, tools.speed, tools.guidance)
     everywhere, seconds = torch.ones(len(case), dtype=torch.bool), dict(ours.seconds)
@@ -126,6 +130,13 @@ def make_rows(tools: Tools, setup: Setup, job: Job, case: Prepared) -> Made:
         pictures = liveportrait_frames(tools.liveportrait, case.source, case.motion, SIZE)
         rows[LIVEPORTRAIT] = Row(as_compared(pictures), everywhere)
         seconds[LIVEPORTRAIT] = time.perf_counter() - began
+    for name, dit in tools.others.items():
+        began = time.perf_counter()
+        speed = default_sampling(dit.cfg, setup.steps, setup.solver)
+        guidance = default_guidance(dit.cfg) if setup.guidance is None else setup.guidance
+        pictures = network_frames(networks, dit, case.motion, case.portrait, speed, guidance)
+        rows[name] = Row(as_compared(pictures), everywhere)
+        seconds[name] = time.perf_counter() - began
     results, left_out = method_rows(setup.methods, job.table, job.name, case.motion, case.fps, SIZE)
     rows |= {name: on_all_frames(result, len(case)) for name, result in results.items()}
     return Made(rows, seconds, left_out, tuple(result.note for result in results.values() if result.note is not None))

@@ -52,16 +52,23 @@ class Frame:
 
 def method_folders(options: Sequence[str], rows: Sequence[str]) -> dict[str, Path]:
     """Row -> folder of every NAME=DIR. InputError for another form, a name that is there twice or in `rows`, or no folder."""
+    found = named_paths("--method", options, rows, "NAME=DIR, as X-Portrait=results/xportrait")
+    for name, folder in found.items():
+        if not folder.is_dir():
+            raise InputError(f"--method {name}: {folder} is no folder.")
+    return found
+
+
+def named_paths(option: str, values: Sequence[str], rows: Sequence[str], form: str) -> dict[str, Path]:
+    """Row -> path of every NAME=PATH of an option. InputError for another form, or a name that is there twice or in `rows`."""
     found: dict[str, Path] = {}
-    for option in options:
-        name, equals, folder = (part.strip() for part in option.partition("="))
-        if not (name and equals and folder):
-            raise InputError(f"--method is {option!r}; it must be NAME=DIR, as X-Portrait=results/xportrait.")
+    for value in values:
+        name, equals, path = (part.strip() for part in value.partition("="))
+        if not (name and equals and path):
+            raise InputError(f"{option} is {value!r}; it must be {form}.")
         if name.casefold() in {row.casefold() for row in (*rows, *found)}:
-            raise InputError(f"--method {option!r}: there is a row {name} already. Choose another name.")
-        if not Path(folder).is_dir():
-            raise InputError(f"--method {option!r}: {folder} is no folder.")
-        found[name] = Path(folder)
+            raise InputError(f"{option} {value!r}: there is a row {name} already. Choose another name.")
+        found[name] = Path(path)
     return found
 
 

@@ -81,6 +81,15 @@ def rows_of(
     return Rows(pictures, seconds, sampling)
 
 
+def network_frames(
+    networks: Networks, dit: RealPortraitDiT, motion: PortraitMotion, portrait: Tensor, speed: Speed, guidance: float = 1.0
+) -> Tensor:
+    """The pictures (L, 3, S, S) of another diffusion transformer on the same motion and portrait (1, 3, S, S)."""
+    latent = encode(networks.vae, portrait)
+    latents = render(dit, networks.schedule, latent, motion, speed.steps, SEED, solver=speed.solver, guidance=guidance)
+    return decode(networks.vae, latents)
+
+
 def soft_square(size: int) -> Tensor:
     """Blending mask (1, 1, size, size): 1 inside, smoothstep to 0 at the border; a Gaussian blur of kornia's reaches neither."""
     x = (torch.arange(size) + 0.5) / size

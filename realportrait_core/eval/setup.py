@@ -27,6 +27,7 @@ class Setup:
     judges: JudgeFiles = JudgeFiles()
     methods: dict[str, Path] = field(default_factory=dict)  # row -> folder of another method's videos
     liveportrait: Path | None = None  # its public weights
+    networks: dict[str, Path] = field(default_factory=dict)  # row -> another diffusion transformer for the same Face Vid2vid
     steps: int | None = None  # None: as the weights were trained for
     solver: Solver | None = None
     guidance: float | None = None
@@ -40,6 +41,7 @@ class Setup:
         """The SHA-256 of every file of networks, by role: read once a run. WeightsError where one is missing."""
         try:
             marks = self.weights.marks() | {f"judge.{role}": digest for role, digest in self.judges.marks().items()}
+            marks |= {f"network.{row}": sha256(path) for row, path in self.networks.items()}
             if self.liveportrait is not None:
                 parts = dict(vid2vid_files(self.liveportrait))
                 if (stitching := stitching_beside(self.liveportrait)) is not None:

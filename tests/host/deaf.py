@@ -1,6 +1,7 @@
 """A pytest plugin: the test of each knob in knobs.py once more, on a node that is deaf to it and takes the default instead.
 
-test_knobs.py runs it; what became of the tests is written to $DEAF_REPORT, as {knob: outcomes}.
+Of a parametrised test the cases that name the knob come first, and none is run after one that failed: that one shows what is
+to be shown. test_knobs.py runs it; what became of the tests is written to $DEAF_REPORT, as {knob: outcomes}.
 """
 
 import inspect
@@ -18,6 +19,20 @@ def pytest_generate_tests(metafunc):
     test = metafunc.definition.nodeid.partition("tests/")[2]
     knobs = [(node, name) for node, inputs in SHOWN.items() for name, shown in inputs.items() if shown == test]
     metafunc.parametrize("deaf_to", knobs, indirect=True, ids=".".join)
+
+
+def pytest_collection_modifyitems(items):
+    def names_its_knob(item) -> bool:
+        node, name = item.callspec.params["deaf_to"]
+        return name in item.callspec.id.replace(f"{node}.{name}", "", 1)
+
+    items.sort(key=lambda item: (str(item.path), not names_its_knob(item)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if "failed" in outcomes.get(".".join(item.callspec.params["deaf_to"]), ()):
+        pytest.skip("another case has failed")
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ Most workflows run with a transformer that is smaller than the bundled one and r
 
 import json
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from fractions import Fraction
@@ -84,15 +83,6 @@ def paper_weights(tmp_path_factory) -> dict[str, Path]:
         "realportrait/liveportrait.safetensors": folder / "vid2vid.safetensors",
         "vae/vae-ft-mse-840000-ema-pruned.safetensors": WEIGHTS / "vae" / "realportrait_mini_vae.safetensors",
     }
-
-
-@pytest.fixture
-def no_opencv(tmp_path, monkeypatch):
-    """Python processes started from here on, servers too, find a cv2 that cannot be imported."""
-    (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError(\"No module named 'cv2'\", name='cv2')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", "import cv2"], capture_output=True, text=True)
-    assert "No module named 'cv2'" in done.stderr
 
 
 @pytest.fixture(scope="session")

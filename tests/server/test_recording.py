@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.huge  # two minutes; what the session does is tested part by part in test_browser.py
 
 
 @pytest.fixture(scope="module")
