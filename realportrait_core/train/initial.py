@@ -15,7 +15,7 @@ from ..errors import InputError
 
 
 def initial_network(cfg: Config, init: Path | None) -> RealPortraitDiT:
-    """Weights of a RealPortrait file, with a new draft, or a reference network, where the preset has one and they do not; a backbone
+    """Weights of a RealPortrait file, with a new draft or reference network where the preset has one and they do not; a backbone
     from STDiT2's; or `from_scratch` without a file. InputError for a network of another size or kind than the preset's."""
     if init is None:
         return from_scratch(cfg.dit)
