@@ -71,5 +71,5 @@ COLUMNS = {
     "green_255": Column("green", "1/255", 0, 1, "Mean of the channel."),
     "blue_255": Column("blue", "1/255", 0, 1, "Mean of the channel."),
     "contrast_255": Column("contrast", "1/255", 0, 1, "Standard deviation of the colours; the truth's own is best."),
-    "laplacian_variance": Column("Laplacian", "1/255²", 0, 1, "Variance of the luma's Laplacian: sharpness; the truth's own is best."),
+    "laplacian_variance": Column("Laplacian", "1/255²", 0, 1, "Variance of the luma's Laplacian; the truth's own is best."),
 }
