@@ -28,12 +28,12 @@ from realportrait_core.config import MINI, DiTConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import RealPortraitDiT
 from realportrait_core.errors import InputError
-from realportrait_core.eval.judges import load_judges
+from realportrait_core.eval.judges.loading import load_judges
+from realportrait_core.eval.modes.protocol import Prepared
+from realportrait_core.eval.modes.score import judge, score
+from realportrait_core.eval.modes.summary import mean
 from realportrait_core.eval.networks import Networks
-from realportrait_core.eval.protocol import Prepared
 from realportrait_core.eval.rows import SEED, STATIC, decode, encode
-from realportrait_core.eval.score import judge, score
-from realportrait_core.eval.summary import mean
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.find import find_detector
 from realportrait_core.speed import GUIDANCE, STEPS

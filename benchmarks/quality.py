@@ -22,11 +22,11 @@ from realportrait_core.dit import Caching, RealPortraitDiT
 from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import FaceError, InputError
 from realportrait_core.eval.cases import self_cases
+from realportrait_core.eval.modes.protocol import Prepared, prepare
+from realportrait_core.eval.modes.score import score
+from realportrait_core.eval.modes.summary import mean
 from realportrait_core.eval.networks import Networks
-from realportrait_core.eval.protocol import Prepared, prepare
 from realportrait_core.eval.rows import SEED, decode, encode
-from realportrait_core.eval.score import score
-from realportrait_core.eval.summary import mean
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.find import find_detector
 from realportrait_core.speed import PRESETS, Speed, preset

@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..realportrait_core.eval.clip import clip_of
-from ..realportrait_core.eval.clip_report import judge_clip
-from ..realportrait_core.eval.clip_table import figures_json, table, worst_frames
+from ..realportrait_core.eval.clip.frames import clip_of
+from ..realportrait_core.eval.clip.report import judge_clip
+from ..realportrait_core.eval.clip.table import figures_json, table, worst_frames
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.inspect.strip import strip
 from .host import folders, images, judges

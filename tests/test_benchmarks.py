@@ -21,7 +21,7 @@ from realportrait_core.config import PAPER, ConditionerConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit import Caching, RealPortraitDiT
 from realportrait_core.errors import InputError
-from realportrait_core.eval.protocol import Networks
+from realportrait_core.eval.modes.protocol import Networks
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.speed import PRESETS, Speed
 from realportrait_core.vae import TinyVAE

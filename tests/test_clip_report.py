@@ -12,10 +12,10 @@ import yunet
 
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
-from realportrait_core.eval.clip import clip_of
-from realportrait_core.eval.clip_report import ClipJudges, ClipReport, Whole, correlation, judge_clip, motion_errors
-from realportrait_core.eval.clip_table import figures_json, table, worst, worst_frames
-from realportrait_core.eval.estimators import load_estimator
+from realportrait_core.eval.clip.frames import clip_of
+from realportrait_core.eval.clip.report import ClipJudges, ClipReport, Whole, correlation, judge_clip, motion_errors
+from realportrait_core.eval.clip.table import figures_json, table, worst, worst_frames
+from realportrait_core.eval.judges.estimators import load_estimator
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.inspect.strip import strip
 from realportrait_core.vid2vid import FaceVid2Vid

@@ -15,7 +15,7 @@ from realportrait_core.config import MINI, ConditionerConfig
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError
-from realportrait_core.eval.protocol import Networks
+from realportrait_core.eval.modes.protocol import Networks
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.train.initial import from_scratch
 from realportrait_core.vae import TinyVAE

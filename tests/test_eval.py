@@ -18,8 +18,8 @@ from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError
 from realportrait_core.eval import __main__ as command
 from realportrait_core.eval import cases, rows
-from realportrait_core.eval.judges import HOW_TO_GET, Judges
-from realportrait_core.eval.metrics import (
+from realportrait_core.eval.judges.loading import HOW_TO_GET, Judges
+from realportrait_core.eval.metrics.frames import (
     feature_error,
     keypoint_error,
     keypoints_and_rotations,
@@ -29,7 +29,7 @@ from realportrait_core.eval.metrics import (
     psnr,
     ssim,
 )
-from realportrait_core.eval.protocol import Networks, prepare, run_case
+from realportrait_core.eval.modes.protocol import Networks, prepare, run_case
 from realportrait_core.face.crop import rescale
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.motion_map import MotionMaps

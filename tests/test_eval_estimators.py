@@ -12,17 +12,17 @@ from onnx_bytes import colour_embedding
 
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.eval.__main__ import main
-from realportrait_core.eval.agreement import Seen, agreement, correlation, error_agreement, look
-from realportrait_core.eval.agreement_command import rendered_clips, text_table
-from realportrait_core.eval.blendshapes import INPUT_POINTS, NAMES, Blendshapes
+from realportrait_core.eval.agreement.command import rendered_clips, text_table
+from realportrait_core.eval.agreement.rendered_truth import rendered_parameters
+from realportrait_core.eval.agreement.tables import Seen, agreement, correlation, error_agreement, look
 from realportrait_core.eval.cases import read_clip
-from realportrait_core.eval.estimators import Estimator, FaceParameters, change_errors, load_estimator, parameter_errors
-from realportrait_core.eval.head_pose import HeadPose, angles_of, load_head_pose
-from realportrait_core.eval.identity import alignment
-from realportrait_core.eval.judges import find_points
-from realportrait_core.eval.recognition import TEMPLATE, identity_similarity, load_recognition
-from realportrait_core.eval.rendered_truth import rendered_parameters
-from realportrait_core.eval.smirk import SmirkFolder
+from realportrait_core.eval.judges.blendshapes import INPUT_POINTS, NAMES, Blendshapes
+from realportrait_core.eval.judges.estimators import Estimator, FaceParameters, change_errors, load_estimator, parameter_errors
+from realportrait_core.eval.judges.head_pose import HeadPose, angles_of, load_head_pose
+from realportrait_core.eval.judges.identity import alignment
+from realportrait_core.eval.judges.loading import find_points
+from realportrait_core.eval.judges.recognition import TEMPLATE, identity_similarity, load_recognition
+from realportrait_core.eval.judges.smirk import SmirkFolder
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.head_rotation.topology import read_topology
 from realportrait_core.vid2vid.checkpoint import load_vid2vid

@@ -14,7 +14,7 @@ from kornia.filters import gaussian_blur2d
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError, RealPortraitError, WeightsError
 from realportrait_core.eval.cases import read_clip
-from realportrait_core.eval.identity import (
+from realportrait_core.eval.judges.identity import (
     ALIGNED,
     SIDE,
     FaceEmbedding,
@@ -23,10 +23,10 @@ from realportrait_core.eval.identity import (
     identity_distance,
     load_embedding,
 )
-from realportrait_core.eval.judges import HOW_TO_GET, Judges, find_points
-from realportrait_core.eval.landmarks import PARTS, detect_landmarks, inner_lips_gap, landmark_errors
-from realportrait_core.eval.score import Truth, fill_unknown, judge, score, spectrum
-from realportrait_core.eval.spectrum import OCTAVES, octave_power, spectrum_db, window, worst_octave
+from realportrait_core.eval.judges.loading import HOW_TO_GET, Judges, find_points
+from realportrait_core.eval.metrics.landmarks import PARTS, detect_landmarks, inner_lips_gap, landmark_errors
+from realportrait_core.eval.metrics.spectrum import OCTAVES, octave_power, spectrum_db, window, worst_octave
+from realportrait_core.eval.modes.score import Truth, fill_unknown, judge, score, spectrum
 from realportrait_core.face.crop import warp_affine
 from realportrait_core.face.detect import Face, FaceDetector
 from realportrait_core.face.landmarks import FaceLandmarker, LandmarkRegion, region_of_five, region_of_points

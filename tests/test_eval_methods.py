@@ -24,10 +24,10 @@ from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.eval import __main__ as command
 from realportrait_core.eval import cases, rows
-from realportrait_core.eval.alignment import align
-from realportrait_core.eval.liveportrait import liveportrait_frames, load_liveportrait
-from realportrait_core.eval.methods import method_folders, method_frames, method_rows, result_files
-from realportrait_core.eval.metrics import psnr
+from realportrait_core.eval.methods.alignment import align
+from realportrait_core.eval.methods.liveportrait import liveportrait_frames, load_liveportrait
+from realportrait_core.eval.methods.results import method_folders, method_frames, method_rows, result_files
+from realportrait_core.eval.metrics.frames import psnr
 from realportrait_core.eval.networks import Networks
 from realportrait_core.eval.source import Source
 from realportrait_core.face.crop import rescale

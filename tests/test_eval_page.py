@@ -13,12 +13,12 @@ import torch
 
 from realportrait_core.errors import InputError
 from realportrait_core.eval import __main__ as command
-from realportrait_core.eval.pictures import HEAD, TILE, read_layout, strip, write_strip, write_tiles
 from realportrait_core.eval.record import CaseRecord, record_path, write_record
 from realportrait_core.eval.report import About, gallery, plots, render, write_report, writing
 from realportrait_core.eval.report.cells import best_rows, column_of, number
+from realportrait_core.eval.report.pictures import HEAD, TILE, read_layout, strip, write_strip, write_tiles
+from realportrait_core.eval.report.statistics import Figure
 from realportrait_core.eval.rows import FACE_VID2VID, REALPORTRAIT, STATIC, TRUTH
-from realportrait_core.eval.statistics import Figure
 
 LOADING = ("src", "href", "xlink:href", "srcset", "action", "data", "poster")
 BAD = 'x</script><script>alert("1")</script>&amp;|*'

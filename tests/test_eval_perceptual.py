@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 
 from realportrait_core.convert.files import read_weights
 from realportrait_core.errors import InputError, WeightsError
-from realportrait_core.eval import lpips
 from realportrait_core.eval.cases import read_clip
-from realportrait_core.eval.frechet import frechet_distance, in_their_span, load_inception, stlpips_features
-from realportrait_core.eval.lpips import load_lpips, network_of
-from realportrait_core.eval.sharpness import laplacian_energy, sharpness, sharpness_to_portrait
+from realportrait_core.eval.judges import lpips
+from realportrait_core.eval.judges.frechet import frechet_distance, in_their_span, load_inception, stlpips_features
+from realportrait_core.eval.judges.lpips import load_lpips, network_of
+from realportrait_core.eval.metrics.sharpness import laplacian_energy, sharpness, sharpness_to_portrait
 from realportrait_core.stlpips import load_stlpips
 
 ALEXNET = ((0, 3, 64, 11), (3, 64, 192, 5), (6, 192, 384, 3), (8, 384, 256, 3), (10, 256, 256, 3))  # place, channels, kernel

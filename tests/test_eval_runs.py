@@ -21,25 +21,26 @@ from realportrait_core.dit.checkpoint import save_dit
 from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InputError, RealPortraitError
 from realportrait_core.eval import __main__ as command
-from realportrait_core.eval import spread
 from realportrait_core.eval.cases import Case, read_clip
 from realportrait_core.eval.columns import COLUMNS
-from realportrait_core.eval.estimators import FaceParameters
-from realportrait_core.eval.figures import Compared, Row, filled, row_figures
-from realportrait_core.eval.measure import on_all_frames
-from realportrait_core.eval.methods import Result
-from realportrait_core.eval.metrics import opening_correlation
-from realportrait_core.eval.observe import Observed, observe, unique
-from realportrait_core.eval.picture_judges import on_frames, some
-from realportrait_core.eval.pictures import read_layout
-from realportrait_core.eval.prepare import SIZE, Prepared, View, as_compared, centres, framed
+from realportrait_core.eval.judges.estimators import FaceParameters
+from realportrait_core.eval.judges.smirk import SmirkFolder
+from realportrait_core.eval.methods.results import Result
+from realportrait_core.eval.metrics.frames import opening_correlation
 from realportrait_core.eval.record import CaseRecord, read_record
+from realportrait_core.eval.repeats import unique
+from realportrait_core.eval.report.pictures import read_layout
 from realportrait_core.eval.rows import DRIVING, REALPORTRAIT, STATIC, TRUTH
-from realportrait_core.eval.setup import Setup
-from realportrait_core.eval.smirk import SmirkFolder
-from realportrait_core.eval.smirk_figures import with_smirk
-from realportrait_core.eval.spread import FAILED, run_cases
-from realportrait_core.eval.tables import LONG, MOST, TABLES, Job, Sources, report_jobs
+from realportrait_core.eval.run import spread
+from realportrait_core.eval.run.figures import Compared, Row, filled, row_figures
+from realportrait_core.eval.run.measure import on_all_frames
+from realportrait_core.eval.run.observe import Observed, observe
+from realportrait_core.eval.run.picture_judges import on_frames, some
+from realportrait_core.eval.run.prepare import SIZE, Prepared, View, as_compared, centres, framed
+from realportrait_core.eval.run.setup import Setup
+from realportrait_core.eval.run.smirk_figures import with_smirk
+from realportrait_core.eval.run.spread import FAILED, run_cases
+from realportrait_core.eval.run.tables import LONG, MOST, TABLES, Job, Sources, report_jobs
 from realportrait_core.face.landmarks import LOWER_INNER
 from realportrait_core.vae import TinyVAE, save_vae
 from realportrait_core.vid2vid import FaceVid2Vid
@@ -268,7 +269,7 @@ class FaceInLight:
 
 
 def test_every_picture_is_looked_at_once_and_unjudged_ones_never():
-    from realportrait_core.eval.recognition import Recognition
+    from realportrait_core.eval.judges.recognition import Recognition
 
     levels = torch.tensor([0.9, 0.8, 0.9, 0.1, 0.8, 0.7])
     pictures = levels.view(6, 1, 1, 1).expand(6, 3, 32, 32)

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from realportrait_core.eval.record import CaseRecord, Values, record_path
 from realportrait_core.eval.report.distances import frechet_figures
+from realportrait_core.eval.report.statistics import Table, difference, summarise
 from realportrait_core.eval.rows import FACE_VID2VID, REALPORTRAIT, STATIC, TRUTH
-from realportrait_core.eval.statistics import Table, difference, summarise
 
 
 def case(name: str, table: str = "self", **rows: Values) -> CaseRecord:

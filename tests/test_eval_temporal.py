@@ -9,8 +9,8 @@ import torch
 
 from realportrait_core.errors import InputError
 from realportrait_core.eval import cases
-from realportrait_core.eval.drift import by_clip, clip_ranges, colour_figures, drift_figures, trend
-from realportrait_core.eval.temporal import (
+from realportrait_core.eval.metrics.drift import by_clip, clip_ranges, colour_figures, drift_figures, trend
+from realportrait_core.eval.metrics.temporal import (
     LEAST_STEP,
     flicker,
     jitter,

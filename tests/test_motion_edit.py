@@ -165,7 +165,7 @@ def test_relative_motion_goes_on_across_a_cut():
 
 
 def test_one_definition_of_the_regions():
-    from realportrait_core.eval import metrics
+    from realportrait_core.eval.metrics import frames as metrics
     from realportrait_core.train.mini import head_truth
 
     assert head_truth.MOUTH_AND_EYES == EYES_AND_MOUTH[26] == (4, 5, 6, 7, 8, 9, 14, 15, 16, 17, 22, 23, 24, 25)

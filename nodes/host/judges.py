@@ -10,10 +10,10 @@ import folder_paths
 from torch import nn
 
 from ...realportrait_core.errors import RealPortraitError
-from ...realportrait_core.eval.clip_report import ClipJudges
-from ...realportrait_core.eval.estimators import load_estimator
-from ...realportrait_core.eval.identity import MANIFEST, load_embedding
-from ...realportrait_core.eval.recognition import Recognition, load_recognition
+from ...realportrait_core.eval.clip.report import ClipJudges
+from ...realportrait_core.eval.judges.estimators import load_estimator
+from ...realportrait_core.eval.judges.identity import MANIFEST, load_embedding
+from ...realportrait_core.eval.judges.recognition import Recognition, load_recognition
 from ...realportrait_core.stlpips import load_stlpips
 from .folders import FOLDER, stamp
 from .run import loaded, small_net_devices

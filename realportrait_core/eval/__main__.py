@@ -1,9 +1,9 @@
 """python -m realportrait_core.eval self|cross|photos|continued --data DIR: compares animations with the ground truth.
 
-report --out OUT   the whole evaluation (command.py)
+report --out OUT   the whole evaluation (run/)
 page OUT           writes its tables and page again, from OUT/report.json (report/)
-inputs --out DIR   writes its cases for other methods (inputs.py)
-agreement          compares the estimators of expression, pose and identity with rendered truth (agreement.py)
+inputs --out DIR   writes its cases for other methods (methods/)
+agreement          compares the estimators of expression, pose and identity with rendered truth (agreement/)
 """
 
 import argparse
@@ -24,14 +24,17 @@ from ..speed import GUIDANCE, PAPER_STEPS, STEPS, default_guidance, default_samp
 from ..stlpips import Net
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
-from . import agreement_command, cases, inputs, protocol
-from .command import command as report_command
-from .files import write_sample_grid
-from .judges import load_judges
+from . import cases
+from .agreement import command as agreement_command
+from .judges.loading import load_judges
+from .methods import inputs
+from .modes import protocol
+from .modes.sample_grid import write_sample_grid
+from .modes.summary import summary
+from .modes.table import table
 from .report.command import command as page_command
 from .rows import SEED
-from .summary import summary
-from .table import table
+from .run.command import command as report_command
 from .writing import write_json
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"

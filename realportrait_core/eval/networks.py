@@ -7,7 +7,7 @@ from ..dit.model import RealPortraitDiT
 from ..face.detect import FaceDetector
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
-from .judges import Judges
+from .judges.loading import Judges
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..speed import Speed
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
 from .networks import Networks
-from .observe import unique
+from .repeats import unique
 
 STATIC = "static portrait"  # the portrait in every frame
 ROUND_TRIP = "VAE round trip"  # the truth through the VAE: the upper bound of everything that it decodes

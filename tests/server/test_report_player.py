@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from realportrait_core.eval.pictures import write_strip, write_tiles
 from realportrait_core.eval.record import CaseRecord, record_path
 from realportrait_core.eval.report import About, write_report
+from realportrait_core.eval.report.pictures import write_strip, write_tiles
 from realportrait_core.eval.rows import FACE_VID2VID, REALPORTRAIT, TRUTH
 
 LIMIT = 600  # s; ten on an idle machine

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..columns import COLUMNS, Column
 from ..rows import DRIVING, REALPORTRAIT, ROUND_TRIP, STATIC, TRUTH
-from ..statistics import Difference, Figure
+from .statistics import Difference, Figure
 
 NONE = "–"
 REFERENCES = (TRUTH, DRIVING, STATIC, ROUND_TRIP)  # rows that are no method: never marked as best

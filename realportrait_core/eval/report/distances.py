@@ -7,10 +7,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..frechet import frechet_distance
+from ..judges.frechet import frechet_distance
 from ..record import CaseRecord, record_path
 from ..rows import TRUTH
-from ..statistics import Figure, rows_of
+from .statistics import Figure, rows_of
 
 KINDS = {"inception": "fid", "stlpips_vgg": "frechet_stlpips"}  # of features -> metric
 

@@ -6,12 +6,12 @@ from math import isfinite
 from pathlib import Path
 
 from ...errors import InputError
-from ..pictures import Layout, read_layout
 from ..record import CaseRecord, record_path
 from ..rows import REALPORTRAIT
-from ..statistics import case_figure
 from ..values import Values
 from .cells import arrow, column_of, number
+from .pictures import Layout, read_layout
+from .statistics import case_figure
 
 # What cases are sorted by: the first of these that RealPortrait has in the table.
 ERRORS = ("lpips", "st_lpips", "expression_l1", "landmarks_px", "keypoint_error_px", "rotation_error_deg", "psnr_db", "pose_l1")

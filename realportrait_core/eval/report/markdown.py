@@ -2,10 +2,10 @@
 
 import html
 
-from ..statistics import Table
 from .about import About
 from .cells import Cell, arrow
 from .sheets import Details, Sheet, details, sheets, size_of
+from .statistics import Table
 
 HOW = (
     "A figure is the mean of the cases' means ± their standard deviation; in brackets the difference to RealPortrait with its 95 % "

@@ -8,12 +8,12 @@ from ...errors import InputError
 from ..columns import COLUMNS
 from ..record import CaseRecord
 from ..rows import REALPORTRAIT
-from ..statistics import CONFIDENCE, RESAMPLES, Table, in_order, rows_of
 from .about import About
 from .cells import arrow, column_of, in_words
 from .gallery import WORST, Gallery, player_data
 from .plots import Plot, drift_plots, error_plot, row_colours, steady_plots
 from .sheets import details, sheets, size_of
+from .statistics import CONFIDENCE, RESAMPLES, Table, in_order, rows_of
 
 HERE = Path(__file__).parent
 MOST_BARS = 40  # cases of one plot

@@ -12,14 +12,14 @@ from statistics import quantiles
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
-from ..drift import by_clip
+from ..metrics.drift import by_clip
+from ..metrics.temporal import joins
 from ..record import CaseRecord
 from ..rows import DRIVING, FACE_VID2VID, MOTION_LATENTS, REALPORTRAIT, ROUND_TRIP, STATIC, TRUTH
-from ..statistics import case_figure, rows_of
-from ..tables import first_scored
-from ..temporal import joins
+from ..run.tables import first_scored
 from ..values import Values, mean, measured
 from .cells import REFERENCES, column_of, in_words
+from .statistics import case_figure, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

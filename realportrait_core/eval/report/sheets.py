@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from ..columns import Column
 from ..rows import REALPORTRAIT
-from ..statistics import Table, in_order
 from .cells import NONE, Cell, best_rows, cell, column_of, kind, number, used_text
+from .statistics import Table, in_order
 
 ALL = "all"  # of a cell where nothing is missing, beside rows where something is
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from ...errors import InputError
 from ..columns import COLUMNS
 from ..record import CaseRecord, record_of
-from ..statistics import Figure, Table, in_order, summarise
 from ..writing import write_json, write_whole
 from .about import About
 from .distances import frechet_figures
 from .gallery import finite, galleries
 from .markdown import markdown
 from .page import page
+from .statistics import Figure, Table, in_order, summarise
 
 JSON = "report.json"
 PACKAGES = ("scipy", "jinja2")  # without which there is no report; plots and Fréchet distances may be missing

@@ -1,0 +1,1 @@
+"""Agreement of the offline estimators with the truth of rendered clips."""

@@ -1,0 +1,1 @@
+"""A clip of anybody's in figures, for the node Judge Animation."""

@@ -1,0 +1,1 @@
+"""Other methods as rows: the cases as files for them, and their results."""

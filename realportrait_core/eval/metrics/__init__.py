@@ -1,0 +1,1 @@
+"""Figures by formula: of pictures, keypoints and landmarks, without a network."""

@@ -1,0 +1,68 @@
+"""Drift: how a row's figures change from clip to clip of the network, each of which starts with the last frame of the one before.
+
+Any figure of frames has a drift: identity, ST-LPIPS, PSNR, the errors of keypoints and pose, and colours and sharpness, which are
+here. A driving video that is played forwards and backwards shows another part of itself in each clip, so that the truth's own
+figures change too: read a trend beside the truth's.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from ...animation.clips import plan
+from ...inspect.drift import colours_and_sharpness
+from ..values import Values, mean
+from .temporal import check_video
+
+
+def colour_figures(pictures: Tensor) -> dict[str, Values]:
+    """Of each of pictures (L, 3, H, W) in [0, 1]: mean of red, green and blue, the mean of their standard deviations over the
+    pixels, and sharpness, the variance of the luma's Laplacian; all with pictures in 1/255."""
+    check_video(pictures)
+    means, deviations, sharpness = colours_and_sharpness(pictures.movedim(1, -1))
+    colours = {f"{name}_255": means[:, i].tolist() for i, name in enumerate(("red", "green", "blue"))}
+    return colours | {"contrast_255": deviations.mean(1).tolist(), "laplacian_variance": sharpness.tolist()}
+
+
+def clip_ranges(frames: int, clip_frames: int, first: int = 1) -> list[range]:
+    """Frames that each clip of the network adds to a video, from frame `first` on: 1 where frame 0 is the portrait itself."""
+    added = (clip.new_frames for clip in plan(frames, clip_frames))
+    return [range(max(new.start, first), new.stop) for new in added if new.stop > first]
+
+
+def by_clip(values: Values, clip_frames: int, first: int = 1) -> Values:
+    """Mean of each clip of the network; values: of frames `first` to the last. None for a clip without any value."""
+    ranges = clip_ranges(first + len(values), clip_frames, first)
+    return [mean(values[new.start - first : new.stop - first]) for new in ranges]
+
+
+@dataclass(frozen=True)
+class Trend:
+    """The line of least squares through the figures of clips."""
+
+    slope: float  # change of the figure from one clip to the next, with its sign
+    error: float | None  # standard error of the slope; None for two clips, on which every line fits
+    first: float  # the figure of the first clip
+    last: float
+    used: int  # clips with a figure
+
+
+def trend(clips: Values) -> Trend | None:
+    """Of a figure by clips, as by_clip gives it. None for fewer than two clips with a figure."""
+    there = [(number, value) for number, value in enumerate(clips) if value is not None]
+    if len(there) < 2:
+        return None
+    numbers, values = np.array(there).T
+    if len(there) == 2:
+        slope, error = float(np.diff(values)[0] / np.diff(numbers)[0]), None
+    else:
+        (slope, _), covariance = np.polyfit(numbers, values, 1, cov=True)
+        error = float(covariance[0, 0] ** 0.5)
+    return Trend(float(slope), error, there[0][1], there[-1][1], len(there))
+
+
+def drift_figures(frames: dict[str, Values], clip_frames: int, first: int = 1) -> dict[str, float | None]:
+    """Of a row's figures by frames: "METRIC_drift", the slope per clip of each; None where there are fewer than two clips."""
+    trends = {metric: trend(by_clip(values, clip_frames, first)) for metric, values in frames.items()}
+    return {f"{metric}_drift": found.slope if found else None for metric, found in trends.items()}

@@ -1,0 +1,1 @@
+"""A run of the whole evaluation: its cases, their figures, and what is finished."""
