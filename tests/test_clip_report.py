@@ -13,7 +13,7 @@ import yunet
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
 from realportrait_core.eval.clip.frames import clip_of
-from realportrait_core.eval.clip.report import ClipJudges, ClipReport, Whole, correlation, judge_clip, motion_errors
+from realportrait_core.eval.clip.report import ClipFigure, ClipJudges, ClipReport, correlation, judge_clip, motion_errors
 from realportrait_core.eval.clip.table import figures_json, table, worst, worst_frames
 from realportrait_core.eval.judges.estimators import load_estimator
 from realportrait_core.face.detect import FaceDetector
@@ -86,12 +86,12 @@ def test_frames_without_a_face_do_not_count():
 def test_mouths():
     """Of two videos in which it opens alike, against each other, and not at all."""
     opens, all_of_them = torch.tensor([0.0, 3, 1, 4, 2]), torch.ones(5, dtype=torch.bool)
-    assert correlation(2 * opens + 7, opens, all_of_them) == Whole(pytest.approx(1.0), 5, 5)
+    assert correlation(2 * opens + 7, opens, all_of_them) == ClipFigure(pytest.approx(1.0), 5, 5)
     assert correlation(-opens, opens, all_of_them).value == pytest.approx(-1.0)
     assert correlation(torch.ones(5), opens, all_of_them).value == 0
-    assert correlation(opens, torch.ones(5), all_of_them) == Whole(None, 5, 5)
+    assert correlation(opens, torch.ones(5), all_of_them) == ClipFigure(None, 5, 5)
     last = torch.tensor([False, False, False, False, True])
-    assert correlation(opens, opens, last) == Whole(None, 1, 5)
+    assert correlation(opens, opens, last) == ClipFigure(None, 1, 5)
 
 
 # A clip
@@ -105,7 +105,7 @@ def test_the_driving_video_itself_is_without_fault(detector, vid2vid, driving):
     for name in ("head_deg", "head_change_deg", "expression_px", "expression_change_px"):
         assert max(value for value in report.frames[name] if value is not None) < 0.1, name
     assert report.frames["psnr_db"] == [100.0] * 4 and report.frames["ssim"] == pytest.approx([1.0] * 4)
-    assert report.frames["sharpness"][0] == pytest.approx(1.0, abs=0.1)  # by other, smoothed points
+    assert report.frames["sharp"][0] == pytest.approx(1.0, abs=0.1)  # by other, smoothed points
     assert report.frames["flicker_255"] == report.frames["truth_flicker_255"]
     assert report.frames["jitter_px"] == report.frames["driving_jitter_px"]
     assert report.whole["spectrum_worst_db"].value == 0
@@ -121,10 +121,10 @@ def test_sharpness_is_told_whatever_the_portraits_size(detector, vid2vid, drivin
     large = torch.nn.functional.interpolate(driving[:1].movedim(-1, 1), scale_factor=2, mode="nearest").movedim(1, -1)
     for portrait in (driving[:1], large):
         report = judge_clip(clip_of(portrait, driving, result), vid2vid, detector)
-        assert report.frames["sharpness"] == pytest.approx([1.0] * 2, abs=0.2)
+        assert report.frames["sharp"] == pytest.approx([1.0] * 2, abs=0.2)
     blurred = gaussian_blur2d(result.movedim(-1, 1), (9, 9), (1.5, 1.5)).movedim(1, -1)
     report = judge_clip(clip_of(driving[:1], driving, blurred), vid2vid, detector)
-    assert max(report.frames["sharpness"]) < 0.5
+    assert max(report.frames["sharp"]) < 0.5
 
 
 def test_flicker_of_the_still_part_is_what_was_added(detector, vid2vid, driving):
@@ -147,7 +147,7 @@ def test_landmarks_measure_what_m_does_not(detector, vid2vid, driving):
     for name in ("expression_l1", "pose_l1", "expression_change_l1", "pose_change_l1"):
         assert max(same.frames[name]) < 0.02 < max(still.frames[name]), name
     assert same.whole["landmark_mouth_correlation"].value > 0.99
-    assert still.whole["landmark_mouth_correlation"] == Whole(0.0, 4, 4)
+    assert still.whole["landmark_mouth_correlation"] == ClipFigure(0.0, 4, 4)
     assert "nothing to correlate" not in " ".join(still.notes)
 
 
@@ -155,9 +155,7 @@ def test_without_any_face_the_pictures_are_measured(detector, vid2vid):
     noise = torch.rand(3, 256, 256, 3, generator=torch.Generator().manual_seed(0))
     report = judge_clip(clip_of(noise[:1], noise, noise, noise), vid2vid, detector)
     assert report.found == {"portrait": (0, 1), "driving video": (0, 3), "result": (0, 3), "truth": (0, 3)}
-    assert (
-        "head_deg" not in report.frames and "sharpness" not in report.frames and report.frames["ssim"] == pytest.approx([1.0] * 3)
-    )
+    assert "head_deg" not in report.frames and "sharp" not in report.frames and report.frames["ssim"] == pytest.approx([1.0] * 3)
     assert sum("the figures that need it are left out" in note for note in report.notes) == 4
     assert not any("by hand" in note for note in report.notes), "advice for those who animate"
 
@@ -201,8 +199,8 @@ def test_one_frame(detector, vid2vid, driving):
 REPORT = ClipReport(
     4,
     {"portrait": (1, 1), "result": (3, 4)},
-    {"identity": [0.9, None, 0.5, 0.7], "head_deg": [1.0, 2.0, 9.0, 4.0], "red_255": [100.0, 110.0, 120.0, 130.0]},
-    {"seam": Whole(2.5, 1, 1), "mouth_correlation": Whole(None, 3, 4)},
+    {"identity_similarity": [0.9, None, 0.5, 0.7], "head_deg": [1.0, 2.0, 9.0, 4.0], "red_255": [100.0, 110.0, 120.0, 130.0]},
+    {"seam": ClipFigure(2.5, 1, 1), "mouth_correlation": ClipFigure(None, 3, 4)},
     clip_frames=3,
     recognition="SFace",
     notes=("A note.",),
@@ -238,7 +236,7 @@ def test_the_worst_is_the_least_or_the_most():
 
 def test_figures_are_json():
     told = json.loads(figures_json(REPORT, {"ST-LPIPS": "get it."}))
-    assert told["frames"]["identity"] == [0.9, None, 0.5, 0.7] and told["mean"]["head_deg"] == 4.0
+    assert told["frames"]["identity_similarity"] == [0.9, None, 0.5, 0.7] and told["mean"]["head_deg"] == 4.0
     assert told["whole"]["seam"] == {"value": 2.5, "used": 1, "of": 1} and told["left_out"] == {"ST-LPIPS": "get it."}
     assert [clip["frames"] for clip in told["clips"]] == ["0-2", "3-3"]
 

@@ -35,9 +35,7 @@ class Read(HTMLParser):
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
         self.tags.append(tag)
-        self.asked += [
-            given[name] for name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster") if given.get(name)
-        ]
+        self.asked += [given[name] for name in LOADING if given.get(name)]
         self.here = given.get("id", "script") if tag == "script" else ""
 
     def handle_endtag(self, tag):

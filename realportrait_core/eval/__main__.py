@@ -25,7 +25,7 @@ from ..stlpips import Net
 from ..vae import load_vae
 from ..vid2vid.checkpoint import load_vid2vid
 from . import cases
-from .agreement import command as agreement_command
+from .agreement.command import command as agreement_command
 from .judges.loading import load_judges
 from .methods import inputs
 from .modes import protocol
@@ -38,7 +38,7 @@ from .run.command import command as report_command
 from .writing import write_json
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
-COMMANDS = {"report": report_command, "page": page_command, "inputs": inputs.command, "agreement": agreement_command.command}
+COMMANDS = {"report": report_command, "page": page_command, "inputs": inputs.command, "agreement": agreement_command}
 CASES = {"self": cases.self_cases, "cross": cases.cross_cases, "continued": cases.continued_cases}
 
 PHOTOS = "photos"

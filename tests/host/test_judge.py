@@ -105,7 +105,7 @@ def test_judges_are_found_in_their_folder(judge, own, host):
     assert node.fingerprint_inputs(**given) != before
     table, _, figures = judge()
     assert "| identity similarity ↑ (face-api) " in table and "Left out, identity" not in table
-    assert json.loads(figures)["frames"]["identity"][0] == pytest.approx(1.0, abs=0.02)
+    assert json.loads(figures)["frames"]["identity_similarity"][0] == pytest.approx(1.0, abs=0.02)
 
 
 def test_a_damaged_file_costs_its_figure_alone(judge, own):

@@ -45,7 +45,7 @@ class ClipJudges:
 
 
 @dataclass(frozen=True)
-class Whole:
+class ClipFigure:
     """A figure of a whole clip."""
 
     value: float | None
@@ -60,9 +60,9 @@ class ClipReport:
     scored: int  # L
     found: dict[str, tuple[int, int]]  # picture -> frames with a face, of how many
     frames: dict[str, Values]  # metric -> a value for every frame
-    whole: dict[str, Whole]  # metric -> one value for the clip
+    whole: dict[str, ClipFigure]  # metric -> one value for the clip
     clip_frames: int  # of a clip of the network; 0: made at once
-    recognition: str | None = None  # the network of `identity`
+    recognition: str | None = None  # the network of `identity_similarity`
     notes: tuple[str, ...] = ()
 
 
@@ -103,7 +103,7 @@ def judge_clip(
                 whole["landmark_mouth_correlation"] = mouth
         if faces.portrait is not None and judges.recognition is not None:
             stage, device = stages["identity"], judges.device
-            frames["identity"] = identities(judges.recognition, device, clip, faces.portrait, faces.result, stage)
+            frames["identity_similarity"] = identities(judges.recognition, device, clip, faces.portrait, faces.result, stage)
     if clip.truth is not None:
         frames |= truth_distances(clip, clip.truth, judges.stlpips, stages["truth pictures"])
         whole |= truth_spectrum(clip, clip.truth, faces.truth)
@@ -114,7 +114,7 @@ def judge_clip(
     return ClipReport(len(clip), faces_found(clip, faces), frames, whole, clip_frames, kind, notes)
 
 
-def unmeasured(clip: Clip, faces: ClipFaces, frames: dict[str, Values], whole: dict[str, Whole]) -> tuple[str, ...]:
+def unmeasured(clip: Clip, faces: ClipFaces, frames: dict[str, Values], whole: dict[str, ClipFigure]) -> tuple[str, ...]:
     """Why figures are missing, besides a missing face."""
     notes = []
     if len(clip) == 1:
@@ -186,7 +186,7 @@ def motion_errors(result: Pose, driving: Pose, present: Tensor) -> dict[str, Val
 
 def estimated(
     estimator: Estimator, clip: Clip, portrait: Tensor | None, result: FaceTrack, driving: FaceTrack, stages: dict[str, Callback]
-) -> tuple[dict[str, Values], Whole]:
+) -> tuple[dict[str, Values], ClipFigure]:
     """Independent of M: L1 distances of blendshapes and head pose, and the correlation of the mouth's opening by landmarks."""
     ours = landmarks_of(estimator.landmarker, clip.result, result, stages["result landmarks"])
     theirs = landmarks_of(estimator.landmarker, clip.driving, driving, stages["driving landmarks"])
@@ -213,9 +213,9 @@ def landmarks_of(landmarker: FaceLandmarker, pictures: Tensor, face: FaceTrack, 
     return points
 
 
-def correlation(result: Tensor, driving: Tensor, present: Tensor) -> Whole:
+def correlation(result: Tensor, driving: Tensor, present: Tensor) -> ClipFigure:
     """Pearson correlation of two openings of the mouth (L,) px; None where the driving mouth does not move."""
-    return Whole(opening_correlation(result[present], driving[present]), int(present.sum()), len(present))
+    return ClipFigure(opening_correlation(result[present], driving[present]), int(present.sum()), len(present))
 
 
 # Against the portrait
@@ -260,10 +260,10 @@ def in_crop(poses: Pose) -> Tensor:
     return KEYPOINT_PX * transform(poses)[..., :2]
 
 
-def seam(steps: Values, at: list[int]) -> Whole:
+def seam(steps: Values, at: list[int]) -> ClipFigure:
     """Mean over the joins of the network's clips."""
     found = seams(steps, at)
-    return Whole(mean(found), sum(value is not None for value in found), len(found))
+    return ClipFigure(mean(found), sum(value is not None for value in found), len(found))
 
 
 def picture_figures(clip: Clip, faces: ClipFaces, stage: Callback) -> dict[str, Values]:
@@ -288,13 +288,13 @@ def picture_figures(clip: Clip, faces: ClipFaces, stage: Callback) -> dict[str, 
         elif border is not None:
             figures["flicker_255"] = flicker(result, border)
         if faces.result is not None and portrait is not None:
-            figures["sharpness"] = sharpness_to_portrait(*face_crops(clip.result[chunk], faces.result.points[chunk]), *portrait)
+            figures["sharp"] = sharpness_to_portrait(*face_crops(clip.result[chunk], faces.result.points[chunk]), *portrait)
         new = min(CHUNK, len(clip) - start)
         for name, values in figures.items():
             found.setdefault(name, []).extend(values[-new:])
         stage(start + new, len(clip))
-    if "sharpness" in found and faces.result is not None:
-        found["sharpness"] = where(found["sharpness"], faces.result.present)
+    if "sharp" in found and faces.result is not None:
+        found["sharp"] = where(found["sharp"], faces.result.present)
     return found
 
 
@@ -316,10 +316,10 @@ def truth_distances(clip: Clip, true: Tensor, stlpips: STLPIPS | None, stage: Ca
     return {name: torch.cat(parts).tolist() for name, parts in found.items()}
 
 
-def truth_spectrum(clip: Clip, true: Tensor, face: FaceTrack | None) -> dict[str, Whole]:
+def truth_spectrum(clip: Clip, true: Tensor, face: FaceTrack | None) -> dict[str, ClipFigure]:
     """Power of the result relative to the truth's around the truth's face, or around the middle where it has none."""
     height, width = true.shape[1:3]
     centre = [width / 2, height / 2] if face is None else face.points.mean((0, 1)).tolist()
     octaves = spectrum_db(clip.result.movedim(-1, 1), true.movedim(-1, 1), centre)
     figures = {"spectrum_worst_db": worst_octave(octaves), "spectrum_finest_db": octaves[-1]}
-    return {name: Whole(value, len(clip), len(clip)) for name, value in figures.items()}
+    return {name: ClipFigure(value, len(clip), len(clip)) for name, value in figures.items()}

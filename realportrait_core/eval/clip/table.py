@@ -13,8 +13,8 @@ NONE = "-"
 ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 # In the order of the table.
 FIGURES = {
-    "identity": Column("identity similarity", better=1, digits=3),
-    "sharpness": Column("sharpness over the portrait's", digits=2),
+    "identity_similarity": Column("identity similarity", better=1, digits=3),
+    "sharp": Column("sharpness over the portrait's", digits=2),
     "head_deg": Column("head pose error", "degrees", -1, 2),
     "head_change_deg": Column("head pose error, relative", "degrees", -1, 2),
     "expression_px": Column("expression error", "px", -1, 2),
@@ -39,8 +39,8 @@ FIGURES = {
 }
 # By clips of the network, where there are several.
 BY_CLIP = {
-    "identity": Column("identity", digits=3),
-    "sharpness": Column("sharpness", digits=2),
+    "identity_similarity": Column("identity_similarity", digits=3),
+    "sharp": Column("sharpness", digits=2),
     "head_change_deg": Column("head", "degrees", digits=2),
     "st_lpips": Column("ST-LPIPS", digits=3),
     "psnr_db": Column("PSNR", "dB", digits=2),
@@ -49,7 +49,7 @@ BY_CLIP = {
     "blue_255": Column("blue", digits=1),
 }
 # A strip shows the worst frame of each of these.
-WORST_OF = ("st_lpips", "psnr_db", "identity", "head_change_deg", "expression_change_px", "head_deg", "expression_px")
+WORST_OF = ("st_lpips", "psnr_db", "identity_similarity", "head_change_deg", "expression_change_px", "head_deg", "expression_px")
 MEANING = (
     "↑ higher is better, ↓ lower is better. Sharpness, seams: 1 is equal, or none. Spectrum: 0 is equal, below blur, above "
     "artefacts. Jitter: best as in the driving video. Relative: as changes since the first frame. px: of a face crop of 256 px."
@@ -99,7 +99,7 @@ def listed(sentences: Iterable[str]) -> list[str]:
 def line(report: ClipReport, name: str) -> list[str]:
     column = FIGURES[name]
     title = heading(column)
-    if name == "identity":
+    if name == "identity_similarity":
         title = f"{title} ({report.recognition})"
     if name in report.whole:
         whole = report.whole[name]

@@ -54,10 +54,14 @@ class Estimator:
                 f"{len(pictures)} pictures need points ({len(pictures)}, 5, 2) and a mask of as many; "
                 f"these are {tuple(five.shape)} and {tuple(found.shape)}."
             )
+        return self.parameters(self.landmarks(pictures, five, found), found)
+
+    def landmarks(self, pictures: Tensor, five: Tensor, found: Tensor) -> Tensor:
+        """MediaPipe's landmarks (L, 478, 3) px, 0 where no face was found; arguments as of `estimate`."""
         points = torch.zeros(len(pictures), POINTS, 3)
         for frame in found.nonzero()[:, 0].tolist():
             points[frame] = self.landmarker.points(pictures[frame].movedim(0, -1), five[frame])
-        return self.parameters(points, found)
+        return points
 
     def parameters(self, points: Tensor, found: Tensor) -> FaceParameters:
         """Of landmarks (L, 478, 3) px, which are read where found (L,) bool says so; elsewhere the parameters are 0."""

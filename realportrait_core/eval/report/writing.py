@@ -20,7 +20,7 @@ from .statistics import Figure, Table, in_order, summarise
 
 JSON = "report.json"
 PACKAGES = ("scipy", "jinja2")  # without which there is no report; plots and Fréchet distances may be missing
-TABLES = ("self", "clips", "photos", "cross", "clips_cross", "photos_cross", "long")  # in the report's order
+ORDER = ("self", "clips", "photos", "cross", "clips_cross", "photos_cross", "long")  # in the report's order
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def write_report(folder: Path, records: list[CaseRecord], about: About) -> None:
     Strips and videos are read from FOLDER/cases/TABLE/NAME.jpg and .mp4 where they are there, features of Fréchet distances from
     NAME.safetensors. Without any record the page says so. InputError where jinja2 or scipy is missing.
     """
-    order = {name: k for k, name in enumerate(TABLES)}
+    order = {name: k for k, name in enumerate(ORDER)}
     records = sorted(records, key=lambda record: (order.get(record.table, len(order)), record.table, record.name))
     tables = with_distances(folder, records, summarise(records, COLUMNS))
     left_out = what_is_left_out(records, about)

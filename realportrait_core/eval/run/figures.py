@@ -24,8 +24,8 @@ from ..values import Values, where
 from .observe import Observed
 from .prepare import Prepared
 
-Frames = dict[str, Values]  # metric -> a value for every frame
-Whole = dict[str, float | None]  # metric -> one for the case
+FrameFigures = dict[str, Values]  # metric -> a value for every frame
+CaseFigures = dict[str, float | None]  # metric -> one for the case
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Compared:
     joins: list[int]  # where clips of the network meet
 
 
-def row_figures(row: Row, seen: Observed, compared: Compared) -> tuple[Frames, Whole]:
+def row_figures(row: Row, seen: Observed, compared: Compared) -> tuple[FrameFigures, CaseFigures]:
     """All but the distances of picture_judges.py."""
     case, pictures, present = compared.case, row.pictures.float() / 255, row.present
     frames, whole = steadiness(pictures, seen.keypoints, present, compared)
@@ -59,7 +59,7 @@ def row_figures(row: Row, seen: Observed, compared: Compared) -> tuple[Frames, W
     return {name: where(values, present)[case.first :] for name, values in frames.items()}, whole
 
 
-def target_figures(compared: Compared) -> tuple[Frames, Whole]:
+def target_figures(compared: Compared) -> tuple[FrameFigures, CaseFigures]:
     """The target's own figures that need no comparison, beside which a row's are read."""
     case, target = compared.case, compared.target
     everywhere = torch.ones(len(case), dtype=torch.bool)
@@ -69,7 +69,7 @@ def target_figures(compared: Compared) -> tuple[Frames, Whole]:
     return {name: values[case.first :] for name, values in frames.items()}, whole
 
 
-def steadiness(pictures: Tensor, keypoints: Tensor, present: Tensor, compared: Compared) -> tuple[Frames, Whole]:
+def steadiness(pictures: Tensor, keypoints: Tensor, present: Tensor, compared: Compared) -> tuple[FrameFigures, CaseFigures]:
     """Flicker, jitter and seams of the frames from 0 on that are there without a gap, colours of all."""
     length, run = len(pictures), int(present.long().cumprod(0).sum())
     frames = colour_figures(pictures)
@@ -91,7 +91,7 @@ def filled(pictures: Tensor, case: Prepared, frames: Tensor | slice) -> Tensor:
     return pictures if case.valid is None else torch.where(case.valid[frames, None], pictures, case.target.pictures[frames])
 
 
-def picture_figures(pictures: Tensor, counted: Tensor, case: Prepared) -> tuple[Frames, Whole]:
+def picture_figures(pictures: Tensor, counted: Tensor, case: Prepared) -> tuple[FrameFigures, CaseFigures]:
     """Against a truth PSNR (over the known pixels), SSIM, sharpness, the error outside the face, and the spectrum of the frames
     that are counted (L,) bool; else sharpness relative to the portrait.
     """
@@ -118,11 +118,11 @@ def picture_figures(pictures: Tensor, counted: Tensor, case: Prepared) -> tuple[
 # Faces
 
 
-def identity_figures(seen: Observed, compared: Compared) -> Frames:
+def identity_figures(seen: Observed, compared: Compared) -> FrameFigures:
     """Whether there is a face, and whether it is the portrait's; where a judge of faces was loaded."""
     if seen.landmarks is None and compared.portrait.embeddings is None:
         return {}
-    frames: Frames = {"face_found": where(seen.found.float(), seen.judged)}
+    frames: FrameFigures = {"face_found": where(seen.found.float(), seen.judged)}
     if compared.portrait.embeddings is not None:
         nowhere: Values = [None] * len(seen.found)
         known = seen.embeddings is not None
@@ -131,7 +131,7 @@ def identity_figures(seen: Observed, compared: Compared) -> Frames:
     return frames
 
 
-def face_figures(seen: Observed, counted: Tensor, compared: Compared) -> tuple[Frames, Whole]:
+def face_figures(seen: Observed, counted: Tensor, compared: Compared) -> tuple[FrameFigures, CaseFigures]:
     """Identity against the portrait; expression, pose, landmarks and mouth against the target."""
     case, target, portrait = compared.case, compared.target, compared.portrait
     frames = identity_figures(seen, compared)
@@ -148,11 +148,11 @@ def face_figures(seen: Observed, counted: Tensor, compared: Compared) -> tuple[F
     return frames, {"mouth_correlation": opening_correlation(*gaps)}
 
 
-def motion_figures(seen: Observed, counted: Tensor, compared: Compared) -> tuple[Frames, Whole]:
+def motion_figures(seen: Observed, counted: Tensor, compared: Compared) -> tuple[FrameFigures, CaseFigures]:
     """By M: head rotation and mouth against the target; keypoints too, where the target is of the same face."""
     case, target = compared.case, compared.target
-    frames: Frames = {"rotation_error_deg": angle_between(seen.rotation, target.rotation).tolist()}
-    whole: Whole = {}
+    frames: FrameFigures = {"rotation_error_deg": angle_between(seen.rotation, target.rotation).tolist()}
+    whole: CaseFigures = {}
     keypoints = seen.keypoints.shape[1]
     if case.exact:
         frames["keypoint_error_px"] = keypoint_error(seen.keypoints, target.keypoints).tolist()

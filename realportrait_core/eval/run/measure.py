@@ -25,7 +25,7 @@ from ..record import CaseRecord, record_path, write_record
 from ..report.pictures import write_strip, write_tiles
 from ..rows import DRIVING, REALPORTRAIT, TRUTH, network_frames, rows_of
 from ..writing import write_whole
-from .figures import Compared, Frames, Row, Whole, row_figures, target_figures
+from .figures import CaseFigures, Compared, FrameFigures, Row, row_figures, target_figures
 from .observe import Observed, observe
 from .panel import Panel, load_panel
 from .picture_judges import features, picture_distances
@@ -105,8 +105,8 @@ def measure(tools: Tools, setup: Setup, job: Job, out: Path) -> CaseRecord:
     judged[case.first :: setup.judged_every(job)] = True
 
     compared = compare_with(tools, case, judged)
-    frames: dict[str, Frames] = {}
-    whole: dict[str, Whole] = {}
+    frames: dict[str, FrameFigures] = {}
+    whole: dict[str, CaseFigures] = {}
     target = TRUTH if case.exact else DRIVING
     frames[target], whole[target] = target_figures(compared)
     for name, row in made.rows.items():

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ...face.detect import FaceDetector
-from ...face.landmarks import POINTS
 from ...vid2vid.motion import MotionExtractor
 from ..judges.estimators import Estimator, FaceParameters
 from ..judges.loading import find_points
@@ -58,10 +57,7 @@ def observe(
     found = judged & present[number]
     landmarks = parameters = embeddings = None
     if estimator is not None:
-        landmarks = torch.zeros(len(first), POINTS, 3)
-        for i in present.nonzero()[:, 0].tolist():
-            landmarks[i] = estimator.landmarker.points(pictures[i].movedim(0, -1), five[i])
-        landmarks = landmarks[number]
+        landmarks = estimator.landmarks(pictures, five, present)[number]
         parameters = estimator.parameters(landmarks, found)
     if recognition is not None and bool(present.any()):
         there = recognition.embed(pictures[present], five[present])  # (F, D)

@@ -9,19 +9,19 @@ from ..judges.frechet import stlpips_features
 from ..repeats import unique
 from ..rows import TRUTH
 from ..values import Values, where
-from .figures import Frames, Row, filled
+from .figures import FrameFigures, Row, filled
 from .panel import Panel
 from .prepare import Prepared
 
 FEATURES = 4  # frames of each case whose features enter the Fréchet distances
 
 
-def picture_distances(panel: Panel, rows: dict[str, Row], case: Prepared, judged: Tensor) -> dict[str, Frames]:
+def picture_distances(panel: Panel, rows: dict[str, Row], case: Prepared, judged: Tensor) -> dict[str, FrameFigures]:
     """ST-LPIPS and LPIPS of every row to the truth, in the frames that are judged (L,) bool; {} without truth.
 
     The truth's features of ST-LPIPS are computed once for all rows.
     """
-    found: dict[str, Frames] = {row: {} for row in rows}
+    found: dict[str, FrameFigures] = {row: {} for row in rows}
     if not case.exact or not judged.any():
         return found
     chosen = judged.nonzero()[:, 0]

@@ -85,18 +85,18 @@ def prepare_case(networks: Networks, case: Case) -> Prepared:
         raise InputError(f"{case.name}: there is a frame of whose truth nothing is known.")
     own = framed(truth, motion.portrait_to_frame, motion.maps.height)
     return Prepared(
-        source,
-        motion,
-        portrait_of(source, motion),
-        own,
-        target,
-        target.points,
-        target.crop,
-        facial(motion, motion.maps),
-        facial(motion, motion.portrait_maps),
-        known,
-        driving_rate(case),
-        case.of_itself,
+        source=source,
+        motion=motion,
+        portrait=portrait_of(source, motion),
+        true_frames=own,
+        target=target,
+        points=target.points,
+        crop=target.crop,
+        face=facial(motion, motion.maps),
+        portrait_face=facial(motion, motion.portrait_maps),
+        valid=known,
+        fps=driving_rate(case),
+        of_itself=case.of_itself,
     )
 
 
@@ -108,18 +108,18 @@ def without_truth(networks: Networks, case: Case) -> Prepared:
     at_rest = moved(source.points[None], at_size(motion))  # (1, 5, 2)
     expected = at_rest + (middle - own)[:, None].float() * (SIZE / motion.maps.height)
     return Prepared(
-        source,
-        motion,
-        portrait_of(source, motion),
-        None,
-        driving_view(driver, source.track),
-        expected,
-        clip_crop(expected),
-        facial(motion, motion.maps),
-        facial(motion, motion.portrait_maps),
-        None,
-        driving_rate(case),
-        False,
+        source=source,
+        motion=motion,
+        portrait=portrait_of(source, motion),
+        true_frames=None,
+        target=driving_view(driver, source.track),
+        points=expected,
+        crop=clip_crop(expected),
+        face=facial(motion, motion.maps),
+        portrait_face=facial(motion, motion.portrait_maps),
+        valid=None,
+        fps=driving_rate(case),
+        of_itself=False,
     )
 
 
