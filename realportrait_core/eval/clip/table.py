@@ -39,7 +39,7 @@ FIGURES = {
 }
 # By clips of the network, where there are several.
 BY_CLIP = {
-    "identity_similarity": Column("identity_similarity", digits=3),
+    "identity_similarity": Column("identity", digits=3),
     "sharp": Column("sharpness", digits=2),
     "head_change_deg": Column("head", "degrees", digits=2),
     "st_lpips": Column("ST-LPIPS", digits=3),
