@@ -195,7 +195,7 @@ def test_figures_of_a_row_that_is_the_truth_but_darker():
     assert frames["sharp"] == pytest.approx([1] * 5, abs=1e-3)
     assert frames["keypoint_error_px"] == [0] * 5 and frames["rotation_error_deg"] == pytest.approx([0] * 5, abs=0.05)
     assert frames["keypoint_step_px"] == pytest.approx([2**0.5] * 5) and frames["jitter_px"] == [None, 0, 0, 0, 0]
-    assert whole["spectrum_worst_db"] == pytest.approx(0, abs=0.01)
+    assert whole["spectrum_worst_db"] == pytest.approx(0, abs=0.01) and whole["jitter_over_truth_px"] == 0
     assert set(frames) | set(whole) <= set(COLUMNS)
 
 

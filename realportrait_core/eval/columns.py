@@ -60,6 +60,9 @@ COLUMNS = {
     "flicker_255": Column("flicker", "1/255", 0, 2, "Change by frame where the truth stands still; the truth's own is best."),
     "step_255": Column("step", "1/255", 0, 2, "Change of the whole picture from frame to frame; the truth's own is best."),
     "jitter_px": Column("jitter", "px/frame²", 0, 2, "Second difference of M's keypoints; the truth's own is best."),
+    "jitter_over_truth_px": Column(
+        "jitter over the truth's", "px/frame²", 0, 2, "Jitter in addition to the truth's; below 0 it is smoother."
+    ),
     "keypoint_step_px": Column("keypoint step", "px/frame", 0, 2, "Change of M's keypoints by frame; the truth's own is best."),
     "seam": Column("seam", "", -1, 2, "Change where two clips of the network meet, over the changes around it: 1 is no seam."),
     "keypoint_seam": Column("keypoint seam", "", -1, 2, "The same of M's keypoints."),

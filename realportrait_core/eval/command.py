@@ -161,8 +161,8 @@ def about(setup: Setup, results: Results, without: dict[str, str]) -> About:
         "Sampling": f"{speed.steps} steps of {speed.solver}, guidance {guidance:g}, seed {SEED}",
         "Compared": f"at {SIZE}x{SIZE} px in 8 bits; frame 0, where it is the portrait itself, is not scored",
         "Motion": "relative to the driving video's first frame, in every row that we make",
-        "Slow judges": f"see every {setup.every}. scored frame ({setup.every_long}. in the table long); the Fréchet distances are "
-        f"of {FEATURES} frames of each case",
+        "Slow judges": f"see one of {setup.every} scored frames (of {setup.every_long} in the table long); the Fréchet distances "
+        f"are of {FEATURES} frames of each case",
     }
     if setup.judges.identity is not None:
         settings["Identity"] = f"cosine in the embedding of {load_recognition(setup.judges.identity).kind}"

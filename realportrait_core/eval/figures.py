@@ -22,7 +22,7 @@ from .recognition import identity_similarity
 from .record import Values
 from .sharpness import sharpness, sharpness_to_portrait
 from .spectrum import spectrum_db, worst_octave
-from .temporal import temporal_figures
+from .temporal import jitter, over_truth, temporal_figures
 
 Frames = dict[str, Values]  # metric -> a value for every frame
 Whole = dict[str, float | None]  # metric -> one for the case
@@ -156,15 +156,17 @@ def motion_figures(seen: Observed, counted: Tensor, compared: Compared) -> tuple
     """By M: head rotation and mouth against the target; keypoints too, where the target is of the same face."""
     case, target = compared.case, compared.target
     frames: Frames = {"rotation_error_deg": angle_between(seen.rotation, target.rotation).tolist()}
+    whole: Whole = {}
     keypoints = seen.keypoints.shape[1]
     if case.exact:
         frames["keypoint_error_px"] = keypoint_error(seen.keypoints, target.keypoints).tolist()
+        whole["jitter_over_truth_px"] = over_truth(jitter(seen.keypoints, counted), jitter(target.keypoints))
         if keypoints in EYES_AND_MOUTH:
             frames["eyes_mouth_error_px"] = feature_error(seen.keypoints, target.keypoints).tolist()
     if keypoints not in LIPS:
-        return frames, {}
+        return frames, whole
     openings = (mouth_opening(points)[counted] for points in (seen.keypoints, target.keypoints))
-    return frames, {"keypoint_mouth_correlation": correlation(*openings)}
+    return frames, whole | {"keypoint_mouth_correlation": correlation(*openings)}
 
 
 def correlation(result: Tensor, target: Tensor) -> float | None:

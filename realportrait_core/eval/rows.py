@@ -15,6 +15,7 @@ from ..speed import Speed
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
 from .networks import Networks
+from .observe import unique
 
 STATIC = "static portrait"  # the portrait in every frame
 ROUND_TRIP = "VAE round trip"  # the truth through the VAE: the upper bound of everything that it decodes
@@ -68,7 +69,8 @@ def rows_of(
     began = time.perf_counter()
     add(STATIC, portrait.expand(len(motion.maps), -1, -1, -1))
     if truth is not None:
-        add(ROUND_TRIP, decode(networks.vae, encode(networks.vae, truth)))
+        first, number = unique(truth)  # a clip that is played forwards and backwards repeats its frames
+        add(ROUND_TRIP, decode(networks.vae, encode(networks.vae, truth[first]))[number])
     if networks.vid2vid.generator is not None:
         add(FACE_VID2VID, face_vid2vid_frames(networks.vid2vid, portrait, motion))
     draft = draft_latents(networks.dit, latent, motion)

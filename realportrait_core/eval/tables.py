@@ -26,7 +26,7 @@ class Table:
 
 
 TABLES = {
-    "self": Table("The first frame of a rendered clip is animated by the clip itself, which is the truth.", 8),
+    "self": Table("The first frame of a rendered clip is animated by the clip itself, which is the truth.", 6),
     "cross": Table(
         "The first frame of a rendered identity is animated by a clip of another one; the truth is exact: the same motion, "
         "rendered on the portrait's identity.",
@@ -47,7 +47,7 @@ TABLES = {
     "photos_cross": Table(
         "A photograph is animated by a clip of somebody else. There is no truth: expression, pose and mouth are compared with "
         "those in the driving frames, identity with the portrait.",
-        5,
+        4,
         truth=False,
     ),
     "long": Table(

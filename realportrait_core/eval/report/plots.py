@@ -129,7 +129,9 @@ def line_plot(
             )
         axes.set_xlabel(x)
         axes.margins(x=0.02)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        from matplotlib.ticker import MaxNLocator
+
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     title = f"{column.title}{unit}"
     said = "; ".join(f"{row}: {ends(values, column.digits)}" for row, values in lines.items())
