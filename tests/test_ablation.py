@@ -19,7 +19,7 @@ from realportrait_core.errors import InputError, WeightsError
 from realportrait_core.train.batch import draw, load, maps_of
 from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.denoiser import conditions
-from realportrait_core.train.initial import from_scratch
+from realportrait_core.train.initial import from_scratch, initial_network
 from realportrait_core.train.run import StageRun, make_objective, run_stage
 from realportrait_core.train.stages import PLAIN, STAGES
 
@@ -164,6 +164,18 @@ def test_a_copy_of_the_backbone_is_reference_attention():
     assert torch.equal(out(apart), out(shared))
     torch.nn.init.normal_(apart.reference_blocks[0].mlp.fc2.weight)
     assert not torch.allclose(out(apart), out(shared), atol=1e-6)
+
+
+def test_it_can_start_from_the_papers_network(tmp_path):
+    """With a copy of the backbone, which gives the same result; the other ablation cannot."""
+    plain, (z, z_r, t) = network(replace(TOY.dit, conditioner=None)), clip()
+    save_network(tmp_path / "plain.safetensors", plain, torch.float32)
+    made = initial_network(Config(TOY.vid2vid, REFERENCE_NETWORK, TOY.image_size), tmp_path / "plain.safetensors")
+    control = plain.encode_motion(torch.randn(3, 6, 64, 64))
+    outs = [dit(z, t, SHAPE, dit.encode_reference(z_r, SHAPE), control) for dit in (plain, made)]
+    assert type(made) is ReferenceNetworkDiT and torch.equal(*outs)
+    with pytest.raises(InputError, match="another size or kind"):
+        initial_network(Config(TOY.vid2vid, KEYPOINTS, TOY.image_size), tmp_path / "plain.safetensors")
 
 
 def test_it_has_the_backbones_parameters_once_more():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..checkpoint import read_header, sniff
-from ..config import Config, DiTConfig
+from ..config import AblationConfig, Config, DiTConfig
 from ..dit.ablation import load_network, network_of
 from ..dit.checkpoint import start_from_stdit2
 from ..dit.model import RealPortraitDiT
@@ -15,8 +15,8 @@ from ..errors import InputError
 
 
 def initial_network(cfg: Config, init: Path | None) -> RealPortraitDiT:
-    """Weights of a RealPortrait file, with a new draft where the preset has one and they do not; a backbone from STDiT2's; or
-    `from_scratch` without a file. InputError for a network of another size or kind than the preset's."""
+    """Weights of a RealPortrait file, with a new draft or reference network where the preset has one and they do not; a backbone
+    from STDiT2's; or `from_scratch` without a file. InputError for a network of another size or kind than the preset's."""
     if init is None:
         return from_scratch(cfg.dit)
     if sniff(read_header(init).shapes) == "stdit2":
@@ -26,6 +26,8 @@ def initial_network(cfg: Config, init: Path | None) -> RealPortraitDiT:
     dit = with_steps(load_network(init), 0).requires_grad_(True)
     if cfg.dit.drafts and dit.cfg.reference_motion and not dit.cfg.drafts:
         dit = with_draft(dit, cfg.dit.conditioner.draft_widths)
+    if isinstance(cfg.dit, AblationConfig) and cfg.dit.reference_network and not isinstance(dit.cfg, AblationConfig):
+        dit = with_reference_network(dit)
     if dit.cfg != cfg.dit:
         raise InputError(f"{init} is a network of another size or kind than the preset: {dit.cfg} against {cfg.dit}.")
     return dit
@@ -47,6 +49,19 @@ def with_steps(dit: RealPortraitDiT, steps: int) -> RealPortraitDiT:
     other = network_of(replace(dit.cfg, distilled_steps=steps))
     other.load_state_dict(dit.state_dict())
     return other.eval().requires_grad_(False)
+
+
+def with_reference_network(dit: RealPortraitDiT) -> RealPortraitDiT:
+    """The same network with a copy of its backbone for the portrait, which gives the same result."""
+    other = network_of(AblationConfig(**vars(dit.cfg), reference_network=True))
+    copies = {
+        f"{theirs}.{key.removeprefix(ours)}": value.clone()
+        for ours, theirs in (("x_embedder.", "reference_embedder"), ("blocks.", "reference_blocks"))
+        for key, value in dit.state_dict().items()
+        if key.startswith(ours)
+    }
+    other.load_state_dict(dit.state_dict() | copies)
+    return other
 
 
 def with_draft(dit: RealPortraitDiT, widths: tuple[int, ...]) -> RealPortraitDiT:
