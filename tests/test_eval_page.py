@@ -217,6 +217,18 @@ def test_plots(tmp_path):
     assert flicker.count("stroke-dasharray") >= 9  # where ten clips meet
 
 
+def test_the_drift_of_long_videos_is_a_figure(tmp_path):
+    """ST-LPIPS that grows by 0.01 from clip to clip of 16 frames, in two of three cases; the other tables have none."""
+    rows = [{REALPORTRAIT: {"st_lpips": [0.1 + step * (i // 15) for i in range(150)]}} for step in (0.01, 0.01, 0.04)]
+    records = [CaseRecord("long", f"case{k}", 150, figures) for k, figures in enumerate(rows)]
+    page, read = written(tmp_path, [*records, record("a")])
+    found = json.loads((tmp_path / "report.json").read_text())["tables"]
+    drift = found["long"]["rows"][REALPORTRAIT]["st_lpips_drift"]
+    assert drift["mean"] == pytest.approx(0.02) and drift["cases"] == 3 and drift["frames"] == 0
+    assert not any("drift" in metric for metric in found["self"]["metrics"])
+    assert "ST-LPIPS, drift" in read.text and "0.0200 ± 0.0173" in read.text
+
+
 def test_joins_are_marked_where_they_are(monkeypatch):
     """Without truth frame 0 is scored, so that 31 values of clips of 16 frames are frames 0 to 30, with a join before 16."""
     drawn = []

@@ -1,6 +1,6 @@
 """SMIRK's parameters of expression and pose (Retsinas et al. 2024), with which the paper's Table 2 was measured, from files.
 
-SMIRK is not part of this pack and its demo writes none of them: `docs/smirk.md` has the loop that does. FOLDER/ROW/CASE.npz
+SMIRK is not part of this pack and its demo writes none of them: `docs/evaluation.md` has the lines that do. FOLDER/ROW/CASE.npz
 for the rows and FOLDER/driving/CASE.npz for the driving videos hold one line a frame of what its encoder returns:
 
     expression_params  (L, 50)  FLAME's expression coefficients

@@ -62,7 +62,10 @@ def trend(clips: Values) -> Trend | None:
     return Trend(float(slope), error, there[0][1], there[-1][1], len(there))
 
 
+DRIFT_OF = "_drift"  # ends the name of a figure's drift
+
+
 def drift_figures(frames: dict[str, Values], clip_frames: int, first: int = 1) -> dict[str, float | None]:
     """Of a row's figures by frames: "METRIC_drift", the slope per clip of each; None where there are fewer than two clips."""
     trends = {metric: trend(by_clip(values, clip_frames, first)) for metric, values in frames.items()}
-    return {f"{metric}_drift": found.slope if found else None for metric, found in trends.items()}
+    return {f"{metric}{DRIFT_OF}": found.slope if found else None for metric, found in trends.items()}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..columns import COLUMNS, Column
+from ..metrics.drift import DRIFT_OF
 from ..rows import DRIVING, REALPORTRAIT, ROUND_TRIP, STATIC, TRUTH
 from .statistics import Difference, Figure
 
@@ -25,8 +26,13 @@ class Cell:
 
 
 def column_of(metric: str) -> Column:
-    """A metric without a column is shown under its own name."""
-    return COLUMNS.get(metric, Column(metric))
+    """A metric without a column is shown under its own name; its drift as the metric, with a digit more."""
+    of = metric.removesuffix(DRIFT_OF)
+    if of == metric or of not in COLUMNS:
+        return COLUMNS.get(metric, Column(metric))
+    column = COLUMNS[of]
+    what = "Change of the figure from one clip of the network to the next, by least squares."
+    return Column(f"{column.title}, drift", f"{column.unit}/clip".removeprefix("/") or "", 0, column.digits + 1, what)
 
 
 def arrow(column: Column) -> str:

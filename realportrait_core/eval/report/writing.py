@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..columns import COLUMNS
+from ..metrics.drift import drift_figures
 from ..record import CaseRecord, record_of
 from ..writing import write_json, write_whole
 from .about import About
@@ -16,6 +17,7 @@ from .distances import frechet_figures
 from .gallery import finite, galleries
 from .markdown import markdown
 from .page import page
+from .plots import DRIFT, LONG
 from .statistics import Figure, Table, in_order, summarise
 
 JSON = "report.json"
@@ -33,11 +35,20 @@ def write_report(folder: Path, records: list[CaseRecord], about: About) -> None:
     """
     order = {name: k for k, name in enumerate(ORDER)}
     records = sorted(records, key=lambda record: (order.get(record.table, len(order)), record.table, record.name))
-    tables = with_distances(folder, records, summarise(records, COLUMNS))
+    tables = with_distances(folder, records, summarise([with_drift(record, about.clip_frames) for record in records], COLUMNS))
     left_out = what_is_left_out(records, about)
     write_json(folder / JSON, as_json(about, tables, records))
     write_whole(folder / "report.md", markdown(about, tables, left_out).encode())
     write_whole(folder / "report.html", page(about, tables, galleries(folder, records), left_out).encode())
+
+
+def with_drift(record: CaseRecord, clip_frames: int) -> CaseRecord:
+    """A case of table LONG with the drift of DRIFT in every row, as values of the case."""
+    if record.table != LONG:
+        return record
+    shown = {row: {metric: figures[metric] for metric in DRIFT if metric in figures} for row, figures in record.frames.items()}
+    drifts = {row: drift_figures(figures, clip_frames) for row, figures in shown.items() if figures}
+    return replace(record, whole={row: record.whole.get(row, {}) | drifts.get(row, {}) for row in record.frames})
 
 
 def with_distances(folder: Path, records: list[CaseRecord], tables: list[Table]) -> list[Table]:
