@@ -52,7 +52,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     judges.add_argument("--landmarker", type=Path, help="MediaPipe's face_landmarker.task")
     judges.add_argument("--lpips", type=Path, metavar="FILE", help="torchvision's AlexNet, VGG16 or SqueezeNet 1.1")
     judges.add_argument("--inception", type=Path, metavar="FILE", help="the Inception of FID")
-    judges.add_argument("--smirk", type=Path, metavar="DIR", help="SMIRK's parameters of driving videos and rows (docs/evaluation.md)")
+    judges.add_argument("--smirk", type=Path, metavar="DIR", help="SMIRK's parameters of all videos (docs/evaluation.md)")
     judges.add_argument(
         "--every", type=int, default=Setup.every, metavar="N", help="the slow judges see every N-th scored frame (%(default)s)"
     )
