@@ -31,7 +31,7 @@ class Setup:
     steps: int | None = None  # None: as the weights were trained for
     solver: Solver | None = None
     guidance: float | None = None
-    every: int = 3  # of how many scored frames one is seen by the slow judges: faces, ST-LPIPS, LPIPS, features
+    every: int = 4  # of how many scored frames one is seen by the slow judges: faces, ST-LPIPS, LPIPS, features
     every_long: int = 5  # the same in the table `long`
 
     def judged_every(self, job: Job) -> int:
