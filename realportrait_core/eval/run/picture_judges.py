@@ -13,7 +13,7 @@ from .figures import FrameFigures, Row, filled
 from .panel import Panel
 from .prepare import Prepared
 
-FEATURES = 4  # frames of each case whose features enter the Fréchet distances
+FEATURES = 3  # frames of each case whose features enter the Fréchet distances
 
 
 def picture_distances(panel: Panel, rows: dict[str, Row], case: Prepared, judged: Tensor) -> dict[str, FrameFigures]:

@@ -12,7 +12,7 @@ from ...head_rotation.dataset import read_photos
 from ...head_rotation.topology import read_topology
 from ..cases import Case, cross_cases, photo_case, self_cases
 
-MOST = 24  # frames of a video, in two clips of the network
+MOST = 20  # frames of a video, in two clips of the network
 LONG = 151  # frames of ten
 
 
@@ -36,18 +36,18 @@ TABLES = {
     "clips_cross": Table(
         "The first frame of a person's clip is animated by another person's clip. There is no truth: expression, pose and mouth "
         "are compared with those in the driving frames, identity with the portrait.",
-        4,
+        3,
         truth=False,
     ),
     "photos": Table(
         "A photograph is animated by itself, turned in 3-D by up to 10 degrees, which is the truth; what turning uncovers is not "
         "compared.",
-        6,
+        5,
     ),
     "photos_cross": Table(
         "A photograph is animated by a clip of somebody else. There is no truth: expression, pose and mouth are compared with "
         "those in the driving frames, identity with the portrait.",
-        3,
+        2,
         truth=False,
     ),
     "long": Table(
