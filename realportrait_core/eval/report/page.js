@@ -153,15 +153,20 @@
       pen.strokeStyle = pen.fillStyle = style.getPropertyValue(`--row-${tile.colour}`);
       pen.lineWidth = tile.colour === 0 ? 2 : 1.2;
       pen.beginPath();
-      values.forEach((value, i) => value !== null && pen[i && values[i - 1] !== null ? 'lineTo' : 'moveTo'](x(i + shown.first), y(value)));
+      // Slow judges see some frames only: a line joins these, and a dot marks each.
+      const seen = values.flatMap((value, i) => value === null ? [] : [[x(i + shown.first), y(value)]]);
+      seen.forEach((point, i) => pen[i ? 'lineTo' : 'moveTo'](...point));
       pen.stroke();
+      if (seen.length < values.length) seen.forEach(point => dot(pen, ...point, 2));
       const now = values[frame - shown.first];
-      if (typeof now === 'number') {
-        pen.beginPath();
-        pen.arc(x(frame), y(now), 3, 0, 7);
-        pen.fill();
-      }
+      if (typeof now === 'number') dot(pen, x(frame), y(now), 3);
     });
+  }
+
+  function dot(pen, x, y, radius) {
+    pen.beginPath();
+    pen.arc(x, y, radius, 0, 7);
+    pen.fill();
   }
 
   // Time
