@@ -16,6 +16,7 @@ import pytest
 import torch
 import toy_sizes
 import yunet
+from ray_jobs import breaker, doubler
 from videos import write
 
 from realportrait_core.animation.vid2vid_frames import picture_size
@@ -446,21 +447,6 @@ def test_samples_prepared_on_actors_are_those_prepared_here(cluster, tmp_path, k
             assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), name
     watched.given.clear()
     assert preparing.main(spread) == 0 and watched.given == []
-
-
-def double(job: int) -> int:
-    if job < 0:
-        raise InputError(f"{job} is negative")
-    threading.Event().wait(1.0 if job == 13 else 0.05)
-    return 2 * job
-
-
-def doubler():
-    return double
-
-
-def breaker():
-    raise InputError("no such weights")
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from realportrait_core.eval.methods.liveportrait import liveportrait_frames, loa
 from realportrait_core.eval.methods.results import method_folders, method_frames, method_rows, result_files
 from realportrait_core.eval.metrics.frames import psnr
 from realportrait_core.eval.networks import Networks
+from realportrait_core.eval.run.tables import MOST
 from realportrait_core.eval.source import Source
 from realportrait_core.face.crop import rescale
 from realportrait_core.face.track import FaceTrack
@@ -343,10 +344,10 @@ def test_inputs_are_the_cases_of_the_tables(written):
     with (out / "cases.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["table"], line["name"], line["frames"], line["fps"]) for line in lines] == [
-        ("self", "800000", "24", "12.5"),
-        ("self", "810000", "24", "12.5"),
+        ("self", "800000", str(MOST), "12.5"),
+        ("self", "810000", str(MOST), "12.5"),
         ("self", "wide", "3", "20.0"),
-        ("cross", "810000_800000", "24", "12.5"),
+        ("cross", "810000_800000", str(MOST), "12.5"),
     ]
     assert lines[3]["result"] == "cross/810000_800000.mp4" and "--method NAME=FOLDER" in (out / "README.md").read_text()
     for line in lines:
@@ -366,14 +367,14 @@ def as_result(folder: Path, table: str, name: str, picture: Path, frames: int) -
 def test_what_inputs_writes_is_what_the_rows_are_compared_with(written, tmp_path):
     """The driving video given back as a result of self-reenactment is the truth, the portrait is the static row."""
     out, data = written
-    truth = cases.read_clip(data / "800000.mp4").movedim(-1, 1) / 255
-    motion = case_of(24, 256, 256, rescale(S / 256))
+    truth = cases.read_clip(data / "800000.mp4", MOST).movedim(-1, 1) / 255
+    motion = case_of(MOST, 256, 256, rescale(S / 256))
     (tmp_path / "self").mkdir()
     shutil.copy(out / "self" / "800000" / "driving.mp4", tmp_path / "self" / "800000.mp4")
     found = method_frames("X", tmp_path, "self", "800000", motion, FPS, 256)
     assert found.note is None and psnr(found.pictures, truth).min() > 44
 
-    as_result(tmp_path / "still", "self", "800000", out / "self" / "800000" / "portrait.png", 24)
+    as_result(tmp_path / "still", "self", "800000", out / "self" / "800000" / "portrait.png", MOST)
     still = method_frames("X", tmp_path / "still", "self", "800000", motion, FPS, 256).pictures
     assert torch.equal(still, truth[:1].expand_as(still))
     # Of another identity: the portrait is the truth's first frame, the driving video the other clip.

@@ -150,7 +150,7 @@ def test_frames_that_a_method_has_not_repeat_the_one_before():
 def test_judged_frames_among_all():
     judged, there = torch.tensor([False, True, False, True]), torch.tensor([True, True, True, False])
     assert on_frames(torch.tensor([1.0, 2.0]), judged, there) == [None, 1, None, None]
-    assert some(24, 1) == [7, 12, 17, 23] and some(3, 1) == [1, 2] and some(1, 0) == [0]
+    assert some(24, 1) == [8, 16, 23] and some(3, 1) == [1, 2] and some(1, 0) == [0]
 
 
 def test_a_still_mouth_cannot_be_followed():
@@ -441,7 +441,7 @@ def test_cases_that_fail_are_listed_and_the_others_are_measured(tiny, clips, tmp
     (clips / "000002.mp4").write_bytes(b"no video")
     videos.write(clips / "810000.mp4", list(read_clip(clips / "800000.mp4")[:3].numpy()))  # of the pair, another length
     out = tmp_path / "out"
-    options = ["--data", clips, "--tables", "self", "cross", *tiny]
+    options = ["--data", clips, "--tables", "self", "cross", "--limit", 5, *tiny]
     assert report(out, *options) == 1
     said = {f"{line['table']}/{line['case']}": line["error"] for line in failures(out)}
     assert list(said) == ["self/000000", "self/000001", "self/000002", "cross/810000_800000"]
@@ -581,4 +581,6 @@ def test_actors_measure_the_same(tiny, clips, tmp_path):
     for name in here:
         for row in here[name].frames:
             for metric, values in here[name].frames[row].items():
-                assert there[name].frames[row][metric] == pytest.approx(values, rel=1e-3, abs=1e-3), (name, row, metric)
+                found = there[name].frames[row][metric]
+                for a, b in zip(found, values, strict=True):
+                    assert a == (None if b is None else pytest.approx(b, rel=1e-3, abs=1e-3)), (name, row, metric)

@@ -42,7 +42,7 @@ def test_a_sheet_has_a_row_for_each_identity_and_a_column_for_each_frame(rig_fil
 def test_what_the_command_cannot_do_ends_as_one_sentence(rig_file, tmp_path, capsys, caplog):
     assert command.main(["--source", str(tmp_path / "none.whl"), "--seeds", "0:1", "--out", str(tmp_path)]) == 1
     assert "does not exist" in caplog.text and "pip download" in caplog.text
-    for options, text in ((["--seeds", "one"], "is not A:B"), (["--seeds", "0:1"], "name --out, --sheet, or both")):
+    for options, text in ((["--seeds", "one"], "is not A:B"), (["--seeds", "0:1"], "name --out, --stills or --sheet")):
         with pytest.raises(SystemExit):
             command.main(["--source", str(rig_file), *options])
         assert text in capsys.readouterr().err
