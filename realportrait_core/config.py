@@ -193,8 +193,6 @@ MINI = Config(
 
 # The ablations, at MINI's size without its additions: three networks that differ in one part.
 PLAIN = replace(MINI, dit=replace(MINI.dit, conditioner=None))
-
-
 ABLATIONS = {
     "plain": PLAIN,
     "keypoints": replace(

@@ -145,10 +145,13 @@ class ReferenceNetworkDiT(RealPortraitDiT):
     def reference_modules(self) -> tuple[PatchEmbed, nn.ModuleList]:
         return self.reference_embedder, self.reference_blocks
 
-    @torch.no_grad()
     def initialize(self) -> "ReferenceNetworkDiT":
         """The reference network starts as a copy of the backbone."""
         super().initialize()
+        return self.copy_backbone()
+
+    def copy_backbone(self) -> "ReferenceNetworkDiT":
+        """The reference network becomes what the portrait passes through in the paper's network."""
         self.reference_embedder.load_state_dict(self.x_embedder.state_dict())
         self.reference_blocks.load_state_dict(self.blocks.state_dict())
         return self

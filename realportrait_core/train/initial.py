@@ -8,7 +8,7 @@ from torch import nn
 
 from ..checkpoint import read_header, sniff
 from ..config import AblationConfig, Config, DiTConfig
-from ..dit.ablation import load_network, network_of
+from ..dit.ablation import ReferenceNetworkDiT, load_network, network_of
 from ..dit.checkpoint import start_from_stdit2
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
@@ -53,15 +53,9 @@ def with_steps(dit: RealPortraitDiT, steps: int) -> RealPortraitDiT:
 
 def with_reference_network(dit: RealPortraitDiT) -> RealPortraitDiT:
     """The same network with a copy of its backbone for the portrait, which gives the same result."""
-    other = network_of(AblationConfig(**vars(dit.cfg), reference_network=True))
-    copies = {
-        f"{theirs}.{key.removeprefix(ours)}": value.clone()
-        for ours, theirs in (("x_embedder.", "reference_embedder"), ("blocks.", "reference_blocks"))
-        for key, value in dit.state_dict().items()
-        if key.startswith(ours)
-    }
-    other.load_state_dict(dit.state_dict() | copies)
-    return other
+    other = ReferenceNetworkDiT(AblationConfig(**vars(dit.cfg), reference_network=True))
+    other.load_state_dict(dit.state_dict(), strict=False)  # all but the reference network's own
+    return other.copy_backbone()
 
 
 def with_draft(dit: RealPortraitDiT, widths: tuple[int, ...]) -> RealPortraitDiT:
