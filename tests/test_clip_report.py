@@ -10,12 +10,22 @@ import torch
 import toy_sizes
 import yunet
 
+from realportrait_core.animation.extraction import CHUNK
 from realportrait_core.config import Vid2VidConfig
 from realportrait_core.errors import InputError
-from realportrait_core.eval.clip.frames import clip_of
-from realportrait_core.eval.clip.report import ClipFigure, ClipJudges, ClipReport, correlation, judge_clip, motion_errors
+from realportrait_core.eval.clip.frames import Clip, ClipFaces, clip_of
+from realportrait_core.eval.clip.report import (
+    ClipFigure,
+    ClipJudges,
+    ClipReport,
+    correlation,
+    judge_clip,
+    motion_errors,
+    picture_figures,
+)
 from realportrait_core.eval.clip.table import figures_json, table, worst, worst_frames
 from realportrait_core.eval.judges.estimators import load_estimator
+from realportrait_core.eval.metrics.temporal import flicker, still_part
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.inspect.strip import strip
 from realportrait_core.vid2vid import FaceVid2Vid
@@ -136,6 +146,21 @@ def test_flicker_of_the_still_part_is_what_was_added(detector, vid2vid, driving)
     assert report.frames["flicker_255"][0] is None
     assert report.frames["flicker_255"][1:] == pytest.approx([8.0] * 3, abs=1e-3)
     assert report.frames["truth_flicker_255"][1:] == [0.0] * 3
+
+
+def test_flicker_does_not_depend_on_how_frames_go_through():
+    """A square that moves in a few frames at the start only is still later on, whatever a chunk of frames shows of it."""
+    frames = 3 * CHUNK
+    truth = torch.full((frames, 64, 64, 3), 0.5)
+    for frame in (2, 4):
+        truth[frame, 16:48, 16:48] = 1.0
+    result = truth + 0.02 * torch.rand(truth.shape, generator=torch.Generator().manual_seed(0))
+    found = picture_figures(Clip(truth[:1], truth, result, truth), ClipFaces(None, None, None, None), lambda done, total: None)
+    still = still_part(truth.movedim(-1, 1))
+    expected = flicker(result.movedim(-1, 1), still)
+    assert expected[0] is None and None not in expected[1:]
+    assert found["flicker_255"][0] is None and found["flicker_255"][1:] == pytest.approx(expected[1:])
+    assert not torch.equal(still_part(truth[:CHUNK].movedim(-1, 1)), still[: CHUNK - 1]), "a chunk alone shows the same"
 
 
 def test_landmarks_measure_what_m_does_not(detector, vid2vid, driving):

@@ -272,7 +272,9 @@ def picture_figures(clip: Clip, faces: ClipFaces, stage: Callback) -> dict[str, 
     Still is what the truth shows to be still; without a truth, the picture's border, where neither head nor shoulders are. Where
     neither is known, flicker is left out.
     """
-    border = portrait = None
+    border = portrait = still = None
+    if clip.truth is not None:
+        still = still_part(clip.truth.movedim(-1, 1))  # (L - 1, H, W), of the whole clip: it counts how often a pixel moves
     if faces.result is not None:
         border = still_border(facial_masks(faces.result.points, *clip.result.shape[1:3]))
         portrait = None if faces.portrait is None else face_crops(clip.portrait, faces.portrait[None])
@@ -281,10 +283,9 @@ def picture_figures(clip: Clip, faces: ClipFaces, stage: Callback) -> dict[str, 
         chunk = slice(max(start - 1, 0), start + CHUNK)  # with the frame before
         result = clip.result[chunk].movedim(-1, 1)
         figures = {"step_255": picture_steps(result)} | colour_figures(result)
-        if clip.truth is not None:
-            truth = clip.truth[chunk].movedim(-1, 1)
-            still = still_part(truth)
-            figures |= {"flicker_255": flicker(result, still), "truth_flicker_255": flicker(truth, still)}
+        if clip.truth is not None and still is not None:
+            truth, part = clip.truth[chunk].movedim(-1, 1), still[chunk.start : chunk.start + len(result) - 1]
+            figures |= {"flicker_255": flicker(result, part), "truth_flicker_255": flicker(truth, part)}
         elif border is not None:
             figures["flicker_255"] = flicker(result, border)
         if faces.result is not None and portrait is not None:
