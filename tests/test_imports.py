@@ -33,8 +33,10 @@ ALLOWED = {
     "vid2vid": BASE | {"checkpoint"},
     "dit": BASE | {"checkpoint", "motion_map"},  # never vid2vid: a motion map is a tensor
     "speed": BASE | {"dit", "diffusion"},
-    "animation": BASE | NETWORKS | {"speed"},
+    "animation": BASE | NETWORKS | {"speed", "memory"},
     "generate": BASE | NETWORKS | {"animation", "speed"},
+    "long": BASE | NETWORKS | {"animation", "speed", "inspect", "paste", "video", "memory"},
+    "memory": BASE,
     "inspect": BASE | NETWORKS | {"animation"},
     "edit": BASE | NETWORKS | {"animation"},
     "motion_file": BASE | NETWORKS | {"animation"},
