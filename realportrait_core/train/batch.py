@@ -6,7 +6,7 @@ So a resumed run draws what an uninterrupted one would, and n processes draw tog
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from safetensors import safe_open
 
 from ..animation.mapping import map_geometry
 from ..animation.retargeting import driven_keypoints
-from ..checkpoint import read_header
+from ..checkpoint import Header, read_header
 from ..diffusion.conditional import training_mask
-from ..errors import InputError
+from ..errors import InputError, RealPortraitError, WeightsError
 from ..motion_map import MotionMaps
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
@@ -32,6 +32,7 @@ from .stages import Shape, Stage
 
 log = logging.getLogger(__name__)
 
+LISTED = 5  # damaged files that a warning names
 LOADERS = 4  # threads that load samples ahead of the step
 WARPED_AT_ONCE = 32  # frames that go through W together on a CPU
 WARPED_ON_A_GPU = 256
@@ -73,14 +74,17 @@ class Index:
 
 
 def read_index(folder: Path, size: int) -> Index:
-    """Every sample below a folder, by name. InputError where there is none, or one is of another size than size px."""
+    """Every sample below a folder, by name; damaged files are left out and counted in a warning.
+
+    InputError where there is none, or one is of another size than size px.
+    """
     paths = tuple(sorted(path for path in folder.rglob("*.safetensors") if not path.name.startswith(".")))
     if not paths:
         raise InputError(f"{folder} holds no training sample: make them with `python -m realportrait_core.train.data`.")
+    paths, headers = readable(paths)
     rows, portrait_frames = [], {}
     made_with = {"Face Vid2vid": set(), "VAE": set()}
-    for number, path in enumerate(paths):
-        header = read_header(path)
+    for number, (path, header) in enumerate(zip(paths, headers)):
         if header.metadata.get("kind") not in KINDS or "latents" not in header.shapes:
             raise InputError(f"{path} is not a training sample.")
         if header.metadata["size"] != str(size):
@@ -102,6 +106,21 @@ def read_index(folder: Path, size: int) -> Index:
     frames, portraits, video, photo = (torch.tensor(column) for column in zip(*rows))
     vid2vid, vae = made_with["Face Vid2vid"].pop(), next(iter(made_with["VAE"]), "")
     return Index(paths, frames, portraits, video.bool(), size, vid2vid, photo.bool(), vae, portrait_frames)
+
+
+def readable(paths: tuple[Path, ...]) -> tuple[tuple[Path, ...], list[Header]]:
+    """The files that are whole, and their headers. InputError where none is."""
+    headers, damaged = {}, []
+    for path in paths:
+        try:
+            headers[path] = read_header(path)
+        except WeightsError as error:
+            damaged.append(str(error))
+    if not headers:
+        raise InputError(f"All {len(paths)} training samples are damaged: {damaged[0]} Make them anew.")
+    if damaged:
+        log.warning("%d of %d training samples are damaged and left out: %s", len(damaged), len(paths), " ".join(damaged[:LISTED]))
+    return tuple(headers), list(headers.values())
 
 
 def encoders_for(
@@ -270,6 +289,26 @@ def load_item(index: Index, item: Item) -> Row:
     )
 
 
+def load_whole(index: Index, shape: Shape, item: Item, damaged: set[int]) -> Row:
+    """load_item; the place of a sample whose data are damaged is taken by the next one that can give such clips.
+
+    `damaged` collects their numbers, for one warning each; which sample takes the place depends on nothing else, so a resumed run
+    draws the same. Raises InputError where no sample is whole.
+    """
+    usable = index.usable(shape).tolist()
+    for _ in usable:
+        try:
+            return load_item(index, item)
+        except RealPortraitError as error:
+            if item.sample not in damaged:
+                damaged.add(item.sample)
+                log.warning("%d of %d training samples are damaged; another takes its place: %s", len(damaged), len(usable), error)
+        following = usable[(usable.index(item.sample) + 1) % len(usable)]
+        drawn = draw_item(index, shape, following, item.t, torch.Generator().manual_seed(item.seed))
+        item = replace(drawn, unmoved=item.unmoved)
+    raise InputError(f"None of the {len(usable)} training samples that can give such clips is whole. Make them anew.")
+
+
 def driving_latents(sample: Sample, frames: torch.Tensor, source: torch.Generator) -> Row:
     """Latents of frames (N, L), drawn from the posterior where the sample has its deviations; and pictures where it keeps them."""
     z = sample.latents[frames].float()  # (N, L, 4, h, w)
@@ -317,11 +356,16 @@ def maps_of(warping: WarpingNetwork, batch: Batch) -> tuple[MotionMaps, MotionMa
 def batches(
     index: Index, stage: Stage, seed: int, first: int, timesteps: int, rank: int, size: int, encoders: Encoders | None = None
 ) -> Iterator[Batch]:
-    """The share of process `rank` of `size` in the steps from `first` on, loaded one step ahead; `encoders` as in `load`."""
+    """The share of process `rank` of `size` in the steps from `first` on, loaded one step ahead; `encoders` as in `load`.
+
+    Damaged samples are replaced by `load_whole`.
+    """
+    damaged: set[int] = set()
     with ThreadPoolExecutor(LOADERS) as pool:
 
         def begin(step: int):
-            return [pool.submit(load_item, index, item) for item in draw(index, stage, seed, step, timesteps)[rank::size]]
+            items, shape = draw(index, stage, seed, step, timesteps)[rank::size], stage.shapes[step % len(stage.shapes)]
+            return [pool.submit(load_whole, index, shape, item, damaged) for item in items]
 
         step, reading = first, begin(first)
         while True:

@@ -1,4 +1,4 @@
-"""A portrait of 8192x4096 px from detection to paste-back, in a process of its own: prints its peaks of memory and what came out."""
+"""A portrait of 8192x4096 px from detection to paste-back, in a process of its own: prints peaks of memory and results as JSON."""
 
 import json
 import resource
