@@ -55,7 +55,10 @@ def checked_points(points: Points) -> torch.Tensor:
     if points.ndim < 2 or points.shape[-1] != 2 or points.shape[-2] not in LANDMARKS:
         raise InputError(f"Face points must be (..., N, 2) with N one of {sorted(LANDMARKS)}; these are {tuple(points.shape)}.")
     if not torch.isfinite(points).all():
-        raise InputError(f"{int((~torch.isfinite(points)).sum())} of {points.numel()} face coordinates are NaN or infinite.")
+        bad = int((~torch.isfinite(points)).sum())
+        raise InputError(
+            f"{bad} of {points.numel()} face coordinates are NaN or infinite. Look at the node or model that found the face."
+        )
     return points
 
 

@@ -283,9 +283,12 @@ def nominal_points(box: Box, height: int, width: int) -> torch.Tensor:
     x, y, w, h = box.tolist()
     text = f"x {x:g}, y {y:g}, {w:g}x{h:g} px"
     if min(w, h) < MIN_FACE:
-        raise FaceError(f"The face's box ({text}) is smaller than {MIN_FACE} px.")
+        raise FaceError(f"The face's box ({text}) is smaller than {MIN_FACE} px. Enlarge the picture, or use a closer one.")
     if x < 0 or y < 0 or x + w > width or y + h > height:
-        raise FaceError(f"The face's box ({text}) is not inside the picture of {width}x{height} px.")
+        raise FaceError(
+            f"The face's box ({text}) is not inside the picture of {width}x{height} px. All of it "
+            "must be: x, y is its upper left corner."
+        )
     return box[:2] + NOMINAL * box[2:]
 
 
