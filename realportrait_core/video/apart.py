@@ -4,16 +4,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import InputError
 from .process import ChildProcess
 from .reading import read
-from .records import Content, Finished, Ready, Record, Refused, Request, Shown, Tick, VideoInfo, Warned, read_record, request_text
+from .records import Finished, Ready, Record, Refused, Request, Shown, Tick, VideoInfo, Warned, read_record, request_text
 from .source import VideoFile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,8 +28,8 @@ class DecoderCrash(InputError):
     """The process that decodes a video has ended before it was done."""
 
 
-def read_apart(source: VideoFile, request: Request, tick: Callable[[int], None] | None = None) -> Iterator[Content]:
-    """As `reading.read`, in a process that ends with this iterator: close it where it may be left early.
+def read_apart(source: VideoFile, request: Request, tick: Callable[[int], None] | None = None) -> Generator[Any, None, None]:
+    """The records of `reading.read`, in a process that ends with this iterator: close it where it may be left early.
 
     tick may raise, to stop. Where no process can be started, the video is read in this one, with a warning.
     Raises InputError as `reading.read` does, and DecoderCrash where the process dies.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -39,7 +40,9 @@ def load_video(source: VideoFile, selection: Selection, most: float | None = Non
     Raises InputError where the file is no video or damaged, gives no frame rate, changes its picture's size, where the range
     is behind its end, the frames would take more than `most` bytes, or the decoder crashes.
     """
-    progress, pictures, times = None, [], []
+    progress: TimelineProgress | None = None
+    pictures: list[np.ndarray] = []
+    times: list[float] = []
     with closing(read_apart(source, Request(selection), lambda n: progress.frame(n))) as records:
         info = next(records)
         fps = timeline_rate(source, selection, info)

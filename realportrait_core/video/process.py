@@ -4,12 +4,13 @@
 
 import asyncio
 import os
+import sys
 from concurrent.futures import Future
 from contextlib import suppress
 from threading import Thread
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-NO_WINDOW = 0x08000000 if os.name == "nt" else 0  # CREATE_NO_WINDOW
+NO_WINDOW = 0x08000000 if sys.platform == "win32" else 0  # CREATE_NO_WINDOW
 
 
 class ChildProcess:
@@ -20,8 +21,10 @@ class ChildProcess:
 
     def __init__(self, arguments: list[str], source: BinaryIO | None = None):
         reading, writing = os.pipe()
-        self.output: BinaryIO = open(reading, "rb")
+        self.output = open(reading, "rb")
         self.pid = 0
+        self.code: int | None = None
+        self._process: Any = None  # asyncio's
         started: Future = Future()
         # A node runs inside an event loop that belongs to the host: ours has a thread of its own, which waits for the end.
         self._thread = Thread(target=self._run, args=(arguments, source, writing, started), name="video process", daemon=True)
@@ -33,8 +36,7 @@ class ChildProcess:
             raise
 
     def _run(self, arguments: list[str], source: BinaryIO | None, writing: int, started: Future) -> None:
-        self.code, self._process = None, None
-        self._loop = asyncio.ProactorEventLoop() if os.name == "nt" else asyncio.SelectorEventLoop()
+        self._loop = asyncio.ProactorEventLoop() if sys.platform == "win32" else asyncio.SelectorEventLoop()
         try:
             self._loop.run_until_complete(self._wait(arguments, source, writing, started))
         except BaseException as error:
@@ -75,5 +77,5 @@ class ChildProcess:
     def __enter__(self) -> "ChildProcess":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.kill()

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from io import BufferedReader
+from math import prod
 from struct import Struct
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -84,19 +86,19 @@ KINDS = {kind.__name__: kind for kind in (VideoInfo, Shown, SoundFormat, Samples
 
 def write_record(stream: BinaryIO, record: Record) -> None:
     """As HEAD, JSON, the bytes of its array if it has one."""
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    array, data = next(((name, value) for name, value in values.items() if isinstance(value, np.ndarray)), (None, b""))
-    if array is not None:
-        data = np.ascontiguousarray(data)
-        values[array] = {"shape": data.shape, "dtype": data.dtype.str}
-        data = memoryview(data).cast("B")
+    values: dict[str, Any] = {field.name: getattr(record, field.name) for field in fields(record)}
+    array = np.empty(0, np.uint8)
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):  # at most one
+            array = np.ascontiguousarray(value)
+            values[name] = {"shape": array.shape, "dtype": array.dtype.str}
     text = json.dumps({"kind": type(record).__name__, **values}).encode()
-    stream.write(HEAD.pack(len(text), len(data)) + text)
-    stream.write(data)
+    stream.write(HEAD.pack(len(text), array.nbytes) + text)
+    stream.write(array.data.cast("B") if array.size else b"")
     stream.flush()
 
 
-def read_record(stream: BinaryIO) -> Record | None:
+def read_record(stream: BufferedReader) -> Record | None:
     """The next record; None where the stream ends before or in it. Raises ValueError for anything else."""
     head = stream.read(HEAD.size)
     if len(head) < HEAD.size:
@@ -111,10 +113,11 @@ def read_record(stream: BinaryIO) -> Record | None:
     kind = KINDS[values.pop("kind")]
     for name, value in values.items():
         if isinstance(value, Mapping):
-            array = np.empty(value["shape"], value["dtype"])
-            if array.nbytes != size or array.dtype.kind not in "uf":
-                raise ValueError(f"an array of {array.shape} {array.dtype} in {size} bytes")
-            if stream.readinto(memoryview(array).cast("B")) < size:
+            shape, dtype = tuple(value["shape"]), np.dtype(value["dtype"])
+            if dtype.kind not in "uf" or not size or prod(shape) * dtype.itemsize != size:
+                raise ValueError(f"an array of {shape} {dtype} in {size} bytes")
+            array: np.ndarray = np.empty(shape, dtype)
+            if stream.readinto(array.data.cast("B")) < size:
                 return None
             values[name] = array
     return kind(**values)
