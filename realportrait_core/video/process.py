@@ -6,11 +6,18 @@ import asyncio
 import os
 import sys
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from threading import Thread
 from typing import Any, BinaryIO
 
 NO_WINDOW = 0x08000000 if sys.platform == "win32" else 0  # CREATE_NO_WINDOW
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """A loop that can start processes, whatever policy the host has set."""
+    if sys.platform == "win32":
+        return asyncio.ProactorEventLoop()
+    return asyncio.SelectorEventLoop()
 
 
 class ChildProcess:
@@ -21,38 +28,33 @@ class ChildProcess:
 
     def __init__(self, arguments: list[str], source: BinaryIO | None = None):
         reading, writing = os.pipe()
-        self.output = open(reading, "rb")
-        self.pid = 0
+        self.output, end = open(reading, "rb"), open(writing, "wb")
         self.code: int | None = None
         self._process: Any = None  # asyncio's
         started: Future = Future()
         # A node runs inside an event loop that belongs to the host: ours has a thread of its own, which waits for the end.
-        self._thread = Thread(target=self._run, args=(arguments, source, writing, started), name="video process", daemon=True)
+        self._thread = Thread(target=self._run, args=(arguments, source, end, started), name="video process", daemon=True)
         self._thread.start()
         try:
-            self.pid = started.result()
+            self.pid: int = started.result()
         except BaseException:
             self.output.close()
             raise
 
-    def _run(self, arguments: list[str], source: BinaryIO | None, writing: int, started: Future) -> None:
-        self._loop = asyncio.ProactorEventLoop() if sys.platform == "win32" else asyncio.SelectorEventLoop()
+    def _run(self, arguments: list[str], source: BinaryIO | None, end: BinaryIO, started: Future) -> None:
         try:
-            self._loop.run_until_complete(self._wait(arguments, source, writing, started))
-        except BaseException as error:
+            with closing(new_loop()) as self._loop:
+                self._loop.run_until_complete(self._wait(arguments, source, end, started))
+        except BaseException as error:  # whatever it is, the other thread waits for it
+            end.close()
             if not started.done():
                 started.set_exception(OSError(f"{type(error).__name__}: {error}"))
-        finally:
-            self._loop.close()
 
-    async def _wait(self, arguments: list[str], source: BinaryIO | None, writing: int, started: Future) -> None:
-        try:
-            with open(os.devnull, "rb") as nothing:
-                self._process = await asyncio.create_subprocess_exec(
-                    *arguments, stdin=source or nothing, stdout=writing, creationflags=NO_WINDOW
-                )
-        finally:
-            os.close(writing)  # the pipe ends with the child
+    async def _wait(self, arguments: list[str], source: BinaryIO | None, end: BinaryIO, started: Future) -> None:
+        with end, open(os.devnull, "rb") as nothing:  # closed here, the pipe ends with the child
+            self._process = await asyncio.create_subprocess_exec(
+                *arguments, stdin=source or nothing, stdout=end, creationflags=NO_WINDOW
+            )
         started.set_result(self._process.pid)
         self.code = await self._process.wait()
 
