@@ -1,6 +1,7 @@
 """Extract: face points -> crops -> poses (M) and the portrait's appearance feature f_r (F). Paper, Sec. "Preliminary"."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from ..face.track import FaceTrack, Gaps
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.interpolation import interpolate_poses
-from ..vid2vid.keypoints import Pose, cat
+from ..vid2vid.keypoints import Pose
 from .keypoints import Keypoints, Progress
 
 CHUNK = 8  # frames that pass through a network at once, so that memory does not grow with the video
@@ -57,14 +58,37 @@ def tracked_poses(
     """
     length = len(track.points)
     wanted = torch.ones(length, dtype=torch.bool) if track.gaps is None else track.present
-    total, done, poses = int(wanted.sum()), 0, []
-    for frames, chunk in chunks(pictures, wanted):
-        crops = to_crop if to_crop.ndim == 2 else to_crop[frames]
-        poses.append(vid2vid.motion(crop_faces(vid2vid, chunk, crops)).to("cpu"))
-        done += len(frames)
-        if callback is not None:
-            callback(done * length // total, length)
-    return cat(poses) if track.gaps is None else fill_gaps(cat(poses), track.present, track.gaps)
+    total = int(wanted.sum())
+
+    def parts() -> Iterator[Pose]:
+        done = 0
+        for frames, chunk in chunks(pictures, wanted):
+            crops = to_crop if to_crop.ndim == 2 else to_crop[frames]
+            yield vid2vid.motion(crop_faces(vid2vid, chunk, crops)).to("cpu")
+            done += len(frames)
+            if callback is not None:
+                callback(done * length // total, length)
+
+    poses = gather(parts(), total)
+    return poses if track.gaps is None else fill_gaps(poses, track.present, track.gaps)
+
+
+def gather(parts: Iterator[Pose], total: int) -> Pose:
+    """Poses that come in parts, `total` of them in all. They are copied to their place as they come: small tensors that stay
+    between the large ones of a network would keep the memory of those.
+    """
+    whole, done = None, 0
+    for part in parts:
+        if whole is None:
+            whole = Pose(*(values.new_empty(total, *values.shape[1:]) for values in (getattr(part, name) for name in names())))
+        for name in names():
+            getattr(whole, name)[done : done + len(part)] = getattr(part, name)
+        done += len(part)
+    return whole[:done]
+
+
+def names() -> list[str]:
+    return [field.name for field in fields(Pose)]
 
 
 def chunks(pictures: Frames | Measured, wanted: Tensor) -> Iterator[tuple[list[int], Tensor]]:
