@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from refusal import refused
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +44,6 @@ def test_models_freed_between_all_nodes(files, pack, run_node, whole):
     again = result(files, files.Line(pack, run_node, between=free), 1)
     assert len(freed) == 6 and not any(freed)
     assert equal(again, fresh)
-
-
-def test_the_same_loaded_models_serve_one_run_after_another(files, pack, run_node, whole):
-    """The host keeps the loaders' outputs: what comes between two equal runs, refusals too, leaves no trace."""
-    first = result(files, whole, 1)
-    other = result(files, whole, 2)
-    assert not any(torch.equal(a, b) for a, b in zip(first, other))
-    with refused(pack, "portrait has 0 frames"):
-        whole.keypoints(torch.zeros(0, 150, 140, 3), files.picture(2, 120, 110))
-    motion = whole.motion(whole.keypoints(files.picture(1, 150, 140), files.picture(3, 120, 110)))
-    with refused(pack, "The portrait is 70x90 px; the motion was made for one of 140x150 px"):
-        whole.latents(motion, portrait=files.picture(1, 90, 70))
-    assert equal(result(files, whole, 1), first)
-    assert equal(result(files, files.Line(pack, run_node), 1), first)  # loaded anew
 
 
 def test_cached_outputs_serve_several_nodes_and_stay_as_they_are(files, whole):
