@@ -4,9 +4,7 @@ So a resumed run draws what an uninterrupted one would, and n processes draw tog
 """
 
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from ..animation.mapping import map_geometry
 from ..animation.retargeting import driven_keypoints
 from ..checkpoint import Header, read_header
 from ..diffusion.conditional import training_mask
-from ..errors import InputError, RealPortraitError, WeightsError
+from ..errors import InputError, WeightsError
 from ..motion_map import MotionMaps
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
@@ -33,7 +31,6 @@ from .stages import Shape, Stage
 log = logging.getLogger(__name__)
 
 LISTED = 5  # damaged files that a warning names
-LOADERS = 4  # threads that load samples ahead of the step
 WARPED_AT_ONCE = 32  # frames that go through W together on a CPU
 WARPED_ON_A_GPU = 256
 
@@ -289,26 +286,6 @@ def load_item(index: Index, item: Item) -> Row:
     )
 
 
-def load_whole(index: Index, shape: Shape, item: Item, damaged: set[int]) -> Row:
-    """load_item; the place of a sample whose data are damaged is taken by the next one that can give such clips.
-
-    `damaged` collects their numbers, for one warning each; which sample takes the place depends on nothing else, so a resumed run
-    draws the same. Raises InputError where no sample is whole.
-    """
-    usable = index.usable(shape).tolist()
-    for _ in usable:
-        try:
-            return load_item(index, item)
-        except RealPortraitError as error:
-            if item.sample not in damaged:
-                damaged.add(item.sample)
-                log.warning("%d of %d training samples are damaged; another takes its place: %s", len(damaged), len(usable), error)
-        following = usable[(usable.index(item.sample) + 1) % len(usable)]
-        drawn = draw_item(index, shape, following, item.t, torch.Generator().manual_seed(item.seed))
-        item = replace(drawn, unmoved=item.unmoved)
-    raise InputError(f"None of the {len(usable)} training samples that can give such clips is whole. Make them anew.")
-
-
 def driving_latents(sample: Sample, frames: torch.Tensor, source: torch.Generator) -> Row:
     """Latents of frames (N, L), drawn from the posterior where the sample has its deviations; and pictures where it keeps them."""
     z = sample.latents[frames].float()  # (N, L, 4, h, w)
@@ -348,27 +325,3 @@ def maps_of(warping: WarpingNetwork, batch: Batch) -> tuple[MotionMaps, MotionMa
         f[:, :-1].flatten(0, 1), frame_to_crop, batch.face.flatten(0, 1), batch.size, batch.size, everywhere=on_a_gpu
     )
     return driven, MotionMaps(f[:, -1], batch.frame_to_crop, batch.own_face, batch.size, batch.size, everywhere=on_a_gpu)
-
-
-# Loading ahead
-
-
-def batches(
-    index: Index, stage: Stage, seed: int, first: int, timesteps: int, rank: int, size: int, encoders: Encoders | None = None
-) -> Iterator[Batch]:
-    """The share of process `rank` of `size` in the steps from `first` on, loaded one step ahead; `encoders` as in `load`.
-
-    Damaged samples are replaced by `load_whole`.
-    """
-    damaged: set[int] = set()
-    with ThreadPoolExecutor(LOADERS) as pool:
-
-        def begin(step: int):
-            items, shape = draw(index, stage, seed, step, timesteps)[rank::size], stage.shapes[step % len(stage.shapes)]
-            return [pool.submit(load_whole, index, shape, item, damaged) for item in items]
-
-        step, reading = first, begin(first)
-        while True:
-            ahead = begin(step + 1)
-            yield complete([row.result() for row in reading], index.size, encoders)
-            step, reading = step + 1, ahead

@@ -16,9 +16,10 @@ from toy import CLIPS, FRAMES, TOY, folder, run, sample, vid2vid  # noqa: F401, 
 
 from realportrait_core.checkpoint import read_header
 from realportrait_core.errors import InputError
-from realportrait_core.train.batch import batches, draw, load_item, read_index
+from realportrait_core.train.batch import draw, load_item, read_index
 from realportrait_core.train.data.prepare import weights_fingerprint
 from realportrait_core.train.data.sample import save_sample
+from realportrait_core.train.loading import batches
 
 TRAIN = Path(__file__).with_name("large_checkpoint.py")
 
