@@ -96,18 +96,17 @@ def sample_clip(
     caching: Caching,
     after_step: Callable[[int, torch.Tensor, torch.Tensor, int], None],
 ) -> torch.Tensor:
-    """Latents (L, 4, h, w) of a clip with L maps, by the host's sampler with the noise of seed + the clip's number.
+    """Latents (L, 4, h, w) of a clip with L maps, by the host's sampler.
 
-    known (n, 4, h, w): the latents of the conditional frames, which are kept. after_step(step, x0, x, steps): the host's
-    callback, which may end in its interrupt. Raises RealPortraitError where the clip becomes NaN.
+    known (n, 4, h, w): the latents of the conditional frames, which are kept. seed: of this clip's noise. after_step(step, x0, x,
+    steps): the host's callback, which may end in its interrupt. Raises RealPortraitError where the clip becomes NaN.
     """
-    clip_seed = clip.noise_seed(seed)
     sampler, sigmas = sampler_and_sigmas(model, sampler_name, scheduler, steps)
     positive, negative = conditioning(reference, maps, portrait_maps, strength, caching)
     latent = {"samples": new_latent(maps)} if known is None else continued_latent(maps, known, clip.overlap)
     samples = comfy.sample.sample_custom(
         model,
-        comfy.sample.prepare_noise(latent["samples"], clip_seed),
+        comfy.sample.prepare_noise(latent["samples"], seed),
         guidance,
         sampler,
         sigmas,
@@ -117,7 +116,7 @@ def sample_clip(
         noise_mask=latent.get("noise_mask"),
         callback=after_step,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=clip_seed,
+        seed=seed,
     )
     if not torch.isfinite(samples).all():
         raise RealPortraitError(
@@ -156,7 +155,7 @@ def sample_clips(
             motion.portrait_maps,
             clip,
             known,
-            seed=seed,
+            seed=clip.noise_seed(seed),
             steps=steps,
             sampler_name=sampler_name,
             scheduler=scheduler,
