@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 import comfy.sample
 import comfy.samplers
@@ -145,7 +146,7 @@ def sample_clips(
     Raises RealPortraitError where a clip becomes NaN.
     """
     clips = plan(len(motion.maps), config_of(model).clip_frames)
-    bar = StepsBar(model, len(clips), steps, len(motion.maps))
+    bar = StepsBar(model, steps, len(motion.maps))
 
     def denoise_clip(clip: Clip, known: torch.Tensor | None) -> torch.Tensor:
         return sample_clip(
@@ -162,7 +163,7 @@ def sample_clips(
             strength=strength,
             guidance=guidance,
             caching=caching,
-            after_step=bar.of_clip(clip.number),
+            after_step=bar.of_clip(clip),
         )
 
     return denoise_clips(clips, denoise_clip)
@@ -171,23 +172,26 @@ def sample_clips(
 class StepsBar:
     """The node's bar over the steps of all clips, with previews; the log says once how long the rest will take.
 
-    first: the clip with which this run begins, above 0 where it goes on with an earlier one's.
+    A run that goes on with an earlier one's clips begins with a later clip than 0.
     """
 
-    def __init__(self, model, clips: int, steps: int, frames: int, first: int = 0):
-        self.clips, self.steps, self.frames, self.first = clips, steps, frames, first
-        self.progress, self.preview, self.started = Progress(clips * steps), preview_of_middle(model), time.monotonic()
+    def __init__(self, model, steps: int, frames: int, overlap: int = 1):
+        self.steps, self.frames, self.overlap = steps, frames, overlap
+        self.progress, self.preview = Progress(steps), preview_of_middle(model)
+        self.first, self.started = None, time.monotonic()
 
-    def of_clip(self, number: int) -> Callable[[int, torch.Tensor, torch.Tensor, int], None]:
+    def of_clip(self, clip: Clip) -> Callable[[int, torch.Tensor, torch.Tensor, int], None]:
         """The host's callback of a clip's sampling."""
-        before = number * self.steps
+        self.first = clip.number if self.first is None else self.first
+        clips = clip.number + 1 + ceil((self.frames - clip.stop) / (clip.length - self.overlap))
+        before, wanted = clip.number * self.steps, (clips - self.first) * self.steps
+        self.progress.total = clips * self.steps
 
         def after_step(step: int, x0: torch.Tensor, x: torch.Tensor, total: int) -> None:
             self.progress.to(before + round((step + 1) * self.steps / total), self.preview(x0))
-            done, wanted = before + step + 1 - self.first * self.steps, self.progress.total - self.first * self.steps
-            if done == TIMED < wanted:
+            if before + step + 1 - self.first * self.steps == TIMED < wanted:
                 left = (time.monotonic() - self.started) / TIMED * (wanted - TIMED)
-                log.info("%d frames in %d clips of %d steps: about %.0f s left.", self.frames, self.clips, self.steps, left)
+                log.info("%d frames in %d clips of %d steps: about %.0f s left.", self.frames, clips, self.steps, left)
 
         return after_step
 
