@@ -21,7 +21,7 @@ from ..realportrait_core.dit.cache import Caching
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import portrait_points, track
-from ..realportrait_core.long.fingerprint import driving_fingerprint, file_fingerprint, picture_fingerprint, weights_fingerprint
+from ..realportrait_core.long.fingerprint import driving_fingerprint, portrait_fingerprint, weights_fingerprint
 from ..realportrait_core.long.renderers import RenderedClip, vid2vid_renderer
 from ..realportrait_core.long.run import LongSettings, animate_long
 from ..realportrait_core.long.segments import Sound
@@ -253,7 +253,7 @@ class AnimateLongVideo(io.ComfyNode):
             report.append(used.report())
             how = (used, seed, strength, guidance, framing, whole, overlap)
             render, bar = host_renderer(model, vae, vid2vid, portrait, driven, *how), None
-        folder = folders.run_folder(run_digest(render, driven, driving, settings, state))
+        folder = run_folder(render, driven, driving, settings, state)
         made = animate_long(network, driven, render, folder, driving.fps, settings, driving.sound, state, callback=after_clips(bar))
         text = "\n".join([*report, made.report])
         shown = ui.PreviewImage(sheet(glance(made.path, len(driven), driving.fps)), cls=cls).as_dict()
@@ -381,7 +381,7 @@ def host_renderer(
         framing,
         whole,
         {
-            "portrait": picture_fingerprint(portrait),
+            "portrait": portrait_fingerprint(portrait, driven.keypoints.portrait_points),
             "transformer": fingerprint.of_model(model),
             "vid2vid": weights_fingerprint(network),
             "vae": fingerprint.of_vae(vae),
@@ -399,14 +399,17 @@ def checked_sampling(model, speed: str, steps: int, sampler_name: str, scheduler
     return sampling(config_of(model), speed, steps, sampler_name, scheduler)
 
 
-def run_digest(render, driven: DrivenKeypoints, driving: Driving, settings: LongSettings, state) -> str:
-    """Of all that the video depends on, and so the name of its folder: a run that is queued again finds what is done of it."""
-    sound = None if driving.sound is None else driving.sound.source
-    heard = file_fingerprint(sound) if isinstance(sound, VideoFile) else sound
-    begun = None if state is None else (state.clip, state.frame, state.fingerprints, state.latents)
-    return fingerprint.digest(
-        render.fingerprints, render.settings, render.seed, driving_fingerprint(driven), driving.fps, settings, heard, begun
-    )
+def run_folder(render, driven: DrivenKeypoints, driving: Driving, settings: LongSettings, state) -> Path:
+    """Named by all that the video depends on: a run that is queued again finds what is done of it.
+
+    A state of a run of this very video leads to the folder of that run, as long as it is there.
+    """
+    driven_by, heard = driving_fingerprint(driven), None if driving.sound is None else driving.sound.fingerprint()
+    whole = (render.fingerprints, render.settings, render.seed, driven_by, driving.fps, settings, heard)
+    folder = folders.run_folder(fingerprint.digest(whole))
+    if state is None or (state.fingerprints.get("driving") == driven_by and folder.is_dir()):
+        return folder
+    return folders.run_folder(fingerprint.digest(whole, state.fingerprints, state.clip, state.frame, state.latents))
 
 
 def after_clips(bar: Progress | None):

@@ -17,7 +17,8 @@ FOLDER = "realportrait"
 LIVEPORTRAIT = "liveportrait"
 WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 
-RUNS, RUN_DIGITS = "realportrait_long", 12  # folder of long videos, and how each one's is named
+RUNS, RUN_DIGITS = "realportrait_long", 12  # folder of the runs of long videos, and hexadecimal digits that name each run's
+RUN_STATE, RUN_VIDEO = "state.safetensors", "video.mp4"  # in it, as realportrait_core.long.folder writes them
 
 SUFFIX = ".safetensors"
 BUNDLED_MODEL = "realportrait_mini.safetensors"

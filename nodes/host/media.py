@@ -11,12 +11,11 @@ import folder_paths
 
 import nodes
 
-from ...realportrait_core.checkpoint import read_bundle_metadata, read_header
+from ...realportrait_core.checkpoint import METADATA_KEY, read_bundle_metadata, read_header
 from ...realportrait_core.errors import InputError, RealPortraitError
-from ...realportrait_core.long.folder import STATE_FILE, VIDEO_FILE
-from ...realportrait_core.long.state import is_state
+from ...realportrait_core.long.state import ROLE as STATE_ROLE
 from ...realportrait_core.motion_file import ROLE
-from .folders import RUNS
+from .folders import RUN_STATE, RUN_VIDEO, RUNS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets"
 SERVED = "realportrait_examples"  # web/js/examples.js shows them from /extensions/realportrait_examples/
@@ -106,7 +105,7 @@ def states() -> dict[str, Path]:
     output = Path(folder_paths.get_output_directory())
     runs = output / RUNS
     saved = [path for path in sorted(output.rglob(f"*{MOTION_SUFFIX}")) if runs not in path.parents and _is_state(path)]
-    unfinished = [path for path in sorted(runs.glob(f"*/{STATE_FILE}")) if not path.with_name(VIDEO_FILE).exists()]
+    unfinished = [path for path in sorted(runs.glob(f"*/{RUN_STATE}")) if not path.with_name(RUN_VIDEO).exists()]
     return {f"{path.relative_to(output).as_posix()}{SAVED}": path for path in [*saved, *unfinished]}
 
 
@@ -144,6 +143,6 @@ def _is_motion(path: Path) -> bool:
 
 def _is_state(path: Path) -> bool:
     try:
-        return is_state(read_header(path).metadata)
+        return f'"role": "{STATE_ROLE}"' in read_header(path).metadata.get(METADATA_KEY, "")
     except (RealPortraitError, OSError):
         return False
