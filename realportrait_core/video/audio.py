@@ -1,7 +1,7 @@
 """The audio of a part of a video."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,23 @@ class Audio:
 
     waveform: torch.Tensor  # (1, channels, samples), one or two channels
     rate: int  # samples a second
+
+
+@dataclass(frozen=True)
+class AudioStream:
+    """Audio of which a second at a time is in memory."""
+
+    rate: int  # samples a second
+    channels: int  # 1 or 2
+    pieces: Iterator[torch.Tensor]  # (channels, samples) float32 in -1 .. 1, at most a second each
+
+
+def audio_pieces(source: Readable, start: float, seconds: float, tick: Callable[[], None] | None = None) -> AudioStream | None:
+    """`read_audio` in pieces."""
+    audio = read_audio(source, start, seconds, tick)
+    if audio is None:
+        return None
+    return AudioStream(audio.rate, audio.waveform.shape[1], iter(audio.waveform[0].split(audio.rate, 1)))
 
 
 def read_audio(source: Readable, start: float, seconds: float, tick: Callable[[], None] | None = None) -> Audio | None:
