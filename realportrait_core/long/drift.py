@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from ..animation.mapping import PortraitMotion
@@ -16,8 +15,8 @@ def clip_figures(
     frames: Tensor,
     motion: PortraitMotion,
     square: Tensor,
-    overlap: int,
     identity: Callable[[Tensor], Tensor] | None = None,
+    overlap: int = 0,
 ) -> Figures:
     """Of a clip's n frames (n, H, W, 3) in [0, 1], the first `overlap` of which the clip before has shown; motion: of these n.
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..animation.mapping import PortraitMotion
 from ..errors import InputError
 from ..vid2vid.expressions import SLIDERS
 from ..vid2vid.keypoints import Pose
@@ -22,7 +23,7 @@ BLURRED = 0.6  # of the median of the clip's frames, in energy of the Laplacian 
 
 
 @dataclass(frozen=True)
-class Tail:
+class TailChoice:
     """The frame that was chosen, and what is wrong with it."""
 
     index: int  # of the clip's frames
@@ -34,6 +35,13 @@ class Tail:
     @property
     def poor(self) -> bool:
         return self.absent or self.blink or self.blurred
+
+    @property
+    def report(self) -> str:
+        """A sentence on a poor frame; empty for a good one."""
+        reasons = {"the driving frame shows no face": self.absent, "its eyes close": self.blink, "it is blurred": self.blurred}
+        said = " and ".join(reason for reason, true in reasons.items() if true)
+        return f"The next clip starts from a poor frame ({said}): a larger tail_window has more to choose from." if said else ""
 
 
 def eye_closing(driver: Pose, fps: float) -> Tensor:
@@ -60,32 +68,33 @@ def eye_closing(driver: Pose, fps: float) -> Tensor:
 
 
 def sharpness_in_face(frames: Tensor, face: Tensor) -> Tensor:
-    """Energy of the luma's Laplacian (n,) of frames (n, H, W, 3) within the facial masks face (n, H, W) bool; 0 for an empty one."""
+    """Energy of the luma's Laplacian (n,) of frames (n, H, W, 3) within the masks face (n, H, W) bool; 0 for an empty one."""
     kernel = frames.new_tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     luma = frames @ frames.new_tensor([0.299, 0.587, 0.114])  # (n, H, W)
     edges = F.conv2d(F.pad(luma[:, None], (1, 1, 1, 1), mode="replicate"), kernel)[:, 0]
     return (edges.square() * face).sum((1, 2)) / face.sum((1, 2)).clamp(min=1)
 
 
-def choose_tail(frames: Tensor, face: Tensor, closing: Tensor, present: Tensor, window: int = 1) -> Tail:
-    """The last frame of `window` that shows a face with open eyes, and sharp; where there is none, the best of them.
+def choose_tail(frames: Tensor, motion: PortraitMotion, closing: Tensor, window: int, present: Tensor) -> TailChoice:
+    """The last frame of `window` that shows a face with open eyes, and is sharp; where there is none, the best of them.
 
-    Of the clip's n frames, those beyond the end of the video left out: the pictures (n, H, W, 3) in [0, 1], facial masks (n, H, W)
-    bool, `eye_closing` (n,), and whether the driving frame has a face (n,) bool. Raises InputError where these do not agree.
+    frames (n, H, W, 3) in [0, 1]: the clip's, those beyond the end of the video left out. motion: the clip's, of n frames or more.
+    closing (n,): `eye_closing` of these frames. present (n,) bool: whether the driving frame has a face. Raises InputError where
+    these do not agree.
     """
     n = len(frames)
-    if not 1 <= window <= n or {len(face), len(closing), len(present)} != {n}:
+    if not 1 <= window <= n or len(motion.maps) < n or {len(closing), len(present)} != {n}:
         raise InputError(
-            f"A tail among the last {window} of {n} frames, with {len(face)} facial masks, {len(closing)} values of the eyes and "
+            f"A tail among the last {window} of {n} frames, with maps of {len(motion.maps)}, {len(closing)} values of the eyes and "
             f"{len(present)} of the face: all must be of the same frames, and the window within them."
         )
-    sharp = sharpness_in_face(frames, face)
+    sharp = sharpness_in_face(frames, motion.maps[:n].mask())
     relative = (sharp / sharp.median().clamp(min=1e-12)).tolist()
 
-    def tail(index: int) -> Tail:
-        blurred = relative[index] < BLURRED
-        return Tail(index, n - 1 - index, not bool(present[index]), bool(closing[index] > CLOSING), blurred)
+    def judged(index: int) -> TailChoice:
+        absent, blink, blurred = not bool(present[index]), bool(closing[index] > CLOSING), relative[index] < BLURRED
+        return TailChoice(index, n - 1 - index, absent, blink, blurred)
 
-    found = [tail(index) for index in range(n - 1, n - 1 - window, -1)]  # the last one first
+    found = [judged(index) for index in range(n - 1, n - 1 - window, -1)]  # the last one first
     good = [one for one in found if not one.poor]
     return good[0] if good else min(found, key=lambda one: (one.absent, one.blink + one.blurred, float(closing[one.index])))
