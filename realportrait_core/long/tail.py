@@ -17,8 +17,8 @@ from ..vid2vid.keypoints import Pose
 
 AROUND = 0.32  # seconds before and after a frame whose median is its eyes' usual position: a blink is shorter than half of that
 # A blink: eyes that close by so many robust standard deviations of the whole video, and by so much of the way to shut. The bundled
-# weights' M shows a tenth of a blink's way. On 60 rendered clips: 85 % of the blinks, and 6 % of the frames with open eyes.
-CLOSING, LEAST = 2.0, 0.02
+# XX
+CLOSING, LEAST = 1.5, 0.02
 BLURRED = 0.6  # of the median of the clip's frames, in energy of the Laplacian within the facial mask
 
 
@@ -53,8 +53,8 @@ def eye_closing(driver: Pose, fps: float) -> Tensor:
     delta = driver.expression @ driver.rotation.mT  # (L, K, 3) in the head's axes
     frames, k = delta.shape[:2]
     reach = min(max(1, round(AROUND * fps)), frames - 1)
-    ends = [delta[:1].expand(reach, k, 3), delta, delta[-1:].expand(reach, k, 3)]
-    usual = torch.cat(ends).unfold(0, 2 * reach + 1, 1).median(-1).values  # (L, K, 3)
+    mirrored = torch.cat([delta[1 : reach + 1].flip(0), delta, delta[-reach - 1 : -1].flip(0)])  # beyond both ends
+    usual = mirrored.unfold(0, 2 * reach + 1, 1).median(-1).values  # (L, K, 3)
     change = delta - usual
     if k in SLIDERS:
         shut = torch.zeros(k, 3).to(change)
