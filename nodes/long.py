@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -274,7 +275,9 @@ class Driving:
         source = stream_source(video)
         if source is not None:
             stream = VideoStream(source, Selection())
-            return cls(stream, stream.fps, Sound(source))
+            with closing(stream.timed()) as frames:
+                since, _ = next(frames)
+            return cls(stream, stream.fps, Sound(source, since))
         parts = video.get_components()
         sound = None if parts.audio is None else Sound(Audio(parts.audio["waveform"], parts.audio["sample_rate"]))
         return cls(images.rgb(parts.images, "driving video"), float(parts.frame_rate), sound)
