@@ -31,6 +31,7 @@ SETTINGS = dict(
     tail_window=1,
     correction=0.0,
 )
+DETECTED = dict(portrait_face="largest", driver_face="largest", missing_face="hold")
 SAMPLED = ("seed", "steps", "sampler_name", "scheduler", "speed", "strength", "guidance")
 
 
@@ -162,3 +163,199 @@ def test_the_frames_are_those_of_the_graph(
     wanted = by_the_graph(run_node, host, vid2vid, model, vae, found, result, steps=2)
     assert len(written) == 3
     assert torch.equal(torch.cat(written), wanted)
+
+
+def test_the_video_has_rate_and_sound_and_is_copied_by_save_video(host, animate, runs, tmp_path):
+    """A file in the output folder, which the host remuxes: what is decoded of the copy is the same."""
+    import av
+
+    video, state, report = animate()
+    path = Path(video.get_stream_source())
+    assert path.parent.parent == runs and path.name == "video.mp4" and len(path.parent.name) == 12
+    parts = video.get_components()
+    assert parts.images.shape == (FRAMES, 160, 150, 3) and parts.frame_rate == Fraction(25, 2)
+    assert parts.audio["sample_rate"] == 16000 and parts.audio["waveform"].shape[-1] / 16000 == pytest.approx(FRAMES / 12.5, abs=0.1)
+    video.save_to(str(tmp_path / "copy.mp4"))
+    with av.open(str(path)) as own, av.open(str(tmp_path / "copy.mp4")) as copy:
+        packets = [[bytes(packet) for packet in file.demux(video=0) if packet.size] for file in (own, copy)]
+    assert packets[0] == packets[1] and len(packets[0]) == FRAMES
+    assert (state.clip, state.frame, state.frames) == (2, FRAMES, FRAMES)
+    assert f"{FRAMES} frames in 2 clips" in report and "1 steps of euler with normal" in report
+
+
+def test_the_node_shows_frames_and_the_report(host, animate, vid2vid, model, vae, keypoints, video, runs):
+    given = dict(portrait=pictures(1), driving_video=video(), vid2vid=vid2vid, model=model, vae=vae, keypoints=keypoints())
+    done = host.NODE_CLASS_MAPPINGS["RealPortraitAnimateLong"].execute(**given | SETTINGS)
+    assert done.ui["text"] == (done.result[2],)
+    (picture,) = done.ui["images"]
+    assert picture["type"] == "temp" and picture["filename"].endswith(".png")
+
+
+@pytest.fixture
+def detecting(pack, monkeypatch):
+    """The real face detector is where the nodes look for it."""
+    detector = str(yunet.onnx())
+    monkeypatch.setattr(pack("nodes.host.folders").folder_paths, "get_full_path", lambda folder, name: detector)
+
+
+def test_a_file_is_read_frame_by_frame(run_node, vid2vid, model, vae, runs, written, detecting, monkeypatch):
+    """As Load Driving Video and the other nodes have it, but the host never loads its frames."""
+    from comfy_api.latest import InputImpl
+
+    file = ROOT / "tests" / "data" / "800000.mp4"
+    video = InputImpl.VideoFromFile(str(file))
+    driver = video.get_components().images
+    found = run_node("RealPortraitExtractKeypoints", vid2vid=vid2vid, portrait=driver[:1], driver=driver, **DETECTED)[0]
+    given = dict(portrait=driver[:1], vid2vid=vid2vid, model=model, vae=vae)
+    run_node("RealPortraitAnimateLong", driving_video=video, keypoints=found, **given, **SETTINGS)
+    wanted = torch.cat(written)
+    written.clear()
+    shutil.rmtree(runs)
+    monkeypatch.setattr(InputImpl.VideoFromFile, "get_components", lambda self: pytest.fail("all frames at once"))
+    out, _, report = run_node("RealPortraitAnimateLong", driving_video=video, **given, **SETTINGS)
+    assert torch.equal(torch.cat(written), wanted) and len(wanted) == 24
+    assert "Face found in 24 of 24 frames." in report and out.get_frame_rate() == Fraction(25, 2)
+
+
+CHANGES = [
+    ("seed", 6),
+    ("steps", 2),
+    ("sampler_name", "ddim"),
+    ("scheduler", "sgm_uniform"),
+    ("speed", "balanced"),
+    ("strength", 0.5),
+    ("guidance", 2.0),
+    ("pose_gain", 0.0),
+    ("expression_gain", 0.0),
+    ("framing", "whole"),
+    ("neutral_frame", 3),
+    ("overlap", 3),
+    ("tail_window", 8),
+    ("correction", 1.0),
+]
+
+
+@pytest.fixture
+def plain(animate, written):
+    """The frames at SETTINGS."""
+    animate()
+    frames = torch.cat(written)
+    written.clear()
+    return frames
+
+
+@pytest.mark.parametrize("name, value", CHANGES, ids=[name for name, _ in CHANGES])
+def test_every_setting_changes_the_frames(animate, written, plain, name, value):
+    """And leads to a run of its own."""
+    animate(**{name: value})
+    found = torch.cat(written)
+    assert found.shape == plain.shape and not torch.equal(found, plain)
+
+
+def test_the_square_alone(animate):
+    assert frames_of(animate(result="animated square")[0]).shape == (FRAMES, 64, 64, 3)
+
+
+def test_what_it_refuses(pack, animate):
+    with refused(pack, "need a VAE to become pictures. Connect one to vae: A VAE of Stable Diffusion 1.5"):
+        animate(vae=None)
+    with refused(pack, "result is 'both'; it must be one of: whole portrait, animated square"):
+        animate(result="both")
+    with refused(pack, "sampler_name is 'eular'; it must be one of"):
+        animate(sampler_name="eular", steps=2)
+    with refused(pack, "portrait is 140x160 px; the motion was made for one of 150x160 px"):
+        animate(portrait=pictures(1, width=140))
+
+
+# ---- going on ----
+
+
+class Stop:
+    """A bar that asks for the host's interrupt at a step, and writes down what it is told."""
+
+    def __init__(self, monkeypatch, at: int | None):
+        import comfy.model_management as management
+
+        self.ticks, ticks = [], None
+        ticks = self.ticks
+
+        class Bar:
+            def __init__(self, total):
+                pass
+
+            def update_absolute(self, done, total=None, preview=None):
+                ticks.append((done, total))
+                if done == at:
+                    management.interrupt_current_processing()
+
+        monkeypatch.setattr("comfy.utils.ProgressBar", Bar)
+
+
+def test_a_cancelled_run_goes_on(host, animate, written, runs, monkeypatch):
+    """Stopped within a step of the second of three clips: the first is kept, and queued again the other two are made."""
+    import comfy.model_management as management
+
+    given = dict(frames=33, steps=3)
+    animate(**given)
+    wanted, whole = torch.cat(written), frames_of(animate(**given)[0])
+    assert len(written) == 3, "a finished run renders nothing when it is queued again"
+    shutil.rmtree(runs)
+    written.clear()
+
+    bar = Stop(monkeypatch, at=5)
+    with pytest.raises(management.InterruptProcessingException):
+        animate(**given)
+    assert bar.ticks == [(n, 9) for n in range(1, 6)] and len(written) == 1
+    bar = Stop(monkeypatch, at=None)
+    video, _, report = animate(**given)
+    assert bar.ticks == [(n, 9) for n in range(4, 10)] and len(written) == 3
+    assert torch.equal(torch.cat(written), wanted) and torch.equal(frames_of(video), whole)
+    assert "Taken up again at frame 16" in report
+    assert [path.name for path in runs.iterdir()] == [Path(video.get_stream_source()).parent.name]
+
+
+def test_face_vid2vid_alone_can_be_cancelled_within_a_clip(animate, written, monkeypatch):
+    import comfy.model_management as management
+
+    bar = Stop(monkeypatch, at=4)
+    with pytest.raises(management.InterruptProcessingException):
+        animate(model=None, vae=None)
+    assert [done for done, _ in bar.ticks] == [1, 2, 3, 4] and not written
+
+
+def test_a_patched_model_is_known_by_its_patches(pack, host, model, run_node):
+    """A LoRA that is loaded once more has the same fingerprint, another one and another strength have not."""
+    fingerprint = pack("nodes.host.fingerprint").of_model
+    key = next(key for key in model.model.state_dict() if key.endswith("attn.qkv.weight"))
+    shape = model.model.state_dict()[key].shape
+
+    def patched(strength=1.0, seed=0):
+        draw = torch.Generator().manual_seed(seed)
+        other = model.clone()
+        other.add_patches({key: (torch.randn(shape, generator=draw),)}, strength)
+        return other
+
+    plain, once, again = fingerprint(model), patched(), patched()
+    assert once.patches_uuid != again.patches_uuid and fingerprint(once) == fingerprint(again)
+    assert len({plain, fingerprint(once), fingerprint(patched(0.5)), fingerprint(patched(seed=1))}) == 4
+    reloaded = run_node("RealPortraitLoadModel", weights="long_dit.safetensors", weight_dtype="default")[0]
+    assert fingerprint(reloaded) == plain
+    import comfy.model_management as management
+
+    management.load_models_gpu([once])  # its patches are now in the weights that all of them share
+    assert fingerprint(model) == plain and fingerprint(once) == fingerprint(again)
+
+
+# ---- states ----
+
+
+@pytest.fixture(scope="module")
+def saved(host, pack):
+    """A state of another run in the output folder, so that the menu is not empty."""
+    import folder_paths
+
+    core = pack("realportrait_core.long.state")
+    path = Path(folder_paths.get_output_directory()) / "state" / "other_00001_.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    core.save_state(path, core.ContinuationState(1, 16, 40, 7, {"steps": "4"}, {"vid2vid": "0123456789abcdef"}))
+    return "state/other_00001_.safetensors [output]"
