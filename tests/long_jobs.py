@@ -79,8 +79,8 @@ def networks() -> tuple[FaceVid2Vid, RealPortraitDiT, TinyVAE]:
 
 def driven(vid2vid: FaceVid2Vid, frames: int, seed: int = 1, size: tuple[int, int] = PORTRAIT) -> DrivenKeypoints:
     """A head that turns and speaks, as M would have seen it."""
+    picture = torch.rand(1, *size, 3, generator=torch.Generator().manual_seed(0))
     random = torch.Generator().manual_seed(seed)
-    picture = torch.rand(1, *size, 3, generator=random)
     points = FACE * torch.tensor([size[1] / PORTRAIT[1], size[0] / PORTRAIT[0]])
     crop = points_to_crop(points)
     with torch.inference_mode():

@@ -295,3 +295,327 @@ def test_segments_that_do_not_fit_together_are_refused(tmp_path):
     with pytest.raises(InputError, match="00001.mp4 cannot be read"):
         join_segments(into, segments, 7, 25, None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.mp4", "00001.mp4"]
+
+
+# The state
+
+
+def example(**changes) -> ContinuationState:
+    maps = MotionMaps(torch.rand(2, 6, 8, 8).half(), torch.rand(2, 3, 3).double(), torch.rand(2, 2, 3).double(), 64, 64)
+    state = ContinuationState(
+        clip=3,
+        frame=10,
+        frames=20,
+        seed=2**64 - 1,
+        settings={"steps": "4", "size": "64"},
+        fingerprints={"transformer": "0123456789abcdef", "portrait": "00ff", "driving": "11"},
+        latents=torch.rand(2, 4, 8, 8),
+        maps=maps,
+        figures=[{"sharpness": 1.5}, {}],
+        segment="00ff",
+    )
+    return replace(state, **changes)
+
+
+def test_a_state_is_saved_and_loaded(tmp_path):
+    path = tmp_path / "a" / "state.safetensors"
+    for state in (example(), example(maps=None), example(maps=None, latents=None, figures=[])):
+        save_state(path, state)
+        loaded = load_state(path)
+        assert replace(loaded, latents=None, maps=None) == replace(state, latents=None, maps=None)
+        assert state.latents is None or torch.equal(loaded.latents, state.latents)
+        assert (loaded.maps is None) == (state.maps is None)
+        if state.maps is not None:
+            assert all(
+                torch.equal(getattr(loaded.maps, name), getattr(state.maps, name)) for name in ("f", "frame_to_crop", "face")
+            )
+            assert (loaded.maps.height, loaded.maps.width, loaded.maps.crop) == (64, 64, 512)
+    assert [path.name for path in path.parent.iterdir()] == ["state.safetensors"]
+
+
+def rewritten(path: Path, state: dict | None = None, tensors: dict | None = None, **info) -> Path:
+    """A state's file with other values in its description, or other tensors."""
+    save_state(path, example())
+    described = {"role": "continuation_state", "version": 1, "state": description(path) | (state or {})} | info
+    save_file(load_file(path) | (tensors or {}), path, {METADATA_KEY: json.dumps(described)})
+    return path
+
+
+def description(path: Path) -> dict:
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return json.loads(header["__metadata__"][METADATA_KEY])["state"]
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        (dict(state=dict(clip=-1)), "its clip cannot be"),
+        (dict(state=dict(frame=True, seed=2**64)), "its frame, seed cannot be"),
+        (dict(state=dict(frames=10**12)), "its frames cannot be"),
+        (dict(state=dict(settings={"steps": 4})), "its settings cannot be"),
+        (dict(state=dict(fingerprints=[])), "its fingerprints cannot be"),
+        (dict(state=dict(figures=[{"a": float("nan")}])), "its figures cannot be"),
+        (dict(state=dict(maps=[64, 64])), "its maps cannot be"),
+        (dict(state=dict(maps=None)), "do not belong together"),
+        (dict(state=dict(more=1)), "its more cannot be"),
+        (dict(role="dit"), "role 'dit'"),
+        (dict(version=2), "format 2 and this RealPortrait reads up to 1"),
+        (dict(tensors=dict(more=torch.zeros(1))), "it holds more F32"),
+        (dict(tensors=dict(latents=torch.zeros(2, 3, 8, 8))), r"it holds latents F32 \(2, 3, 8, 8\)"),
+        (dict(tensors=dict(latents=torch.zeros(2, 4, 8, 8).half())), "it holds latents F16"),
+        (dict(tensors=dict(latents=torch.zeros(1, 4, 8, 8))), "do not belong together"),
+        (dict(tensors=dict(latents=torch.full((2, 4, 8, 8), torch.nan))), "latents hold values that are not finite"),
+    ],
+)
+def test_a_state_of_another_form_is_refused(tmp_path, changes, match):
+    with pytest.raises(InputError, match=match) as error:
+        load_state(rewritten(tmp_path / "state.safetensors", **changes))
+    assert str(tmp_path / "state.safetensors") in str(error.value)
+
+
+def test_a_file_that_is_no_state_is_refused(tmp_path):
+    path = tmp_path / "state.safetensors"
+    with pytest.raises(InputError, match="cannot be read as a continuation state"):
+        load_state(path)
+    save_state(path, example())
+    whole = path.read_bytes()
+    for cut in (0, 5, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match="state.safetensors"):
+            load_state(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="no continuation state of RealPortrait"):
+        load_state(path)
+
+
+def test_a_state_is_measured_before_it_is_read(tmp_path):
+    """Fault 26: a file of 400 GB, a hole in fact, whose header is right, and a header that would itself take 1 GB."""
+    path = tmp_path / "state.safetensors"
+    shape = [100, 4, 16384, 16384]
+    size = 4 * 100 * 4 * 16384**2
+    header = {"latents": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
+    described = description(rewritten(path)) | {"maps": None}
+    header["__metadata__"] = {METADATA_KEY: json.dumps({"role": "continuation_state", "version": 1, "state": described})}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + size)
+    assert path.stat().st_size > 4e11
+    with pytest.raises(InputError, match=f"has {8 + len(text) + size} bytes"):
+        load_state(path)
+    path.write_bytes((2**30).to_bytes(8, "little"))
+    with pytest.raises(InputError, match="header would take 1073741824 bytes"):
+        load_state(path)
+
+
+def test_a_state_of_another_run_is_refused_with_both_values():
+    """Fault 29."""
+    state = example()
+    check_state(state, state.fingerprints, state.settings, state.seed)
+    check_state(state, {"portrait": "00ff"}, {}, state.seed)
+    for fingerprints, own, seed, match in (
+        ({"transformer": "fedcba9876543210"}, {}, state.seed, "transformer 0123456789abcdef there and fedcba9876543210 here"),
+        ({"vae": "12"}, {}, state.seed, "vae none there and 12 here"),
+        ({}, {"steps": "8", "size": "512"}, state.seed, "steps 4 there and 8 here; size 64 there and 512 here"),
+        ({}, {}, 5, "seed 18446744073709551615 there and 5 here"),
+    ):
+        with pytest.raises(InputError, match=match):
+            check_state(state, fingerprints, own, seed)
+
+
+def test_fingerprints_tell_contents_apart(made):
+    vid2vid, dit, _ = made
+    assert weights_fingerprint(dit) == weights_fingerprint(networks()[1]) != weights_fingerprint(vid2vid)
+    assert weights_fingerprint(networks()[1].half()) == weights_fingerprint(dit)
+    other = networks()[1]
+    other.x_embedder.proj.bias[0] += 1
+    assert weights_fingerprint(other) != weights_fingerprint(dit)
+    motion = driven(vid2vid, 5)
+    assert driving_fingerprint(motion) == driving_fingerprint(driven(vid2vid, 5)) != driving_fingerprint(driven(vid2vid, 5, seed=2))
+    assert driving_fingerprint(motion[1:]) != driving_fingerprint(motion)
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (dict(seed=4), "seed 3 there and 4 here"),
+        (dict(guidance=2.0), "guidance 1.5 there and 2 here"),
+        (dict(speed=long_jobs.Speed(3, "ddim")), "steps 2 there and 3 here"),
+        (dict(speed=long_jobs.Speed(2, "dpmpp_2m")), "sampler ddim there and dpmpp_2m here"),
+        ("portrait", "portrait [0-9a-f]{16} there and [0-9a-f]{16} here"),
+        ("transformer", "transformer [0-9a-f]{16} there and [0-9a-f]{16} here"),
+        ("vae", "vae [0-9a-f]{16} there and [0-9a-f]{16} here"),
+    ],
+)
+def test_no_run_goes_on_from_the_state_of_another(made, tmp_path, change, match):
+    """Fault 29, in the folder of that run and with its state as an input."""
+    state = animate(tmp_path / "first", 5, "square").state
+    others, changes = list(made), change if isinstance(change, dict) else {}
+    motion = driven(made[0], 9, size=(131, 121) if change == "portrait" else long_jobs.PORTRAIT)
+    for place, name in enumerate(("vid2vid", "transformer", "vae")):
+        if change == name:
+            others[place] = networks()[place]
+            next(others[place].parameters()).data += 0.1
+    render = renderer("square", others, motion, **changes)
+    with pytest.raises(InputError, match=match):
+        animate_long(others[0], motion, render, tmp_path / "second", 25.0, state=state)
+    with pytest.raises(InputError, match=f"first holds another run.*{match}.*choose another folder"):
+        animate_long(others[0], motion, render, tmp_path / "first", 25.0)
+
+
+def test_another_driving_video_goes_on_from_a_state(made, tmp_path):
+    """Its first clip starts from the state's latents and maps, and all its frames are new."""
+    first = driven(made[0], 6)
+    state = animate_long(made[0], first, renderer("square", made, first), tmp_path / "a", 25.0, LongSettings(2)).state
+    save_state(tmp_path / "saved.safetensors", state)
+    state, second, given = load_state(tmp_path / "saved.safetensors"), driven(made[0], 7, seed=2), []
+
+    class Watched(Recorder):
+        def __call__(self, clip, motion, known):
+            given.append((clip, motion, known))
+            return super().__call__(clip, motion, known)
+
+    watched = Watched(renderer("square", made, second))
+    result = animate_long(made[0], second, watched, tmp_path / "b", 12.5, LongSettings(2), state=state)
+    assert [(clip.number, clip.start, clip.stop) for clip, _, _ in given] == [(2, -2, 2), (3, 0, 4), (4, 2, 6), (5, 4, 7)]
+    assert torch.equal(given[0][2], state.latents) and torch.equal(given[0][1].maps.f[:2], state.maps.f)
+    assert len(torch.cat(watched.frames)) == len(decoded(result.path)) == 7
+    assert "Continues another run after its clip 1, from driving frame 0 on." in result.report
+    # What was broken off there goes on with the same state alone.
+    with pytest.raises(InputError, match="holds another run.*continues"):
+        animate_long(made[0], second, watched, tmp_path / "b", 12.5, LongSettings(2))
+
+
+def test_a_state_of_the_same_driving_video_goes_on_at_its_frame(made, tmp_path):
+    """In another folder with the frames that are left, as an uninterrupted run would have made them; in its own with all."""
+    motion = driven(made[0], 11)
+    whole = Recorder(renderer("square", made, motion))
+    animate_long(made[0], motion, whole, tmp_path / "whole", 25.0)
+    broken_off(made, motion, tmp_path / "part", frame=7)
+    state = load_state(tmp_path / "part" / "state.safetensors")
+    rest = Recorder(renderer("square", made, motion))
+    result = animate_long(made[0], motion, rest, tmp_path / "rest", 25.0, state=state)
+    assert torch.equal(torch.cat(rest.frames), torch.cat(whole.frames)[7:]) and len(decoded(result.path)) == 4
+    rest = Recorder(renderer("square", made, motion))
+    result = animate_long(made[0], motion, rest, tmp_path / "part", 25.0, state=state)
+    assert torch.equal(torch.cat(rest.frames), torch.cat(whole.frames)[7:]) and len(decoded(result.path)) == 11
+    with pytest.raises(InputError, match="after the last of 11 driving frames"):
+        animate_long(made[0], motion, rest, tmp_path / "more", 25.0, state=result.state)
+
+
+# Runs that are broken off
+
+
+class Cancelled(Exception):
+    pass
+
+
+def broken_off(made, motion, folder: Path, frame: int, **settings) -> None:
+    """A run that is cancelled after the clip that ends before `frame`."""
+
+    def cancel(done: int, total: int) -> None:
+        if done >= frame:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        render = renderer("square", made, motion)
+        animate_long(made[0], motion, render, folder, 25.0, LongSettings(keep_clips=True, **settings), callback=cancel)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The frames and states of all clips, and the video."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_cancelled_run_goes_on(made, tmp_path):
+    motion = driven(made[0], 11)
+    animate(tmp_path / "whole", 11, "square")
+    broken_off(made, motion, tmp_path / "part", frame=7)
+    assert not (tmp_path / "part" / "video.mp4").exists()
+    recorder, ticks = Recorder(renderer("square", made, motion)), []
+    settings = LongSettings(keep_clips=True)
+    result = animate_long(made[0], motion, recorder, tmp_path / "part", 25.0, settings, callback=lambda *given: ticks.append(given))
+    assert [clip.number for clip in recorder.clips] == [2, 3] and ticks == [(10, 11), (11, 11)]
+    assert "Taken up again at frame 7" in result.report and len(result.figures) == 4
+    assert contents(tmp_path / "part") == contents(tmp_path / "whole")
+    # A finished run is not made again.
+    again = animate_long(made[0], motion, recorder, tmp_path / "part", 25.0)
+    assert len(recorder.clips) == 2 and again.figures == result.figures and again.path == result.path
+
+
+def test_a_process_killed_while_it_writes_a_file_loses_nothing_before(tmp_path):
+    """kill -9 before each renaming of a run: of segments, states and the video. Resumed, each run has the bytes of a whole one."""
+    animate(tmp_path / "whole", 5, "whole", sound=tone())
+    whole = contents(tmp_path / "whole")
+    killed = job("events", tmp_path / "killed", 5, "whole")["killed"]
+    assert killed == 1 + 2 * 3 + 1 and len(whole) == 2 * 2 + 2
+    for event in range(1, killed + 1):
+        folder = tmp_path / "killed" / f"{event}"
+        left = [path for path in folder.rglob("*") if path.name.endswith(".part")]
+        assert len(left) == 1 and not (folder / "video.mp4").exists(), "it was killed while it wrote"
+        animate(folder, 5, "whole", sound=tone())
+        assert contents(folder) == whole
+
+
+@pytest.mark.parametrize("name, seed", [("whole", 1), pytest.param("vid2vid", 2, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path, name, seed):
+    animate(tmp_path / "whole", 20, name, sound=tone())
+    assert job("often", tmp_path / "killed", 20, name, seed)["killed"] >= 2
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def job(*arguments) -> dict:
+    done = subprocess.run([sys.executable, JOBS, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "damage, kept, match",
+    [
+        (lambda clips: (clips / "00001.mp4").unlink(), 1, "Clip 1 is made again. The frames of .* are missing or changed"),
+        (lambda clips: (clips / "00001.mp4").write_bytes(b"other"), 1, "missing or changed"),
+        (lambda clips: cut(clips / "00002.safetensors"), 2, "Clip 2 is made again. .*00002.safetensors cannot be read"),
+        (lambda clips: (clips / "00000.safetensors").unlink(), 0, "files of clips after frame 0 are not whole"),
+        (lambda clips: (clips / "00002.safetensors").replace(clips / "00001.safetensors"), 1, "not of this clip"),
+        (lambda clips: cut(clips.parent / "state.safetensors"), 3, "renamed to state.damaged"),
+        (lambda clips: (clips / ".00003.mp4.77.part").write_bytes(b"half"), 3, ""),
+        (lambda clips: (clips / "mine.txt").write_text("mine"), 3, ""),
+        (lambda clips: (clips.parent / "mine.mp4").write_text("mine"), 3, ""),
+    ],
+)
+def test_a_damaged_folder_goes_back_to_what_is_whole(made, tmp_path, caplog, damage, kept, match):
+    """Nothing of others is deleted."""
+    animate(tmp_path / "whole", 11, "square")
+    motion = driven(made[0], 11)
+    broken_off(made, motion, tmp_path / "part", frame=10)
+    damage(tmp_path / "part" / "clips")
+    recorder = Recorder(renderer("square", made, motion))
+    with caplog.at_level(logging.WARNING):
+        animate_long(made[0], motion, recorder, tmp_path / "part", 25.0, LongSettings(keep_clips=True))
+    assert [clip.number for clip in recorder.clips] == list(range(kept, 4))
+    assert re.search(match, caplog.text) and bool(caplog.text) == bool(match)
+    found, whole = contents(tmp_path / "part"), contents(tmp_path / "whole")
+    assert whole.items() <= found.items()
+    assert set(found) - set(whole) <= {"state.damaged", "clips/mine.txt", "mine.mp4"}
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def test_files_of_others_stay_when_a_run_is_finished(made, tmp_path):
+    motion = driven(made[0], 5)
+    broken_off(made, motion, tmp_path, frame=4)
+    (tmp_path / "clips" / "mine.txt").write_text("mine")
+    animate_long(made[0], motion, renderer("square", made, motion), tmp_path, 25.0)
+    assert set(contents(tmp_path)) == {"state.safetensors", "video.mp4", "clips/mine.txt"}
+
+
+def test_a_video_of_another_is_not_overwritten(made, tmp_path):
+    (tmp_path / "video.mp4").write_text("a holiday")
+    motion = driven(made[0], 5)
+    with pytest.raises(InputError, match="video.mp4 is there already, and not of this run"):
+        animate_long(made[0], motion, renderer("square", made, motion), tmp_path, 25.0)
+    assert (tmp_path / "video.mp4").read_text() == "a holiday"
