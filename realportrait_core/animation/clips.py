@@ -81,13 +81,14 @@ def next_clip(previous: Clip, tail: int, frames: int, length: int, overlap: int)
     """
     if not 0 <= overlap < length:
         raise InputError(f"The overlap of {overlap} frames must be between 0 and {length - 1}, below the clip's {length}.")
-    first = max(previous.new_frames.start, previous.start + overlap - 1)
+    ends = tail + 1 == frames
+    first = previous.new_frames.start if ends else max(previous.new_frames.start, previous.start + overlap - 1)
     if not first <= tail < previous.stop:
         raise InputError(
             f"Clip {previous.number} (frames {previous.start} to {previous.stop - 1}) cannot end with frame {tail}: the last frame "
             f"that is kept must be {first} to {previous.stop - 1}."
         )
-    return None if tail + 1 >= frames else clip_at(previous.number + 1, tail + 1, frames, length, overlap)
+    return None if ends else clip_at(previous.number + 1, tail + 1, frames, length, overlap)
 
 
 def denoise_clips(clips: list[Clip], denoise_clip: DenoiseClip) -> Tensor:

@@ -30,9 +30,9 @@ def weights_fingerprint(network: nn.Module) -> str:
     return fingerprint((key, value.half() if value.is_floating_point() else value) for key, value in state)
 
 
-def portrait_fingerprint(pictures: Tensor, points: Tensor) -> str:
+def portrait_fingerprint(pictures: Tensor | None, points: Tensor) -> str:
     """Of a portrait (1 or L, H, W, 3) in [0, 1] and the points of the face (5, 2) in it that is animated."""
-    return fingerprint([("picture", pictures.float()), ("points", points)])
+    return fingerprint([("picture", None if pictures is None else pictures.float()), ("points", points)])
 
 
 def driving_fingerprint(driven: DrivenKeypoints) -> str:

@@ -75,10 +75,7 @@ class RunFolder:
                     "another folder."
                 )
             return last
-        done = self.last_whole()
-        if last is None:
-            save_state(self.last_state, self.begin)
-        return done
+        return self.last_whole()
 
     def is_of_run(self) -> bool:
         """Whether the folder holds a state of this run."""
@@ -142,8 +139,12 @@ class RunFolder:
         write_video(self.segment(number), frames, self.fps, crf=self.crf)
         done = replace(done, segment=content_digits(self.segment(number)))
         save_state(self.record(number), replace(done, maps=None, figures=done.figures[-1:]))
-        save_state(self.last_state, done)
+        self.keep(done)
         return done
+
+    def keep(self, done: ContinuationState) -> None:
+        """Saves the last state. Raises InputError where the folder cannot be written to."""
+        save_state(self.last_state, done)
 
     def join(self, done: ContinuationState, sound: Sound | None, since: float) -> None:
         """Makes the video of all clips, with the sound from `since` s on. Raises InputError."""

@@ -234,7 +234,9 @@ def vid2vid_renderer(
         motion = motion_maps(vid2vid, driven[:1], size)
     check_rendering(vid2vid, motion)
     shown = portrait_pictures(motion, pictures) if whole else None
-    fingerprints = {"vid2vid": weights_fingerprint(vid2vid)}
-    if shown is not None:
-        fingerprints["portrait"] = portrait_fingerprint(shown, driven.keypoints.portrait_points)
+    portrait = driven.keypoints.picture if shown is None else shown
+    fingerprints = {
+        "portrait": portrait_fingerprint(portrait, driven.keypoints.portrait_points),
+        "vid2vid": weights_fingerprint(vid2vid),
+    }
     return Vid2VidRenderer(vid2vid, shown, clip_frames, size, "auto", fingerprints)

@@ -78,6 +78,11 @@ def animate_long(
     done = run.open()
     resumed, said = done.frame, []
     motion = ClipMotion(vid2vid, driven, render.size, render.framing, begin.maps)
+    if not run.video.exists():
+        if done.latents is not None and done.maps is None:
+            done = replace(done, maps=motion(done.frame - len(done.latents), done.frame).maps)
+        with saying_what_is_kept(run, done):
+            run.keep(done)
     judge = Judge(vid2vid, driven, render, fps, settings.tail_window, settings.correction, identity)
     warn_of_room(run, (frames - done.frame) * BYTES_PER_PIXEL * pixels(driven, render))
     clip = None

@@ -1,0 +1,200 @@
+"""Toy animations of any length, and the processes of tests/test_long.py that are killed, measured or run out of room.
+
+python tests/long_jobs.py events FOLDER FRAMES RENDERER        `kill_events`
+python tests/long_jobs.py often FOLDER FRAMES RENDERER SEED    `kill_often`
+"""
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+
+
+def import_core() -> None:
+    """`import realportrait_core` from the checkout, as tests/conftest.py makes it possible."""
+    folder = TESTS.parent / "realportrait_core"
+    spec = importlib.util.spec_from_file_location(
+        "realportrait_core", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["realportrait_core"] = module
+    spec.loader.exec_module(module)
+
+
+if "realportrait_core" not in sys.modules:
+    import_core()
+
+import torch  # noqa: E402
+from public import TINY  # noqa: E402
+
+from realportrait_core.animation.extraction import crop_faces  # noqa: E402
+from realportrait_core.animation.keypoints import Keypoints  # noqa: E402
+from realportrait_core.animation.retargeting import DrivenKeypoints, drive_keypoints  # noqa: E402
+from realportrait_core.config import DiTConfig  # noqa: E402
+from realportrait_core.diffusion.schedule import linear_schedule  # noqa: E402
+from realportrait_core.dit.model import RealPortraitDiT  # noqa: E402
+from realportrait_core.face.crop import clip_crop, points_to_crop  # noqa: E402
+from realportrait_core.long.renderers import core_renderer, vid2vid_renderer  # noqa: E402
+from realportrait_core.long.run import LongResult, LongSettings, animate_long  # noqa: E402
+from realportrait_core.long.segments import Sound  # noqa: E402
+from realportrait_core.speed import Speed  # noqa: E402
+from realportrait_core.vae import TinyVAE  # noqa: E402
+from realportrait_core.video.audio import Audio  # noqa: E402
+from realportrait_core.vid2vid import FaceVid2Vid  # noqa: E402
+from realportrait_core.vid2vid.checkpoint import motion_fingerprint  # noqa: E402
+from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix  # noqa: E402
+
+SIZE = 64  # px, side of the animated square
+LENGTH = 4  # frames of a clip
+DIT = DiTConfig(
+    hidden=24,
+    depth=2,
+    heads=2,
+    control_depth=1,
+    input_sq_size=SIZE,
+    motion_channels=TINY.warped_channels,
+    motion_widths=(4, 4),
+    clip_frames=LENGTH,
+    prediction="v",
+)
+FACE = torch.tensor([[40.0, 45], [70, 45], [55, 60], [43, 75], [67, 75]])  # px
+PORTRAIT = (121, 111)  # height, width: odd both
+
+
+def networks() -> tuple[FaceVid2Vid, RealPortraitDiT, TinyVAE]:
+    """In which no path is dead."""
+    torch.manual_seed(0)
+    made = FaceVid2Vid(TINY), RealPortraitDiT(DIT).initialize(), TinyVAE((4, 4, 4, 4))
+    with torch.no_grad():
+        for parameter in made[1].parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return tuple(network.eval().requires_grad_(False) for network in made)
+
+
+def driven(vid2vid: FaceVid2Vid, frames: int, seed: int = 1, size: tuple[int, int] = PORTRAIT) -> DrivenKeypoints:
+    """A head that turns and speaks, as M would have seen it."""
+    picture = torch.rand(1, *size, 3, generator=torch.Generator().manual_seed(0))
+    random = torch.Generator().manual_seed(seed)
+    points = FACE * torch.tensor([size[1] / PORTRAIT[1], size[0] / PORTRAIT[0]])
+    crop = points_to_crop(points)
+    with torch.inference_mode():
+        faces = crop_faces(vid2vid, picture, crop)
+        pose, feature = vid2vid.motion(faces), vid2vid.appearance(faces)
+    time = torch.arange(frames) / 10 + seed
+    pitch, yaw, roll = 5 * time.sin(), 10 * (time / 2).cos(), 3 * (time / 3).sin()
+    k = TINY.num_kp
+    moved = 0.05 * torch.randn(1, k, 3, generator=random) * (time * 2).sin()[:, None, None]
+    driver = Pose(
+        pose.canonical.expand(frames, k, 3),
+        rotation_matrix(pitch, yaw, roll),
+        pitch,
+        yaw,
+        roll,
+        pose.expression + moved,
+        pose.scale.expand(frames, 1),
+        pose.translation + 0.02 * time.cos()[:, None],
+    )
+    track = points + 2 * torch.stack([time.cos(), time.sin()], -1)[:, None]
+    keypoints = Keypoints(
+        portrait=pose,
+        driver=driver,
+        feature=feature,
+        portrait_crop=crop,
+        driver_crop=clip_crop(track),
+        portrait_points=points,
+        driver_points=track,
+        present=torch.ones(frames, dtype=torch.bool),
+        portrait_size=size,
+        driver_size=size,
+        encoder=motion_fingerprint(vid2vid),
+        picture=picture,
+    )
+    return drive_keypoints(keypoints, neutral=0)
+
+
+def renderer(name: str, made, motion: DrivenKeypoints, **changes):
+    """'square' and 'whole' by the transformer, 'vid2vid' and 'crop' by Face Vid2vid's generator."""
+    vid2vid, dit, vae = made
+    if name in ("vid2vid", "crop"):
+        return vid2vid_renderer(vid2vid, motion, whole=name == "vid2vid", clip_frames=LENGTH)
+    given = dict(speed=Speed(2, "ddim"), seed=3, whole=name == "whole") | changes
+    with torch.inference_mode():
+        return core_renderer(vid2vid, dit, vae, linear_schedule(), motion.keypoints.picture, motion, **given)
+
+
+def animate(
+    folder: Path, frames: int, name: str, overlap: int = 1, window: int = 1, sound=None, callback=None, **given
+) -> LongResult:
+    """A whole run at toy size; its clips are kept."""
+    made = networks()
+    motion = driven(made[0], frames)
+    settings = LongSettings(overlap, window, keep_clips=True)
+    return animate_long(made[0], motion, renderer(name, made, motion), folder, 25.0, settings, sound, callback=callback, **given)
+
+
+# Processes that are killed
+
+
+def dies_at(event: int) -> None:
+    """Kills this process, as `kill -9` does, when it is about to give a file its name for the event-th time."""
+    count = 0
+
+    def hook(name: str, arguments: tuple) -> None:
+        nonlocal count
+        if name == "os.rename":
+            count += 1
+            if count == event:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def killed_child(folder: Path, frames: int, name: str, event: int | None = None, after: float | None = None) -> bool:
+    """Whether a child that animates was killed, at an event or after so many seconds; else it has finished."""
+    child = os.fork()
+    if child == 0:
+        if event is not None:
+            dies_at(event)
+        animate(folder, frames, name, sound=tone())
+        os._exit(0)
+    if after is not None:
+        time.sleep(after)
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if not os.WIFSIGNALED(status) and os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"The child ended with {os.waitstatus_to_exitcode(status)}.")
+    return os.WIFSIGNALED(status)
+
+
+def tone() -> Sound:
+    return Sound(Audio(0.1 * torch.sin(torch.arange(3 * 16000) / 20.0)[None, None], 16000))
+
+
+def kill_events(folder: Path, frames: int, name: str) -> None:
+    """A child is killed at its first renaming, the next one at the second, ... each in a folder of its own, until one finishes."""
+    event = 1
+    while killed_child(folder / f"{event}", frames, name, event=event):
+        event += 1
+    print(json.dumps({"killed": event - 1}))
+
+
+def kill_often(folder: Path, frames: int, name: str, seed: int) -> None:
+    """Children in one folder, each killed after a random time, until one finishes."""
+    started = time.monotonic()
+    killed_child(folder.with_name("timed"), frames, name)
+    whole, draw, killed = time.monotonic() - started, random.Random(seed), 0
+    while killed_child(folder, frames, name, after=draw.uniform(0.3, 0.9) * whole):
+        killed += 1
+    print(json.dumps({"killed": killed}))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # of several threads a forked child would have one
+    job, folder, frames, name, *rest = sys.argv[1:]
+    {"events": kill_events, "often": kill_often}[job](Path(folder), int(frames), name, *map(int, rest))
