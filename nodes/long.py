@@ -39,7 +39,7 @@ from .host.conditioning import encode_portrait
 from .host.draw import GLANCE, SMALL_SIDE, evenly, sheet
 from .host.model import config_of
 from .host.newer import advanced, aliases
-from .host.run import Progress, loaded, one_of
+from .host.run import loaded, one_of
 from .motion import CHOOSE, FRAME_CROPS, check_weights, neutral_report
 from .sample import BUNDLED_STEPS, DISTILLED_SCHEDULER, STRENGTH_TIP, VAE_TIP, Sampling, StepsBar, sample_clip, sampling
 from .sockets import Keypoints, State, Vid2Vid
@@ -248,14 +248,14 @@ class AnimateLongVideo(io.ComfyNode):
         report.append(neutral_report(keypoints, neutral, neutral_frame == CHOOSE))
         settings, whole = LongSettings(overlap, tail_window, correction), result == WHOLE
         if model is None:
-            render, bar = vid2vid_renderer(network, driven, portrait, whole), Progress(len(driven))
+            render = vid2vid_renderer(network, driven, portrait, whole, callback=on_node())
         else:
             used = checked_sampling(model, speed, steps, sampler_name, scheduler, guidance)
             report.append(used.report())
             how = (used, seed, strength, guidance, framing, whole, overlap)
-            render, bar = host_renderer(model, vae, vid2vid, portrait, driven, *how), None
+            render = host_renderer(model, vae, vid2vid, portrait, driven, *how)
         folder = run_folder(render, driven, driving, settings, state)
-        made = animate_long(network, driven, render, folder, driving.fps, settings, driving.sound, state, callback=after_clips(bar))
+        made = animate_long(network, driven, render, folder, driving.fps, settings, driving.sound, state, callback=time_left())
         text = "\n".join([*report, made.report])
         shown = ui.PreviewImage(sheet(glance(made.path, len(driven), driving.fps)), cls=cls).as_dict()
         video = InputImpl.VideoFromFile(str(made.path))
@@ -415,14 +415,12 @@ def run_folder(render, driven: DrivenKeypoints, driving: Driving, settings: Long
     return folders.run_folder(fingerprint.digest(whole, state.fingerprints, state.clip, state.frame, state.latents))
 
 
-def after_clips(bar: Progress | None):
-    """The core's callback after each clip: it moves the bar, and the log says how long the rest will take."""
+def time_left():
+    """The core's callback after each clip: the log says how long the rest will take."""
     begun = None  # when this run's first clip was done, and the frames up to then
 
     def tick(done: int, total: int) -> None:
         nonlocal begun
-        if bar is not None:
-            bar.to(done)
         now = time.monotonic()
         begun = begun or (now, done)
         if begun[1] < done < total:

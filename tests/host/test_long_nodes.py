@@ -1,6 +1,5 @@
 """Animate Long Video and the nodes of its state, in the host's process, on tiny random networks."""
 
-import io
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -10,13 +9,12 @@ import tiny
 import torch
 import yunet
 from refusal import refused
-from shown import on_the_node
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 18  # two clips
 SETTINGS = dict(
     seed=5,
-    steps=1,
+    steps=2,
     sampler_name="euler",
     scheduler="normal",
     speed="exact",
@@ -97,7 +95,8 @@ def video():
 def keypoints(run_node, vid2vid):
     def run(frames=FRAMES):
         given = dict(vid2vid=vid2vid, portrait=pictures(1), driver=pictures(frames, 120, 110, seed=4))
-        return run_node("RealPortraitExtractKeypoints", **given, **tiny.EXTRACTION)[0]
+        boxes = tiny.EXTRACTION | {"portrait_box": "50, 40, 40, 45"}  # a small face, so that 'auto' and 'whole' differ
+        return run_node("RealPortraitExtractKeypoints", **given, **boxes)[0]
 
     return run
 
@@ -153,9 +152,7 @@ def by_the_graph(run_node, host, vid2vid, model, vae, keypoints, result, **chang
 
 @pytest.mark.parametrize("result", ["whole portrait", "animated square"])
 @pytest.mark.parametrize("renderer", ["RealPortrait", "Face Vid2vid"])
-def test_the_frames_are_those_of_the_graph(
-    host, run_node, animate, vid2vid, model, vae, keypoints, written, renderer, result
-):
+def test_the_frames_are_those_of_the_graph(host, run_node, animate, vid2vid, model, vae, keypoints, written, renderer, result):
     """33 frames are three clips, the last of two new frames; bit by bit, before they are encoded."""
     model, vae = (model, vae) if renderer == "RealPortrait" else (None, None)
     found = keypoints(33)
@@ -174,13 +171,15 @@ def test_the_video_has_rate_and_sound_and_is_copied_by_save_video(host, animate,
     assert path.parent.parent == runs and path.name == "video.mp4" and len(path.parent.name) == 12
     parts = video.get_components()
     assert parts.images.shape == (FRAMES, 160, 150, 3) and parts.frame_rate == Fraction(25, 2)
-    assert parts.audio["sample_rate"] == 16000 and parts.audio["waveform"].shape[-1] / 16000 == pytest.approx(FRAMES / 12.5, abs=0.1)
+    assert parts.audio["sample_rate"] == 16000 and parts.audio["waveform"].shape[-1] / 16000 == pytest.approx(
+        FRAMES / 12.5, abs=0.1
+    )
     video.save_to(str(tmp_path / "copy.mp4"))
     with av.open(str(path)) as own, av.open(str(tmp_path / "copy.mp4")) as copy:
         packets = [[bytes(packet) for packet in file.demux(video=0) if packet.size] for file in (own, copy)]
     assert packets[0] == packets[1] and len(packets[0]) == FRAMES
     assert (state.clip, state.frame, state.frames) == (2, FRAMES, FRAMES)
-    assert f"{FRAMES} frames in 2 clips" in report and "1 steps of euler with normal" in report
+    assert f"{FRAMES} frames in 2 clips" in report and "2 steps of euler with normal" in report
 
 
 def test_the_node_shows_frames_and_the_report(host, animate, vid2vid, model, vae, keypoints, video, runs):
@@ -219,8 +218,8 @@ def test_a_file_is_read_frame_by_frame(run_node, vid2vid, model, vae, runs, writ
 
 CHANGES = [
     ("seed", 6),
-    ("steps", 2),
-    ("sampler_name", "ddim"),
+    ("steps", 1),
+    ("sampler_name", "euler_ancestral"),
     ("scheduler", "sgm_uniform"),
     ("speed", "balanced"),
     ("strength", 0.5),
@@ -230,18 +229,24 @@ CHANGES = [
     ("framing", "whole"),
     ("neutral_frame", 3),
     ("overlap", 3),
-    ("tail_window", 8),
     ("correction", 1.0),
 ]
 
 
+@pytest.fixture(scope="module")
+def kept() -> dict:
+    """What more than one test compares with."""
+    return {}
+
+
 @pytest.fixture
-def plain(animate, written):
+def plain(animate, written, kept):
     """The frames at SETTINGS."""
-    animate()
-    frames = torch.cat(written)
-    written.clear()
-    return frames
+    if not kept:
+        animate()
+        kept["frames"] = torch.cat(written)
+        written.clear()
+    return kept["frames"]
 
 
 @pytest.mark.parametrize("name, value", CHANGES, ids=[name for name, _ in CHANGES])
@@ -252,8 +257,9 @@ def test_every_setting_changes_the_frames(animate, written, plain, name, value):
     assert found.shape == plain.shape and not torch.equal(found, plain)
 
 
-def test_the_square_alone(animate):
-    assert frames_of(animate(result="animated square")[0]).shape == (FRAMES, 64, 64, 3)
+def test_the_tail_is_chosen_in_a_window(animate):
+    """How, is tested in the core."""
+    assert animate(tail_window=4)[1].settings["tail_window"] == "4"
 
 
 def test_what_it_refuses(pack, animate):
@@ -276,8 +282,7 @@ class Stop:
     def __init__(self, monkeypatch, at: int | None):
         import comfy.model_management as management
 
-        self.ticks, ticks = [], None
-        ticks = self.ticks
+        self.ticks = ticks = []
 
         class Bar:
             def __init__(self, total):
@@ -291,11 +296,11 @@ class Stop:
         monkeypatch.setattr("comfy.utils.ProgressBar", Bar)
 
 
-def test_a_cancelled_run_goes_on(host, animate, written, runs, monkeypatch):
+def test_a_cancelled_run_goes_on(animate, keypoints, written, runs, monkeypatch):
     """Stopped within a step of the second of three clips: the first is kept, and queued again the other two are made."""
     import comfy.model_management as management
 
-    given = dict(frames=33, steps=3)
+    given = dict(frames=33, steps=3, keypoints=keypoints(33))
     animate(**given)
     wanted, whole = torch.cat(written), frames_of(animate(**given)[0])
     assert len(written) == 3, "a finished run renders nothing when it is queued again"
@@ -314,13 +319,18 @@ def test_a_cancelled_run_goes_on(host, animate, written, runs, monkeypatch):
     assert [path.name for path in runs.iterdir()] == [Path(video.get_stream_source()).parent.name]
 
 
-def test_face_vid2vid_alone_can_be_cancelled_within_a_clip(animate, written, monkeypatch):
+def test_face_vid2vid_alone_can_be_cancelled_within_a_clip(animate, keypoints, written, monkeypatch):
+    """After the clip before, which is kept; the bar goes over all frames."""
     import comfy.model_management as management
 
-    bar = Stop(monkeypatch, at=4)
+    given = dict(model=None, vae=None, keypoints=keypoints())
+    bar = Stop(monkeypatch, at=17)
     with pytest.raises(management.InterruptProcessingException):
-        animate(model=None, vae=None)
-    assert [done for done, _ in bar.ticks] == [1, 2, 3, 4] and not written
+        animate(**given)
+    assert bar.ticks == [(n, FRAMES) for n in range(1, 18)] and len(written) == 1
+    bar = Stop(monkeypatch, at=None)
+    animate(**given)
+    assert bar.ticks == [(n, FRAMES) for n in (17, 18)] and len(written) == 2
 
 
 def test_a_patched_model_is_known_by_its_patches(pack, host, model, run_node):
@@ -359,3 +369,92 @@ def saved(host, pack):
     path.parent.mkdir(exist_ok=True)
     core.save_state(path, core.ContinuationState(1, 16, 40, 7, {"steps": "4"}, {"vid2vid": "0123456789abcdef"}))
     return "state/other_00001_.safetensors [output]"
+
+
+def test_a_state_is_saved_and_found(host, run_node, animate, saved, runs):
+    """Under the output folder, by the host's rules; with what the menu offers it is told what comes next."""
+    node = host.NODE_CLASS_MAPPINGS["RealPortraitLoadState"]
+    state = animate()[1]
+    (name,) = run_node("RealPortraitSaveState", state=state, filename_prefix="state/mine")
+    assert name == "state/mine_00001_.safetensors"
+    assert run_node("RealPortraitSaveState", state=state, filename_prefix="state/mine") == ("state/mine_00002_.safetensors",)
+    offered = node.INPUT_TYPES()["required"]["file"][1]["options"]
+    assert saved in offered and f"{name} [output]" in offered
+    assert not [other for other in offered if "realportrait_long" in other], "its run is finished"
+    found, text = run_node("RealPortraitLoadState", file=f"{name} [output]")
+    assert (found.clip, found.frame, found.settings) == (2, FRAMES, state.settings) and torch.equal(found.latents, state.latents)
+    assert f"All {FRAMES} frames are done, in 2 clips. Seed 5; " in text and state.fingerprints["transformer"] in text
+    assert "16 of 40 frames are done: clip 1 comes next. Seed 7; steps 4." in run_node("RealPortraitLoadState", file=saved)[1]
+
+
+def test_a_state_of_the_same_driving_video_goes_on_with_its_run(host, run_node, animate, keypoints, written, runs, monkeypatch):
+    """An unfinished run is on the menu. Its state leads to its folder; where that is gone, the rest is made alone."""
+    import comfy.model_management as management
+
+    given = dict(frames=33, keypoints=keypoints(33))
+    animate(**given)
+    wanted = list(written)
+    shutil.rmtree(runs)
+    written.clear()
+    with monkeypatch.context() as stopped:
+        Stop(stopped, at=3)
+        with pytest.raises(management.InterruptProcessingException):
+            animate(**given)
+    (run,) = runs.iterdir()
+    node, name = host.NODE_CLASS_MAPPINGS["RealPortraitLoadState"], f"realportrait_long/{run.name}/state.safetensors [output]"
+    assert name in node.INPUT_TYPES()["required"]["file"][1]["options"]
+    before = node.fingerprint_inputs(file=name)
+    state = run_node("RealPortraitLoadState", file=name)[0]
+    assert state.frame == 16
+    video, _, report = animate(**given, state=state)
+    assert len(written) == 3 and "Taken up again at frame 16" in report and len(frames_of(video)) == 33
+    assert node.fingerprint_inputs(file=name) != before
+    shutil.rmtree(runs)
+    written.clear()
+    video, _, report = animate(**given, state=state)
+    assert torch.equal(torch.cat(written), torch.cat(wanted[1:])) and len(frames_of(video)) == 17
+    assert "Continues another run after its clip 0, from driving frame 16 on." in report
+
+
+def test_another_driving_video_begins_with_the_states_last_frame(animate, keypoints, written, plain, runs):
+    state = animate()[1]
+    written.clear()
+    video, after, report = animate(frames=4, state=state)
+    assert len(frames_of(video)) == 4 and after.clip == 3 and "Continues another run after its clip 1" in report
+    assert not torch.equal(written[0], plain[:4])
+
+
+def test_a_state_of_another_animation_is_refused(pack, animate, runs):
+    """With both values named."""
+    state = animate()[1]
+    with refused(pack, "seed 5 there and 6 here"):
+        animate(state=state, seed=6)
+    with refused(pack, "sampler euler/normal there and euler_ancestral/normal here; guidance 1 there and 2 here"):
+        animate(state=state, sampler_name="euler_ancestral", guidance=2.0)
+    here = r"[0-9a-f]{16}"
+    with refused(pack, f"portrait {here} there and {here} here"):
+        animate(state=state, portrait=pictures(1, seed=9))
+
+
+OUTSIDE = [
+    "../../outside.safetensors [output]",
+    "/etc/passwd",
+    "state/other_00001_.safetensors",
+    "no such [output]",
+    "",
+    "\0 [output]",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_only_states_of_the_output_folder_are_opened(host, pack, run_node, saved, name):
+    import folder_paths
+
+    output = Path(folder_paths.get_output_directory())
+    shutil.copy(output / "state" / "other_00001_.safetensors", output.parents[1] / "outside.safetensors")
+    said = host.NODE_CLASS_MAPPINGS["RealPortraitLoadState"].validate_inputs(file=name)
+    assert isinstance(said, str) and "is not one of the continuation states in" in said
+    with refused(pack, "is not one of the continuation states in"):
+        run_node("RealPortraitLoadState", file=name)
+    with refused(pack, "cannot begin the name of a file below the output folder"):
+        run_node("RealPortraitSaveState", state=run_node("RealPortraitLoadState", file=saved)[0], filename_prefix="../../x")
