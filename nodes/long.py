@@ -72,8 +72,7 @@ class AnimateLongVideo(io.ComfyNode):
                     "seed",
                     default=0,
                     min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
+                    max=2**64 - 1,  # not changed after each run: queued again, the run is to go on
                     tooltip="The noise: the same seed gives the same frames. Clip i uses seed + i. To go on with an unfinished run "
                     "the seed must be the same.",
                 ),
