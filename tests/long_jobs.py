@@ -2,12 +2,14 @@
 
 python tests/long_jobs.py events FOLDER FRAMES RENDERER        `kill_events`
 python tests/long_jobs.py often FOLDER FRAMES RENDERER SEED    `kill_often`
+    python tests/long_jobs.py limited FOLDER FRAMES RENDERER BYTES `limited`
 """
 
 import importlib.util
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -39,6 +41,7 @@ from realportrait_core.animation.retargeting import DrivenKeypoints, drive_keypo
 from realportrait_core.config import DiTConfig  # noqa: E402
 from realportrait_core.diffusion.schedule import linear_schedule  # noqa: E402
 from realportrait_core.dit.model import RealPortraitDiT  # noqa: E402
+from realportrait_core.errors import InputError  # noqa: E402
 from realportrait_core.face.crop import clip_crop, points_to_crop  # noqa: E402
 from realportrait_core.long.renderers import core_renderer, vid2vid_renderer  # noqa: E402
 from realportrait_core.long.run import LongResult, LongSettings, animate_long  # noqa: E402
@@ -194,7 +197,16 @@ def kill_often(folder: Path, frames: int, name: str, seed: int) -> None:
     print(json.dumps({"killed": killed}))
 
 
+def limited(folder: Path, frames: int, name: str, most: int) -> None:
+    """A run that may not write files of more than so many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    try:
+        animate(folder, frames, name, sound=tone())
+    except InputError as error:
+        print(json.dumps({"error": str(error)}))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)  # of several threads a forked child would have one
     job, folder, frames, name, *rest = sys.argv[1:]
-    {"events": kill_events, "often": kill_often}[job](Path(folder), int(frames), name, *map(int, rest))
+    {"events": kill_events, "often": kill_often, "limited": limited}[job](Path(folder), int(frames), name, *map(int, rest))

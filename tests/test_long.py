@@ -619,3 +619,118 @@ def test_a_video_of_another_is_not_overwritten(made, tmp_path):
     with pytest.raises(InputError, match="video.mp4 is there already, and not of this run"):
         animate_long(made[0], motion, renderer("square", made, motion), tmp_path, 25.0)
     assert (tmp_path / "video.mp4").read_text() == "a holiday"
+
+
+# Disks and folders
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk in memory: (its folder, a function that mounts it, or again, with so many KB and options)."""
+    folder, mounted = tmp_path / "disk", []
+    folder.mkdir()
+
+    def mount(size: int, *options: str) -> None:
+        option = ",".join([f"size={size}k", *(["remount"] if mounted else []), *options])
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", folder], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        mounted.append(size)
+
+    yield folder, mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_loses_nothing_that_was_done(made, tmp_path, small_disk):
+    """Fault 34: disks that fill up at every file of a run. With more room each run ends with the bytes of one that had it."""
+    disk, mount = small_disk
+    motion, settings = driven(made[0], 5), LongSettings(keep_clips=True)
+    animate(tmp_path / "whole", 5, "square")
+    whole, kept = contents(tmp_path / "whole"), []
+    for size in range(4, 100, 4):
+        mount(size)
+        recorder = Recorder(renderer("square", made, motion))
+        try:
+            animate_long(made[0], motion, recorder, disk / f"{size}", 25.0, settings)
+        except InputError as error:
+            assert re.search(r"disk or the quota is full \([0-9.]+ MB free\)\. Make room", str(error)) or "cannot be used" in str(
+                error
+            )
+            kept.append(len(list(disk.rglob("*.safetensors"))))
+            found = contents(disk / f"{size}") if (disk / f"{size}").exists() else {}
+            assert all(found[name] == whole[name] for name in found if name != "state.safetensors"), "what there is is whole"
+            finished = len([name for name in found if re.fullmatch(r"clips.*safetensors", name)])
+            assert not finished or f"{(4, 5)[finished - 1]} of 5 frames are finished and kept" in str(error)
+        else:
+            break
+        mount(4096)
+        recorder = Recorder(renderer("square", made, motion))
+        animate_long(made[0], motion, recorder, disk / f"{size}", 25.0, settings)
+        assert [clip.number for clip in recorder.clips] == list(range(finished, 2))
+        assert contents(disk / f"{size}") == whole
+        remove(disk / f"{size}")
+    assert {1, 2, 3} <= set(kept), "the disk was full before, between and after the clips"
+
+
+def remove(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    folder.rmdir()
+
+
+def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path):
+    """Fault 34 where no disk can be mounted: the process may write files of 4,000 bytes, and the video would be larger."""
+    said = job("limited", tmp_path / "part", 9, "whole", 4000)["error"]
+    assert re.search(r"video.mp4 cannot be written: the disk or the quota is full", said)
+    assert re.search(r"About \d+ MB are needed\. 9 of 9 frames are finished and kept in .*clips: run again", said)
+    assert not (tmp_path / "part" / "video.mp4").exists() and not list(tmp_path.rglob("*.part"))
+    animate(tmp_path / "part", 9, "whole", sound=tone())
+    animate(tmp_path / "whole", 9, "whole", sound=tone())
+    assert (tmp_path / "whole" / "video.mp4").stat().st_size > 4000
+    assert contents(tmp_path / "part") == contents(tmp_path / "whole")
+
+
+def test_folders_that_cannot_be_used_are_refused_before_rendering(made, tmp_path, small_disk):
+    """Fault 34: a file in place of the folder, or in it, and a disk that is read-only."""
+    disk, mount = small_disk
+    mount(400, "ro")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "clips").write_text("")
+    motion = driven(made[0], 5)
+    recorder = Recorder(renderer("square", made, motion))
+    for folder in (tmp_path / "file", tmp_path / "file" / "a", tmp_path / "b", disk / "a"):
+        with pytest.raises(InputError, match=f"The folder {folder} cannot be used for the video: .*Choose another one"):
+            animate_long(made[0], motion, recorder, folder, 25.0)
+    mount(400, "rw")
+    broken_off(made, motion, disk / "a", 4)
+    mount(400, "ro")
+    with pytest.raises(InputError, match="Read-only file system"):
+        animate_long(made[0], motion, recorder, disk / "a", 25.0)
+    assert not recorder.clips
+
+
+def test_a_folder_that_is_removed_under_a_run_is_a_sentence(made, tmp_path):
+    motion = driven(made[0], 9)
+    for part, match in (("clips", "clips was removed while its video was made"), ("", "was removed while its video was made")):
+        folder = tmp_path / "run"
+        with pytest.raises(InputError, match=match):
+            remove_it = lambda done, total: remove(folder / part)
+            animate_long(made[0], motion, renderer("square", made, motion), folder, 25.0, callback=remove_it)
+    assert len(decoded(animate(tmp_path / "run", 9, "square").path)) == 9
+
+
+def test_a_disk_with_little_room_is_warned_of(made, tmp_path, small_disk, caplog):
+    disk, mount = small_disk
+    mount(512)
+    with caplog.at_level(logging.WARNING):
+        animate(disk / "a", 5, "square")
+        assert not caplog.text
+        with pytest.raises(Cancelled):
+            animate(disk / "b", 5000, "square", callback=cancel)
+    assert re.search(r"disk/b has 0 MB of room, and the video may need about 3 MB", caplog.text)
+
+
+def cancel(done: int, total: int) -> None:
+    raise Cancelled

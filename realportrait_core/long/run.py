@@ -99,6 +99,8 @@ def animate_long(
             state = replace(state, latents=judge.corrected(rendered.latents[known]), maps=part.maps[known])
         with saying_what_is_kept(run, done):
             done = run.add(rendered.frames[clip.overlap : tail + 1 - clip.start], state)
+        with saying_what_is_kept(run, done):
+            run.keep(done)
         if poor:
             said.append(f"Clip {clip.number}, frame {tail}: {poor}")
         if callback is not None:
