@@ -198,6 +198,8 @@ class Vid2VidRenderer:
     size: int
     framing: str
     fingerprints: dict[str, str]
+    frames: int  # of the driving video
+    callback: Progress | None = None
 
     continues = False
     seed = 0
@@ -214,20 +216,33 @@ class Vid2VidRenderer:
         }
 
     def __call__(self, clip: Clip, motion: PortraitMotion, known: Tensor | None) -> RenderedClip:
-        if self.pictures is None:
-            return RenderedClip(torch.cat([faces.cpu().movedim(1, -1) for faces in face_frames(self.vid2vid, motion)]))
-        pictures = self.pictures[[min(frame, len(self.pictures) - 1) for frame in range(clip.start, clip.stop)]]
-        return RenderedClip(torch.cat(list(portrait_frames(self.vid2vid, motion, pictures))))
+        chunks = (faces.cpu().movedim(1, -1) for faces in face_frames(self.vid2vid, motion))
+        if self.pictures is not None:
+            pictures = self.pictures[[min(frame, len(self.pictures) - 1) for frame in range(clip.start, clip.stop)]]
+            chunks = portrait_frames(self.vid2vid, motion, pictures)
+        parts, done = [], 0
+        for part in chunks:
+            parts.append(part)
+            done += len(part)
+            if self.callback is not None:
+                self.callback(clip.start + done, self.frames)
+        return RenderedClip(torch.cat(parts))
 
 
 def vid2vid_renderer(
-    vid2vid: FaceVid2Vid, driven: DrivenKeypoints, pictures: Tensor | None = None, whole: bool = True, clip_frames: int = 16
+    vid2vid: FaceVid2Vid,
+    driven: DrivenKeypoints,
+    pictures: Tensor | None = None,
+    whole: bool = True,
+    clip_frames: int = 16,
+    callback: Progress | None = None,
 ) -> Vid2VidRenderer:
     """Face Vid2vid's own generator for the portrait to the keypoints of which `driven` belongs.
 
     pictures (1 or L, H, W, 3): into which the face is pasted, by default the portrait. whole: paste it; else the face crop alone.
-    clip_frames: rendered between two writings; the frames do not depend on it as long as it is a multiple of 4. Raises
-    WeightsError without a generator, InputError for keypoints of other weights or pictures of another size.
+    clip_frames: rendered between two writings; the frames do not depend on it as long as it is a multiple of 4. callback(done,
+    total) counts the driving frames; what it raises ends the run, which can be resumed. Raises WeightsError without a generator,
+    InputError for keypoints of other weights or pictures of another size.
     """
     size = picture_size(vid2vid)
     with torch.inference_mode():
@@ -239,4 +254,4 @@ def vid2vid_renderer(
         "portrait": portrait_fingerprint(portrait, driven.keypoints.portrait_points),
         "vid2vid": weights_fingerprint(vid2vid),
     }
-    return Vid2VidRenderer(vid2vid, shown, clip_frames, size, "auto", fingerprints)
+    return Vid2VidRenderer(vid2vid, shown, clip_frames, size, "auto", fingerprints, len(driven), callback)
