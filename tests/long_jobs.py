@@ -48,10 +48,10 @@ from realportrait_core.long.run import LongResult, LongSettings, animate_long  #
 from realportrait_core.long.segments import Sound  # noqa: E402
 from realportrait_core.speed import Speed  # noqa: E402
 from realportrait_core.vae import TinyVAE  # noqa: E402
-from realportrait_core.video.audio import Audio  # noqa: E402
 from realportrait_core.vid2vid import FaceVid2Vid  # noqa: E402
 from realportrait_core.vid2vid.checkpoint import motion_fingerprint  # noqa: E402
 from realportrait_core.vid2vid.keypoints import Pose, rotation_matrix  # noqa: E402
+from realportrait_core.video.audio import Audio  # noqa: E402
 
 SIZE = 64  # px, side of the animated square
 LENGTH = 4  # frames of a clip

@@ -1,9 +1,7 @@
 """Long videos, clip by clip: the clips, their motion, frames and files; runs that are broken off and go on."""
 
-import errno
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -15,11 +13,13 @@ import long_jobs
 import numpy as np
 import pytest
 import torch
+import videos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_jobs import LENGTH, SIZE, animate, driven, networks, renderer, tone
 from safetensors.torch import load_file, save_file
 
+from realportrait_core import generate_long
 from realportrait_core.animation.clips import clip_at, next_clip, plan
 from realportrait_core.animation.mapping import motion_maps
 from realportrait_core.animation.rendering import render
@@ -27,14 +27,22 @@ from realportrait_core.animation.vid2vid_frames import face_frames, portrait_fra
 from realportrait_core.checkpoint import METADATA_KEY
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.errors import InputError
+from realportrait_core.face.track import FaceTrack
+from realportrait_core.generate import generate
 from realportrait_core.long.fingerprint import driving_fingerprint, weights_fingerprint
 from realportrait_core.long.maps import ClipMotion
+from realportrait_core.long.renderers import core_renderer
 from realportrait_core.long.run import LongSettings, animate_long
 from realportrait_core.long.segments import Sound, join_segments
 from realportrait_core.long.state import ContinuationState, check_state, load_state, save_state
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.paste import paste
+from realportrait_core.speed import Speed
 from realportrait_core.video.audio import Audio
+from realportrait_core.video.loading import load_video
+from realportrait_core.video.source import VideoFile
+from realportrait_core.video.stream import VideoStream
+from realportrait_core.video.timeline import Selection
 from realportrait_core.video.writing import frame_rate, write_video
 
 av = pytest.importorskip("av")
@@ -235,6 +243,32 @@ def test_frames_that_are_not_finite_are_refused(made, tmp_path):
     with pytest.raises(InputError, match=r"driving frames 5 to 5 became NaN \(clip 1\)"):
         animate_long(made[0], motion, Broken(renderer("square", made, motion)), tmp_path, 25.0)
     assert load_state(tmp_path / "state.safetensors").frame == 4
+
+
+def test_a_file_becomes_a_file_with_the_frames_of_generate(made, tmp_path, monkeypatch):
+    """With the driving video's sound; a range of it, which starts 0.4 s in, where the sound is louder."""
+    pictures = [np.random.default_rng(n).integers(0, 256, (120, 110, 3), np.uint8) for n in range(12)]
+    source = VideoFile("driving.mp4", videos.write(tmp_path / "driving.mp4", pictures, 12.5, seconds=1.0))
+    driving = VideoStream(source, Selection(start=5, start_in="frames", frames=6))
+    track = FaceTrack(long_jobs.FACE + torch.arange(6)[:, None, None], torch.ones(6, dtype=torch.bool), "")
+    portrait, speed, recorders = torch.rand(1, 121, 111, 3), Speed(2, "ddim"), []
+    given = (*made, linear_schedule(), portrait)
+    footage = load_video(source, driving.selection)
+    frames, _ = generate(*given, footage.images, long_jobs.FACE, track, speed, seed=3)
+
+    def recorded(*arguments, **named):
+        recorders.append(Recorder(core_renderer(*arguments, **named)))
+        return recorders[-1]
+
+    monkeypatch.setattr(generate_long, "core_renderer", recorded)
+    result = generate_long.generate_long(*given, driving, long_jobs.FACE, track, tmp_path / "run", speed, seed=3, whole=False)
+    assert torch.equal(torch.cat(recorders[0].frames), frames)
+    with av.open(str(result.path)) as file:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)])
+        assert file.streams.video[0].average_rate == Fraction(25, 2) and file.streams.video[0].frames == 6
+    assert heard[2000] == pytest.approx((0.4 + 2000 / 16000) / 100, rel=0.2), "the sound's sample at time t is t / 100"
+    drawn = generate_long.generate_long(made[0], None, None, None, portrait, driving, long_jobs.FACE, track, tmp_path / "vid2vid")
+    assert len(decoded(drawn.path)) == 6
 
 
 # The joined video
@@ -441,8 +475,8 @@ def test_fingerprints_tell_contents_apart(made):
     [
         (dict(seed=4), "seed 3 there and 4 here"),
         (dict(guidance=2.0), "guidance 1.5 there and 2 here"),
-        (dict(speed=long_jobs.Speed(3, "ddim")), "steps 2 there and 3 here"),
-        (dict(speed=long_jobs.Speed(2, "dpmpp_2m")), "sampler ddim there and dpmpp_2m here"),
+        (dict(speed=Speed(3, "ddim")), "steps 2 there and 3 here"),
+        (dict(speed=Speed(2, "dpmpp_2m")), "sampler ddim there and dpmpp_2m here"),
         ("portrait", "portrait [0-9a-f]{16} there and [0-9a-f]{16} here"),
         ("transformer", "transformer [0-9a-f]{16} there and [0-9a-f]{16} here"),
         ("vae", "vae [0-9a-f]{16} there and [0-9a-f]{16} here"),

@@ -1,6 +1,7 @@
 """The clips of a long video as video files, and these joined to one without encoding again."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from ..errors import InputError
 from ..video.audio import Audio, AudioStream, audio_pieces
 from ..video.source import VideoFile
+from ..video.stream import VideoStream
 from ..video.writing import finish, frame_rate, not_written, partial_of, sound_frame, sound_stream
 from .fingerprint import file_fingerprint, fingerprint
 
@@ -36,6 +38,13 @@ class Sound:
         """16 hexadecimal digits of its content. Raises InputError where the file cannot be read."""
         of = file_fingerprint(self.source) if isinstance(self.source, VideoFile) else fingerprint([("sound", self.source.waveform)])
         return f"{of} from {self.start:g} s"
+
+
+def sound_of(driving: VideoStream) -> Sound:
+    """The sound of a driving video from its first selected frame on. Raises InputError where it has no frame."""
+    with closing(driving.timed()) as frames:
+        since, _ = next(frames)
+    return Sound(driving.source, since)
 
 
 @dataclass(frozen=True)
