@@ -1,7 +1,6 @@
 """The clips of a long video as video files, and these joined to one without encoding again."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -42,8 +41,7 @@ class Sound:
 
 def sound_of(driving: VideoStream) -> Sound:
     """The sound of a driving video from its first selected frame on. Raises InputError where it has no frame."""
-    with closing(driving.timed()) as frames:
-        since, _ = next(frames)
+    since, _ = next(driving.timed())
     return Sound(driving.source, since)
 
 
