@@ -29,12 +29,14 @@ def render(
     solver: Solver | None = None,
     caching: Caching = Caching(),
     guidance: float = 1.0,
+    known: Tensor | None = None,
 ) -> Tensor:
     """Latents (L, 4, h, w) of every driving frame, clip after clip; z_r (1, 4, h, w): the framed portrait's.
 
     Clip i draws its noise with seed + i. The network runs in its own dtype, the samples are float32. strength: factor on the
     motion control. guidance: classifier-free, from the portrait without motion to the portrait with it; 1 is off, above 1
     each step runs the network twice. callback(done, total) counts steps over all clips.
+    known (n, 4, h, w): latents of the first n frames, where the motion is one clip that continues another.
     steps and solver: by default as the weights were trained for, the paper's 50 of IDDPM for epsilon weights.
     Raises InputError for steps or a solver that distilled weights do not have.
     """
@@ -50,7 +52,7 @@ def render(
     reference = dit.encode_reference(z_r.to(device, dtype), shape, portrait_maps)  # K_r, V_r of every block
     clips = plan(len(motion.maps), cfg.clip_frames)
 
-    def denoise_clip(clip: Clip, known: Tensor | None) -> Tensor:
+    def denoise_clip(clip: Clip, before: Tensor | None) -> Tensor:
         control = dit.encode_motion(motion_input(cfg, motion, clip.frames).to(device, dtype), reference)  # (L, S, C)
         draw = cpu_noise(clip.noise_seed(seed))
         noise = draw(torch.empty(clip.length, *z_r.shape[1:], device=device))  # (L, 4, h, w)
@@ -67,7 +69,8 @@ def render(
             if callback is not None:
                 callback(clip.number * steps + step + 1, len(clips) * steps)
 
+        given = known if clip.number == 0 else before
         denoise = guided(denoiser(control), denoiser(None), guidance)
-        return sample_clip(denoise, noise, schedule, steps, cfg.prediction, known, count, solver, draw).cpu()
+        return sample_clip(denoise, noise, schedule, steps, cfg.prediction, given, count, solver, draw).cpu()
 
     return denoise_clips(clips, denoise_clip)
