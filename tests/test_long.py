@@ -1,9 +1,7 @@
 """Long videos, clip by clip: the clips, their motion, frames and files; runs that are broken off and go on."""
 
-import errno
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -15,11 +13,13 @@ import long_jobs
 import numpy as np
 import pytest
 import torch
+import videos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_jobs import LENGTH, SIZE, animate, driven, networks, renderer, tone
 from safetensors.torch import load_file, save_file
 
+from realportrait_core import generate_long
 from realportrait_core.animation.clips import clip_at, next_clip, plan
 from realportrait_core.animation.mapping import motion_maps
 from realportrait_core.animation.rendering import render
@@ -27,14 +27,22 @@ from realportrait_core.animation.vid2vid_frames import face_frames, portrait_fra
 from realportrait_core.checkpoint import METADATA_KEY
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.errors import InputError
+from realportrait_core.face.track import FaceTrack
+from realportrait_core.generate import generate
 from realportrait_core.long.fingerprint import driving_fingerprint, weights_fingerprint
 from realportrait_core.long.maps import ClipMotion
+from realportrait_core.long.renderers import core_renderer
 from realportrait_core.long.run import LongSettings, animate_long
 from realportrait_core.long.segments import Sound, join_segments
 from realportrait_core.long.state import ContinuationState, check_state, load_state, save_state
 from realportrait_core.motion_map import MotionMaps
 from realportrait_core.paste import paste
+from realportrait_core.speed import Speed
 from realportrait_core.video.audio import Audio
+from realportrait_core.video.loading import load_video
+from realportrait_core.video.source import VideoFile
+from realportrait_core.video.stream import VideoStream
+from realportrait_core.video.timeline import Selection
 from realportrait_core.video.writing import frame_rate, write_video
 
 av = pytest.importorskip("av")
@@ -235,6 +243,32 @@ def test_frames_that_are_not_finite_are_refused(made, tmp_path):
     with pytest.raises(InputError, match=r"driving frames 5 to 5 became NaN \(clip 1\)"):
         animate_long(made[0], motion, Broken(renderer("square", made, motion)), tmp_path, 25.0)
     assert load_state(tmp_path / "state.safetensors").frame == 4
+
+
+def test_a_file_becomes_a_file_with_the_frames_of_generate(made, tmp_path, monkeypatch):
+    """With the driving video's sound; a range of it, which starts 0.4 s in, where the sound is louder."""
+    pictures = [np.random.default_rng(n).integers(0, 256, (120, 110, 3), np.uint8) for n in range(12)]
+    source = VideoFile("driving.mp4", videos.write(tmp_path / "driving.mp4", pictures, 12.5, seconds=1.0))
+    driving = VideoStream(source, Selection(start=5, start_in="frames", frames=6))
+    track = FaceTrack(long_jobs.FACE + torch.arange(6)[:, None, None], torch.ones(6, dtype=torch.bool), "")
+    portrait, speed, recorders = torch.rand(1, 121, 111, 3), Speed(2, "ddim"), []
+    given = (*made, linear_schedule(), portrait)
+    footage = load_video(source, driving.selection)
+    frames, _ = generate(*given, footage.images, long_jobs.FACE, track, speed, seed=3)
+
+    def recorded(*arguments, **named):
+        recorders.append(Recorder(core_renderer(*arguments, **named)))
+        return recorders[-1]
+
+    monkeypatch.setattr(generate_long, "core_renderer", recorded)
+    result = generate_long.generate_long(*given, driving, long_jobs.FACE, track, tmp_path / "run", speed, seed=3, whole=False)
+    assert torch.equal(torch.cat(recorders[0].frames), frames)
+    with av.open(str(result.path)) as file:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)])
+        assert file.streams.video[0].average_rate == Fraction(25, 2) and file.streams.video[0].frames == 6
+    assert heard[2000] == pytest.approx((0.4 + 2000 / 16000) / 100, rel=0.2), "the sound's sample at time t is t / 100"
+    drawn = generate_long.generate_long(made[0], None, None, None, portrait, driving, long_jobs.FACE, track, tmp_path / "vid2vid")
+    assert len(decoded(drawn.path)) == 6
 
 
 # The joined video
@@ -441,8 +475,8 @@ def test_fingerprints_tell_contents_apart(made):
     [
         (dict(seed=4), "seed 3 there and 4 here"),
         (dict(guidance=2.0), "guidance 1.5 there and 2 here"),
-        (dict(speed=long_jobs.Speed(3, "ddim")), "steps 2 there and 3 here"),
-        (dict(speed=long_jobs.Speed(2, "dpmpp_2m")), "sampler ddim there and dpmpp_2m here"),
+        (dict(speed=Speed(3, "ddim")), "steps 2 there and 3 here"),
+        (dict(speed=Speed(2, "dpmpp_2m")), "sampler ddim there and dpmpp_2m here"),
         ("portrait", "portrait [0-9a-f]{16} there and [0-9a-f]{16} here"),
         ("transformer", "transformer [0-9a-f]{16} there and [0-9a-f]{16} here"),
         ("vae", "vae [0-9a-f]{16} there and [0-9a-f]{16} here"),
@@ -619,3 +653,118 @@ def test_a_video_of_another_is_not_overwritten(made, tmp_path):
     with pytest.raises(InputError, match="video.mp4 is there already, and not of this run"):
         animate_long(made[0], motion, renderer("square", made, motion), tmp_path, 25.0)
     assert (tmp_path / "video.mp4").read_text() == "a holiday"
+
+
+# Disks and folders
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk in memory: (its folder, a function that mounts it, or again, with so many KB and options)."""
+    folder, mounted = tmp_path / "disk", []
+    folder.mkdir()
+
+    def mount(size: int, *options: str) -> None:
+        option = ",".join([f"size={size}k", *(["remount"] if mounted else []), *options])
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", folder], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        mounted.append(size)
+
+    yield folder, mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_loses_nothing_that_was_done(made, tmp_path, small_disk):
+    """Fault 34: disks that fill up at every file of a run. With more room each run ends with the bytes of one that had it."""
+    disk, mount = small_disk
+    motion, settings = driven(made[0], 5), LongSettings(keep_clips=True)
+    animate(tmp_path / "whole", 5, "square")
+    whole, kept = contents(tmp_path / "whole"), []
+    for size in range(4, 100, 4):
+        mount(size)
+        recorder = Recorder(renderer("square", made, motion))
+        try:
+            animate_long(made[0], motion, recorder, disk / f"{size}", 25.0, settings)
+        except InputError as error:
+            assert re.search(r"disk or the quota is full \([0-9.]+ MB free\)\. Make room", str(error)) or "cannot be used" in str(
+                error
+            )
+            kept.append(len(list(disk.rglob("*.safetensors"))))
+            found = contents(disk / f"{size}") if (disk / f"{size}").exists() else {}
+            assert all(found[name] == whole[name] for name in found if name != "state.safetensors"), "what there is is whole"
+            finished = len([name for name in found if re.fullmatch(r"clips.*safetensors", name)])
+            assert not finished or f"{(4, 5)[finished - 1]} of 5 frames are finished and kept" in str(error)
+        else:
+            break
+        mount(4096)
+        recorder = Recorder(renderer("square", made, motion))
+        animate_long(made[0], motion, recorder, disk / f"{size}", 25.0, settings)
+        assert [clip.number for clip in recorder.clips] == list(range(finished, 2))
+        assert contents(disk / f"{size}") == whole
+        remove(disk / f"{size}")
+    assert {1, 2, 3} <= set(kept), "the disk was full before, between and after the clips"
+
+
+def remove(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    folder.rmdir()
+
+
+def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path):
+    """Fault 34 where no disk can be mounted: the process may write files of 4,000 bytes, and the video would be larger."""
+    said = job("limited", tmp_path / "part", 9, "whole", 4000)["error"]
+    assert re.search(r"video.mp4 cannot be written: the disk or the quota is full", said)
+    assert re.search(r"About \d+ MB are needed\. 9 of 9 frames are finished and kept in .*clips: run again", said)
+    assert not (tmp_path / "part" / "video.mp4").exists() and not list(tmp_path.rglob("*.part"))
+    animate(tmp_path / "part", 9, "whole", sound=tone())
+    animate(tmp_path / "whole", 9, "whole", sound=tone())
+    assert (tmp_path / "whole" / "video.mp4").stat().st_size > 4000
+    assert contents(tmp_path / "part") == contents(tmp_path / "whole")
+
+
+def test_folders_that_cannot_be_used_are_refused_before_rendering(made, tmp_path, small_disk):
+    """Fault 34: a file in place of the folder, or in it, and a disk that is read-only."""
+    disk, mount = small_disk
+    mount(400, "ro")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "clips").write_text("")
+    motion = driven(made[0], 5)
+    recorder = Recorder(renderer("square", made, motion))
+    for folder in (tmp_path / "file", tmp_path / "file" / "a", tmp_path / "b", disk / "a"):
+        with pytest.raises(InputError, match=f"The folder {folder} cannot be used for the video: .*Choose another one"):
+            animate_long(made[0], motion, recorder, folder, 25.0)
+    mount(400, "rw")
+    broken_off(made, motion, disk / "a", 4)
+    mount(400, "ro")
+    with pytest.raises(InputError, match="Read-only file system"):
+        animate_long(made[0], motion, recorder, disk / "a", 25.0)
+    assert not recorder.clips
+
+
+def test_a_folder_that_is_removed_under_a_run_is_a_sentence(made, tmp_path):
+    motion = driven(made[0], 9)
+    for part, match in (("clips", "clips was removed while its video was made"), ("", "was removed while its video was made")):
+        folder = tmp_path / "run"
+        with pytest.raises(InputError, match=match):
+            remove_it = lambda done, total: remove(folder / part)
+            animate_long(made[0], motion, renderer("square", made, motion), folder, 25.0, callback=remove_it)
+    assert len(decoded(animate(tmp_path / "run", 9, "square").path)) == 9
+
+
+def test_a_disk_with_little_room_is_warned_of(made, tmp_path, small_disk, caplog):
+    disk, mount = small_disk
+    mount(512)
+    with caplog.at_level(logging.WARNING):
+        animate(disk / "a", 5, "square")
+        assert not caplog.text
+        with pytest.raises(Cancelled):
+            animate(disk / "b", 5000, "square", callback=cancel)
+    assert re.search(r"disk/b has 0 MB of room, and the video may need about 3 MB", caplog.text)
+
+
+def cancel(done: int, total: int) -> None:
+    raise Cancelled

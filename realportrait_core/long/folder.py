@@ -139,7 +139,6 @@ class RunFolder:
         write_video(self.segment(number), frames, self.fps, crf=self.crf)
         done = replace(done, segment=content_digits(self.segment(number)))
         save_state(self.record(number), replace(done, maps=None, figures=done.figures[-1:]))
-        self.keep(done)
         return done
 
     def keep(self, done: ContinuationState) -> None:

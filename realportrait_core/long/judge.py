@@ -63,13 +63,13 @@ class Judge:
         choice = choose_tail(rendered.square[:n], part, self.closing[frames], self.tail_window, present)
         return clip.start + choice.index, choice.report
 
-    def figures(self, clip: Clip, part: PortraitMotion, rendered: RenderedClip) -> dict[str, float]:
-        """The drift of the clip; empty where the renderer does not show the square. Figures that are not finite are left out."""
+    def figures(self, clip: Clip, part: PortraitMotion, rendered: RenderedClip, tail: int) -> dict[str, float]:
+        """The drift of the clip up to its tail, without figures that are not finite; empty without the animated square."""
         if rendered.square is None or self.render.portrait_square is None:
             return {}
         from .drift import clip_figures
 
-        square = rendered.square[: clip.stop - clip.start]
+        square = rendered.square[: tail + 1 - clip.start]
         figures = clip_figures(self.vid2vid, square, part, self.render.portrait_square, self.identity, clip.overlap)
         return {name: float(value) for name, value in figures.items() if isfinite(value)}
 

@@ -93,12 +93,15 @@ def animate_long(
         rendered = render(clip, part, done.latents)
         check_rendered(rendered, clip)
         tail, poor = judge.tail(clip, part, rendered)
-        state = replace(done, clip=clip.number + 1, frame=tail + 1, figures=[*done.figures, judge.figures(clip, part, rendered)])
+        figures = [*done.figures, judge.figures(clip, part, rendered, tail)]
+        state = replace(done, clip=clip.number + 1, frame=tail + 1, figures=figures)
         if overlap:
             known = slice(max(0, tail + 1 - overlap - clip.start), tail + 1 - clip.start)  # of the clip's frames
             state = replace(state, latents=judge.corrected(rendered.latents[known]), maps=part.maps[known])
         with saying_what_is_kept(run, done):
             done = run.add(rendered.frames[clip.overlap : tail + 1 - clip.start], state)
+        with saying_what_is_kept(run, done):
+            run.keep(done)
         if poor:
             said.append(f"Clip {clip.number}, frame {tail}: {poor}")
         if callback is not None:

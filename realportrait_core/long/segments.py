@@ -11,6 +11,7 @@ import torch
 from ..errors import InputError
 from ..video.audio import Audio, AudioStream, audio_pieces
 from ..video.source import VideoFile
+from ..video.stream import VideoStream
 from ..video.writing import finish, frame_rate, not_written, partial_of, sound_frame, sound_stream
 from .fingerprint import file_fingerprint, fingerprint
 
@@ -36,6 +37,12 @@ class Sound:
         """16 hexadecimal digits of its content. Raises InputError where the file cannot be read."""
         of = file_fingerprint(self.source) if isinstance(self.source, VideoFile) else fingerprint([("sound", self.source.waveform)])
         return f"{of} from {self.start:g} s"
+
+
+def sound_of(driving: VideoStream) -> Sound:
+    """The sound of a driving video from its first selected frame on. Raises InputError where it has no frame."""
+    since, _ = next(driving.timed())
+    return Sound(driving.source, since)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..checkpoint import METADATA_KEY, VERSION, save
 from ..errors import InputError, RealPortraitError, WeightsError
 from ..motion_map import MotionMaps
+from ..video.writing import not_written
 
 ROLE = "continuation_state"
 LONGEST_HEADER = 16 * 2**20  # bytes; the figures of 10,000 clips take about 2 MB
@@ -100,7 +101,7 @@ def save_state(path: Path, state: ContinuationState) -> None:
     try:
         save(path, tensors, {METADATA_KEY: json.dumps({"role": ROLE, "version": VERSION, "state": described})})
     except WeightsError as error:
-        raise InputError(f"The continuation state {path} cannot be written. {error}") from error
+        raise not_written(path, "as a continuation state", error) from error
 
 
 def load_state(path: Path) -> ContinuationState:
@@ -123,7 +124,8 @@ def load_state(path: Path) -> ContinuationState:
             shapes = {key: (file.get_slice(key).get_dtype(), tuple(file.get_slice(key).get_shape())) for key in file.keys()}
             described = read_description(path, (file.metadata() or {}).get(METADATA_KEY))
             check_tensors(path, shapes, described)
-            tensors = {key: file.get_tensor(key) for key in shapes}
+            # Copied: else they stay parts of the file, which the next clip's state replaces.
+            tensors = {key: file.get_tensor(key).clone() for key in shapes}
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, RealPortraitError):
             raise
