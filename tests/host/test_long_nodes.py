@@ -91,9 +91,22 @@ def video():
     return make
 
 
+@pytest.fixture(scope="module")
+def kept() -> dict:
+    """What more than one test needs."""
+    return {}
+
+
 @pytest.fixture
-def keypoints(run_node, vid2vid):
+def keypoints(run_node, vid2vid, kept):
+    """keypoints(frames), made once for all tests."""
+
     def run(frames=FRAMES):
+        if ("keypoints", frames) not in kept:
+            kept["keypoints", frames] = extracted(frames)
+        return kept["keypoints", frames]
+
+    def extracted(frames):
         given = dict(vid2vid=vid2vid, portrait=pictures(1), driver=pictures(frames, 120, 110, seed=4))
         boxes = tiny.EXTRACTION | {"portrait_box": "50, 40, 40, 45"}  # a small face, so that 'auto' and 'whole' differ
         return run_node("RealPortraitExtractKeypoints", **given, **boxes)[0]
@@ -150,15 +163,23 @@ def by_the_graph(run_node, host, vid2vid, model, vae, keypoints, result, **chang
 # ---- Animate Long Video ----
 
 
-@pytest.mark.parametrize("result", ["whole portrait", "animated square"])
-@pytest.mark.parametrize("renderer", ["RealPortrait", "Face Vid2vid"])
-def test_the_frames_are_those_of_the_graph(host, run_node, animate, vid2vid, model, vae, keypoints, written, renderer, result):
-    """33 frames are three clips, the last of two new frames; bit by bit, before they are encoded."""
+@pytest.mark.parametrize(
+    "renderer, result, frames",
+    [
+        ("RealPortrait", "whole portrait", 33),  # three clips, the last of two new frames
+        ("RealPortrait", "animated square", FRAMES),
+        ("Face Vid2vid", "whole portrait", FRAMES),
+        ("Face Vid2vid", "animated square", FRAMES),
+    ],
+)
+def test_the_frames_are_those_of_the_graph(
+    host, run_node, animate, vid2vid, model, vae, keypoints, written, renderer, result, frames
+):
+    """Bit by bit, before they are encoded."""
     model, vae = (model, vae) if renderer == "RealPortrait" else (None, None)
-    found = keypoints(33)
-    animate(keypoints=found, frames=33, model=model, vae=vae, result=result, steps=2)
-    wanted = by_the_graph(run_node, host, vid2vid, model, vae, found, result, steps=2)
-    assert len(written) == 3
+    animate(frames=frames, model=model, vae=vae, result=result)
+    wanted = by_the_graph(run_node, host, vid2vid, model, vae, keypoints(frames), result)
+    assert len(written) == (3 if frames == 33 else 2)
     assert torch.equal(torch.cat(written), wanted)
 
 
@@ -217,44 +238,43 @@ def test_a_file_is_read_frame_by_frame(run_node, vid2vid, model, vae, runs, writ
 
 
 CHANGES = [
-    ("seed", 6),
-    ("steps", 1),
-    ("sampler_name", "euler_ancestral"),
-    ("scheduler", "sgm_uniform"),
-    ("speed", "balanced"),
-    ("strength", 0.5),
-    ("guidance", 2.0),
-    ("pose_gain", 0.0),
-    ("expression_gain", 0.0),
-    ("framing", "whole"),
-    ("neutral_frame", 3),
-    ("overlap", 3),
-    ("correction", 1.0),
+    ("seed", 6, 3),
+    ("steps", 1, 3),
+    ("sampler_name", "euler_ancestral", 3),
+    ("scheduler", "sgm_uniform", 3),
+    ("speed", "fast", 3),
+    ("strength", 0.5, 3),
+    ("guidance", 2.0, 3),
+    ("pose_gain", 0.0, 3),
+    ("expression_gain", 0.0, 3),
+    ("framing", "whole", 3),
+    ("neutral_frame", 2, 3),
+    ("overlap", 3, FRAMES),
+    ("correction", 1.0, FRAMES),
 ]
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict:
-    """What more than one test compares with."""
-    return {}
 
 
 @pytest.fixture
 def plain(animate, written, kept):
-    """The frames at SETTINGS."""
-    if not kept:
-        animate()
-        kept["frames"] = torch.cat(written)
-        written.clear()
-    return kept["frames"]
+    """plain(frames): the frames at SETTINGS, made once for all tests."""
+
+    def run(frames):
+        if ("plain", frames) not in kept:
+            animate(frames=frames)
+            kept["plain", frames] = torch.cat(written)
+            written.clear()
+        return kept["plain", frames]
+
+    return run
 
 
-@pytest.mark.parametrize("name, value", CHANGES, ids=[name for name, _ in CHANGES])
-def test_every_setting_changes_the_frames(animate, written, plain, name, value):
+@pytest.mark.parametrize("name, value, frames", CHANGES, ids=[name for name, _, _ in CHANGES])
+def test_every_setting_changes_the_frames(animate, written, plain, name, value, frames):
     """And leads to a run of its own."""
-    animate(**{name: value})
-    found = torch.cat(written)
-    assert found.shape == plain.shape and not torch.equal(found, plain)
+    before = plain(frames)
+    animate(**{name: value}, frames=frames)
+    after = torch.cat(written)
+    assert after.shape == before.shape and not torch.equal(after, before)
 
 
 def test_the_tail_is_chosen_in_a_window(animate):
@@ -297,23 +317,23 @@ class Stop:
 
 
 def test_a_cancelled_run_goes_on(animate, keypoints, written, runs, monkeypatch):
-    """Stopped within a step of the second of three clips: the first is kept, and queued again the other two are made."""
+    """Stopped within a step of the second of two clips: the first is kept, and queued again the other one is made."""
     import comfy.model_management as management
 
-    given = dict(frames=33, steps=3, keypoints=keypoints(33))
+    given = dict(steps=3, keypoints=keypoints())
     animate(**given)
     wanted, whole = torch.cat(written), frames_of(animate(**given)[0])
-    assert len(written) == 3, "a finished run renders nothing when it is queued again"
+    assert len(written) == 2, "a finished run renders nothing when it is queued again"
     shutil.rmtree(runs)
     written.clear()
 
     bar = Stop(monkeypatch, at=5)
     with pytest.raises(management.InterruptProcessingException):
         animate(**given)
-    assert bar.ticks == [(n, 9) for n in range(1, 6)] and len(written) == 1
+    assert bar.ticks == [(n, 6) for n in range(1, 6)] and len(written) == 1
     bar = Stop(monkeypatch, at=None)
     video, _, report = animate(**given)
-    assert bar.ticks == [(n, 9) for n in range(4, 10)] and len(written) == 3
+    assert bar.ticks == [(n, 6) for n in range(4, 7)] and len(written) == 2
     assert torch.equal(torch.cat(written), wanted) and torch.equal(frames_of(video), whole)
     assert "Taken up again at frame 16" in report
     assert [path.name for path in runs.iterdir()] == [Path(video.get_stream_source()).parent.name]
@@ -391,7 +411,7 @@ def test_a_state_of_the_same_driving_video_goes_on_with_its_run(host, run_node, 
     """An unfinished run is on the menu. Its state leads to its folder; where that is gone, the rest is made alone."""
     import comfy.model_management as management
 
-    given = dict(frames=33, keypoints=keypoints(33))
+    given = dict(keypoints=keypoints())
     animate(**given)
     wanted = list(written)
     shutil.rmtree(runs)
@@ -407,12 +427,12 @@ def test_a_state_of_the_same_driving_video_goes_on_with_its_run(host, run_node, 
     state = run_node("RealPortraitLoadState", file=name)[0]
     assert state.frame == 16
     video, _, report = animate(**given, state=state)
-    assert len(written) == 3 and "Taken up again at frame 16" in report and len(frames_of(video)) == 33
+    assert len(written) == 2 and "Taken up again at frame 16" in report and len(frames_of(video)) == FRAMES
     assert node.fingerprint_inputs(file=name) != before
     shutil.rmtree(runs)
     written.clear()
     video, _, report = animate(**given, state=state)
-    assert torch.equal(torch.cat(written), torch.cat(wanted[1:])) and len(frames_of(video)) == 17
+    assert torch.equal(written[0], wanted[1]) and len(frames_of(video)) == 2
     assert "Continues another run after its clip 0, from driving frame 16 on." in report
 
 
@@ -421,7 +441,7 @@ def test_another_driving_video_begins_with_the_states_last_frame(animate, keypoi
     written.clear()
     video, after, report = animate(frames=4, state=state)
     assert len(frames_of(video)) == 4 and after.clip == 3 and "Continues another run after its clip 1" in report
-    assert not torch.equal(written[0], plain[:4])
+    assert not torch.equal(written[0], plain(FRAMES)[:4])
 
 
 def test_a_state_of_another_animation_is_refused(pack, animate, runs):

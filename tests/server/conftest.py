@@ -145,11 +145,10 @@ def media(client, tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def long_video(tmp_path_factory) -> Path:
-    """The example there and back, 40 frames with a tone."""
-    frames = read_video(ROOT / "assets" / "driving.mp4")
-    path = tmp_path_factory.mktemp("long") / "there_and_back.mp4"
-    write_video(path, [*frames, *frames[::-1]][:40], sound=True)
+def two_clips(tmp_path_factory) -> Path:
+    """18 frames, which are two clips, with a tone."""
+    path = tmp_path_factory.mktemp("long") / "two_clips.mp4"
+    write_video(path, read_video(ROOT / "assets" / "driving.mp4")[:18], sound=True)
     return path
 
 

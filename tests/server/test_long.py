@@ -12,8 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = "animate_long_video"
-STEPS, CLIPS = 3, 3
-FRAMES = 40  # of the driving video: three clips
+STEPS, CLIPS, FRAMES = 3, 2, 18
 
 
 def long_workflow(file: str, weights: Path) -> dict:
@@ -67,9 +66,9 @@ def test_as_many_frames_out_as_in_with_sound(client, workflow):
     assert shown["type"] == "temp" and done.outputs["6"]["text"][0] in done.outputs["8"]["text"][0]
 
 
-def test_cancelled_and_queued_again(client, server, small_weights, long_video):
+def test_cancelled_and_queued_again(client, server, small_weights, two_clips):
     """Within a step of the second clip; what is finished is not made again, and the video is that of a run without a break."""
-    queued = long_workflow(client.upload(long_video), small_weights)
+    queued = long_workflow(client.upload(two_clips), small_weights)
     stopped = client.queue(queued, interrupt_when=of_the_second_clip)
     assert stopped.status == "interrupted" and not stopped.files()
     assert ticks(stopped)[-1] <= STEPS + 3
@@ -85,7 +84,7 @@ def test_cancelled_and_queued_again(client, server, small_weights, long_video):
 
 
 @pytest.mark.slow
-def test_killed_and_queued_again_on_a_new_server(host_sources, small_weights, long_video):
+def test_killed_and_queued_again_on_a_new_server(host_sources, small_weights, two_clips):
     """SIGKILL while the second clip is sampled."""
     from comfy_client import ClientError, ComfyClient
     from environment import Environment
@@ -94,7 +93,7 @@ def test_killed_and_queued_again_on_a_new_server(host_sources, small_weights, lo
     environment = Environment(Path(sys.executable), host_sources)
     with HeadlessComfyUI(environment, {f"realportrait/{small_weights.name}": small_weights}) as server:
         client = ComfyClient(server.url)
-        queued = long_workflow(client.upload(long_video), small_weights)
+        queued = long_workflow(client.upload(two_clips), small_weights)
 
         def kill(event) -> None:
             if of_the_second_clip(event):
