@@ -22,8 +22,8 @@ class InsufficientMemory(RealPortraitError):
 
 
 class NonFiniteError(RealPortraitError):
-    """Sampling met NaN or infinity. step: the number of the step, from 1."""
+    """Sampling met NaN or infinity. step: the number of the step, from 1; where: it and the frames, in words."""
 
-    def __init__(self, message: str, step: int):
+    def __init__(self, message: str, step: int, where: str):
         super().__init__(message)
-        self.step = step
+        self.step, self.where = step, where

@@ -42,10 +42,12 @@ class Ladder:
     """Sizes in which one kind of work may be done, from the one that needs most memory down.
 
     A run makes one for each kind of its work: where memory ran out once, the rest of the run begins with the size that fitted.
+    last_resort: called once, before the last size is tried a second time, to free what others hold; it returns what it did.
     """
 
-    def __init__(self, what: str, sizes: Sequence[int], unit: str = FRAMES):
+    def __init__(self, what: str, sizes: Sequence[int], unit: str = FRAMES, last_resort: Callable[[], str] | None = None):
         self.what, self.sizes, self.unit = what, tuple(sizes), unit  # "Decoding", (8, 4, 2, 1)
+        self.last_resort = last_resort
 
     def run(self, work: Callable[[int], T]) -> T:
         """work(size), called again with the next size where memory runs out.
@@ -61,13 +63,17 @@ class Ladder:
                     raise
                 said = first_line(error)
             gc.collect()  # here, because the error's traceback held the tensors of the attempt until now
-            if len(self.sizes) == 1:
+            if len(self.sizes) > 1:
+                self.sizes = self.sizes[1:]
+                log.warning("%s: out of memory with %d %s, going on with %d.", self.what, size, self.unit, self.sizes[0])
+            elif self.last_resort is not None:
+                last_resort, self.last_resort = self.last_resort, None
+                log.warning("%s: out of memory with %d %s. %s", self.what, size, self.unit, last_resort())
+            else:
                 raise InsufficientMemory(
                     f"{self.what}: out of memory even with {size} {self.unit} ({said}). Close other programs that use the memory, "
                     "or choose a smaller picture, fewer frames or a smaller weight_dtype."
                 )
-            self.sizes = self.sizes[1:]
-            log.warning("%s: out of memory with %d %s, going on with %d.", self.what, size, self.unit, self.sizes[0])
 
 
 def with_less(work: Callable[[int], T], sizes: Sequence[int], what: str) -> T:
@@ -76,7 +82,7 @@ def with_less(work: Callable[[int], T], sizes: Sequence[int], what: str) -> T:
 
 
 def pieces(total: int, ladder: Ladder, work: Callable[[slice], T]) -> Iterator[tuple[T, int]]:
-    """work(slice) over `total` items in order, as many at once as the ladder says. Yields each result and the items done by then."""
+    """work(slice) over `total` items in order, as many at once as fit. Yields each result and the number of items done by then."""
     done = 0
 
     def piece(size: int) -> tuple[T, int]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..face.crop import clip_crop, points_to_crop, sample_crop
 from ..face.track import FaceTrack, Gaps
+from ..memory import Ladder, halves, pieces
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.interpolation import interpolate_poses
@@ -44,16 +45,25 @@ def portrait_features(vid2vid: FaceVid2Vid, keypoints: Keypoints, frames: slice)
     return feature.to(device_of(vid2vid), dtype_of(vid2vid.warping))
 
 
+def poses_of(vid2vid: FaceVid2Vid, pictures: Tensor, to_crop: Tensor, ladder: Ladder) -> Pose:
+    """M's poses of pictures (n, H, W, 3) in crops (3, 3) or (n, 3, 3), on the CPU: at once, or in what fits into memory."""
+
+    def poses(part: slice) -> Pose:
+        return vid2vid.motion(crop_faces(vid2vid, pictures[part], to_crop if to_crop.ndim == 2 else to_crop[part])).to("cpu")
+
+    return cat([pose for pose, _ in pieces(len(pictures), ladder, poses)])
+
+
 def tracked_poses(
     vid2vid: FaceVid2Vid, pictures: Tensor, to_crop: Tensor, track: FaceTrack, callback: Progress | None = None
 ) -> Pose:
     """Poses of L pictures (L, H, W, 3), in crops (3, 3) or (L, 3, 3). M sees only those with a face, unless none is missing."""
     faces = torch.arange(len(pictures)) if track.gaps is None else track.present.nonzero()[:, 0]
-    poses = []
+    poses, ladder = [], Ladder("Poses (M)", halves(CHUNK))
     for start in range(0, len(faces), CHUNK):
         chosen = faces[start : start + CHUNK]
         crops = to_crop if to_crop.ndim == 2 else to_crop[chosen]
-        poses.append(vid2vid.motion(crop_faces(vid2vid, pictures[chosen], crops)).to("cpu"))
+        poses.append(poses_of(vid2vid, pictures[chosen], crops, ladder))
         if callback is not None:
             callback(min(start + CHUNK, len(faces)) * len(pictures) // len(faces), len(pictures))
     return cat(poses) if track.gaps is None else fill_gaps(cat(poses), track.present, track.gaps)
