@@ -82,11 +82,17 @@ def with_less(work: Callable[[int], T], sizes: Sequence[int], what: str) -> T:
 
 
 def pieces(total: int, ladder: Ladder, work: Callable[[slice], T]) -> Iterator[tuple[T, int]]:
-    """work(slice) over `total` items in order, as many at once as fit. Yields each result and the number of items done by then."""
+    """work(slice) over `total` items in order, as many at once as fit. Yields each result and the number of items done by then.
+
+    No item is left alone for the last piece: kernels for a batch of one round otherwise than those for several, so that a frame's
+    bits would depend on how long the video is.
+    """
     done = 0
 
     def piece(size: int) -> tuple[T, int]:
         stop = min(done + size, total)
+        if total - stop == 1 and stop - done > 2:
+            stop -= 1
         return work(slice(done, stop)), stop
 
     while done < total:

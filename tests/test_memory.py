@@ -154,7 +154,8 @@ def test_pieces_go_on_where_memory_ran_out():
 
     found = list(pieces(9, ladder, work))
     assert [i for some, _ in found for i in some] == list(range(9)) and [done for _, done in found] == [4, 6, 8, 9]
-    assert tried == [(0, 4), (4, 8), (4, 6), (6, 8), (8, 9)], "what was done is not done again"
+    assert [done for _, done in pieces(17, Ladder("Maps", (8,)), lambda part: None)] == [8, 15, 17], "no frame alone"
+    assert tried == [(0, 4), (4, 7), (4, 6), (6, 8), (8, 9)], "what was done is not done again"
 
 
 def test_tensors_of_the_failed_attempt_are_gone_before_the_next():
