@@ -37,6 +37,7 @@ from .animate import FEATHER, SQUARE, WHOLE
 from .host import fingerprint, folders, images
 from .host.conditioning import encode_portrait
 from .host.draw import GLANCE, SMALL_SIDE, evenly, sheet
+from .host.memory import SamplingMemory
 from .host.model import config_of
 from .host.newer import advanced, aliases
 from .host.run import loaded, one_of
@@ -311,6 +312,7 @@ class HostRenderer:
     whole: bool  # the square pasted into the portrait; else the square alone
     fingerprints: dict[str, str]
     bar: StepsBar
+    memory: SamplingMemory
 
     continues = True
 
@@ -354,6 +356,7 @@ class HostRenderer:
             guidance=self.guidance,
             caching=self.used.caching,
             after_step=self.bar.of_clip(clip),
+            memory=self.memory,
         )[: clip.stop - clip.start]  # (n, 4, h, w)
         square = images.rgb(self.vae.decode(z), "frames").cpu()  # (n, S, S, 3)
         frames = square
@@ -389,6 +392,7 @@ def host_renderer(
             "vae": fingerprint.of_vae(vae),
         },
         StepsBar(model, used.steps, len(driven), overlap),
+        SamplingMemory(model),
     )
 
 

@@ -16,14 +16,16 @@ from ..realportrait_core.animation.clips import Clip, denoise_clips, plan
 from ..realportrait_core.animation.mapping import PortraitMotion
 from ..realportrait_core.config import DiTConfig
 from ..realportrait_core.diffusion.guidance import check_guidance
+from ..realportrait_core.diffusion.nonfinite import sample_finite
 from ..realportrait_core.dit.cache import Caching
-from ..realportrait_core.errors import RealPortraitError
 from ..realportrait_core.motion_map import MotionMaps
 from ..realportrait_core.speed import GUIDANCE, NAMES, PAPER_STEPS, STEPS, default_sampling, preset
 from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
 from .host.iddpm import IDDPM, sampler_and_sigmas
+from .host.memory import SamplingMemory
 from .host.model import config_of
 from .host.newer import advanced, aliases
+from .host.precision import compute_dtype, in_dtype
 from .host.run import Progress, one_of, preview_of_middle
 from .sockets import Motion
 
@@ -96,34 +98,41 @@ def sample_clip(
     guidance: float,
     caching: Caching,
     after_step: Callable[[int, torch.Tensor, torch.Tensor, int], None],
+    memory: SamplingMemory | None = None,
 ) -> torch.Tensor:
     """Latents (L, 4, h, w) of a clip with L maps, by the host's sampler.
 
     known (n, 4, h, w): the latents of the conditional frames, which are kept. seed: of this clip's noise. after_step(step, x0, x,
-    steps): the host's callback, which may end in its interrupt. Raises RealPortraitError where the clip becomes NaN.
+    steps): the host's callback, which may end in its interrupt. memory: of a run of several clips. A clip that becomes NaN or
+    infinite is sampled once more in a wider dtype, one that does not fit into memory with fewer weights on the device; the next
+    clip begins in the MODEL's own dtype again. Raises NonFiniteError and InsufficientMemory.
     """
-    sampler, sigmas = sampler_and_sigmas(model, sampler_name, scheduler, steps)
-    positive, negative = conditioning(reference, maps, portrait_maps, strength, caching)
+    memory = memory or SamplingMemory(model)
     latent = {"samples": new_latent(maps)} if known is None else continued_latent(maps, known, clip.overlap)
-    samples = comfy.sample.sample_custom(
-        model,
-        comfy.sample.prepare_noise(latent["samples"], seed),
-        guidance,
-        sampler,
-        sigmas,
-        positive,
-        negative,
-        latent["samples"],
-        noise_mask=latent.get("noise_mask"),
-        callback=after_step,
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=seed,
-    )
-    if not torch.isfinite(samples).all():
-        raise RealPortraitError(
-            f"Frames {clip.start} to {clip.stop - 1} became NaN while sampling with {sampler_name}/{scheduler}. Load the "
-            "model with weight_dtype bf16 or fp32, or choose another sampler."
+    positive, negative = conditioning(reference, maps, portrait_maps, strength, caching, memory.sparing)
+
+    def sample_with(model) -> torch.Tensor:
+        sampler, sigmas = sampler_and_sigmas(model, sampler_name, scheduler, steps)
+        return comfy.sample.sample_custom(
+            model,
+            comfy.sample.prepare_noise(latent["samples"], seed),
+            guidance,
+            sampler,
+            sigmas,
+            positive,
+            negative,
+            latent["samples"],
+            noise_mask=latent.get("noise_mask"),
+            callback=after_step,
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
         )
+
+    samples = sample_finite(
+        lambda dtype: memory.sample(in_dtype(model, dtype), sample_with),
+        compute_dtype(model),
+        f"Frames {clip.start} to {clip.stop - 1}",
+    )
     return samples.to(latent["samples"])
 
 
@@ -143,9 +152,9 @@ def sample_clips(
     """Latents (frames, 4, h, w) of every driving frame: the core's loop over clips around the host's sampler.
 
     Clip i is sampled with seed + i. Each step moves the bar and shows a preview, and may end in the host's interrupt.
-    Raises RealPortraitError where a clip becomes NaN.
+    Raises NonFiniteError and InsufficientMemory as `sample_clip` does.
     """
-    clips = plan(len(motion.maps), config_of(model).clip_frames)
+    clips, memory = plan(len(motion.maps), config_of(model).clip_frames), SamplingMemory(model)
     bar = StepsBar(model, steps, len(motion.maps))
 
     def denoise_clip(clip: Clip, known: torch.Tensor | None) -> torch.Tensor:
@@ -164,6 +173,7 @@ def sample_clips(
             guidance=guidance,
             caching=caching,
             after_step=bar.of_clip(clip),
+            memory=memory,
         )
 
     return denoise_clips(clips, denoise_clip)
