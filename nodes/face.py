@@ -18,7 +18,7 @@ from .host.draw import GLANCE, SIDE, SMALL_SIDE, evenly, sheet, tile
 from .host.newer import advanced, aliases
 from .host.run import Progress, loaded, one_of
 from .sockets import Keypoints, Vid2Vid
-from .video import driving_frames
+from .video import driving_frames, on_node
 
 log = logging.getLogger(__name__)
 
@@ -149,10 +149,8 @@ class ExtractKeypoints(io.ComfyNode):
         refuse_both(driver_box, driving_boxes, "driving_box", "driving_boxes")
         portrait_given = given_faces(portrait_boxes, portrait, "portrait_boxes")
         measured = Measured(driver, "driving")
-        if isinstance(driver, torch.Tensor):
-            measured.measure()
-        elif len(portrait) > 1 or driving_boxes is not None:  # the number of frames must be known: the file is decoded once more
-            count(measured)
+        if isinstance(driver, torch.Tensor) or len(portrait) > 1 or driving_boxes is not None:
+            measured.measure(on_node())  # how many frames there are; a file is decoded once more for it
         driving_given = faces.driving_faces(driving_boxes, measured.length, *measured.size, "driving_boxes")
         detector = None
         if (portrait_box is None and portrait_given is None) or (driver_box is None and driving_given is None):
@@ -211,13 +209,6 @@ def refuse_both(box: torch.Tensor | None, boxes, box_name: str, boxes_name: str)
     """InputError where a typed box and connected ones contradict each other."""
     if box is not None and boxes is not None:
         raise InputError(f"{box_name} and {boxes_name} both say where the face is. Empty the text, or disconnect the other node.")
-
-
-def count(measured: Measured) -> None:
-    """Decodes all frames, to know how many there are and how large."""
-    progress = Progress(measured.expected)
-    for _ in measured:
-        progress.to(min(measured.length, progress.total))
 
 
 def first_frames(driver: torch.Tensor | VideoStream, frames: int) -> torch.Tensor | VideoStream:

@@ -1,6 +1,7 @@
 """Extract: face points -> crops -> poses (M) and the portrait's appearance feature f_r (F). Paper, Sec. "Preliminary"."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -67,14 +68,37 @@ def tracked_poses(
     """
     length = len(track.points)
     wanted = torch.ones(length, dtype=torch.bool) if track.gaps is None else track.present
-    total, done, poses, ladder = int(wanted.sum()), 0, [], Ladder("Poses (M)", halves(CHUNK))
-    for frames, chunk in chunks(pictures, wanted):
-        crops = to_crop if to_crop.ndim == 2 else to_crop[frames]
-        poses.append(poses_of(vid2vid, chunk, crops, ladder))
-        done += len(frames)
-        if callback is not None:
-            callback(done * length // total, length)
-    return cat(poses) if track.gaps is None else fill_gaps(cat(poses), track.present, track.gaps)
+    total, ladder = int(wanted.sum()), Ladder("Poses (M)", halves(CHUNK))
+
+    def parts() -> Iterator[Pose]:
+        done = 0
+        for frames, chunk in chunks(pictures, wanted):
+            crops = to_crop if to_crop.ndim == 2 else to_crop[frames]
+            yield poses_of(vid2vid, chunk, crops, ladder)
+            done += len(frames)
+            if callback is not None:
+                callback(done * length // total, length)
+
+    poses = gather(parts(), total)
+    return poses if track.gaps is None else fill_gaps(poses, track.present, track.gaps)
+
+
+def gather(parts: Iterator[Pose], total: int) -> Pose:
+    """Poses that come in parts, `total` of them in all. They are copied to their place as they come: small tensors that stay
+    between the large ones of a network would keep the memory of those.
+    """
+    whole, done = None, 0
+    for part in parts:
+        if whole is None:
+            whole = Pose(*(values.new_empty(total, *values.shape[1:]) for values in (getattr(part, name) for name in names())))
+        for name in names():
+            getattr(whole, name)[done : done + len(part)] = getattr(part, name)
+        done += len(part)
+    return whole[:done]
+
+
+def names() -> list[str]:
+    return [field.name for field in fields(Pose)]
 
 
 def chunks(pictures: Frames | Measured, wanted: Tensor) -> Iterator[tuple[list[int], Tensor]]:

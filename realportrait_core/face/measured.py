@@ -1,6 +1,6 @@
 """A video's frames, all of them in memory or one at a time, counted and measured as they pass."""
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 
 import numpy as np
 import torch
@@ -38,10 +38,11 @@ class Measured:
         if not self.length:
             raise InputError(self.refusal((0,)))
 
-    def measure(self) -> None:
-        """Counts them all; a stream is read once."""
+    def measure(self, callback: Callable[[int, int], None] | None = None) -> None:
+        """Counts them all; a stream is read once, with callback(done, total) after each frame."""
         if isinstance(self.frames, torch.Tensor | np.ndarray):
             self.length, self.size = len(self.frames), (self.frames.shape[1], self.frames.shape[2])
             return
         for _ in self:
-            pass
+            if callback is not None:
+                callback(self.length, max(self.length, self.expected))

@@ -109,7 +109,7 @@ def track(
         raise InputError(f"missing_face is {missing_face!r}; it must be 'hold', 'interpolate', 'fade' or 'stop'.")
     pictures = Measured(frames, video)
     if boxes is not None:
-        pictures.measure()
+        pictures.measure(callback)
         length, (height, width) = pictures.length, pictures.size
         boxes = torch.as_tensor(boxes, dtype=torch.float32)
         if boxes.shape not in ((4,), (length, 4)):
