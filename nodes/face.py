@@ -187,8 +187,8 @@ class ExtractKeypoints(io.ComfyNode):
             )
         if frames == 1 or found.cuts or not found.present.all():
             log.warning("%s", report)
-        on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, shown), cls=cls)
-        return io.NodeOutput(keypoints, preview(keypoints, portrait, shown), report, ui=on_node)
+        glance = ui.PreviewImage(at_a_glance(keypoints, portrait, shown), cls=cls)
+        return io.NodeOutput(keypoints, preview(keypoints, portrait, shown), report, ui=glance)
 
 
 def given_faces(boxes, portrait: torch.Tensor, what: str) -> list | None:
