@@ -17,6 +17,9 @@ FOLDER = "realportrait"
 LIVEPORTRAIT = "liveportrait"
 WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 
+RUNS, RUN_DIGITS = "realportrait_long", 12  # folder of the runs of long videos, and hexadecimal digits that name each run's
+RUN_STATE, RUN_VIDEO = "state.safetensors", "video.mp4"  # in it, as realportrait_core.long.folder writes them
+
 SUFFIX = ".safetensors"
 BUNDLED_MODEL = "realportrait_mini.safetensors"
 BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
@@ -109,6 +112,11 @@ def new_output(prefix: str) -> tuple[Path, str]:
         raise InputError(f"{prefix!r} cannot begin the name of a file below the output folder: {error}") from error
     file = f"{name}_{number:05}_{SUFFIX}"
     return Path(folder) / file, (Path(subfolder) / file).as_posix()
+
+
+def run_folder(digest: str) -> Path:
+    """The folder below the output folder that keeps the clips of the long video with this digest of all that it is made from."""
+    return Path(folder_paths.get_output_directory()) / RUNS / digest[:RUN_DIGITS]
 
 
 def problem(check, name: str) -> bool | str:
