@@ -6,8 +6,8 @@ import pytest
 import tiny
 import torch
 from refusal import refused
-from test_model import clip, model, sample  # noqa: F401
 from test_host_nonfinite import sample_clip  # noqa: F401
+from test_model import clip, model, sample  # noqa: F401
 
 CLOSE = 1e-3
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB."
