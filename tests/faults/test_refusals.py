@@ -84,7 +84,7 @@ def faults_of(file: str, text: str) -> list[str]:
 
 
 def test_all_errors_are_found():
-    assert len(ALL) > 450 and {"InputError", "FaceError", "WeightsError", "RealPortraitError"} == KINDS
+    assert len(ALL) > 450 and {"InputError", "FaceError", "WeightsError", "RealPortraitError"} <= KINDS
     assert len([text for _, _, text in ALL if text is None]) < 10  # put together elsewhere
     raised = sum(path.read_text(encoding="utf-8").count(f"raise {kind}(") for path in ROOMS for kind in KINDS)
     assert len(ALL) == raised
