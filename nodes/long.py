@@ -73,7 +73,8 @@ class AnimateLongVideo(io.ComfyNode):
                     "seed",
                     default=0,
                     min=0,
-                    max=2**64 - 1,  # not changed after each run: queued again, the run is to go on
+                    max=2**64 - 1,
+                    control_after_generate=False,  # else the browser changes any "seed" after a run, which then could not go on
                     tooltip="The noise: the same seed gives the same frames. Clip i uses seed + i. To go on with an unfinished run "
                     "the seed must be the same.",
                 ),
