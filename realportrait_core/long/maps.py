@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from ..animation.extraction import CHUNK
-from ..animation.mapping import PortraitMotion, map_geometry, motion_maps
+from ..animation.mapping import PortraitMotion, map_geometry, maps_ladder, motion_maps
 from ..animation.retargeting import DrivenKeypoints
 from ..errors import InputError
+from ..memory import piece_end
 from ..motion_map import MotionMaps
 from ..vid2vid import FaceVid2Vid
 
@@ -25,7 +26,11 @@ class ClipMotion:
     ):
         self.vid2vid, self.driven, self.size, self.framing, self.before = vid2vid, driven, size, framing, before
         self._geometry = map_geometry(driven.keypoints, driven.x_d, size, framing)
-        self._f: dict[int, Tensor] = {}  # of a chunk's first frame: (n, C, h, w)
+        self._ladder = maps_ladder()
+        self._ends = [0]  # of the chunks
+        while self._ends[-1] < len(driven):
+            self._ends.append(piece_end(self._ends[-1], CHUNK, len(driven)))
+        self._f: dict[tuple[int, int], Tensor] = {}  # of chunks by their first frame and the one after their last: (n, C, h, w)
         self._portrait_maps: MotionMaps | None = None
 
     def __call__(self, start: int, stop: int) -> PortraitMotion:
@@ -50,17 +55,17 @@ class ClipMotion:
 
     def _features(self, first: int, stop: int) -> Tensor:
         """f_{r->d} (stop - first, C, h, w), the chunks that are not known made in one call; earlier ones are forgotten."""
-        chunks = range(first // CHUNK * CHUNK, stop, CHUNK)
-        self._f = {start: f for start, f in self._f.items() if start in chunks}
-        missing = [start for start in chunks if start not in self._f]
+        needed = [(start, end) for start, end in zip(self._ends, self._ends[1:]) if start < stop and end > first]
+        self._f = {chunk: self._f[chunk] for chunk in needed if chunk in self._f}
+        missing = [chunk for chunk in needed if chunk not in self._f]
         if missing:
-            part = self.driven[missing[0] : missing[-1] + CHUNK]
-            made = motion_maps(self.vid2vid, part, self.size, self.framing)
+            part = self.driven[missing[0][0] : missing[-1][1]]
+            made = motion_maps(self.vid2vid, part, self.size, self.framing, ladder=self._ladder)
             self._portrait_maps = made.portrait_maps if self._portrait_maps is None else self._portrait_maps
-            for start, f in zip(missing, made.maps.f.split(CHUNK)):
-                self._f[start] = f.clone()
-        f = torch.cat([self._f[start] for start in chunks])
-        return f[first - chunks.start : stop - chunks.start]
+            for start, end in missing:
+                self._f[start, end] = made.maps.f[start - missing[0][0] : end - missing[0][0]].clone()
+        f = torch.cat([self._f[chunk] for chunk in needed])
+        return f[first - needed[0][0] : stop - needed[0][0]]
 
     def _after(self, count: int, maps: MotionMaps) -> MotionMaps:
         """The maps with those of the last `count` frames of `before` in front."""

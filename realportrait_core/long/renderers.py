@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 from ..animation.clips import Clip
-from ..animation.extraction import CHUNK, device_of, dtype_of
+from ..animation.extraction import device_of, dtype_of
 from ..animation.keypoints import Progress
-from ..animation.mapping import PortraitMotion, frame_portrait, motion_maps
-from ..animation.rendering import render
+from ..animation.mapping import PortraitMotion, frame_portrait, motion_input, motion_maps
+from ..animation.rendering import SampleClip, clip_sampler, decode_frames, decoding_ladder
 from ..animation.retargeting import DrivenKeypoints
 from ..animation.vid2vid_frames import check_rendering, face_frames, picture_size, portrait_frames, portrait_pictures
 from ..diffusion.schedule import Schedule
 from ..dit.cache import Caching
 from ..dit.model import RealPortraitDiT
+from ..memory import Ladder
 from ..paste import paste
 from ..speed import Speed, default_guidance, default_sampling
 from ..vae import VAE
@@ -76,7 +77,8 @@ class CoreRenderer:
 
     dit: RealPortraitDiT
     vae: VAE
-    schedule: Schedule
+    sample: SampleClip
+    decoding: Ladder
     portrait: Tensor  # (1, H, W, 3)
     portrait_square: Tensor
     portrait_latent: Tensor
@@ -117,24 +119,13 @@ class CoreRenderer:
         }
 
     def __call__(self, clip: Clip, motion: PortraitMotion, known: Tensor | None) -> RenderedClip:
-        speed, z_r = self.speed, self.portrait_latent
-        z = render(
-            self.dit,
-            self.schedule,
-            z_r,
-            motion,
-            speed.steps,
-            clip.noise_seed(self.seed),
-            self.strength,
-            self.callback,
-            speed.solver,
-            speed.caching,
-            self.guidance,
-            known,
-        )  # (n, 4, h, w)
-        # The conditional frames by themselves: the new ones are then decoded in the same parts as in `generate`.
-        parts = [part for latents in (z[: clip.overlap], z[clip.overlap :]) for part in latents.split(CHUNK) if len(part)]
-        square = torch.cat([self.vae.decode(part.to(z_r)).cpu() for part in parts]).movedim(1, -1)  # (n, S, S, 3)
+        def count(step: int) -> None:
+            if self.callback is not None:
+                self.callback(step + 1, self.speed.steps)
+
+        given = motion_input(self.dit.cfg, motion, clip.positions)  # of L frames
+        z = self.sample(clip, given, known, count)[: clip.stop - clip.start]  # (n, 4, h, w)
+        square = decode_frames(self.vae, z, self.decoding).movedim(1, -1)  # (n, S, S, 3)
         frames = square
         if self.whole:
             frames, _ = paste(self.portrait, square, motion.portrait_to_frame, self.size)
@@ -164,26 +155,32 @@ def core_renderer(
     portrait. callback(done, total) counts the steps of each clip; what it raises ends the run, which can be resumed. Raises
     InputError where portrait and keypoints do not fit together.
     """
-    framed = frame_portrait(portrait, motion_maps(vid2vid, driven[:1], dit.cfg.input_sq_size, framing))  # (1, S, S, 3)
+    speed = default_sampling(dit.cfg) if speed is None else speed
+    guidance = default_guidance(dit.cfg) if guidance is None else guidance
+    motion = motion_maps(vid2vid, driven[:1], dit.cfg.input_sq_size, framing)
+    framed = frame_portrait(portrait, motion)  # (1, S, S, 3)
+    z_r = vae.encode(framed.movedim(-1, 1).to(device_of(vae)))  # (1, 4, h, w)
+    fingerprints = {
+        "portrait": portrait_fingerprint(portrait, driven.keypoints.portrait_points),
+        "transformer": weights_fingerprint(dit),
+        "vid2vid": weights_fingerprint(vid2vid),
+        "vae": weights_fingerprint(vae),
+    }
     return CoreRenderer(
         dit,
         vae,
-        schedule,
+        clip_sampler(dit, schedule, z_r, motion.portrait_maps, speed.steps, seed, strength, speed.solver, speed.caching, guidance),
+        decoding_ladder(),
         portrait,
         framed,
-        vae.encode(framed.movedim(-1, 1).to(device_of(vae))),
+        z_r,
         framing,
-        default_sampling(dit.cfg) if speed is None else speed,
-        default_guidance(dit.cfg) if guidance is None else guidance,
+        speed,
+        guidance,
         strength,
         seed,
         whole,
-        {
-            "portrait": portrait_fingerprint(portrait, driven.keypoints.portrait_points),
-            "transformer": weights_fingerprint(dit),
-            "vid2vid": weights_fingerprint(vid2vid),
-            "vae": weights_fingerprint(vae),
-        },
+        fingerprints,
         callback,
     )
 
