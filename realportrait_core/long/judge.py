@@ -41,7 +41,6 @@ class Judge:
     render: ClipRenderer
     fps: float
     tail_window: int
-    correction: float
     identity: Identity | None
 
     @cached_property
@@ -72,11 +71,3 @@ class Judge:
         square = rendered.square[: tail + 1 - clip.start]
         figures = clip_figures(self.vid2vid, square, part, self.render.portrait_square, self.identity, clip.overlap)
         return {name: float(value) for name, value in figures.items() if isfinite(value)}
-
-    def corrected(self, latents: Tensor) -> Tensor:
-        """The conditional latents (n, 4, h, w) of the next clip."""
-        if self.correction == 0 or self.render.portrait_latent is None:
-            return latents
-        from .correction import correct_tail
-
-        return correct_tail(latents, self.render.portrait_latent.to(latents), self.correction)
