@@ -53,7 +53,7 @@ class Judge:
     def tail(self, clip: Clip, part: PortraitMotion, rendered: RenderedClip) -> tuple[int, str]:
         """The last frame that is kept of the clip, and what is wrong with it."""
         n = clip.stop - clip.start
-        if self.tail_window == 1 or clip.stop == len(self.driven) or rendered.square is None:
+        if clip.stop == len(self.driven) or rendered.square is None:
             return clip.stop - 1, ""
         from .tail import choose_tail
 

@@ -24,6 +24,7 @@ from .state import ContinuationState, check_state
 
 log = logging.getLogger(__name__)
 
+SAID = 3  # poor tails that the report names one by one
 BYTES_PER_PIXEL = 0.05  # of a frame in a segment and in the video, both while they are joined
 
 
@@ -221,4 +222,5 @@ def report(run: RunFolder, done: ContinuationState, resumed: int, said: list[str
         from .drift import drift_report
 
         lines.append(drift_report(done.figures))
-    return "\n".join([*lines, *said])
+    more = [f"{len(said) - SAID} more clips end with a poor frame."] if len(said) > SAID else []
+    return "\n".join([*lines, *said[:SAID], *more])
