@@ -145,8 +145,8 @@ def beginning(
         return begin
     if render.continues and (state.latents is None or state.maps is None):
         raise InputError(
-            f"The continuation state of clip {state.clip} holds no latents with motion maps, so no clip can start from it. Start the "
-            "animation without the state."
+            f"The continuation state of clip {state.clip} holds no latents with motion maps, so no clip can start from it. "
+            "Start the animation without the state."
         )
     if same and state.frame >= len(driven):
         raise InputError(f"The continuation state is after the last of {len(driven)} driving frames: nothing is left to animate.")
