@@ -53,6 +53,6 @@ def small_net_dtype(device: torch.device) -> torch.dtype:
 
 def one_of(options: Iterable[str], value: str, what: str) -> str:
     """The value of a menu, which the host itself does not check. Raises InputError for any other."""
-    if value not in options:
-        raise InputError(f"{what} is {value!r}; it must be one of: {', '.join(options)}.")
+    if not isinstance(value, str) or value not in options:
+        raise InputError(f"{what} is {value!r:.80}; it must be one of: {', '.join(options)}.")
     return value
