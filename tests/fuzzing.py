@@ -10,11 +10,13 @@ import signal
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+T = TypeVar("T")
 SEED = int(os.environ.get("REALPORTRAIT_FUZZ_SEED", 0))
 SECONDS = 30  # after which a case counts as hung: a case takes milliseconds
 LONGEST_MESSAGE = 4000  # characters of an error
@@ -70,13 +72,18 @@ def in_time(seconds: int = SECONDS) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def outcome(call: Callable[[], object], *errors: type[Exception]) -> object | None:
+def outcome(call: Callable[[], T], *errors: type[Exception]) -> T | None:
     """The call's result; None where it raises one of the errors, whose text must be one that can be read. Others pass through."""
+    return refusal(call, *errors)[0]
+
+
+def refusal(call: Callable[[], T], *errors: type[Exception]) -> tuple[T | None, str]:
+    """The same, and the error's text, empty where there was none."""
     try:
-        return call()
+        return call(), ""
     except errors as error:
         assert 10 < len(str(error)) < LONGEST_MESSAGE, f"no sentence: {error!s:.200}"
-        return None
+        return None, str(error)
 
 
 # Bytes
