@@ -75,7 +75,9 @@ def box(text: str, what: str) -> torch.Tensor | None:
         numbers = [float(number) for number in text.replace(",", " ").split()]
     except ValueError:
         numbers = []
-    if len(numbers) != 4 or not all(abs(number) <= FARTHEST for number in numbers):
+    if len(numbers) == 4 and not all(abs(number) <= FARTHEST for number in numbers):
+        raise InputError(f"The {what} is {text!r:.80}; it must be four finite numbers, at most {FARTHEST:g} px.")
+    if len(numbers) != 4:
         raise InputError(
             f"The {what} is {text!r:.80}; it must be four numbers 'x, y, width, height' in pixels, or empty to look for the face."
         )
