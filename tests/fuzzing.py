@@ -10,8 +10,11 @@ import signal
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -53,6 +56,14 @@ def fuzz(
     run()
     assert done >= count, f"{done} cases were found of {count}"
     record("fuzz cases", done * batch)
+
+
+@contextmanager
+def memory_folder() -> Iterator[Path]:
+    """A folder in memory where the system has one: thousands of small files are slow on a disk that others use."""
+    shared = Path("/dev/shm")
+    with TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 @contextmanager
@@ -119,6 +130,25 @@ def damaged(draw, whole: bytes, most: int = 6) -> bytes:
             extreme = EXTREMES[value % len(EXTREMES)]
             data[at : at + len(extreme)] = extreme
     return bytes(data)
+
+
+# Motion templates
+
+
+def motion_template(frames: int = 2, k: int = 5) -> dict:
+    """One of LivePortrait's, as it is before it is pickled."""
+    frame = {
+        "scale": np.ones((1, 1), np.float32),
+        "R": np.eye(3, dtype=np.float32)[None],
+        "exp": np.full((1, k, 3), 0.1, np.float32),
+        "t": np.zeros((1, 3), np.float32),
+    }
+    return {
+        "n_frames": frames,
+        "output_fps": 25,
+        "motion": [dict(frame) for _ in range(frames)],
+        "c": [np.float64(2), "text", b"y"],
+    }
 
 
 # JSON

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from fuzzing import cases, damaged, fuzz, outcome
+from fuzzing import cases, damaged, fuzz, motion_template, outcome
 from hypothesis import strategies as st
 
 from realportrait_core.errors import InputError
@@ -41,21 +41,6 @@ PIECES = [
 ]
 
 
-def template(frames: int = 2, k: int = 5) -> dict:
-    frame = {
-        "scale": np.ones((1, 1), np.float32),
-        "R": np.eye(3, dtype=np.float32)[None],
-        "exp": np.full((1, k, 3), 0.1, np.float32),
-        "t": np.zeros((1, 3), np.float32),
-    }
-    return {
-        "n_frames": frames,
-        "output_fps": 25,
-        "motion": [dict(frame) for _ in range(frames)],
-        "c": [np.float64(2), "text", b"y"],
-    }
-
-
 @pytest.fixture(scope="module")
 def read():
     """Reads a template. Fails where anything is called, compiled or looked up by name meanwhile."""
@@ -80,7 +65,7 @@ def read():
 @cases(normal=50, nightly=2500)
 @pytest.mark.parametrize("protocol", range(6))
 def test_damaged_templates(protocol, read, count, record_property):
-    whole = pickle.dumps(template(), protocol)
+    whole = pickle.dumps(motion_template(), protocol)
     assert len(template_motion(read_pickle(whole))) == 2
     fuzz(damaged(whole, most=4), read, count, record_property)
 
@@ -88,7 +73,9 @@ def test_damaged_templates(protocol, read, count, record_property):
 @cases(normal=150, nightly=10000)
 def test_programs_for_the_stack_machine(read, count, record_property):
     programs = st.lists(st.sampled_from(PIECES), min_size=1, max_size=30).map(b"".join)
-    inside = damaged(pickle.dumps(template(1), 4), 1).flatmap(lambda whole: programs.map(lambda piece: whole[:-1] + piece + b"."))
+    inside = damaged(pickle.dumps(motion_template(1), 4), 1).flatmap(
+        lambda whole: programs.map(lambda piece: whole[:-1] + piece + b".")
+    )
     fuzz(programs | programs.map(lambda piece: piece + b".") | inside, read, count, record_property)
 
 
@@ -111,7 +98,7 @@ def test_templates_of_other_values(read, count, record_property):
     names = st.sampled_from(["n_frames", "output_fps", "motion", "scale", "R", "R_d", "exp", "t", "kp", "c"])
 
     def check(change: list) -> None:
-        given = template()
+        given = motion_template()
         for name, value in change:
             given[name], given["motion"] = value, given["motion"]
             if isinstance(given.get("motion"), list) and name in ("scale", "R", "R_d", "exp", "t", "kp"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import cases, damaged, fuzz
+from fuzzing import cases, damaged, fuzz, memory_folder
 from hypothesis import strategies as st
 from videos import write
 
@@ -50,11 +50,12 @@ class Decoder:
 
 
 @pytest.fixture(scope="module")
-def decoder(tmp_path_factory):
+def decoder():
     pytest.importorskip("resource", reason="the memory of a process is limited by POSIX's means")
-    child = Decoder(tmp_path_factory.mktemp("damaged"))
-    yield child
-    child.close()
+    with memory_folder() as folder:
+        child = Decoder(folder)
+        yield child
+        child.close()
 
 
 @pytest.fixture(scope="module")

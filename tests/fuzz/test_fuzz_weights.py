@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy_sizes
-from fuzzing import altered, cases, damaged, fuzz, joined, junk, outcome, split
+from fuzzing import altered, cases, damaged, fuzz, joined, junk, memory_folder, outcome, split
 from hypothesis import strategies as st
 from onnx_bytes import colour_embedding
 from public import TINY
@@ -74,8 +74,9 @@ def sound(tmp_path_factory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "given.safetensors"
+def path():
+    with memory_folder() as folder:
+        yield folder / "given.safetensors"
 
 
 def finite(loaded: object) -> bool:
