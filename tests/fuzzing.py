@@ -5,6 +5,7 @@ REALPORTRAIT_FUZZ_SEED=7 python scripts/test.py --nightly tests/fuzz.
 """
 
 import json
+import math
 import os
 import signal
 import struct
@@ -264,13 +265,12 @@ def fitted(header: dict, parts: dict[str, bytes], most: int = 2**20) -> tuple[di
     buffer = bytearray()
     for key, entry in header.items():
         try:
-            count = SIZE[entry["dtype"]]
-            for size in entry["shape"]:
-                count *= size
-            if not 0 <= count <= most:
-                continue
+            sizes = [SIZE[entry["dtype"]], *entry["shape"]]
         except (TypeError, KeyError):
             continue
+        if not all(type(size) is int and 0 <= size <= most for size in sizes) or math.prod(sizes) > most:
+            continue
+        count = math.prod(sizes)
         old = parts.get(key) or b"\0"
         entry["data_offsets"] = [len(buffer), len(buffer) + count]
         buffer += (old * (count // len(old) + 1))[:count]
