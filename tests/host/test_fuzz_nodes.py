@@ -44,23 +44,20 @@ def tensors(draw) -> torch.Tensor:
     image = torch.rand(shape)
     if image.numel() and draw(st.booleans()):
         image.view(-1)[draw(st.integers(0, image.numel() - 1))] = draw(st.sampled_from(VALUES))
-    image = image.to(dtype)
-    layout = draw(st.sampled_from(("plain", "plain", "turned", "strided", "repeated", "sparse", "meta", "grad", "view")))
+    layout = draw(st.sampled_from(("plain", "plain", "turned", "strided", "repeated", "sparse", "meta", "grad")))
     if layout == "turned" and image.ndim > 1:
         image = image.transpose(0, -1).contiguous().transpose(0, -1)
     elif layout == "strided" and image.ndim > 1:
         image = image.repeat_interleave(2, 1)[:, ::2]
     elif layout == "repeated" and image.ndim:
         image = image[:1].expand(draw(st.sampled_from((1, 4))), *image.shape[1:]) if len(image) else image
-    elif layout == "sparse" and dtype == torch.float32 and image.ndim:
-        image = image.to_sparse()
+    elif layout == "sparse" and image.ndim:
+        return image.to_sparse()
     elif layout == "meta":
         image = image.to("meta")
-    elif layout == "grad" and dtype == torch.float32:
-        image = image.clone().requires_grad_(True)
-    elif layout == "view" and image.ndim:
-        image = image.flip(0)
-    return image
+    elif layout == "grad":
+        return image.clone().requires_grad_(True)
+    return image.to(dtype)
 
 
 @cases(normal=400, nightly=15000)
