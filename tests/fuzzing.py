@@ -253,7 +253,8 @@ def altered_about(draw, about: object) -> object:
     stored = about.get("realportrait") if isinstance(about, dict) else None
     try:
         info = json.loads(stored)
-        fields = info if draw(st.booleans()) or not isinstance(info.get("config"), dict) else info["config"]
+        inner = info.get("config", info.get("state"))
+        fields = info if not isinstance(inner, dict) or not draw(st.integers(0, 2)) else inner
         fields[draw(st.sampled_from(sorted(fields)))] = draw(junk)
         return about | {"realportrait": json.dumps(info)}
     except (TypeError, ValueError, AttributeError):
