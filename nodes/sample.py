@@ -234,7 +234,7 @@ class SampleClips(io.ComfyNode):
         cls, model, vae, motion, seed, steps, sampler_name, scheduler, strength, speed="exact", guidance=1.0, portrait=None
     ) -> io.NodeOutput:
         cfg = config_of(model)
-        finite(strength=strength, guidance=guidance)
+        finite(strength=strength)
         check_guidance(guidance)
         one_of(NAMES, speed, "speed")
         one_of(comfy.samplers.KSampler.SAMPLERS, sampler_name, "sampler_name")
