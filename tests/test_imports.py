@@ -31,7 +31,7 @@ ALLOWED = {
     "vae": BASE | {"checkpoint"},
     "licences": BASE | {"checkpoint"},
     "vid2vid": BASE | {"checkpoint"},
-    "dit": BASE | {"checkpoint", "motion_map"},  # never vid2vid: a motion map is a tensor
+    "dit": BASE | {"checkpoint", "motion_map", "memory"},  # never vid2vid: a motion map is a tensor
     "speed": BASE | {"dit", "diffusion"},
     "animation": BASE | NETWORKS | {"speed", "memory"},
     "generate": BASE | NETWORKS | {"animation", "speed"},

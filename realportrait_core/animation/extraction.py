@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..face.crop import clip_crop, points_to_crop, sample_crop
 from ..face.measured import Frames, Measured, known_length
 from ..face.track import FaceTrack, Gaps
+from ..memory import Ladder, halves, pieces
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.interpolation import interpolate_poses
@@ -49,6 +50,15 @@ def portrait_features(vid2vid: FaceVid2Vid, keypoints: Keypoints, frames: slice)
     return feature.to(device_of(vid2vid), dtype_of(vid2vid.warping))
 
 
+def poses_of(vid2vid: FaceVid2Vid, pictures: Tensor, to_crop: Tensor, ladder: Ladder) -> Pose:
+    """M's poses of pictures (n, H, W, 3) in crops (3, 3) or (n, 3, 3), on the CPU: at once, or in what fits into memory."""
+
+    def poses(part: slice) -> Pose:
+        return vid2vid.motion(crop_faces(vid2vid, pictures[part], to_crop if to_crop.ndim == 2 else to_crop[part])).to("cpu")
+
+    return cat([pose for pose, _ in pieces(len(pictures), ladder, poses)])
+
+
 def tracked_poses(
     vid2vid: FaceVid2Vid, pictures: Frames | Measured, to_crop: Tensor, track: FaceTrack, callback: Progress | None = None
 ) -> Pose:
@@ -58,13 +68,13 @@ def tracked_poses(
     """
     length = len(track.points)
     wanted = torch.ones(length, dtype=torch.bool) if track.gaps is None else track.present
-    total = int(wanted.sum())
+    total, ladder = int(wanted.sum()), Ladder("Poses (M)", halves(CHUNK))
 
     def parts() -> Iterator[Pose]:
         done = 0
         for frames, chunk in chunks(pictures, wanted):
             crops = to_crop if to_crop.ndim == 2 else to_crop[frames]
-            yield vid2vid.motion(crop_faces(vid2vid, chunk, crops)).to("cpu")
+            yield poses_of(vid2vid, chunk, crops, ladder)
             done += len(frames)
             if callback is not None:
                 callback(done * length // total, length)
