@@ -89,14 +89,18 @@ def pieces(total: int, ladder: Ladder, work: Callable[[slice], T]) -> Iterator[t
     done = 0
 
     def piece(size: int) -> tuple[T, int]:
-        stop = min(done + size, total)
-        if total - stop == 1 and stop - done > 2:
-            stop -= 1
+        stop = piece_end(done, size, total)
         return work(slice(done, stop)), stop
 
     while done < total:
         result, done = ladder.run(piece)
         yield result, done
+
+
+def piece_end(start: int, size: int, total: int) -> int:
+    """Where the piece ends that begins with item `start`, for pieces of `size`."""
+    stop = min(start + size, total)
+    return stop - 1 if total - stop == 1 and stop - start > 2 else stop
 
 
 def first_line(error: BaseException) -> str:

@@ -35,6 +35,7 @@ ALLOWED = {
     "speed": BASE | {"dit", "diffusion"},
     "animation": BASE | NETWORKS | {"speed", "memory"},
     "generate": BASE | NETWORKS | {"animation", "speed"},
+    "generate_long": BASE | NETWORKS | {"animation", "speed", "long", "video"},
     "long": BASE | NETWORKS | {"animation", "speed", "inspect", "paste", "video", "memory"},
     "memory": BASE,
     "inspect": BASE | NETWORKS | {"animation"},

@@ -15,7 +15,7 @@ from ..memory import Ladder, halves, pieces
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.interpolation import interpolate_poses
-from ..vid2vid.keypoints import Pose
+from ..vid2vid.keypoints import Pose, cat
 from .keypoints import Keypoints, Progress
 
 CHUNK = 8  # frames that pass through a network at once, so that memory does not grow with the video
