@@ -23,7 +23,7 @@ TEXTS = (
     "alloc_failed",
     "bad_alloc",
 )
-FRAMES = "frames at once"
+FRAMES = ("frame at once", "frames at once")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -42,10 +42,13 @@ class Ladder:
     """Sizes in which one kind of work may be done, from the one that needs most memory down.
 
     A run makes one for each kind of its work: where memory ran out once, the rest of the run begins with the size that fitted.
-    last_resort: called once, before the last size is tried a second time, to free what others hold; it returns what it did.
+    unit: of the sizes, in words, for one and for several. last_resort: called once, before the last size is tried a second time,
+    to free what others hold; it returns what it did.
     """
 
-    def __init__(self, what: str, sizes: Sequence[int], unit: str = FRAMES, last_resort: Callable[[], str] | None = None):
+    def __init__(
+        self, what: str, sizes: Sequence[int], unit: tuple[str, str] = FRAMES, last_resort: Callable[[], str] | None = None
+    ):
         self.what, self.sizes, self.unit = what, tuple(sizes), unit  # "Decoding", (8, 4, 2, 1)
         self.last_resort = last_resort
 
@@ -62,23 +65,19 @@ class Ladder:
                 if not is_out_of_memory(error):
                     raise
                 said = first_line(error)
+            tried = f"{size} {self.unit[size > 1]}"
             gc.collect()  # here, because the error's traceback held the tensors of the attempt until now
             if len(self.sizes) > 1:
                 self.sizes = self.sizes[1:]
-                log.warning("%s: out of memory with %d %s, going on with %d.", self.what, size, self.unit, self.sizes[0])
+                log.warning("%s: out of memory with %s, going on with %d.", self.what, tried, self.sizes[0])
             elif self.last_resort is not None:
                 last_resort, self.last_resort = self.last_resort, None
-                log.warning("%s: out of memory with %d %s. %s", self.what, size, self.unit, last_resort())
+                log.warning("%s: out of memory with %s. %s", self.what, tried, last_resort())
             else:
                 raise InsufficientMemory(
-                    f"{self.what}: out of memory even with {size} {self.unit} ({said}). Close other programs that use the memory, "
+                    f"{self.what}: out of memory even with {tried} ({said}). Close other programs that use the memory, "
                     "or choose a smaller picture, fewer frames or a smaller weight_dtype."
                 )
-
-
-def with_less(work: Callable[[int], T], sizes: Sequence[int], what: str) -> T:
-    """work(size) with the first of `sizes` that fits into memory, for work that is done once. Raises InsufficientMemory."""
-    return Ladder(what, sizes).run(work)
 
 
 def pieces(total: int, ladder: Ladder, work: Callable[[slice], T]) -> Iterator[tuple[T, int]]:

@@ -211,7 +211,7 @@ def kill_often(folder: Path, frames: int, name: str, seed: int) -> None:
 class StandIn:
     """The shapes and sizes of RealPortrait, without its networks: the portrait's square, brighter and darker as the head turns."""
 
-    continues, framing, seed, portrait_latent = True, "auto", 0, None
+    continues, framing, seed = True, "auto", 0
 
     def __init__(self, picture: torch.Tensor, size: int, clip_frames: int = 16):
         self.size, self.clip_frames, self.settings, self.fingerprints = size, clip_frames, {"size": f"{size}"}, {}

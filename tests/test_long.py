@@ -220,7 +220,6 @@ def test_each_clip_starts_from_latents_of_the_one_before(made, tmp_path):
         (dict(overlap=4), "overlap of 4 frames must be between 1 and 3"),
         (dict(tail_window=0), "tail window of 0 frames must be between 1 and 3"),
         (dict(overlap=2, tail_window=3), "tail window of 3 frames must be between 1 and 2"),
-        (dict(correction=1.5), "correction is 1.5"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(made, tmp_path, changes, match):

@@ -1,4 +1,4 @@
-"""Where a clip's successor starts, how far clips drift, and the correction, on the demo's driving video, whose head blinks."""
+"""Where a clip's successor starts, and how far clips drift, on the demo's driving video, whose head blinks."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 import toy
 
+from benchmarks import long_drift
 from realportrait_core.animation.extraction import extract_keypoints
 from realportrait_core.animation.mapping import frame_portrait, motion_maps
 from realportrait_core.animation.retargeting import drive_keypoints
@@ -161,7 +162,8 @@ def test_the_report_names_what_drifts_and_only_that():
     clips = [{"red_255": 0.5 * n, "sharpness": 0.8 + 0.01 * (-1) ** n, "keypoints_px": 3.0} for n in range(30)]
     report = drift_report(clips)
     assert "red +14.5" in report.splitlines()[-1] and "sharpness" not in report.splitlines()[-1]
-    assert len(report.splitlines()) == 13 and report.splitlines()[-3].split()[0] == "29"  # at most 10 clips are shown
+    assert report.splitlines()[1].split() == ["0-2", "0.5", "0.80", "3.0"]  # means of three clips each: at most 10 lines
+    assert len(report.splitlines()) == 14 and report.splitlines()[10].split()[0] == "27-29"
     assert trends(clips)["red_255"].slope == pytest.approx(0.5)
     steady = drift_report([{"red_255": float(n % 2), "keypoints_px": 3.0} for n in range(30)])
     assert "No drift over these 30 clips" in steady
@@ -171,3 +173,27 @@ def test_the_report_of_few_clips():
     assert drift_report([]) == "No drift was measured."
     assert "nothing to drift from" in drift_report([{"red_255": 1.0}])
     assert "+1.00" in drift_report([{"red_255": 1.0}, {"red_255": 2.0, "join": 1.0}])
+
+
+# The command
+
+
+def test_the_plot_shows_each_figure_and_form(tmp_path):
+    clips = [{"contrast": 1.0, "sharpness": 0.2, "head_deg": 3.0 + n % 2} for n in range(4)]
+    long_drift.draw({"1 frame": clips, "4 frames": clips}, tmp_path / "drift.svg")
+    text = (tmp_path / "drift.svg").read_text()
+    assert all(f">{title}<" in text for title in ("contrast", "sharpness", "head deg", "1 frame", "4 frames", "clip"))
+    assert "identity" not in text
+
+
+def test_single_frames_stand_side_by_side(tmp_path):
+    from PIL import Image
+
+    long_drift.write_frames(bundled.ROOT / "assets" / "driving.mp4", [0, 20], tmp_path / "frames.png")
+    assert Image.open(tmp_path / "frames.png").size == (512, 256)
+
+
+def test_one_clip_cannot_drift(tmp_path, caplog):
+    assert long_drift.main(["--out", str(tmp_path), "--clips", "1"]) == 1 and "at least 2" in caplog.text
+    with pytest.raises(SystemExit):
+        long_drift.main([])

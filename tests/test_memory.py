@@ -19,7 +19,7 @@ from realportrait_core.dit.attention import Attention
 from realportrait_core.dit.model import RealPortraitDiT
 from realportrait_core.errors import InsufficientMemory
 from realportrait_core.face.track import FaceTrack
-from realportrait_core.memory import Ladder, halves, is_out_of_memory, pieces, with_less
+from realportrait_core.memory import Ladder, halves, is_out_of_memory, pieces
 from realportrait_core.vae import TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid
 
@@ -125,9 +125,9 @@ def test_a_size_that_fits_is_found_and_kept(caplog):
 
 def test_what_never_fits_ends_in_a_sentence():
     with pytest.raises(
-        InsufficientMemory, match=r"Decoding: out of memory even with 1 frames at once \(CUDA.*GiB\.\)\. Close"
+        InsufficientMemory, match=r"Decoding: out of memory even with 1 frame at once \(CUDA.*GiB\.\)\. Close"
     ) as end:
-        with_less(fails_above(0), halves(8), "Decoding")
+        Ladder("Decoding", halves(8)).run(fails_above(0))
     assert end.value.__context__ is None, "the allocator's error would hold the tensors of the attempt"
 
 
@@ -140,7 +140,7 @@ def test_the_last_resort_is_taken_once(caplog):
 
     with pytest.raises(InsufficientMemory):
         Ladder("Maps", (2, 1), last_resort=last_resort).run(work)
-    assert work.tried == [2, 1, 1] and freed == [True] and warned(caplog)[-1].endswith("frames at once. Unloaded 2 models.")
+    assert work.tried == [2, 1, 1] and freed == [True] and warned(caplog)[-1].endswith("1 frame at once. Unloaded 2 models.")
 
 
 def test_pieces_go_on_where_memory_ran_out():
@@ -175,7 +175,7 @@ def test_tensors_of_the_failed_attempt_are_gone_before_the_next():
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return size if large else 0
 
-    assert with_less(work, halves(4), "Work") == 1
+    assert Ladder("Work", halves(4)).run(work) == 1
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_errors_of_allocators(error, is_memory):
 
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="shapes"):
-        with_less(lambda size: torch.ones(2, 3) @ torch.ones(2, 3), halves(8), "Work")
+        Ladder("Work", halves(8)).run(lambda size: torch.ones(2, 3) @ torch.ones(2, 3))
 
 
 # Injected at each stage

@@ -16,7 +16,9 @@ class Sparing:
     """The ladders of one run of the network, over all of its clips."""
 
     def __init__(self, clip_frames: int):
-        self.attention = Ladder("Attention of the transformer", (1, 2, 4, 8, 16, 32, 64), "parts of the queries")
+        self.attention = Ladder(
+            "Attention of the transformer", (1, 2, 4, 8, 16, 32, 64), ("part for all queries", "parts of the queries")
+        )
         self.motion = Ladder("Motion mapper", halves(clip_frames))
 
 

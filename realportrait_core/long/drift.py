@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from math import ceil
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from ..vid2vid.keypoints import angle_between
 EVERY = 3  # frames of which one is measured
 SURE = 3.0  # standard errors of a slope from which on it counts as a trend
 STILL = 0.1 / 255  # of the brightness: a smaller step between two frames counts as this one
-SHOWN = 10  # clips in the report's table
+SHOWN = 10  # lines of the report's table
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,12 @@ def trends(clips: Sequence[dict[str, float]]) -> dict[str, Trend]:
 
 
 def drift_report(clips: Sequence[dict[str, float]]) -> str:
-    """A table of the figures (`clip_figures`) of at most SHOWN clips with their change per clip, and what drifts in a sentence."""
+    """A table of the figures (`clip_figures`), means of groups of clips in at most SHOWN lines, with their change per clip, and
+    what drifts in a sentence.
+    """
     names = [name for name in FIGURES if any(name in clip for clip in clips)]
     if not names:
         return "No drift was measured."
-    numbers = sorted({round(i * (len(clips) - 1) / max(SHOWN - 1, 1)) for i in range(SHOWN)})
     width = {name: max(len(FIGURES[name].title), 7) for name in names}
 
     def line(first: str, values: list[str]) -> str:
@@ -103,21 +105,28 @@ def drift_report(clips: Sequence[dict[str, float]]) -> str:
     def cell(name: str, value: float | None, more_digits: int = 0, sign: str = "") -> str:
         return "-" if value is None else f"{value:{sign}.{FIGURES[name].digits + more_digits}f}"
 
-    lines = [line("clip", [FIGURES[name].title for name in names])]
-    lines += [line(str(number), [cell(name, clips[number].get(name)) for name in names]) for number in numbers]
+    lines, together = [line("clips", [FIGURES[name].title for name in names])], ceil(len(clips) / SHOWN)
+    for first in range(0, len(clips), together):
+        group = clips[first : first + together]
+        measured = [[clip[name] for clip in group if name in clip] for name in names]
+        means = [cell(name, fmean(values) if values else None) for name, values in zip(names, measured)]
+        lines.append(line(f"{first}-{first + len(group) - 1}" if len(group) > 1 else f"{first}", means))
     found = trends(clips)
     if not found:
         return "\n".join([*lines, "One clip: nothing to drift from."])
-    slopes = [found[name].slope if name in found else None for name in names]
-    lines.append(line("per clip", [cell(name, slope, 1, "+") for name, slope in zip(names, slopes)]))
-    drifting = [name for name, one in found.items() if drifts(name, one)]
-    changes = [f"{FIGURES[name].title} {cell(name, found[name].slope * (len(clips) - 1), sign='+')}" for name in drifting]
-    lines.append(
-        f"Over these {len(clips)} clips a trend shows: {', '.join(changes)}."
-        if changes
-        else f"No drift over these {len(clips)} clips."
+    slopes = [found[name] if name in found else None for name in names]
+    lines.append(line("per clip", [cell(name, one and one.slope, 1, "+") for name, one in zip(names, slopes)]))
+    errors = [cell(name, one and one.error, 1) for name, one in zip(names, slopes)]
+    lines.append(line("+-", errors))
+    changes = [
+        f"{FIGURES[name].title} {cell(name, one.slope * (len(clips) - 1), sign='+')}"
+        for name, one in found.items()
+        if drifts(name, one)
+    ]
+    ending = (
+        f"A trend over these {len(clips)} clips: {', '.join(changes)}." if changes else f"No drift over these {len(clips)} clips."
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, ending])
 
 
 def drifts(name: str, one: Trend) -> bool:

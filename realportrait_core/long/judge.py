@@ -41,7 +41,6 @@ class Judge:
     render: ClipRenderer
     fps: float
     tail_window: int
-    correction: float
     identity: Identity | None
 
     @cached_property
@@ -54,7 +53,7 @@ class Judge:
     def tail(self, clip: Clip, part: PortraitMotion, rendered: RenderedClip) -> tuple[int, str]:
         """The last frame that is kept of the clip, and what is wrong with it."""
         n = clip.stop - clip.start
-        if self.tail_window == 1 or clip.stop == len(self.driven) or rendered.square is None:
+        if clip.stop == len(self.driven) or rendered.square is None:
             return clip.stop - 1, ""
         from .tail import choose_tail
 
@@ -72,11 +71,3 @@ class Judge:
         square = rendered.square[: tail + 1 - clip.start]
         figures = clip_figures(self.vid2vid, square, part, self.render.portrait_square, self.identity, clip.overlap)
         return {name: float(value) for name, value in figures.items() if isfinite(value)}
-
-    def corrected(self, latents: Tensor) -> Tensor:
-        """The conditional latents (n, 4, h, w) of the next clip."""
-        if self.correction == 0 or self.render.portrait_latent is None:
-            return latents
-        from .correction import correct_tail
-
-        return correct_tail(latents, self.render.portrait_latent.to(latents), self.correction)

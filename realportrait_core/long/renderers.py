@@ -52,9 +52,6 @@ class ClipRenderer(Protocol):
     def portrait_square(self) -> Tensor | None: ...  # (1, S, S, 3) the portrait as `square` shows it
 
     @property
-    def portrait_latent(self) -> Tensor | None: ...  # (1, 4, h, w) z_r, in the scale of the latents of a RenderedClip
-
-    @property
     def seed(self) -> int: ...  # clip i draws its noise with seed + i
 
     @property
@@ -201,7 +198,6 @@ class Vid2VidRenderer:
     continues = False
     seed = 0
     portrait_square = None
-    portrait_latent = None
 
     @property
     def settings(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from ..vid2vid.keypoints import Pose
 
 AROUND = 0.32  # seconds before and after a frame whose median is its eyes' usual position: a blink is shorter than half of that
 # A blink: eyes that close by so many robust standard deviations of the whole video, and by so much of the way to shut: the bundled
-# weights' M sees a tenth of a blink's way. On 60 rendered clips this finds 89 % of the frames with shut eyes, and 6 % of the others.
+# weights' M sees a tenth of a blink's way. On 60 rendered clips this finds 89 % of the frames with shut eyes, and 6 % of others.
 CLOSING, LEAST = 1.5, 0.02
 BLURRED = 0.6  # of the median of the clip's frames, in energy of the Laplacian within the facial mask
 

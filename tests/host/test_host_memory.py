@@ -57,7 +57,7 @@ def test_attention_by_queries(pack, model, sample_clip, monkeypatch, told):  # n
     model.model.diffusion_model.references.clear()
     found = sample_clip(model)
     assert attempts.count(16) == 1 and attempts.count(8) == 1 and len(told()) == 2, "once for the whole run"
-    assert "Attention of the transformer: out of memory with 1 parts of the queries, going on with 2." == told()[0]
+    assert "Attention of the transformer: out of memory with 1 part for all queries, going on with 2." == told()[0]
     assert largest(found, whole) <= CLOSE
 
 
@@ -160,11 +160,11 @@ def test_the_last_step_unloads_other_models(run_node, pack, model, vid2vid, moti
     assert torch.equal(found, whole)
     left = [entry.model for entry in management.current_loaded_models]
     assert not any(entry is model for entry in left) and any(entry is vid2vid for entry in left)
-    assert len(told()) == 1 and "Face Vid2vid's generator: out of memory with 1 frames at once. Unloaded " in told()[0]
+    assert len(told()) == 1 and "Face Vid2vid's generator: out of memory with 1 frame at once. Unloaded " in told()[0]
 
 
 def test_a_generator_that_never_fits_ends_in_a_sentence(run_node, pack, vid2vid, motion_of, fails):
     motion = motion_of(2)
     fails(vid2vid.model.generator, "forward", 100)
-    with refused(pack, "Face Vid2vid's generator: out of memory even with 1 frames at once", "InsufficientMemory"):
+    with refused(pack, "Face Vid2vid's generator: out of memory even with 1 frame at once", "InsufficientMemory"):
         run_node("RealPortraitRenderVid2Vid", vid2vid=vid2vid, motion=motion, result="portrait")
