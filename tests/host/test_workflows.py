@@ -60,7 +60,7 @@ def test_api_workflow_fits_the_nodes(path, describe):
             if isinstance(value, list):
                 source, slot = value
                 found = describe(workflow[source]["class_type"])[2][slot]
-                assert kind == "*" or found in kind.split(","), f"{node}.{name} wants {kind}, {source} gives {found}"
+                assert found in kind.split(",") or kind == "*", f"{node}.{name} wants {kind}, {source} gives {found}"
             elif kind == "COMBO" and name not in ("weights", "file"):
                 assert value in options["options"], f"{node}.{name}"
             elif kind in ("INT", "FLOAT"):
