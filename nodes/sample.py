@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 import comfy.sample
 import comfy.samplers
@@ -99,14 +100,14 @@ def sample_clip(
     after_step: Callable[[int, torch.Tensor, torch.Tensor, int], None],
     memory: SamplingMemory | None = None,
 ) -> torch.Tensor:
-    """Latents (L, 4, h, w) of a clip with L maps, by the host's sampler with the noise of seed + the clip's number.
+    """Latents (L, 4, h, w) of a clip with L maps, by the host's sampler.
 
-    known (n, 4, h, w): the latents of the conditional frames, which are kept. after_step(step, x0, x, steps): the host's
-    callback, which may end in its interrupt. memory: of a run of several clips. A clip that becomes NaN or infinite is sampled
-    once more in a wider dtype, one that does not fit into memory with fewer weights on the device; the next clip begins in the
-    MODEL's own dtype again. Raises NonFiniteError and InsufficientMemory.
+    known (n, 4, h, w): the latents of the conditional frames, which are kept. seed: of this clip's noise. after_step(step, x0, x,
+    steps): the host's callback, which may end in its interrupt. memory: of a run of several clips. A clip that becomes NaN or
+    infinite is sampled once more in a wider dtype, one that does not fit into memory with fewer weights on the device; the next
+    clip begins in the MODEL's own dtype again. Raises NonFiniteError and InsufficientMemory.
     """
-    clip_seed, memory = clip.noise_seed(seed), memory or SamplingMemory(model)
+    memory = memory or SamplingMemory(model)
     latent = {"samples": new_latent(maps)} if known is None else continued_latent(maps, known, clip.overlap)
     positive, negative = conditioning(reference, maps, portrait_maps, strength, caching, memory.sparing)
 
@@ -114,7 +115,7 @@ def sample_clip(
         sampler, sigmas = sampler_and_sigmas(model, sampler_name, scheduler, steps)
         return comfy.sample.sample_custom(
             model,
-            comfy.sample.prepare_noise(latent["samples"], clip_seed),
+            comfy.sample.prepare_noise(latent["samples"], seed),
             guidance,
             sampler,
             sigmas,
@@ -124,7 +125,7 @@ def sample_clip(
             noise_mask=latent.get("noise_mask"),
             callback=after_step,
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=clip_seed,
+            seed=seed,
         )
 
     samples = sample_finite(
@@ -154,7 +155,7 @@ def sample_clips(
     Raises NonFiniteError and InsufficientMemory as `sample_clip` does.
     """
     clips, memory = plan(len(motion.maps), config_of(model).clip_frames), SamplingMemory(model)
-    bar = StepsBar(model, len(clips), steps, len(motion.maps))
+    bar = StepsBar(model, steps, len(motion.maps))
 
     def denoise_clip(clip: Clip, known: torch.Tensor | None) -> torch.Tensor:
         return sample_clip(
@@ -164,14 +165,14 @@ def sample_clips(
             motion.portrait_maps,
             clip,
             known,
-            seed=seed,
+            seed=clip.noise_seed(seed),
             steps=steps,
             sampler_name=sampler_name,
             scheduler=scheduler,
             strength=strength,
             guidance=guidance,
             caching=caching,
-            after_step=bar.of_clip(clip.number),
+            after_step=bar.of_clip(clip),
             memory=memory,
         )
 
@@ -181,23 +182,26 @@ def sample_clips(
 class StepsBar:
     """The node's bar over the steps of all clips, with previews; the log says once how long the rest will take.
 
-    first: the clip with which this run begins, above 0 where it goes on with an earlier one's.
+    A run that goes on with an earlier one's clips begins with a later clip than 0.
     """
 
-    def __init__(self, model, clips: int, steps: int, frames: int, first: int = 0):
-        self.clips, self.steps, self.frames, self.first = clips, steps, frames, first
-        self.progress, self.preview, self.started = Progress(clips * steps), preview_of_middle(model), time.monotonic()
+    def __init__(self, model, steps: int, frames: int, overlap: int = 1):
+        self.steps, self.frames, self.overlap = steps, frames, overlap
+        self.progress, self.preview = Progress(steps), preview_of_middle(model)
+        self.first, self.started = None, time.monotonic()
 
-    def of_clip(self, number: int) -> Callable[[int, torch.Tensor, torch.Tensor, int], None]:
+    def of_clip(self, clip: Clip) -> Callable[[int, torch.Tensor, torch.Tensor, int], None]:
         """The host's callback of a clip's sampling."""
-        before = number * self.steps
+        self.first = clip.number if self.first is None else self.first
+        clips = clip.number + 1 + ceil((self.frames - clip.stop) / (clip.length - self.overlap))
+        before, wanted = clip.number * self.steps, (clips - self.first) * self.steps
+        self.progress.total = clips * self.steps
 
         def after_step(step: int, x0: torch.Tensor, x: torch.Tensor, total: int) -> None:
             self.progress.to(before + round((step + 1) * self.steps / total), self.preview(x0))
-            done, wanted = before + step + 1 - self.first * self.steps, self.progress.total - self.first * self.steps
-            if done == TIMED < wanted:
+            if before + step + 1 - self.first * self.steps == TIMED < wanted:
                 left = (time.monotonic() - self.started) / TIMED * (wanted - TIMED)
-                log.info("%d frames in %d clips of %d steps: about %.0f s left.", self.frames, self.clips, self.steps, left)
+                log.info("%d frames in %d clips of %d steps: about %.0f s left.", self.frames, clips, self.steps, left)
 
         return after_step
 

@@ -18,6 +18,9 @@ FOLDER = "realportrait"
 LIVEPORTRAIT = "liveportrait"
 WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 
+RUNS, RUN_DIGITS = "realportrait_long", 12  # folder of the runs of long videos, and hexadecimal digits that name each run's
+RUN_STATE, RUN_VIDEO = "state.safetensors", "video.mp4"  # in it, as realportrait_core.long.folder writes them
+
 SUFFIX = ".safetensors"
 # Names that Windows keeps for devices, with any ending; a folder with such a file could not be copied there.
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in "123456789")}
@@ -131,6 +134,11 @@ def inside(folder: Path, path: Path) -> bool:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):  # too long, a circle of links, no text of a file system
         return False
+
+
+def run_folder(digest: str) -> Path:
+    """The folder below the output folder that keeps the clips of the long video with this digest of all that it is made from."""
+    return Path(folder_paths.get_output_directory()) / RUNS / digest[:RUN_DIGITS]
 
 
 def problem(check, name: str) -> bool | str:
