@@ -16,7 +16,7 @@ from ..realportrait_core.vid2vid.retarget import Gains
 from .host.draw import GLANCE, evenly, motion_picture, sheet
 from .host.memory import freeing_others
 from .host.newer import advanced, aliases
-from .host.run import Progress, loaded
+from .host.run import Progress, finite, loaded
 from .sockets import Keypoints, Motion, Vid2Vid
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ class EditMotion(io.ComfyNode):
 
     @classmethod
     def execute(cls, keypoints, head_size, smooth_head, smooth_expression, smooth_track, mirror) -> io.NodeOutput:
+        finite(smooth_head=smooth_head, smooth_expression=smooth_expression, smooth_track=smooth_track)
         edit = Edit(head_size, smooth_head, smooth_expression, smooth_track, mirror)
         return io.NodeOutput(edit_driver(keypoints, edit))
 
@@ -205,6 +206,8 @@ class MakeMotionMaps(io.ComfyNode):
         frames=0,
         rest_gain=1.0,
     ) -> io.NodeOutput:
+        finite(pose_gain=pose_gain, expression_gain=expression_gain, eye_gain=eye_gain, mouth_gain=mouth_gain, rest_gain=rest_gain)
+        finite(rotation_gain=rotation_gain, translation_gain=translation_gain, scale_gain=scale_gain)
         chosen = frame_range(keypoints, first_frame, frames)
         progress, network = Progress(chosen.stop - chosen.start), loaded(vid2vid)
         check_weights(network.cfg, keypoints)

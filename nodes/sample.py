@@ -26,7 +26,7 @@ from .host.memory import SamplingMemory
 from .host.model import config_of
 from .host.newer import advanced, aliases
 from .host.precision import compute_dtype, in_dtype
-from .host.run import Progress, one_of, preview_of_middle
+from .host.run import Progress, finite, one_of, preview_of_middle
 from .sockets import Motion
 
 log = logging.getLogger(__name__)
@@ -304,6 +304,7 @@ class SampleClips(io.ComfyNode):
         cls, model, vae, motion, seed, steps, sampler_name, scheduler, strength, speed="exact", guidance=1.0, portrait=None
     ) -> io.NodeOutput:
         cfg = config_of(model)
+        finite(strength=strength)
         check_guidance(guidance)
         one_of(NAMES, speed, "speed")
         one_of(comfy.samplers.KSampler.SAMPLERS, sampler_name, "sampler_name")
@@ -365,6 +366,7 @@ class Conditioning(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, motion, start_frame, frames, strength, portrait=None) -> io.NodeOutput:
+        finite(strength=strength)
         maps = part(motion.maps, start_frame, frames)
         reference = encode_portrait(vae, portrait, motion)
         positive, negative = conditioning(reference, maps, motion.portrait_maps, strength)

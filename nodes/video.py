@@ -16,7 +16,7 @@ from ..realportrait_core.video.timeline import Selection
 from .host import images, media
 from .host.folders import stamp
 from .host.newer import advanced, aliases
-from .host.run import Progress, one_of
+from .host.run import Progress, finite, one_of
 
 SOCKET = "(the video input)"
 UNITS = ["seconds", "frames"]
@@ -115,6 +115,7 @@ class LoadDrivingVideo(io.ComfyNode):
     @classmethod
     def execute(cls, file, start, start_in, frames, stride, fps, longest_side, video=None) -> io.NodeOutput:
         one_of(UNITS, start_in, "start_in")
+        finite(start=start, fps=fps)
         selection = Selection(start, start_in, frames, stride, fps, longest_side)
         if file != SOCKET:
             path = media.video_path(file)

@@ -6,6 +6,7 @@ is one entry of the menus, by the folder's name. A name from a widget is used on
 single public files: nothing outside these folders can be opened.
 """
 
+import os
 from pathlib import Path, PurePath
 
 import folder_paths
@@ -21,6 +22,8 @@ RUNS, RUN_DIGITS = "realportrait_long", 12  # folder of the runs of long videos,
 RUN_STATE, RUN_VIDEO = "state.safetensors", "video.mp4"  # in it, as realportrait_core.long.folder writes them
 
 SUFFIX = ".safetensors"
+# Names that Windows keeps for devices, with any ending; a folder with such a file could not be copied there.
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in "123456789")}
 BUNDLED_MODEL = "realportrait_mini.safetensors"
 BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
 BUNDLED_VAE = "realportrait_mini_vae.safetensors"
@@ -88,13 +91,13 @@ def model_path(name: str) -> Path:
 
 def vid2vid_path(name: str) -> Path:
     """The file or folder of a name from `vid2vid_names`; any single one of LivePortrait's files is accepted too."""
-    folder = public_folders("appearance", "motion", "warping", "generator").get(name)
+    folder = public_folders("appearance", "motion", "warping", "generator").get(name) if isinstance(name, str) else None
     return folder or _path(name, vid2vid_names(), (FOLDER, LIVEPORTRAIT), "Face Vid2vid weights", GET_VID2VID)
 
 
 def stitching_path(name: str) -> Path:
     """The file or folder of a name from `stitching_names`; LivePortrait's single file is accepted too."""
-    folder = public_folders("stitching").get(name)
+    folder = public_folders("stitching").get(name) if isinstance(name, str) else None
     return folder or _path(name, stitching_names(), (FOLDER, LIVEPORTRAIT), "stitching weights", GET_STITCHING)
 
 
@@ -105,13 +108,39 @@ def detector_path(name: str) -> Path:
 
 
 def new_output(prefix: str) -> tuple[Path, str]:
-    """A new file below the output folder and its name there, by the host's rules. InputError for a prefix that leads out."""
+    """A new file below the output folder and its name there, by the host's rules.
+
+    InputError for a prefix that leads out, through a link too, or that not every system takes as a name.
+    """
+    check_portable(prefix)
+    output = Path(folder_paths.get_output_directory())
+    if not inside(output, Path(os.path.normpath(output / prefix)).parent):
+        raise InputError(f"{prefix!r:.200} cannot begin the name of a file below the output folder {output}: it leads out of that.")
     try:
         folder, name, number, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
     except Exception as error:  # the host raises nothing more special
-        raise InputError(f"{prefix!r} cannot begin the name of a file below the output folder: {error}") from error
+        raise InputError(f"{prefix!r:.200} cannot begin the name of a file below the output folder: {error!s:.300}") from error
     file = f"{name}_{number:05}_{SUFFIX}"
     return Path(folder) / file, (Path(subfolder) / file).as_posix()
+
+
+def check_portable(prefix: str) -> None:
+    """InputError for a name that is no text, has control characters, or a part that Windows keeps for itself."""
+    if not isinstance(prefix, str) or not prefix.isprintable():
+        raise InputError(
+            f"{prefix!r:.200} cannot begin the name of a file: it is no text, or has characters that cannot be printed."
+        )
+    for part in PurePath(prefix.replace("\\", "/")).parts:
+        if part.split(".")[0].strip().upper() in RESERVED:
+            raise InputError(f"{prefix!r:.200} cannot begin the name of a file: Windows keeps {part:.80} for a device.")
+
+
+def inside(folder: Path, path: Path) -> bool:
+    """Whether a path leads into the folder once links are followed. The folder itself may be a link."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # too long, a circle of links, no text of a file system
+        return False
 
 
 def run_folder(digest: str) -> Path:
@@ -152,9 +181,9 @@ def _path(name: str, names: list[str], folders: tuple[str, ...], what: str, get:
     where = ", ".join(path for folder in folders for path in folder_paths.get_folder_paths(folder))
     if not names:
         raise WeightsError(f"No {what} found. Put a .safetensors file in one of: {where}. {get}")
-    if name not in names and not (PurePath(name).stem in ROLES and name in _files(folders)):
+    if not isinstance(name, str) or name not in names and not (PurePath(name).stem in ROLES and name in _files(folders)):
         raise WeightsError(
-            f"{name!r} is not one of the {len(names)} files that can be chosen here ({', '.join(names[:5])}"
+            f"{name!r:.200} is not one of the {len(names)} files that can be chosen here ({', '.join(names[:5])}"
             f"{', ...' if len(names) > 5 else ''}). Looked in: {where}. Press R in the browser after adding a file. {get}"
         )
     for folder in folders:

@@ -22,11 +22,11 @@ import comfy.utils
 import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 
-from ...realportrait_core.checkpoint import METADATA_KEY, bundle_metadata, load_strictly, read_safetensors, sniff, wrong_role
+from ...realportrait_core.checkpoint import METADATA_KEY, bundle_metadata, load_strictly
 from ...realportrait_core.config import DiTConfig
 from ...realportrait_core.diffusion.nonfinite import check_finite
 from ...realportrait_core.dit.cache import EXACT, StepCache
-from ...realportrait_core.dit.checkpoint import CONFIG_KEY, dit_config_from_state, without_host_traces
+from ...realportrait_core.dit.checkpoint import CONFIG_KEY, dit_config_from_state, read_dit
 from ...realportrait_core.dit.embed import ClipShape
 from ...realportrait_core.dit.model import RealPortraitDiT, Reference
 from ...realportrait_core.dit.sparing import Sparing, by_queries, encode_motion
@@ -302,7 +302,7 @@ def load(path: Path, weight_dtype: str):
 
     Raises WeightsError for a file that is unreadable, incomplete or of another architecture.
     """
-    state, metadata = without_host_traces(*read_safetensors(path))
+    state, metadata = read_dit(path)
     config = fitting_config(state, metadata, path)
 
     host = comfy.model_management
@@ -333,9 +333,7 @@ def forget_portraits(patcher, unloaded: bool) -> None:
 
 
 def fitting_config(state: dict[str, torch.Tensor], metadata: dict[str, str], path: Path) -> DiTConfig:
-    """The configuration of a complete RealPortrait DiT. Raises WeightsError for anything else."""
-    if (role := sniff(state)) != "dit":
-        raise wrong_role(path, role, "dit")
+    """The configuration of a RealPortrait DiT as `read_dit` gives it. Raises WeightsError where it is not complete."""
     try:
         config = dit_config_from_state(state, metadata)
         with torch.device("meta"):
