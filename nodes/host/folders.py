@@ -3,9 +3,12 @@
 `models/realportrait/` is the pack's own folder; the weights that come with the pack are listed before everything else.
 LivePortrait's public files are also found in `models/liveportrait/`, where another pack keeps them; a folder with some of them
 is one entry of the menus, by the folder's name. A name from a widget is used only when it is one of the names offered, or of the
-single public files: nothing outside these folders can be opened.
+single public files: nothing outside these folders can be opened. A link that somebody put into a model folder is followed, as by
+the host: that is how models are shared.
 """
 
+import os
+import re
 from pathlib import Path, PurePath
 
 import folder_paths
@@ -18,6 +21,8 @@ LIVEPORTRAIT = "liveportrait"
 WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 
 SUFFIX = ".safetensors"
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[. ]", re.IGNORECASE)  # no folder's name on Windows
+UNPRINTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and what is no character by itself
 BUNDLED_MODEL = "realportrait_mini.safetensors"
 BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
 BUNDLED_VAE = "realportrait_mini_vae.safetensors"
@@ -94,13 +99,28 @@ def detector_path(name: str) -> Path:
 
 
 def new_output(prefix: str) -> tuple[Path, str]:
-    """A new file below the output folder and its name there, by the host's rules. InputError for a prefix that leads out."""
+    """A new file below the output folder and its name there, by the host's rules.
+
+    Raises InputError for a prefix that leads out, by a link too, and for names that not every system can store.
+    """
+    output, subfolder = folder_paths.get_output_directory(), os.path.dirname(os.path.normpath(prefix))
     try:
-        folder, name, number, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+        if UNPRINTED.search(prefix):
+            raise ValueError("it has control characters")
+        if not inside(output, os.path.join(output, subfolder)):
+            raise ValueError("it leads out of that folder")
+        if any(RESERVED.fullmatch(part) for part in re.split(r"[/\\]", subfolder)):
+            raise ValueError("no folder can have such a name on Windows")
+        folder, name, number, subfolder, _ = folder_paths.get_save_image_path(prefix, output)
     except Exception as error:  # the host raises nothing more special
-        raise InputError(f"{prefix!r} cannot begin the name of a file below the output folder: {error}") from error
+        raise InputError(f"{prefix[:200]!r} cannot begin the name of a file below the output folder: {error}.") from error
     file = f"{name}_{number:05}_{SUFFIX}"
     return Path(folder) / file, (Path(subfolder) / file).as_posix()
+
+
+def inside(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
+    """Whether a path, with all links followed, is the folder or below it."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def problem(check, name: str) -> bool | str:
@@ -138,7 +158,7 @@ def _path(name: str, names: list[str], folders: tuple[str, ...], what: str) -> P
         raise WeightsError(f"No {what} found. Put a .safetensors file in one of: {where}")
     if name not in names and not (PurePath(name).stem in ROLES and name in _files(folders)):
         raise WeightsError(
-            f"{name!r} is not one of the {len(names)} files that can be chosen here ({', '.join(names[:5])}"
+            f"{name[:200]!r} is not one of the {len(names)} files that can be chosen here ({', '.join(names[:5])}"
             f"{', ...' if len(names) > 5 else ''}). Looked in: {where}. Press R in the browser after adding a file."
         )
     for folder in folders:

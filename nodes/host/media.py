@@ -1,6 +1,6 @@
 """The files that the loaders of pictures, videos and motions offer: those of the input folder, and the pack's own examples.
 
-A name from a widget is used only where it is one of these: nothing else can be opened.
+A name from a widget is used only where it is one of these: nothing else can be opened, by a link that leads out neither.
 """
 
 import os
@@ -13,6 +13,7 @@ import nodes
 from ...realportrait_core.checkpoint import read_bundle_metadata, read_header
 from ...realportrait_core.errors import InputError, RealPortraitError
 from ...realportrait_core.motion_file import ROLE
+from .folders import inside
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets"
 SERVED = "realportrait_examples"  # web/js/examples.js shows them from /extensions/realportrait_examples/
@@ -53,7 +54,7 @@ def motions() -> dict[str, Path]:
     """Names that Load RealPortrait Motion offers, and their files: of the input folder, then what was saved, as "NAME [output]"."""
     output = Path(folder_paths.get_output_directory())
     given = {name: input_folder() / name for name in sorted(_input_files()) if name.lower().endswith(MOTION_SUFFIX)}
-    saved = [path for path in sorted(output.rglob(f"*{MOTION_SUFFIX}")) if _is_motion(path)]
+    saved = [path for path in sorted(output.rglob(f"*{MOTION_SUFFIX}")) if inside(output, path) and _is_motion(path)]
     return MOTIONS | given | {f"{path.relative_to(output).as_posix()}{SAVED}": path for path in saved}
 
 
@@ -65,7 +66,7 @@ def picture_path(name: str) -> Path:
     path = PICTURES.get(name) or _below(input_folder(), name.removesuffix(" [input]"))
     if path is None:
         raise InputError(
-            f"There is no picture {name!r} in {input_folder()}. Upload it by the node's button, or put it there and press R."
+            f"There is no picture {name[:200]!r} in {input_folder()}. Upload it by the node's button, or put it there and press R."
         )
     return path
 
@@ -75,7 +76,7 @@ def video_path(name: str) -> Path:
     names = input_videos()
     if name not in VIDEOS and name not in names:
         raise InputError(
-            f"{name!r} is not one of the {len(names)} videos in {input_folder()} ({', '.join(names[:5])}"
+            f"{name[:200]!r} is not one of the {len(names)} videos in {input_folder()} ({', '.join(names[:5])}"
             f"{', ...' if len(names) > 5 else ''}). Upload it by the node's button, or put it there and press R in the browser."
         )
     return VIDEOS.get(name, input_folder() / name)
@@ -91,22 +92,22 @@ def motion_path(name: str) -> Path:
     saved = _below(output, name.removesuffix(SAVED)) if name.endswith(SAVED) else None
     if saved is None or not _is_motion(saved):
         raise InputError(
-            f"{name!r} is not one of the motions in {input_folder()}, or among what Save RealPortrait Motion left in {output}. "
-            "Press R in the browser after a file was added."
+            f"{name[:200]!r} is not one of the motions in {input_folder()}, or among what Save RealPortrait Motion left in "
+            f"{output}. Press R in the browser after a file was added."
         )
     return saved
 
 
 def _below(folder: Path, name: str) -> Path | None:
-    """The file of that name in a folder or below it; None where there is none, and for a name that leads out of the folder."""
+    """The file of that name in a folder or below it; None where there is none, and for what leads out of the folder."""
     folder = Path(os.path.abspath(folder))
     path = Path(os.path.abspath(folder / name))
-    return path if "\0" not in name and path.is_relative_to(folder) and path.is_file() else None
+    return path if path.is_relative_to(folder) and os.path.isfile(path) and inside(folder, path) else None
 
 
 def _input_files() -> list[str]:
     folder = input_folder()
-    return [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    return [path.name for path in folder.iterdir() if path.is_file() and inside(folder, path)] if folder.is_dir() else []
 
 
 def _is_motion(path: Path) -> bool:
