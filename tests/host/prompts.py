@@ -3,6 +3,7 @@
 import asyncio
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +24,18 @@ class Ended:
     outputs: dict  # node id -> what it showed or saved
 
 
-class WithoutListeners:
-    """What the executor asks of the host's server, when no browser listens."""
+class Listener:
+    """What the executor asks of the host's server: somewhere to send what the browser would be told."""
 
-    client_id = None
-    last_node_id = None
+    def __init__(self):
+        self.client_id = None
+        self.last_node_id = None
+        self.sockets_metadata: dict = {}
+        self.tell: Callable[[str, dict], None] | None = None
 
-    def send_sync(self, *_):
-        pass
+    def send_sync(self, event: str, data: dict, _client=None) -> None:
+        if self.tell is not None:
+            self.tell(event, data)
 
 
 class Executor:
@@ -39,12 +44,13 @@ class Executor:
     def __init__(self, nodes):
         import execution
 
-        self.nodes = nodes
+        self.nodes, self.listener = nodes, Listener()
         self.executor = execution.PromptExecutor(
-            WithoutListeners(), cache_type=execution.CacheType.CLASSIC, cache_args={"ram": 0, "lru": 0}
+            self.listener, cache_type=execution.CacheType.CLASSIC, cache_args={"ram": 0, "lru": 0}
         )
 
-    def run(self, prompt: dict) -> Ended:
+    def run(self, prompt: dict, tell: Callable[[str, dict], None] | None = None) -> Ended:
+        """tell(event, data): called as the browser is told, from inside the run."""
         import execution
 
         name = uuid.uuid4().hex
@@ -52,13 +58,19 @@ class Executor:
         if not valid:
             said = "; ".join(f"{e['message']}: {e['details']}" for found in wrong.values() for e in found["errors"])
             return Ended("rejected", said or str(error), "", set(), {})
-        self.executor.execute(prompt, name, {}, outputs)
+        self.listener.tell = tell
+        self.executor.execute(prompt, name, {"client_id": "test"}, outputs)
         messages = dict(self.executor.status_messages)
         status = self.executor.status_messages[-1][0].removeprefix("execution_")
         failed = messages.get("execution_error", {})
         cached = set(messages["execution_cached"]["nodes"])
         shown = self.executor.history_result["outputs"]
         return Ended(status, failed.get("exception_message", "").strip(), failed.get("exception_type", ""), cached, shown)
+
+    def output(self, node: str, number: int = 0):
+        """What a node of the last prompt gave, out of the host's cache."""
+        kept = self.executor.caches.outputs.get(node)
+        return kept.outputs[number][0]
 
 
 def load_extras(nodes) -> None:
