@@ -3,8 +3,10 @@
 The inputs are found from the nodes' own descriptions, so that a new node is covered: menus of files, and texts that name one.
 """
 
+import ast
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 from refusal import refused
 
+ROOT = Path(__file__).resolve().parents[2]
 FILES = re.compile(r"\.(safetensors|png|jpe?g|mp4|gif|onnx)$|^example: ")
 NAMES = re.compile(r"file|folder|path|prefix|name$")
 SUFFIXES = (".safetensors", ".png", ".mp4")
@@ -34,7 +37,7 @@ def outside(host) -> Path:
     import folder_paths
 
     base = Path(folder_paths.get_input_directory()).parent
-    folder, assets = base / "outside", Path(__file__).resolve().parents[2] / "assets"
+    folder, assets = base / "outside", ROOT / "assets"
     folder.mkdir()
     for name, source in (
         ("secret.safetensors", "motion.safetensors"),
@@ -283,3 +286,53 @@ def test_a_linked_folder_as_a_whole_is_followed(pack, tmp_path):
     link.symlink_to(real, target_is_directory=True)
     Image.new("RGB", (20, 20)).save(real / "below" / "x.png")
     assert media._below(link, "below/x.png") == link / "below" / "x.png"
+
+
+# Saved whole or not at all
+
+SAVE_FOR_EVER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from realportrait_core.checkpoint import save
+while True:
+    save(sys.argv[2], {"weight": torch.zeros(40_000_000)}, {})
+"""
+
+
+def test_a_save_that_is_killed_leaves_the_old_file_and_nothing_that_is_offered(host, pack, save, monkeypatch):
+    """SIGKILL in the middle of writing: the motion that was there is whole, and what is left of the new one is in no menu."""
+    import folder_paths
+
+    output = Path(folder_paths.get_output_directory())
+    target = output / save("killed/motion", monkeypatch)
+    whole, offered = target.read_bytes(), pack("nodes.host.media").motions()
+    command = [sys.executable, "-c", SAVE_FOR_EVER, str(ROOT), str(target)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while not (parts := [path for path in target.parent.iterdir() if path.suffix == ".part" and path.stat().st_size > 2**20]):
+            assert process.poll() is None
+        os.kill(process.pid, signal.SIGSTOP)  # so that it cannot rename the file before it is killed
+        stopped_in_time = parts[0].exists()
+        process.kill()
+    if not stopped_in_time or target.stat().st_size != len(whole):
+        pytest.skip("it wrote faster than this test looked")
+    assert parts[0].exists() and parts[0].name.startswith(".")
+    assert target.read_bytes() == whole
+    assert pack("nodes.host.media").motions() == offered
+    save("killed/motion", monkeypatch)
+    assert len(pack("nodes.host.media").motions()) == len(offered) + 1
+
+
+def test_what_the_nodes_write_is_renamed_when_it_is_whole():
+    """Every function, outside the commands, that writes a file also moves it to its place."""
+    writers = re.compile(r"\b(write_text|write_bytes|save_file|savez?|imwrite)\(|open\([^)]*[\"'][wax]b?[\"']")
+    commands = {"train", "eval", "convert", "batch", "head_rotation"}
+    core, found = ROOT / "realportrait_core", {}
+    for file in [*core.rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]:
+        if file.is_relative_to(core) and file.relative_to(core).parts[0] in commands:
+            continue
+        for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef) and writers.search(text := ast.unparse(function)):
+                found[f"{file.relative_to(ROOT)}: {function.name}"] = "replace(" in text
+    assert found["realportrait_core/checkpoint/__init__.py: save"]
+    assert [place for place, renamed in found.items() if not renamed] == []
