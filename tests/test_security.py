@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,3 +96,14 @@ def test_no_network_in_any_way_to_a_video(line):
         found["used"]
     )
     assert {".mp4", ".png", ".safetensors"} <= set(found["saved"])
+
+
+# The page
+
+
+def test_every_line_of_the_threat_model_names_tests_that_are_there():
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    rows = re.findall(r"^\|.*\|$", page.partition("## What holds")[2].partition("\n\n## ")[0], re.MULTILINE)[2:]
+    assert len(rows) > 8 and all("::test_" in row for row in rows)
+    assert [f"{file}::{name}" for file, name in named if f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")] == []

@@ -9,6 +9,7 @@ memory, no half-written file, no process. The full size prints the table of docs
 import hashlib
 import json
 import random
+import shutil
 import sys
 import threading
 import time
@@ -320,12 +321,12 @@ def load(host_sources, bad_weights, small_weights, media_folder):
     pytest.importorskip("aiohttp", reason="this Python has not the packages that ComfyUI needs: run python scripts/test.py")
     pytest.importorskip("psutil")
     from environment import Environment
-    from headless import HeadlessComfyUI, link
+    from headless import HeadlessComfyUI
 
     models = {f"realportrait/{file.name}": file for file in (*bad_weights.values(), small_weights)}
     with HeadlessComfyUI(Environment(Path(sys.executable), host_sources), models) as server:
         for file in media_folder.iterdir():
-            link(file, server.folder / "input" / file.name)
+            shutil.copy(file, server.folder / "input")
         whole = (media_folder / "driving.mp4").read_bytes()
         (server.folder / "input" / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
         running = Load(server)
