@@ -105,6 +105,15 @@ class HeadlessComfyUI:
         except (urllib.error.URLError, OSError):
             return False
 
+    def kill(self) -> None:
+        """Ends the process as a power cut would; the folders stay."""
+        self.process.kill()
+        self.process.wait()
+
+    def start_again(self) -> None:
+        """A new process, at another address, on the folders of the one that was killed."""
+        self._start()
+
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
             self.process.terminate()
