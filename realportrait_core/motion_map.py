@@ -34,7 +34,10 @@ class MotionMaps:
                 f"{tuple(self.f.shape)}, {tuple(self.frame_to_crop.shape)} and {tuple(self.face.shape)}."
             )
         if min(frames, self.height, self.width, self.crop) < 1:
-            raise InputError(f"Motion maps of {frames} frames, {self.height}x{self.width} px, crop {self.crop} px hold nothing.")
+            raise InputError(
+                f"Motion maps of {frames} frames, {self.height}x{self.width} px, crop {self.crop} px hold nothing; "
+                "each must be at least 1."
+            )
 
     def __len__(self) -> int:
         return len(self.f)

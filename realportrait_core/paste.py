@@ -61,7 +61,7 @@ def region(portrait_to_frame: torch.Tensor, size: int, height: int, width: int) 
     if columns[0] >= columns[1] or lines[0] >= lines[1]:
         raise InputError(
             f"The square lies at x {left:.0f} to {right:.0f} and y {top:.0f} to {bottom:.0f} px, beside the picture of "
-            f"{width}x{height} px."
+            f"{width}x{height} px. Connect the portrait that the motion was made from."
         )
     ends = left > 0, top > 0, right < width - 1, bottom < height - 1  # by more than half a pixel
     return PasteRegion(*lines, *columns, zoom, (x, y), side, ends)

@@ -287,3 +287,39 @@ def test_the_drivers_name_in_user_texts():
         texts = [group["title"] for group in graph["groups"]] + [node.get("title", "") for node in graph["nodes"]]
         texts += [value for node in graph["nodes"] for value in node.get("widgets_values") or [] if isinstance(value, str)]
         assert [text for text in texts if re.search(r"\bdriver\b", text, re.IGNORECASE)] == [], workflow
+
+
+# Faults
+
+
+FAULTS = ROOT / "docs" / "faults.md"
+FAULT_CLASSES = 40
+
+
+def table_rows(page: Path, columns: int) -> list[list[str]]:
+    """The rows of the page's tables with so many columns, without their heads."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in prose(page).splitlines() if line.startswith("|")]
+    heads = {i + shift for i, row in enumerate(rows) if set("".join(row)) <= set("-: ") for shift in (-1, 0)}
+    return [row for i, row in enumerate(rows) if i not in heads and len(row) == columns]
+
+
+def named_tests(text: str) -> list[tuple[str, str]]:
+    """(file, function) of every `tests/FILE.py::FUNCTION`."""
+    return re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+
+
+def test_every_class_of_fault_has_a_row():
+    rows = table_rows(FAULTS, 5)
+    assert [row[0] for row in rows] == [str(number) for number in range(1, FAULT_CLASSES + 1)]
+    assert [row[0] for row in rows if not all(row) or not named_tests(row[4])] == []
+
+
+def test_every_promise_has_its_test():
+    rows = table_rows(FAULTS, 2)
+    assert len(rows) >= 7 and all(row[0] and named_tests(row[1]) for row in rows)
+
+
+def test_the_tests_of_faults_exist():
+    named = named_tests(text_of(FAULTS))
+    assert len(named) > 100 and len(named) == text_of(FAULTS).count("::")
+    assert [f"{file}::{test}" for file, test in named if not (ROOT / file).is_file() or test not in defined(ROOT / file)] == []

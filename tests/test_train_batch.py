@@ -8,12 +8,13 @@ from toy import CLIPS, FRAMES, TOY, sample
 
 from realportrait_core.checkpoint import read_header
 from realportrait_core.errors import InputError
-from realportrait_core.train.batch import batches, draw, encoders_for, load, read_index
+from realportrait_core.train.batch import draw, encoders_for, load, read_index
 from realportrait_core.train.data.images import crop_keypoints, crop_photo, draw_crops
 from realportrait_core.train.data.packed import pack_jpeg, pack_lossless, unpack
 from realportrait_core.train.data.prepare import weights_fingerprint
 from realportrait_core.train.data.sample import Sample, load_sample, save_sample
 from realportrait_core.train.encoders import Encoders
+from realportrait_core.train.loading import batches
 from realportrait_core.train.stages import Shape, Stage
 from realportrait_core.vae import AutoencoderKL, TinyVAE
 from realportrait_core.vid2vid import FaceVid2Vid

@@ -18,11 +18,12 @@ from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import InputError
 from realportrait_core.train import __main__ as train_command
 from realportrait_core.train import loop
-from realportrait_core.train.batch import batches, draw, load, maps_of
+from realportrait_core.train.batch import draw, load, maps_of
 from realportrait_core.train.data import __main__ as prepare_command
 from realportrait_core.train.data.sample import load_sample
 from realportrait_core.train.denoiser import conditional_frames, conditions, denoiser
 from realportrait_core.train.initial import from_scratch
+from realportrait_core.train.loading import batches
 from realportrait_core.train.run import StageRun, make_objective, run_stage
 from realportrait_core.train.stages import STAGES, Shape
 from realportrait_core.vae import TinyVAE, save_vae

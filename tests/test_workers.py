@@ -51,7 +51,13 @@ def test_workers_share_a_run_of_several_files(options, arguments, shared):
 def test_all_of_them(options):
     """The last -m of a command line counts, so that the user's own takes precedence over that of --all."""
     assert options(["--all"], 1) == ["-m", "not huge and not nightly"]
-    assert options(["tests/test_vae.py", "--all", "-m", "slow"], 8) == ["-m", "not huge and not nightly", "tests/test_vae.py", "-m", "slow"]
+    assert options(["tests/test_vae.py", "--all", "-m", "slow"], 8) == [
+        "-m",
+        "not huge and not nightly",
+        "tests/test_vae.py",
+        "-m",
+        "slow",
+    ]
 
 
 CONFTEST = """

@@ -81,7 +81,7 @@ def continued_latent(maps: MotionMaps, previous: torch.Tensor, overlap: int) -> 
             "the LATENT that RealPortrait sampled, not resized."
         )
     if not 0 < overlap <= len(previous):
-        raise InputError(f"{overlap} frames cannot be taken over from a LATENT of {len(previous)}.")
+        raise InputError(f"{overlap} frames cannot be taken over from a LATENT of {len(previous)}: 1 to {len(previous)} can.")
     if overlap >= len(samples):
         raise InputError(
             f"All {len(samples)} frames of this clip are taken over from the previous one ({overlap}): nothing is left to "

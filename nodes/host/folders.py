@@ -28,6 +28,14 @@ BUNDLED_MODEL = "realportrait_mini.safetensors"
 BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
 BUNDLED_VAE = "realportrait_mini_vae.safetensors"
 
+# Where to get what is missing, with its size and licence.
+GET_MODEL = f"{BUNDLED_MODEL} (24 MB, Apache-2.0) comes with the pack: install the pack again if it is gone."
+GET_VID2VID = (
+    f"{BUNDLED_VID2VID} (10 MB, Apache-2.0) comes with the pack: install the pack again if it is gone. LivePortrait's files "
+    f"(521 MB, MIT) are in {REPOSITORY} on Hugging Face."
+)
+GET_STITCHING = f"{PUBLIC_FILES['stitching']}, under the MIT licence, is in {REPOSITORY} on Hugging Face."
+
 
 def register() -> None:
     """Makes the host know the two folders and the bundled weights (its own VAELoader lists the bundled VAE)."""
@@ -78,20 +86,19 @@ def public_folders(*roles: str) -> dict[str, Path]:
 
 def model_path(name: str) -> Path:
     """The file of a name from `model_names`."""
-    return _path(name, model_names(), (FOLDER, "diffusion_models"), "RealPortrait weights")
+    return _path(name, model_names(), (FOLDER, "diffusion_models"), "RealPortrait weights", GET_MODEL)
 
 
 def vid2vid_path(name: str) -> Path:
     """The file or folder of a name from `vid2vid_names`; any single one of LivePortrait's files is accepted too."""
     folder = public_folders("appearance", "motion", "warping", "generator").get(name) if isinstance(name, str) else None
-    return folder or _path(name, vid2vid_names(), (FOLDER, LIVEPORTRAIT), "Face Vid2vid weights")
+    return folder or _path(name, vid2vid_names(), (FOLDER, LIVEPORTRAIT), "Face Vid2vid weights", GET_VID2VID)
 
 
 def stitching_path(name: str) -> Path:
     """The file or folder of a name from `stitching_names`; LivePortrait's single file is accepted too."""
-    what = f"stitching weights ({PUBLIC_FILES['stitching']}, in {REPOSITORY} on Hugging Face)"
     folder = public_folders("stitching").get(name) if isinstance(name, str) else None
-    return folder or _path(name, stitching_names(), (FOLDER, LIVEPORTRAIT), what)
+    return folder or _path(name, stitching_names(), (FOLDER, LIVEPORTRAIT), "stitching weights", GET_STITCHING)
 
 
 def detector_path(name: str) -> Path:
@@ -128,7 +135,9 @@ def check_portable(prefix: str) -> None:
             raise InputError(f"{prefix!r:.200} cannot begin the name of a file: Windows keeps {part:.80} for a device.")
     for part in PurePath(prefix.replace("\\", "/")).parent.parts:
         if part not in (".", "..") and part[-1] in ". ":
-            raise InputError(f"{prefix!r:.200} cannot begin the name of a file: no folder on Windows can end with a dot or a space.")
+            raise InputError(
+                f"{prefix!r:.200} cannot begin the name of a file: no folder on Windows can end with a dot or a space."
+            )
 
 
 def inside(folder: Path, path: Path) -> bool:
@@ -173,16 +182,16 @@ def _names(folders: tuple[str, ...], first: str, but: tuple[str, ...]) -> list[s
     return [first, *names] if first in found else names
 
 
-def _path(name: str, names: list[str], folders: tuple[str, ...], what: str) -> Path:
+def _path(name: str, names: list[str], folders: tuple[str, ...], what: str, get: str) -> Path:
     where = ", ".join(path for folder in folders for path in folder_paths.get_folder_paths(folder))
     if not names:
-        raise WeightsError(f"No {what} found. Put a .safetensors file in one of: {where}")
+        raise WeightsError(f"No {what} found. Put a .safetensors file in one of: {where}. {get}")
     if not isinstance(name, str) or name not in names and not (PurePath(name).stem in ROLES and name in _files(folders)):
         raise WeightsError(
             f"{name!r:.200} is not one of the {len(names)} files that can be chosen here ({', '.join(names[:5])}"
-            f"{', ...' if len(names) > 5 else ''}). Looked in: {where}. Press R in the browser after adding a file."
+            f"{', ...' if len(names) > 5 else ''}). Looked in: {where}. Press R in the browser after adding a file. {get}"
         )
     for folder in folders:
         if path := folder_paths.get_full_path(folder, name):
             return Path(path)
-    raise WeightsError(f"{name!r} was there a moment ago and is gone. Looked in: {where}")
+    raise WeightsError(f"{name!r} was there a moment ago and is gone. Looked in: {where}. {get}")

@@ -87,7 +87,10 @@ def driven_keypoints(
     Raises InputError where there is no such frame.
     """
     if not 0 <= neutral < len(keypoints):
-        raise InputError(f"The neutral frame {neutral} is not among the {len(keypoints)} driving frames.")
+        raise InputError(
+            f"The neutral frame {neutral} is not among the {len(keypoints)} driving frames. Choose one "
+            f"from 0 to {len(keypoints) - 1}."
+        )
     driver, at_rest = keypoints.driver[frames], keypoints.driver[neutral : neutral + 1]
     if keypoints.of_video:
         keypoints = keypoints[frames]

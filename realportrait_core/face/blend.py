@@ -52,7 +52,8 @@ def crop_place(to_crop: Tensor, size: int, mask: Tensor, height: int, width: int
     if right <= left or bottom <= top:
         raise InputError(
             f"The face's crop lies from {[round(n) for n in corners.amin(0).tolist()]} to "
-            f"{[round(n) for n in corners.amax(0).tolist()]} px (x, y), beside the portrait of {width}x{height} px."
+            f"{[round(n) for n in corners.amax(0).tolist()]} px (x, y), beside the portrait of {width}x{height} px. "
+            "Choose another face, or give the face's box by hand."
         )
     window = to_portrait.clone()
     window[:2, 2] -= torch.tensor([left, top], dtype=torch.float64)

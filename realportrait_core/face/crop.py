@@ -19,6 +19,7 @@ Points = torch.Tensor | np.ndarray | Sequence  # (..., N, 2) px, as torch.as_ten
 CROP = 512  # px, the unit in which crops are measured
 CROP_MIDDLE = (CROP - 1) / 2  # px, the centre of a crop
 ROUNDING = 1e-6  # samples along a pixel, beyond a whole number
+SAMPLES = 2**22  # of a warp that are taken at once: 80 MB with their positions
 EMPTY_FACE = ((0.0, 0.0, 2.0), (0.0, 0.0, 2.0))  # a facial ellipse that contains no pixel
 
 # Indices of the points whose means are the image-left eye, the image-right eye and the mouth, by number of points.
@@ -54,7 +55,10 @@ def checked_points(points: Points) -> torch.Tensor:
     if points.ndim < 2 or points.shape[-1] != 2 or points.shape[-2] not in LANDMARKS:
         raise InputError(f"Face points must be (..., N, 2) with N one of {sorted(LANDMARKS)}; these are {tuple(points.shape)}.")
     if not torch.isfinite(points).all():
-        raise InputError(f"{int((~torch.isfinite(points)).sum())} of {points.numel()} face coordinates are NaN or infinite.")
+        bad = int((~torch.isfinite(points)).sum())
+        raise InputError(
+            f"{bad} of {points.numel()} face coordinates are NaN or infinite. Look at the node or model that found the face."
+        )
     return points
 
 
@@ -152,6 +156,11 @@ def warp_affine(image: torch.Tensor, forward: torch.Tensor, height: int, width: 
     image (B, C, H, W); forward (3, 3) or (B, 3, 3), image px -> output px. Returns (B, C, height, width). kornia's warp_affine
     differs by up to 2e-4 (positions in float32, picture of 1024 px); the bundled weights were trained with this one.
     """
+    return warp_rows(image, forward, height, width, slice(0, height))
+
+
+def warp_rows(image: torch.Tensor, forward: torch.Tensor, height: int, width: int, rows: slice) -> torch.Tensor:
+    """Some rows of `warp_affine`: (B, C, n, width), the same to the bit."""
     if image.ndim != 4 or 0 in image.shape:
         raise InputError(f"A batch of pictures must be (B, C, height, width); this one is {tuple(image.shape)}.")
     back = torch.linalg.inv(forward.double()).to(image.device)
@@ -159,14 +168,22 @@ def warp_affine(image: torch.Tensor, forward: torch.Tensor, height: int, width: 
     # px -> [-1, 1] between the outer edges of the border pixels
     to_unit = torch.diag(torch.cat([2 / size, size.new_ones(1)]))
     to_unit[:2, 2] = 1 / size - 1
-    rows = (to_unit @ back)[..., :2, :].expand(len(image), 2, 3).to(image.dtype)
-    return F.grid_sample(image, pixel_grid(rows, height, width), mode="bilinear", padding_mode="zeros", align_corners=False)
+    affine = (to_unit @ back)[..., :2, :].expand(len(image), 2, 3).to(image.dtype)
+    return F.grid_sample(image, pixel_grid(affine, height, width, rows), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def warp_averaged(image: torch.Tensor, forward: torch.Tensor, height: int, width: int, fine: int) -> torch.Tensor:
-    """warp_affine with `fine` x `fine` samples per pixel, averaged against aliasing: (B, C, height, width)."""
+    """warp_affine with `fine` x `fine` samples per pixel, averaged against aliasing: (B, C, height, width).
+
+    A few rows at once, so that the samples of a huge picture do not take several times its memory.
+    """
     forward = rescale(fine).to(forward.device) @ forward.double()
-    return F.avg_pool2d(warp_affine(image, forward, fine * height, fine * width), fine)
+    step = max(1, SAMPLES // (len(image) * fine * fine * width))
+    parts = []
+    for top in range(0, height, step):
+        rows = slice(fine * top, fine * min(top + step, height))
+        parts.append(F.avg_pool2d(warp_rows(image, forward, fine * height, fine * width, rows), fine))
+    return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
 
 
 def samples_along(forward: torch.Tensor) -> int:
@@ -174,11 +191,11 @@ def samples_along(forward: torch.Tensor) -> int:
     return max(1, math.ceil(float(torch.linalg.det(forward[:2, :2]).abs()) ** -0.5 - ROUNDING))
 
 
-def pixel_grid(rows: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """rows @ (x, y, 1) for every pixel: (B, 2, 3) -> (B, height, width, 2)."""
-    x = torch.arange(width, dtype=rows.dtype, device=rows.device)
-    y = torch.arange(height, dtype=rows.dtype, device=rows.device)
-    return (rows[:, None, None, :, 0] * x[:, None] + rows[:, None, None, :, 1] * y[:, None, None]) + rows[:, None, None, :, 2]
+def pixel_grid(affine: torch.Tensor, height: int, width: int, rows: slice = slice(None)) -> torch.Tensor:
+    """affine @ (x, y, 1) for every pixel of the rows: (B, 2, 3) -> (B, n, width, 2)."""
+    x = torch.arange(width, dtype=affine.dtype, device=affine.device)
+    y = torch.arange(height, dtype=affine.dtype, device=affine.device)[rows]
+    return (affine[:, None, None, :, 0] * x[:, None] + affine[:, None, None, :, 1] * y[:, None, None]) + affine[:, None, None, :, 2]
 
 
 def sample_crop(image: torch.Tensor, frame_to_crop: torch.Tensor, size: int, units: int = CROP) -> torch.Tensor:

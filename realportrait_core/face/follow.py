@@ -6,7 +6,8 @@ import torch
 
 from .crop import CROP, Square, face_square, square_to_crop
 from .detect import Face, FaceDetector
-from .track import choose, iou, is_same
+from .identity import iou, is_same
+from .track import choose
 
 SLACK = 0.08  # of the crop's side: the crop is held while the face's own square is off by less
 FOLLOW = 0.3  # share of the way that the crop then moves at each detection

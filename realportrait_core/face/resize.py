@@ -6,6 +6,7 @@ YuNet's points move by up to 4 px in doubtful faces where pixels differ by one l
 import torch
 import torch.nn.functional as F
 
+STRIP = 2**24  # values of a picture that are averaged at once
 UNIT = 2048  # of OpenCV's weights in whole numbers
 
 
@@ -29,7 +30,9 @@ def average(rows: torch.Tensor, size: int) -> torch.Tensor:
     low, high = edges[:-1, None], edges[1:, None]
     row = low.floor().long() + torch.arange(int((high.ceil() - low.floor()).max()))  # (size, k)
     share = (torch.minimum(high, row + 1) - torch.maximum(low, row)).clamp(min=0) * size / old
-    return F.embedding_bag(row.clamp(max=old - 1), rows.float(), mode="sum", per_sample_weights=share.float())
+    row, share = row.clamp(max=old - 1), share.float()
+    parts = rows.split(max(1, STRIP // old), dim=1)  # columns that are converted to float at once
+    return torch.cat([F.embedding_bag(row, part.float(), mode="sum", per_sample_weights=share) for part in parts], 1)
 
 
 def enlarge(picture: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from ..errors import FaceError, InputError
 from .detect import Face, FaceDetector, checked_image
+from .identity import Identity, Seen, iou, look
 from .measured import Frames, Measured, known_length
 
 Box = torch.Tensor | Sequence[float]  # (4,) x, y, width, height px
@@ -17,7 +18,6 @@ Box = torch.Tensor | Sequence[float]  # (4,) x, y, width, height px
 MIN_FACE = 32  # px, shorter side of the box: below, five points are not worth a crop
 SMALL_FACE = 64  # px: worth a warning
 MAX_GAP = 5  # frames without the face after which another face may replace it
-SAME_IOU = 0.2  # least overlap of a face with its last box
 CUT = 0.15  # mean absolute change of the picture that counts as a cut
 JUMP_IOU = 0.6  # overlap of the face's boxes across a cut; below, it is another shot, not a flash of light
 FADE = 4  # frames of the motion's fade where the face disappears and reappears
@@ -78,6 +78,9 @@ def portrait_points(
         )
     face = choose(faces, choice, "the portrait")
     refuse_small(face, "The portrait's face")
+    if shorter_side(face) < SMALL_FACE:
+        w, h = face.box[2:].tolist()
+        logger.warning("The portrait's face is only %.0fx%.0f px, below %d px: expect a coarse result.", w, h, SMALL_FACE)
     if len(faces) > 1:
         logger.warning("The portrait has %d faces; used the one at %s.", len(faces), spot(face))
     return face.points
@@ -97,7 +100,8 @@ def track(
 
     frames may be a FrameStream: it is read once, with one frame in memory at a time.
     choice: "largest", "only" (refuses several), or the number of the face from left to right, from 0. It applies at the
-    first frame with a face, after a cut, and where the face was missing for more than MAX_GAP frames.
+    first frame with a face, after a cut, and where the face was missing for more than MAX_GAP frames; but never to one who stood
+    beside the face in the same shot, nor where the face is recognised among several.
     missing_face: "hold" repeats the last pose and points, "interpolate" interpolates between the neighbours, "fade" holds
     them and fades the motion out, "stop" raises FaceError.
     boxes: (4,) or (L, 4) x, y, width, height px of the face replace detector and tracking. given: the faces of each of the L
@@ -184,7 +188,7 @@ def follow(
     of them at which the face is another shot.
     """
     followed, crowd, cuts, jumps = [], [], [], []
-    last, unseen = None, 0
+    last, unseen, identity = None, 0, Identity()
     thumbnail, cut = None, False
     expected = frames.expected if isinstance(frames, Measured) else known_length(frames) or 0
     for i, frame in enumerate(frames):
@@ -197,18 +201,24 @@ def follow(
         faces = detector.detect(picture) if given is None else given[i] if i < len(given) else []
         if len(faces) > 1:
             crowd.append(i)
-        face = None
+        seen = [Seen(other, look(picture, other)) for other in faces]
+        found = None
         if faces and last is None:
-            face = choose(faces, choice, f"{video} frame {i}")
+            found = chosen(seen, choice, f"{video} frame {i}")
         elif faces:
-            face = max((other for other in faces if is_same(last, other)), key=lambda other: iou(last, other), default=None)
-            if face is None and (cut or unseen > MAX_GAP):
-                face = choose(faces, choice, f"{video} frame {i}")
-                cut = True
-            if face is not None and cut:
-                cuts.append(i)
-                if iou(last, face) < JUMP_IOU:
-                    jumps.append(i)
+            found = identity.find(last, seen, cut)
+            if found is None and (cut or unseen > MAX_GAP):
+                new = chosen(seen, choice, f"{video} frame {i}")
+                if cut or not identity.another(new):  # within a shot, never one who stood beside the face
+                    found, identity, cut = new, Identity(), True
+            if found is not None:
+                cut = cut or iou(last, found.face) == 0  # recognised elsewhere in the picture
+                if cut:
+                    cuts.append(i)
+                    if iou(last, found.face) < JUMP_IOU:
+                        jumps.append(i)
+        identity.learn(found, seen)
+        face = None if found is None else found.face
         if face is not None:
             last, unseen, cut = face, 0, False
         else:
@@ -217,6 +227,11 @@ def follow(
         if callback is not None:
             callback(i + 1, max(i + 1, expected))
     return followed, crowd, cuts, jumps
+
+
+def chosen(seen: Sequence[Seen], choice: str | int, where: str) -> Seen:
+    face = choose([other.face for other in seen], choice, where)
+    return next(other for other in seen if other.face is face)
 
 
 def choose(faces: Sequence[Face], choice: str | int, where: str) -> Face:
@@ -232,19 +247,6 @@ def choose(faces: Sequence[Face], choice: str | int, where: str) -> Face:
     if choice >= len(faces):
         raise FaceError(f"Face number {choice} was asked for (counted from 0, left to right); {where} has {len(faces)}.")
     return faces[choice]
-
-
-def iou(a: Face, b: Face) -> float:
-    """Intersection over union of two boxes."""
-    low = torch.maximum(a.box[:2], b.box[:2])
-    high = torch.minimum(a.box[:2] + a.box[2:], b.box[:2] + b.box[2:])
-    common = float((high - low).clamp(min=0).prod())
-    return common / (a.area + b.area - common)
-
-
-def is_same(last: Face, face: Face) -> bool:
-    """Whether a face may be the last one a few frames later: overlap and a similar size."""
-    return iou(last, face) >= SAME_IOU and 0.4 < face.area / last.area < 2.5
 
 
 def gaps(present: torch.Tensor, missing_face: str, cuts: Sequence[int] = ()) -> Gaps:
@@ -294,9 +296,12 @@ def nominal_points(box: Box, height: int, width: int) -> torch.Tensor:
     x, y, w, h = box.tolist()
     text = f"x {x:g}, y {y:g}, {w:g}x{h:g} px"
     if min(w, h) < MIN_FACE:
-        raise FaceError(f"The face's box ({text}) is smaller than {MIN_FACE} px.")
+        raise FaceError(f"The face's box ({text}) is smaller than {MIN_FACE} px. Enlarge the picture, or use a closer one.")
     if x < 0 or y < 0 or x + w > width or y + h > height:
-        raise FaceError(f"The face's box ({text}) is not inside the picture of {width}x{height} px.")
+        raise FaceError(
+            f"The face's box ({text}) is not inside the picture of {width}x{height} px. All of it "
+            "must be: x, y is its upper left corner."
+        )
     return box[:2] + NOMINAL * box[2:]
 
 

@@ -145,7 +145,10 @@ def beginning(
     if same and state.settings.get("continues") == "nothing" and RunFolder(folder, begin, fps, settings.crf).is_of_run():
         return begin
     if render.continues and (state.latents is None or state.maps is None):
-        raise InputError("The continuation state holds no latents with motion maps, so no clip can start from it.")
+        raise InputError(
+            f"The continuation state of clip {state.clip} holds no latents with motion maps, so no clip can start from it. "
+            "Start the animation without the state."
+        )
     if same and state.frame >= len(driven):
         raise InputError(f"The continuation state is after the last of {len(driven)} driving frames: nothing is left to animate.")
     digits = fingerprint([("latents", state.latents), ("frame", torch.tensor([state.clip, state.frame]))])

@@ -113,10 +113,10 @@ def check_values(tensors: dict[str, torch.Tensor]) -> None:
     if not (tensors["scale"] > 0).all():
         raise InputError(f"Its smallest scale is {float(tensors['scale'].min()):g}; all must be above 0.")
     if not float(torch.linalg.det(tensors["crop"][:2, :2])) > 0 or tensors["crop"][2].tolist() != [0.0, 0.0, 1.0]:
-        raise InputError("Its crop is no affine that can be turned back.")
+        raise InputError("Its 'crop' is no affine that can be turned back.")
     back = torch.linalg.inv(tensors["crop"].double()).abs().max()
     if not float(back) <= MOST_PIXELS:
-        raise InputError(f"Its crop is no affine that can be turned back: the inverse has the value {float(back):g}.")
+        raise InputError(f"Its 'crop' is no affine that can be turned back: the inverse has the value {float(back):g}.")
 
 
 def check_motion(driver: DrivingMotion) -> MotionInfo:

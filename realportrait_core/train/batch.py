@@ -4,8 +4,6 @@ So a resumed run draws what an uninterrupted one would, and n processes draw tog
 """
 
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,9 +13,9 @@ from safetensors import safe_open
 
 from ..animation.mapping import map_geometry
 from ..animation.retargeting import driven_keypoints
-from ..checkpoint import read_header
+from ..checkpoint import Header, read_header
 from ..diffusion.conditional import training_mask
-from ..errors import InputError
+from ..errors import InputError, WeightsError
 from ..motion_map import MotionMaps
 from ..vae import VAE
 from ..vid2vid import FaceVid2Vid
@@ -32,7 +30,7 @@ from .stages import Shape, Stage
 
 log = logging.getLogger(__name__)
 
-LOADERS = 4  # threads that load samples ahead of the step
+LISTED = 5  # damaged files that a warning names
 WARPED_AT_ONCE = 32  # frames that go through W together on a CPU
 WARPED_ON_A_GPU = 256
 
@@ -73,14 +71,17 @@ class Index:
 
 
 def read_index(folder: Path, size: int) -> Index:
-    """Every sample below a folder, by name. InputError where there is none, or one is of another size than size px."""
+    """Every sample below a folder, by name; damaged files are left out and counted in a warning.
+
+    InputError where there is none, or one is of another size than size px.
+    """
     paths = tuple(sorted(path for path in folder.rglob("*.safetensors") if not path.name.startswith(".")))
     if not paths:
         raise InputError(f"{folder} holds no training sample: make them with `python -m realportrait_core.train.data`.")
+    paths, headers = readable(paths)
     rows, portrait_frames = [], {}
     made_with = {"Face Vid2vid": set(), "VAE": set()}
-    for number, path in enumerate(paths):
-        header = read_header(path)
+    for number, (path, header) in enumerate(zip(paths, headers)):
         if header.metadata.get("kind") not in KINDS or "latents" not in header.shapes:
             raise InputError(f"{path} is not a training sample.")
         if header.metadata["size"] != str(size):
@@ -102,6 +103,21 @@ def read_index(folder: Path, size: int) -> Index:
     frames, portraits, video, photo = (torch.tensor(column) for column in zip(*rows))
     vid2vid, vae = made_with["Face Vid2vid"].pop(), next(iter(made_with["VAE"]), "")
     return Index(paths, frames, portraits, video.bool(), size, vid2vid, photo.bool(), vae, portrait_frames)
+
+
+def readable(paths: tuple[Path, ...]) -> tuple[tuple[Path, ...], list[Header]]:
+    """The files that are whole, and their headers. InputError where none is."""
+    headers, damaged = {}, []
+    for path in paths:
+        try:
+            headers[path] = read_header(path)
+        except WeightsError as error:
+            damaged.append(str(error))
+    if not headers:
+        raise InputError(f"All {len(paths)} training samples are damaged: {damaged[0]} Make them anew.")
+    if damaged:
+        log.warning("%d of %d training samples are damaged and left out: %s", len(damaged), len(paths), " ".join(damaged[:LISTED]))
+    return tuple(headers), list(headers.values())
 
 
 def encoders_for(
@@ -309,22 +325,3 @@ def maps_of(warping: WarpingNetwork, batch: Batch) -> tuple[MotionMaps, MotionMa
         f[:, :-1].flatten(0, 1), frame_to_crop, batch.face.flatten(0, 1), batch.size, batch.size, everywhere=on_a_gpu
     )
     return driven, MotionMaps(f[:, -1], batch.frame_to_crop, batch.own_face, batch.size, batch.size, everywhere=on_a_gpu)
-
-
-# Loading ahead
-
-
-def batches(
-    index: Index, stage: Stage, seed: int, first: int, timesteps: int, rank: int, size: int, encoders: Encoders | None = None
-) -> Iterator[Batch]:
-    """The share of process `rank` of `size` in the steps from `first` on, loaded one step ahead; `encoders` as in `load`."""
-    with ThreadPoolExecutor(LOADERS) as pool:
-
-        def begin(step: int):
-            return [pool.submit(load_item, index, item) for item in draw(index, stage, seed, step, timesteps)[rank::size]]
-
-        step, reading = first, begin(first)
-        while True:
-            ahead = begin(step + 1)
-            yield complete([row.result() for row in reading], index.size, encoders)
-            step, reading = step + 1, ahead

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from ..vid2vid.warp import WarpingNetwork
-from .batch import Index, batches
+from .batch import Index
 from .budget import Budget
 from .encoders import Encoders
+from .loading import batches
 from .objective import loss_of
 from .parallel import unwrapped
 from .report import clock, memory

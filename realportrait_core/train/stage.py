@@ -9,9 +9,10 @@ from torch import nn
 from ..dit.ablation import network_of
 from ..dit.model import RealPortraitDiT
 from ..vid2vid.warp import WarpingNetwork
-from .batch import Index, batches
+from .batch import Index
 from .budget import Budget
 from .encoders import Encoders
+from .loading import batches
 from .loop import fit
 from .objective import loss_of
 from .parallel import unwrapped

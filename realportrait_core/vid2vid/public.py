@@ -39,7 +39,7 @@ ROLES = {file.name: role for role, file in PUBLIC_FILES.items()}
 def get_it(folder: Path, roles: list[str]) -> str:
     """The sentences that say which public files of `roles` belong into the folder, and how they come there."""
     *more, last = (str(PUBLIC_FILES[role]) for role in roles)
-    text = f"Put {', '.join(more)}{' and ' if more else ''}{last} there, from {REPOSITORY} on Hugging Face."
+    text = f"Put {', '.join(more)}{' and ' if more else ''}{last} there, from {REPOSITORY} on Hugging Face (MIT)."
     places = (folder, *(folder / name for name in ORIGINAL_FOLDERS))
     if any((place / f"{PUBLIC_FILES[role].name}.pth").is_file() for place in places for role in roles):
         text += (

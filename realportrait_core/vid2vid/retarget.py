@@ -132,7 +132,7 @@ def check(portrait: Pose, driver: Pose, neutral: Pose) -> None:
     if len(neutral) != 1:
         raise InputError(f"The neutral frame holds {len(neutral)} poses; it must hold 1.")
     if len(driver) == 0:
-        raise InputError("The driving video has no frames.")
+        raise InputError("The driving video has 0 frames; it needs at least 1.")
     if len(portrait) not in (1, len(driver)):
         raise InputError(
             f"The portrait holds {len(portrait)} poses; it must hold 1, or as many as the driving video's {len(driver)} frames."

@@ -13,7 +13,7 @@ def kalman_smooth(sequence: torch.Tensor, observation_variance: float = 3e-7, pr
     for an empty sequence.
     """
     if sequence.ndim == 0 or sequence.shape[0] == 0:
-        raise InputError("There is nothing to smooth: the sequence is empty.")
+        raise InputError(f"There is nothing to smooth: the sequence {tuple(sequence.shape)} is empty.")
     observed = sequence.double()
     mean, variance = observed[0], 1.0
     means, variances = [], []

@@ -17,7 +17,7 @@ def read_picture(source: Readable) -> np.ndarray:
         with source.open() as stream:
             data = stream.read()
         if not is_whole(data):
-            raise InputError(f"{source.name} is cut short, or no JPEG, PNG or WebP picture.")
+            raise InputError(f"{source.name} is cut short, or no JPEG, PNG or WebP picture. Copy it again, or convert it.")
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (OSError, MemoryError, cv2.error) as error:
         raise InputError(f"{source.name} cannot be read as a picture ({error}).") from error

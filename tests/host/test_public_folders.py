@@ -186,7 +186,7 @@ THERE = r"Put warping_module.safetensors \(182 MB\) there, from Kijai/LivePortra
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (without("warping_module"), rf"models.liveportrait lacks LivePortrait's warping network\. {THERE}\.$"),
+        (without("warping_module"), rf"models.liveportrait lacks LivePortrait's warping network\. {THERE} \(MIT\)\.$"),
         (
             without("warping_module", "motion_extractor", "spade_generator"),
             r"motion and warping network\. Put motion_extractor.safetensors \(112 MB\), warping_module.safetensors \(182 MB\) "
@@ -240,9 +240,8 @@ def test_where_there_is_nothing_the_menus_and_errors_say_where_to_get_it(host, p
         assert "Kijai/LivePortrait_safetensors" in tooltip and "models/liveportrait" in tooltip
     monkeypatch.setattr(folders.folder_paths, "get_filename_list", lambda key: [])
     said = host.NODE_CLASS_MAPPINGS[STITCHING].validate_inputs(weights="liveportrait")
-    assert said.startswith(
-        "No stitching weights (stitching_retargeting_module.safetensors (0.9 MB), in Kijai/LivePortrait_safetensors"
-    )
+    assert said.startswith("No stitching weights found. Put a .safetensors file in one of: ")
+    assert "stitching_retargeting_module.safetensors (0.9 MB), under the MIT licence, is in Kijai/LivePortrait_safetensors" in said
     assert str(models / "liveportrait") in said
 
 

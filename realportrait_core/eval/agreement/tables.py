@@ -96,7 +96,7 @@ def look(
 def agreement(seen: list[Seen]) -> dict[str, list[Row]]:
     """The tables, of those that can be made of these clips: name -> rows. InputError for no clip."""
     if not seen:
-        raise InputError("No rendered clip to compare the estimators on.")
+        raise InputError("There is no rendered clip to compare the estimators on. Give a folder with .mp4 and .npz by --data.")
     tables = {"pose": pose_table(seen), "expression": expression_table(seen), "distance": distance_table(seen)}
     tables |= {"scale": scale_table(seen), "identity": identity_table(seen)}
     return {name: rows for name, rows in tables.items() if rows}

@@ -68,7 +68,7 @@ def load_lpips(path: str | Path) -> LPIPS:
         from torchmetrics.functional.image.lpips import _LPIPS
         from torchvision.models import AlexNet  # noqa: F401  # torchmetrics needs it and says so only later
     except ImportError as error:
-        raise InputError(f'LPIPS needs torchmetrics and torchvision ({error}). Install them: pip install "{PACKAGE}"') from error
+        raise InputError(f'LPIPS needs torchmetrics and torchvision ({error}). Install them: `pip install "{PACKAGE}"`.') from error
     state = read_weights(Path(path))
     net = network_of(state)
     if net is None:

@@ -63,7 +63,7 @@ def row_figures(outcomes: list[Outcome], row: str) -> dict:
 def summary(outcomes: list[Outcome], clip_frames: int) -> dict:
     """Every figure of a run. InputError where no case could be scored."""
     if not outcomes:
-        raise InputError("No clip could be scored: see the log for the reason of each.")
+        raise InputError("0 clips could be scored: see the log for the reason of each.")
     clips: list[dict] = [
         {
             "name": outcome.name,

@@ -53,7 +53,7 @@ def sized(pictures: Tensor, size: int) -> Tensor:
 def as_long(rows: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
     """Rows (L, 3, S, S), those of one frame repeated, and L. InputError where they are not of one length, or no square pictures."""
     if not rows:
-        raise InputError("There is no row to show.")
+        raise InputError("There are 0 rows to show: a report needs at least 1.")
     for name, pictures in rows.items():
         if pictures.ndim != 4 or pictures.shape[1] != 3 or pictures.shape[2] != pictures.shape[3] or 0 in pictures.shape:
             raise InputError(f"{name} is {tuple(pictures.shape)}; pictures must be (L, 3, S, S).")

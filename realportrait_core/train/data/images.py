@@ -65,7 +65,9 @@ def draw_crops(sample: Sample, count: int, source: torch.Generator) -> torch.Ten
     """Random crops of a sample with a photograph: (count, 3, 3) float64, frame px -> crop px. InputError without room for one."""
     crops = [random_crop(sample.points[0], sample.size, sample.smallest, source) for _ in range(count)]
     if any(crop is None for crop in crops):
-        raise InputError("The face of a photograph among the training samples leaves no room for a crop: prepare it anew.")
+        raise InputError(
+            f"A training sample's face leaves no room for a crop in its photograph of {sample.size} px: prepare it anew."
+        )
     return torch.stack(crops)
 
 
