@@ -8,7 +8,6 @@ the host: that is how models are shared.
 """
 
 import os
-import re
 from pathlib import Path, PurePath
 
 import folder_paths
@@ -21,8 +20,8 @@ LIVEPORTRAIT = "liveportrait"
 WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 
 SUFFIX = ".safetensors"
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[. ]", re.IGNORECASE)  # no folder's name on Windows
-UNPRINTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and what is no character by itself
+# Names that Windows keeps for devices, with any ending; a folder with such a file could not be copied there.
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in "123456789")}
 BUNDLED_MODEL = "realportrait_mini.safetensors"
 BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
 BUNDLED_VAE = "realportrait_mini_vae.safetensors"
@@ -82,14 +81,15 @@ def model_path(name: str) -> Path:
 
 def vid2vid_path(name: str) -> Path:
     """The file or folder of a name from `vid2vid_names`; any single one of LivePortrait's files is accepted too."""
-    folder = public_folders("appearance", "motion", "warping", "generator").get(name)
+    folder = public_folders("appearance", "motion", "warping", "generator").get(name) if isinstance(name, str) else None
     return folder or _path(name, vid2vid_names(), (FOLDER, LIVEPORTRAIT), "Face Vid2vid weights")
 
 
 def stitching_path(name: str) -> Path:
     """The file or folder of a name from `stitching_names`; LivePortrait's single file is accepted too."""
     what = f"stitching weights ({PUBLIC_FILES['stitching']}, in {REPOSITORY} on Hugging Face)"
-    return public_folders("stitching").get(name) or _path(name, stitching_names(), (FOLDER, LIVEPORTRAIT), what)
+    folder = public_folders("stitching").get(name) if isinstance(name, str) else None
+    return folder or _path(name, stitching_names(), (FOLDER, LIVEPORTRAIT), what)
 
 
 def detector_path(name: str) -> Path:
@@ -101,26 +101,43 @@ def detector_path(name: str) -> Path:
 def new_output(prefix: str) -> tuple[Path, str]:
     """A new file below the output folder and its name there, by the host's rules.
 
-    Raises InputError for a prefix that leads out, by a link too, and for names that not every system can store.
+    InputError for a prefix that leads out, through a link too, or that not every system takes as a name.
     """
-    output, subfolder = folder_paths.get_output_directory(), os.path.dirname(os.path.normpath(prefix))
+    check_portable(prefix)
+    output = Path(folder_paths.get_output_directory())
+    if not inside(output, Path(os.path.normpath(output / prefix)).parent):
+        raise InputError(f"{prefix!r:.200} cannot begin the name of a file below the output folder {output}: it leads out of that.")
     try:
-        if UNPRINTED.search(prefix):
-            raise ValueError("it has control characters")
-        if not inside(output, os.path.join(output, subfolder)):
-            raise ValueError("it leads out of that folder")
-        if any(RESERVED.fullmatch(part) for part in re.split(r"[/\\]", subfolder)):
-            raise ValueError("no folder can have such a name on Windows")
-        folder, name, number, subfolder, _ = folder_paths.get_save_image_path(prefix, output)
+        folder, name, number, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
     except Exception as error:  # the host raises nothing more special
-        raise InputError(f"{prefix[:200]!r} cannot begin the name of a file below the output folder: {error}.") from error
+        raise InputError(f"{prefix!r:.200} cannot begin the name of a file below the output folder: {error!s:.300}") from error
     file = f"{name}_{number:05}_{SUFFIX}"
     return Path(folder) / file, (Path(subfolder) / file).as_posix()
 
 
-def inside(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
-    """Whether a path, with all links followed, is the folder or below it."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+def check_portable(prefix: str) -> None:
+    """InputError for a name that is no text, has control characters, or a part that Windows keeps for itself."""
+    if not isinstance(prefix, str) or not prefix.isprintable():
+        raise InputError(
+            f"{prefix!r:.200} cannot begin the name of a file: it is no text, or has characters that cannot be printed."
+        )
+    parts = PurePath(prefix.replace("\\", "/")).parts
+    if ending := [part for part in parts[:-1] if part.strip(".") and part[-1] in ". "]:
+        raise InputError(
+            f"{prefix!r:.200} cannot begin the name of a file: Windows stores no folder {ending[0]!r:.80}, which ends with a dot "
+            "or a space."
+        )
+    for part in parts:
+        if part.split(".")[0].strip().upper() in RESERVED:
+            raise InputError(f"{prefix!r:.200} cannot begin the name of a file: Windows keeps {part:.80} for a device.")
+
+
+def inside(folder: Path, path: Path) -> bool:
+    """Whether a path leads into the folder once links are followed. The folder itself may be a link."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # too long, a circle of links, no text of a file system
+        return False
 
 
 def problem(check, name: str) -> bool | str:
@@ -156,9 +173,9 @@ def _path(name: str, names: list[str], folders: tuple[str, ...], what: str) -> P
     where = ", ".join(path for folder in folders for path in folder_paths.get_folder_paths(folder))
     if not names:
         raise WeightsError(f"No {what} found. Put a .safetensors file in one of: {where}")
-    if name not in names and not (PurePath(name).stem in ROLES and name in _files(folders)):
+    if not isinstance(name, str) or name not in names and not (PurePath(name).stem in ROLES and name in _files(folders)):
         raise WeightsError(
-            f"{name[:200]!r} is not one of the {len(names)} files that can be chosen here ({', '.join(names[:5])}"
+            f"{name!r:.200} is not one of the {len(names)} files that can be chosen here ({', '.join(names[:5])}"
             f"{', ...' if len(names) > 5 else ''}). Looked in: {where}. Press R in the browser after adding a file."
         )
     for folder in folders:

@@ -1,6 +1,6 @@
 """The files that the loaders of pictures, videos and motions offer: those of the input folder, and the pack's own examples.
 
-A name from a widget is used only where it is one of these: nothing else can be opened, by a link that leads out neither.
+A name from a widget is used only where it is one of these: nothing else can be opened.
 """
 
 import os
@@ -63,46 +63,58 @@ def picture_path(name: str) -> Path:
 
     Raises InputError for any other name.
     """
-    path = PICTURES.get(name) or _below(input_folder(), name.removesuffix(" [input]"))
+    path = None
+    if isinstance(name, str):
+        path = PICTURES.get(name) or _below(input_folder(), name.removesuffix(" [input]"))
     if path is None:
         raise InputError(
-            f"There is no picture {name[:200]!r} in {input_folder()}. Upload it by the node's button, or put it there and press R."
+            f"There is no picture {name!r:.200} in {input_folder()}. Upload it by the node's button, or put it there and press R."
         )
     return path
 
 
 def video_path(name: str) -> Path:
     """The file of a video, an example or one in the input folder. Raises InputError for any other name."""
-    names = input_videos()
-    if name not in VIDEOS and name not in names:
+    names, path = input_videos(), None
+    if isinstance(name, str):
+        path = VIDEOS.get(name) or (_below(input_folder(), name) if name in names else None)
+    if path is None:
         raise InputError(
-            f"{name[:200]!r} is not one of the {len(names)} videos in {input_folder()} ({', '.join(names[:5])}"
+            f"{name!r:.200} is not one of the {len(names)} videos in {input_folder()} ({', '.join(names[:5])}"
             f"{', ...' if len(names) > 5 else ''}). Upload it by the node's button, or put it there and press R in the browser."
         )
-    return VIDEOS.get(name, input_folder() / name)
+    return path
 
 
 def motion_path(name: str) -> Path:
     """The file of a name from `motions`, of which not all are looked through. Raises InputError for any other."""
     output = Path(folder_paths.get_output_directory())
-    if name in MOTIONS:
-        return MOTIONS[name]
-    if name.lower().endswith(MOTION_SUFFIX) and name in _input_files():
-        return input_folder() / name
-    saved = _below(output, name.removesuffix(SAVED)) if name.endswith(SAVED) else None
-    if saved is None or not _is_motion(saved):
+    path = None
+    if isinstance(name, str):
+        path = MOTIONS.get(name)
+        if path is None and name.lower().endswith(MOTION_SUFFIX) and name in _input_files():
+            path = _below(input_folder(), name)
+        if path is None and name.endswith(SAVED):
+            saved = _below(output, name.removesuffix(SAVED))
+            path = saved if saved is not None and _is_motion(saved) else None
+    if path is None:
         raise InputError(
-            f"{name[:200]!r} is not one of the motions in {input_folder()}, or among what Save RealPortrait Motion left in "
+            f"{name!r:.200} is not one of the motions in {input_folder()}, or among what Save RealPortrait Motion left in "
             f"{output}. Press R in the browser after a file was added."
         )
-    return saved
+    return path
 
 
 def _below(folder: Path, name: str) -> Path | None:
-    """The file of that name in a folder or below it; None where there is none, and for what leads out of the folder."""
+    """The file of that name in a folder or below it; None where there is none, and for a name or a link that leads out."""
     folder = Path(os.path.abspath(folder))
+    if "\0" in name:
+        return None
     path = Path(os.path.abspath(folder / name))
-    return path if path.is_relative_to(folder) and os.path.isfile(path) and inside(folder, path) else None
+    try:
+        return path if path.is_relative_to(folder) and path.is_file() and inside(folder, path) else None
+    except OSError:  # longer than a name can be
+        return None
 
 
 def _input_files() -> list[str]:
