@@ -12,12 +12,14 @@ from .inspect import Inspect
 from .judge import JudgeAnimation
 from .live import AnimateOneFrame
 from .load import LoadModel, LoadVid2Vid
+from .long import AnimateLongVideo
 from .motion import EditMotion, MakeMotionMaps
 from .motion_file import LoadMotion, SaveMotion
 from .paste import PasteBack
 from .portrait import LoadPortrait
 from .render import RenderVid2Vid
 from .sample import Conditioning, SampleClips
+from .state import LoadState, SaveState
 from .stitch import LoadStitching, StitchAndRetarget
 from .video import LoadDrivingVideo
 
@@ -53,4 +55,7 @@ class RealPortraitExtension(ComfyExtension):
             AnimatePortrait,
             LoadPortrait,
             JudgeAnimation,
+            AnimateLongVideo,
+            SaveState,
+            LoadState,
         ]

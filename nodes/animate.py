@@ -9,7 +9,7 @@ from comfy_execution.graph_utils import GraphBuilder
 from ..realportrait_core.animation.framing import FRAMINGS
 from .host import folders
 from .host.newer import advanced, aliases
-from .host.run import one_of
+from .host.run import finite, one_of
 from .load import LoadModel, LoadVid2Vid
 from .motion import CHOOSE
 from .paste import LENGTHS
@@ -128,6 +128,7 @@ class AnimatePortrait(io.ComfyNode):
         vae=None,
     ) -> io.NodeOutput:
         one_of((WHOLE, SQUARE), result, "result")
+        finite(pose_gain=pose_gain, expression_gain=expression_gain)
         graph = GraphBuilder()
         loader = graph.node("RealPortraitLoadVid2Vid", "vid2vid", weights=vid2vid_weights)
         vid2vid = loader.out(0)

@@ -17,7 +17,7 @@ from .host import folders, images
 from .host.draw import small
 from .host.kept import Kept
 from .host.newer import advanced, aliases
-from .host.run import Progress, loaded, one_of
+from .host.run import Progress, finite, loaded, one_of
 from .motion import FRAME_CROPS
 from .sockets import Motion, Stitching, Vid2Vid
 
@@ -103,6 +103,7 @@ class EditExpression(io.ComfyNode):
         stitching=None,
         portrait_box="",
     ) -> io.NodeOutput:
+        finite(yaw=yaw, pitch=pitch, roll=roll, smile=smile, mouth=mouth, eyes=eyes, gaze_x=gaze_x, gaze_y=gaze_y)
         expression = Expression(yaw, pitch, roll, smile, mouth, eyes, gaze_x, gaze_y)
         progress, network = Progress(2), loaded(vid2vid)
         check_generator(network)

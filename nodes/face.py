@@ -1,19 +1,24 @@
 """Detects the faces of the portrait and of the driving video, and extracts their keypoints."""
 
 import logging
+from dataclasses import replace
 
 import torch
 from comfy_api.latest import io, ui
 
-from ..realportrait_core.animation.extraction import extract_keypoints
+from ..realportrait_core.animation.extraction import extract_keypoints, in_unit
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
+from ..realportrait_core.face.measured import Measured
 from ..realportrait_core.face.track import FaceTrack, portrait_points, track
+from ..realportrait_core.video.stream import VideoStream
+from ..realportrait_core.video.timeline import Selection
 from .host import faces, folders, images
 from .host.draw import GLANCE, SIDE, SMALL_SIDE, evenly, sheet, tile
 from .host.newer import advanced, aliases
 from .host.run import Progress, loaded, one_of
 from .sockets import Keypoints, Vid2Vid
+from .video import driving_frames, on_node
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +61,12 @@ class ExtractKeypoints(io.ComfyNode):
                     tooltip="The picture to animate, of any size; or the frames of a video, each of which is moved by the driving "
                     "frame of its number, for Render Face Vid2vid.",
                 ),
-                io.Image.Input(
+                io.MultiType.Input(
                     "driver",
+                    types=[io.Image, io.Video],
                     display_name="driving_video",
-                    tooltip="The driving video's frames, whose motion is transferred; any size and number.",
+                    tooltip="The driving video, whose motion is transferred; any size and length. A VIDEO from Load Video is read "
+                    "from its file one frame at a time and takes no memory; frames (IMAGE) are in memory already.",
                 ),
                 portrait_face_input(),
                 io.Combo.Input(
@@ -134,47 +141,54 @@ class ExtractKeypoints(io.ComfyNode):
         portrait_boxes=None,
         driving_boxes=None,
     ) -> io.NodeOutput:
-        portrait, driver = images.rgb(portrait, "portrait"), images.rgb(driver, "driving video")
+        portrait, driver = images.rgb(portrait, "portrait"), driving_frames(driver)
         portrait_box, driver_box = images.box(portrait_box, "portrait_box"), images.box(driver_box, "driver_box")
         whose_portrait = FACES[one_of(FACES, portrait_face, "portrait_face")]
         whose_driver = FACES[one_of(FACES, driver_face, "driver_face")]
         refuse_both(portrait_box, portrait_boxes, "portrait_box", "portrait_boxes")
         refuse_both(driver_box, driving_boxes, "driving_box", "driving_boxes")
         portrait_given = given_faces(portrait_boxes, portrait, "portrait_boxes")
-        driving_given = faces.driving_faces(driving_boxes, *driver.shape[:3], "driving_boxes")
+        measured = Measured(driver, "driving")
+        if isinstance(driver, torch.Tensor) or len(portrait) > 1 or driving_boxes is not None:
+            measured.measure(on_node())  # how many frames there are; a file is decoded once more for it
+        driving_given = faces.driving_faces(driving_boxes, measured.length, *measured.size, "driving_boxes")
         detector = None
         if (portrait_box is None and portrait_given is None) or (driver_box is None and driving_given is None):
             detector = FaceDetector(folders.detector_path(MODEL_NAME))
 
-        lengths = f"the portrait video has {len(portrait)} frames, the driving video {len(driver)}"
-        of_video = min(len(portrait), len(driver)) > 1
+        frames = measured.length or measured.expected  # of a video file about so many
+        lengths = f"the portrait video has {len(portrait)} frames, the driving video {frames}"
+        of_video = min(len(portrait), frames) > 1
         if len(portrait) > 1:
-            frames = min(len(portrait), len(driver))
-            portrait, driver = portrait[:frames], driver[:frames]
+            frames = min(len(portrait), frames)
+            portrait, driver = portrait[:frames], first_frames(driver, frames)
             portrait_given, driving_given = (given and given[:frames] for given in (portrait_given, driving_given))
             if not of_video:  # the portrait's first frame, with the faces of that one
                 portrait_given = portrait_given and portrait_given[0]
-        frames, stages = len(driver), 3 if of_video else 2
+        stages = 3 if of_video else 2
         progress = Progress(frames)
 
         def stage(number: int):
-            return lambda done, total: progress.to((number * frames + done * frames // total) // stages)
+            ticks = progress.total
+            return lambda done, total: progress.to((number * ticks + done * ticks // total) // stages)
 
         points = find_portrait(portrait, detector, whose_portrait, missing_face, portrait_box, portrait_given, stage(0))
         found = track(driver, detector, whose_driver, missing_face, driver_box, stage(stages - 2), driving_given)
-        keypoints = extract_keypoints(loaded(vid2vid), portrait, driver, points, found, stage(stages - 1))
+        frames = len(found.points)
+        shown = ShownFrames(driver, {*evenly(frames), *evenly(frames, GLANCE - 1)})
+        keypoints = extract_keypoints(loaded(vid2vid), portrait, shown, points, found, stage(stages - 1))
         report = found.report
         if of_video:
             report += f" The portrait is a video. {points.report} Animated are {frames} frames: {lengths}."
-        if len(driver) == 1:
+        if frames == 1:
             report += (
                 " The driving video has 1 frame: in the mode 'relative' it is its own neutral frame and nothing moves. Choose "
                 "'paper-absolute' in Apply Motion to Portrait, or give a video."
             )
-        if len(driver) == 1 or found.cuts or not found.present.all():
+        if frames == 1 or found.cuts or not found.present.all():
             log.warning("%s", report)
-        on_node = ui.PreviewImage(at_a_glance(keypoints, portrait, driver), cls=cls)
-        return io.NodeOutput(keypoints, preview(keypoints, portrait, driver), report, ui=on_node)
+        glance = ui.PreviewImage(at_a_glance(keypoints, portrait, shown), cls=cls)
+        return io.NodeOutput(keypoints, preview(keypoints, portrait, shown), report, ui=glance)
 
 
 def given_faces(boxes, portrait: torch.Tensor, what: str) -> list | None:
@@ -197,19 +211,43 @@ def refuse_both(box: torch.Tensor | None, boxes, box_name: str, boxes_name: str)
         raise InputError(f"{box_name} and {boxes_name} both say where the face is. Empty the text, or disconnect the other node.")
 
 
-def preview(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torch.Tensor:
+def first_frames(driver: torch.Tensor | VideoStream, frames: int) -> torch.Tensor | VideoStream:
+    return driver[:frames] if isinstance(driver, torch.Tensor) else replace(driver, selection=Selection(frames=frames))
+
+
+class ShownFrames:
+    """Driving frames, of which those of some numbers are kept as they pass."""
+
+    def __init__(self, frames: torch.Tensor | VideoStream, numbers: set[int]):
+        self.frames, self.numbers = frames, numbers
+        self._kept: dict = {}
+
+    def __iter__(self):
+        for i, frame in enumerate(self.frames):
+            if i in self.numbers:
+                self._kept[i] = frame
+            yield frame
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        """(H, W, 3) in [0, 1]."""
+        return in_unit(self._kept[number])
+
+
+def preview(keypoints, portrait: torch.Tensor, driver: ShownFrames) -> torch.Tensor:
     """Portrait beside driving frame, (n, SIDE, 2 SIDE, 3), with crop and face points drawn on them."""
-    left, right = found_on(keypoints, portrait, driver, evenly(len(driver)), SIDE)
+    left, right = found_on(keypoints, portrait, driver, evenly(len(keypoints)), SIDE)
     return torch.cat([left.expand_as(right), right], 2)
 
 
-def at_a_glance(keypoints, portrait: torch.Tensor, driver: torch.Tensor) -> torch.Tensor:
+def at_a_glance(keypoints, portrait: torch.Tensor, driver: ShownFrames) -> torch.Tensor:
     """The portrait (of a video the first frame) and then driving frames, evenly spaced, on one picture (1, H, W, 3)."""
-    left, right = found_on(keypoints, portrait, driver, evenly(len(driver), GLANCE - 1), SMALL_SIDE)
+    left, right = found_on(keypoints, portrait, driver, evenly(len(keypoints), GLANCE - 1), SMALL_SIDE)
     return sheet(torch.cat([left[:1], right]))
 
 
-def found_on(keypoints, portrait, driver, frames: list[int], side: int) -> tuple[torch.Tensor, torch.Tensor]:
+def found_on(
+    keypoints, portrait: torch.Tensor, driver: ShownFrames, frames: list[int], side: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The portrait (1 or n, side, side, 3) and n driving frames (n, side, side, 3), with crop and face points drawn on them."""
     crops, points = keypoints.portrait_crop, keypoints.portrait_points
     if keypoints.of_video:

@@ -9,9 +9,11 @@ from ..realportrait_core.animation.live import Live
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.follow import FaceFollower
 from ..realportrait_core.face.track import portrait_points
+from ..realportrait_core.memory import Ladder
 from ..realportrait_core.vid2vid.stitching import Finish, check_keypoints
 from .host import folders, images
 from .host.kept import Kept
+from .host.memory import freeing_others
 from .host.newer import advanced, aliases
 from .host.run import Progress, loaded, one_of
 from .render import PORTRAIT, RESULTS
@@ -108,8 +110,13 @@ class AnimateOneFrame(io.ComfyNode):
         live.finish, live.follower.every = finish, detect_every
         if reset:
             live.reset()
+
+        def animated(picture: torch.Tensor) -> torch.Tensor:
+            return live.frame(picture) if result == PORTRAIT else live.face(picture).movedim(0, -1).cpu()
+
         progress, out = Progress(len(frames)), []
+        ladder = freeing_others(Ladder("Animate One Frame", (1,)), vid2vid)
         for done, picture in enumerate(frames, 1):
-            out.append(live.frame(picture) if result == PORTRAIT else live.face(picture).movedim(0, -1).cpu())
+            out.append(ladder.run(lambda _: animated(picture)))
             progress.to(done)
         return io.NodeOutput(torch.stack(out))

@@ -5,7 +5,7 @@ import logging
 from comfy_api.latest import io, ui
 
 from ..realportrait_core.animation.framing import FRAMINGS
-from ..realportrait_core.animation.mapping import motion_maps
+from ..realportrait_core.animation.mapping import maps_ladder, motion_maps
 from ..realportrait_core.animation.retargeting import drive_keypoints, find_neutral, frame_range, upright_in_crop
 from ..realportrait_core.config import Vid2VidConfig
 from ..realportrait_core.edit import Edit, edit_driver
@@ -14,8 +14,9 @@ from ..realportrait_core.vid2vid.edit import MOST_SMOOTH
 from ..realportrait_core.vid2vid.neutral import head_angle
 from ..realportrait_core.vid2vid.retarget import Gains
 from .host.draw import GLANCE, evenly, motion_picture, sheet
+from .host.memory import freeing_others
 from .host.newer import advanced, aliases
-from .host.run import Progress, loaded
+from .host.run import Progress, finite, loaded
 from .sockets import Keypoints, Motion, Vid2Vid
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class EditMotion(io.ComfyNode):
 
     @classmethod
     def execute(cls, keypoints, head_size, smooth_head, smooth_expression, smooth_track, mirror) -> io.NodeOutput:
+        finite(smooth_head=smooth_head, smooth_expression=smooth_expression, smooth_track=smooth_track)
         edit = Edit(head_size, smooth_head, smooth_expression, smooth_track, mirror)
         return io.NodeOutput(edit_driver(keypoints, edit))
 
@@ -204,6 +206,8 @@ class MakeMotionMaps(io.ComfyNode):
         frames=0,
         rest_gain=1.0,
     ) -> io.NodeOutput:
+        finite(pose_gain=pose_gain, expression_gain=expression_gain, eye_gain=eye_gain, mouth_gain=mouth_gain, rest_gain=rest_gain)
+        finite(rotation_gain=rotation_gain, translation_gain=translation_gain, scale_gain=scale_gain)
         chosen = frame_range(keypoints, first_frame, frames)
         progress, network = Progress(chosen.stop - chosen.start), loaded(vid2vid)
         check_weights(network.cfg, keypoints)
@@ -211,7 +215,8 @@ class MakeMotionMaps(io.ComfyNode):
         gains = Gains(rotation_gain, translation_gain, scale_gain, eye_gain, mouth_gain, rest_gain)
         driven = drive_keypoints(keypoints, mode, pose_gain, expression_gain, neutral, gains, chosen)
         size = FRAME_CROPS * network.cfg.crop_size
-        motion = motion_maps(network, driven, size, framing, lambda done, total: progress.to(done))
+        ladder = freeing_others(maps_ladder(), vid2vid)
+        motion = motion_maps(network, driven, size, framing, lambda done, total: progress.to(done), ladder)
         report = f"Frames {chosen.start} to {chosen.stop - 1} of the driving video's {len(keypoints.driver)}."
         if mode == "relative":
             report += " " + neutral_report(keypoints, neutral, neutral_frame == CHOOSE)

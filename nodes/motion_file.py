@@ -12,7 +12,7 @@ from ..realportrait_core.motion_file import load_motion, save_motion
 from .face import BOX_TIP, FACES, at_a_glance, find_portrait, portrait_face_input, preview
 from .host import folders, images, media
 from .host.newer import advanced, aliases
-from .host.run import Progress, loaded, one_of
+from .host.run import Progress, finite, loaded, one_of
 from .sockets import Keypoints, Vid2Vid
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class SaveMotion(io.ComfyNode):
 
     @classmethod
     def execute(cls, keypoints, fps, filename_prefix) -> io.NodeOutput:
+        finite(fps=fps)
         path, name = folders.new_output(filename_prefix)
         save_motion(path, driving_motion(keypoints, fps))
         return io.NodeOutput(name)

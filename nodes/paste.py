@@ -10,7 +10,7 @@ from ..realportrait_core.errors import InputError
 from ..realportrait_core.paste import frames_out, paste, reframe
 from .host import images
 from .host.newer import advanced, aliases
-from .host.run import Progress, one_of
+from .host.run import Progress, finite, one_of
 from .sockets import Keypoints, Motion
 
 LENGTHS = ["longest", "shortest"]
@@ -87,6 +87,7 @@ class PasteBack(io.ComfyNode):
         picture = images.rgb(portrait_of(motion) if picture is None else picture, "picture")
         frames = images.rgb(frames, "frames")
         one_of(LENGTHS, length, "length")
+        finite(feather=feather)
         size, wanted = tuple(picture.shape[1:3]), tuple(motion.portrait_size)
         if size != wanted:
             raise InputError(

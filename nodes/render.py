@@ -7,6 +7,7 @@ from ..realportrait_core.animation.vid2vid_frames import (
     check_rendering,
     face_frames,
     frames_mask,
+    generator_ladder,
     picture_size,
     portrait_frames,
     portrait_pictures,
@@ -14,6 +15,7 @@ from ..realportrait_core.animation.vid2vid_frames import (
 from ..realportrait_core.face.blend import soft_square
 from .host import images
 from .host.draw import GLANCE, evenly, sheet, small
+from .host.memory import freeing_others
 from .host.newer import advanced, aliases
 from .host.run import Progress, loaded, one_of
 from .paste import check_room
@@ -70,13 +72,13 @@ class RenderVid2Vid(io.ComfyNode):
             pictures = portrait_pictures(motion, None if portrait is None else images.rgb(portrait, "portrait"))
         progress, network = Progress(len(motion.maps)), loaded(vid2vid)
         check_rendering(network, motion)
-        side = picture_size(network)
+        side, ladder = picture_size(network), freeing_others(generator_ladder(network), vid2vid)
         if pictures is None:
             size, mask = (side, side), soft_square(side)[None]
-            chunks = (faces.movedim(1, -1) for faces in face_frames(network, motion))
+            chunks = (faces.movedim(1, -1) for faces in face_frames(network, motion, ladder=ladder))
         else:
             size, mask = tuple(motion.portrait_size), frames_mask(motion, side)
-            chunks = portrait_frames(network, motion, pictures)
+            chunks = portrait_frames(network, motion, pictures, ladder=ladder)
         if even_size:
             size = tuple(length // 2 * 2 for length in size)
         check_room(len(motion.maps), *size)

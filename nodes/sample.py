@@ -2,7 +2,9 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 import comfy.sample
 import comfy.samplers
@@ -14,14 +16,17 @@ from ..realportrait_core.animation.clips import Clip, denoise_clips, plan
 from ..realportrait_core.animation.mapping import PortraitMotion
 from ..realportrait_core.config import DiTConfig
 from ..realportrait_core.diffusion.guidance import check_guidance
+from ..realportrait_core.diffusion.nonfinite import sample_finite
 from ..realportrait_core.dit.cache import Caching
-from ..realportrait_core.errors import RealPortraitError
+from ..realportrait_core.motion_map import MotionMaps
 from ..realportrait_core.speed import GUIDANCE, NAMES, PAPER_STEPS, STEPS, default_sampling, preset
 from .host.conditioning import conditioning, continued_latent, encode_portrait, new_latent, part
 from .host.iddpm import IDDPM, sampler_and_sigmas
+from .host.memory import SamplingMemory
 from .host.model import config_of
 from .host.newer import advanced, aliases
-from .host.run import Progress, one_of, preview_of_middle
+from .host.precision import compute_dtype, in_dtype
+from .host.run import Progress, finite, one_of, preview_of_middle
 from .sockets import Motion
 
 log = logging.getLogger(__name__)
@@ -77,6 +82,60 @@ def sampling(cfg: DiTConfig, speed: str, steps: int, sampler_name: str, schedule
     return Sampling(chosen.steps, *SOLVERS[chosen.solver], chosen.caching, why)
 
 
+def sample_clip(
+    model,
+    reference: torch.Tensor,
+    maps: MotionMaps,
+    portrait_maps: MotionMaps,
+    clip: Clip,
+    known: torch.Tensor | None,
+    *,
+    seed: int,
+    steps: int,
+    sampler_name: str,
+    scheduler: str,
+    strength: float,
+    guidance: float,
+    caching: Caching,
+    after_step: Callable[[int, torch.Tensor, torch.Tensor, int], None],
+    memory: SamplingMemory | None = None,
+) -> torch.Tensor:
+    """Latents (L, 4, h, w) of a clip with L maps, by the host's sampler.
+
+    known (n, 4, h, w): the latents of the conditional frames, which are kept. seed: of this clip's noise. after_step(step, x0, x,
+    steps): the host's callback, which may end in its interrupt. memory: of a run of several clips. A clip that becomes NaN or
+    infinite is sampled once more in a wider dtype, one that does not fit into memory with fewer weights on the device; the next
+    clip begins in the MODEL's own dtype again. Raises NonFiniteError and InsufficientMemory.
+    """
+    memory = memory or SamplingMemory(model)
+    latent = {"samples": new_latent(maps)} if known is None else continued_latent(maps, known, clip.overlap)
+    positive, negative = conditioning(reference, maps, portrait_maps, strength, caching, memory.sparing)
+
+    def sample_with(model) -> torch.Tensor:
+        sampler, sigmas = sampler_and_sigmas(model, sampler_name, scheduler, steps)
+        return comfy.sample.sample_custom(
+            model,
+            comfy.sample.prepare_noise(latent["samples"], seed),
+            guidance,
+            sampler,
+            sigmas,
+            positive,
+            negative,
+            latent["samples"],
+            noise_mask=latent.get("noise_mask"),
+            callback=after_step,
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
+        )
+
+    samples = sample_finite(
+        lambda dtype: memory.sample(in_dtype(model, dtype), sample_with),
+        compute_dtype(model),
+        f"Frames {clip.start} to {clip.stop - 1}",
+    )
+    return samples.to(latent["samples"])
+
+
 def sample_clips(
     model,
     reference: torch.Tensor,
@@ -93,47 +152,58 @@ def sample_clips(
     """Latents (frames, 4, h, w) of every driving frame: the core's loop over clips around the host's sampler.
 
     Clip i is sampled with seed + i. Each step moves the bar and shows a preview, and may end in the host's interrupt.
-    Raises RealPortraitError where a clip becomes NaN.
+    Raises NonFiniteError and InsufficientMemory as `sample_clip` does.
     """
-    clips = plan(len(motion.maps), config_of(model).clip_frames)
-    progress, preview = Progress(len(clips) * steps), preview_of_middle(model)
-    sampler, sigmas = sampler_and_sigmas(model, sampler_name, scheduler, steps)
-    started = time.monotonic()
+    clips, memory = plan(len(motion.maps), config_of(model).clip_frames), SamplingMemory(model)
+    bar = StepsBar(model, steps, len(motion.maps))
 
     def denoise_clip(clip: Clip, known: torch.Tensor | None) -> torch.Tensor:
-        maps, clip_seed = motion.maps[clip.frames], clip.noise_seed(seed)
-        positive, negative = conditioning(reference, maps, motion.portrait_maps, strength, caching)
-        latent = {"samples": new_latent(maps)} if known is None else continued_latent(maps, known, clip.overlap)
-        before = clip.number * steps
-
-        def after_step(step, x0, x, total):
-            progress.to(before + round((step + 1) * steps / total), preview(x0))
-            if before + step + 1 == TIMED < progress.total:
-                left = (time.monotonic() - started) / TIMED * (progress.total - TIMED)
-                log.info("%d frames in %d clips of %d steps: about %.0f s left.", len(motion.maps), len(clips), steps, left)
-
-        samples = comfy.sample.sample_custom(
+        return sample_clip(
             model,
-            comfy.sample.prepare_noise(latent["samples"], clip_seed),
-            guidance,
-            sampler,
-            sigmas,
-            positive,
-            negative,
-            latent["samples"],
-            noise_mask=latent.get("noise_mask"),
-            callback=after_step,
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=clip_seed,
+            reference,
+            motion.maps[clip.frames],
+            motion.portrait_maps,
+            clip,
+            known,
+            seed=clip.noise_seed(seed),
+            steps=steps,
+            sampler_name=sampler_name,
+            scheduler=scheduler,
+            strength=strength,
+            guidance=guidance,
+            caching=caching,
+            after_step=bar.of_clip(clip),
+            memory=memory,
         )
-        if not torch.isfinite(samples).all():
-            raise RealPortraitError(
-                f"Frames {clip.start} to {clip.stop - 1} became NaN while sampling with {sampler_name}/{scheduler}. Load the "
-                "model with weight_dtype bf16 or fp32, or choose another sampler."
-            )
-        return samples.to(latent["samples"])
 
     return denoise_clips(clips, denoise_clip)
+
+
+class StepsBar:
+    """The node's bar over the steps of all clips, with previews; the log says once how long the rest will take.
+
+    A run that goes on with an earlier one's clips begins with a later clip than 0.
+    """
+
+    def __init__(self, model, steps: int, frames: int, overlap: int = 1):
+        self.steps, self.frames, self.overlap = steps, frames, overlap
+        self.progress, self.preview = Progress(steps), preview_of_middle(model)
+        self.first, self.started = None, time.monotonic()
+
+    def of_clip(self, clip: Clip) -> Callable[[int, torch.Tensor, torch.Tensor, int], None]:
+        """The host's callback of a clip's sampling."""
+        self.first = clip.number if self.first is None else self.first
+        clips = clip.number + 1 + ceil((self.frames - clip.stop) / (clip.length - self.overlap))
+        before, wanted = clip.number * self.steps, (clips - self.first) * self.steps
+        self.progress.total = clips * self.steps
+
+        def after_step(step: int, x0: torch.Tensor, x: torch.Tensor, total: int) -> None:
+            self.progress.to(before + round((step + 1) * self.steps / total), self.preview(x0))
+            if before + step + 1 - self.first * self.steps == TIMED < wanted:
+                left = (time.monotonic() - self.started) / TIMED * (wanted - TIMED)
+                log.info("%d frames in %d clips of %d steps: about %.0f s left.", self.frames, clips, self.steps, left)
+
+        return after_step
 
 
 class SampleClips(io.ComfyNode):
@@ -234,6 +304,7 @@ class SampleClips(io.ComfyNode):
         cls, model, vae, motion, seed, steps, sampler_name, scheduler, strength, speed="exact", guidance=1.0, portrait=None
     ) -> io.NodeOutput:
         cfg = config_of(model)
+        finite(strength=strength)
         check_guidance(guidance)
         one_of(NAMES, speed, "speed")
         one_of(comfy.samplers.KSampler.SAMPLERS, sampler_name, "sampler_name")
@@ -295,6 +366,7 @@ class Conditioning(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, motion, start_frame, frames, strength, portrait=None) -> io.NodeOutput:
+        finite(strength=strength)
         maps = part(motion.maps, start_frame, frames)
         reference = encode_portrait(vae, portrait, motion)
         positive, negative = conditioning(reference, maps, motion.portrait_maps, strength)

@@ -14,3 +14,6 @@ Keypoints = io.Custom("REALPORTRAIT_KEYPOINTS")
 # realportrait_core.animation.mapping.PortraitMotion: the motion position maps of every driving frame. They are computed where
 # they are needed; no full-size map is kept.
 Motion = io.Custom("REALPORTRAIT_MOTION")
+
+# realportrait_core.long.state.ContinuationState: what the next clip needs of the clips before it.
+State = io.Custom("REALPORTRAIT_STATE")

@@ -12,6 +12,7 @@ from ..realportrait_core.vid2vid.public import PUBLIC_FILES, REPOSITORY, find_st
 from ..realportrait_core.vid2vid.stitching import Finish, Opening, check_keypoints
 from .host import folders
 from .host.newer import aliases
+from .host.run import finite
 from .load import INFO
 from .sockets import Keypoints, Stitching
 
@@ -122,6 +123,7 @@ class StitchAndRetarget(io.ComfyNode):
 
     @classmethod
     def execute(cls, stitching, keypoints, hold_shoulders, eyes, portrait_eyes, lips, portrait_lips) -> io.NodeOutput:
+        finite(eyes=eyes, portrait_eyes=portrait_eyes, lips=lips, portrait_lips=portrait_lips)
         if stitching is None:
             return io.NodeOutput(unstitched(keypoints, eyes, lips))
         check_keypoints(stitching, keypoints.portrait.canonical.shape[1])

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import comfy.model_management
 import torch
-from comfy_api.latest import InputImpl, Types, io
+from comfy_api.latest import Input, InputImpl, Types, io
 
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.video.audio import Audio
 from ..realportrait_core.video.loading import Footage, load_video, select_frames
 from ..realportrait_core.video.source import VideoFile
+from ..realportrait_core.video.stream import VideoStream
 from ..realportrait_core.video.timeline import Selection
 from .host import images, media
 from .host.folders import stamp
 from .host.newer import advanced, aliases
-from .host.run import Progress, one_of
+from .host.run import Progress, finite, one_of
 
 SOCKET = "(the video input)"
 UNITS = ["seconds", "frames"]
@@ -114,6 +115,7 @@ class LoadDrivingVideo(io.ComfyNode):
     @classmethod
     def execute(cls, file, start, start_in, frames, stride, fps, longest_side, video=None) -> io.NodeOutput:
         one_of(UNITS, start_in, "start_in")
+        finite(start=start, fps=fps)
         selection = Selection(start, start_in, frames, stride, fps, longest_side)
         if file != SOCKET:
             path = media.video_path(file)
@@ -145,9 +147,24 @@ def stream_source(video) -> VideoFile | None:
     return VideoFile("the video", content.read())
 
 
-def from_file(source: VideoFile, selection: Selection) -> Footage:
+def driving_frames(video) -> torch.Tensor | VideoStream:
+    """The frames of an IMAGE or of a VIDEO: (L, H, W, 3) in [0, 1] where they lie in memory, else a stream from the file."""
+    if isinstance(video, Input.Video):
+        source = stream_source(video)
+        if source is not None:
+            check_file(source)
+            return VideoStream(source, Selection())
+        video = video.get_components().images
+    return images.rgb(video, "driving video")
+
+
+def check_file(source: VideoFile) -> None:
     if isinstance(source.content, Path) and not source.content.is_file():
         raise InputError(f"There is no file {source.content}. Was it moved after Load Video was set?")
+
+
+def from_file(source: VideoFile, selection: Selection) -> Footage:
+    check_file(source)
     free = comfy.model_management.get_free_memory(torch.device("cpu")) - SPARE
     return load_video(source, selection, free, on_node())
 

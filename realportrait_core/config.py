@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from .errors import InputError
 
+MOST_POOLINGS = 11       # of a crop of 2048 px
+MOST_FRAMES = 1024       # of a clip, all of which are denoised at once
+FASTEST = 1000.0         # frames a second
 MOST_REACH = 2.5        # a wider mask would no longer keep an empty one empty: face.crop.EMPTY_FACE
 
 
@@ -54,9 +57,12 @@ class Vid2VidConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, vars(self).keys() - {"crop_size", "dense_down", "first_order"})
-        step = 2 ** (self.appearance_down + self.dense_down + self.dense_blocks)
-        if not 0 < self.crop_size <= 2048:
-            raise InputError(f"crop_size is {self.crop_size} px; it must be above 0 and at most 2048.")
+        poolings = self.appearance_down + self.dense_down + self.dense_blocks
+        if self.dense_down < 0 or poolings > MOST_POOLINGS:
+            raise InputError(f"{poolings} poolings, {self.dense_down} of them dense_down; possible are 0 to {MOST_POOLINGS}.")
+        step = 2**poolings
+        if not 0 < self.crop_size <= 2**MOST_POOLINGS:
+            raise InputError(f"crop_size is {self.crop_size} px; it must be above 0 and at most {2**MOST_POOLINGS}.")
         if self.crop_size % step:
             raise InputError(
                 f"crop_size {self.crop_size} must be a multiple of {step}: "
@@ -129,6 +135,11 @@ class DiTConfig:
             raise InputError(f"control_depth {self.control_depth} must be below depth {self.depth}.")
         if self.prediction not in ("epsilon", "v"):
             raise InputError(f"prediction is {self.prediction!r}; it must be 'epsilon' or 'v'.")
+        if not (1 <= self.clip_frames <= MOST_FRAMES and 0 < self.fps <= FASTEST and 1 <= self.input_sq_size <= 2**16):
+            raise InputError(
+                f"clip_frames {self.clip_frames}, fps {self.fps} and input_sq_size {self.input_sq_size} px cannot be; possible are "
+                f"1 to {MOST_FRAMES} frames, above 0 to {FASTEST:g} a second, and 1 to {2**16} px."
+            )
         if not 0 <= self.distilled_steps < 1000:
             raise InputError(f"distilled_steps is {self.distilled_steps}; it must be 0 (not distilled) to 999.")
 

@@ -15,3 +15,15 @@ class WeightsError(RealPortraitError):
 
 class InputError(RealPortraitError):
     """An image, video, latent or motion has a shape, length or value that cannot be used."""
+
+
+class InsufficientMemory(RealPortraitError):
+    """Memory ran out even in the smallest pieces."""
+
+
+class NonFiniteError(RealPortraitError):
+    """Sampling met NaN or infinity. step: the number of the step, from 1; where: it and the frames, in words."""
+
+    def __init__(self, message: str, step: int, where: str):
+        super().__init__(message)
+        self.step, self.where = step, where

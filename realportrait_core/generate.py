@@ -6,9 +6,9 @@ The nodes share extraction, retargeting, mapping and the loop over clips; there 
 import torch
 from torch import Tensor
 
-from .animation.extraction import CHUNK, device_of, extract_keypoints
+from .animation.extraction import device_of, extract_keypoints
 from .animation.mapping import frame_portrait, motion_maps
-from .animation.rendering import render
+from .animation.rendering import decode_frames, render
 from .animation.retargeting import drive_keypoints
 from .diffusion.schedule import Schedule
 from .dit.model import RealPortraitDiT
@@ -53,5 +53,5 @@ def generate(
     framed = frame_portrait(portrait, motion)  # (1, S, S, 3)
     z_r = vae.encode(framed.movedim(-1, 1).to(device_of(vae)))  # (1, 4, h, w)
     z = render(dit, schedule, z_r, motion, speed.steps, seed, solver=speed.solver, caching=speed.caching, guidance=guidance)
-    frames = torch.cat([vae.decode(part.to(z_r)).cpu() for part in z.split(CHUNK)])  # (L, 3, S, S)
+    frames = decode_frames(vae, z)  # (L, 3, S, S)
     return frames.movedim(1, -1), framed

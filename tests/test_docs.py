@@ -225,6 +225,7 @@ def test_the_papers_table_has_every_part_of_the_core():
         "licences",
         "edit",
         "inspect",
+        "memory",
         "motion_file",
         "opencv",
         "paste",

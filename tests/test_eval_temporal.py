@@ -9,7 +9,7 @@ import torch
 
 from realportrait_core.errors import InputError
 from realportrait_core.eval import cases
-from realportrait_core.eval.metrics.drift import by_clip, clip_ranges, colour_figures, drift_figures, trend
+from realportrait_core.eval.metrics.drift import by_clip, clip_ranges, colour_figures, drift_figures
 from realportrait_core.eval.metrics.temporal import (
     LEAST_STEP,
     flicker,
@@ -25,7 +25,7 @@ from realportrait_core.eval.metrics.temporal import (
     temporal_figures,
 )
 from realportrait_core.eval.values import mean
-from realportrait_core.inspect.drift import drift
+from realportrait_core.inspect.drift import drift, trend
 
 SIZE = 64
 CLIP = Path(__file__).parent / "data" / "800000.mp4"

@@ -31,10 +31,11 @@ ALLOWED = {
     "vae": BASE | {"checkpoint"},
     "licences": BASE | {"checkpoint"},
     "vid2vid": BASE | {"checkpoint"},
-    "dit": BASE | {"checkpoint", "motion_map"},  # never vid2vid: a motion map is a tensor
+    "dit": BASE | {"checkpoint", "motion_map", "memory"},  # never vid2vid: a motion map is a tensor
     "speed": BASE | {"dit", "diffusion"},
     "animation": BASE | NETWORKS | {"speed", "memory"},
     "generate": BASE | NETWORKS | {"animation", "speed"},
+    "generate_long": BASE | NETWORKS | {"animation", "speed", "long", "video"},
     "long": BASE | NETWORKS | {"animation", "speed", "inspect", "paste", "video", "memory"},
     "memory": BASE,
     "inspect": BASE | NETWORKS | {"animation"},

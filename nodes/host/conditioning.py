@@ -5,6 +5,7 @@ import torch
 
 from ...realportrait_core.animation.mapping import PortraitMotion, frame_portrait, portrait_of
 from ...realportrait_core.dit.cache import Caching
+from ...realportrait_core.dit.sparing import Sparing
 from ...realportrait_core.errors import InputError
 from ...realportrait_core.motion_map import MotionMaps
 from . import images
@@ -30,11 +31,25 @@ def encode_portrait(vae, portrait: torch.Tensor | None, motion: PortraitMotion) 
 
 
 def conditioning(
-    reference: torch.Tensor, maps: MotionMaps, portrait_maps: MotionMaps, strength: float, caching: Caching = Caching()
+    reference: torch.Tensor,
+    maps: MotionMaps,
+    portrait_maps: MotionMaps,
+    strength: float,
+    caching: Caching = Caching(),
+    sparing: Sparing | None = None,
 ) -> tuple[list, list]:
-    """(positive, negative) for one clip. The negative has no motion; with cfg 1, as in the paper, it is not computed."""
+    """(positive, negative) for one clip. The negative has no motion; with cfg 1, as in the paper, it is not computed.
+
+    sparing: of a run of several clips; by default each sampling has its own.
+    """
     prompt = torch.zeros(1, 1, 8)  # unused; stock conditioning nodes expect a tensor
-    shared = {"rp_reference": reference, "rp_motion": maps, "rp_portrait_motion": portrait_maps, "rp_caching": caching}
+    shared = {
+        "rp_reference": reference,
+        "rp_motion": maps,
+        "rp_portrait_motion": portrait_maps,
+        "rp_caching": caching,
+        "rp_sparing": sparing,
+    }
     return [[prompt, {**shared, "rp_strength": strength}]], [[prompt, {**shared, "rp_strength": 0.0}]]
 
 

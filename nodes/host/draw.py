@@ -45,6 +45,8 @@ def tile(picture: torch.Tensor, crop: torch.Tensor, points: torch.Tensor, presen
     height, width = picture.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
+    thin = max(1, max(height, width) // (8 * side))  # of a huge picture every so manyth pixel is enough
+    picture = picture[::thin, ::thin]
     image = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().cpu().numpy()).resize(size, Image.BILINEAR)
     canvas = Image.new("RGB", (side, side))
     offset = torch.tensor([(side - size[0]) // 2, (side - size[1]) // 2], dtype=torch.float64)

@@ -7,6 +7,7 @@ BOUNDING_BOX is one box {"x", "y", "width", "height"} in px, a list of them, or 
 from collections.abc import Mapping, Sequence
 from numbers import Real
 
+import torch
 from comfy_api.latest import io
 
 from ...realportrait_core.errors import InputError
@@ -46,7 +47,10 @@ def driving_faces(value, length: int, height: int, width: int, what: str) -> lis
 
 def frames_of(value, length: int, height: int, width: int, what: str) -> list[list[Face]]:
     if isinstance(value, Mapping) and "frames" in value:
-        size = tuple(value.get("image_size") or (height, width))
+        size = value.get("image_size") or (height, width)
+        if not is_list(size) or len(size) != 2 or not all(isinstance(side, Real) for side in size):
+            raise InputError(f"{what} has the image_size {size!r:.80}; it must be the pictures' height and width in pixels.")
+        size = tuple(size)
         if size != (height, width):
             raise InputError(
                 f"{what} was found on pictures of {size[1]}x{size[0]} px, and these are {width}x{height} px. Connect the same "
@@ -91,10 +95,17 @@ def box_face(box) -> Face | None:
     # Four bare numbers are two corners in one pack, a corner and a size in another.
     if not isinstance(box, Mapping) or not all(isinstance(box.get(name), Real) for name in BOX):
         raise InputError(f"a box must have the numbers x, y, width and height, in pixels; this one is {box!r:.80}.")
-    return face_of_box([float(box[name]) for name in BOX])
+    try:
+        return face_of_box([float(box[name]) for name in BOX])
+    except OverflowError as error:
+        raise InputError(f"a box must have numbers of pixels; this one is {box!r:.80}.") from error
 
 
 def landmark_face(face) -> Face:
     if not isinstance(face, Mapping) or "landmarks_xy" not in face:
         raise InputError(f"a face must have landmarks_xy, its landmarks in pixels; this one is {face!r:.80}.")
-    return face_of_landmarks(face["landmarks_xy"])
+    try:
+        points = torch.as_tensor(face["landmarks_xy"])
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"landmarks_xy must be numbers, x and y of each landmark ({error!s:.200}).") from error
+    return face_of_landmarks(points)

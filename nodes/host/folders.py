@@ -3,8 +3,7 @@
 `models/realportrait/` is the pack's own folder; the weights that come with the pack are listed before everything else.
 LivePortrait's public files are also found in `models/liveportrait/`, where another pack keeps them; a folder with some of them
 is one entry of the menus, by the folder's name. A name from a widget is used only when it is one of the names offered, or of the
-single public files: nothing outside these folders can be opened. A link that somebody put into a model folder is followed, as by
-the host: that is how models are shared.
+single public files: nothing outside these folders can be opened.
 """
 
 import os
@@ -18,6 +17,9 @@ from ...realportrait_core.vid2vid.public import ORIGINAL_FOLDERS, PUBLIC_FILES, 
 FOLDER = "realportrait"
 LIVEPORTRAIT = "liveportrait"
 WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
+
+RUNS, RUN_DIGITS = "realportrait_long", 12  # folder of the runs of long videos, and hexadecimal digits that name each run's
+RUN_STATE, RUN_VIDEO = "state.safetensors", "video.mp4"  # in it, as realportrait_core.long.folder writes them
 
 SUFFIX = ".safetensors"
 # Names that Windows keeps for devices, with any ending; a folder with such a file could not be copied there.
@@ -121,15 +123,14 @@ def check_portable(prefix: str) -> None:
         raise InputError(
             f"{prefix!r:.200} cannot begin the name of a file: it is no text, or has characters that cannot be printed."
         )
-    parts = PurePath(prefix.replace("\\", "/")).parts
-    if ending := [part for part in parts[:-1] if part.strip(".") and part[-1] in ". "]:
-        raise InputError(
-            f"{prefix!r:.200} cannot begin the name of a file: Windows stores no folder {ending[0]!r:.80}, which ends with a dot "
-            "or a space."
-        )
-    for part in parts:
+    for part in PurePath(prefix.replace("\\", "/")).parts:
         if part.split(".")[0].strip().upper() in RESERVED:
             raise InputError(f"{prefix!r:.200} cannot begin the name of a file: Windows keeps {part:.80} for a device.")
+    for part in PurePath(prefix.replace("\\", "/")).parent.parts:
+        if part not in (".", "..") and part[-1] in ". ":
+            raise InputError(
+                f"{prefix!r:.200} cannot begin the name of a file: no folder on Windows can end with a dot or a space."
+            )
 
 
 def inside(folder: Path, path: Path) -> bool:
@@ -138,6 +139,11 @@ def inside(folder: Path, path: Path) -> bool:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):  # too long, a circle of links, no text of a file system
         return False
+
+
+def run_folder(digest: str) -> Path:
+    """The folder below the output folder that keeps the clips of the long video with this digest of all that it is made from."""
+    return Path(folder_paths.get_output_directory()) / RUNS / digest[:RUN_DIGITS]
 
 
 def problem(check, name: str) -> bool | str:

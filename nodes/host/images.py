@@ -8,6 +8,7 @@ from ...realportrait_core.errors import InputError
 
 log = logging.getLogger(__name__)
 
+FARTHEST = 1e6  # px, of a box's numbers
 SMALLEST = 16  # px, side below which no face can be found or shown
 
 
@@ -15,10 +16,17 @@ def rgb(images: torch.Tensor, what: str) -> torch.Tensor:
     """(B, H, W, C) or (H, W, C) -> (B, H, W, 3) float32 in [0, 1]; `what` names the input in errors.
 
     Grey (C = 1) becomes RGB, RGBA is laid over white. Values outside [0, 1] are clamped with a warning. Raises InputError
-    on no frames, another rank or number of channels, NaN, or sides under 16 px.
+    on no frames, another rank or number of channels, whole numbers, NaN, or sides under 16 px.
     """
     if not isinstance(images, torch.Tensor):
         raise InputError(f"The {what} must be an IMAGE; this is a {type(images).__name__}.")
+    if images.layout != torch.strided or images.is_quantized or images.is_meta:
+        kind = "without values" if images.is_meta else f"with the layout {images.layout}"
+        raise InputError(f"The {what} is a tensor {kind}; an IMAGE holds every pixel. An earlier node failed.")
+    if not (images.is_floating_point() or images.dtype == torch.bool):
+        raise InputError(
+            f"The {what} holds values of the type {images.dtype}; an IMAGE has fractions of 0 to 1. Divide whole numbers by 255."
+        )
     if images.ndim == 3:
         images = images[None]
     if images.ndim != 4:
@@ -59,14 +67,18 @@ def portrait(images: torch.Tensor) -> torch.Tensor:
 
 def box(text: str, what: str) -> torch.Tensor | None:
     """'x, y, width, height' in pixels -> (4,) float; None for an empty text. Raises InputError on anything else."""
+    if not isinstance(text, str):
+        raise InputError(f"The {what} is {text!r:.80}; it must be a text, 'x, y, width, height' in pixels.")
     if not text.strip():
         return None
     try:
         numbers = [float(number) for number in text.replace(",", " ").split()]
     except ValueError:
         numbers = []
+    if len(numbers) == 4 and not all(abs(number) <= FARTHEST for number in numbers):
+        raise InputError(f"The {what} is {text!r:.80}; it must be four finite numbers, at most {FARTHEST:g} px.")
     if len(numbers) != 4:
         raise InputError(
-            f"The {what} is {text!r}; it must be four numbers 'x, y, width, height' in pixels, or empty to look for the face."
+            f"The {what} is {text!r:.80}; it must be four numbers 'x, y, width, height' in pixels, or empty to look for the face."
         )
     return torch.tensor(numbers)

@@ -1,4 +1,5 @@
-"""The files that the loaders of pictures, videos and motions offer: those of the input folder, and the pack's own examples.
+"""The files that the loaders of pictures, videos, motions and states offer: those of the input folder, what was saved, and the
+pack's own examples.
 
 A name from a widget is used only where it is one of these: nothing else can be opened.
 """
@@ -10,15 +11,16 @@ import folder_paths
 
 import nodes
 
-from ...realportrait_core.checkpoint import read_bundle_metadata, read_header
+from ...realportrait_core.checkpoint import METADATA_KEY, read_bundle_metadata, read_header
 from ...realportrait_core.errors import InputError, RealPortraitError
+from ...realportrait_core.long.state import ROLE as STATE_ROLE
 from ...realportrait_core.motion_file import ROLE
-from .folders import inside
+from .folders import RUN_STATE, RUN_VIDEO, RUNS, inside
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets"
 SERVED = "realportrait_examples"  # web/js/examples.js shows them from /extensions/realportrait_examples/
 MOTION_SUFFIX = ".safetensors"
-SAVED = " [output]"  # after the name of a motion that was saved
+SAVED = " [output]"  # after the name of a motion or state that was saved
 
 
 def examples(*names: str) -> dict[str, Path]:
@@ -105,6 +107,31 @@ def motion_path(name: str) -> Path:
     return path
 
 
+def states() -> dict[str, Path]:
+    """Names that Resume Continuation State offers, "NAME [output]", and their files: states that were saved, unfinished runs."""
+    output = Path(folder_paths.get_output_directory())
+    runs = output / RUNS
+    saved = [
+        path
+        for path in sorted(output.rglob(f"*{MOTION_SUFFIX}"))
+        if runs not in path.parents and inside(output, path) and _is_state(path)
+    ]
+    unfinished = [path for path in sorted(runs.glob(f"*/{RUN_STATE}")) if not path.with_name(RUN_VIDEO).exists()]
+    return {f"{path.relative_to(output).as_posix()}{SAVED}": path for path in [*saved, *unfinished]}
+
+
+def state_path(name: str) -> Path:
+    """The file of a name from `states`. Raises InputError for any other."""
+    output = Path(folder_paths.get_output_directory())
+    saved = _below(output, name.removesuffix(SAVED)) if isinstance(name, str) and name.endswith(SAVED) else None
+    if saved is None or not _is_state(saved):
+        raise InputError(
+            f"{name!r:.200} is not one of the continuation states in {output}. Press R in the browser after a run was broken off or a "
+            "state was saved."
+        )
+    return saved
+
+
 def _below(folder: Path, name: str) -> Path | None:
     """The file of that name in a folder or below it; None where there is none, and for a name or a link that leads out."""
     folder = Path(os.path.abspath(folder))
@@ -119,12 +146,19 @@ def _below(folder: Path, name: str) -> Path | None:
 
 def _input_files() -> list[str]:
     folder = input_folder()
-    return [path.name for path in folder.iterdir() if path.is_file() and inside(folder, path)] if folder.is_dir() else []
+    return [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
 
 
 def _is_motion(path: Path) -> bool:
     """Models are saved in the output folder too."""
     try:
         return read_bundle_metadata(read_header(path).metadata, ROLE) is not None
+    except (RealPortraitError, OSError):
+        return False
+
+
+def _is_state(path: Path) -> bool:
+    try:
+        return f'"role": "{STATE_ROLE}"' in read_header(path).metadata.get(METADATA_KEY, "")
     except (RealPortraitError, OSError):
         return False

@@ -22,12 +22,14 @@ import comfy.utils
 import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 
-from ...realportrait_core.checkpoint import METADATA_KEY, bundle_metadata, load_strictly, read_safetensors, sniff, wrong_role
+from ...realportrait_core.checkpoint import METADATA_KEY, bundle_metadata, load_strictly
 from ...realportrait_core.config import DiTConfig
+from ...realportrait_core.diffusion.nonfinite import check_finite
 from ...realportrait_core.dit.cache import EXACT, StepCache
-from ...realportrait_core.dit.checkpoint import CONFIG_KEY, dit_config_from_state, without_host_traces
+from ...realportrait_core.dit.checkpoint import CONFIG_KEY, dit_config_from_state, read_dit
 from ...realportrait_core.dit.embed import ClipShape
 from ...realportrait_core.dit.model import RealPortraitDiT, Reference
+from ...realportrait_core.dit.sparing import Sparing, by_queries, encode_motion
 from ...realportrait_core.errors import InputError, WeightsError
 from ...realportrait_core.motion_map import MotionMaps
 
@@ -60,6 +62,7 @@ class ClipConditioning:
     weights: object | None  # identifies the patched weights; None while hooks change them from step to step
     portrait_key: bytes  # identifies the portrait by its content
     cache: StepCache | None  # a new one for each sampling; None: every step is computed in full
+    sparing: Sparing  # what is done where memory runs out, of one sampling or of all clips of a run
     control: torch.Tensor | None = None  # (L, S, C), computed at the first step
 
 
@@ -85,7 +88,8 @@ class HostDiT(RealPortraitDiT):
     """The core's network with the signature of the host's diffusion models."""
 
     def __init__(self, config: DiTConfig, image_model: str, dtype=None, device=None, operations=None):
-        self._options = {}
+        self._options: dict = {}
+        self._sparing: Sparing | None = None  # of the clip that is being denoised
         super().__init__(config, operations=operations, attention=self._attention, dtype=dtype, device=device)
         self.references: OrderedDict[tuple, Reference] = OrderedDict()
 
@@ -104,11 +108,11 @@ class HostDiT(RealPortraitDiT):
                 f"RealPortrait denoises whole clips; it was called with a part of one: {tuple(x.shape)} of {expected}. "
                 "Take away areas (ConditioningSetArea) and context windows."
             )
-        self._options = transformer_options
+        self._options, self._sparing = transformer_options, rp_clip.sparing
         try:
             reference = self._reference(rp_clip, x)
             if rp_clip.strength != 0 and (rp_clip.control is None or rp_clip.weights is None):
-                rp_clip.control = self.encode_motion(rp_clip.maps.to(x.device, x.dtype), reference)
+                rp_clip.control = encode_motion(self, rp_clip.maps, reference, x, rp_clip.sparing.motion)
             frames = rp_clip.conditional
             if frames is not None:
                 x = torch.where(frames[:, None, None, None], rp_clip.known.to(x), x)
@@ -127,7 +131,7 @@ class HostDiT(RealPortraitDiT):
                 learned.value = out[0, :, x.shape[1] :]
             return out[0, :, : x.shape[1]]  # without the learned variance, which no stock sampler uses
         finally:
-            self._options = {}
+            self._options, self._sparing = {}, None
 
     def _reference(self, clip: ClipConditioning, x: torch.Tensor) -> Reference:
         """K, V of the portrait: computed once for all steps and clips, and again when the weights or the picture's size change."""
@@ -143,7 +147,8 @@ class HostDiT(RealPortraitDiT):
     def _attention(self, q, k, v):
         """The host's attention; on a CPU its PyTorch attention, which is faster there than its default."""
         attend = attention_pytorch if q.device.type == "cpu" else optimized_attention
-        return attend(q, k, v, q.shape[1], skip_reshape=True, transformer_options=self._options)
+        hosts = partial(attend, heads=q.shape[1], skip_reshape=True, transformer_options=self._options)
+        return hosts(q, k, v) if self._sparing is None else by_queries(hosts, self._sparing.attention)(q, k, v)
 
 
 # ---- the host's model ----
@@ -224,6 +229,7 @@ class RealPortraitModel(comfy.model_base.BaseModel):
             portrait_key=content_key(portrait, portrait_maps if cfg.reference_motion else None),
             # Hooks change the weights from step to step, so nothing of a step may be reused.
             cache=None if hooks or caching == EXACT else StepCache(caching),
+            sparing=given.get("rp_sparing") or Sparing(cfg.clip_frames),
         )
 
 
@@ -239,6 +245,20 @@ def keep_known_frames(executor, noise, latent_image, sampler, sigmas, denoise_ma
         return samples
     frames = conditional_frames(comfy.sampler_helpers.prepare_mask(denoise_mask, noise.shape, samples.device))
     return torch.where(frames[:, None, None, None], latent_image.to(samples), samples)
+
+
+def refuse_non_finite(executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
+    """Wraps a whole sampling, of our node or of a stock one: NonFiniteError at the step that makes NaN or infinity."""
+    steps = len(sigmas) - 1
+
+    def after_step(step, x0, x, total):
+        check_finite(x0, step + 1, total)
+        if callback is not None:
+            callback(step, x0, x, total)
+
+    samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, after_step, *args, **kwargs)
+    check_finite(samples, steps, steps)
+    return samples
 
 
 def check(given: dict, noise: torch.Tensor, cfg: DiTConfig) -> None:
@@ -282,7 +302,7 @@ def load(path: Path, weight_dtype: str):
 
     Raises WeightsError for a file that is unreadable, incomplete or of another architecture.
     """
-    state, metadata = without_host_traces(*read_safetensors(path))
+    state, metadata = read_dit(path)
     config = fitting_config(state, metadata, path)
 
     host = comfy.model_management
@@ -300,7 +320,8 @@ def load(path: Path, weight_dtype: str):
 
     patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # newer hosts, this one
     patcher = patcher(model, load_device=device, offload_device=offload)
-    patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, keep_known_frames)
+    for wrapper in (refuse_non_finite, keep_known_frames):
+        patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, wrapper)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_DETACH, forget_portraits)
     return patcher
 
@@ -312,9 +333,7 @@ def forget_portraits(patcher, unloaded: bool) -> None:
 
 
 def fitting_config(state: dict[str, torch.Tensor], metadata: dict[str, str], path: Path) -> DiTConfig:
-    """The configuration of a complete RealPortrait DiT. Raises WeightsError for anything else."""
-    if (role := sniff(state)) != "dit":
-        raise wrong_role(path, role, "dit")
+    """The configuration of a RealPortrait DiT as `read_dit` gives it. Raises WeightsError where it is not complete."""
     try:
         config = dit_config_from_state(state, metadata)
         with torch.device("meta"):

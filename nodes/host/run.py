@@ -1,5 +1,6 @@
 """A bridge to the running host: progress, previews, cancel, memory."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import comfy.model_management
@@ -51,8 +52,15 @@ def small_net_dtype(device: torch.device) -> torch.dtype:
     return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
 
 
+def finite(**numbers: float) -> None:
+    """The numbers of widgets by name. Raises InputError for NaN, which passes the host's check of least and most, and infinity."""
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise InputError(f"{name} is {number}; it must be a finite number. What computed it, or wrote the workflow, failed.")
+
+
 def one_of(options: Iterable[str], value: str, what: str) -> str:
     """The value of a menu, which the host itself does not check. Raises InputError for any other."""
-    if value not in options:
-        raise InputError(f"{what} is {value!r}; it must be one of: {', '.join(options)}.")
+    if not isinstance(value, str) or value not in options:
+        raise InputError(f"{what} is {value!r:.80}; it must be one of: {', '.join(options)}.")
     return value

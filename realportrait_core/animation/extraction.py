@@ -1,11 +1,17 @@
 """Extract: face points -> crops -> poses (M) and the portrait's appearance feature f_r (F). Paper, Sec. "Preliminary"."""
 
+from collections.abc import Iterator
+from dataclasses import fields
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..face.crop import clip_crop, points_to_crop, sample_crop
+from ..face.measured import Frames, Measured, known_length
 from ..face.track import FaceTrack, Gaps
+from ..memory import Ladder, halves, pieces
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.interpolation import interpolate_poses
@@ -44,19 +50,75 @@ def portrait_features(vid2vid: FaceVid2Vid, keypoints: Keypoints, frames: slice)
     return feature.to(device_of(vid2vid), dtype_of(vid2vid.warping))
 
 
+def poses_of(vid2vid: FaceVid2Vid, pictures: Tensor, to_crop: Tensor, ladder: Ladder) -> Pose:
+    """M's poses of pictures (n, H, W, 3) in crops (3, 3) or (n, 3, 3), on the CPU: at once, or in what fits into memory."""
+
+    def poses(part: slice) -> Pose:
+        return vid2vid.motion(crop_faces(vid2vid, pictures[part], to_crop if to_crop.ndim == 2 else to_crop[part])).to("cpu")
+
+    return cat([pose for pose, _ in pieces(len(pictures), ladder, poses)])
+
+
 def tracked_poses(
-    vid2vid: FaceVid2Vid, pictures: Tensor, to_crop: Tensor, track: FaceTrack, callback: Progress | None = None
+    vid2vid: FaceVid2Vid, pictures: Frames | Measured, to_crop: Tensor, track: FaceTrack, callback: Progress | None = None
 ) -> Pose:
-    """Poses of L pictures (L, H, W, 3), in crops (3, 3) or (L, 3, 3). M sees only those with a face, unless none is missing."""
-    faces = torch.arange(len(pictures)) if track.gaps is None else track.present.nonzero()[:, 0]
-    poses = []
-    for start in range(0, len(faces), CHUNK):
-        chosen = faces[start : start + CHUNK]
-        crops = to_crop if to_crop.ndim == 2 else to_crop[chosen]
-        poses.append(vid2vid.motion(crop_faces(vid2vid, pictures[chosen], crops)).to("cpu"))
-        if callback is not None:
-            callback(min(start + CHUNK, len(faces)) * len(pictures) // len(faces), len(pictures))
-    return cat(poses) if track.gaps is None else fill_gaps(cat(poses), track.present, track.gaps)
+    """Poses of L pictures (L, H, W, 3), in crops (3, 3) or (L, 3, 3). M sees only those with a face, unless none is missing.
+
+    Of a stream of pictures CHUNK at a time are in memory; there may be more of them than the track has.
+    """
+    length = len(track.points)
+    wanted = torch.ones(length, dtype=torch.bool) if track.gaps is None else track.present
+    total, ladder = int(wanted.sum()), Ladder("Poses (M)", halves(CHUNK))
+
+    def parts() -> Iterator[Pose]:
+        done = 0
+        for frames, chunk in chunks(pictures, wanted):
+            crops = to_crop if to_crop.ndim == 2 else to_crop[frames]
+            yield poses_of(vid2vid, chunk, crops, ladder)
+            done += len(frames)
+            if callback is not None:
+                callback(done * length // total, length)
+
+    poses = gather(parts(), total)
+    return poses if track.gaps is None else fill_gaps(poses, track.present, track.gaps)
+
+
+def gather(parts: Iterator[Pose], total: int) -> Pose:
+    """Poses that come in parts, `total` of them in all. They are copied to their place as they come: small tensors that stay
+    between the large ones of a network would keep the memory of those.
+    """
+    whole, done = None, 0
+    for part in parts:
+        if whole is None:
+            whole = Pose(*(values.new_empty(total, *values.shape[1:]) for values in (getattr(part, name) for name in names())))
+        for name in names():
+            getattr(whole, name)[done : done + len(part)] = getattr(part, name)
+        done += len(part)
+    return whole[:done]
+
+
+def names() -> list[str]:
+    return [field.name for field in fields(Pose)]
+
+
+def chunks(pictures: Frames | Measured, wanted: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+    """The numbers of up to CHUNK wanted (L,) pictures, and those pictures (n, H, W, 3) in [0, 1]."""
+    numbers, chunk = [], []
+    for i, picture in enumerate(pictures):
+        if i < len(wanted) and wanted[i]:
+            numbers.append(i)
+            chunk.append(in_unit(picture))
+        if len(chunk) == CHUNK:
+            yield numbers, torch.stack(chunk)
+            numbers, chunk = [], []
+    if chunk:
+        yield numbers, torch.stack(chunk)
+
+
+def in_unit(picture: Tensor | np.ndarray) -> Tensor:
+    """A picture in [0, 1] or uint8 as float32 in [0, 1], as `load_video` makes it."""
+    picture = torch.as_tensor(picture)
+    return picture / 255 if picture.dtype == torch.uint8 else picture
 
 
 def portrait_side(
@@ -89,31 +151,36 @@ def both_weights(driver: Tensor | None, portrait: Tensor | FaceTrack) -> Tensor 
 def extract_keypoints(
     vid2vid: FaceVid2Vid,
     portrait: Tensor,
-    driver: Tensor,
+    driver: Frames,
     portrait_points: Tensor | FaceTrack,
     track: FaceTrack,
     callback: Progress | None = None,
 ) -> Keypoints:
     """Poses of portrait (1, H, W, 3) and driving frames (L, H', W', 3), both in [0, 1], and f_r.
 
+    driver may be a FrameStream: it is read once, with CHUNK frames in memory at a time.
     portrait_points (5, 2) px; track: the face in the driving frames. For a portrait video (L, H, W, 3) its own track takes the
     place of the points. callback(done, total) after each chunk of frames, those of a portrait video counted too. Raises InputError
     where frames and tracks differ in length.
     """
-    if len(driver) != len(track.points):
-        raise InputError(f"The driving video has {len(driver)} frames and its face track {len(track.points)}.")
-    check_lengths(portrait, portrait_points, len(driver))
+    length = len(track.points)
+    if known_length(driver) is not None:
+        check_tracked(known_length(driver), length)
+    check_lengths(portrait, portrait_points, length)
     driver_crop = clip_crop(track.points)
     before = len(portrait) if isinstance(portrait_points, FaceTrack) else 0  # frames in M before the driving ones
 
     def count(done: int, total: int) -> None:
         if callback is not None:
-            callback(done, before + len(driver))
+            callback(done, before + length)
 
     pose, feature, portrait_crop, points = portrait_side(vid2vid, portrait, portrait_points, count)
+    pictures = Measured(driver, "driving")
+    driver_pose = tracked_poses(vid2vid, pictures, driver_crop, track, lambda done, total: count(before + done, total))
+    check_tracked(pictures.length, length)
     return Keypoints(
         portrait=pose,
-        driver=tracked_poses(vid2vid, driver, driver_crop, track, lambda done, total: count(before + done, total)),
+        driver=driver_pose,
         feature=feature,
         portrait_crop=portrait_crop,
         driver_crop=driver_crop,
@@ -121,12 +188,18 @@ def extract_keypoints(
         driver_points=track.points,
         present=track.present,
         portrait_size=(portrait.shape[1], portrait.shape[2]),
-        driver_size=(driver.shape[1], driver.shape[2]),
+        driver_size=pictures.size,
         encoder=motion_fingerprint(vid2vid),
         cuts=track.cuts,
         motion_weight=both_weights(track.motion_weight, portrait_points),
         picture=portrait,
     )
+
+
+def check_tracked(frames: int, tracked: int) -> None:
+    """Raises InputError where the driving video has another number of frames than its face track."""
+    if frames != tracked:
+        raise InputError(f"The driving video has {frames} frames and its face track {tracked}.")
 
 
 def check_lengths(portrait: Tensor, points: Tensor | FaceTrack, driving_frames: int) -> None:

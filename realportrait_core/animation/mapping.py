@@ -8,6 +8,7 @@ from torch import Tensor
 from ..config import AblationConfig, DiTConfig
 from ..errors import InputError
 from ..face.crop import face_ellipse, warp_ellipse
+from ..memory import Ladder, halves, pieces
 from ..motion_map import MotionMaps
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.keypoints import transform
@@ -54,30 +55,42 @@ def map_geometry(keypoints: Keypoints, x_d: Tensor, size: int, framing: str) -> 
     return MapGeometry(portrait_to_frame, frame_to_crop, face, portrait_face)
 
 
+def maps_ladder() -> Ladder:
+    return Ladder("Motion maps", halves(CHUNK))
+
+
 def motion_maps(
-    vid2vid: FaceVid2Vid, driven: DrivenKeypoints, size: int, framing: str = "auto", callback: Progress | None = None
+    vid2vid: FaceVid2Vid,
+    driven: DrivenKeypoints,
+    size: int,
+    framing: str = "auto",
+    callback: Progress | None = None,
+    ladder: Ladder | None = None,
 ) -> PortraitMotion:
     """The maps of L driven frames on a size x size px frame of the portrait; f_{r->d} is kept in fp16 on the CPU.
 
     The maps cover the portrait's crop in every frame; the motion is in x_d. f_r of a portrait video is made here, chunk by chunk,
     and not kept: it is four times as large as f_{r->d} in fp16, and F takes a fifth of W's time. callback(done, total) after each
-    chunk of frames.
+    chunk of frames. ladder: `maps_ladder` of a run that makes maps clip by clip. Raises InsufficientMemory.
     """
     x_d, keypoints, device = driven.x_d, driven.keypoints, device_of(vid2vid)
     x_s = transform(keypoints.portrait).to(device)  # (1 or L, K, 3)
     weight = torch.ones(len(x_d)) if keypoints.motion_weight is None else keypoints.motion_weight
     first = portrait_features(vid2vid, keypoints, slice(0, 1))  # (1, C, D, h, w)
     compressed = vid2vid.warping.compress(first)
-    parts = []
-    for start in range(0, len(x_d), CHUNK):
-        part = slice(start, start + CHUNK)
+
+    def warped(part: slice) -> Tensor:
         if keypoints.of_video:
             f = vid2vid.warping(portrait_features(vid2vid, keypoints, part), x_d[part].to(device), x_s[part]).out
         else:
             f = vid2vid.warping(first, x_d[part].to(device), x_s, compressed).out  # (n, Cw, h, w)
-        parts.append((f * weight[part, None, None, None].to(f)).half().cpu())
+        return (f * weight[part, None, None, None].to(f)).half().cpu()
+
+    parts = []
+    for f, done in pieces(len(x_d), ladder or maps_ladder(), warped):
+        parts.append(f)
         if callback is not None:
-            callback(min(start + CHUNK, len(x_d)), len(x_d))
+            callback(done, len(x_d))
     own = vid2vid.warping(first, x_s[:1], x_s[:1], compressed).out.half().cpu()  # (1, Cw, h, w)
 
     geometry = map_geometry(keypoints, x_d, size, framing)

@@ -21,6 +21,13 @@ class DrivenKeypoints:
     keypoints: Keypoints  # what they were computed from, of the same L frames
     first: int  # the driving video's frame that is the first of the L
 
+    def __len__(self) -> int:
+        return len(self.x_d)
+
+    def __getitem__(self, frames: slice) -> "DrivenKeypoints":
+        """Some of the L frames, a slice with a step of 1."""
+        return DrivenKeypoints(self.x_d[frames], self.keypoints[frames], self.first + frames.indices(len(self))[0])
+
 
 def upright_in_crop(pose: Pose, portrait_crop: Tensor) -> Pose:
     """The driving poses as the portrait's crop shows them: the crop is rotated with the portrait's face, the driving crop is not.

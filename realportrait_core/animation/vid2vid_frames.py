@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError, WeightsError
 from ..face.blend import Place, crop_place, paste_face, soft_square, whole_mask
+from ..memory import Ladder, halves, pieces
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import motion_fingerprint
 from ..vid2vid.keypoints import transform
@@ -68,15 +69,27 @@ def features_for_generator(vid2vid: FaceVid2Vid, motion: PortraitMotion, frames:
     return f.index_copy(0, fading.to(device), warped.to(f))  # f may be a view of the motion's own
 
 
-def face_frames(vid2vid: FaceVid2Vid, motion: PortraitMotion, chunk: int | None = None) -> Iterator[Tensor]:
+def generator_ladder(vid2vid: FaceVid2Vid, chunk: int | None = None) -> Ladder:
+    """chunk: frames in G at once, by default what suits the device."""
+    return Ladder("Face Vid2vid's generator", halves(chunk or (1 if device_of(vid2vid.generator).type == "cpu" else CHUNK)))
+
+
+def face_frames(
+    vid2vid: FaceVid2Vid, motion: PortraitMotion, chunk: int | None = None, ladder: Ladder | None = None
+) -> Iterator[Tensor]:
     """G's pictures of the portrait's face crop, chunk by chunk: (n, 3, S, S) float32 in [0, 1] on G's device.
 
-    S is G's own: 512 px with the public weights. chunk: frames at once, by default what suits the device.
+    S is G's own: 512 px with the public weights. chunk: frames at once, by default what suits the device, fewer where memory runs
+    out; ladder: `generator_ladder` of a run that renders clip by clip.
     Weights and motion belong together, as `check_rendering` checks; it reads all of M's weights, so it is not done here.
+    Raises InsufficientMemory.
     """
-    chunk = chunk or (1 if device_of(vid2vid.generator).type == "cpu" else CHUNK)
-    for start in range(0, len(motion.maps), chunk):
-        yield vid2vid.generator(features_for_generator(vid2vid, motion, slice(start, start + chunk))).float()
+
+    def drawn(frames: slice) -> Tensor:
+        return vid2vid.generator(features_for_generator(vid2vid, motion, frames)).float()
+
+    for faces, _ in pieces(len(motion.maps), ladder or generator_ladder(vid2vid, chunk), drawn):
+        yield faces
 
 
 def portrait_places(motion: PortraitMotion, size: int) -> Iterator[Place]:
@@ -102,7 +115,11 @@ def portrait_pictures(motion: PortraitMotion, pictures: Tensor | None) -> Tensor
 
 
 def portrait_frames(
-    vid2vid: FaceVid2Vid, motion: PortraitMotion, pictures: Tensor | None = None, chunk: int | None = None
+    vid2vid: FaceVid2Vid,
+    motion: PortraitMotion,
+    pictures: Tensor | None = None,
+    chunk: int | None = None,
+    ladder: Ladder | None = None,
 ) -> Iterator[Tensor]:
     """The portrait with G's picture of every frame pasted in, chunk by chunk: (n, H, W, 3) float32 on the CPU.
 
@@ -111,7 +128,7 @@ def portrait_frames(
     """
     pictures, at = portrait_pictures(motion, pictures), 0
     places = portrait_places(motion, picture_size(vid2vid))
-    for faces in face_frames(vid2vid, motion, chunk):
+    for faces in face_frames(vid2vid, motion, chunk, ladder):
         numbers = range(at, at + len(faces))
         out = pictures[[min(i, len(pictures) - 1) for i in numbers]].float().cpu()  # indexing copies
         for picture, face, place in zip(out, faces, places):

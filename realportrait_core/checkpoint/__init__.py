@@ -7,7 +7,8 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -18,91 +19,27 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..errors import WeightsError
+from .header import BITS, Header, foreign_format, is_pickle, read_header
+
+__all__ = ["Header", "foreign_format", "is_pickle", "read_header"]  # of header.py, for other rooms
 
 logger = logging.getLogger(__name__)
 
 METADATA_KEY = "realportrait"
 LICENCE_KEY = "modelspec.license"  # of the ModelSpec standard; other programs write and read it too
 VERSION = 1
-LONGEST_HEADER = 100_000_000  # bytes, the limit of the format
 LISTED = 5  # names in a message
+LARGEST_SIZE = 2**31 - 1  # of a whole number in a config
 
 
 # Reading
 
 
-@dataclass(frozen=True)
-class Header:
-    """The header of a safetensors file."""
-
-    shapes: dict[str, tuple[int, ...]]
-    metadata: dict[str, str]
-    dtypes: dict[str, str]  # safetensors' names: F16, BF16, ...
-
-
-def is_pickle(start: bytes) -> bool:
-    """Whether a file's first bytes are those of torch.save, in either format, or of another pickle."""
-    return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
-
-
-def foreign_format(start: bytes) -> str | None:
-    """The format that the first bytes show, where it is not safetensors; None where it may be."""
-    if start[4:9] == b"\0\0\0\0{":
-        return None  # safetensors; the length before it may by chance begin like a pickle (640) or a page (15392)
-    if is_pickle(start):
-        return (
-            "a pickled PyTorch file (.pth, .ckpt or .pt), which could run code when opened; RealPortrait never opens "
-            "one in ComfyUI. Use a .safetensors version of these weights, or make one of LivePortrait's or Open-Sora's files "
-            "with `python -m realportrait_core.convert`"
-        )
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the weights. Fetch it with `git lfs pull` or download the file itself"
-    if start.startswith(b"GGUF"):
-        return "a GGUF file, as llama.cpp reads them. RealPortrait reads .safetensors"
-    if start.lstrip()[:1] == b"<":
-        return "a web page, not the weights. The download needs a direct link"
-    if start.lstrip()[:1] == b"{":
-        return "a JSON text, such as a config or the index of a sharded file, not the weights. Download these"
-    return None
-
-
-def read_header(path: str | os.PathLike) -> Header:
-    """Shapes and metadata of a safetensors file. Raises WeightsError if it is missing, cut short or something else."""
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"There is no weight file at {path}.")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(64)
-        what = foreign_format(start)
-        if what:
-            raise WeightsError(f"{path} is {what}.")
-        length = int.from_bytes(start[:8], "little")
-        if size < 8 or length > LONGEST_HEADER:
-            raise WeightsError(f"{path} ({size} bytes) is not a safetensors file.")
-        if 8 + length > size:
-            raise WeightsError(f"{path} is cut short: {size} bytes where the header alone takes {8 + length}. Download it again.")
-        file.seek(8)
-        text = file.read(length)
-    try:
-        entries = json.loads(text)
-        metadata = entries.pop("__metadata__", {})
-        shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
-        dtypes = {key: str(entry["dtype"]) for key, entry in entries.items()}
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        expected = 8 + length + end
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{path} is not a safetensors file: its header cannot be read ({error}).") from error
-    if size < expected:
-        raise WeightsError(f"{path} is cut short: {size} bytes of {expected}. Download it again.")
-    return Header(shapes, metadata if isinstance(metadata, dict) else {}, dtypes)
-
-
 def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
-    """Raises WeightsError for NaN or infinity, which safetensors does not check."""
+    """Raises WeightsError for NaN, infinity, and what is infinite in float32; safetensors does not check it."""
     for key, value in state.items():
         if value.is_floating_point():
-            wide = value.float() if value.element_size() == 1 else value  # float8 has no isfinite
+            wide = value.float() if value.element_size() in (1, 8) else value  # float8 has no isfinite
             bad = wide.numel() - int(torch.isfinite(wide).sum())
             if bad:
                 raise WeightsError(f"{source} is damaged: {bad} of {value.numel()} values of {key} are not finite numbers.")
@@ -111,9 +48,15 @@ def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
 def read_safetensors(path: str | os.PathLike, prefix: str = "") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Every tensor on the CPU in its stored dtype, or only those whose names begin with `prefix`, and the file's metadata.
 
-    Raises WeightsError if the file is missing, cut short, damaged, not safetensors, or holds NaN or infinity.
+    Raises WeightsError if the file is missing, cut short, damaged, not safetensors, or holds NaN, infinity or an unknown type.
     """
     header = read_header(path)
+    foreign = {key: kind for key, kind in header.dtypes.items() if kind not in BITS and key.startswith(prefix)}
+    if foreign:
+        raise WeightsError(
+            f"{path} cannot be read: {len(foreign)} of its tensors are of the type {next(iter(foreign.values())):.20}, "
+            f"{listed(foreign)} among them. RealPortrait reads {', '.join(BITS)}."
+        )
     try:
         if prefix:
             with safe_open(path, "pt") as file:
@@ -143,8 +86,8 @@ def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: M
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} could not be written: {error}.") from error
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        with suppress(OSError):  # there, or of a name that cannot be
+            temporary.unlink(missing_ok=True)
 
 
 # The config in our own files
@@ -162,22 +105,27 @@ def read_bundle_metadata(metadata: Mapping[str, str], role: str) -> dict | None:
         return None
     try:
         info = json.loads(metadata[METADATA_KEY])
-        found, version, config = info["role"], int(info["version"]), dict(info["config"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsError(f"The file's '{METADATA_KEY}' metadata cannot be read ({error!r}).") from error
+        found, version, config = str(info["role"]), int(info["version"]), dict(info["config"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise WeightsError(
+            f"The file's '{METADATA_KEY}' metadata cannot be read ({type(error).__name__}: {error!s:.200})."
+        ) from error
     if version > VERSION:
         raise WeightsError(f"The file is of format {version} and this RealPortrait reads up to {VERSION}. Update the pack.")
     if found != role:
-        raise WeightsError(f"The file's metadata gives the role {found!r}; {role!r} is needed here.")
+        raise WeightsError(f"The file's metadata gives the role {found!r:.80}; {role!r} is needed here.")
     return config
 
 
 def config_from_fields(kind: type, values: Mapping) -> Any:
-    """The frozen config dataclass `kind` from fields as JSON keeps them. Raises WeightsError on wrong names or types."""
+    """The frozen config dataclass `kind` from fields as JSON keeps them.
+
+    Raises WeightsError on wrong names and types, on NaN, infinity, and whole numbers of more than 31 bits.
+    """
     types = {field.name: field.type for field in fields(kind)}
     unknown = sorted(set(values) - set(types))
     if unknown:
-        raise WeightsError(f"The file's config has fields that this RealPortrait does not know: {', '.join(unknown)}.")
+        raise WeightsError(f"The file's config has fields that this RealPortrait does not know: {listed(unknown)}.")
     arguments = {}
     for name, value in values.items():
         wanted = types[name]
@@ -186,14 +134,19 @@ def config_from_fields(kind: type, values: Mapping) -> Any:
             right = value is None or isinstance(value, Mapping)
             value = config_from_fields(part, value) if isinstance(value, Mapping) else value
         elif get_origin(wanted) is tuple:
-            right = isinstance(value, (list, tuple)) and all(type(item) is int for item in value)
+            right = isinstance(value, (list, tuple)) and all(type(item) is int and is_size(item) for item in value)
             value = tuple(value) if right else value
         else:
-            right = type(value) is wanted or (wanted is float and type(value) is int)
+            right = (type(value) is wanted or (wanted is float and type(value) is int)) and is_size(value)
         if not right:
-            raise WeightsError(f"The file's config has {name} = {value!r}, which is not of the type {wanted}.")
+            raise WeightsError(f"The file's config has {name} = {value!r:.80}, which is not of the type {wanted}, or too large.")
         arguments[name] = value
     return kind(**arguments)
+
+
+def is_size(value: Any) -> bool:
+    """Whether a number of a config is finite and not beyond all sizes; anything else is."""
+    return not isinstance(value, (int, float)) or abs(value) <= LARGEST_SIZE
 
 
 # Recognising a file
@@ -280,7 +233,7 @@ def wrong_role(path: str | os.PathLike, role: str, wanted: str) -> WeightsError:
 
 
 def listed(names: Iterable[str]) -> str:
-    names = sorted(names)
+    names = [f"{name:.200}" for name in sorted(names)]
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more
 

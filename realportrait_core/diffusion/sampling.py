@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .conditional import Known, known_first_frames, restore_known
+from .nonfinite import check_finite
 from .schedule import Schedule, gather, learned_log_variance, posterior_mean, to_epsilon, to_x0
 
 # (z (L, 4, h, w), t (L,) float, conditional (L,) bool) -> prediction (L, 4, h, w), or (L, 8, h, w) with the learned variance
@@ -122,12 +123,16 @@ def sample_ancestral(
 def sample(
     step: Step, denoise: Denoise, x: Tensor, schedule: Schedule, prediction: str, known: Known | None, callback: Callback | None
 ) -> Tensor:
-    """The loop of every sampler: denoise, step, restore the known frames, from the noisiest timestep down."""
+    """The loop of every sampler: denoise, step, restore the known frames, from the noisiest timestep down.
+
+    Raises NonFiniteError at the step that makes NaN or infinity.
+    """
     conditional = torch.zeros(len(x), dtype=torch.bool, device=x.device) if known is None else known.mask
     x = restore_known(known, x)
     for i, index in enumerate(reversed(range(len(schedule)))):
         t = torch.full((len(x),), index, device=x.device)
         x = restore_known(known, step(x, t, *predict_x0(denoise, schedule, x, t, prediction, conditional)))
+        check_finite(x, i + 1, len(schedule))
         if callback is not None:
             callback(i)
     return x

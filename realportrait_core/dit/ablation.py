@@ -172,7 +172,7 @@ def load_network(path: str | os.PathLike) -> RealPortraitDiT:
         raise WeightsError(f"{path} has the keys of an ablation and lacks its config: train it again.")
     try:
         network = network_of(config_from_fields(AblationConfig, values))
-        load_strictly(network, {key: value.float() for key, value in state.items()})
+        load_strictly(network, {key: value.float() if value.is_floating_point() else value for key, value in state.items()})
     except (InputError, WeightsError) as error:
         raise WeightsError(f"{path} cannot be used as the weights of an ablation. {error}") from error
     return network.eval().requires_grad_(False)

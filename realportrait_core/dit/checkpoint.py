@@ -140,7 +140,10 @@ def without_host_traces(state: dict[str, Tensor], metadata: dict[str, str]) -> t
     prefix = next((p for p in HOST_PREFIXES if any(key.startswith(p) for key in state)), "")
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if (stored := state.pop(CONFIG_KEY, None)) is not None:
-        metadata = {**metadata, METADATA_KEY: stored.numpy().tobytes().decode()}
+        try:
+            metadata = {**metadata, METADATA_KEY: bytes(stored.flatten().tolist()).decode()}
+        except (TypeError, ValueError) as error:  # other numbers than bytes, or no text
+            raise WeightsError(f"The weights' {CONFIG_KEY} of the type {stored.dtype} is no text.") from error
     return renamed(state), metadata
 
 
@@ -162,17 +165,27 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def read_dit(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """State and metadata of a RealPortrait DiT as save_dit writes them. Raises WeightsError for any other file."""
+    whole, metadata = read_safetensors(path)
+    try:
+        state, metadata = without_host_traces(whole, metadata)
+    except WeightsError as error:
+        raise WeightsError(f"{path} cannot be used as RealPortrait weights. {error}") from error
+    if sniff(state) != "dit":
+        raise wrong_role(path, sniff(whole), "dit")  # with the prefixes, which tell a whole checkpoint from a UNet
+    return state, metadata
+
+
 def load_dit(path: str | os.PathLike) -> RealPortraitDiT:
     """A RealPortrait DiT, saved by us or by ComfyUI, in float32 on the CPU, frozen, in eval mode.
 
     Raises WeightsError if the file is missing, damaged, incomplete, or something else.
     """
-    state, metadata = without_host_traces(*read_safetensors(path))
-    if (role := sniff(state)) != "dit":
-        raise wrong_role(path, role, "dit")
+    state, metadata = read_dit(path)
     try:
         model = RealPortraitDiT(dit_config_from_state(state, metadata), device="meta")
-        load_strictly(model, {key: value.float() for key, value in state.items()})
+        load_strictly(model, {key: value.float() if value.is_floating_point() else value for key, value in state.items()})
     except WeightsError as error:
         raise WeightsError(f"{path} cannot be used as RealPortrait weights. {error}") from error
     return model.eval().requires_grad_(False)

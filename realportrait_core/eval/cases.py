@@ -13,8 +13,8 @@ from ..head_rotation.dataset import Photos, read_photos
 from ..head_rotation.topology import Topology, read_topology
 from ..head_rotation.turning import turn
 from ..video.decoding import decode, upright
-from ..video.loading import check_picture
 from ..video.pictures import is_picture, read_picture
+from ..video.reading import check_picture
 from ..video.source import VideoFile, probe
 from .rows import to_bytes
 

@@ -1,6 +1,6 @@
 """The float tensors of an ONNX file, read from protobuf's wire format; the graph itself is not run.
 
-For files whose checksum was compared before: lengths are checked, what the format allows besides is not.
+Lengths, types and shapes are checked before a tensor is made; the tensors of a file take no more memory than the file.
 """
 
 import math
@@ -14,22 +14,46 @@ GRAPH, INITIALIZER = 7, 5  # field numbers: of ModelProto, of GraphProto
 DIMS, DATA_TYPE, NAME, RAW_DATA = 1, 2, 8, 9  # of TensorProto
 FLOAT = 1  # a data_type
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
+MOST_DIMENSIONS = 16
 
 
 def initializers(data: bytes) -> dict[str, torch.Tensor]:
-    """The float32 tensors (initializers) of an ONNX model, in the file's order. Raises WeightsError where it is cut short."""
+    """The float32 tensors (initializers) of an ONNX model, in the file's order. Raises WeightsError where it is damaged."""
     tensors = {}
     for graph in fields(memoryview(data), GRAPH):
-        for entry in fields(graph, INITIALIZER):
-            if next(fields(entry, DATA_TYPE)) != FLOAT:
+        for entry in fields(message(graph), INITIALIZER):
+            entry = message(entry)
+            if only(entry, DATA_TYPE) != FLOAT:
                 continue
-            name, raw = bytes(next(fields(entry, NAME))).decode(), next(fields(entry, RAW_DATA))
+            name, raw = text(only(entry, NAME)), message(only(entry, RAW_DATA))
             shape = list(fields(entry, DIMS))
+            if len(shape) > MOST_DIMENSIONS or not all(isinstance(size, int) for size in shape):
+                raise WeightsError(f"The ONNX tensor {name:.200} has {len(shape)} dimensions, or sizes that are no whole numbers.")
             if len(raw) != 4 * math.prod(shape):
-                raise WeightsError(f"The ONNX tensor {name} of shape {shape} has {len(raw)} bytes.")
+                raise WeightsError(f"The ONNX tensor {name:.200} of shape {shape} has {len(raw)} bytes.")
             if len(raw):  # an empty one says "not given"
                 tensors[name] = torch.frombuffer(bytearray(raw), dtype=torch.float32).reshape(shape)
     return tensors
+
+
+def only(entry: memoryview, wanted: int) -> int | memoryview:
+    """The first value of a field that must be there."""
+    for value in fields(entry, wanted):
+        return value
+    raise WeightsError(f"A tensor of an ONNX file lacks its field {wanted}.")
+
+
+def message(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise WeightsError(f"An ONNX file has the number {value} where bytes belong.")
+    return value
+
+
+def text(value: int | memoryview) -> str:
+    try:
+        return bytes(message(value)).decode()
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"A name in an ONNX file is no text ({error.reason}).") from error
 
 
 def fields(message: memoryview, wanted: int) -> Iterator:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from ..errors import FaceError, InputError
 from .detect import Face, FaceDetector, checked_image
+from .measured import Frames, Measured, known_length
 
 Box = torch.Tensor | Sequence[float]  # (4,) x, y, width, height px
 
@@ -20,6 +21,7 @@ SAME_IOU = 0.2  # least overlap of a face with its last box
 CUT = 0.15  # mean absolute change of the picture that counts as a cut
 JUMP_IOU = 0.6  # overlap of the face's boxes across a cut; below, it is another shot, not a flash of light
 FADE = 4  # frames of the motion's fade where the face disappears and reappears
+REACH = 9  # standard deviations, beyond which the window's weights, below 3e-18, do not count
 SMOOTHING = 1.0  # frames, standard deviation of the window. On 10 rendered clips of 12.5 fps against their 3-D
 #                         truth it brings the points' error from 1.89 to 1.60 px of 256 and its change from frame to frame
 #                         from 1.82 to 0.85 px; 1.5 gives 1.74 and 0.85, a Gaussian mean 1.72 and 0.99.
@@ -82,7 +84,7 @@ def portrait_points(
 
 
 def track(
-    frames: torch.Tensor | np.ndarray,
+    frames: Frames,
     detector: FaceDetector | None,
     choice: str | int = "largest",
     missing_face: str = "hold",
@@ -93,33 +95,34 @@ def track(
 ) -> FaceTrack:
     """Tracks one face through frames (L, H, W, 3) in [0, 1] or uint8; the track has L frames, too.
 
+    frames may be a FrameStream: it is read once, with one frame in memory at a time.
     choice: "largest", "only" (refuses several), or the number of the face from left to right, from 0. It applies at the
     first frame with a face, after a cut, and where the face was missing for more than MAX_GAP frames.
     missing_face: "hold" repeats the last pose and points, "interpolate" interpolates between the neighbours, "fade" holds
     them and fades the motion out, "stop" raises FaceError.
     boxes: (4,) or (L, 4) x, y, width, height px of the face replace detector and tracking. given: the faces of each of the L
-    frames, from left to right, replace the detector alone. callback(done, total) after each frame. video: "driving" or "portrait",
-    which one it is in the errors' texts.
+    frames, from left to right, replace the detector alone. callback(done, total) after each frame; of a stream the total may grow.
+    video: "driving" or "portrait", which one it is in the errors' texts.
     Raises FaceError where no face is found or it is too small, InputError for other values.
     """
     if missing_face not in ("hold", "interpolate", "fade", "stop"):
         raise InputError(f"missing_face is {missing_face!r}; it must be 'hold', 'interpolate', 'fade' or 'stop'.")
-    if getattr(frames, "ndim", None) != 4 or len(frames) == 0:
-        raise InputError(
-            f"A {video} video must be (frames, height, width, 3) with at least one frame; this one is "
-            f"{tuple(getattr(frames, 'shape', ()))}."
-        )
-    length, height, width = frames.shape[:3]
+    pictures = Measured(frames, video)
     if boxes is not None:
+        pictures.measure(callback)
+        length, (height, width) = pictures.length, pictures.size
         boxes = torch.as_tensor(boxes, dtype=torch.float32)
         if boxes.shape not in ((4,), (length, 4)):
             raise InputError(f"Face boxes must be (4,) or ({length}, 4), one a frame; these are {tuple(boxes.shape)}.")
         points = torch.stack([nominal_points(box, height, width) for box in boxes.expand(length, 4)])
         return FaceTrack(points, torch.ones(length, dtype=torch.bool), f"The face's box was given for all {length} frames.")
 
-    if given is not None and len(given) != length:
-        raise InputError(f"Faces were given for {len(given)} frames, and the {video} video has {length}.")
-    followed, crowd, cuts, jumps = follow(frames, detector, choice, callback, given, video)
+    if given is not None and known_length(frames) is not None:
+        check_given(given, known_length(frames), video)
+    followed, crowd, cuts, jumps = follow(pictures, detector, choice, callback, given, video)
+    length, (height, width) = pictures.length, pictures.size
+    if given is not None:
+        check_given(given, length, video)
     seen = [i for i, face in enumerate(followed) if face is not None]
     missing = [i for i, face in enumerate(followed) if face is None]
     if not seen:
@@ -156,6 +159,11 @@ def track(
     return FaceTrack(points, present, " ".join(report), tuple(jumps), weight, gaps(present, missing_face, cuts))
 
 
+def check_given(given: Sequence[Sequence[Face]], length: int, video: str) -> None:
+    if len(given) != length:
+        raise InputError(f"Faces were given for {len(given)} frames, and the {video} video has {length}.")
+
+
 def fading(present: torch.Tensor) -> torch.Tensor:
     """1 where the face is present (L,) bool, falling to 0 within FADE + 1 frames: (L,) float32."""
     weight = present.float()[None]
@@ -165,7 +173,7 @@ def fading(present: torch.Tensor) -> torch.Tensor:
 
 
 def follow(
-    frames: torch.Tensor | np.ndarray,
+    frames: Frames | Measured,
     detector: FaceDetector | None,
     choice: str | int,
     callback: Callable[[int, int], None] | None,
@@ -178,6 +186,7 @@ def follow(
     followed, crowd, cuts, jumps = [], [], [], []
     last, unseen = None, 0
     thumbnail, cut = None, False
+    expected = frames.expected if isinstance(frames, Measured) else known_length(frames) or 0
     for i, frame in enumerate(frames):
         try:
             picture = checked_image(frame)
@@ -185,7 +194,7 @@ def follow(
             raise InputError(f"{video.capitalize()} frame {i}: {error}") from error
         before, thumbnail = thumbnail, F.adaptive_avg_pool2d(torch.from_numpy(picture).permute(2, 0, 1) / 255.0, 16)
         cut = cut or before is not None and float((thumbnail - before).abs().mean()) > CUT  # stays set until a face is found
-        faces = detector.detect(picture) if given is None else given[i]
+        faces = detector.detect(picture) if given is None else given[i] if i < len(given) else []
         if len(faces) > 1:
             crowd.append(i)
         face = None
@@ -206,7 +215,7 @@ def follow(
             unseen += 1
         followed.append(face)
         if callback is not None:
-            callback(i + 1, len(frames))
+            callback(i + 1, max(i + 1, expected))
     return followed, crowd, cuts, jumps
 
 
@@ -265,12 +274,16 @@ def smooth(points: torch.Tensor) -> torch.Tensor:
     """Local linear fits with a Gaussian window over (L, 5, 2): uniform motion is unchanged, at the ends too."""
     if len(points) < 3:
         return points
-    frame = torch.arange(len(points), dtype=torch.float64)
-    ahead = frame - frame[:, None]  # (L, L)
-    weight = torch.exp(-0.5 * (ahead / SMOOTHING) ** 2)
+    reach = round(REACH * SMOOTHING)
+    ahead = torch.arange(-reach, reach + 1)
+    frame = torch.arange(len(points))[:, None] + ahead  # (L, window), those beyond the ends too
+    inside = (frame >= 0) & (frame < len(points))
+    ahead = ahead.double()
+    weight = torch.exp(-0.5 * (ahead / SMOOTHING) ** 2) * inside
     s0, s1, s2 = (torch.sum(weight * ahead**power, 1, keepdim=True) for power in (0, 1, 2))
     line = weight * (s2 - s1 * ahead) / (s0 * s2 - s1**2)  # value at 0 of the fitted line
-    return torch.einsum("ts,spd->tpd", line, points.double()).float()
+    near = points.double()[frame.clamp(0, len(points) - 1)]  # (L, window, 5, 2)
+    return torch.einsum("ts,tspd->tpd", line, near).float()
 
 
 def nominal_points(box: Box, height: int, width: int) -> torch.Tensor:

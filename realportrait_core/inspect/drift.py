@@ -1,7 +1,9 @@
 """How far an animation drifts from clip to clip: colours, sharpness, and distance from the driven keypoints."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -26,20 +28,32 @@ class FrameStatistics:
     keypoints: float | None = None  # px, mean distance from the driven keypoints x_d; None: not measured
 
 
+def seen_keypoints(vid2vid: FaceVid2Vid, frames: torch.Tensor, frame_to_crop: torch.Tensor, size: int) -> torch.Tensor:
+    """The keypoints (n, K, 3) that M predicts from animated frames (n, H, W, 3), in the portrait's crop as x_d.
+
+    frame_to_crop (n, 3, 3): px of a frame of `size` px -> px of the crop; the frames may have been resized since.
+    """
+    to_crop, seen = frame_to_crop.double() @ rescale(size / frames.shape[1]), []
+    for start in range(0, len(frames), CHUNK):
+        part = slice(start, start + CHUNK)
+        seen.append(transform(vid2vid.motion(crop_faces(vid2vid, frames[part], to_crop[part]))).cpu())
+    return torch.cat(seen)
+
+
+def distances_px(seen: torch.Tensor, x_d: torch.Tensor, frame_to_crop: torch.Tensor) -> torch.Tensor:
+    """Mean distance (n,) of keypoints from the wanted ones, both (n, K, 3) in the portrait's crop, in px of the frame."""
+    crop_px = torch.linalg.det(frame_to_crop[:, :2, :2].double()).abs().sqrt()  # of a frame's px
+    errors = (seen - x_d)[..., :2].norm(dim=-1).mean(1)
+    return errors * PUBLIC_KEYPOINT_PX / crop_px.to(errors)
+
+
 def keypoint_errors(vid2vid: FaceVid2Vid, frames: torch.Tensor, motion: PortraitMotion) -> torch.Tensor:
     """Mean distance (n,) of the keypoints that M predicts from animated frames (n, H, W, 3) from the driven ones, x_d.
 
     In px of the animated square, whatever size the frames were resized to since.
     """
-    size, errors = motion.maps.height, []
-    to_square = rescale(size / frames.shape[1])
-    for start in range(0, len(frames), CHUNK):
-        part = frames[start : start + CHUNK]
-        to_crop = motion.maps.frame_to_crop[start : start + len(part)].double() @ to_square
-        seen = transform(vid2vid.motion(crop_faces(vid2vid, part, to_crop))).cpu()
-        errors.append((seen - motion.x_d[start : start + len(part)])[..., :2].norm(dim=-1).mean(1))
-    crop_px = torch.linalg.det(motion.maps.frame_to_crop[: len(frames), :2, :2].double()).abs().sqrt()
-    return torch.cat(errors) * PUBLIC_KEYPOINT_PX / crop_px.to(errors[0])
+    to_crop = motion.maps.frame_to_crop[: len(frames)]
+    return distances_px(seen_keypoints(vid2vid, frames, to_crop, motion.maps.height), motion.x_d[: len(frames)], to_crop)
 
 
 def colours_and_sharpness(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -103,3 +117,28 @@ def drift_table(found: list[FrameStatistics], reference: FrameStatistics | None 
     else:
         lines.append("One clip: nothing to drift from.")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Trend:
+    """The line of least squares through the figures of clips."""
+
+    slope: float  # change of the figure from one clip to the next, with its sign
+    error: float | None  # standard error of the slope; None for two clips, on which every line fits
+    first: float  # the figure of the first clip
+    last: float
+    used: int  # clips with a figure
+
+
+def trend(clips: Sequence[float | None]) -> Trend | None:
+    """Of a figure by clips; None in it: not measured there. None for fewer than two clips with a figure."""
+    there = [(number, value) for number, value in enumerate(clips) if value is not None]
+    if len(there) < 2:
+        return None
+    numbers, values = np.array(there).T
+    if len(there) == 2:
+        slope, error = float(np.diff(values)[0] / np.diff(numbers)[0]), None
+    else:
+        (slope, _), covariance = np.polyfit(numbers, values, 1, cov=True)
+        error = float(covariance[0, 0] ** 0.5)
+    return Trend(float(slope), error, there[0][1], there[-1][1], len(there))

@@ -7,7 +7,6 @@
 The metadata entry "realportrait" is JSON: role "motion", version 1, and as config the fields of `MotionInfo`.
 """
 
-import math
 import os
 import re
 from dataclasses import dataclass
@@ -24,6 +23,12 @@ ROLE = "motion"
 OPTIONAL = ("canonical", "points")
 FINGERPRINT = re.compile("([0-9a-f]{16})?")
 ROUNDING = 1e-2  # tolerance of R R^T = 1, for rotations that were kept in fp16
+MOST_FRAMES = 1_000_000  # 11 hours at 25 a second, 0.7 GB with 21 keypoints
+MOST_KEYPOINTS = 1024
+LARGEST_SIDE = 65536  # px of the driving frames
+FASTEST = 1000.0  # frames a second
+MOST_PIXELS = 1e7  # of a face point and of the crop's affine, in either direction
+LARGEST_NUMBER = 1e3  # of the others; keypoints lie within a few units
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,15 @@ def tensors_of(driver: DrivingMotion) -> dict[str, torch.Tensor]:
 
 def check_shapes(about: MotionInfo, shapes: dict[str, tuple[int, ...]]) -> None:
     """Raises InputError unless these are the tensors of a motion of about.frames frames and about.keypoints keypoints."""
-    if min(about.frames, about.keypoints, about.height, about.width) < 1:
+    sides, sizes = (about.height, about.width), (about.frames, about.keypoints, about.height, about.width)
+    if min(sizes) < 1 or about.frames > MOST_FRAMES or about.keypoints > MOST_KEYPOINTS or max(sides) > LARGEST_SIDE:
         raise InputError(
             f"Its header gives {about.frames} frames, {about.keypoints} keypoints and driving frames of {about.width}x"
-            f"{about.height} px; none of these can be below 1."
+            f"{about.height} px; none of these can be below 1, or above {MOST_FRAMES} frames, {MOST_KEYPOINTS} keypoints and "
+            f"{LARGEST_SIDE} px."
         )
-    if not (math.isfinite(about.fps) and about.fps > 0):
-        raise InputError(f"Its frame rate is {about.fps}; it must be a number above 0.")
+    if not 0 < about.fps <= FASTEST:
+        raise InputError(f"Its frame rate is {about.fps}; it must be above 0 and at most {FASTEST:g}.")
     if not FINGERPRINT.fullmatch(about.encoder):
         raise InputError("Its fingerprint of the Face Vid2vid must be 16 hexadecimal digits, or empty where it is not known.")
     wanted = shapes_of(about.frames, about.keypoints)
@@ -88,13 +95,16 @@ def check_shapes(about: MotionInfo, shapes: dict[str, tuple[int, ...]]) -> None:
 
 
 def check_values(tensors: dict[str, torch.Tensor]) -> None:
-    """Raises InputError unless all numbers are finite, rotations are orthogonal, and scales and the crop are above 0."""
+    """Raises InputError unless all numbers are finite and of a motion's size, rotations orthogonal, scales and the crop above 0."""
     for name, value in tensors.items():
         if (value.dtype == torch.bool) != (name == "present") or not (value.is_floating_point() or value.dtype == torch.bool):
             raise InputError(f"Its {name} is of the type {value.dtype}.")
         bad = value.numel() - int(torch.isfinite(value).sum())
         if bad:
             raise InputError(f"{bad} of the {value.numel()} values of its {name} are not finite numbers.")
+        most = MOST_PIXELS if name in ("points", "crop") else LARGEST_NUMBER
+        if value.is_floating_point() and not float(value.abs().max()) <= most:
+            raise InputError(f"The largest value of its {name} is {float(value.abs().max()):g}; at most {most:g} are possible.")
     rotation = tensors["rotation"].double()
     off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64)).abs().amax((1, 2))
     bad = (off > ROUNDING) | (torch.linalg.det(rotation) < 0)
@@ -104,6 +114,9 @@ def check_values(tensors: dict[str, torch.Tensor]) -> None:
         raise InputError(f"Its smallest scale is {float(tensors['scale'].min()):g}; all must be above 0.")
     if not float(torch.linalg.det(tensors["crop"][:2, :2])) > 0 or tensors["crop"][2].tolist() != [0.0, 0.0, 1.0]:
         raise InputError("Its crop is no affine that can be turned back.")
+    back = torch.linalg.inv(tensors["crop"].double()).abs().max()
+    if not float(back) <= MOST_PIXELS:
+        raise InputError(f"Its crop is no affine that can be turned back: the inverse has the value {float(back):g}.")
 
 
 def check_motion(driver: DrivingMotion) -> MotionInfo:

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import InputError
 
 LARGEST = 64 * 2**20  # bytes
+MOST_STEPS = 4 * 2**20  # instructions, each of which may make an object of some 64 bytes; LivePortrait's templates have 100 a frame
 ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 RECONSTRUCT = {(module, "_reconstruct") for module in ARRAY_MODULES}
 SCALAR = {(module, "scalar") for module in ARRAY_MODULES}
@@ -86,8 +87,8 @@ class Array:
         self.value = np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if fortran else "C")  # not a copy
 
 
-def call(name, arguments):
-    """The results of the few known functions for these arguments; none of them is called."""
+def call(name, arguments, room: int):
+    """The results of the few known functions for these arguments; none of them is called. room: bytes that a text may become."""
     if not isinstance(name, Name) or not isinstance(arguments, tuple):
         raise InputError("It calls something that is not the name of a function.")
     if name.path in RECONSTRUCT:
@@ -106,7 +107,9 @@ def call(name, arguments):
         array = Array()
         array.build((1, shape, dtype, order == "F", data))
         return array
-    if name.path == ENCODE and len(arguments) == 2 and arguments[1] == "latin1":
+    if name.path == ENCODE and len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
+        if len(arguments[0]) > room:
+            raise InputError(f"It makes more than {LARGEST} bytes of its texts.")
         return arguments[0].encode("latin1")  # how bytes are written for Python 2
     raise InputError(f"It calls {'.'.join(name.path)} in a way that no array needs.")
 
@@ -118,6 +121,7 @@ class Machine:
         self.stack: list = []
         self.marks: list[int] = []
         self.memo: dict = {}
+        self.room = LARGEST  # bytes that texts may still become: one text may be named again and again
 
     def since_mark(self) -> list:
         start = self.marks.pop()
@@ -181,7 +185,10 @@ class Machine:
                 raise InputError("It names a function by something else than text.")
             push(Name(module, name))
         elif opcode == "REDUCE":
-            push(call(*self.take(2)))
+            name, arguments = self.take(2)
+            made = call(name, arguments, self.room)
+            self.room -= len(made) if isinstance(made, bytes) else 0
+            push(made)
         elif opcode == "BUILD":
             (state,) = self.take(1)
             if not isinstance(self.stack[-1], (Array, Dtype)) or not isinstance(state, tuple):
@@ -200,9 +207,11 @@ def read_pickle(data: bytes):
         raise InputError(f"It has {len(data)} bytes; at most {LARGEST} are read.")
     machine, at = Machine(), 0
     try:
-        for opcode, argument, at in pickletools.genops(data):
+        for step, (opcode, argument, at) in enumerate(pickletools.genops(data)):
             if opcode.name == "STOP":
                 break
+            if step == MOST_STEPS:
+                raise InputError(f"It has more than {MOST_STEPS} instructions.")
             machine.step(opcode.name, argument)
         (result,) = machine.take(1)
         return result

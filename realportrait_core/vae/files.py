@@ -96,11 +96,11 @@ def width_of(state: dict[str, Tensor]) -> int:
     if first is None or last is None:
         names = ("encoder.conv_in.weight", "decoder.conv_in.weight")
         raise WeightsError(f"{listed(name for name in names if name not in state)} is missing.")
-    if last.ndim != 4 or last.shape[1] != LATENT_CHANNELS:
+    if first.ndim != 4 or last.ndim != 4 or last.shape[1] != LATENT_CHANNELS:
         raise WeightsError(
             f"its decoder takes latents of shape (B, C, ...) with weights {tuple(last.shape)}, and SD1.5's latents have "
             f"{LATENT_CHANNELS} channels. SD3, Flux and video models have other latents."
         )
-    if len(first) % GROUPS:
+    if not len(first) or len(first) % GROUPS:
         raise WeightsError(f"its first convolution has {len(first)} channels, no multiple of {GROUPS}.")
     return len(first)

@@ -164,6 +164,8 @@ def load_tiny_vae(path: str | Path) -> TinyVAE:
     if role != "vae":
         raise wrong_role(path, role, "vae")
     config = config_from_fields(VAEConfig, read_bundle_metadata(metadata, "vae") or {})
+    if len(config.widths) != len(WIDTHS) or not all(1 <= width <= most for width, most in zip(config.widths, WIDTHS)):
+        raise WeightsError(f"{path} gives the widths {str(config.widths):.80}; a TinyVAE has {len(WIDTHS)}, at most {WIDTHS}.")
     return resized(_assembled(state), config.widths)
 
 
@@ -178,5 +180,5 @@ def load_taesd(folder: str | Path) -> TinyVAE:
 
 def _assembled(state: dict[str, Tensor]) -> TinyVAE:
     vae = TinyVAE()
-    load_strictly(vae, {name: value.float() for name, value in state.items()})
+    load_strictly(vae, {name: value.float() if value.is_floating_point() else value for name, value in state.items()})
     return vae.eval()

@@ -175,12 +175,13 @@ def stitching_networks(state: Mapping[str, torch.Tensor]) -> dict[str, KeypointM
     networks = {}
     for name, group in STITCHING_GROUPS.items():
         prefix = f"{group}_module."
-        part = {key.removeprefix(prefix): value.float() for key, value in state.items() if key.startswith(prefix)}
+        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         layers = [part[f"mlp.{2 * i}.weight"] for i in range(Shapes(part).count("mlp.{}.weight", step=2))]
         if not layers or any(weight.ndim != 2 for weight in layers):
             raise WeightsError(f"The {name} network ({prefix}mlp.0.weight) is missing, or of another kind.")
-        network = KeypointMLP([layers[0].shape[-1], *(weight.shape[0] for weight in layers)])
-        load_strictly(network, part)
+        with torch.device("meta"):  # two thin layers of a file may claim a square one between them
+            network = KeypointMLP([layers[0].shape[-1], *(weight.shape[0] for weight in layers)])
+        load_strictly(network, {key: value.float() if value.is_floating_point() else value for key, value in part.items()})
         networks[name] = network.eval().requires_grad_(False)
     return networks
 

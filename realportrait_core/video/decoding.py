@@ -73,18 +73,30 @@ def decode_near(source: Readable, seconds: float) -> tuple[Iterator[DecodedFrame
 
 
 def upright(decoded: DecodedFrame, longest_side: int = 0) -> np.ndarray:
-    """(H, W, 3) uint8 RGB with square pixels, rotated as the file declares; at most longest_side px if that is above 0."""
+    """(H, W, 3) uint8 RGB with square pixels, rotated as the file declares; at most longest_side px if that is above 0.
+
+    What is transparent is laid over white, as pictures are.
+    """
     frame = decoded.frame
     width, height = max(1, round(frame.width * decoded.ratio)), frame.height
     smaller = 0 < longest_side < max(width, height)
     if smaller:
         width, height = fit(width, height, longest_side)
+    form = "rgba" if any(part.is_alpha for part in frame.format.components) else "rgb24"
     picture = (
-        frame.to_ndarray(format="rgb24")
+        frame.to_ndarray(format=form)
         if (width, height) == (frame.width, frame.height)
-        else frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA" if smaller else "BICUBIC").to_ndarray()
+        else frame.reformat(width=width, height=height, format=form, interpolation="AREA" if smaller else "BICUBIC").to_ndarray()
     )
+    if form == "rgba":
+        picture = over_white(picture)
     return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90) % 4))  # counterclockwise, both
+
+
+def over_white(picture: np.ndarray) -> np.ndarray:
+    """(H, W, 4) uint8 RGBA -> (H, W, 3)."""
+    color, alpha = picture[..., :3].astype(np.uint16), picture[..., 3:].astype(np.uint16)
+    return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def fit(width: int, height: int, longest_side: int) -> tuple[int, int]:

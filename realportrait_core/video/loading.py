@@ -1,7 +1,7 @@
 """The selected frames of a video as one tensor, with their audio."""
 
-import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
+from .apart import read_apart
 from .audio import Audio, read_audio
-from .decoding import HDR, decode, decode_near, fit, upright
-from .source import Readable, probe
+from .decoding import fit
+from .reading import timeline_rate
+from .records import Request
+from .source import VideoFile
 from .timeline import Selection, select
 
-SEARCHED = 5.0  # s; a range that starts later is reached by a seek to the key frame before it
 LOADED = 1 + 4  # bytes per colour value while frames are loaded: uint8, then float32
 
 Progress = Callable[[int, int], None]  # (done, total)
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,38 +32,32 @@ class Footage:
     audio: Audio | None
 
 
-def load_video(source: Readable, selection: Selection, most: float | None = None, callback: Progress | None = None) -> Footage:
-    """The selected frames of a file and their audio. Frames before and between them are dropped as they are decoded.
+def load_video(source: VideoFile, selection: Selection, most: float | None = None, callback: Progress | None = None) -> Footage:
+    """The selected frames of a file and their audio. Frames before and between them are dropped as they are decoded, in another
+    process.
 
     most: bytes that loading may take. callback(done, total) at every frame of the timeline; what it raises ends the loading.
     Raises InputError where the file is no video or damaged, gives no frame rate, changes its picture's size, where the range
-    is behind its end, or the frames would take more than `most` bytes.
+    is behind its end, the frames would take more than `most` bytes, or the decoder crashes.
     """
-    info = probe(source)
-    fps = selection.fps or info.rate
-    if not fps:
-        raise InputError(f"{source.name} does not declare a frame rate. Set fps, to 25 for example.")
-    progress = TimelineProgress(selection, fps, info.duration, callback)
+    progress: TimelineProgress | None = None
     pictures: list[np.ndarray] = []
-    times, before = [], None
-    ahead, frames, origin = selection.first(fps) / fps, decode(source), None
-    if ahead > SEARCHED:
-        frames, origin = decode_near(source, ahead)
-    for decoded, time in select(frames, fps, selection, source.name, progress.frame, origin):
-        if before is not decoded:
-            before, picture = decoded, upright(decoded, selection.longest_side)
-            check_picture(pictures[0].shape if pictures else None, picture.shape, time, source.name)
-        if not pictures and int(decoded.frame.color_trc) in HDR:
-            log.warning("%s is HDR (%s): its colours will look washed out.", source.name, HDR[int(decoded.frame.color_trc)])
-        pictures.append(picture)
-        times.append(time)
-        check_room(max(len(pictures), progress.expected), picture.shape, most, source.name)
+    times: list[float] = []
+    with closing(read_apart(source, Request(selection), lambda n: progress.frame(n))) as records:
+        info = next(records)
+        fps = timeline_rate(source, selection, info)
+        progress = TimelineProgress(selection, fps, info.duration, callback)
+        for shown in records:
+            pictures.append(pictures[-1] if shown.pixels is None else shown.pixels)
+            times.append(shown.time)
+            check_room(max(len(pictures), progress.expected), pictures[-1].shape, most, source.name)
     images = torch.empty(len(pictures), *pictures[0].shape)
     for i in range(len(pictures)):
         torch.div(torch.from_numpy(pictures[i]), 255, out=images[i])
         pictures[i] = None
     fps /= selection.stride
-    return Footage(images, fps, times, read_audio(source, times[0], len(times) / fps, progress.audio))
+    audio = read_audio(source, times[0], len(times) / fps, progress.audio) if info.sound else None
+    return Footage(images, fps, times, audio)
 
 
 @dataclass(frozen=True)
@@ -116,15 +110,6 @@ class TimelineProgress:
 
     def audio(self) -> None:
         self.frame(self.total)
-
-
-def check_picture(first: tuple[int, ...] | None, size: tuple[int, ...], time: float, name: str) -> None:
-    """Raises InputError where a picture of size (H, W, 3) is not of the first one's."""
-    if first not in (None, size):
-        raise InputError(
-            f"The picture of {name} changes its size at {time:.2f} s, from {first[1]}x{first[0]} to {size[1]}x{size[0]} px. "
-            "Load the parts before and after it one by one."
-        )
 
 
 def check_room(frames: int, size: tuple[int, ...], most: float | None, name: str) -> None:

@@ -39,6 +39,7 @@ class VideoInfo:
 
     rate: float | None  # frames a second, on average
     duration: float | None  # s
+    sound: bool = False  # whether it has a stream of sound
 
 
 def container(source: Readable) -> str:
@@ -68,11 +69,12 @@ def probe(source: Readable) -> VideoInfo:
             track = video_stream(video, source)
             rates = [float(rate) for rate in (track.average_rate, track.guessed_rate) if rate]
             duration = float(track.duration * track.time_base) if track.duration else (video.duration or 0) / av.time_base
+            sound = bool(video.streams.audio)
     except InputError:
         raise
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         raise InputError(f"{source.name} cannot be read as a video ({error}).") from error
-    return VideoInfo(next((rate for rate in rates if rate <= FASTEST), None), duration or None)
+    return VideoInfo(next((rate for rate in rates if rate <= FASTEST), None), duration or None, sound)
 
 
 def video_stream(video: Any, source: Readable) -> Any:

@@ -1,16 +1,20 @@
-"""The selected frames of a video one at a time, again from the start as often as they are asked for."""
+"""Frames one at a time, again from the start as often as they are asked for: of a video file, or of a tensor."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import torch
 
-from ..errors import InputError
-from .decoding import decode, upright
-from .loading import check_picture
-from .source import Readable, probe
-from .timeline import Selection, select
+from .apart import probe_apart, read_apart
+from .loading import TimelineProgress
+from .reading import timeline_rate
+from .records import Request
+from .source import VideoFile, VideoInfo
+from .timeline import Selection
 
 
 class FrameStream(Protocol):
@@ -22,33 +26,66 @@ class FrameStream(Protocol):
     @property
     def fps(self) -> float: ...
 
-    def __iter__(self) -> Iterator[np.ndarray]: ...  # (H, W, 3) uint8 RGB, all of one size; a new pass at each call
+    @property
+    def total(self) -> int: ...  # about how many frames there are, for progress; 0 where it is not known
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...  # (H, W, 3) RGB, uint8 or in [0, 1], all of one size; a new pass at each call
 
 
 @dataclass(frozen=True)
 class VideoStream:
-    """The selected frames of a file. Iterating raises InputError as `load_video` does."""
+    """The selected frames (H, W, 3) uint8 of a file, decoded in a process of their own, which ends with the iterator.
 
-    source: Readable
+    Raises InputError as `load_video` does.
+    """
+
+    source: VideoFile
     selection: Selection
 
     @property
     def name(self) -> str:
         return self.source.name
 
+    @cached_property
+    def info(self) -> VideoInfo:
+        """What the container declares."""
+        return probe_apart(self.source)
+
     @property
     def fps(self) -> float:
-        """Frames a second of what is given. Raises InputError where neither file nor selection says it."""
-        rate = self.selection.fps or probe(self.source).rate
-        if not rate:
-            raise InputError(f"{self.name} does not declare a frame rate. Set fps, to 25 for example.")
-        return rate / self.selection.stride
+        """Frames a second of what is given."""
+        return timeline_rate(self.source, self.selection, self.info) / self.selection.stride
+
+    @property
+    def total(self) -> int:
+        rate = timeline_rate(self.source, self.selection, self.info)
+        return TimelineProgress(self.selection, rate, self.info.duration, None).expected
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        fps, size, before, picture = self.fps * self.selection.stride, None, None, None
-        for decoded, time in select(decode(self.source), fps, self.selection, self.name, lambda n: None):
-            if before is not decoded:
-                before, picture = decoded, upright(decoded, self.selection.longest_side)
-                check_picture(size, picture.shape, time, self.name)
-                size = picture.shape
+        for _, picture in self.timed():
             yield picture
+
+    def timed(self) -> Iterator[tuple[float, np.ndarray]]:
+        """The same, each with its time in the file in s, from which its sound starts."""
+        picture = None
+        with closing(read_apart(self.source, Request(self.selection))) as records:
+            next(records)
+            for shown in records:
+                picture = picture if shown.pixels is None else shown.pixels
+                yield shown.time, picture
+
+
+@dataclass(frozen=True)
+class FramesInMemory:
+    """Frames (L, H, W, 3), in [0, 1] or uint8, that are there already."""
+
+    frames: torch.Tensor
+    fps: float
+    name: str = "the video"
+
+    @property
+    def total(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (frame.cpu().numpy() for frame in self.frames)

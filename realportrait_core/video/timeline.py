@@ -8,6 +8,8 @@ from typing import Literal, Protocol, TypeVar
 
 from ..errors import InputError
 
+CLOCK = 1.1e-3  # s, by which the distance of two timestamps may be off: Matroska counts whole milliseconds
+
 log = logging.getLogger(__name__)
 
 
@@ -62,7 +64,7 @@ def resample(
     least 1.5 frames), and where a frame is `anew`, time starts anew; with None it never does, and the frame before such a
     gap is repeated until its middle.
     """
-    gap, rest = None if longest_hold is None else max(longest_hold, 1.5 / fps), 1e-3 / fps
+    gap = None if longest_hold is None else max(longest_hold, 1.5 / fps)
     before, last, start, n = None, None, 0.0, 0
 
     def until(end: float) -> Iterator[tuple[T, float, bool, bool]]:
@@ -77,13 +79,13 @@ def resample(
         elif frame.time <= before.time:
             continue
         elif gap is not None and (frame.anew or frame.time - before.time > gap):
-            yield from until(before.time + rest)
+            yield from until(before.time + CLOCK)
             start, n = frame.time, 0
         else:
             yield from until((before.time + frame.time) / 2)
         before = frame
     if before is not None:
-        yield from until(before.time + rest)
+        yield from until(before.time + CLOCK)
 
 
 def select(

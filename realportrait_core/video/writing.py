@@ -1,6 +1,8 @@
 """Frames and audio as an mp4 file."""
 
+import errno
 import os
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,12 @@ from .audio import Audio
 BT601, BT709 = 6, 1  # by the codec's standard: the matrix by which PyAV turns RGB into YUV; primaries and transfer of the RGB
 CRF = 18  # of H.264, its usual value for no visible loss
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, in the quota, or for so large a file
+
+
+def frame_rate(fps: float) -> Fraction:
+    """The rate as a video file has it: 23.976, 29.97 and 12.5 are 2997/125, 2997/100 and 25/2; 30000/1001 stays."""
+    return Fraction(fps).limit_denominator(1001)
 
 
 def write_video(
@@ -28,7 +36,7 @@ def write_video(
     import av
 
     height, width = (side // 2 * 2 for side in frames.shape[1:3])
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -37,34 +45,79 @@ def write_video(
         with av.open(str(partial), "w", format="mp4") as file:
             if comment is not None:
                 file.metadata["comment"] = comment
-            picture = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf)})
+            picture = file.add_stream("libx264", rate=frame_rate(fps), options={"crf": str(crf)})
             picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
             # Untagged, players take a picture of 720 lines or more for BT.709, whose colours are others.
             codec = picture.codec_context
             codec.colorspace, codec.color_primaries, codec.color_trc = BT601, BT709, BT709
-            sound = add_sound(file, audio)
+            sound = None if audio is None else sound_stream(file, audio.rate, audio.waveform.shape[1])
             for frame in frames[:, :height, :width]:
                 values = frame if frame.dtype == torch.uint8 else (frame * 255).round().clamp(0, 255).byte()
                 pixels = values.cpu().contiguous().numpy()
                 file.mux(picture.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             file.mux(picture.encode(None))
             if sound is not None:
-                waveform = audio.waveform[0].numpy()  # (channels, samples)
-                samples = av.AudioFrame.from_ndarray(waveform, format="fltp", layout=sound.layout.name)
-                samples.sample_rate, samples.time_base = audio.rate, Fraction(1, audio.rate)
-                samples.pts = 0  # else the encoder's delay of 1024 samples stays in the file
-                file.mux(sound.encode(samples))
+                file.mux(sound.encode(sound_frame(audio.waveform[0], audio.rate, 0)))
                 file.mux(sound.encode(None))
-        os.replace(partial, path)
+        finish(partial, path)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be written as H.264 video of {width}x{height} px ({error}).") from error
+        raise not_written(path, f"as H.264 video of {width}x{height} px", error) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def add_sound(file: Any, audio: Audio | None) -> Any:
-    """An AAC stream for the audio in an open av container, resampled where AAC has not its rate; None without audio."""
-    if audio is None:
+def sound_stream(file: Any, rate: int, channels: int) -> Any:
+    """An AAC stream for audio of this rate in an open av container, resampled where AAC has not its rate."""
+    return file.add_stream("aac", rate=rate if rate in AAC_RATES else 48000, layout="mono" if channels == 1 else "stereo")
+
+
+def sound_frame(waveform: torch.Tensor, rate: int, first: int) -> Any:
+    """An av.AudioFrame of samples (channels, n), the first of which is number `first` of the sound."""
+    import av
+
+    layout = "mono" if len(waveform) == 1 else "stereo"
+    frame = av.AudioFrame.from_ndarray(waveform.contiguous().numpy(), format="fltp", layout=layout)
+    frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+    frame.pts = first  # else the encoder's delay of 1024 samples stays in the file
+    return frame
+
+
+# Files that are whole or not there
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file is written until it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def finish(partial: Path, path: Path) -> None:
+    """Gives a whole file its name, after it has reached the disk."""
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a disk without room was the reason, or the reason of the reason."""
+    while error is not None:
+        if getattr(error, "errno", None) in FULL or any(f"(os error {code})" in str(error) for code in FULL):
+            return True
+        error = error.__cause__
+    return False
+
+
+def room(folder: Path) -> int | None:
+    """Free bytes where the folder is; None where that cannot be told."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
         return None
-    rate = audio.rate if audio.rate in AAC_RATES else 48000
-    return file.add_stream("aac", rate=rate, layout="mono" if audio.waveform.shape[1] == 1 else "stereo")
+
+
+def not_written(path: Path, what: str, error: Exception) -> InputError:
+    """The error for a file that could not be written."""
+    if not is_full(error):
+        return InputError(f"{path} cannot be written {what} ({error}).")
+    free = room(path.parent)
+    left = "" if free is None else f" ({free / 2**20:.1f} MB free)"
+    return InputError(f"{path} cannot be written: the disk or the quota is full{left}. Make room, or choose another folder.")

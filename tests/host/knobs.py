@@ -142,4 +142,32 @@ SHOWN = {
         "stitching": "host/test_expression.py::test_the_networks_open_eyes_and_mouth",
         "portrait_box": "host/test_expression.py::test_the_face_is_chosen_as_elsewhere",
     },
+    "RealPortraitAnimateLong": {
+        **{
+            name: "host/test_long_nodes.py::test_every_setting_changes_the_frames"
+            for name in (
+                "seed",
+                "steps",
+                "sampler_name",
+                "scheduler",
+                "speed",
+                "strength",
+                "guidance",
+                "pose_gain",
+                "expression_gain",
+                "framing",
+                "neutral_frame",
+                "overlap",
+                "correction",
+            )
+        },
+        "tail_window": "host/test_long_nodes.py::test_the_tail_is_chosen_in_a_window",
+        "result": "host/test_long_nodes.py::test_the_frames_are_those_of_the_graph",
+        "model": "host/test_long_nodes.py::test_the_frames_are_those_of_the_graph",
+        "vae": "host/test_long_nodes.py::test_the_frames_are_those_of_the_graph",
+        "keypoints": "host/test_long_nodes.py::test_the_frames_are_those_of_the_graph",
+        "state": "host/test_long_nodes.py::test_another_driving_video_begins_with_the_states_last_frame",
+    },
+    "RealPortraitSaveState": {"filename_prefix": "host/test_long_nodes.py::test_a_state_is_saved_and_found"},
+    "RealPortraitLoadState": {"file": "host/test_long_nodes.py::test_a_state_is_saved_and_found"},
 }

@@ -41,7 +41,7 @@ def input_def(part) -> dict:
     named = {"name": part.display_name or part.id, "tooltip": part.tooltip}
     if part.id in ("sampler_name", "scheduler"):
         return named
-    words = [word for word in getattr(part, "options", None) or () if not re.fullmatch(r".+\.\w+|(fp|bf)\d.*", word)]
+    words = [word for word in getattr(part, "options", None) or () if not re.fullmatch(r".+\.\w+( \[output\])?|(fp|bf)\d.*", word)]
     return named | ({"options": {word: word for word in words}} if words else {})
 
 

@@ -361,3 +361,97 @@ def test_inspecting_a_run(pack, run_node, vid2vid):
     assert torch.equal(own, given_too)
     with refused(pack, "of 40 driving frames, the driving video has 39"):
         run_node("RealPortraitInspect", **{**given, "driver": driver[:39]})
+
+
+# ---- Extract Face Motion, from the file of a VIDEO ----
+
+
+def equal(one, other) -> bool:
+    """Whether two results hold the same to the last bit."""
+    if isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if hasattr(other, "__dataclass_fields__"):
+        return all(equal(getattr(one, name), getattr(other, name)) for name in other.__dataclass_fields__)
+    return one == other
+
+
+@pytest.fixture
+def extract(run_node, vid2vid):
+    portrait = torch.rand(1, 160, 150, 3, generator=torch.Generator().manual_seed(3))
+
+    def run(driver, **changes):
+        given = {"portrait": portrait, "driver": driver, **tiny.EXTRACTION, **changes}
+        return run_node("RealPortraitExtractKeypoints", vid2vid=vid2vid, **given)
+
+    return run
+
+
+def test_a_graph_may_connect_frames_or_a_video(host):
+    info = host.NODE_CLASS_MAPPINGS["RealPortraitExtractKeypoints"].GET_NODE_INFO_V1()
+    assert list(info["input"]["required"])[:3] == ["vid2vid", "portrait", "driver"]
+    assert info["input"]["required"]["driver"][0] == "IMAGE,VIDEO"
+
+
+@pytest.mark.parametrize("case", ["typed boxes", "connected boxes", "a portrait video", "a longer portrait video"])
+def test_a_video_gives_the_motion_of_its_frames(load, clip, extract, case):
+    from comfy_api.latest import InputImpl
+
+    pictures = torch.rand(30, 160, 150, 3, generator=torch.Generator().manual_seed(4))
+    changes = {
+        "typed boxes": {},
+        "connected boxes": {
+            "driver_box": "",
+            "driving_boxes": [[{"x": 60 + i, "y": 50, "width": 100, "height": 120}] if i != 5 else [] for i in range(24)],
+        },
+        "a portrait video": {"portrait": pictures[:7]},
+        "a longer portrait video": {"portrait": pictures},
+    }[case]
+    video, frames = InputImpl.VideoFromFile(str(clip)), load("clip.mp4")[0]
+    streamed, preview, report = extract(video, **changes)
+    keypoints, shown, said = extract(frames, **changes)
+    assert equal(streamed, keypoints) and torch.equal(preview, shown) and report == said
+    assert len(keypoints) == {"a portrait video": 7}.get(case, 24)
+
+
+def test_a_video_in_memory_gives_the_motion_of_its_frames(load, clip, extract):
+    import io
+
+    from comfy_api.latest import InputImpl
+
+    whole = extract(load("clip.mp4")[0])
+    for video in (load("clip.mp4")[4], InputImpl.VideoFromFile(io.BytesIO(clip.read_bytes()))):
+        assert equal(extract(video)[0], whole[0])
+
+
+def test_extracting_from_a_video_is_cancelled(clip, extract):
+    import comfy.model_management as management
+    import comfy.utils
+    import psutil
+    from comfy_api.latest import InputImpl
+
+    ticks = []
+
+    def hook(value, total, preview, node_id=None):
+        ticks.append(value)
+        assert [child for child in psutil.Process().children() if "video.child" in " ".join(child.cmdline())]
+        management.interrupt_current_processing(True)
+
+    comfy.utils.set_progress_bar_global_hook(hook)
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            extract(InputImpl.VideoFromFile(str(clip)))
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+        management.interrupt_current_processing(False)
+    assert len(ticks) == 1
+    assert not [child for child in psutil.Process().children() if "video.child" in " ".join(child.cmdline())]
+
+
+def test_a_damaged_video_is_refused_by_its_name(pack, clip, extract, tmp_path):
+    from comfy_api.latest import InputImpl
+
+    (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:3000])
+    with refused(pack, "cut.mp4 "):
+        extract(InputImpl.VideoFromFile(str(tmp_path / "cut.mp4")))
+    with refused(pack, "The driving video must be an IMAGE; this is a str"):
+        extract("clip.mp4")

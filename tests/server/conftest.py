@@ -151,6 +151,14 @@ def media(client, media_folder) -> dict[str, str]:
     return {file.name: client.upload(file) for file in media_folder.iterdir()}
 
 
+@pytest.fixture(scope="session")
+def two_clips(tmp_path_factory) -> Path:
+    """18 frames, which are two clips, with a tone."""
+    path = tmp_path_factory.mktemp("long") / "two_clips.mp4"
+    write_video(path, read_video(ROOT / "assets" / "driving.mp4")[:18], sound=True)
+    return path
+
+
 def read_video(source) -> list[np.ndarray]:
     """Frames (H, W, 3) uint8."""
     import av
@@ -207,7 +215,7 @@ def api_workflow(name: str, portrait: str, driving: str, frames=None, steps=2, s
     made[demo.only(made, "RealPortraitLoadPortrait")]["inputs"]["image"] = portrait
     made[demo.only(made, "RealPortraitLoadDrivingVideo")]["inputs"]["file"] = driving
     for entry in made.values():
-        if entry["class_type"] in ("RealPortraitSampler", "KSampler"):
+        if entry["class_type"] in ("RealPortraitSampler", "RealPortraitAnimateLong", "KSampler"):
             entry["inputs"].update(steps=steps, seed=seed)
         if entry["class_type"] == "RealPortraitAnimate":  # it samples as the weights were trained for
             entry["inputs"].update(seed=seed)

@@ -1,13 +1,14 @@
-// RealPortrait Sampler: widgets that a run would not use are greyed out.
+// RealPortrait Sampler and Animate Long Video: widgets that a run would not use are greyed out.
 import { app } from '../../../scripts/app.js';
 
+const NODES = ['RealPortraitSampler', 'RealPortraitAnimateLong'];
 const SET_BY_SPEED = ['steps', 'sampler_name', 'scheduler'];          // by any speed but 'exact'
 const SET_BY_NO_STEPS = ['sampler_name', 'scheduler'];                // by steps 0
 
 app.registerExtension({
   name: 'RealPortrait.Sampler',
   nodeCreated(node) {
-    if (node.comfyClass !== 'RealPortraitSampler') return;
+    if (!NODES.includes(node.comfyClass)) return;
     for (const widget of node.widgets.filter(widget => SET_BY_SPEED.includes(widget.name))) {
       // Looked up whenever the widget is drawn, so that it is right however the values came about.
       Object.defineProperty(widget, 'disabled', { get: () => unused(node).includes(widget.name), set() {}, configurable: true });

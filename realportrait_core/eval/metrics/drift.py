@@ -5,13 +5,10 @@ here. A driving video that is played forwards and backwards shows another part o
 figures change too: read a trend beside the truth's.
 """
 
-from dataclasses import dataclass
-
-import numpy as np
 from torch import Tensor
 
 from ...animation.clips import plan
-from ...inspect.drift import colours_and_sharpness
+from ...inspect.drift import colours_and_sharpness, trend
 from ..values import Values, mean
 from .temporal import check_video
 
@@ -35,31 +32,6 @@ def by_clip(values: Values, clip_frames: int, first: int = 1) -> Values:
     """Mean of each clip of the network; values: of frames `first` to the last. None for a clip without any value."""
     ranges = clip_ranges(first + len(values), clip_frames, first)
     return [mean(values[new.start - first : new.stop - first]) for new in ranges]
-
-
-@dataclass(frozen=True)
-class Trend:
-    """The line of least squares through the figures of clips."""
-
-    slope: float  # change of the figure from one clip to the next, with its sign
-    error: float | None  # standard error of the slope; None for two clips, on which every line fits
-    first: float  # the figure of the first clip
-    last: float
-    used: int  # clips with a figure
-
-
-def trend(clips: Values) -> Trend | None:
-    """Of a figure by clips, as by_clip gives it. None for fewer than two clips with a figure."""
-    there = [(number, value) for number, value in enumerate(clips) if value is not None]
-    if len(there) < 2:
-        return None
-    numbers, values = np.array(there).T
-    if len(there) == 2:
-        slope, error = float(np.diff(values)[0] / np.diff(numbers)[0]), None
-    else:
-        (slope, _), covariance = np.polyfit(numbers, values, 1, cov=True)
-        error = float(covariance[0, 0] ** 0.5)
-    return Trend(float(slope), error, there[0][1], there[-1][1], len(there))
 
 
 DRIFT_OF = "_drift"  # ends the name of a figure's drift

@@ -1,0 +1,232 @@
+"""How far the bundled weights drift from clip to clip of a long animation.
+
+    python -m benchmarks.long_drift --out DIR [--clips N] [--portrait FILE] [--driving FILE] [--identity FOLDER] [--only NAME]
+    python -m benchmarks.long_drift --decay
+
+The driving video is played forwards and backwards until the clips are full. Each form of continuation (FORMS) is animated into a
+folder of its own below --out, from where a run that was broken off goes on. Prints the figures and their change per clip, and
+writes figures.json, drift.svg, which sets the forms beside one another, and of each form frames.png, single frames of the video.
+--decay: how much of an error in a conditional frame is left after one clip, two clips and so on.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import realportrait_core
+from realportrait_core.animation.clips import plan
+from realportrait_core.animation.extraction import extract_keypoints
+from realportrait_core.animation.retargeting import DrivenKeypoints, drive_keypoints
+from realportrait_core.diffusion.schedule import linear_schedule
+from realportrait_core.dit.checkpoint import load_dit
+from realportrait_core.errors import InputError, RealPortraitError
+from realportrait_core.eval.cases import Case, ping_pong, read_clip
+from realportrait_core.eval.judges.loading import find_points
+from realportrait_core.eval.judges.recognition import identity_similarity, load_recognition
+from realportrait_core.face.detect import FaceDetector
+from realportrait_core.face.find import find_detector
+from realportrait_core.face.track import portrait_points, track
+from realportrait_core.inspect.drift import trend
+from realportrait_core.long.drift import FIGURES, drift_report
+from realportrait_core.long.maps import ClipMotion
+from realportrait_core.long.renderers import CoreRenderer, core_renderer
+from realportrait_core.long.run import LongSettings, animate_long
+from realportrait_core.vae import load_vae
+from realportrait_core.vid2vid import FaceVid2Vid
+from realportrait_core.vid2vid.checkpoint import load_vid2vid
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+WEIGHTS = Path(realportrait_core.__file__).parent / "weights"
+FPS = 12.5  # of the bundled weights' training
+# How clips follow one another.
+FORMS = {"1 frame": LongSettings(), "4 frames": LongSettings(overlap=4), "chosen tail": LongSettings(tail_window=4)}
+SHOWN = (0, 9, 19, 29)  # clips of which frames.png has the last frame
+DECAY_CLIPS = 2
+DRAWN = ("green_255", "contrast", "sharpness", "keypoints_px", "head_deg", "identity")
+
+log = logging.getLogger("benchmarks")
+
+Figures = list[dict[str, float]]  # of each clip
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is animated."""
+
+    vid2vid: FaceVid2Vid
+    driven: DrivenKeypoints
+    render: CoreRenderer
+    identity: Callable[[Tensor], Tensor] | None
+
+
+@torch.inference_mode()
+def prepare(options: argparse.Namespace) -> Scene:
+    vid2vid = load_vid2vid(WEIGHTS / "realportrait" / "realportrait_mini_vid2vid.safetensors")
+    dit = load_dit(WEIGHTS / "realportrait" / "realportrait_mini.safetensors")
+    vae, detector = load_vae(WEIGHTS / "vae" / "realportrait_mini_vae.safetensors"), FaceDetector(find_detector())
+    portrait = Case("", options.driving, None, portrait=options.portrait).portrait_picture()[None].float() / 255
+    driving = ping_pong(read_clip(options.driving), 1 + options.clips * (dit.cfg.clip_frames - 1))
+    points = portrait_points(portrait[0], detector)
+    driven = drive_keypoints(extract_keypoints(vid2vid, portrait, driving.float() / 255, points, track(driving, detector)))
+    render = core_renderer(vid2vid, dit, vae, linear_schedule(), portrait, driven)
+    return Scene(vid2vid, driven, render, likeness(options.identity, detector, render.portrait_square))
+
+
+def likeness(network: Path | None, detector: FaceDetector, square: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """frames (m, S, S, 3) -> cosine (m,) of each face's embedding with that of the portrait's square (1, S, S, 3)."""
+    if network is None:
+        return None
+    embed, size = load_recognition(network).embed, square.shape[1]
+    own, found = find_points(detector, square.movedim(-1, 1), torch.full((1, 5, 2), size / 2))
+    if not bool(found):
+        raise InputError("No face is found in the portrait's square, so no identity can be compared with it.")
+    portrait = embed(square.movedim(-1, 1), own)
+
+    def compare(frames: Tensor) -> Tensor:
+        pictures = frames.movedim(-1, 1)
+        five, found = find_points(detector, pictures, own.expand(len(frames), 5, 2))
+        values = [value for value in identity_similarity(embed(pictures, five), portrait, found) if value is not None]
+        return torch.tensor(values or [float("nan")])
+
+    return compare
+
+
+def animate(scene: Scene, name: str, out: Path) -> Figures:
+    """The figures of one of FORMS, and its frames.png."""
+    folder = out / name.replace(" ", "_")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def progress(done: int, total: int) -> None:
+        log.info("%s: %d of %d frames", name, done, total)
+
+    result = animate_long(
+        scene.vid2vid, scene.driven, scene.render, folder, FPS, FORMS[name], identity=scene.identity, callback=progress
+    )
+    new = scene.render.clip_frames - 1
+    write_frames(
+        result.path, [0, *(new * (clip + 1) for clip in SHOWN if new * (clip + 1) < len(scene.driven))], folder / "frames.png"
+    )
+    return result.figures
+
+
+@torch.inference_mode()
+def decay(scene: Scene, clips: int) -> Iterator[dict[str, float]]:
+    """What is left of each of ERRORS in the conditional frame after each clip: distance of the last frame's latents from those of
+    the same clips without the error, root mean square, over the same distance in the conditional frame.
+    """
+    render, motion = scene.render, ClipMotion(scene.vid2vid, scene.driven, scene.render.size, scene.render.framing)
+    first, *following = plan(len(scene.driven), render.clip_frames)[: clips + 1]
+    plain = render(first, motion(first.start, first.stop), None).latents[-1:]  # (1, 4, h, w)
+    picture = render.vae.decode(plain)
+    faulty = {name: plain + render.vae.encode(change(picture)) - render.vae.encode(picture) for name, change in ERRORS.items()}
+    start = {name: rms(latents - plain) for name, latents in faulty.items()}
+    for clip in following:
+        part = motion(clip.start, clip.stop)
+        plain, *others = (render(clip, part, known).latents[-1:] for known in (plain, *faulty.values()))
+        faulty = dict(zip(faulty, others))
+        yield {name: rms(latents - plain) / start[name] for name, latents in faulty.items()}
+
+
+def rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+def tinted(pictures: Tensor) -> Tensor:
+    """Pictures (n, 3, H, W) in [0, 1] with four fifths of the contrast and another tint."""
+    mean = pictures.mean((2, 3), keepdim=True)
+    return (mean + 0.8 * (pictures - mean) + pictures.new_tensor([24.0, 8, -16])[:, None, None] / 255).clamp(0, 1)
+
+
+def blurred(pictures: Tensor) -> Tensor:
+    """Pictures (n, 3, H, W) blurred by a box of 9 px."""
+    return F.avg_pool2d(F.pad(pictures, (4, 4, 4, 4), mode="replicate"), 9, stride=1)
+
+
+ERRORS = {"tint": tinted, "blur": blurred}  # that one sees at once
+
+
+def write_frames(video: Path, numbers: list[int], path: Path) -> None:
+    """Frames of a video side by side."""
+    from PIL import Image
+
+    Image.fromarray(torch.cat(list(read_clip(video)[numbers]), 1).numpy()).save(path)
+
+
+def draw(found: dict[str, Figures], path: Path) -> None:
+    """A plot of each of DRAWN by clips, a line and its dashed trend a form. InputError without matplotlib."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(f"matplotlib cannot be imported ({error}): pip install matplotlib.") from error
+    names = [name for name in DRAWN if any(name in clip for figures in found.values() for clip in figures)]
+    rows = (len(names) + 2) // 3
+    with matplotlib.rc_context({"svg.hashsalt": "drift", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(9, 2.2 * rows), layout="constrained")
+        for name, axes in zip(names, figure.subplots(rows, 3, squeeze=False).flat):
+            for form, figures in found.items():
+                numbers = [number for number, clip in enumerate(figures) if name in clip]
+                values = [figures[number][name] for number in numbers]
+                (line,) = axes.plot(numbers, values, label=form, linewidth=1.2)
+                found_trend = trend(values)
+                if found_trend is not None:
+                    middle, reach = sum(values) / len(values), found_trend.slope * (len(values) - 1) / 2
+                    ends = numbers[0], numbers[-1]
+                    axes.plot(ends, (middle - reach, middle + reach), color=line.get_color(), linewidth=0.8, linestyle="--")
+            axes.set_title(FIGURES[name].title, fontsize=9)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.margins(x=0.01)
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(low, 0), 1.2 * high)  # from 0, so that a small change looks small
+            axes.set_xlabel("clip")
+        figure.axes[0].legend(frameon=False, fontsize=8)
+        figure.savefig(path, format="svg", metadata=dict.fromkeys(("Date", "Creator")))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.long_drift", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, help="folder of the runs")
+    parser.add_argument("--decay", action="store_true", help="what is left of an error, and no run")
+    parser.add_argument("--clips", type=int, default=30, help="of the network, with one conditional frame (%(default)s)")
+    parser.add_argument("--portrait", type=Path, default=ASSETS / "portrait.png", help="a picture, or a video's first frame")
+    parser.add_argument("--driving", type=Path, default=ASSETS / "driving.mp4")
+    parser.add_argument("--identity", type=Path, help="a face recognition network, as in python -m realportrait_core.eval")
+    parser.add_argument("--only", choices=tuple(FORMS), help="one form of continuation alone")
+    options = parser.parse_args(argv)
+    if options.out is None and not options.decay:
+        parser.error("name a folder of the runs by --out, or measure --decay")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        if options.clips < 2:
+            raise InputError(f"--clips is {options.clips}; it must be at least 2.")
+        if options.decay:
+            options.clips = DECAY_CLIPS + 1
+            for clip, left in enumerate(decay(prepare(options), DECAY_CLIPS), 1):
+                print(
+                    f"left after {clip} clips: {', '.join(f'{value:.2f} of a {name}' for name, value in left.items())}", flush=True
+                )
+            return 0
+        scene, found = prepare(options), {}
+        for name in [options.only] if options.only else FORMS:
+            found[name] = animate(scene, name, options.out)
+            print(f"{name}\n{drift_report(found[name])}\n", flush=True)
+        (options.out / "figures.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+        draw(found, options.out / "drift.svg")
+    except RealPortraitError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""The same seed gives the same bytes in the host: whatever ran before, in whatever order, cancelled or not."""
+
+import pytest
+import tiny
+import torch
+from test_cancel import cancelled  # noqa: F401
+
+
+@pytest.fixture
+def load(pack, tmp_path):
+    path = tiny.dit_file(pack, tmp_path / "tiny.safetensors")
+    return lambda weight_dtype="default": pack("nodes.host.model").load(path, weight_dtype)
+
+
+@pytest.fixture
+def sample(pack):
+    """sample(model, portrait=2, seed=7): 20 frames in two clips, guided, of the portrait with that number."""
+    module, maps = pack("nodes.sample"), tiny.maps(pack, 20)
+    motion_of = pack("realportrait_core.animation.mapping").PortraitMotion
+    caching = pack("realportrait_core.dit.cache").Caching()
+
+    def run(model, portrait=2, **changes):
+        motion = motion_of(maps, tiny.maps(pack, 1, seed=portrait), torch.eye(3, dtype=torch.float64), (64, 64))
+        given = dict(seed=7, steps=2, sampler_name="euler_ancestral", scheduler="normal", strength=1.0, guidance=1.5)
+        return module.sample_clips(model, tiny.latent(1, seed=portrait), motion, **{**given, "caching": caching, **changes})
+
+    return run
+
+
+def test_whatever_was_queued_before(load, sample):
+    """A, B, A on the same networks, and after other portraits have filled the cache of K, V: as on networks just loaded."""
+    wanted, used = sample(load()), load()
+    assert torch.equal(sample(used), wanted)
+    other = sample(used, portrait=5, seed=3)
+    assert torch.equal(sample(used), wanted) and torch.equal(sample(used, portrait=5, seed=3), other)
+    for portrait in (6, 8, 9):
+        sample(used, portrait=portrait, steps=1)
+    assert torch.equal(sample(used), wanted)
+
+
+def test_after_a_cancelled_run(load, sample, cancelled):  # noqa: F811
+    wanted, used = sample(load()), load()
+    assert cancelled(lambda: sample(used, portrait=5), 3) == 3
+    assert torch.equal(sample(used), wanted)
+
+
+def test_after_the_model_was_unloaded_and_another_one_ran(load, sample):
+    import comfy.model_management as management
+
+    used, other = load(), load("bf16")
+    wanted, others = sample(used), sample(other)
+    assert not torch.equal(others, wanted)
+    management.unload_all_models()
+    assert torch.equal(sample(used), wanted) and torch.equal(sample(other), others) and torch.equal(sample(used), wanted)
+
+
+def test_after_an_error_in_the_middle(load, sample, monkeypatch):
+    wanted, used = sample(load()), load()
+    network = used.model.diffusion_model
+    with monkeypatch.context() as patch:
+        patch.setattr(network.blocks[2], "forward", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            sample(used)
+    assert torch.equal(sample(used), wanted)
