@@ -27,7 +27,6 @@ SETTINGS = dict(
     neutral_frame=0,
     overlap=1,
     tail_window=1,
-    correction=0.0,
 )
 DETECTED = dict(portrait_face="largest", driver_face="largest", missing_face="hold")
 SAMPLED = ("seed", "steps", "sampler_name", "scheduler", "speed", "strength", "guidance")
@@ -250,7 +249,6 @@ CHANGES = [
     ("framing", "whole", 3),
     ("neutral_frame", 2, 3),
     ("overlap", 3, FRAMES),
-    ("correction", 1.0, FRAMES),
 ]
 
 
