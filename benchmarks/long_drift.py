@@ -14,7 +14,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import realportrait_core
-from realportrait_core.animation.clips import plan
+from realportrait_core.animation.clips import Clip, plan
 from realportrait_core.animation.extraction import extract_keypoints
 from realportrait_core.animation.retargeting import DrivenKeypoints, drive_keypoints
 from realportrait_core.diffusion.schedule import linear_schedule
@@ -39,6 +39,7 @@ from realportrait_core.long.drift import FIGURES, drift_report
 from realportrait_core.long.maps import ClipMotion
 from realportrait_core.long.renderers import CoreRenderer, core_renderer
 from realportrait_core.long.run import LongSettings, animate_long
+from realportrait_core.motion_map import MotionMaps
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
@@ -47,7 +48,13 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 WEIGHTS = Path(realportrait_core.__file__).parent / "weights"
 FPS = 12.5  # of the bundled weights' training
 # How clips follow one another.
-FORMS = {"1 frame": LongSettings(), "4 frames": LongSettings(overlap=4), "chosen tail": LongSettings(tail_window=4)}
+CORRECTED = "corrected"  # 1 frame, whose latents are given the portrait's mean and deviation in each channel
+FORMS = {
+    "1 frame": LongSettings(),
+    "4 frames": LongSettings(overlap=4),
+    "chosen tail": LongSettings(tail_window=4),
+    CORRECTED: LongSettings(),
+}
 SHOWN = (0, 9, 19, 29)  # clips of which frames.png has the last frame
 DECAY_CLIPS = 2
 DRAWN = ("green_255", "contrast", "sharpness", "keypoints_px", "head_deg", "identity")
@@ -107,14 +114,30 @@ def animate(scene: Scene, name: str, out: Path) -> Figures:
     def progress(done: int, total: int) -> None:
         log.info("%s: %d of %d frames", name, done, total)
 
-    result = animate_long(
-        scene.vid2vid, scene.driven, scene.render, folder, FPS, FORMS[name], identity=scene.identity, callback=progress
-    )
+    render = corrected(scene.render) if name == CORRECTED else scene.render
+    result = animate_long(scene.vid2vid, scene.driven, render, folder, FPS, FORMS[name], identity=scene.identity, callback=progress)
     new = scene.render.clip_frames - 1
     write_frames(
         result.path, [0, *(new * (clip + 1) for clip in SHOWN if new * (clip + 1) < len(scene.driven))], folder / "frames.png"
     )
     return result.figures
+
+
+def corrected(render: CoreRenderer) -> CoreRenderer:
+    """The renderer with conditional frames that have the portrait's colours and contrast."""
+    portrait = render.portrait_latent
+
+    def sample(clip: Clip, motion: MotionMaps | Tensor, known: Tensor | None, callback: Callable[[int], None]) -> Tensor:
+        return render.sample(clip, motion, None if known is None else matched(known, portrait), callback)
+
+    return replace(render, sample=sample)
+
+
+def matched(latents: Tensor, portrait: Tensor) -> Tensor:
+    """Latents (n, 4, h, w) with the mean and the deviation of each channel of the portrait's (1, 4, h, w)."""
+    mean, deviation = (statistic(latents, (2, 3), keepdim=True) for statistic in (torch.mean, torch.std))
+    portrait = portrait.to(latents)
+    return (latents - mean) / deviation * portrait.std((2, 3), keepdim=True) + portrait.mean((2, 3), keepdim=True)
 
 
 @torch.inference_mode()

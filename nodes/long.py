@@ -165,16 +165,6 @@ class AnimateLongVideo(io.ComfyNode):
                     "the frames behind it are made again. 1 always takes the last, as RealPortrait Sampler does.",
                     **advanced(),
                 ),
-                io.Float.Input(
-                    "correction",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="How far colours and contrast of each clip's first frame are drawn back to the portrait's, against "
-                    "drift over many clips. 0 is off.",
-                    **advanced(),
-                ),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -229,7 +219,6 @@ class AnimateLongVideo(io.ComfyNode):
         neutral_frame,
         overlap,
         tail_window,
-        correction,
         model=None,
         vae=None,
         keypoints=None,
@@ -247,7 +236,7 @@ class AnimateLongVideo(io.ComfyNode):
         neutral = find_neutral(keypoints) if neutral_frame == CHOOSE else neutral_frame
         driven = drive_keypoints(keypoints, "relative", pose_gain, expression_gain, neutral)
         report.append(neutral_report(keypoints, neutral, neutral_frame == CHOOSE))
-        settings, whole = LongSettings(overlap, tail_window, correction), result == WHOLE
+        settings, whole = LongSettings(overlap=overlap, tail_window=tail_window), result == WHOLE
         if model is None:
             render = vid2vid_renderer(network, driven, portrait, whole, callback=on_node())
         else:

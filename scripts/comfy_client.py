@@ -87,7 +87,10 @@ class ComfyClient:
         self, workflow: dict, on_event: Callable[[Event], None] | None = None, interrupt_when: Callable[[Event], bool] | None = None
     ) -> Run:
         """Queue an API workflow and follow it to its end. interrupt_when: /interrupt after the first event it is true of."""
-        return asyncio.run(self._queue(workflow, on_event, interrupt_when))
+        try:
+            return asyncio.run(self._queue(workflow, on_event, interrupt_when))
+        except aiohttp.ClientError as error:
+            raise ClientError(f"ComfyUI went away: {error}") from error
 
     async def _queue(self, workflow, on_event, interrupt_when) -> Run:
         client = uuid.uuid4().hex

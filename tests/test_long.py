@@ -763,7 +763,7 @@ def test_a_disk_with_little_room_is_warned_of(made, tmp_path, small_disk, caplog
         assert not caplog.text
         with pytest.raises(Cancelled):
             animate(disk / "b", 5000, "square", callback=cancel)
-    assert re.search(r"disk/b has 0 MB of room, and the video may need about 3 MB", caplog.text)
+    assert re.search(r"disk/b has 0 MB of room, and the video may need about 5 MB", caplog.text)
 
 
 def cancel(done: int, total: int) -> None:

@@ -133,6 +133,11 @@ def check_portable(prefix: str) -> None:
     for part in PurePath(prefix.replace("\\", "/")).parts:
         if part.split(".")[0].strip().upper() in RESERVED:
             raise InputError(f"{prefix!r:.200} cannot begin the name of a file: Windows keeps {part:.80} for a device.")
+    for part in PurePath(prefix.replace("\\", "/")).parent.parts:
+        if part not in (".", "..") and part[-1] in ". ":
+            raise InputError(
+                f"{prefix!r:.200} cannot begin the name of a file: no folder on Windows can end with a dot or a space."
+            )
 
 
 def inside(folder: Path, path: Path) -> bool:

@@ -56,7 +56,7 @@ def motions() -> dict[str, Path]:
     """Names that Load RealPortrait Motion offers, and their files: of the input folder, then what was saved, as "NAME [output]"."""
     output = Path(folder_paths.get_output_directory())
     given = {name: input_folder() / name for name in sorted(_input_files()) if name.lower().endswith(MOTION_SUFFIX)}
-    saved = [path for path in sorted(output.rglob(f"*{MOTION_SUFFIX}")) if _is_motion(path)]
+    saved = [path for path in sorted(output.rglob(f"*{MOTION_SUFFIX}")) if inside(output, path) and _is_motion(path)]
     return MOTIONS | given | {f"{path.relative_to(output).as_posix()}{SAVED}": path for path in saved}
 
 
@@ -111,7 +111,11 @@ def states() -> dict[str, Path]:
     """Names that Resume Continuation State offers, "NAME [output]", and their files: states that were saved, unfinished runs."""
     output = Path(folder_paths.get_output_directory())
     runs = output / RUNS
-    saved = [path for path in sorted(output.rglob(f"*{MOTION_SUFFIX}")) if runs not in path.parents and _is_state(path)]
+    saved = [
+        path
+        for path in sorted(output.rglob(f"*{MOTION_SUFFIX}"))
+        if runs not in path.parents and inside(output, path) and _is_state(path)
+    ]
     unfinished = [path for path in sorted(runs.glob(f"*/{RUN_STATE}")) if not path.with_name(RUN_VIDEO).exists()]
     return {f"{path.relative_to(output).as_posix()}{SAVED}": path for path in [*saved, *unfinished]}
 
@@ -122,8 +126,8 @@ def state_path(name: str) -> Path:
     saved = _below(output, name.removesuffix(SAVED)) if isinstance(name, str) and name.endswith(SAVED) else None
     if saved is None or not _is_state(saved):
         raise InputError(
-            f"{name!r:.200} is not one of the continuation states in {output}. Press R in the browser after a run was broken off "
-            "or a state was saved."
+            f"{name!r:.200} is not one of the continuation states in {output}. Press R in the browser after a run was broken off or "
+            "a state was saved."
         )
     return saved
 

@@ -115,8 +115,8 @@ def drift_report(clips: Sequence[dict[str, float]]) -> str:
     if not found:
         return "\n".join([*lines, "One clip: nothing to drift from."])
     slopes = [found[name] if name in found else None for name in names]
-    lines.append(line("per clip", [cell(name, one and one.slope, 1, "+") for name, one in zip(names, slopes)]))
-    errors = [cell(name, one and one.error, 1) for name, one in zip(names, slopes)]
+    lines.append(line("per clip", [cell(name, one.slope if one else None, 1, "+") for name, one in zip(names, slopes)]))
+    errors = [cell(name, one.error if one else None, 1) for name, one in zip(names, slopes)]
     lines.append(line("+-", errors))
     changes = [
         f"{FIGURES[name].title} {cell(name, one.slope * (len(clips) - 1), sign='+')}"

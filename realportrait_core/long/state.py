@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ ROLE = "continuation_state"
 LONGEST_HEADER = 16 * 2**20  # bytes; the figures of 10,000 clips take about 2 MB
 LARGEST = 256 * 2**20  # bytes of a file; a conditional frame of the paper's size takes 2 MB
 MOST_CLIPS, MOST_FRAMES = 10**7, 10**8
+LARGEST_FIGURE = 1e300  # by size; an int of JSON may be too large for a float
 # tensor -> its dtype and shape, None for any length
 SCHEMA = {
     "latents": ("F32", (None, 4, None, None)),
@@ -41,7 +41,7 @@ def is_texts(value: Any) -> bool:
 
 def is_figures(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(clip, dict) and all(type(number) in (int, float) and isfinite(number) for number in clip.values())
+        isinstance(clip, dict) and all(type(number) in (int, float) and abs(number) <= LARGEST_FIGURE for number in clip.values())
         for clip in value
     )
 
@@ -147,7 +147,7 @@ def read_description(path: Path, text: str | None) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path} is a safetensors file, but no continuation state of RealPortrait. {AGAIN}.") from error
     if found != ROLE or not isinstance(state, dict):
-        raise InputError(f"{path} is of the role {found!r}, and no continuation state of RealPortrait. {AGAIN}.")
+        raise InputError(f"{path} is of the role {found!r:.80}, and no continuation state of RealPortrait. {AGAIN}.")
     if type(version) is not int or version > VERSION:
         raise InputError(f"{path} is of format {version!r} and this RealPortrait reads up to {VERSION}. Update the pack.")
     wrong = [name for name, right in DESCRIBED.items() if not right(state.get(name))]

@@ -116,7 +116,7 @@ def check_values(tensors: dict[str, torch.Tensor]) -> None:
         raise InputError("Its 'crop' is no affine that can be turned back.")
     back = torch.linalg.inv(tensors["crop"].double()).abs().max()
     if not float(back) <= MOST_PIXELS:
-        raise InputError(f"Its crop is no affine that can be turned back: the inverse has the value {float(back):g}.")
+        raise InputError(f"Its 'crop' is no affine that can be turned back: the inverse has the value {float(back):g}.")
 
 
 def check_motion(driver: DrivingMotion) -> MotionInfo:

@@ -158,7 +158,6 @@ SHOWN = {
                 "framing",
                 "neutral_frame",
                 "overlap",
-                "correction",
             )
         },
         "tail_window": "host/test_long_nodes.py::test_the_tail_is_chosen_in_a_window",

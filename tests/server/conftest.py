@@ -4,6 +4,7 @@ Most workflows run with a transformer that is smaller than the bundled one and r
 """
 
 import json
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -117,8 +118,8 @@ def browser() -> Path:
 
 
 @pytest.fixture(scope="session")
-def media(client, tmp_path_factory) -> dict[str, str]:
-    """What lies in the server's input folder: {name here: name there}."""
+def media_folder(tmp_path_factory) -> Path:
+    """Portraits and driving videos, good and bad."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("media")
@@ -126,6 +127,8 @@ def media(client, tmp_path_factory) -> dict[str, str]:
     frames = read_video(ROOT / "assets" / "driving.mp4")
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
 
+    for name in ("portrait.png", "driving.mp4"):
+        shutil.copy(ROOT / "assets" / name, folder)
     Image.fromarray(noise).save(folder / "noise.png")
     portrait.resize((301, 253)).convert("RGBA").save(folder / "odd_rgba.png")
     portrait.convert("L").save(folder / "grey.png")
@@ -139,9 +142,13 @@ def media(client, tmp_path_factory) -> dict[str, str]:
     write_video(folder / "odd_size.mp4", [np.ascontiguousarray(frame[:250, :230]) for frame in frames[:3]])
     write_video(folder / "no_face.mp4", [noise] * 3)
     write_video(folder / "face_lost.mp4", [*frames[:2], noise, *frames[3:5]])
+    return folder
 
-    files = [ROOT / "assets" / "portrait.png", ROOT / "assets" / "driving.mp4", *folder.iterdir()]
-    return {file.name: client.upload(file) for file in files}
+
+@pytest.fixture(scope="session")
+def media(client, media_folder) -> dict[str, str]:
+    """What lies in the server's input folder: {name here: name there}."""
+    return {file.name: client.upload(file) for file in media_folder.iterdir()}
 
 
 @pytest.fixture(scope="session")
@@ -183,36 +190,39 @@ def write_video(path: Path, frames: list[np.ndarray], sound: bool = False) -> No
 
 @pytest.fixture
 def workflow(media):
-    """Makes an API workflow with small settings: workflow("animate_portrait", driving="with_sound.mp4", steps=1).
+    """workflow("animate_portrait", driving="with_sound.mp4", steps=1): `api_workflow` with files of the server's input folder."""
+
+    def make(name="animate_portrait", portrait="portrait.png", driving="driving.mp4", **settings) -> dict:
+        return api_workflow(name, media[portrait], media[driving], **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def workflow_of_files():
+    """`api_workflow`, for a test with a server of its own."""
+    return api_workflow
+
+
+def api_workflow(name: str, portrait: str, driving: str, frames=None, steps=2, seed=1, weights=SMALL, vid2vid=None) -> dict:
+    """An API workflow with small settings.
 
     weights, vid2vid: the transformer's file and Face Vid2vid's instead of the bundled ones.
     """
     import demo
 
-    def make(
-        name="animate_portrait",
-        portrait="portrait.png",
-        driving="driving.mp4",
-        frames=None,
-        steps=2,
-        seed=1,
-        weights=SMALL,
-        vid2vid=None,
-    ) -> dict:
-        made = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
-        made[demo.only(made, "RealPortraitLoadPortrait")]["inputs"]["image"] = media[portrait]
-        made[demo.only(made, "RealPortraitLoadDrivingVideo")]["inputs"]["file"] = media[driving]
-        for entry in made.values():
-            if entry["class_type"] in ("RealPortraitSampler", "RealPortraitAnimateLong", "KSampler"):
-                entry["inputs"].update(steps=steps, seed=seed)
-            if entry["class_type"] == "RealPortraitAnimate":  # it samples as the weights were trained for
-                entry["inputs"].update(seed=seed)
-            if entry["inputs"].get("weights") == BUNDLED:
-                entry["inputs"].update(weights=weights)
-            if vid2vid and entry["class_type"] == "RealPortraitLoadVid2Vid":
-                entry["inputs"].update(weights=vid2vid)
-        if frames:
-            demo.limit_frames(made, frames)
-        return made
-
-    return make
+    made = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    made[demo.only(made, "RealPortraitLoadPortrait")]["inputs"]["image"] = portrait
+    made[demo.only(made, "RealPortraitLoadDrivingVideo")]["inputs"]["file"] = driving
+    for entry in made.values():
+        if entry["class_type"] in ("RealPortraitSampler", "RealPortraitAnimateLong", "KSampler"):
+            entry["inputs"].update(steps=steps, seed=seed)
+        if entry["class_type"] == "RealPortraitAnimate":  # it samples as the weights were trained for
+            entry["inputs"].update(seed=seed)
+        if entry["inputs"].get("weights") == BUNDLED:
+            entry["inputs"].update(weights=weights)
+        if vid2vid and entry["class_type"] == "RealPortraitLoadVid2Vid":
+            entry["inputs"].update(weights=vid2vid)
+    if frames:
+        demo.limit_frames(made, frames)
+    return made

@@ -97,14 +97,14 @@ def test_killed_and_queued_again_on_a_new_server(host_sources, small_weights, tw
 
         def kill(event) -> None:
             if of_the_second_clip(event):
-                server.process.kill()
+                server.kill()
 
         with pytest.raises((ClientError, OSError)):
             client.queue(queued, on_event=kill)
         (run,) = (server.folder / "output" / "realportrait_long").iterdir()
         assert not (run / "video.mp4").exists() and not list((server.folder / "output").glob("RealPortrait/*"))
 
-        server.crash_and_restart()
+        server.start_again()
         client = ComfyClient(server.url)
         again = client.queue(queued)
         assert ticks(again)[0] == STEPS + 1 and "Taken up again at frame 16" in str(again.outputs["8"])
