@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SEALED = ROOT / "tests" / "host" / "sealed.py"
 # One of each way to a video; of the others one has no weights, and one asks for judges that are fetched.
 SHORT = ["animate_liveportrait"]
-WORKFLOWS = ["animate_portrait", "animate_portrait_ksampler", "animate_saved_motion", "animate_liveportrait", "expression_sliders"]
+WORKFLOWS = ["animate_portrait", "animate_portrait_ksampler", "animate_saved_motion", "animate_liveportrait", "animate_long_video"]
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess:

@@ -146,7 +146,7 @@ def _below(folder: Path, name: str) -> Path | None:
 
 def _input_files() -> list[str]:
     folder = input_folder()
-    return [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    return [path.name for path in folder.iterdir() if path.is_file() and inside(folder, path)] if folder.is_dir() else []
 
 
 def _is_motion(path: Path) -> bool:
