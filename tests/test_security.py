@@ -95,7 +95,7 @@ def test_no_network_in_any_way_to_a_video(line):
     assert {"RealPortraitSampler", "RealPortraitSaveMotion", "RealPortraitLoadMotion", "VAEDecode", "KSampler"} <= set(
         found["used"]
     )
-    assert {".mp4", ".png", ".safetensors"} <= set(found["saved"])
+    assert {".mp4", ".safetensors"} <= set(found["saved"])
 
 
 # The page
