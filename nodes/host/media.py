@@ -126,8 +126,8 @@ def state_path(name: str) -> Path:
     saved = _below(output, name.removesuffix(SAVED)) if isinstance(name, str) and name.endswith(SAVED) else None
     if saved is None or not _is_state(saved):
         raise InputError(
-            f"{name!r:.200} is not one of the continuation states in {output}. Press R in the browser after a run was broken off or "
-            "a state was saved."
+            f"{name!r:.200} is not one of the continuation states in {output}. Press R in the browser after a run was broken off "
+            "or a state was saved."
         )
     return saved
 
