@@ -37,6 +37,8 @@ if "realportrait_core" not in sys.modules:
 import av  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from forks import killed  # noqa: E402
+from process_memory import allow_more, memory  # noqa: E402
 from public import TINY  # noqa: E402
 
 from realportrait_core.animation.extraction import crop_faces, extract_keypoints  # noqa: E402
@@ -168,19 +170,14 @@ def dies_at(event: int) -> None:
 
 def killed_child(folder: Path, frames: int, name: str, event: int | None = None, after: float | None = None) -> bool:
     """Whether a child that animates was killed, at an event or after so many seconds; else it has finished."""
-    child = os.fork()
-    if child == 0:
+
+    def work() -> None:
         if event is not None:
             dies_at(event)
         animate(folder, frames, name, sound=tone())
-        os._exit(0)
-    if after is not None:
-        time.sleep(after)
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    if not os.WIFSIGNALED(status) and os.waitstatus_to_exitcode(status):
-        raise SystemExit(f"The child ended with {os.waitstatus_to_exitcode(status)}.")
-    return os.WIFSIGNALED(status)
+
+    end = None if after is None else time.monotonic() + after
+    return killed(work, lambda: end is not None and time.monotonic() >= end)
 
 
 def tone() -> Sound:
@@ -199,10 +196,10 @@ def kill_often(folder: Path, frames: int, name: str, seed: int) -> None:
     """Children in one folder, each killed after a random time, until one finishes."""
     started = time.monotonic()
     killed_child(folder.with_name("timed"), frames, name)
-    whole, draw, killed = time.monotonic() - started, random.Random(seed), 0
+    whole, draw, kills = time.monotonic() - started, random.Random(seed), 0
     while killed_child(folder, frames, name, after=draw.uniform(0.3, 0.9) * whole):
-        killed += 1
-    print(json.dumps({"killed": killed}))
+        kills += 1
+    print(json.dumps({"killed": kills}))
 
 
 # Memory
@@ -237,8 +234,7 @@ def measured(folder: Path, frames: int, name: str, size: int, cap: int) -> None:
     driving = VideoStream(VideoFile("driving.mp4", folder / "driving.mp4"), Selection())
     picture = torch.rand(1, size, size, 3, generator=torch.Generator().manual_seed(0))
     if cap:
-        most = cap * 2**20 + int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        allow_more(cap * 2**20)
     with torch.inference_mode():
         found = track(driving, None, boxes=(30, 30, 40, 50))
         keypoints = extract_keypoints(vid2vid, picture, driving, size / 128 * FACE, found)
@@ -247,8 +243,8 @@ def measured(folder: Path, frames: int, name: str, size: int, cap: int) -> None:
     result = animate_long(vid2vid, motion, render, folder / "run", driving.fps, sound=sound_of(driving))
     with av.open(str(result.path)) as file:
         written = file.streams.video[0].frames
-    peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    print(json.dumps({"frames": written, "asked": frames, "peak": peaks[0], "decoder": peaks[1]}))
+    decoder = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # at least this process's own when it began
+    print(json.dumps({"frames": written, "asked": frames, "peak": memory("VmHWM") / 2**20, "decoder": decoder}))
 
 
 def driving_file(path: Path, frames: int, side: int = 128) -> None:

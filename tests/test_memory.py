@@ -1,5 +1,6 @@
 """Out of memory at each stage of the core: smaller pieces, the same result, and what was done in the log."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -318,15 +319,18 @@ def test_an_error_of_another_kind_is_not_mended(vid2vid, keypoints, caplog):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process's memory are Linux's")
 def test_a_real_allocation_that_fails():
     """A process that may take 150 MB more decodes frames of which eight at once need more, four less."""
-    child = subprocess.run([sys.executable, "-c", CHILD], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    tests = Path(__file__).parent
+    told = dict(os.environ, PYTHONPATH=str(tests))
+    child = subprocess.run([sys.executable, "-c", CHILD], cwd=tests.parent, env=told, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     assert "eight at once failed" in child.stdout and "VAE's decoding: out of memory with 8 frames at once" in child.stderr
     assert float(child.stdout.split()[-1]) <= CLOSE
 
 
 CHILD = """
-import logging, resource
+import logging
 import torch
+from process_memory import allow_more
 from realportrait_core.animation.rendering import decode_frames
 from realportrait_core.memory import is_out_of_memory
 from realportrait_core.vae import TinyVAE
@@ -337,9 +341,7 @@ torch.manual_seed(0)
 vae, latents = TinyVAE((8, 8, 8, 8)).eval(), torch.randn(8, 4, 64, 64)
 with torch.inference_mode():
     whole = decode_frames(vae, latents)
-    with open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 150_000_000, resource.RLIM_INFINITY))
+    allow_more(150_000_000)
     try:
         vae.decode(latents)
     except Exception as error:

@@ -347,20 +347,17 @@ def test_keypoints_of_a_stream_are_those_of_its_frames(vid2vid, missing_face):
 MEASURE = """
 import sys
 from pathlib import Path
-import psutil, torch
+import torch
 sys.path[:0] = {paths!r}
 import conftest, test_stream, toy_sizes
+from process_memory import memory
 from test_stream import *
-
-def peak(process):
-    text = Path("/proc", str(process.pid), "status").read_text()
-    return int(text.split("VmHWM:")[1].split()[0]) / 1024  # MB
 
 class Watched(VideoStream):
     def __iter__(self):
         for i, frame in enumerate(super().__iter__()):
             if i == {count} - 1:
-                print("decoder", peak(decoders()[0]))
+                print("decoder", memory("VmHWM", decoders()[0].pid) / 2**20)
             yield frame
 
 torch.set_num_threads(1)
@@ -373,7 +370,7 @@ with torch.inference_mode():
     keypoints = extract_keypoints(vid2vid, portrait, stream, found.points[0], found)
 sound = sum(piece.shape[1] for piece in audio_pieces(stream.source, 0.0, {count} / 25).pieces)
 assert len(keypoints) == {count} and sound == {count} / 25 * 16000
-print("own", peak(psutil.Process()))
+print("own", memory("VmHWM") / 2**20)
 """
 
 

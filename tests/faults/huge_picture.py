@@ -1,7 +1,6 @@
 """A portrait of 8192x4096 px from detection to paste-back, in a process of its own: prints peaks of memory and results as JSON."""
 
 import json
-import resource
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 import toy
 import yunet
+from process_memory import memory, start_peak
 
 from realportrait_core.animation.extraction import extract_keypoints
 from realportrait_core.animation.mapping import frame_portrait, motion_maps
@@ -21,11 +21,6 @@ from realportrait_core.paste import paste
 from realportrait_core.vid2vid import FaceVid2Vid
 
 HEIGHT, WIDTH = 4096, 8192
-
-
-def peak() -> float:
-    """MB, the most that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def head() -> torch.Tensor:
@@ -45,12 +40,13 @@ def main() -> None:
     for top in range(0, HEIGHT, 256):  # the head enlarged 16 times, row by row, so that making it holds no more than the picture
         rows = small.movedim(-1, 1)[:, :, top // 16 : top // 16 + 16]
         picture[:, top : top + 256, :HEIGHT] = F.interpolate(rows, (256, HEIGHT), mode="bilinear").movedim(1, -1)
-    before = peak()
+    start_peak()
+    before = memory("VmRSS")
     points = portrait_points(picture[0], detector)
     keypoints = extract_keypoints(networks, picture, small, points, track(small, detector))
     motion = motion_maps(networks, drive_keypoints(keypoints, "paper-absolute"), 64)
     square = frame_portrait(picture, motion)
-    used = peak() - before
+    used = (memory("VmHWM") - before) / 2**20  # MB
     pasted, weight = paste(picture, square, motion.portrait_to_frame, 64)
     outside = weight[0] == 0
     print(

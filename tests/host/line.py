@@ -1,6 +1,5 @@
 """The whole line in the host's process on tiny networks: portrait and driving frames to frames of the portrait's size."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import comfy.sd
@@ -11,16 +10,15 @@ SETTINGS = dict(seed=5, steps=2, sampler_name="euler", scheduler="normal", stren
 
 
 class Line:
-    """The loaders' outputs, and the nodes one after the other. between() is called before each node."""
+    """The loaders' outputs, and the nodes one after the other."""
 
-    def __init__(self, pack, run_node, between: Callable[[], None] = lambda: None):
-        self.run_node, self.between = run_node, between
+    def __init__(self, pack, run_node):
+        self.run_node = run_node
         self.model = run_node("RealPortraitLoadModel", weights="line_dit.safetensors", weight_dtype="default")[0]
         self.vid2vid = run_node("RealPortraitLoadVid2Vid", weights="line_vid2vid.safetensors")[0]
         self.vae = comfy.sd.VAE(sd=tiny.vae_state(pack))
 
     def node(self, name: str, **inputs):
-        self.between()
         return self.run_node(f"RealPortrait{name}", **inputs)[0]
 
     def keypoints(self, portrait, driving, **changes):
@@ -36,7 +34,6 @@ class Line:
 
     def shown(self, latents: torch.Tensor, motion) -> torch.Tensor:
         """The animated portrait (L, H, W, 3): latents decoded by the host and pasted back."""
-        self.between()
         square = self.vae.decode(latents)
         return self.node("PasteBack", frames=square, motion=motion, feather=8.0, length="longest")
 

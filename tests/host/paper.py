@@ -19,18 +19,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # for toy_sizes; behi
 import tiny
 from conftest import pack_module as pack
 from conftest import start_host
+from process_memory import memory, start_peak
 
 PX = 512
-
-
-def memory(what: str) -> int:
-    """Bytes: "VmRSS" now, "VmHWM" at the most since start_peak()."""
-    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in status if line.startswith(what))
-
-
-def start_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def weights_file(path: Path, config) -> int:

@@ -30,7 +30,7 @@ def weights(host, pack) -> Path:
     return folder
 
 
-def prompt(seed=1, portrait="example: portrait.png", frames=5, yaw=5.0, weights=MODEL, prefix="a") -> dict:
+def prompt(seed=1, portrait="example: portrait.png", frames=5, yaw=5.0, weights=MODEL, prefix="a", motion=None) -> dict:
     """The quick start with all three ways to a picture: sampled in two clips, rendered by Face Vid2vid, and one expression."""
     made = prompts.workflow("animate_portrait", frames=frames, steps=2, seed=seed)
     by_type = {entry["class_type"]: entry["inputs"] for entry in made.values()}
@@ -38,6 +38,7 @@ def prompt(seed=1, portrait="example: portrait.png", frames=5, yaw=5.0, weights=
     by_type["RealPortraitLoadModel"]["weights"] = weights
     by_type["RealPortraitLoadVid2Vid"]["weights"] = VID2VID
     by_type["RealPortraitExtractKeypoints"].update(BOXES)
+    by_type["RealPortraitMotionMaps"].update(motion or {})
     by_type["SaveVideo"]["filename_prefix"] = f"concurrency/{prefix}"
     render = {"vid2vid": ["5", 0], "motion": ["8", 0], "result": "face crop", "even_size": True}
     sliders = dict(yaw=yaw, pitch=0.0, roll=0.0, smile=0.5, mouth=0.0, eyes=0.0, gaze_x=0.0, gaze_y=0.0, live_preview=False)
@@ -101,6 +102,8 @@ def test_it_again_out_of_the_hosts_cache(executor, fresh):
     assert same([executor.output(node) for node in (DECODED, RENDERED, EDITED)], fresh)
     cached = executor.run(prompt(seed=3)).cached
     assert {"7", "8"} <= cached and DECODED not in cached  # the motion is reused by another seed
+    cached = executor.run(prompt(motion={"mode": "paper-absolute", "pose_gain": 0.5})).cached
+    assert "7" in cached and "8" not in cached  # the keypoints by another motion
     assert same(pictures(executor), fresh)
 
 
@@ -142,7 +145,7 @@ def test_cancelled_in_the_middle_of_a_stage_before_it(host, executor, fresh, sta
     """At its first tick of progress, as the host's own server sees them."""
     import comfy.utils
 
-    wanted = prompt(seed=8)
+    wanted = prompt(seed=8, portrait="example: two_faces.jpg")
     (node,) = [node for node, entry in wanted.items() if entry["class_type"] == stage]
     ticks = []
 

@@ -103,27 +103,31 @@ def test_a_turned_photograph_stands_upright(run_node, folder, colours, turn):
 
 
 @pytest.mark.parametrize(
-    "mode, suffix", [("L", "png"), ("1", "png"), ("P", "png"), ("CMYK", "jpg"), ("CMYK", "tif"), ("YCbCr", "jpg")]
+    "mode, suffix",
+    [("L", "png"), ("1", "png"), ("P", "png"), ("P", "gif"), ("CMYK", "jpg"), ("CMYK", "tif"), ("YCbCr", "jpg"), ("RGB", "webp")],
 )
-def test_every_colour_model_becomes_rgb(run_node, folder, colours, mode, suffix):
+def test_every_colour_model_becomes_rgb(host, run_node, folder, colours, mode, suffix):
+    """As the host's own Load Image makes it."""
     file = folder / f"{mode}.{suffix}"
     Image.fromarray(colours).convert(mode).save(file, **(dict(quality=100, subsampling=0) if suffix == "jpg" else {}))
     with Image.open(file) as stored:
-        assert stored.mode == mode or suffix == "jpg" and mode == "YCbCr"
+        assert stored.mode == mode or suffix in ("jpg", "gif") and mode in ("YCbCr", "P")
     image, mask = run_node(LOAD, image=file.name)
     assert image.shape == (1, 40, 30, 3) and image.dtype == torch.float32 and 0 <= float(image.min()) <= float(image.max()) <= 1
     assert not mask.any()
-    expected = colours if mode in ("CMYK", "YCbCr") else np.array(Image.fromarray(colours).convert(mode).convert("RGB"))
+    expected = colours if mode in ("CMYK", "YCbCr", "RGB") else np.array(Image.fromarray(colours).convert(mode).convert("RGB"))
     assert np.abs(image[0].numpy() * 255 - expected).mean() < 3
+    assert torch.equal(image, host.NODE_CLASS_MAPPINGS["LoadImage"]().load_image(file.name)[0])
 
 
-def test_transparency_is_a_mask_beside_the_colours(run_node, folder, colours):
+def test_transparency_is_a_mask_beside_the_colours(host, run_node, folder, colours):
     """Load Portrait keeps the colours and gives transparency as a mask; an IMAGE of 4 channels is laid over white."""
     alpha = np.full((40, 30, 1), 255, np.uint8)
     alpha[:20] = 51
-    for mode in ("RGBA", "LA"):
-        Image.fromarray(np.concatenate([colours, alpha], -1)).convert(mode).save(folder / f"{mode}.png")
-        image, mask = run_node(LOAD, image=f"{mode}.png")
+    for mode, suffix in (("RGBA", "png"), ("LA", "png"), ("RGBA", "webp")):
+        Image.fromarray(np.concatenate([colours, alpha], -1)).convert(mode).save(folder / f"{mode}.{suffix}")
+        image, mask = run_node(LOAD, image=f"{mode}.{suffix}")
+        assert all(map(torch.equal, (image, mask), host.NODE_CLASS_MAPPINGS["LoadImage"]().load_image(f"{mode}.{suffix}")))
         assert image.shape == (1, 40, 30, 3) and mask.shape == (1, 40, 30)
         assert torch.allclose(mask[0, :20], torch.tensor(0.8)) and not mask[0, 20:].any()
 
@@ -182,22 +186,9 @@ def test_images_of_any_layout_and_type_are_the_same_picture(files, whole, caplog
     assert "The portrait has values from 0 to 1.99; it is clamped to 0..1." in caplog.text
 
 
-@pytest.mark.parametrize(
-    "portrait, match",
-    [
-        (torch.zeros(0, 150, 140, 3), "portrait has 0 frames"),
-        (
-            torch.zeros(1, 1, 150, 140, 3),
-            r"must be an IMAGE \(frames, height, width, channels\); this one is \(1, 1, 150, 140, 3\)",
-        ),
-        (torch.zeros(150, 140), r"this one is \(150, 140\)"),
-        (torch.zeros(1, 150, 140, 2), "portrait has 2 channels"),
-        (torch.zeros(1, 8, 8, 3), "portrait is 8x8 px; both sides must be at least 16 px"),
-        (torch.full((1, 150, 140, 3), torch.inf), "1 of 1 frames of the portrait hold NaN or infinite values"),
-        (torch.full((1, 150, 140, 3), torch.nan).half(), "1 of 1 frames of the portrait hold NaN or infinite values"),
-        ([[0.5]], "portrait must be an IMAGE; this is a list"),
-    ],
-)
-def test_images_that_cannot_be_used_are_refused(files, whole, pack, portrait, match):
-    with refused(pack, match):
-        whole.keypoints(portrait, files.picture(2, 120, 110))
+def test_images_that_cannot_be_used_are_refused(files, whole, pack):
+    """Of every kind: test_borders.py."""
+    with refused(pack, "1 of 1 frames of the portrait hold NaN or infinite values"):
+        whole.keypoints(torch.full((1, 150, 140, 3), torch.nan), files.picture(2, 120, 110))
+    with refused(pack, "2 of 2 frames of the driving video hold NaN or infinite values"):
+        whole.keypoints(files.picture(1, 150, 140), torch.full((2, 120, 110, 3), torch.inf))
