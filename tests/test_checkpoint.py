@@ -274,42 +274,12 @@ def test_files_that_are_no_weights_are_refused_by_content(tmp_path, write, messa
         load_vid2vid(path)
 
 
-def test_nothing_is_unpickled(tmp_path):
-    trap = tmp_path / "trap"
-
-    class Touch:
-        def __reduce__(self):
-            return (Path.touch, (trap,))
-
-    for name, protocol in (("a.safetensors", 2), ("b.safetensors", 5), ("c.safetensors", 0)):
-        (tmp_path / name).write_bytes(pickle.dumps(Touch(), protocol=protocol))
-        with pytest.raises(WeightsError):
-            load_vid2vid(tmp_path / name)
-    torch.save(Touch(), tmp_path / "d.safetensors")
-    with pytest.raises(WeightsError):
-        load_vid2vid(tmp_path / "d.safetensors")
-    assert not trap.exists()
-
-
 @pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
 def test_a_download_cut_short_says_how_much_is_missing(bundle, kept):
     whole = bundle.read_bytes()
     bundle.write_bytes(whole[: int(len(whole) * kept)])
     with pytest.raises(WeightsError, match=f"cut short: {int(len(whole) * kept)} bytes of {len(whole)}"):
         load_vid2vid(bundle)
-
-
-def test_overlapping_tensors_and_trailing_bytes_are_refused(tmp_path):
-    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
-    header = json.dumps({"a": entry, "b": entry}).encode()
-    path = tmp_path / "overlap.safetensors"
-    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    with pytest.raises(WeightsError, match="cannot be read"):
-        read_safetensors(path)
-    header = json.dumps({"a": entry}).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
-    with pytest.raises(WeightsError, match="cannot be read"):
-        read_safetensors(path)
 
 
 def test_damaged_headers_never_raise_anything_else(bundle):
@@ -327,16 +297,6 @@ def test_damaged_headers_never_raise_anything_else(bundle):
         except WeightsError:
             refused += 1
     assert refused > 100
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_values_that_are_not_finite_are_refused_with_the_tensor(tiny, tmp_path, value):
-    weights = {key: tensor.clone() for key, tensor in tiny.state_dict().items()}
-    weights["warping.fourth.bias"][2] = value
-    path = tmp_path / "damaged.safetensors"
-    save_file(weights, path, bundle_metadata("vid2vid", TINY))
-    with pytest.raises(WeightsError, match="1 of 6 values of warping.fourth.bias are not finite"):
-        load_vid2vid(path)
 
 
 def test_missing_and_misshapen_tensors_are_named(tiny, bundle):

@@ -275,7 +275,7 @@ def test_whole_numbers_for_weights_are_refused_in_every_slot(sound, tmp_path, sl
 
 
 @pytest.mark.parametrize("slot", SLOTS)
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_weights_that_are_not_finite_are_refused_in_every_slot(sound, tmp_path, slot, value):
     state, metadata = read_safetensors(sound[slot])
     name = next(key for key, tensor in state.items() if tensor.is_floating_point() and tensor.numel() > 3)

@@ -36,6 +36,7 @@ def main(folder: Path, steps: int) -> None:
     whole, broken = folder / "whole.ckpt", folder / "killed.ckpt"
     partial = broken.with_suffix(".partial")
     for _ in range(TRIES):
+        broken.unlink(missing_ok=True)
         assert killed(lambda: train(broken, steps), lambda: broken.exists() and partial.exists()), "it ended before it was killed"
         if partial.exists():
             break

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fuzzing import memory_folder
 from safetensors.torch import load_file, save_file
 from toy import CLIPS, FRAMES, TOY, folder, run, sample, vid2vid  # noqa: F401, fixtures
 
@@ -101,10 +102,17 @@ def test_a_sample_that_is_damaged_is_named_by_itself(spoilt):
 # Killed while the checkpoint is written
 
 
-def test_killed_in_the_middle_of_its_checkpoint(tmp_path):
+@pytest.fixture
+def checkpoints():
+    """In memory where the system has such a folder: some hundred megabytes are written."""
+    with memory_folder() as folder:
+        yield folder
+
+
+def test_killed_in_the_middle_of_its_checkpoint(checkpoints):
     """SIGKILL while the temporary file is open: the checkpoint before it is whole, and the run ends as one that was not killed."""
-    steps, whole, killed = 12, tmp_path / "whole.ckpt", tmp_path / "killed.ckpt"
-    run = subprocess.run([sys.executable, str(TRAIN), str(tmp_path), str(steps)], capture_output=True, text=True)
+    steps, whole, killed = 6, checkpoints / "whole.ckpt", checkpoints / "killed.ckpt"
+    run = subprocess.run([sys.executable, str(TRAIN), str(checkpoints), str(steps)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
     found = json.loads(run.stdout.splitlines()[-1])
     assert found["part"], "no kill fell into a write"

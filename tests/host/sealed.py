@@ -1,13 +1,14 @@
 """The whole line in a process, and its children, that may open no network socket; prints one line of JSON.
 
     python tests/host/sealed.py run FOLDER DETECTOR [WORKFLOW ...]
+    python tests/host/sealed.py run-and-open FOLDER DETECTOR [WORKFLOW ...]
     python tests/host/sealed.py attempt python|native|child
 
 Two seals, since one sees what the other cannot. Python's audit hook writes down what is asked; native code, such as FFmpeg's own
 protocols, is stopped by the kernel (seccomp, on Linux with x86-64): the process that asks for an internet socket is killed by
 SIGSYS. They are set after the host's own imports, of which urllib3 opens a socket to see whether the machine has IPv6.
-attempt does what a seal must stop, for the test of the seals. Then every loader opens files that would run code, and what Python
-runs meanwhile is written down.
+attempt does what a seal must stop, for the test of the seals. run-and-open: then every loader opens files that would run code, and
+what Python runs meanwhile is written down.
 """
 
 import asyncio
@@ -115,9 +116,8 @@ def try_it(kind: str) -> dict:
     return {"asked": asked, "sealed": sealed}
 
 
-def run(folder: Path, detector: Path, workflows: list[str]) -> dict:
+def run(folder: Path, detector: Path, workflows: list[str], harmful: bool) -> dict:
     from conftest import ROOT, import_host
-    from payloads import RUNS_CODE, prompts
     from prompts import Executor, load_extras, workflow
 
     nodes = import_host(folder)
@@ -132,6 +132,13 @@ def run(folder: Path, detector: Path, workflows: list[str]) -> dict:
     used = {entry["class_type"] for name in workflows for entry in workflow(name).values()}
     saved = sorted(path.suffix for path in (folder / "output").rglob("*") if path.is_file())
 
+    found = {"asked": asked, "sealed": sealed, "ended": ended, "used": sorted(used), "saved": saved}
+    return found | (open_harmful(folder, executor) if harmful else {})
+
+
+def open_harmful(folder: Path, executor) -> dict:
+    from payloads import RUNS_CODE, prompts
+
     marker = folder / "marker"
     bad = prompts(folder, marker)
     for name, prompt in bad.items():
@@ -142,13 +149,12 @@ def run(folder: Path, detector: Path, workflows: list[str]) -> dict:
     pickle.loads(pickle.dumps(Path("shown")))
     shown = len(ran)
     refused = {name: (end.status, end.kind, end.said) for name, prompt in bad.items() for end in [executor.run(prompt)]}
-    found = {"ran": ran[shown:], "shown": shown, "refused": refused, "marker": marker.exists()}
-    return found | {"asked": asked, "sealed": sealed, "ended": ended, "used": sorted(used), "saved": saved}
+    return {"ran": ran[shown:], "shown": shown, "refused": refused, "marker": marker.exists()}
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["attempt", kind]:
             print(json.dumps(try_it(kind)))
-        case ["run", folder, detector, *workflows]:
-            print(json.dumps(run(Path(folder), Path(detector), workflows)))
+        case [("run" | "run-and-open") as what, folder, detector, *workflows]:
+            print(json.dumps(run(Path(folder), Path(detector), workflows, what == "run-and-open")))

@@ -1,4 +1,4 @@
-"""The same seed gives the same bytes in the host, whatever ran before; after a cancel, in test_cancel.py and test_concurrency.py."""
+"""The same seed gives the same bytes in the host, whatever ran before. After a cancel: test_cancel.py and test_concurrency.py."""
 
 import pytest
 import tiny
