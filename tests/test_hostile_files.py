@@ -15,24 +15,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from public import TINY
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from sound_files import LOADERS, stitching, write_all
 
 from realportrait_core.checkpoint import bundle_metadata, read_header, read_safetensors
-from realportrait_core.dit.checkpoint import CONFIG_KEY, load_dit, save_dit
-from realportrait_core.dit.model import RealPortraitDiT
+from realportrait_core.dit.checkpoint import CONFIG_KEY, load_dit
 from realportrait_core.errors import InputError, RealPortraitError, WeightsError
 from realportrait_core.motion_file import load_motion
 from realportrait_core.motion_file.template import read_template
-from realportrait_core.vae.files import load_vae
-from realportrait_core.vae.tiny import TinyVAE, VAEConfig, save_vae
-from realportrait_core.vid2vid import FaceVid2Vid
-from realportrait_core.vid2vid.checkpoint import load_stitching, load_vid2vid, save_vid2vid
-from realportrait_core.vid2vid.stitching import KeypointMLP
+from realportrait_core.vae.tiny import TinyVAE, VAEConfig
+from realportrait_core.vid2vid.checkpoint import load_vid2vid
 
 TESTS = Path(__file__).resolve().parent
-SLOTS = {"dit": load_dit, "vid2vid": load_vid2vid, "stitching": load_stitching, "vae": load_vae, "motion": load_motion}
+SLOTS = {slot: LOADERS["tiny_vae" if slot == "vae" else slot] for slot in ("dit", "vid2vid", "stitching", "vae", "motion")}
 
 
 def written(path: Path, header: object, buffer: bytes = b"", length: int | None = None) -> Path:
@@ -124,35 +120,14 @@ def test_a_download_cut_short_is_refused_in_every_slot(sound, tmp_path, slot, ke
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> dict[str, Path]:
     """A small file for each slot, which takes it."""
-    import toy_sizes
-    from test_motion_file import driver
-
-    from realportrait_core.config import ConditionerConfig, DiTConfig
-    from realportrait_core.motion_file import save_motion
-
-    folder = tmp_path_factory.mktemp("sound")
-    torch.manual_seed(0)
-    conditioner = ConditionerConfig(motion_latent=6, reference_motion=True, draft_widths=(8, 8, 8))
-    save_dit(folder / "dit.safetensors", RealPortraitDiT(DiTConfig(**toy_sizes.DIT, conditioner=conditioner)))
-    save_vid2vid(folder / "vid2vid.safetensors", FaceVid2Vid(TINY))
-    save_vae(folder / "vae.safetensors", TinyVAE((4, 4, 4, 4)))
-    save_motion(folder / "motion.safetensors", driver())
-    save_file(stitching_state({}), folder / "stitching.safetensors")
-    for slot, load in SLOTS.items():
-        load(folder / f"{slot}.safetensors")
-    return {slot: folder / f"{slot}.safetensors" for slot in SLOTS}
-
-
-def stitching_state(shoulder: dict) -> dict:
-    sizes = {"retarget_shoulder": [30, 8, 17], "retarget_mouth": [17, 8, 15], "retarget_eye": [18, 8, 15]}
-    state = {f"{g}_module.{key}": value for g, n in sizes.items() for key, value in KeypointMLP(n).state_dict().items()}
-    return state | {f"retarget_shoulder_module.{key}": value for key, value in shoulder.items()}
+    paths = write_all(tmp_path_factory.mktemp("sound"))
+    return {slot: paths["tiny_vae" if slot == "vae" else slot] for slot in SLOTS}
 
 
 def thin_layers(path: Path) -> Path:
     """Two layers of 4 MB, between which a network needs one of 4 TB."""
     thin = {"mlp.0.weight": torch.zeros(10**6, 1), "mlp.0.bias": torch.zeros(10**6), "mlp.2.weight": torch.zeros(10**6, 1)}
-    save_file(stitching_state(thin), path)
+    save_file(stitching(thin), path)
     return path
 
 
@@ -429,6 +404,19 @@ def test_a_motion_file_that_claims_anything_is_refused(sound, tmp_path, changes,
     with pytest.raises(InputError, match=f"evil.safetensors cannot be used as a motion file.*{said}") as caught:
         load_motion(path)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16, torch.int32, torch.bool])
+@pytest.mark.parametrize("name", ["canonical", "rotation", "crop", "points", "present"])
+def test_a_motion_of_other_types_is_loaded_or_refused(sound, tmp_path, name, kind):
+    state, metadata = read_safetensors(sound["motion"])
+    save_file(state | {name: state[name].to(kind)}, tmp_path / "types.safetensors", metadata)
+    fits = kind == torch.bool if name == "present" else kind in (torch.float16, torch.bfloat16)
+    if fits:
+        assert len(load_motion(tmp_path / "types.safetensors")) == 3
+    else:
+        with pytest.raises(InputError, match=f"types.safetensors cannot be used as a motion file.*{name} is of the type {kind}"):
+            load_motion(tmp_path / "types.safetensors")
 
 
 @pytest.mark.parametrize(

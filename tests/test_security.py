@@ -51,7 +51,7 @@ def test_the_kernel_stops_what_python_does_not_see(kind):
 
 @pytest.fixture(scope="module")
 def line(host_sources, tmp_path_factory):
-    """line("run", workflows) -> what a sealed process found that loaded the pack and ran them; "run-and-open": and every payload."""
+    """line("run", workflows) -> what a sealed process found that loaded the pack and ran them; "run-and-open" too."""
     pytest.importorskip("torchsde", reason="this Python has not the host's packages; run python scripts/test.py")
 
     def run(what: str, workflows: list[str]) -> dict:

@@ -20,6 +20,7 @@ from ..errors import InputError, WeightsError
 from ..vid2vid.retarget import MotionParameters
 
 ROLE = "motion"
+NUMBERS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 OPTIONAL = ("canonical", "points")
 FINGERPRINT = re.compile("([0-9a-f]{16})?")
 ROUNDING = 1e-2  # tolerance of R R^T = 1, for rotations that were kept in fp16
@@ -97,7 +98,7 @@ def check_shapes(about: MotionInfo, shapes: dict[str, tuple[int, ...]]) -> None:
 def check_values(tensors: dict[str, torch.Tensor]) -> None:
     """Raises InputError unless all numbers are finite and of a motion's size, rotations orthogonal, scales and the crop above 0."""
     for name, value in tensors.items():
-        if (value.dtype == torch.bool) != (name == "present") or not (value.is_floating_point() or value.dtype == torch.bool):
+        if value.dtype not in ({torch.bool} if name == "present" else NUMBERS):
             raise InputError(f"Its {name} is of the type {value.dtype}.")
         bad = value.numel() - int(torch.isfinite(value).sum())
         if bad:
@@ -112,7 +113,7 @@ def check_values(tensors: dict[str, torch.Tensor]) -> None:
         raise InputError(f"{int(bad.sum())} of its {len(bad)} rotations are none, that of frame {int(bad.nonzero()[0])} first.")
     if not (tensors["scale"] > 0).all():
         raise InputError(f"Its smallest scale is {float(tensors['scale'].min()):g}; all must be above 0.")
-    if not float(torch.linalg.det(tensors["crop"][:2, :2])) > 0 or tensors["crop"][2].tolist() != [0.0, 0.0, 1.0]:
+    if not float(torch.linalg.det(tensors["crop"][:2, :2].double())) > 0 or tensors["crop"][2].tolist() != [0.0, 0.0, 1.0]:
         raise InputError("Its 'crop' is no affine that can be turned back.")
     back = torch.linalg.inv(tensors["crop"].double()).abs().max()
     if not float(back) <= MOST_PIXELS:

@@ -60,9 +60,10 @@ def model(run_node, weights):
     return run_node("RealPortraitLoadModel", weights="long_dit.safetensors", weight_dtype="default")[0]
 
 
-@pytest.fixture
-def vid2vid(run_node, weights):
-    return run_node("RealPortraitLoadVid2Vid", weights="long_vid2vid.safetensors")[0]
+@pytest.fixture(scope="module")
+def vid2vid(host, weights):
+    with torch.inference_mode():
+        return host.NODE_CLASS_MAPPINGS["RealPortraitLoadVid2Vid"].execute(weights="long_vid2vid.safetensors").result[0]
 
 
 @pytest.fixture
