@@ -197,7 +197,7 @@ def kill_often(folder: Path, frames: int, name: str, seed: int) -> None:
     started = time.monotonic()
     killed_child(folder.with_name("timed"), frames, name)
     whole, draw, kills = time.monotonic() - started, random.Random(seed), 0
-    while killed_child(folder, frames, name, after=draw.uniform(0.3, 0.9) * whole):
+    while killed_child(folder, frames, name, after=draw.uniform(0.1, 0.5) * whole):
         kills += 1
     print(json.dumps({"killed": kills}))
 

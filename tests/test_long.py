@@ -595,7 +595,7 @@ def test_a_process_killed_while_it_writes_a_file_loses_nothing_before(tmp_path):
 @pytest.mark.parametrize("name, seed", [("whole", 1), ("vid2vid", 2)])
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path, name, seed):
     animate(tmp_path / "whole", 20, name, sound=tone())
-    assert job("often", tmp_path / "killed", 20, name, seed)["killed"] >= 2
+    assert job("often", tmp_path / "killed", 20, name, seed)["killed"] >= 1
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
