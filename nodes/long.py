@@ -2,7 +2,6 @@
 
 import logging
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..realportrait_core.animation.framing import FRAMINGS
 from ..realportrait_core.animation.keypoints import Keypoints as KeypointsValue
 from ..realportrait_core.animation.mapping import PortraitMotion, frame_portrait, motion_maps
 from ..realportrait_core.animation.retargeting import DrivenKeypoints, drive_keypoints, find_neutral
+from ..realportrait_core.animation.vid2vid_frames import generator_ladder
 from ..realportrait_core.diffusion.guidance import check_guidance
 from ..realportrait_core.dit.cache import Caching
 from ..realportrait_core.errors import InputError
@@ -25,7 +25,7 @@ from ..realportrait_core.face.track import portrait_points, track
 from ..realportrait_core.long.fingerprint import driving_fingerprint, portrait_fingerprint, weights_fingerprint
 from ..realportrait_core.long.renderers import RenderedClip, vid2vid_renderer
 from ..realportrait_core.long.run import LongSettings, animate_long
-from ..realportrait_core.long.segments import Sound
+from ..realportrait_core.long.segments import Sound, sound_of
 from ..realportrait_core.paste import paste
 from ..realportrait_core.speed import NAMES
 from ..realportrait_core.video.audio import Audio
@@ -37,14 +37,14 @@ from .animate import FEATHER, SQUARE, WHOLE
 from .host import fingerprint, folders, images
 from .host.conditioning import encode_portrait
 from .host.draw import GLANCE, SMALL_SIDE, evenly, sheet
-from .host.memory import SamplingMemory
+from .host.memory import SamplingMemory, freeing_others
 from .host.model import config_of
 from .host.newer import advanced, aliases
-from .host.run import loaded, one_of
+from .host.run import finite, loaded, one_of
 from .motion import CHOOSE, FRAME_CROPS, check_weights, neutral_report
 from .sample import BUNDLED_STEPS, DISTILLED_SCHEDULER, STRENGTH_TIP, VAE_TIP, Sampling, StepsBar, sample_clip, sampling
 from .sockets import Keypoints, State, Vid2Vid
-from .video import on_node, stream_source
+from .video import check_file, on_node, stream_source
 
 log = logging.getLogger(__name__)
 
@@ -225,6 +225,7 @@ class AnimateLongVideo(io.ComfyNode):
         state=None,
     ) -> io.NodeOutput:
         one_of((WHOLE, SQUARE), result, "result")
+        finite(strength=strength, pose_gain=pose_gain, expression_gain=expression_gain)
         if model is not None and vae is None:
             raise InputError(f"The model's latents need a VAE to become pictures. Connect one to vae: {VAE_TIP}")
         portrait, driving = images.portrait(portrait), Driving.of(driving_video)
@@ -238,7 +239,8 @@ class AnimateLongVideo(io.ComfyNode):
         report.append(neutral_report(keypoints, neutral, neutral_frame == CHOOSE))
         settings, whole = LongSettings(overlap=overlap, tail_window=tail_window), result == WHOLE
         if model is None:
-            render = vid2vid_renderer(network, driven, portrait, whole, callback=on_node())
+            ladder = freeing_others(generator_ladder(network), vid2vid)
+            render = vid2vid_renderer(network, driven, portrait, whole, callback=on_node(), drawing=ladder)
         else:
             used = checked_sampling(model, speed, steps, sampler_name, scheduler, guidance)
             report.append(used.report())
@@ -264,10 +266,9 @@ class Driving:
     def of(cls, video) -> "Driving":
         source = stream_source(video)
         if source is not None:
+            check_file(source)
             stream = VideoStream(source, Selection())
-            with closing(stream.timed()) as frames:
-                since, _ = next(frames)
-            return cls(stream, stream.fps, Sound(source, since))
+            return cls(stream, stream.fps, sound_of(stream))
         parts = video.get_components()
         sound = None if parts.audio is None else Sound(Audio(parts.audio["waveform"], parts.audio["sample_rate"]))
         return cls(images.rgb(parts.images, "driving video"), float(parts.frame_rate), sound)

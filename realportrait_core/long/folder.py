@@ -12,6 +12,7 @@ state are whole.
 import hashlib
 import logging
 import re
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -150,7 +151,8 @@ class RunFolder:
         frames = done.frame - self.begin.frame
         heard = None if sound is None else sound.part(since, frames / self.fps)
         segments = [self.segment(clip) for clip in range(self.begin.clip, done.clip)]
-        join_segments(self.video, segments, frames, self.fps, heard)
+        with nullcontext() if heard is None else closing(heard.pieces):
+            join_segments(self.video, segments, frames, self.fps, heard)
 
     def clear(self, done: ContinuationState) -> None:
         """Deletes the finished clips. Other files, and a folder with others, stay."""

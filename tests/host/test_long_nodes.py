@@ -2,6 +2,7 @@
 
 import shutil
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -287,6 +288,9 @@ def test_what_it_refuses(pack, animate):
         animate(result="both")
     with refused(pack, "sampler_name is 'eular'; it must be one of"):
         animate(sampler_name="eular", steps=2)
+    for name in ("strength", "pose_gain", "expression_gain"):  # NaN passes the host's check of least and most
+        with refused(pack, f"{name} is nan; it must be a finite number"):
+            animate(**{name: float("nan")})
     with refused(pack, "portrait is 140x160 px; the motion was made for one of 150x160 px"):
         animate(portrait=pictures(1, width=140))
 
@@ -372,6 +376,13 @@ def test_a_patched_model_is_known_by_its_patches(pack, host, model, run_node):
 
     management.load_models_gpu([once])  # its patches are now in the weights that all of them share
     assert fingerprint(model) == plain and fingerprint(once) == fingerprint(again)
+
+
+def test_fingerprints_see_the_arguments_of_a_partial_function(pack):
+    """Many packs patch a model with one."""
+    digest = pack("nodes.host.fingerprint").digest
+    found = {digest(partial(print, *given, **named)) for given, named in (((), {}), ((1,), {}), ((2,), {}), ((), {"end": "1"}))}
+    assert len(found) == 4 and digest(partial(print, 1)) in found
 
 
 # ---- states ----
