@@ -37,6 +37,7 @@ from .animate import FEATHER, SQUARE, WHOLE
 from .host import fingerprint, folders, images
 from .host.conditioning import encode_portrait
 from .host.draw import GLANCE, SMALL_SIDE, evenly, sheet
+from .host.kept import Kept
 from .host.memory import SamplingMemory, freeing_others
 from .host.model import config_of
 from .host.newer import advanced, aliases
@@ -49,6 +50,7 @@ from .video import check_file, on_node, stream_source
 log = logging.getLogger(__name__)
 
 MOST_OVERLAP, MOST_WINDOW = 8, 8  # of a clip's 16 frames
+FILES: Kept[Path] = Kept(1)  # by VIDEO, as long as the host keeps it
 
 
 class AnimateLongVideo(io.ComfyNode):
@@ -200,6 +202,11 @@ class AnimateLongVideo(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **widgets):
+        """Changes where the file of a VIDEO that the host still keeps has been deleted: it is then made again."""
+        return tuple(sorted(str(path) for path in FILES.values() if not path.is_file()))
+
+    @classmethod
     def execute(
         cls,
         portrait,
@@ -251,6 +258,7 @@ class AnimateLongVideo(io.ComfyNode):
         text = "\n".join([*report, made.report])
         shown = ui.PreviewImage(sheet(glance(made.path, len(driven), driving.fps)), cls=cls).as_dict()
         video = InputImpl.VideoFromFile(str(made.path))
+        FILES.get(video, "", lambda: made.path)
         return io.NodeOutput(video, made.state, text, ui=shown | ui.PreviewText(text).as_dict())
 
 

@@ -1,5 +1,6 @@
 """Animate Long Video and the nodes of its state, in the host's process, on tiny random networks."""
 
+import gc
 import shutil
 from fractions import Fraction
 from functools import partial
@@ -201,6 +202,22 @@ def test_the_video_has_rate_and_sound_and_is_copied_by_save_video(host, animate,
     assert packets[0] == packets[1] and len(packets[0]) == FRAMES
     assert (state.clip, state.frame, state.frames) == (2, FRAMES, FRAMES)
     assert f"{FRAMES} frames in 2 clips" in report and "2 steps of euler with normal" in report
+
+
+def test_a_video_whose_file_was_deleted_is_made_again(host, animate, runs):
+    """The host keeps the VIDEO, and runs the node again where its fingerprint, of the widgets alone, has changed."""
+    gone = lambda: host.NODE_CLASS_MAPPINGS["RealPortraitAnimateLong"].fingerprint_inputs(**SETTINGS)
+    before = gone()
+    video = animate()[0]
+    path = Path(video.get_stream_source())
+    assert gone() == before and str(path) not in before
+    shutil.rmtree(path.parent)
+    assert str(path) in gone()
+    assert animate()[0].get_stream_source() == str(path) and path.is_file() and str(path) not in gone()
+    shutil.rmtree(path.parent)
+    del video
+    gc.collect()
+    assert str(path) not in gone(), "nobody has it any more"
 
 
 def test_the_node_shows_frames_and_the_report(host, animate, vid2vid, model, vae, keypoints, video, runs):
