@@ -14,9 +14,10 @@ import nodes
 
 from ...realportrait_core.checkpoint import METADATA_KEY, read_bundle_metadata, read_header
 from ...realportrait_core.errors import InputError, RealPortraitError
+from ...realportrait_core.long.folder import STATE_FILE, VIDEO_FILE
 from ...realportrait_core.long.state import ROLE as STATE_ROLE
 from ...realportrait_core.motion_file import ROLE
-from .folders import RUN_STATE, RUN_VIDEO, RUNS, SUFFIX, inside
+from .folders import RUNS, SUFFIX, inside
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets"
 SERVED = "realportrait_examples"  # web/js/examples.js shows them from /extensions/realportrait_examples/
@@ -112,8 +113,8 @@ def motion_path(name: str) -> Path:
 def states() -> dict[str, Path]:
     """Names that Resume Continuation State offers, "NAME [output]", and their files: states that were saved, unfinished runs."""
     output = output_folder()
-    runs = sorted((output / RUNS).glob(f"*/{RUN_STATE}"))
-    unfinished = [path for path in runs if inside(output, path) and not path.with_name(RUN_VIDEO).exists()]
+    runs = sorted((output / RUNS).glob(f"*/{STATE_FILE}"))
+    unfinished = [path for path in runs if inside(output, path) and not path.with_name(VIDEO_FILE).exists()]
     return _by_name([*_saved(_is_state), *unfinished])
 
 

@@ -25,6 +25,7 @@ from .state import ContinuationState, check_state, load_state, save_state
 
 log = logging.getLogger(__name__)
 
+VIDEO_FILE, STATE_FILE = "video.mp4", "state.safetensors"
 CLIP_FILE = re.compile(r"(\d{5,})\.(mp4|safetensors)")
 PARTIAL = re.compile(r"\.(video\.mp4|state\.safetensors|\d{5,}\.(mp4|safetensors))\.\d+\.part")
 
@@ -40,11 +41,11 @@ class RunFolder:
 
     @property
     def video(self) -> Path:
-        return self.path / "video.mp4"
+        return self.path / VIDEO_FILE
 
     @property
     def last_state(self) -> Path:
-        return self.path / "state.safetensors"
+        return self.path / STATE_FILE
 
     @property
     def clips(self) -> Path:
