@@ -211,7 +211,7 @@ def test_rotation_power_scales_the_angle():
     [
         ("relative", (2, 3, 1), "portrait holds 2 poses"),
         ("relative", (1, 3, 2), "neutral frame holds 2 poses"),
-        ("relative", (1, 0, 1), "no frames"),
+        ("relative", (1, 0, 1), "0 frames"),
         ("sideways", (1, 3, 1), "'sideways'"),
     ],
 )
