@@ -2,53 +2,50 @@
 
 import logging
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import comfy.samplers
 import torch
 from comfy_api.latest import InputImpl, io, ui
 
-from ..realportrait_core.animation.clips import Clip
 from ..realportrait_core.animation.extraction import extract_keypoints
 from ..realportrait_core.animation.framing import FRAMINGS
 from ..realportrait_core.animation.keypoints import Keypoints as KeypointsValue
-from ..realportrait_core.animation.mapping import PortraitMotion, frame_portrait, motion_maps
 from ..realportrait_core.animation.retargeting import DrivenKeypoints, drive_keypoints, find_neutral
+from ..realportrait_core.animation.vid2vid_frames import generator_ladder
 from ..realportrait_core.diffusion.guidance import check_guidance
-from ..realportrait_core.dit.cache import Caching
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import portrait_points, track
-from ..realportrait_core.long.fingerprint import driving_fingerprint, portrait_fingerprint, weights_fingerprint
-from ..realportrait_core.long.renderers import RenderedClip, vid2vid_renderer
+from ..realportrait_core.long.fingerprint import driving_fingerprint
+from ..realportrait_core.long.renderers import vid2vid_renderer
 from ..realportrait_core.long.run import LongSettings, animate_long
-from ..realportrait_core.long.segments import Sound
-from ..realportrait_core.paste import paste
+from ..realportrait_core.long.segments import Sound, sound_of
 from ..realportrait_core.speed import NAMES
 from ..realportrait_core.video.audio import Audio
 from ..realportrait_core.video.decoding import decode_near, upright
 from ..realportrait_core.video.source import VideoFile
 from ..realportrait_core.video.stream import VideoStream
 from ..realportrait_core.video.timeline import Selection
-from .animate import FEATHER, SQUARE, WHOLE
+from .animate import SQUARE, WHOLE
+from .clip_renderer import host_renderer
 from .host import fingerprint, folders, images
-from .host.conditioning import encode_portrait
 from .host.draw import GLANCE, SMALL_SIDE, evenly, sheet
-from .host.memory import SamplingMemory
+from .host.kept import Kept
+from .host.memory import freeing_others
 from .host.model import config_of
 from .host.newer import advanced, aliases
-from .host.run import loaded, one_of
-from .motion import CHOOSE, FRAME_CROPS, check_weights, neutral_report
-from .sample import BUNDLED_STEPS, DISTILLED_SCHEDULER, STRENGTH_TIP, VAE_TIP, Sampling, StepsBar, sample_clip, sampling
+from .host.run import finite, loaded, one_of
+from .motion import CHOOSE, check_weights, neutral_report
+from .sample import BUNDLED_STEPS, DISTILLED_SCHEDULER, STRENGTH_TIP, VAE_TIP, Sampling, sampling
 from .sockets import Keypoints, State, Vid2Vid
-from .video import on_node, stream_source
+from .video import check_file, on_node, stream_source
 
 log = logging.getLogger(__name__)
 
 MOST_OVERLAP, MOST_WINDOW = 8, 8  # of a clip's 16 frames
+FILES: Kept[Path] = Kept(1)  # by VIDEO, as long as the host keeps it
 
 
 class AnimateLongVideo(io.ComfyNode):
@@ -200,6 +197,11 @@ class AnimateLongVideo(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **widgets):
+        """Changes where the file of a VIDEO that the host still keeps has been deleted: it is then made again."""
+        return tuple(sorted(str(path) for path in FILES.values() if not path.is_file()))
+
+    @classmethod
     def execute(
         cls,
         portrait,
@@ -225,6 +227,7 @@ class AnimateLongVideo(io.ComfyNode):
         state=None,
     ) -> io.NodeOutput:
         one_of((WHOLE, SQUARE), result, "result")
+        finite(strength=strength, pose_gain=pose_gain, expression_gain=expression_gain)
         if model is not None and vae is None:
             raise InputError(f"The model's latents need a VAE to become pictures. Connect one to vae: {VAE_TIP}")
         portrait, driving = images.portrait(portrait), Driving.of(driving_video)
@@ -238,7 +241,8 @@ class AnimateLongVideo(io.ComfyNode):
         report.append(neutral_report(keypoints, neutral, neutral_frame == CHOOSE))
         settings, whole = LongSettings(overlap=overlap, tail_window=tail_window), result == WHOLE
         if model is None:
-            render = vid2vid_renderer(network, driven, portrait, whole, callback=on_node())
+            ladder = freeing_others(generator_ladder(network), vid2vid)
+            render = vid2vid_renderer(network, driven, portrait, whole, callback=on_node(), drawing=ladder)
         else:
             used = checked_sampling(model, speed, steps, sampler_name, scheduler, guidance)
             report.append(used.report())
@@ -249,6 +253,7 @@ class AnimateLongVideo(io.ComfyNode):
         text = "\n".join([*report, made.report])
         shown = ui.PreviewImage(sheet(glance(made.path, len(driven), driving.fps)), cls=cls).as_dict()
         video = InputImpl.VideoFromFile(str(made.path))
+        FILES.get(video, "", lambda: made.path)
         return io.NodeOutput(video, made.state, text, ui=shown | ui.PreviewText(text).as_dict())
 
 
@@ -264,10 +269,9 @@ class Driving:
     def of(cls, video) -> "Driving":
         source = stream_source(video)
         if source is not None:
+            check_file(source)
             stream = VideoStream(source, Selection())
-            with closing(stream.timed()) as frames:
-                since, _ = next(frames)
-            return cls(stream, stream.fps, Sound(source, since))
+            return cls(stream, stream.fps, sound_of(stream))
         parts = video.get_components()
         sound = None if parts.audio is None else Sound(Audio(parts.audio["waveform"], parts.audio["sample_rate"]))
         return cls(images.rgb(parts.images, "driving video"), float(parts.frame_rate), sound)
@@ -279,111 +283,6 @@ def extract(network, portrait: torch.Tensor, frames: VideoStream | torch.Tensor)
     points = portrait_points(portrait[0], detector)
     found = track(frames, detector, callback=on_node())
     return extract_keypoints(network, portrait, frames, points, found, on_node()), found.report
-
-
-@dataclass(frozen=True)
-class HostRenderer:
-    """RealPortrait by the host's sampler and VAE: what RealPortrait Sampler, VAE Decode and Paste Animation Back do, for one clip.
-
-    A ClipRenderer of the core. Made by `host_renderer`.
-    """
-
-    model: Any  # MODEL
-    vae: Any  # VAE
-    vid2vid: Any  # VID2VID, which the next clip's maps need
-    portrait: torch.Tensor  # (1, H, W, 3)
-    portrait_square: torch.Tensor  # (1, S, S, 3)
-    portrait_latent: torch.Tensor  # (1, 4, h, w)
-    used: Sampling
-    seed: int
-    strength: float
-    guidance: float
-    framing: str
-    whole: bool  # the square pasted into the portrait; else the square alone
-    fingerprints: dict[str, str]
-    bar: StepsBar
-    memory: SamplingMemory
-
-    continues = True
-
-    @property
-    def clip_frames(self) -> int:
-        return config_of(self.model).clip_frames
-
-    @property
-    def size(self) -> int:
-        return self.portrait_square.shape[1]
-
-    @property
-    def settings(self) -> dict[str, str]:
-        caching = self.used.caching
-        return {
-            "renderer": "RealPortrait in ComfyUI",
-            "size": f"{self.size}",
-            "clip_frames": f"{self.clip_frames}",
-            "steps": f"{self.used.steps}",
-            "sampler": f"{self.used.sampler_name}/{self.used.scheduler}",
-            "step_caching": "none" if caching == Caching() else repr(caching),
-            "guidance": f"{self.guidance:g}",
-            "strength": f"{self.strength:g}",
-            "framing": self.framing,
-            "result": WHOLE if self.whole else SQUARE,
-        }
-
-    def __call__(self, clip: Clip, motion: PortraitMotion, known: torch.Tensor | None) -> RenderedClip:
-        z = sample_clip(
-            self.model,
-            self.portrait_latent,
-            motion.maps[clip.positions],
-            motion.portrait_maps,
-            clip,
-            known,
-            seed=clip.noise_seed(self.seed),
-            steps=self.used.steps,
-            sampler_name=self.used.sampler_name,
-            scheduler=self.used.scheduler,
-            strength=self.strength,
-            guidance=self.guidance,
-            caching=self.used.caching,
-            after_step=self.bar.of_clip(clip),
-            memory=self.memory,
-        )[: clip.stop - clip.start]  # (n, 4, h, w)
-        square = images.rgb(self.vae.decode(z), "frames").cpu()  # (n, S, S, 3)
-        frames = square
-        if self.whole:
-            frames, _ = paste(self.portrait, square, motion.portrait_to_frame, self.size, FEATHER / 100)
-        loaded(self.vid2vid)  # where memory is short, model and VAE have put it off the device
-        return RenderedClip(frames, square, z.cpu())
-
-
-def host_renderer(
-    model, vae, vid2vid, portrait, driven: DrivenKeypoints, used: Sampling, seed, strength, guidance, framing, whole, overlap
-) -> HostRenderer:
-    """Raises InputError where portrait, keypoints, VAE and model do not fit together."""
-    network = loaded(vid2vid)
-    motion = motion_maps(network, driven[:1], FRAME_CROPS * network.cfg.crop_size, framing)
-    return HostRenderer(
-        model,
-        vae,
-        vid2vid,
-        portrait,
-        frame_portrait(portrait, motion),
-        encode_portrait(vae, portrait, motion),
-        used,
-        seed,
-        strength,
-        guidance,
-        framing,
-        whole,
-        {
-            "portrait": portrait_fingerprint(portrait, driven.keypoints.portrait_points),
-            "transformer": fingerprint.of_model(model),
-            "vid2vid": weights_fingerprint(network),
-            "vae": fingerprint.of_vae(vae),
-        },
-        StepsBar(model, used.steps, len(driven), overlap),
-        SamplingMemory(model),
-    )
 
 
 def checked_sampling(model, speed: str, steps: int, sampler_name: str, scheduler: str, guidance: float) -> Sampling:

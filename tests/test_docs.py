@@ -231,6 +231,7 @@ def test_the_papers_table_has_every_part_of_the_core():
         "paste",
         "stlpips",
         "video",
+        "whole_file",
     }
     rooms = {path.stem for path in CORE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()} - {"__init__"}
     linked = {Path(target).parts[2].removesuffix(".py") for _, target in links(PAPER_PAGE) if "/realportrait_core/" in target}

@@ -16,10 +16,11 @@ HOSTS_NODES = NODES / "host" / "media.py"  # it imports the host's own module of
 HEADS = ROOT / "rendered_heads"
 
 # Imports run one way: a room of the core -> the rooms that it may look into.
-BASE = {"config", "errors"}
+BASE = {"config", "errors", "whole_file"}
 NETWORKS = {"vid2vid", "dit", "motion_map", "diffusion", "face", "vae", "checkpoint"}
 ALLOWED = {
     "errors": set(),
+    "whole_file": set(),
     "config": {"errors"},
     "opencv": {"errors"},
     "checkpoint": BASE,

@@ -745,6 +745,30 @@ def test_folders_that_cannot_be_used_are_refused_before_rendering(made, tmp_path
     assert not recorder.clips
 
 
+def test_two_runs_in_one_folder_do_not_meet(made, tmp_path):
+    """The second is refused before it touches a file; a process that was killed leaves no lock."""
+    motion, told = driven(made[0], 5), []
+
+    def second(done: int, total: int) -> None:
+        with pytest.raises(InputError, match="Another process is making this video in .*Wait until it is done") as refusal:
+            animate_long(made[0], motion, renderer("square", made, motion), tmp_path, 25.0)
+        told.append(refusal)
+
+    result = animate_long(made[0], motion, renderer("square", made, motion), tmp_path, 25.0, callback=second)
+    assert len(told) == 2 and len(decoded(result.path)) == 5
+    assert animate_long(made[0], motion, renderer("square", made, motion), tmp_path, 25.0).path == result.path
+    holds = (
+        "import long_jobs, sys, time; from pathlib import Path; from realportrait_core.long.lock import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holds, tmp_path], cwd=JOBS.parent, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(InputError, match="Another process"):
+            animate_long(made[0], motion, renderer("square", made, motion), tmp_path, 25.0)
+        other.kill()
+    assert animate_long(made[0], motion, renderer("square", made, motion), tmp_path, 25.0).path == result.path
+
+
 def test_a_folder_that_is_removed_under_a_run_is_a_sentence(made, tmp_path):
     motion = driven(made[0], 9)
     for part, match in (("clips", "clips was removed while its video was made"), ("", "was removed while its video was made")):

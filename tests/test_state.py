@@ -23,7 +23,8 @@ CACHED = {"realportrait_core/dit/fused.py": {"kernels_on"}, "realportrait_core/i
 # What is kept from run to run, by design: nodes/host/kept.py holds it weakly by the weights that made it, and it goes with them.
 # HELD: keypoints of a portrait, under a hash of everything that they depend on: a hit equals what would be extracted anew.
 # SESSIONS: the real-time node's face position and neutral pose, which its description says it keeps; another portrait starts anew.
-KEPT = {"nodes/expression.py": {"HELD"}, "nodes/live.py": {"SESSIONS"}}
+# FILES: where the file of each VIDEO is that the host keeps, to see that it was deleted.
+KEPT = {"nodes/expression.py": {"HELD"}, "nodes/live.py": {"SESSIONS"}, "nodes/long.py": {"FILES"}}
 # The host's own tables, in which a pack enters its folders while it is loaded.
 REGISTERS = {"nodes/host/folders.py": {"register"}, "nodes/host/media.py": {"register"}}
 

@@ -6,6 +6,7 @@ The host's own mark of a patched model, patches_uuid, is drawn anew whenever a L
 import hashlib
 from collections.abc import Mapping
 from enum import Enum
+from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -68,6 +69,8 @@ def _add(hashed, value: Any, inside: tuple[int, ...]) -> None:
     elif isinstance(value, FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         _add(hashed, (value.__code__, value.__defaults__, value.__kwdefaults__, cells), inside)
+    elif isinstance(value, partial):
+        _add(hashed, (value.func, value.args, value.keywords), inside)
     elif isinstance(value, CodeType):
         _add(hashed, (value.co_name, value.co_code, value.co_names, value.co_consts), inside)
     elif isinstance(value, torch.nn.Module):

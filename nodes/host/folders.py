@@ -19,7 +19,6 @@ LIVEPORTRAIT = "liveportrait"
 WEIGHTS = Path(__file__).resolve().parents[2] / "realportrait_core" / "weights"
 
 RUNS, RUN_DIGITS = "realportrait_long", 12  # folder of the runs of long videos, and hexadecimal digits that name each run's
-RUN_STATE, RUN_VIDEO = "state.safetensors", "video.mp4"  # in it, as realportrait_core.long.folder writes them
 
 SUFFIX = ".safetensors"
 # Names that Windows keeps for devices, with any ending; a folder with such a file could not be copied there.

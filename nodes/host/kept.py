@@ -1,7 +1,7 @@
 """What nodes keep from one run to the next, as long as the host keeps the weights that it was made by."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -25,3 +25,7 @@ class Kept(Generic[Value]):
         while len(values) > self.most:
             values.popitem(last=False)
         return value
+
+    def values(self) -> Iterator[Value]:
+        """All values, of all owners that there still are."""
+        return (value for values in list(self.of.values()) for value in values.values())

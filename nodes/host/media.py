@@ -5,6 +5,7 @@ A name from a widget is used only where it is one of these: nothing else can be 
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
@@ -13,13 +14,13 @@ import nodes
 
 from ...realportrait_core.checkpoint import METADATA_KEY, read_bundle_metadata, read_header
 from ...realportrait_core.errors import InputError, RealPortraitError
+from ...realportrait_core.long.folder import STATE_FILE, VIDEO_FILE
 from ...realportrait_core.long.state import ROLE as STATE_ROLE
 from ...realportrait_core.motion_file import ROLE
-from .folders import RUN_STATE, RUN_VIDEO, RUNS, inside
+from .folders import RUNS, SUFFIX, inside
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets"
 SERVED = "realportrait_examples"  # web/js/examples.js shows them from /extensions/realportrait_examples/
-MOTION_SUFFIX = ".safetensors"
 SAVED = " [output]"  # after the name of a motion or state that was saved
 
 
@@ -42,6 +43,10 @@ def input_folder() -> Path:
     return Path(folder_paths.get_input_directory())
 
 
+def output_folder() -> Path:
+    return Path(folder_paths.get_output_directory())
+
+
 def input_pictures() -> list[str]:
     return sorted(folder_paths.filter_files_content_types(_input_files(), ["image"]))
 
@@ -54,10 +59,8 @@ def input_videos() -> list[str]:
 
 def motions() -> dict[str, Path]:
     """Names that Load RealPortrait Motion offers, and their files: of the input folder, then what was saved, as "NAME [output]"."""
-    output = Path(folder_paths.get_output_directory())
-    given = {name: input_folder() / name for name in sorted(_input_files()) if name.lower().endswith(MOTION_SUFFIX)}
-    saved = [path for path in sorted(output.rglob(f"*{MOTION_SUFFIX}")) if inside(output, path) and _is_motion(path)]
-    return MOTIONS | given | {f"{path.relative_to(output).as_posix()}{SAVED}": path for path in saved}
+    given = {name: input_folder() / name for name in sorted(_input_files()) if name.lower().endswith(SUFFIX)}
+    return MOTIONS | given | _by_name(_saved(_is_motion))
 
 
 def picture_path(name: str) -> Path:
@@ -90,11 +93,11 @@ def video_path(name: str) -> Path:
 
 def motion_path(name: str) -> Path:
     """The file of a name from `motions`, of which not all are looked through. Raises InputError for any other."""
-    output = Path(folder_paths.get_output_directory())
+    output = output_folder()
     path = None
     if isinstance(name, str):
         path = MOTIONS.get(name)
-        if path is None and name.lower().endswith(MOTION_SUFFIX) and name in _input_files():
+        if path is None and name.lower().endswith(SUFFIX) and name in _input_files():
             path = _below(input_folder(), name)
         if path is None and name.endswith(SAVED):
             saved = _below(output, name.removesuffix(SAVED))
@@ -109,20 +112,15 @@ def motion_path(name: str) -> Path:
 
 def states() -> dict[str, Path]:
     """Names that Resume Continuation State offers, "NAME [output]", and their files: states that were saved, unfinished runs."""
-    output = Path(folder_paths.get_output_directory())
-    runs = output / RUNS
-    saved = [
-        path
-        for path in sorted(output.rglob(f"*{MOTION_SUFFIX}"))
-        if runs not in path.parents and inside(output, path) and _is_state(path)
-    ]
-    unfinished = [path for path in sorted(runs.glob(f"*/{RUN_STATE}")) if not path.with_name(RUN_VIDEO).exists()]
-    return {f"{path.relative_to(output).as_posix()}{SAVED}": path for path in [*saved, *unfinished]}
+    output = output_folder()
+    runs = sorted((output / RUNS).glob(f"*/{STATE_FILE}"))
+    unfinished = [path for path in runs if inside(output, path) and not path.with_name(VIDEO_FILE).exists()]
+    return _by_name([*_saved(_is_state), *unfinished])
 
 
 def state_path(name: str) -> Path:
     """The file of a name from `states`. Raises InputError for any other."""
-    output = Path(folder_paths.get_output_directory())
+    output = output_folder()
     saved = _below(output, name.removesuffix(SAVED)) if isinstance(name, str) and name.endswith(SAVED) else None
     if saved is None or not _is_state(saved):
         raise InputError(
@@ -130,6 +128,17 @@ def state_path(name: str) -> Path:
             "or a state was saved."
         )
     return saved
+
+
+def _saved(is_one: Callable[[Path], bool]) -> list[Path]:
+    """Files of the output folder, without the thousands that an unfinished run may have."""
+    output = output_folder()
+    files = [path for path in sorted(output.rglob(f"*{SUFFIX}")) if output / RUNS not in path.parents]
+    return [path for path in files if inside(output, path) and is_one(path)]
+
+
+def _by_name(paths: list[Path]) -> dict[str, Path]:
+    return {f"{path.relative_to(output_folder()).as_posix()}{SAVED}": path for path in paths}
 
 
 def _below(folder: Path, name: str) -> Path | None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..errors import WeightsError
+from ..whole_file import finish, partial_of
 from .header import BITS, Header, foreign_format, is_pickle, read_header
 
 __all__ = ["Header", "foreign_format", "is_pickle", "read_header"]  # of header.py, for other rooms
@@ -77,12 +78,12 @@ def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: M
     path = Path(path)
     check_finite(state, f"What should go into {path}")
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, dict(metadata))
         temporary.chmod(0o644)  # safetensors creates files readable by their owner only
-        os.replace(temporary, path)
+        finish(temporary, path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} could not be written: {error}.") from error
     finally:

@@ -12,6 +12,7 @@ state are whole.
 import hashlib
 import logging
 import re
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from .state import ContinuationState, check_state, load_state, save_state
 
 log = logging.getLogger(__name__)
 
+VIDEO_FILE, STATE_FILE = "video.mp4", "state.safetensors"
 CLIP_FILE = re.compile(r"(\d{5,})\.(mp4|safetensors)")
 PARTIAL = re.compile(r"\.(video\.mp4|state\.safetensors|\d{5,}\.(mp4|safetensors))\.\d+\.part")
 
@@ -39,11 +41,11 @@ class RunFolder:
 
     @property
     def video(self) -> Path:
-        return self.path / "video.mp4"
+        return self.path / VIDEO_FILE
 
     @property
     def last_state(self) -> Path:
-        return self.path / "state.safetensors"
+        return self.path / STATE_FILE
 
     @property
     def clips(self) -> Path:
@@ -150,7 +152,8 @@ class RunFolder:
         frames = done.frame - self.begin.frame
         heard = None if sound is None else sound.part(since, frames / self.fps)
         segments = [self.segment(clip) for clip in range(self.begin.clip, done.clip)]
-        join_segments(self.video, segments, frames, self.fps, heard)
+        with nullcontext() if heard is None else closing(heard.pieces):
+            join_segments(self.video, segments, frames, self.fps, heard)
 
     def clear(self, done: ContinuationState) -> None:
         """Deletes the finished clips. Other files, and a folder with others, stay."""

@@ -12,7 +12,14 @@ from ..animation.keypoints import Progress
 from ..animation.mapping import PortraitMotion, frame_portrait, motion_input, motion_maps
 from ..animation.rendering import SampleClip, clip_sampler, decode_frames, decoding_ladder
 from ..animation.retargeting import DrivenKeypoints
-from ..animation.vid2vid_frames import check_rendering, face_frames, picture_size, portrait_frames, portrait_pictures
+from ..animation.vid2vid_frames import (
+    check_rendering,
+    face_frames,
+    generator_ladder,
+    picture_size,
+    portrait_frames,
+    portrait_pictures,
+)
 from ..diffusion.schedule import Schedule
 from ..dit.cache import Caching
 from ..dit.model import RealPortraitDiT
@@ -193,6 +200,7 @@ class Vid2VidRenderer:
     framing: str
     fingerprints: dict[str, str]
     frames: int  # of the driving video
+    drawing: Ladder
     callback: Progress | None = None
 
     continues = False
@@ -209,10 +217,10 @@ class Vid2VidRenderer:
         }
 
     def __call__(self, clip: Clip, motion: PortraitMotion, known: Tensor | None) -> RenderedClip:
-        chunks = (faces.cpu().movedim(1, -1) for faces in face_frames(self.vid2vid, motion))
+        chunks = (faces.cpu().movedim(1, -1) for faces in face_frames(self.vid2vid, motion, ladder=self.drawing))
         if self.pictures is not None:
             pictures = self.pictures[[min(frame, len(self.pictures) - 1) for frame in range(clip.start, clip.stop)]]
-            chunks = portrait_frames(self.vid2vid, motion, pictures)
+            chunks = portrait_frames(self.vid2vid, motion, pictures, ladder=self.drawing)
         parts, done = [], 0
         for part in chunks:
             parts.append(part)
@@ -229,13 +237,14 @@ def vid2vid_renderer(
     whole: bool = True,
     clip_frames: int = 16,
     callback: Progress | None = None,
+    drawing: Ladder | None = None,
 ) -> Vid2VidRenderer:
     """Face Vid2vid's own generator for the portrait to the keypoints of which `driven` belongs.
 
     pictures (1 or L, H, W, 3): into which the face is pasted, by default the portrait. whole: paste it; else the face crop alone.
     clip_frames: rendered between two writings; the frames do not depend on it as long as it is a multiple of 4. callback(done,
-    total) counts the driving frames; what it raises ends the run, which can be resumed. Raises WeightsError without a generator,
-    InputError for keypoints of other weights or pictures of another size.
+    total) counts the driving frames; what it raises ends the run, which can be resumed. drawing: by default `generator_ladder`.
+    Raises WeightsError without a generator, InputError for keypoints of other weights or pictures of another size.
     """
     size = picture_size(vid2vid)
     with torch.inference_mode():
@@ -247,4 +256,5 @@ def vid2vid_renderer(
         "portrait": portrait_fingerprint(portrait, driven.keypoints.portrait_points),
         "vid2vid": weights_fingerprint(vid2vid),
     }
-    return Vid2VidRenderer(vid2vid, shown, clip_frames, size, "auto", fingerprints, len(driven), callback)
+    drawing = drawing or generator_ladder(vid2vid)
+    return Vid2VidRenderer(vid2vid, shown, clip_frames, size, "auto", fingerprints, len(driven), drawing, callback)

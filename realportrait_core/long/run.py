@@ -17,6 +17,7 @@ from ..video.writing import CRF, is_full, room
 from .fingerprint import driving_fingerprint, fingerprint
 from .folder import RunFolder
 from .judge import Identity, Judge, check_rendered
+from .lock import alone_in
 from .maps import ClipMotion
 from .renderers import ClipRenderer
 from .segments import Sound
@@ -70,12 +71,28 @@ def animate_long(
     from this driving video's first frame. callback(frames done, frames) after each clip; what it raises ends the run, which can
     be taken up again.
 
-    Raises InputError where the folder holds another run, cannot be written to or has no room, and where the state does not fit.
+    Raises InputError where the folder holds another run, is in use, cannot be written to or has no room, and where the state does
+    not fit.
     """
     check_settings(settings, render)
-    frames, overlap = len(driven), settings.overlap if render.continues else 0
     begin = beginning(driven, render, settings, fps, sound, folder, state)
     run = RunFolder(folder, begin, fps, settings.crf)
+    with alone_in(folder):
+        return clip_by_clip(vid2vid, driven, render, run, settings, sound, identity, callback)
+
+
+def clip_by_clip(
+    vid2vid: FaceVid2Vid,
+    driven: DrivenKeypoints,
+    render: ClipRenderer,
+    run: RunFolder,
+    settings: LongSettings,
+    sound: Sound | None,
+    identity: Identity | None,
+    callback: Progress | None,
+) -> LongResult:
+    """The run that the folder holds, from its last whole clip to its end."""
+    frames, overlap, fps, begin = len(driven), settings.overlap if render.continues else 0, run.fps, run.begin
     done = run.open()
     resumed, said = done.frame, []
     motion = ClipMotion(vid2vid, driven, render.size, render.framing, begin.maps)

@@ -5,6 +5,7 @@ camera and background stand still.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,8 @@ from ..errors import InputError
 from ..video.audio import Audio, AudioStream, audio_pieces
 from ..video.source import VideoFile
 from ..video.stream import VideoStream
-from ..video.writing import finish, frame_rate, not_written, partial_of, sound_frame, sound_stream
+from ..video.writing import frame_rate, not_written, sound_frame, sound_stream
+from ..whole_file import finish, partial_of
 from .fingerprint import file_fingerprint, fingerprint
 
 
@@ -35,7 +37,7 @@ class Sound:
         first, count = round((self.start + since) * rate), max(1, round(seconds * rate))
         part = waveform[:, first : first + count]
         part = torch.nn.functional.pad(part, (0, count - part.shape[1]))
-        return AudioStream(rate, len(part), iter(part.split(rate, 1)))
+        return AudioStream(rate, len(part), (piece for piece in part.split(rate, 1)))
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of its content. Raises InputError where the file cannot be read."""
@@ -45,7 +47,8 @@ class Sound:
 
 def sound_of(driving: VideoStream) -> Sound:
     """The sound of a driving video from its first selected frame on. Raises InputError where it has no frame."""
-    since, _ = next(driving.timed())
+    with closing(driving.timed()) as frames:
+        since, _ = next(frames)
     return Sound(driving.source, since)
 
 

@@ -1,7 +1,7 @@
 """The audio of a part of a video."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,9 @@ class AudioStream:
 
     rate: int  # samples a second
     channels: int  # 1 or 2
-    pieces: Iterator[torch.Tensor]  # (channels, samples) float32 in -1 .. 1, at most a second each; close it where it is left early
+    pieces: Generator[
+        torch.Tensor, None, None
+    ]  # (channels, samples) float32 in -1 .. 1, at most a second each; close it where it is left early
 
 
 def audio_pieces(source: VideoFile, start: float, seconds: float, tick: Callable[[], None] | None = None) -> AudioStream | None:
@@ -48,7 +50,7 @@ def audio_pieces(source: VideoFile, start: float, seconds: float, tick: Callable
     return AudioStream(form.rate, form.channels, whole(records, source.name, form.channels, total, form.rate))
 
 
-def whole(records: Iterator[Samples], name: str, channels: int, total: int, rate: int) -> Iterator[torch.Tensor]:
+def whole(records: Iterator[Samples], name: str, channels: int, total: int, rate: int) -> Generator[torch.Tensor, None, None]:
     """The pieces (channels, n) of `total` samples, silent from where the decoder crashes."""
     done = 0
     try:

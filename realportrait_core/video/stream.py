@@ -1,6 +1,6 @@
 """Frames one at a time, again from the start as often as they are asked for: of a video file, or of a tensor."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,7 +65,7 @@ class VideoStream:
         for _, picture in self.timed():
             yield picture
 
-    def timed(self) -> Iterator[tuple[float, np.ndarray]]:
+    def timed(self) -> Generator[tuple[float, np.ndarray], None, None]:
         """The same, each with its time in the file in s, from which its sound starts."""
         picture = None
         with closing(read_apart(self.source, Request(self.selection))) as records:

@@ -1,8 +1,8 @@
 """Frames and audio as an mp4 file."""
 
 import errno
-import os
 import shutil
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..whole_file import finish, partial_of
 from .audio import Audio
 
 BT601, BT709 = 6, 1  # by the codec's standard: the matrix by which PyAV turns RGB into YUV; primaries and transfer of the RGB
 CRF = 18  # of H.264, its usual value for no visible loss
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, in the quota, or for so large a file
+SAID_FULL = (39, 112) if sys.platform == "win32" else FULL  # the same in the texts of safetensors' errors
 
 
 def frame_rate(fps: float) -> Fraction:
@@ -82,25 +84,13 @@ def sound_frame(waveform: torch.Tensor, rate: int, first: int) -> Any:
     return frame
 
 
-# Files that are whole or not there
-
-
-def partial_of(path: Path) -> Path:
-    """Where a file is written until it is whole."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def finish(partial: Path, path: Path) -> None:
-    """Gives a whole file its name, after it has reached the disk."""
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+# Files that cannot be written
 
 
 def is_full(error: BaseException | None) -> bool:
     """Whether a disk without room was the reason, or the reason of the reason."""
     while error is not None:
-        if getattr(error, "errno", None) in FULL or any(f"(os error {code})" in str(error) for code in FULL):
+        if getattr(error, "errno", None) in FULL or any(f"(os error {code})" in str(error) for code in SAID_FULL):
             return True
         error = error.__cause__
     return False

@@ -1,7 +1,9 @@
 """Animate Long Video and the nodes of its state, in the host's process, on tiny random networks."""
 
+import gc
 import shutil
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -202,6 +204,22 @@ def test_the_video_has_rate_and_sound_and_is_copied_by_save_video(host, animate,
     assert f"{FRAMES} frames in 2 clips" in report and "2 steps of euler with normal" in report
 
 
+def test_a_video_whose_file_was_deleted_is_made_again(host, animate, runs):
+    """The host keeps the VIDEO, and runs the node again where its fingerprint, of the widgets alone, has changed."""
+    gone = lambda: host.NODE_CLASS_MAPPINGS["RealPortraitAnimateLong"].fingerprint_inputs(**SETTINGS)
+    before = gone()
+    video = animate()[0]
+    path = Path(video.get_stream_source())
+    assert gone() == before and str(path) not in before
+    shutil.rmtree(path.parent)
+    assert str(path) in gone()
+    assert animate()[0].get_stream_source() == str(path) and path.is_file() and str(path) not in gone()
+    shutil.rmtree(path.parent)
+    del video
+    gc.collect()
+    assert str(path) not in gone(), "nobody has it any more"
+
+
 def test_the_node_shows_frames_and_the_report(host, animate, vid2vid, model, vae, keypoints, video, runs):
     given = dict(portrait=pictures(1), driving_video=video(), vid2vid=vid2vid, model=model, vae=vae, keypoints=keypoints())
     done = host.NODE_CLASS_MAPPINGS["RealPortraitAnimateLong"].execute(**given | SETTINGS)
@@ -287,6 +305,9 @@ def test_what_it_refuses(pack, animate):
         animate(result="both")
     with refused(pack, "sampler_name is 'eular'; it must be one of"):
         animate(sampler_name="eular", steps=2)
+    for name in ("strength", "pose_gain", "expression_gain"):  # NaN passes the host's check of least and most
+        with refused(pack, f"{name} is nan; it must be a finite number"):
+            animate(**{name: float("nan")})
     with refused(pack, "portrait is 140x160 px; the motion was made for one of 150x160 px"):
         animate(portrait=pictures(1, width=140))
 
@@ -372,6 +393,13 @@ def test_a_patched_model_is_known_by_its_patches(pack, host, model, run_node):
 
     management.load_models_gpu([once])  # its patches are now in the weights that all of them share
     assert fingerprint(model) == plain and fingerprint(once) == fingerprint(again)
+
+
+def test_fingerprints_see_the_arguments_of_a_partial_function(pack):
+    """Many packs patch a model with one."""
+    digest = pack("nodes.host.fingerprint").digest
+    found = {digest(partial(print, *given, **named)) for given, named in (((), {}), ((1,), {}), ((2,), {}), ((), {"end": "1"}))}
+    assert len(found) == 4 and digest(partial(print, 1)) in found
 
 
 # ---- states ----
