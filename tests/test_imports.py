@@ -43,9 +43,7 @@ ALLOWED = {
     "edit": BASE | NETWORKS | {"animation"},
     "motion_file": BASE | NETWORKS | {"animation"},
     "head_rotation": BASE | {"vid2vid"},  # never train or eval: both use it
-    "batch": BASE
-    | NETWORKS
-    | {"animation", "speed", "generate", "opencv", "paste", "video"},  # never train or eval: both may use its pool
+    "batch": BASE | NETWORKS | {"animation", "speed", "long", "opencv", "video"},  # never train or eval: both may use its pool
     "train": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video", "batch"},
     # inspect has the means of colours, convert reads a .pth, batch has the pool
     "eval": BASE | NETWORKS | {"animation", "speed", "stlpips", "head_rotation", "video", "inspect", "convert", "batch", "opencv"},

@@ -1,11 +1,13 @@
-"""Which jobs are finished: beside each video lies NAME.json, with all that the video was made of."""
+"""Which jobs are finished: beside each video lies NAME.json, with all that the video was made of. Which are begun: .NAME.run."""
 
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
+from ..video.writing import not_written
 from .jobs import NEEDED, Job
 
 FORMAT = 1
@@ -47,6 +49,24 @@ def write_record(folder: Path, job: Job, of: dict, video: dict) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     partial.write_text(json.dumps({"of": of, "video": video}, indent=1), encoding="utf-8")
     os.replace(partial, path)
+
+
+def clips_folder(folder: Path, job: Job, of: dict) -> Path:
+    """Where the clips of a video are kept until it is whole, hidden beside it. Those of other ingredients are deleted.
+
+    Raises InputError where it cannot be made.
+    """
+    path = video_path(folder, job)
+    clips, content = path.with_name(f".{path.stem}.run"), json.dumps(of).encode()
+    made_of = clips / "of.json"
+    try:
+        if not made_of.is_file() or made_of.read_bytes() != content:
+            shutil.rmtree(clips, ignore_errors=True)
+            clips.mkdir(parents=True)
+            made_of.write_bytes(content)
+    except OSError as error:
+        raise not_written(clips, "for the clips of its video", error) from error
+    return clips
 
 
 def sha256(path: Path) -> str:

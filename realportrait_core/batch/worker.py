@@ -1,39 +1,39 @@
 """What an actor of the batch does: the networks once, then a portrait and a driving video to an mp4, for each job."""
 
+import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..animation.extraction import extract_keypoints
-from ..animation.framing import frame_square
-from ..animation.mapping import motion_maps
-from ..animation.retargeting import drive_keypoints
-from ..animation.vid2vid_frames import check_generator, face_frames, portrait_frames
+from ..animation.retargeting import DrivenKeypoints, drive_keypoints
+from ..animation.vid2vid_frames import check_generator
 from ..diffusion.schedule import Schedule, linear_schedule
 from ..dit.checkpoint import load_dit
 from ..dit.model import RealPortraitDiT
 from ..errors import InputError
 from ..face.detect import FaceDetector
-from ..face.track import FaceTrack, portrait_points, track
-from ..generate import generate
+from ..face.track import portrait_points, track
+from ..long.renderers import ClipRenderer, core_renderer, vid2vid_renderer
+from ..long.run import animate_long
+from ..long.segments import sound_of
 from ..opencv import import_cv2
-from ..paste import paste
 from ..speed import preset
 from ..vae import VAE, load_vae
 from ..vid2vid import FaceVid2Vid
 from ..vid2vid.checkpoint import load_stitching, load_vid2vid, stitching_beside, vid2vid_files
 from ..vid2vid.stitching import Finish
-from ..video.loading import Footage, load_video
 from ..video.pictures import read_picture
 from ..video.source import VideoFile
+from ..video.stream import VideoStream
 from ..video.timeline import Selection
-from ..video.writing import write_video
+from ..video.writing import not_written
 from .jobs import Job
-from .record import ingredients, sha256, video_path, write_record
+from .record import clips_folder, ingredients, sha256, video_path, write_record
 
 LONGEST_SIDE = 1024  # px, to which larger driving videos are downscaled while decoding: M sees the face at 256
 
@@ -93,29 +93,45 @@ def make_animator(weights: Weights, marks: dict[str, str], folder: Path, device:
 
     def make(job: Job) -> Made:
         began, of = time.perf_counter(), ingredients(job, marks)
-        frames, footage = animate(networks, job)
-        path = video_path(folder, job)
-        write_video(path, frames, footage.fps, footage.audio)
-        write_record(folder, job, of, {"bytes": path.stat().st_size, "frames": len(frames), "fps": footage.fps})
-        return Made(len(frames), time.perf_counter() - began)
+        driving = driving_video(job)
+        driven, render = prepare(networks, job, driving)
+        path, clips = video_path(folder, job), clips_folder(folder, job, of)
+        animated = animate_long(networks.vid2vid, driven, render, clips, driving.fps, sound=sound_of(driving))
+        try:
+            os.replace(animated.path, path)
+        except OSError as error:
+            raise not_written(path, "from its clips", error) from error
+        shutil.rmtree(clips, ignore_errors=True)
+        write_record(folder, job, of, {"bytes": path.stat().st_size, "frames": len(driven), "fps": driving.fps})
+        return Made(len(driven), time.perf_counter() - began)
 
     return make
 
 
-def animate(networks: Networks, job: Job) -> tuple[torch.Tensor, Footage]:
-    """The animation (L, H, W, 3) in [0, 1] on the CPU, and the driving frames with their sound.
+def driving_video(job: Job) -> VideoStream:
+    """The driving frames, one at a time."""
+    selection = Selection(start=job.start, frames=job.frames, fps=job.fps, longest_side=LONGEST_SIDE)
+    return VideoStream(VideoFile(job.driving.name, job.driving), selection)
+
+
+@torch.inference_mode()
+def prepare(networks: Networks, job: Job, driving: VideoStream) -> tuple[DrivenKeypoints, ClipRenderer]:
+    """The motion of all driving frames, and what animates a clip of them.
 
     Raises FaceError where a face is missing, InputError where a file or the networks cannot be used for the job.
     """
     check(networks, job)
     picture = read_picture(VideoFile(job.portrait.name, job.portrait))  # (H, W, 3) uint8
-    selection = Selection(start=job.start, frames=job.frames, fps=job.fps, longest_side=LONGEST_SIDE)
-    footage = load_video(VideoFile(job.driving.name, job.driving), selection)
     points = portrait_points(picture, networks.detector)
-    followed = track(footage.images, networks.detector)
-    portrait = torch.from_numpy(picture)[None].float() / 255
-    make = diffused if job.method == "realportrait" else rendered
-    return make(networks, job, portrait, footage.images, points, followed), footage
+    followed = track(driving, networks.detector)
+    portrait, vid2vid, dit = torch.from_numpy(picture)[None].float() / 255, networks.vid2vid, networks.dit
+    keypoints = extract_keypoints(vid2vid, portrait, driving, points, followed)
+    if job.method == "vid2vid":  # LivePortrait's animation: G's pictures of the face crop, or the portrait with them
+        driven = drive_keypoints(replace(keypoints, finish=networks.stitch))
+        return driven, vid2vid_renderer(vid2vid, driven, portrait, whole=job.paste)
+    driven, speed = drive_keypoints(keypoints), None if job.speed == "exact" else preset(job.speed, dit.cfg)
+    transformer = (vid2vid, dit, networks.vae, networks.schedule)
+    return driven, core_renderer(*transformer, portrait, driven, speed, guidance=job.guidance, seed=job.seed, whole=job.paste)
 
 
 def check(networks: Networks, job: Job) -> None:
@@ -129,36 +145,3 @@ def check(networks: Networks, job: Job) -> None:
             f"This Face Vid2vid makes maps of {made} channels and the transformer takes {wanted}: give --vid2vid and --dit that "
             "were trained together."
         )
-
-
-def diffused(networks: Networks, job: Job, portrait: Tensor, driving: Tensor, points: Tensor, followed: FaceTrack) -> Tensor:
-    """RealPortrait's animation: the square of its transformer's size, or the portrait with it."""
-    frames, _ = generate(
-        networks.vid2vid,
-        networks.dit,
-        networks.vae,
-        networks.schedule,
-        portrait,
-        driving,
-        points,
-        followed,
-        None if job.speed == "exact" else preset(job.speed, networks.dit.cfg),
-        seed=job.seed,
-        guidance=job.guidance,
-    )
-    if job.paste:
-        size = networks.dit.cfg.input_sq_size
-        height, width = portrait.shape[1:3]
-        frames, _ = paste(portrait, frames, frame_square(points, height, width, size, "auto"), size)
-    return frames
-
-
-@torch.inference_mode()
-def rendered(networks: Networks, job: Job, portrait: Tensor, driving: Tensor, points: Tensor, followed: FaceTrack) -> Tensor:
-    """LivePortrait's animation: G's pictures of the face crop, or the portrait with them."""
-    keypoints = extract_keypoints(networks.vid2vid, portrait, driving, points, followed)
-    keypoints = replace(keypoints, finish=networks.stitch)
-    motion = motion_maps(networks.vid2vid, drive_keypoints(keypoints), networks.dit.cfg.input_sq_size)
-    if job.paste:
-        return torch.cat(list(portrait_frames(networks.vid2vid, motion, portrait)))
-    return torch.cat([chunk.movedim(1, -1).cpu() for chunk in face_frames(networks.vid2vid, motion)])
