@@ -375,7 +375,7 @@ def test_agreement_says_what_there_is():
     assert list(tables) == ["pose", "expression", "distance"]
     assert {row["n"] for row in tables["pose"]} == {5} and {row["estimator"] for row in tables["pose"]} == {"canonical face"}
     assert [(row["frames"], row["n"]) for row in tables["distance"]] == [("of one clip", 10)]
-    with pytest.raises(InputError, match="No rendered clip"):
+    with pytest.raises(InputError, match="no rendered clip"):
         agreement([])
     nobody = replace(clip, estimated=replace(clip.estimated, found=torch.zeros(6, dtype=torch.bool)))
     assert {row["n"] for row in agreement([nobody])["expression"]} == {0}

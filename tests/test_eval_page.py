@@ -298,7 +298,7 @@ def test_pictures_that_do_not_belong_together_are_refused(tmp_path):
     for rows, said in (
         ({"a": greys(0.1, 0.2), "b": greys(0.1, 0.2, 0.3)}, "equally many frames"),
         ({"a": torch.zeros(2, 3, 8, 9)}, r"\(L, 3, S, S\)"),
-        ({}, "no row"),
+        ({}, "0 rows"),
     ):
         with pytest.raises(InputError, match=said):
             write_tiles(tmp_path / "x.mp4", rows, 10)

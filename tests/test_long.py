@@ -797,8 +797,9 @@ def cancel(done: int, total: int) -> None:
 # Memory
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["stand-in", "vid2vid"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("stand-in", marks=pytest.mark.slow), pytest.param("vid2vid", marks=pytest.mark.nightly)]
+)
 def test_memory_does_not_grow_with_the_video(tmp_path, name):
     """Fault 16, from file to file: the peaks of fresh processes for 200 and 2,000 frames are within 5 %. 2,000 frames of 96 px are
     220 MB, a third of the process.

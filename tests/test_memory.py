@@ -320,7 +320,7 @@ def test_an_error_of_another_kind_is_not_mended(vid2vid, keypoints, caplog):
 def test_a_real_allocation_that_fails():
     """A process that may take 150 MB more decodes frames of which eight at once need more, four less."""
     tests = Path(__file__).parent
-    told = dict(os.environ, PYTHONPATH=str(tests))
+    told = dict(os.environ, PYTHONPATH=str(tests), MALLOC_MMAP_THRESHOLD_="131072")  # what is freed goes back to the system
     child = subprocess.run([sys.executable, "-c", CHILD], cwd=tests.parent, env=told, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     assert "eight at once failed" in child.stdout and "VAE's decoding: out of memory with 8 frames at once" in child.stderr
@@ -348,5 +348,5 @@ with torch.inference_mode():
         assert is_out_of_memory(error), repr(error)
         print("eight at once failed:", type(error).__name__)
     found = decode_frames(vae, latents)
-print((found - whole).abs().max().item())
+print(max((a - b).abs().max().item() for a, b in zip(found, whole)))
 """

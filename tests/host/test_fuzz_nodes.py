@@ -142,7 +142,7 @@ class Source:
     """A node of old kind whose outputs are of every type: what a value from another node comes from."""
 
     TYPES = ("IMAGE", "MASK", "MODEL", "VAE", "LATENT", "CONDITIONING", "VIDEO", "AUDIO", "BOUNDING_BOX")
-    RETURN_TYPES = (*TYPES, *(f"REALPORTRAIT_{name}" for name in ("VID2VID", "STITCHING", "KEYPOINTS", "MOTION")))
+    RETURN_TYPES = (*TYPES, *(f"REALPORTRAIT_{name}" for name in ("VID2VID", "STITCHING", "KEYPOINTS", "MOTION", "STATE")))
     FUNCTION, CATEGORY = "run", "tests"
 
     @classmethod
@@ -171,6 +171,8 @@ def linked(host, pack):
         motion = run("RealPortraitMotionMaps", vid2vid=vid2vid, keypoints=keypoints, **tiny.RELATIVE, framing="auto")[0]
         vae = comfy.sd.VAE(sd=tiny.vae_state(pack))
         run("RealPortraitSaveMotion", keypoints=keypoints, fps=25.0, filename_prefix="fuzzed/motion")
+        state = pack("realportrait_core.long.state").ContinuationState(1, 16, 40, 0, {"steps": "4"}, {"portrait": "0" * 16})
+        run("RealPortraitSaveState", state=state, filename_prefix="fuzzed/state")
         clip = run("RealPortraitConditioning", vae=vae, motion=motion, start_frame=0, frames=3, strength=1.0)
     video = InputImpl.VideoFromFile(str(Path(__file__).resolve().parents[1] / "data" / "800000.mp4"))
     return {
@@ -183,6 +185,7 @@ def linked(host, pack):
         "REALPORTRAIT_VID2VID": vid2vid,
         "REALPORTRAIT_KEYPOINTS": keypoints,
         "REALPORTRAIT_MOTION": motion,
+        "REALPORTRAIT_STATE": state,
     }
 
 
@@ -195,6 +198,7 @@ QUICK = {
     "file": {
         "RealPortraitLoadMotion": "fuzzed/motion_00001_.safetensors [output]",
         "RealPortraitLoadDrivingVideo": "example: driving.mp4",
+        "RealPortraitLoadState": "fuzzed/state_00001_.safetensors [output]",
     },
     "image": "example: portrait.png",
     "portrait_box": "40, 40, 80, 90",
@@ -207,7 +211,9 @@ QUICK = {
 COSTLY = {"steps", "frames"}  # of which a large number is right and takes long
 LARGE = 40
 # Validated alone: they take what is not in the repository (the three MLPs, the detector), or what is not in miniature.
-NOT_RUN = {f"RealPortrait{name}" for name in ("LoadStitching", "Stitch", "EditExpression", "Animate", "Judge", "Live")}
+NOT_RUN = {
+    f"RealPortrait{name}" for name in ("LoadStitching", "Stitch", "EditExpression", "Animate", "AnimateLong", "Judge", "Live")
+}
 
 
 def nodes_of(host) -> dict:

@@ -272,15 +272,16 @@ CHANGES = [
 
 
 @pytest.fixture
-def plain(animate, written, kept):
-    """plain(frames): the frames at SETTINGS, made once for all tests."""
+def plain(animate, written, kept, request):
+    """plain(frames): the frames at SETTINGS, made once for all tests, and once for each input that deaf.py silences."""
 
     def run(frames):
-        if ("plain", frames) not in kept:
+        key = "plain", frames, request.node.callspec.params.get("deaf_to")
+        if key not in kept:
             animate(frames=frames)
-            kept["plain", frames] = torch.cat(written)
+            kept[key] = torch.cat(written)
             written.clear()
-        return kept["plain", frames]
+        return kept[key]
 
     return run
 

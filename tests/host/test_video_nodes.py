@@ -1,6 +1,7 @@
 """The nodes around the driving video and the result, in the host's process: loading, pasting back, looking inside."""
 
 import math
+import re
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_a_video_that_a_newer_host_has_cut(load, clip, cut):
 @pytest.mark.parametrize("name", ["../../outside.mp4", "/etc/passwd", "no such.mp4", "", "clip.mp4 [output]"])
 def test_only_videos_of_the_input_folder_are_opened(host, pack, load, clip, name):
     said = host.NODE_CLASS_MAPPINGS["RealPortraitLoadDrivingVideo"].validate_inputs(file=name)
-    assert isinstance(said, str) and "is not one of the 1 videos in" in said and "clip.mp4" in said
+    assert isinstance(said, str) and re.search(r"is not one of the \d videos in", said) and "clip.mp4" in said
     with refused(pack, "is not one of the"):
         load(name)
 
