@@ -381,7 +381,7 @@ def test_clips_that_cannot_be_kept_are_a_sentence(tmp_path):
         clips_folder(tmp_path, job, {})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memory_does_not_grow_with_the_driving_video(weights, media, tmp_path):
     """Fault 16: peaks of fresh processes for 20 and for 200 frames of 400x400 px, as a tensor 38 and 384 MB, within 5 %."""
     once = load_video(VideoFile("driving.mp4", DRIVING), Selection(frames=10)).images

@@ -155,14 +155,14 @@ def one_thread() -> torch.Tensor:
     return whole_run.frames(1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_threads(one_thread):
     """Another number of threads splits sums otherwise."""
     for threads in (2, 4):
         assert largest(whole_run.frames(threads), one_thread) <= THREADS, f"{threads} threads"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "processor, most", [({}, 0.0), ({"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}, PROCESSORS)]
 )

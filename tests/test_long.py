@@ -592,7 +592,7 @@ def test_a_process_killed_while_it_writes_a_file_loses_nothing_before(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, seed", [("whole", 1), ("vid2vid", 2)])
+@pytest.mark.parametrize("name, seed", [("whole", 1), pytest.param("vid2vid", 2, marks=pytest.mark.nightly)])
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path, name, seed):
     animate(tmp_path / "whole", 20, name, sound=tone())
     assert job("often", tmp_path / "killed", 20, name, seed)["killed"] >= 1

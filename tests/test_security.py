@@ -86,7 +86,7 @@ def test_every_such_file_is_refused_in_a_sentence(found):
         assert len(said) > 40 and "Traceback" not in said, (name, said)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_network_in_any_way_to_a_video(line):
     """What all of them use together, beside SHORT."""
     found = line("run", WORKFLOWS)

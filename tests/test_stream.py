@@ -375,7 +375,7 @@ print("own", memory("VmHWM") / 2**20)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
 def test_memory_does_not_grow_with_the_video(tmp_path):
     """Of 2,000 frames of 160x120 px the bytes would be 115 MB, and an IMAGE 461 MB."""

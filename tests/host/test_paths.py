@@ -16,7 +16,7 @@ from PIL import Image
 from refusal import refused
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = re.compile(r"\.(safetensors|png|jpe?g|mp4|gif|onnx)$|^example: ")
+FILES = re.compile(r"\.(safetensors|png|jpe?g|mp4|gif|onnx)( \[output\])?$|^example: ")
 NAMES = re.compile(r"file|folder|path|prefix|name$")
 SUFFIXES = (".safetensors", ".png", ".mp4")
 KNOWN = {

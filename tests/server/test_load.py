@@ -334,7 +334,7 @@ def load(host_sources, bad_weights, small_weights, media_folder):
         yield running
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_mixed_prompts_of_four_clients(load, workflow_of_files):
     counts = dict.fromkeys(FULL, 1) | {"quick start": 4, "truncated weights": 0, "renamed pickle as weights": 0}
     mixed = jobs(workflow_of_files, counts, seed=0)
