@@ -23,6 +23,7 @@ RUNS, RUN_DIGITS = "realportrait_long", 12  # folder of the runs of long videos,
 SUFFIX = ".safetensors"
 # Names that Windows keeps for devices, with any ending; a folder with such a file could not be copied there.
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in "123456789")}
+LONGEST_PART = 200  # bytes of the 255 that file systems allow
 BUNDLED_MODEL = "realportrait_mini.safetensors"
 BUNDLED_VID2VID = "realportrait_mini_vid2vid.safetensors"
 BUNDLED_VAE = "realportrait_mini_vae.safetensors"
@@ -124,7 +125,7 @@ def new_output(prefix: str) -> tuple[Path, str]:
 
 
 def check_portable(prefix: str) -> None:
-    """InputError for a name that is no text, has control characters, or a part that Windows keeps for itself."""
+    """InputError for a name that is no text, has control characters, a part that Windows keeps for itself, or one too long."""
     if not isinstance(prefix, str) or not prefix.isprintable():
         raise InputError(
             f"{prefix!r:.200} cannot begin the name of a file: it is no text, or has characters that cannot be printed."
@@ -132,6 +133,11 @@ def check_portable(prefix: str) -> None:
     for part in PurePath(prefix.replace("\\", "/")).parts:
         if part.split(".")[0].strip().upper() in RESERVED:
             raise InputError(f"{prefix!r:.200} cannot begin the name of a file: Windows keeps {part:.80} for a device.")
+        if len(part.encode()) > LONGEST_PART:
+            raise InputError(
+                f"{prefix!r:.200} cannot begin the name of a file: a part of it has {len(part.encode())} bytes, and a file's name "
+                f"has room for {LONGEST_PART} beside its number and ending."
+            )
     for part in PurePath(prefix.replace("\\", "/")).parent.parts:
         if part not in (".", "..") and part[-1] in ". ":
             raise InputError(

@@ -106,7 +106,9 @@ def read_bundle_metadata(metadata: Mapping[str, str], role: str) -> dict | None:
         return None
     try:
         info = json.loads(metadata[METADATA_KEY])
-        found, version, config = str(info["role"]), int(info["version"]), dict(info["config"])
+        found, version, config = str(info["role"]), int(info["version"]), info["config"]
+        if not isinstance(config, dict):
+            raise TypeError(f"its config is a {type(config).__name__}")
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise WeightsError(
             f"The file's '{METADATA_KEY}' metadata cannot be read ({type(error).__name__}: {error!s:.200})."
