@@ -14,7 +14,6 @@ from ..realportrait_core.animation.framing import FRAMINGS
 from ..realportrait_core.animation.keypoints import Keypoints as KeypointsValue
 from ..realportrait_core.animation.retargeting import DrivenKeypoints, drive_keypoints, find_neutral
 from ..realportrait_core.animation.vid2vid_frames import generator_ladder
-from ..realportrait_core.diffusion.guidance import check_guidance
 from ..realportrait_core.errors import InputError
 from ..realportrait_core.face.detect import MODEL_NAME, FaceDetector
 from ..realportrait_core.face.track import portrait_points, track
@@ -34,11 +33,10 @@ from .host import fingerprint, folders, images
 from .host.draw import GLANCE, SMALL_SIDE, evenly, sheet
 from .host.kept import Kept
 from .host.memory import freeing_others
-from .host.model import config_of
 from .host.newer import advanced, aliases
 from .host.run import finite, loaded, one_of
 from .motion import CHOOSE, check_weights, neutral_report
-from .sample import BUNDLED_STEPS, DISTILLED_SCHEDULER, STRENGTH_TIP, VAE_TIP, Sampling, sampling
+from .sample import BUNDLED_STEPS, DISTILLED_SCHEDULER, STRENGTH_TIP, VAE_TIP, checked_sampling
 from .sockets import Keypoints, State, Vid2Vid
 from .video import check_file, on_node, stream_source
 
@@ -283,15 +281,6 @@ def extract(network, portrait: torch.Tensor, frames: VideoStream | torch.Tensor)
     points = portrait_points(portrait[0], detector)
     found = track(frames, detector, callback=on_node())
     return extract_keypoints(network, portrait, frames, points, found, on_node()), found.report
-
-
-def checked_sampling(model, speed: str, steps: int, sampler_name: str, scheduler: str, guidance: float) -> Sampling:
-    """What the widgets come to. Raises InputError for a word that is on no menu."""
-    check_guidance(guidance)
-    one_of(NAMES, speed, "speed")
-    one_of(comfy.samplers.KSampler.SAMPLERS, sampler_name, "sampler_name")
-    one_of(comfy.samplers.KSampler.SCHEDULERS, scheduler, "scheduler")
-    return sampling(config_of(model), speed, steps, sampler_name, scheduler)
 
 
 def run_folder(render, driven: DrivenKeypoints, driving: Driving, settings: LongSettings, state) -> Path:

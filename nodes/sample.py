@@ -82,6 +82,15 @@ def sampling(cfg: DiTConfig, speed: str, steps: int, sampler_name: str, schedule
     return Sampling(chosen.steps, *SOLVERS[chosen.solver], chosen.caching, why)
 
 
+def checked_sampling(model, speed: str, steps: int, sampler_name: str, scheduler: str, guidance: float) -> Sampling:
+    """What the widgets come to. Raises InputError for a word that is on no menu."""
+    check_guidance(guidance)
+    one_of(NAMES, speed, "speed")
+    one_of(comfy.samplers.KSampler.SAMPLERS, sampler_name, "sampler_name")
+    one_of(comfy.samplers.KSampler.SCHEDULERS, scheduler, "scheduler")
+    return sampling(config_of(model), speed, steps, sampler_name, scheduler)
+
+
 def sample_clip(
     model,
     reference: torch.Tensor,
@@ -89,14 +98,11 @@ def sample_clip(
     portrait_maps: MotionMaps,
     clip: Clip,
     known: torch.Tensor | None,
+    used: Sampling,
     *,
     seed: int,
-    steps: int,
-    sampler_name: str,
-    scheduler: str,
     strength: float,
     guidance: float,
-    caching: Caching,
     after_step: Callable[[int, torch.Tensor, torch.Tensor, int], None],
     memory: SamplingMemory | None = None,
 ) -> torch.Tensor:
@@ -109,10 +115,10 @@ def sample_clip(
     """
     memory = memory or SamplingMemory(model)
     latent = {"samples": new_latent(maps)} if known is None else continued_latent(maps, known, clip.overlap)
-    positive, negative = conditioning(reference, maps, portrait_maps, strength, caching, memory.sparing)
+    positive, negative = conditioning(reference, maps, portrait_maps, strength, used.caching, memory.sparing)
 
     def sample_with(model) -> torch.Tensor:
-        sampler, sigmas = sampler_and_sigmas(model, sampler_name, scheduler, steps)
+        sampler, sigmas = sampler_and_sigmas(model, used.sampler_name, used.scheduler, used.steps)
         return comfy.sample.sample_custom(
             model,
             comfy.sample.prepare_noise(latent["samples"], seed),
@@ -137,17 +143,7 @@ def sample_clip(
 
 
 def sample_clips(
-    model,
-    reference: torch.Tensor,
-    motion: PortraitMotion,
-    *,
-    seed: int,
-    steps: int,
-    sampler_name: str,
-    scheduler: str,
-    strength: float,
-    guidance: float,
-    caching: Caching,
+    model, reference: torch.Tensor, motion: PortraitMotion, used: Sampling, *, seed: int, strength: float, guidance: float
 ) -> torch.Tensor:
     """Latents (frames, 4, h, w) of every driving frame: the core's loop over clips around the host's sampler.
 
@@ -155,7 +151,7 @@ def sample_clips(
     Raises NonFiniteError and InsufficientMemory as `sample_clip` does.
     """
     clips, memory = plan(len(motion.maps), config_of(model).clip_frames), SamplingMemory(model)
-    bar = StepsBar(model, steps, len(motion.maps))
+    bar = StepsBar(model, used.steps, len(motion.maps))
 
     def denoise_clip(clip: Clip, known: torch.Tensor | None) -> torch.Tensor:
         return sample_clip(
@@ -165,13 +161,10 @@ def sample_clips(
             motion.portrait_maps,
             clip,
             known,
+            used,
             seed=clip.noise_seed(seed),
-            steps=steps,
-            sampler_name=sampler_name,
-            scheduler=scheduler,
             strength=strength,
             guidance=guidance,
-            caching=caching,
             after_step=bar.of_clip(clip),
             memory=memory,
         )
@@ -303,30 +296,14 @@ class SampleClips(io.ComfyNode):
     def execute(
         cls, model, vae, motion, seed, steps, sampler_name, scheduler, strength, speed="exact", guidance=1.0, portrait=None
     ) -> io.NodeOutput:
-        cfg = config_of(model)
         finite(strength=strength)
-        check_guidance(guidance)
-        one_of(NAMES, speed, "speed")
-        one_of(comfy.samplers.KSampler.SAMPLERS, sampler_name, "sampler_name")
         if scheduler == REFINE:
             log.warning("The scheduler 'refine' is no longer offered, because it blurs: using 'normal'.")
             scheduler = "normal"
-        one_of(comfy.samplers.KSampler.SCHEDULERS, scheduler, "scheduler")
-        used = sampling(cfg, speed, steps, sampler_name, scheduler)
+        used = checked_sampling(model, speed, steps, sampler_name, scheduler, guidance)
         log.info("Sampling %d frames in %s", len(motion.maps), used.report())
         reference = encode_portrait(vae, portrait, motion)
-        samples = sample_clips(
-            model,
-            reference,
-            motion,
-            seed=seed,
-            steps=used.steps,
-            sampler_name=used.sampler_name,
-            scheduler=used.scheduler,
-            strength=strength,
-            guidance=guidance,
-            caching=used.caching,
-        )
+        samples = sample_clips(model, reference, motion, used, seed=seed, strength=strength, guidance=guidance)
         return io.NodeOutput({"samples": samples}, ui=ui.PreviewText(used.report()))
 
 

@@ -16,12 +16,11 @@ def sample(pack):
     """sample(model, portrait=2, seed=7): 20 frames in two clips, guided, of the portrait with that number."""
     module, maps = pack("nodes.sample"), tiny.maps(pack, 20)
     motion_of = pack("realportrait_core.animation.mapping").PortraitMotion
-    caching = pack("realportrait_core.dit.cache").Caching()
 
-    def run(model, portrait=2, **changes):
+    def run(model, portrait=2, steps=2, seed=7):
         motion = motion_of(maps, tiny.maps(pack, 1, seed=portrait), torch.eye(3, dtype=torch.float64), (64, 64))
-        given = dict(seed=7, steps=2, sampler_name="euler_ancestral", scheduler="normal", strength=1.0, guidance=1.5)
-        return module.sample_clips(model, tiny.latent(1, seed=portrait), motion, **{**given, "caching": caching, **changes})
+        used = module.Sampling(steps, "euler_ancestral", "normal")
+        return module.sample_clips(model, tiny.latent(1, seed=portrait), motion, used, seed=seed, strength=1.0, guidance=1.5)
 
     return run
 

@@ -51,10 +51,9 @@ def sample_clip(pack):
         maps, tiny.maps(pack, 1, seed=5), torch.eye(3, dtype=torch.float64), (64, 64)
     )
 
-    def run(model, **changes):
-        caching = pack("realportrait_core.dit.cache").Caching()
-        given = dict(seed=7, steps=3, sampler_name="euler", scheduler="normal", strength=1.0, guidance=1.5, caching=caching)
-        return module.sample_clips(model, tiny.latent(1), motion, **{**given, **changes})
+    def run(model, steps=3, sampler_name="euler", scheduler="normal", seed=7, strength=1.0, guidance=1.5):
+        used = module.Sampling(steps, sampler_name, scheduler)
+        return module.sample_clips(model, tiny.latent(1), motion, used, seed=seed, strength=strength, guidance=guidance)
 
     return run
 
