@@ -323,8 +323,8 @@ def test_sound_in_memory_of_any_form_is_mixed_down(tmp_path, channels, dtype):
     """As the host's loaders give it; PyAV takes only float32, of as many channels as the layout has."""
     rate, fps = 16000, 25
     tones = 0.5 / channels * (torch.arange(rate) * 440 * 2 * torch.pi / rate).sin().expand(1, channels, rate)
-    segments = write_segments(tmp_path, (25,), fps)
-    join_segments(tmp_path / "video.mp4", segments, 25, fps, Sound(Audio(tones.to(dtype), rate)).part(0.0, 1.0))
+    segments, second = write_segments(tmp_path, (25,), fps), 1 + 1 / rate  # the last piece is one sample
+    join_segments(tmp_path / "video.mp4", segments, 25, fps, Sound(Audio(tones.to(dtype), rate)).part(0.0, second))
     with av.open(str(tmp_path / "video.mp4")) as file:
         heard = np.concatenate([frame.to_ndarray() for frame in file.decode(audio=0)], 1)
     assert len(heard) == min(channels, 2) and 0.1 < np.abs(heard[:, rate // 4 : rate // 2]).max() < 0.6

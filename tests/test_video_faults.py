@@ -13,6 +13,7 @@ import videos
 
 from realportrait_core.errors import InputError
 from realportrait_core.video.loading import load_video
+from realportrait_core.video.pictures import read_picture
 from realportrait_core.video.reading import read
 from realportrait_core.video.records import Request
 from realportrait_core.video.source import VideoFile
@@ -344,3 +345,22 @@ def test_a_transparent_gif(tmp_path):
     frames[0].save(tmp_path / "clear.gif", save_all=True, append_images=frames[1:], duration=100, loop=0, disposal=2)
     images = 255 * outcome(VideoFile("clear.gif", tmp_path / "clear.gif"))
     assert (images[:, 0, 0] - torch.tensor([200.0, 0, 0])).abs().max() <= 1 and (images[:, :, 60:] == 255).all()
+
+
+# Still pictures, of batches and evaluations
+
+
+@pytest.mark.parametrize("settings", [[], ["PROGRESSIVE"], ["RST_INTERVAL"]])
+def test_a_jpeg_with_a_film_behind_it(settings):
+    """Telephones' motion photos; the film's bytes look like marks of a picture."""
+    cv2 = pytest.importorskip("cv2")
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    options = [number for name in settings for number in (getattr(cv2, f"IMWRITE_JPEG_{name}"), 3)]
+    content = cv2.imencode(".jpg", picture, options)[1].tobytes()
+    whole = read_picture(VideoFile("still.jpg", content))
+    for seed in range(8):
+        film = np.random.default_rng(seed).bytes(300_000)
+        assert np.array_equal(read_picture(VideoFile("motion.jpg", content + film)), whole)
+    for cut in (2, 3, len(content) // 2, len(content) - 1):
+        with pytest.raises(InputError, match="cut.jpg is cut short"):
+            read_picture(VideoFile("cut.jpg", content[:cut]))

@@ -89,7 +89,7 @@ def sound_frame(waveform: torch.Tensor, rate: int, first: int) -> Any:
     """
     import av
 
-    packed = waveform.float().cpu().mT.reshape(1, -1).numpy()  # sample by sample: PyAV 18 fails at 8 planes
+    packed = torch.stack(list(waveform.float().cpu()), 1).reshape(1, -1).numpy()  # by samples: PyAV 18 fails at 8 planes
     frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=LAYOUTS[len(waveform)])
     frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
     frame.pts = first  # else the encoder's delay of 1024 samples stays in the file
