@@ -16,9 +16,9 @@ from ..realportrait_core.video.timeline import Selection
 from .host import faces, folders, images
 from .host.draw import GLANCE, SIDE, SMALL_SIDE, evenly, sheet, tile
 from .host.newer import advanced, aliases
-from .host.run import Progress, loaded, one_of
+from .host.run import Progress, loaded, on_node, one_of
 from .sockets import Keypoints, Vid2Vid
-from .video import driving_frames, on_node
+from .stream import driving_frames
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,9 @@ class ExtractKeypoints(io.ComfyNode):
                     "driver",
                     types=[io.Image, io.Video],
                     display_name="driving_video",
-                    tooltip="The driving video, whose motion is transferred; any size and length. A VIDEO from Load Video is read "
-                    "from its file one frame at a time and takes no memory; frames (IMAGE) are in memory already.",
+                    tooltip="The driving video, whose motion is transferred; any size and length. A VIDEO from Stream Driving "
+                    "Video or Load Video is read from its file one frame at a time and takes no memory; frames (IMAGE) are in "
+                    "memory already.",
                 ),
                 portrait_face_input(),
                 io.Combo.Input(

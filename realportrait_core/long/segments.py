@@ -5,7 +5,6 @@ camera and background stand still.
 """
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -47,8 +46,7 @@ class Sound:
 
 def sound_of(driving: VideoStream) -> Sound:
     """The sound of a driving video from its first selected frame on. Raises InputError where it has no frame."""
-    with closing(driving.timed()) as frames:
-        since, _ = next(frames)
+    since, _ = driving.first()
     return Sound(driving.source, since)
 
 
