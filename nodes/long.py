@@ -266,7 +266,7 @@ class Driving:
     def of(cls, video) -> "Driving":
         stream = stream_of(video)
         if stream is not None:
-            return cls(stream, stream.fps, sound_of(stream))
+            return cls(stream, stream.fps, sound_of(stream, on_node()))
         parts = video.get_components()
         sound = None if parts.audio is None else Sound(Audio(parts.audio["waveform"], parts.audio["sample_rate"]))
         return cls(images.rgb(parts.images, "driving video"), float(parts.frame_rate), sound)
