@@ -95,7 +95,7 @@ class VideoStream:
         """
         own = self.selection
         side = min((one for one in (own.longest_side, selection.longest_side) if one), default=0)
-        if replace(own, longest_side=0) == Selection():
+        if not (own.start or own.frames or own.fps) and own.stride == 1:
             return replace(self, selection=replace(selection, longest_side=side))
         rate = timeline_rate(self.source, own, self.info)
         fps = rate / own.stride
