@@ -1,7 +1,6 @@
 """Detects the faces of the portrait and of the driving video, and extracts their keypoints."""
 
 import logging
-from dataclasses import replace
 
 import torch
 from comfy_api.latest import io, ui
@@ -213,7 +212,7 @@ def refuse_both(box: torch.Tensor | None, boxes, box_name: str, boxes_name: str)
 
 
 def first_frames(driver: torch.Tensor | VideoStream, frames: int) -> torch.Tensor | VideoStream:
-    return driver[:frames] if isinstance(driver, torch.Tensor) else replace(driver, selection=Selection(frames=frames))
+    return driver[:frames] if isinstance(driver, torch.Tensor) else driver.part(Selection(frames=frames))
 
 
 class ShownFrames:
