@@ -226,8 +226,10 @@ def install_packages(python: Path, host: Path) -> bool:
     needed = [*(part for file in lists for part in ("-r", str(file))), *EXTRA, *TORCH]
     if lock:
         install_locked(python, lock)
-        needed = ["--require-hashes", "--no-index", *needed]  # installs nothing: a package that the lock lacks is refused
-    pip(python, "install", *needed)
+        advice = f"{lock} lacks what is named above; `python scripts/lock.py` makes it anew."
+        pip(python, "install", "--require-hashes", "--no-index", *needed, advice=advice)  # installs nothing
+    else:
+        pip(python, "install", *needed)
     STAMP.write_text(json.dumps(wanted), encoding="utf-8")
     return True
 
@@ -404,7 +406,7 @@ def run(command: list[str], advice: str) -> None:
         finally:
             process.kill()
     if process.returncode:
-        tail = "\n".join(read_log(start)[-15:])
+        tail = "\n".join([line for line in read_log(start) if not line.startswith("Requirement already satisfied")][-15:])
         raise SetupError(f"{tail}\n\n{advice} (exit code {process.returncode} of {' '.join(command)}; all of it is in {LOG})")
 
 
