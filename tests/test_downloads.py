@@ -258,7 +258,7 @@ def test_pip_refuses_what_the_lock_does_not_name(environment, own_python, lock, 
     assert environment.install_packages(own_python, host)
 
 
-def test_a_source_package_is_not_built(environment, own_python, lock, tmp_path):
+def test_a_source_package_is_not_built(environment, own_python, lock, tmp_path, capsys):
     """Not even one that the lock names: what builds it would have no hash."""
     archive = tmp_path / "index" / "first-1.0.tar.gz"
     with tarfile.open(archive, "w:gz") as sources:
@@ -270,6 +270,8 @@ def test_a_source_package_is_not_built(environment, own_python, lock, tmp_path):
     lock("torch", make_wheel(tmp_path / "index", "third"))
     with pytest.raises(environment.SetupError, match="No matching distribution found for first"):
         environment.install_packages(own_python, tmp_path / "venv" / "comfyui")
+    environment.fetch_wheel(own_python, "first==1.0", sha256(archive), "a test")
+    assert "No matching distribution found for first" in capsys.readouterr().out
     assert not (tmp_path / "ran").exists()
 
 
