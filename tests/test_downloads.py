@@ -100,7 +100,10 @@ LOCKS = sorted((ROOT / "scripts" / "locks").iterdir())
 
 @pytest.mark.parametrize("folder", LOCKS, ids=lambda folder: folder.name)
 def test_every_package_of_a_lock_has_its_digest(environment, folder):
-    """And what environment.py names has the version that it names."""
+    """What environment.py names has the version that it names, and docs/security.md says for which Pythons there is a lock."""
+    _, version, system = folder.name.split("-", 2)
+    promised = re.search(r"with CPython (.*) on Linux x86_64", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))[1]
+    assert f"{version[0]}.{version[1:]}" in promised and system == "x86_64-linux-gnu"
     for file in folder.iterdir():
         lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
         assert lines == sorted(set(lines))
