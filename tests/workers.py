@@ -6,8 +6,8 @@ from xdist.scheduler import LoadScopeScheduling
 # with one of them, so that there is one at a time: at its first start Chromium is unpacked to where a second would find a part of
 # it. Names of files, without test_ and .py; one that is not named has a turn of its own, on the server of the worker that is free.
 SERVERS = {
-    "first server": ("bad_input", "interrupt", "live", "locales", "serving", "two_faces", "workflows"),
-    "second server": ("browser", "long", "recording", "report_player"),
+    "first server": ("bad_input", "interrupt", "live", "locales", "serving", "workflows"),
+    "second server": ("browser", "long", "recording", "report_player", "two_faces"),
 }
 # What takes a minute and more begins first: as the last of all it would keep one worker while the other has nothing left to do.
 FIRST = (
