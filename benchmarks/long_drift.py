@@ -29,8 +29,8 @@ from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import InputError, RealPortraitError
 from realportrait_core.eval.cases import Case, ping_pong, read_clip
-from realportrait_core.eval.judges.loading import find_points
-from realportrait_core.eval.judges.recognition import identity_similarity, load_recognition
+from realportrait_core.eval.judges.likeness import likeness
+from realportrait_core.eval.judges.recognition import load_recognition
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.find import find_detector
 from realportrait_core.face.track import portrait_points, track
@@ -84,26 +84,9 @@ def prepare(options: argparse.Namespace) -> Scene:
     points = portrait_points(portrait[0], detector)
     driven = drive_keypoints(extract_keypoints(vid2vid, portrait, driving.float() / 255, points, track(driving, detector)))
     render = core_renderer(vid2vid, dit, vae, linear_schedule(), portrait, driven)
-    return Scene(vid2vid, driven, render, likeness(options.identity, detector, render.portrait_square))
-
-
-def likeness(network: Path | None, detector: FaceDetector, square: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """frames (m, S, S, 3) -> cosine (m,) of each face's embedding with that of the portrait's square (1, S, S, 3)."""
-    if network is None:
-        return None
-    embed, size = load_recognition(network).embed, square.shape[1]
-    own, found = find_points(detector, square.movedim(-1, 1), torch.full((1, 5, 2), size / 2))
-    if not bool(found):
-        raise InputError("No face is found in the portrait's square, so no identity can be compared with it.")
-    portrait = embed(square.movedim(-1, 1), own)
-
-    def compare(frames: Tensor) -> Tensor:
-        pictures = frames.movedim(-1, 1)
-        five, found = find_points(detector, pictures, own.expand(len(frames), 5, 2))
-        values = [value for value in identity_similarity(embed(pictures, five), portrait, found) if value is not None]
-        return torch.tensor(values or [float("nan")])
-
-    return compare
+    network = None if options.identity is None else load_recognition(options.identity)
+    identity = None if network is None else likeness(network, detector, render.portrait_square)
+    return Scene(vid2vid, driven, render, identity)
 
 
 def animate(scene: Scene, name: str, out: Path) -> Figures:
