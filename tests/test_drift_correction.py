@@ -1,17 +1,14 @@
 """Correction of drift in long videos: what reaches the next clip, and that what was written stays."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from long_jobs import SIZE, driven, networks, renderer
 
 from realportrait_core.errors import InputError
-from realportrait_core.long.correction import face_colours, moved
+from realportrait_core.long.correction import colours_of, moved
 from realportrait_core.long.renderers import RenderedClip
 from realportrait_core.long.run import LongSettings, animate_long
 from realportrait_core.long.state import load_state
-from realportrait_core.motion_map import MotionMaps
 
 pytest.importorskip("av")
 FRAMES = 13  # four clips
@@ -38,13 +35,13 @@ class Watched:
 
     def __call__(self, clip, motion, known):
         rendered = self.render(clip, motion, known)
-        self.clips.append((clip, motion.maps, known, rendered))
+        self.clips.append((clip, known, rendered))
         return rendered
 
     @property
     def latents(self) -> torch.Tensor:
         """Of the frames that are written."""
-        return torch.cat([made.latents[clip.overlap : clip.stop - clip.start] for clip, _, _, made in self.clips])
+        return torch.cat([made.latents[clip.overlap : clip.stop - clip.start] for clip, _, made in self.clips])
 
 
 class Drifting:
@@ -63,48 +60,34 @@ class Drifting:
         return RenderedClip(square, square, latents)
 
 
-def test_colours_are_those_of_the_face():
-    """A face that fills a half of the picture: what is beside it does not count."""
-    face = torch.tensor([[[1.0, 0, -16], [0, 0.01, 0]]], dtype=torch.float64)  # an ellipse about x = 16 px, of all rows
-    maps = MotionMaps(torch.zeros(1, 1, 8, 8), torch.eye(3).double()[None], face, 64, 64)
-    mask = maps.mask()
-    assert mask.any() and not mask.all()
-    inside = torch.nn.functional.adaptive_avg_pool2d(mask.double()[:, None], 8)
-    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    beside = latents + 9 * (inside == 0)
-    assert face_colours(latents, maps) == face_colours(beside, maps) != face_colours(latents + 9 * (inside > 0), maps)
-    flat = face_colours(torch.full((1, 4, 8, 8), 0.25), maps)
-    assert flat[:4] == pytest.approx(4 * [0.25]) and flat[4:] == pytest.approx(4 * [0.0])
-    nowhere = replace(maps, face=face + torch.tensor([[0.0, 0, 1000], [0, 0, 0]]))
-    assert not nowhere.mask().any() and face_colours(latents, nowhere) == []
-
-
 @pytest.mark.parametrize("strength", [0.25, 1.0])
-def test_moved_latents_have_the_wanted_colours(made, motion, strength):
-    from realportrait_core.animation.mapping import motion_maps
-
-    with torch.inference_mode():
-        maps = motion_maps(made[0], motion[:3], SIZE).maps
+def test_moved_latents_have_the_wanted_colours(strength):
     random = torch.Generator().manual_seed(0)
     latents, wanted = torch.randn(3, 4, 8, 8, generator=random) * 2 + 1, [0.1, 0.2, -0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
-    found = face_colours(latents, maps)
-    after = face_colours(moved(latents, found, wanted, strength), maps)
+    found = colours_of(latents)
+    assert found[:4] == pytest.approx(4 * [1.0], abs=0.5) and found[4:] == pytest.approx(4 * [2.0], abs=0.3)
+    after = colours_of(moved(latents, found, wanted, strength))
     assert after == pytest.approx([a + strength * (b - a) for a, b in zip(found, wanted)], abs=1e-5)
+
+
+def test_flat_latents_are_moved_and_stay_finite():
+    flat = torch.full((1, 4, 8, 8), 0.25)
+    assert torch.allclose(moved(flat, colours_of(flat), 4 * [0.5] + 4 * [1.0], 1.0), torch.tensor(0.5))
 
 
 def test_each_clip_starts_with_the_colours_of_the_first(made, motion, tmp_path):
     """And what was written is what the networks made."""
     watched = Watched(renderer("square", made, motion))
     state = animate_long(made[0], motion, watched, tmp_path, 25.0, LongSettings(overlap=2, correction=0.5)).state
-    (_, maps, _, made_first), *others = watched.clips
-    first, before, seen = face_colours(made_first.latents, maps), made_first.latents, None
+    (_, _, made_first), *others = watched.clips
+    first, before, seen = colours_of(made_first.latents), made_first.latents, None
     assert state.colours == first and state.settings["correction"] == "0.5"
-    for clip, maps, known, rendered in others:
+    for clip, known, rendered in others:
         wanted = before[-2:] if seen is None else moved(before[-2:], seen, first, 0.5)
         assert torch.equal(known, wanted) and torch.equal(rendered.latents[:2], known)
         assert seen is None or not torch.equal(known, before[-2:])
-        before, new = rendered.latents, slice(clip.overlap, clip.stop - clip.start)
-        seen = face_colours(before[new], maps[new])
+        before = rendered.latents
+        seen = colours_of(before[clip.overlap : clip.stop - clip.start])
     assert len(watched.latents) == FRAMES
 
 
@@ -125,7 +108,7 @@ def test_a_drift_at_every_clip_stays_bounded(made, tmp_path):
     for strength in (0.0, 0.5, 1.0):
         watched = Watched(Drifting())
         animate_long(made[0], motion, watched, tmp_path / str(strength), 25.0, LongSettings(correction=strength))
-        colours = [face_colours(rendered.latents[-1:], maps[-1:]) for _, maps, _, rendered in watched.clips]
+        colours = [colours_of(rendered.latents[-1:]) for _, _, rendered in watched.clips]
         after[strength] = [abs(colour[3] - colours[0][3]) for colour in colours]
     assert len(after[0.0]) == 10 and after[0.0][-1] > 1.0 and after[0.0] == sorted(after[0.0])
     assert max(after[0.5]) < 0.5 * after[0.0][-1] and max(after[1.0]) < 0.3

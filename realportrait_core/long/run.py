@@ -14,7 +14,7 @@ from ..animation.retargeting import DrivenKeypoints
 from ..errors import InputError
 from ..vid2vid import FaceVid2Vid
 from ..video.writing import CRF, is_full, room
-from .correction import correct, face_colours
+from .correction import colours_of, correct
 from .fingerprint import driving_fingerprint, fingerprint
 from .folder import RunFolder
 from .judge import Identity, Judge, check_rendered
@@ -120,8 +120,7 @@ def clip_by_clip(
             known = slice(max(0, tail + 1 - overlap - clip.start), tail + 1 - clip.start)  # of the clip's frames
             state = replace(state, latents=rendered.latents[known], maps=part.maps[known])
         if overlap and settings.correction:
-            new = slice(clip.overlap, tail + 1 - clip.start)
-            state = correct(state, face_colours(rendered.latents[new], part.maps[new]), settings.correction)
+            state = correct(state, colours_of(rendered.latents[clip.overlap : tail + 1 - clip.start]), settings.correction)
             shown = None if rendered.square is None else rendered.square[tail - clip.start]
         with saying_what_is_kept(run, done):
             done = run.add(rendered.frames[clip.overlap : tail + 1 - clip.start], state)

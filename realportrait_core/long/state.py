@@ -91,7 +91,7 @@ class ContinuationState:
     latents: Tensor | None = None  # (n, 4, h, w) of the conditional frames; None where Face Vid2vid renders by itself
     maps: MotionMaps | None = None  # of the conditional frames, for a driving video that does not show them
     figures: list[dict[str, float]] = field(default_factory=list)  # drift of each finished clip, by the figure's name
-    colours: list[float] = field(default_factory=list)  # of the first clip (`correction.face_colours`), where drift is corrected
+    colours: list[float] = field(default_factory=list)  # of the first clip (`correction.colours_of`), where drift is corrected
     segment: str = ""  # hexadecimal digits of the video file of the last clip; empty in a state for another run
 
 
