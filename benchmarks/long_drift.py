@@ -16,7 +16,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import realportrait_core
-from realportrait_core.animation.clips import Clip, plan
+from realportrait_core.animation.clips import plan
 from realportrait_core.animation.extraction import extract_keypoints
 from realportrait_core.animation.retargeting import DrivenKeypoints, drive_keypoints
 from realportrait_core.diffusion.schedule import linear_schedule
@@ -42,7 +42,6 @@ from realportrait_core.long.drift import FIGURES, drift_report
 from realportrait_core.long.maps import ClipMotion
 from realportrait_core.long.renderers import CoreRenderer, core_renderer
 from realportrait_core.long.run import LongSettings, animate_long
-from realportrait_core.motion_map import MotionMaps
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
@@ -241,9 +240,8 @@ def main(argv: list[str] | None = None) -> int:
         if options.decay:
             options.clips = DECAY_CLIPS + 1
             for clip, left in enumerate(decay(prepare(options), DECAY_CLIPS), 1):
-                print(
-                    f"left after {clip} clips: {', '.join(f'{value:.2f} of a {name}' for name, value in left.items())}", flush=True
-                )
+                said = (f"{value:.2f} of a {name}" for name, value in left.items())
+                print(f"left after {clip} clips: {', '.join(said)}", flush=True)
             return 0
         if options.accumulate:
             options.clips = ACCUMULATE_CLIPS + 1
