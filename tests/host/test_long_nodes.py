@@ -361,20 +361,19 @@ def test_likeness_is_to_the_portrait(pack, own):
 
 
 @pytest.mark.slow
-def test_the_report_has_the_identity_of_the_bundled_weights(run_node, own, runs):
+def test_the_report_has_the_identity_of_the_bundled_weights(host, run_node, own, runs):
     (own / "face-api").symlink_to(judges.face_api())
-    portrait, driving = demo_media.pictures(16)
     from comfy_api.latest import InputImpl, Types
 
+    portrait, driving = demo_media.pictures(5)
     video = InputImpl.VideoFromComponents(Types.VideoComponents(images=driving, audio=None, frame_rate=Fraction(25, 2)))
     given = dict(
         vid2vid=run_node("RealPortraitLoadVid2Vid", weights="realportrait_mini_vid2vid.safetensors")[0],
         model=run_node("RealPortraitLoadModel", weights="realportrait_mini.safetensors", weight_dtype="default")[0],
-        vae=run_node("VAELoader", vae_name="realportrait_mini_vae.safetensors")[0],
+        vae=host.NODE_CLASS_MAPPINGS["VAELoader"]().load_vae("realportrait_mini_vae.safetensors")[0],
     )
-    _, state, report = run_node(
-        "RealPortraitAnimateLong", portrait=portrait, driving_video=video, **given, **SETTINGS | {"steps": 0}
-    )
+    as_trained = SETTINGS | dict(steps=0)
+    _, state, report = run_node("RealPortraitAnimateLong", portrait=portrait, driving_video=video, **given, **as_trained)
     assert 0.8 < state.figures[0]["identity"] <= 1 and "identity" in report and "Identity is not measured" not in report
 
 
