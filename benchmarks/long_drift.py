@@ -5,10 +5,10 @@
     python -m benchmarks.long_drift --accumulate [--keeps SHARE]
 
 The driving video is played forwards and backwards until the clips are full. Each form of continuation (FORMS) is animated into a
-folder of its own below --out, from where a run that was broken off goes on. Prints the figures and their change per clip, and
-writes figures.json, drift.svg, which sets the forms beside one another, and of each form frames.png, single frames of the video.
---decay: how much of an error in a conditional frame is left after one clip, two clips and so on. --accumulate: what comes together
-where every clip adds an error, without and with a correction (`long.correction`).
+folder of its own below --out, from where a run that was broken off goes on. Prints the figures, their change per clip and their
+means, and writes figures.json, drift.svg, which sets the forms beside one another, and of each form frames.png, single frames of
+the video. --decay: how much of an error in a conditional frame is left after one clip, two clips and so on. --accumulate: what
+comes together where every clip adds an error, without and with a correction (`long.correction`).
 """
 
 import argparse
@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ from realportrait_core.face.find import find_detector
 from realportrait_core.face.track import portrait_points, track
 from realportrait_core.inspect.drift import trend
 from realportrait_core.long.correction import colours_of, moved
-from realportrait_core.long.drift import FIGURES, drift_report
+from realportrait_core.long.drift import FIGURES, drift_report, drifts, trends
 from realportrait_core.long.maps import ClipMotion
 from realportrait_core.long.renderers import CoreRenderer, core_renderer
 from realportrait_core.long.run import LongSettings, animate_long
@@ -131,9 +132,9 @@ def decay(scene: Scene, clips: int) -> Iterator[dict[str, float]]:
 
 
 @torch.inference_mode()
-def accumulate(scene: Scene, clips: int, keeps: float) -> Iterator[dict[float, float]]:
+def accumulate(scene: Scene, clips: int, keeps: float) -> Iterator[dict[float, tuple[float, float]]]:
     """An error that every clip but the first adds: by STRENGTHS, how far the last frame of each clip is from that of the same
-    clips without errors and correction, root mean square of the latents, over one such error.
+    clips without errors and correction, in the mean colours of the picture and in all of the latents, over one such error.
 
     keeps: share of a conditional frame's error that is handed on besides what the weights hand on themselves.
     """
@@ -143,9 +144,14 @@ def accumulate(scene: Scene, clips: int, keeps: float) -> Iterator[dict[float, f
         picture = render.vae.decode(latents)
         return render.vae.encode(tinted(picture, SLIGHT)) - render.vae.encode(picture)
 
+    def distances(latents: Tensor, others: Tensor) -> tuple[float, float]:
+        colours = (render.vae.decode(part).mean((2, 3)) for part in (latents, others))  # (1, 3)
+        return rms(next(colours) - next(colours)), rms(latents - others)
+
     first, *following = plan(len(scene.driven), render.clip_frames)[: clips + 1]
     begun = render(first, motion(first.start, first.stop), None).latents
-    plain, wanted, one = begun[-1:], colours_of(begun), rms(error(begun[-1:]))
+    plain, wanted = begun[-1:], colours_of(begun)
+    one = distances(plain + error(plain), plain)
     known = dict.fromkeys(STRENGTHS, plain)
     for clip in following:
         part, before, away = motion(clip.start, clip.stop), plain, {}
@@ -153,7 +159,8 @@ def accumulate(scene: Scene, clips: int, keeps: float) -> Iterator[dict[float, f
         for strength in STRENGTHS:
             new = render(clip, part, known[strength]).latents[clip.overlap :] + keeps * (known[strength] - before)
             new = new + error(new[-1:])
-            away[strength] = rms(new[-1:] - plain) / one
+            colours, whole = distances(new[-1:], plain)
+            away[strength] = colours / one[0], whole / one[1]
             known[strength] = moved(new[-1:], colours_of(new), wanted, strength)
         yield away
 
@@ -175,6 +182,18 @@ def blurred(pictures: Tensor) -> Tensor:
 
 
 ERRORS = {"tint": tinted, "blur": blurred}  # that one sees at once
+
+
+def summary(found: dict[str, Figures]) -> str:
+    """A table in Markdown of each form's figures, means of all its clips, and of what drifts in it."""
+    titles = [figure.title for figure in FIGURES.values()]
+    lines = [f"| form | clips | {' | '.join(titles)} | drifts |", "|---" * (len(titles) + 3) + "|"]
+    for form, figures in found.items():
+        measured = {name: [clip[name] for clip in figures if name in clip] for name in FIGURES}
+        means = (f"{fmean(measured[name]):.{figure.digits}f}" if measured[name] else "-" for name, figure in FIGURES.items())
+        drifting = [FIGURES[name].title for name, one in trends(figures).items() if drifts(name, one)]
+        lines.append(f"| {form} | {len(figures)} | {' | '.join(means)} | {', '.join(drifting) or 'nothing'} |")
+    return "\n".join(lines)
 
 
 def write_frames(video: Path, numbers: list[int], path: Path) -> None:
@@ -245,14 +264,16 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if options.accumulate:
             options.clips = ACCUMULATE_CLIPS + 1
+            print(f"correction {' / '.join(f'{strength:g}' for strength in STRENGTHS)}", flush=True)
             for clip, away in enumerate(accumulate(prepare(options), ACCUMULATE_CLIPS, options.keeps), 1):
-                said = (f"{value:.2f} with a correction of {strength:g}" for strength, value in away.items())
-                print(f"errors of {clip} clips: {', '.join(said)}", flush=True)
+                colours, whole = (" / ".join(f"{value:.2f}" for value in values) for values in zip(*away.values()))
+                print(f"errors of {clip} clips: colours {colours}, latents {whole}", flush=True)
             return 0
         scene, found = prepare(options), {}
         for name in [options.only] if options.only else FORMS:
             found[name] = animate(scene, name, options.out)
             print(f"{name}\n{drift_report(found[name])}\n", flush=True)
+        print(summary(found), flush=True)
         (options.out / "figures.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
         draw(found, options.out / "drift.svg")
     except RealPortraitError as error:

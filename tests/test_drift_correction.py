@@ -4,6 +4,7 @@ import pytest
 import torch
 from long_jobs import SIZE, driven, networks, renderer
 
+from benchmarks import long_drift
 from realportrait_core.errors import InputError
 from realportrait_core.long.correction import colours_of, moved
 from realportrait_core.long.renderers import RenderedClip
@@ -151,6 +152,39 @@ def test_a_join_is_measured_in_what_the_video_shows(made, motion, tmp_path):
         joins[strength] = [clip["join"] for clip in result.figures[1:]]
     assert min(joins[0.0]) > 10 and joins[1.0][0] == joins[0.0][0]
     assert max(joins[1.0][1:]) < 1.5
+
+
+class Colours:
+    """In place of a VAE: three channels are the picture."""
+
+    def decode(self, latents):
+        return latents[:, :3]
+
+    def encode(self, pictures):
+        return torch.cat([pictures, pictures[:, :1]], 1)
+
+
+class Forgetful:
+    """In place of a network: every clip is the same, whatever it starts from."""
+
+    framing, clip_frames, size, vae = "auto", 4, SIZE, Colours()
+
+    def __call__(self, clip, motion, known):
+        latents = torch.linspace(0.3, 0.7, 4 * 8 * 8).view(1, 4, 8, 8).repeat(clip.stop - clip.start, 1, 1, 1)
+        return RenderedClip(latents, None, latents)
+
+
+@pytest.mark.parametrize("keeps", [0.0, 1.0])
+def test_the_benchmark_adds_an_error_at_every_clip(made, motion, keeps):
+    """Of a network that hands on nothing one is left, of one that hands on all they add up, and corrected they do not."""
+    scene = long_drift.Scene(made[0], motion, Forgetful(), None)
+    found = list(long_drift.accumulate(scene, 3, keeps))
+    assert len(found) == 3 and set(found[0].values()) == {found[0][0.0]} and found[0][0.0] == pytest.approx((1, 1), abs=0.05)
+    for none, half, whole in zip(*(found[-1][strength] for strength in (0.0, 0.5, 1.0))):
+        if keeps:
+            assert none > 2.5 and 1.2 < half < 2 and whole == pytest.approx(1.0, abs=0.1)
+        else:
+            assert none == half == whole == pytest.approx(1.0, abs=0.05)
 
 
 def test_face_vid2vid_has_nothing_to_correct(made, motion, tmp_path):
