@@ -5,7 +5,6 @@ camera and background stand still.
 """
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,19 +14,24 @@ import torch
 
 from ..errors import InputError
 from ..video.audio import Audio, AudioStream, audio_pieces
+from ..video.loading import Progress
 from ..video.source import VideoFile
 from ..video.stream import VideoStream
-from ..video.writing import frame_rate, not_written, sound_frame, sound_stream
+from ..video.writing import check_sound, frame_rate, not_written, sound_frame, sound_stream
 from ..whole_file import whole_file
 from .fingerprint import file_fingerprint, fingerprint
 
 
 @dataclass(frozen=True)
 class Sound:
-    """The sound of the driving frames."""
+    """The sound of the driving frames. Raises InputError for audio that cannot be encoded."""
 
     source: VideoFile | Audio
     start: float = 0.0  # s in the file, or of the audio, of driving frame 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.source, Audio):
+            check_sound(self.source)
 
     def part(self, since: float, seconds: float) -> AudioStream | None:
         """The sound from `since` s after driving frame 0 on, silent where there is none; None of a file without sound."""
@@ -45,10 +49,12 @@ class Sound:
         return f"{of} from {self.start:g} s"
 
 
-def sound_of(driving: VideoStream) -> Sound:
-    """The sound of a driving video from its first selected frame on. Raises InputError where it has no frame."""
-    with closing(driving.timed()) as frames:
-        since, _ = next(frames)
+def sound_of(driving: VideoStream, callback: Progress | None = None) -> Sound:
+    """The sound of a driving video from its first selected frame on. Raises InputError where it has no frame.
+
+    callback(done, total) at every frame that is decoded before it; what it raises ends the decoding.
+    """
+    since, _ = driving.first(callback)
     return Sound(driving.source, since)
 
 
