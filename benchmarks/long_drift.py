@@ -2,11 +2,13 @@
 
     python -m benchmarks.long_drift --out DIR [--clips N] [--portrait FILE] [--driving FILE] [--identity FOLDER] [--only NAME]
     python -m benchmarks.long_drift --decay
+    python -m benchmarks.long_drift --accumulate [--keeps SHARE]
 
 The driving video is played forwards and backwards until the clips are full. Each form of continuation (FORMS) is animated into a
-folder of its own below --out, from where a run that was broken off goes on. Prints the figures and their change per clip, and
-writes figures.json, drift.svg, which sets the forms beside one another, and of each form frames.png, single frames of the video.
---decay: how much of an error in a conditional frame is left after one clip, two clips and so on.
+folder of its own below --out, from where a run that was broken off goes on. Prints the figures, their change per clip and their
+means, and writes figures.json, drift.svg, which sets the forms beside one another, and of each form frames.png, single frames of
+the video. --decay: how much of an error in a conditional frame is left after one clip, two clips and so on. --accumulate: what
+comes together where every clip adds an error, without and with a correction (`long.correction`).
 """
 
 import argparse
@@ -14,32 +16,33 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import realportrait_core
-from realportrait_core.animation.clips import Clip, plan
+from realportrait_core.animation.clips import plan
 from realportrait_core.animation.extraction import extract_keypoints
 from realportrait_core.animation.retargeting import DrivenKeypoints, drive_keypoints
 from realportrait_core.diffusion.schedule import linear_schedule
 from realportrait_core.dit.checkpoint import load_dit
 from realportrait_core.errors import InputError, RealPortraitError
 from realportrait_core.eval.cases import Case, ping_pong, read_clip
-from realportrait_core.eval.judges.loading import find_points
-from realportrait_core.eval.judges.recognition import identity_similarity, load_recognition
+from realportrait_core.eval.judges.likeness import likeness
+from realportrait_core.eval.judges.recognition import load_recognition
 from realportrait_core.face.detect import FaceDetector
 from realportrait_core.face.find import find_detector
 from realportrait_core.face.track import portrait_points, track
 from realportrait_core.inspect.drift import trend
-from realportrait_core.long.drift import FIGURES, drift_report
+from realportrait_core.long.correction import colours_of, moved
+from realportrait_core.long.drift import FIGURES, drift_report, drifts, trends
 from realportrait_core.long.maps import ClipMotion
 from realportrait_core.long.renderers import CoreRenderer, core_renderer
 from realportrait_core.long.run import LongSettings, animate_long
-from realportrait_core.motion_map import MotionMaps
 from realportrait_core.vae import load_vae
 from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.vid2vid.checkpoint import load_vid2vid
@@ -48,15 +51,18 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 WEIGHTS = Path(realportrait_core.__file__).parent / "weights"
 FPS = 12.5  # of the bundled weights' training
 # How clips follow one another.
-CORRECTED = "corrected"  # 1 frame, whose latents are given the portrait's mean and deviation in each channel
 FORMS = {
     "1 frame": LongSettings(),
     "4 frames": LongSettings(overlap=4),
     "chosen tail": LongSettings(tail_window=4),
-    CORRECTED: LongSettings(),
+    "half corrected": LongSettings(correction=0.5),
+    "corrected": LongSettings(correction=1.0),
 }
 SHOWN = (0, 9, 19, 29)  # clips of which frames.png has the last frame
-DECAY_CLIPS = 2
+DECAY_CLIPS, ACCUMULATE_CLIPS = 2, 5
+STRENGTHS = (0.0, 0.5, 1.0)  # of the correction
+SLIGHT = 0.25  # of the tint that is put in at once: what a clip adds
+KEPT = 0.7  # of a conditional frame's error: with the 0.3 of the bundled weights a network that does not come back to the portrait
 DRAWN = ("green_255", "contrast", "sharpness", "keypoints_px", "head_deg", "identity")
 
 log = logging.getLogger("benchmarks")
@@ -84,26 +90,9 @@ def prepare(options: argparse.Namespace) -> Scene:
     points = portrait_points(portrait[0], detector)
     driven = drive_keypoints(extract_keypoints(vid2vid, portrait, driving.float() / 255, points, track(driving, detector)))
     render = core_renderer(vid2vid, dit, vae, linear_schedule(), portrait, driven)
-    return Scene(vid2vid, driven, render, likeness(options.identity, detector, render.portrait_square))
-
-
-def likeness(network: Path | None, detector: FaceDetector, square: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """frames (m, S, S, 3) -> cosine (m,) of each face's embedding with that of the portrait's square (1, S, S, 3)."""
-    if network is None:
-        return None
-    embed, size = load_recognition(network).embed, square.shape[1]
-    own, found = find_points(detector, square.movedim(-1, 1), torch.full((1, 5, 2), size / 2))
-    if not bool(found):
-        raise InputError("No face is found in the portrait's square, so no identity can be compared with it.")
-    portrait = embed(square.movedim(-1, 1), own)
-
-    def compare(frames: Tensor) -> Tensor:
-        pictures = frames.movedim(-1, 1)
-        five, found = find_points(detector, pictures, own.expand(len(frames), 5, 2))
-        values = [value for value in identity_similarity(embed(pictures, five), portrait, found) if value is not None]
-        return torch.tensor(values or [float("nan")])
-
-    return compare
+    network = None if options.identity is None else load_recognition(options.identity)
+    identity = None if network is None else likeness(network, detector, render.portrait_square)
+    return Scene(vid2vid, driven, render, identity)
 
 
 def animate(scene: Scene, name: str, out: Path) -> Figures:
@@ -114,30 +103,14 @@ def animate(scene: Scene, name: str, out: Path) -> Figures:
     def progress(done: int, total: int) -> None:
         log.info("%s: %d of %d frames", name, done, total)
 
-    render = corrected(scene.render) if name == CORRECTED else scene.render
-    result = animate_long(scene.vid2vid, scene.driven, render, folder, FPS, FORMS[name], identity=scene.identity, callback=progress)
+    result = animate_long(
+        scene.vid2vid, scene.driven, scene.render, folder, FPS, FORMS[name], identity=scene.identity, callback=progress
+    )
     new = scene.render.clip_frames - 1
     write_frames(
         result.path, [0, *(new * (clip + 1) for clip in SHOWN if new * (clip + 1) < len(scene.driven))], folder / "frames.png"
     )
     return result.figures
-
-
-def corrected(render: CoreRenderer) -> CoreRenderer:
-    """The renderer with conditional frames that have the portrait's colours and contrast."""
-    portrait = render.portrait_latent
-
-    def sample(clip: Clip, motion: MotionMaps | Tensor, known: Tensor | None, callback: Callable[[int], None]) -> Tensor:
-        return render.sample(clip, motion, None if known is None else matched(known, portrait), callback)
-
-    return replace(render, sample=sample)
-
-
-def matched(latents: Tensor, portrait: Tensor) -> Tensor:
-    """Latents (n, 4, h, w) with the mean and the deviation of each channel of the portrait's (1, 4, h, w)."""
-    mean, deviation = (statistic(latents, (2, 3), keepdim=True) for statistic in (torch.mean, torch.std))
-    portrait = portrait.to(latents)
-    return (latents - mean) / deviation * portrait.std((2, 3), keepdim=True) + portrait.mean((2, 3), keepdim=True)
 
 
 @torch.inference_mode()
@@ -158,14 +131,49 @@ def decay(scene: Scene, clips: int) -> Iterator[dict[str, float]]:
         yield {name: rms(latents - plain) / start[name] for name, latents in faulty.items()}
 
 
+@torch.inference_mode()
+def accumulate(scene: Scene, clips: int, keeps: float) -> Iterator[dict[float, tuple[float, float]]]:
+    """An error that every clip but the first adds: by STRENGTHS, how far the last frame of each clip is from that of the same
+    clips without errors and correction, in the mean colours of the picture and in all of the latents, over one such error.
+
+    keeps: share of a conditional frame's error that is handed on besides what the weights hand on themselves.
+    """
+    render, motion = scene.render, ClipMotion(scene.vid2vid, scene.driven, scene.render.size, scene.render.framing)
+
+    def error(latents: Tensor) -> Tensor:  # (1, 4, h, w)
+        picture = render.vae.decode(latents)
+        return render.vae.encode(tinted(picture, SLIGHT)) - render.vae.encode(picture)
+
+    def distances(latents: Tensor, others: Tensor) -> tuple[float, float]:
+        colours = (render.vae.decode(part).mean((2, 3)) for part in (latents, others))  # (1, 3)
+        return rms(next(colours) - next(colours)), rms(latents - others)
+
+    first, *following = plan(len(scene.driven), render.clip_frames)[: clips + 1]
+    begun = render(first, motion(first.start, first.stop), None).latents
+    plain, wanted = begun[-1:], colours_of(begun)
+    one = distances(plain + error(plain), plain)
+    known = dict.fromkeys(STRENGTHS, plain)
+    for clip in following:
+        part, before, away = motion(clip.start, clip.stop), plain, {}
+        plain = render(clip, part, before).latents[-1:]
+        for strength in STRENGTHS:
+            new = render(clip, part, known[strength]).latents[clip.overlap :] + keeps * (known[strength] - before)
+            new = new + error(new[-1:])
+            colours, whole = distances(new[-1:], plain)
+            away[strength] = colours / one[0], whole / one[1]
+            known[strength] = moved(new[-1:], colours_of(new), wanted, strength)
+        yield away
+
+
 def rms(x: Tensor) -> float:
     return float(x.square().mean().sqrt())
 
 
-def tinted(pictures: Tensor) -> Tensor:
-    """Pictures (n, 3, H, W) in [0, 1] with four fifths of the contrast and another tint."""
+def tinted(pictures: Tensor, amount: float = 1.0) -> Tensor:
+    """Pictures (n, 3, H, W) in [0, 1] with another tint and, by an amount of 1, four fifths of the contrast."""
     mean = pictures.mean((2, 3), keepdim=True)
-    return (mean + 0.8 * (pictures - mean) + pictures.new_tensor([24.0, 8, -16])[:, None, None] / 255).clamp(0, 1)
+    tint = amount * pictures.new_tensor([24.0, 8, -16])[:, None, None] / 255
+    return (mean + (1 - 0.2 * amount) * (pictures - mean) + tint).clamp(0, 1)
 
 
 def blurred(pictures: Tensor) -> Tensor:
@@ -174,6 +182,18 @@ def blurred(pictures: Tensor) -> Tensor:
 
 
 ERRORS = {"tint": tinted, "blur": blurred}  # that one sees at once
+
+
+def summary(found: dict[str, Figures]) -> str:
+    """A table in Markdown of each form's figures, means of all its clips, and of what drifts in it."""
+    titles = [figure.title for figure in FIGURES.values()]
+    lines = [f"| form | clips | {' | '.join(titles)} | drifts |", "|---" * (len(titles) + 3) + "|"]
+    for form, figures in found.items():
+        measured = {name: [clip[name] for clip in figures if name in clip] for name in FIGURES}
+        means = (f"{fmean(measured[name]):.{figure.digits}f}" if measured[name] else "-" for name, figure in FIGURES.items())
+        drifting = [FIGURES[name].title for name, one in trends(figures).items() if drifts(name, one)]
+        lines.append(f"| {form} | {len(figures)} | {' | '.join(means)} | {', '.join(drifting) or 'nothing'} |")
+    return "\n".join(lines)
 
 
 def write_frames(video: Path, numbers: list[int], path: Path) -> None:
@@ -220,14 +240,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.add_argument("--decay", action="store_true", help="what is left of an error, and no run")
+    parser.add_argument("--accumulate", action="store_true", help="what comes together of errors at every clip, and no run")
+    parser.add_argument(
+        "--keeps", type=float, default=KEPT, help="with --accumulate: share of an error that is handed on besides (%(default)s)"
+    )
     parser.add_argument("--clips", type=int, default=30, help="of the network, with one conditional frame (%(default)s)")
     parser.add_argument("--portrait", type=Path, default=ASSETS / "portrait.png", help="a picture, or a video's first frame")
     parser.add_argument("--driving", type=Path, default=ASSETS / "driving.mp4")
     parser.add_argument("--identity", type=Path, help="a face recognition network, as in python -m realportrait_core.eval")
     parser.add_argument("--only", choices=tuple(FORMS), help="one form of continuation alone")
     options = parser.parse_args(argv)
-    if options.out is None and not options.decay:
-        parser.error("name a folder of the runs by --out, or measure --decay")
+    if options.out is None and not (options.decay or options.accumulate):
+        parser.error("name a folder of the runs by --out, or measure --decay or --accumulate")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         if options.clips < 2:
@@ -235,14 +259,21 @@ def main(argv: list[str] | None = None) -> int:
         if options.decay:
             options.clips = DECAY_CLIPS + 1
             for clip, left in enumerate(decay(prepare(options), DECAY_CLIPS), 1):
-                print(
-                    f"left after {clip} clips: {', '.join(f'{value:.2f} of a {name}' for name, value in left.items())}", flush=True
-                )
+                said = (f"{value:.2f} of a {name}" for name, value in left.items())
+                print(f"left after {clip} clips: {', '.join(said)}", flush=True)
+            return 0
+        if options.accumulate:
+            options.clips = ACCUMULATE_CLIPS + 1
+            print(f"correction {' / '.join(f'{strength:g}' for strength in STRENGTHS)}", flush=True)
+            for clip, away in enumerate(accumulate(prepare(options), ACCUMULATE_CLIPS, options.keeps), 1):
+                colours, whole = (" / ".join(f"{value:.2f}" for value in values) for values in zip(*away.values()))
+                print(f"errors of {clip} clips: colours {colours}, latents {whole}", flush=True)
             return 0
         scene, found = prepare(options), {}
         for name in [options.only] if options.only else FORMS:
             found[name] = animate(scene, name, options.out)
             print(f"{name}\n{drift_report(found[name])}\n", flush=True)
+        print(summary(found), flush=True)
         (options.out / "figures.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
         draw(found, options.out / "drift.svg")
     except RealPortraitError as error:

@@ -28,7 +28,7 @@ from ..realportrait_core.video.source import VideoFile
 from ..realportrait_core.video.stream import VideoStream
 from .animate import SQUARE, WHOLE
 from .clip_renderer import host_renderer
-from .host import fingerprint, folders, images
+from .host import fingerprint, folders, images, judges
 from .host.draw import GLANCE, SMALL_SIDE, evenly, sheet
 from .host.kept import Kept
 from .host.memory import freeing_others
@@ -178,6 +178,17 @@ class AnimateLongVideo(io.ComfyNode):
                     tooltip="From Resume Continuation State. Of the same driving video: its run goes on with its next clip. Of "
                     "another one: this animation begins with that one's last frame.",
                 ),
+                io.Float.Input(
+                    "drift_correction",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="For weights whose colours or contrast drift from clip to clip, as the report says: how far each clip "
+                    "starts with those of the first clip again. 0 is off, right for the weights that come with the pack.",
+                    **advanced(),
+                ),
             ],
             outputs=[
                 io.Video.Output(
@@ -222,9 +233,10 @@ class AnimateLongVideo(io.ComfyNode):
         vae=None,
         keypoints=None,
         state=None,
+        drift_correction=0.0,
     ) -> io.NodeOutput:
         one_of((WHOLE, SQUARE), result, "result")
-        finite(strength=strength, pose_gain=pose_gain, expression_gain=expression_gain)
+        finite(strength=strength, pose_gain=pose_gain, expression_gain=expression_gain, drift_correction=drift_correction)
         if model is not None and vae is None:
             raise InputError(f"The model's latents need a VAE to become pictures. Connect one to vae: {VAE_TIP}")
         portrait, driving = images.portrait(portrait), Driving.of(driving_video)
@@ -236,7 +248,9 @@ class AnimateLongVideo(io.ComfyNode):
         neutral = find_neutral(keypoints) if neutral_frame == CHOOSE else neutral_frame
         driven = drive_keypoints(keypoints, "relative", pose_gain, expression_gain, neutral)
         report.append(neutral_report(keypoints, neutral, neutral_frame == CHOOSE))
-        settings, whole = LongSettings(overlap=overlap, tail_window=tail_window), result == WHOLE
+        settings = LongSettings(overlap=overlap, tail_window=tail_window, correction=drift_correction)
+        whole = result == WHOLE
+        identity, unmeasured = None, ""
         if model is None:
             ladder = freeing_others(generator_ladder(network), vid2vid)
             render = vid2vid_renderer(network, driven, portrait, whole, callback=on_node(), drawing=ladder)
@@ -245,9 +259,12 @@ class AnimateLongVideo(io.ComfyNode):
             report.append(used.report())
             how = (used, seed, strength, guidance, framing, whole, overlap)
             render = host_renderer(model, vae, vid2vid, portrait, driven, *how)
+            identity, unmeasured = judges.likeness_to(render.portrait_square)
         folder = run_folder(render, driven, driving, settings, state)
-        made = animate_long(network, driven, render, folder, driving.fps, settings, driving.sound, state, callback=time_left())
-        text = "\n".join([*report, made.report])
+        made = animate_long(
+            network, driven, render, folder, driving.fps, settings, driving.sound, state, identity, callback=time_left()
+        )
+        text = "\n".join([*report, made.report, *[unmeasured] * bool(unmeasured)])
         shown = ui.PreviewImage(sheet(glance(made.path, len(driven), driving.fps)), cls=cls).as_dict()
         video = InputImpl.VideoFromFile(str(made.path))
         FILES.get(video, "", lambda: made.path)

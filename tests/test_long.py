@@ -220,6 +220,8 @@ def test_each_clip_starts_from_latents_of_the_one_before(made, tmp_path):
         (dict(overlap=4), "overlap of 4 frames must be between 1 and 3"),
         (dict(tail_window=0), "tail window of 0 frames must be between 1 and 3"),
         (dict(overlap=2, tail_window=3), "tail window of 3 frames must be between 1 and 2"),
+        (dict(correction=1.5), "correction of drift is 1.5; it must be between 0"),
+        (dict(correction=float("nan")), "correction of drift is nan"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(made, tmp_path, changes, match):
@@ -372,6 +374,7 @@ def example(**changes) -> ContinuationState:
         latents=torch.rand(2, 4, 8, 8),
         maps=maps,
         figures=[{"sharpness": 1.5}, {}],
+        colours=[0.1, -2.0, 0.3, 0.0, 1.0, 1 / 3, 0.5, 2.0],
         segment="00ff",
     )
     return replace(state, **changes)
@@ -417,6 +420,8 @@ def description(path: Path) -> dict:
         (dict(state=dict(fingerprints=[])), "its fingerprints cannot be"),
         (dict(state=dict(figures=[{"a": float("nan")}])), "its figures cannot be"),
         (dict(state=dict(maps=[64, 64])), "its maps cannot be"),
+        (dict(state=dict(colours=[1.0])), "its colours cannot be"),
+        (dict(state=dict(colours=8 * [1e9])), "its colours cannot be"),
         (dict(state=dict(maps=None)), "do not belong together"),
         (dict(state=dict(more=1)), "its more cannot be"),
         (dict(role="dit"), "role 'dit'"),

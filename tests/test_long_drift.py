@@ -186,6 +186,14 @@ def test_the_plot_shows_each_figure_and_form(tmp_path):
     assert "identity" not in text
 
 
+def test_the_summary_has_a_line_for_each_form():
+    rising = [{"red_255": 2.0 * n, "contrast": 1.0} for n in range(6)]
+    lines = long_drift.summary({"1 frame": rising, "corrected": [{"red_255": 1.0 + n % 2} for n in range(4)]}).splitlines()
+    assert len({line.count("|") for line in lines}) == 1 and "| keypoints px |" in lines[0]
+    assert lines[2].startswith("| 1 frame | 6 | 5.0 | - | - | 1.00 |") and lines[2].endswith("| red |")
+    assert lines[3].startswith("| corrected | 4 | 1.5 | - |") and lines[3].endswith("| nothing |")
+
+
 def test_single_frames_stand_side_by_side(tmp_path):
     from PIL import Image
 

@@ -41,6 +41,7 @@ class Judge:
     render: ClipRenderer
     fps: float
     tail_window: int
+    corrects: bool  # whether the conditional frames differ from what the video shows
     identity: Identity | None
 
     @cached_property
@@ -62,12 +63,21 @@ class Judge:
         choice = choose_tail(rendered.square[:n], part, self.closing[frames], self.tail_window, present)
         return clip.start + choice.index, choice.report
 
-    def figures(self, clip: Clip, part: PortraitMotion, rendered: RenderedClip, tail: int) -> dict[str, float]:
-        """The drift of the clip up to its tail, without figures that are not finite; empty without the animated square."""
+    def figures(
+        self, clip: Clip, part: PortraitMotion, rendered: RenderedClip, tail: int, shown: Tensor | None = None
+    ) -> dict[str, float]:
+        """The drift of the clip up to its tail, without figures that are not finite; empty without the animated square.
+
+        shown (S, S, 3): the frame before it, where the conditional frames are corrected; without it the join is not known.
+        """
         if rendered.square is None or self.render.portrait_square is None:
             return {}
         from .drift import clip_figures
 
         square = rendered.square[: tail + 1 - clip.start]
+        if shown is not None:
+            square = torch.cat([square[: clip.overlap - 1], shown[None], square[clip.overlap :]])
         figures = clip_figures(self.vid2vid, square, part, self.render.portrait_square, self.identity, clip.overlap)
+        if self.corrects and shown is None:
+            figures.pop("join", None)
         return {name: float(value) for name, value in figures.items() if isfinite(value)}

@@ -14,6 +14,7 @@ from ..animation.retargeting import DrivenKeypoints
 from ..errors import InputError
 from ..vid2vid import FaceVid2Vid
 from ..video.writing import CRF, is_full, room
+from .correction import colours_of, correct
 from .fingerprint import driving_fingerprint, fingerprint
 from .folder import RunFolder
 from .judge import Identity, Judge, check_rendered
@@ -38,6 +39,7 @@ class LongSettings:
     tail_window: int = 1  # of so many last frames of a clip the best one begins the next; 1: always the last
     crf: int = CRF
     keep_clips: bool = False  # the segments and states of all clips, after the video is whole
+    correction: float = 0.0  # of the way by which conditional frames get back the first clip's colours; 0: they stay as shown
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def clip_by_clip(
             done = replace(done, maps=motion(done.frame - len(done.latents), done.frame).maps)
         with saying_what_is_kept(run, done):
             run.keep(done)
-    judge = Judge(vid2vid, driven, render, fps, settings.tail_window, identity)
+    judge = Judge(vid2vid, driven, render, fps, settings.tail_window, settings.correction > 0, identity)
+    shown = None  # the last frame as the video has it, where the conditional one is corrected
     warn_of_room(run, (frames - done.frame) * BYTES_PER_PIXEL * pixels(driven, render))
     clip = None
     if done.frame < frames:
@@ -111,11 +114,14 @@ def clip_by_clip(
         rendered = render(clip, part, done.latents)
         check_rendered(rendered, clip)
         tail, poor = judge.tail(clip, part, rendered)
-        figures = [*done.figures, judge.figures(clip, part, rendered, tail)]
+        figures = [*done.figures, judge.figures(clip, part, rendered, tail, shown)]
         state = replace(done, clip=clip.number + 1, frame=tail + 1, figures=figures)
         if overlap:
             known = slice(max(0, tail + 1 - overlap - clip.start), tail + 1 - clip.start)  # of the clip's frames
             state = replace(state, latents=rendered.latents[known], maps=part.maps[known])
+        if overlap and settings.correction:
+            state = correct(state, colours_of(rendered.latents[clip.overlap : tail + 1 - clip.start]), settings.correction)
+            shown = None if rendered.square is None else rendered.square[tail - clip.start]
         with saying_what_is_kept(run, done):
             done = run.add(rendered.frames[clip.overlap : tail + 1 - clip.start], state)
         with saying_what_is_kept(run, done):
@@ -150,7 +156,12 @@ def beginning(
     A state of the very run that the folder holds is not needed. Raises InputError where the state does not fit.
     """
     fingerprints = dict(render.fingerprints)
-    own = {**render.settings, "overlap": str(settings.overlap if render.continues else 0), "tail_window": str(settings.tail_window)}
+    own = {
+        **render.settings,
+        "overlap": str(settings.overlap if render.continues else 0),
+        "tail_window": str(settings.tail_window),
+        "correction": f"{settings.correction if render.continues else 0:g}",
+    }
     driving = driving_fingerprint(driven)
     whole = {"driving": driving, "sound": "none" if sound is None else sound.fingerprint()}
     encoding = {"fps": f"{fps:.6g}", "crf": str(settings.crf), "continues": "nothing"}
@@ -176,12 +187,15 @@ def beginning(
         settings=begin.settings | {"continues": digits},
         latents=state.latents,
         maps=state.maps,
+        colours=state.colours,
     )
 
 
 def check_settings(settings: LongSettings, render: ClipRenderer) -> None:
-    """Raises InputError for values that leave no new frame, or no frame to choose."""
+    """Raises InputError for values that leave no new frame, or no frame to choose, and for a correction that is no share."""
     length = render.clip_frames
+    if not 0 <= settings.correction <= 1:
+        raise InputError(f"The correction of drift is {settings.correction:g}; it must be between 0 (off) and 1.")
     if render.continues and not 1 <= settings.overlap < length:
         raise InputError(f"The overlap of {settings.overlap} frames must be between 1 and {length - 1}, below the clip's {length}.")
     most = length - settings.overlap

@@ -18,6 +18,7 @@ LONGEST_HEADER = 16 * 2**20  # bytes; the figures of 10,000 clips take about 2 M
 LARGEST = 256 * 2**20  # bytes of a file; a conditional frame of the paper's size takes 2 MB
 MOST_CLIPS, MOST_FRAMES = 10**7, 10**8
 LARGEST_FIGURE = 1e300  # by size; an int of JSON may be too large for a float
+LARGEST_COLOUR = 1e6  # of latents, which are around 1
 # tensor -> its dtype and shape, None for any length
 SCHEMA = {
     "latents": ("F32", (None, 4, None, None)),
@@ -46,6 +47,14 @@ def is_figures(value: Any) -> bool:
     )
 
 
+def is_colours(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) in (0, 8)
+        and all(type(number) in (int, float) and abs(number) <= LARGEST_COLOUR for number in value)
+    )
+
+
 # What a state's description holds, and whether a value can be it.
 DESCRIBED = {
     "clip": is_count(MOST_CLIPS),
@@ -55,6 +64,7 @@ DESCRIBED = {
     "settings": is_texts,
     "fingerprints": is_texts,
     "figures": is_figures,
+    "colours": is_colours,
     "segment": lambda value: isinstance(value, str) and len(value) <= 64,
     "maps": lambda value: (
         value is None
@@ -81,6 +91,7 @@ class ContinuationState:
     latents: Tensor | None = None  # (n, 4, h, w) of the conditional frames; None where Face Vid2vid renders by itself
     maps: MotionMaps | None = None  # of the conditional frames, for a driving video that does not show them
     figures: list[dict[str, float]] = field(default_factory=list)  # drift of each finished clip, by the figure's name
+    colours: list[float] = field(default_factory=list)  # of the first clip (`correction.colours_of`), where drift is corrected
     segment: str = ""  # hexadecimal digits of the video file of the last clip; empty in a state for another run
 
 

@@ -170,6 +170,7 @@ SHOWN = {
         "vae": "host/test_long_nodes.py::test_the_frames_are_those_of_the_graph",
         "keypoints": "host/test_long_nodes.py::test_the_frames_are_those_of_the_graph",
         "state": "host/test_long_nodes.py::test_another_driving_video_begins_with_the_states_last_frame",
+        "drift_correction": "host/test_long_nodes.py::test_every_setting_changes_the_frames",
     },
     "RealPortraitSaveState": {"filename_prefix": "host/test_long_nodes.py::test_a_state_is_saved_and_found"},
     "RealPortraitLoadState": {"file": "host/test_long_nodes.py::test_a_state_is_saved_and_found"},

@@ -6,6 +6,8 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+import demo_media
+import judges
 import pytest
 import tiny
 import torch
@@ -275,6 +277,7 @@ CHANGES = [
     ("framing", "whole", 3),
     ("neutral_frame", 2, 3),
     ("overlap", 3, FRAMES),
+    ("drift_correction", 1.0, 33),  # what the second clip leaves reaches the third
 ]
 
 
@@ -314,11 +317,71 @@ def test_what_it_refuses(pack, animate):
         animate(result="both")
     with refused(pack, "sampler_name is 'eular'; it must be one of"):
         animate(sampler_name="eular", steps=2)
-    for name in ("strength", "pose_gain", "expression_gain"):  # NaN passes the host's check of least and most
+    for name in ("strength", "pose_gain", "expression_gain", "drift_correction"):  # NaN passes the host's check of least and most
         with refused(pack, f"{name} is nan; it must be a finite number"):
             animate(**{name: float("nan")})
     with refused(pack, "portrait is 140x160 px; the motion was made for one of 150x160 px"):
         animate(portrait=pictures(1, width=140))
+
+
+# ---- identity ----
+
+
+@pytest.fixture
+def own(host):
+    """models/realportrait with the face detector, and its folder of the networks that judge, empty."""
+    import folder_paths
+
+    folder = Path(folder_paths.models_dir) / "realportrait"
+    (folder / "judges").mkdir(parents=True)
+    shutil.copy(yunet.onnx(), folder)
+    yield folder / "judges"
+    shutil.rmtree(folder / "judges")
+    (folder / yunet.NAME).unlink()  # other tests ask for a host without it
+
+
+def test_without_a_recognition_network_the_report_says_which_one_to_put_where(animate, own):
+    report = animate(frames=3)[2]
+    assert report.count("Identity is not measured") == 1
+    assert report.splitlines()[-1].startswith(
+        "Identity is not measured: put ArcFace or SFace as .onnx into models/realportrait/judges"
+    )
+    assert "Identity" not in animate(frames=3, model=None, vae=None)[2], "nothing of Face Vid2vid's drift is measured"
+
+
+def test_a_network_that_cannot_compare_ends_no_run(animate, own):
+    """A file that is no network; a network, and a portrait of noise, in which no face is found."""
+    (own / "broken.onnx").write_bytes(b"no network")
+    assert "Identity is not measured: OpenCV" in animate(frames=3)[2]
+    (own / "face-api").symlink_to(judges.face_api())
+    assert "Identity is not measured: No face is found in the animated square" in animate(frames=3)[2]
+
+
+def test_likeness_is_to_the_portrait(pack, own):
+    (own / "face-api").symlink_to(judges.face_api())
+    portrait, driving = demo_media.pictures(3)
+    compare, reason = pack("nodes.host.judges").likeness_to(portrait)
+    assert reason == "" and float(compare(portrait)) == pytest.approx(1.0, abs=1e-3)
+    others = compare(torch.cat([driving, torch.zeros_like(driving[:1])]))
+    assert others.shape == (3,) and others.max() < 0.98, "another head, and a black frame that does not count"
+    assert compare(torch.zeros_like(driving)).isnan().all()
+
+
+@pytest.mark.slow
+def test_the_report_has_the_identity_of_the_bundled_weights(host, run_node, own, runs):
+    (own / "face-api").symlink_to(judges.face_api())
+    from comfy_api.latest import InputImpl, Types
+
+    portrait, driving = demo_media.pictures(5)
+    video = InputImpl.VideoFromComponents(Types.VideoComponents(images=driving, audio=None, frame_rate=Fraction(25, 2)))
+    given = dict(
+        vid2vid=run_node("RealPortraitLoadVid2Vid", weights="realportrait_mini_vid2vid.safetensors")[0],
+        model=run_node("RealPortraitLoadModel", weights="realportrait_mini.safetensors", weight_dtype="default")[0],
+        vae=host.NODE_CLASS_MAPPINGS["VAELoader"]().load_vae("realportrait_mini_vae.safetensors")[0],
+    )
+    as_trained = SETTINGS | dict(steps=0)
+    _, state, report = run_node("RealPortraitAnimateLong", portrait=portrait, driving_video=video, **given, **as_trained)
+    assert 0.8 < state.figures[0]["identity"] <= 1 and "identity" in report and "Identity is not measured" not in report
 
 
 # ---- going on ----
