@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import comfy.model_management
 import comfy.samplers
 import torch
 from comfy_api.latest import InputImpl, io, ui
@@ -268,7 +269,7 @@ class Driving:
         source = stream_source(video)
         if source is not None:
             check_file(source)
-            stream = VideoStream(source, Selection())
+            stream = VideoStream(source, Selection(), comfy.model_management.throw_exception_if_processing_interrupted)
             return cls(stream, stream.fps, sound_of(stream))
         parts = video.get_components()
         sound = None if parts.audio is None else Sound(Audio(parts.audio["waveform"], parts.audio["sample_rate"]))

@@ -153,7 +153,7 @@ def driving_frames(video) -> torch.Tensor | VideoStream:
         source = stream_source(video)
         if source is not None:
             check_file(source)
-            return VideoStream(source, Selection())
+            return VideoStream(source, Selection(), comfy.model_management.throw_exception_if_processing_interrupted)
         video = video.get_components().images
     return images.rgb(video, "driving video")
 
@@ -166,7 +166,7 @@ def check_file(source: VideoFile) -> None:
 def from_file(source: VideoFile, selection: Selection) -> Footage:
     check_file(source)
     free = comfy.model_management.get_free_memory(torch.device("cpu")) - SPARE
-    return load_video(source, selection, free, on_node())
+    return load_video(source, selection, free, on_node(), comfy.model_management.throw_exception_if_processing_interrupted)
 
 
 def from_memory(video, selection: Selection) -> Footage:

@@ -2,12 +2,12 @@
 
 import functools
 import logging
+import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from realportrait_core.errors import FaceError, InputError
 from realportrait_core.face.detect import Face, FaceDetector
 from realportrait_core.face.track import SMOOTHING, smooth, track
 from realportrait_core.vid2vid import FaceVid2Vid
-from realportrait_core.video import apart, reading
+from realportrait_core.video import apart, process, reading
 from realportrait_core.video.apart import read_apart
 from realportrait_core.video.audio import audio_pieces, read_audio
 from realportrait_core.video.loading import load_video
@@ -35,6 +35,8 @@ from realportrait_core.video.timeline import Selection
 
 pytest.importorskip("av")
 psutil = pytest.importorskip("psutil")
+leftovers = pytest.importorskip("leftovers")
+decoders = leftovers.decoders
 
 DATA = yunet.ROOT / "tests" / "data"
 
@@ -50,18 +52,8 @@ def film(tmp_path_factory) -> VideoFile:
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     """No process, thread or open file of a reading outlives it."""
-    before = psutil.Process().num_fds(), threading.active_count()
-    yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("waitpid"):  # asyncio's; it has seen the process end and ends itself
-            thread.join(10)
-    assert decoders() == []
-    assert (psutil.Process().num_fds(), threading.active_count()) == before
-
-
-def decoders() -> list:
-    """The processes that decode now."""
-    return [child for child in psutil.Process().children() if apart.MODULE in " ".join(child.cmdline())]
+    with leftovers.nothing_left():
+        yield
 
 
 def clip(seed: int) -> VideoFile:
@@ -168,6 +160,82 @@ def test_a_stopped_process_is_ended_too(film):
     with closing(read_apart(film, Request(Selection()))) as records:
         next(records)
         decoders()[0].suspend()
+
+
+# A decoder that hangs
+
+
+class Cancelled(Exception):
+    """Of the user."""
+
+
+@pytest.mark.parametrize("after", [0, 1, 40])
+def test_a_decoder_that_hangs_is_cancelled(film, after):
+    """Stopped in the middle it sends no byte more, and does not end."""
+    asked, frames = [], []
+
+    def interrupt():
+        asked.append(len(frames))
+        if stopped and asked[-3:] == 3 * [len(frames)]:  # once at the frame's tick: the others are slices of the wait for the next
+            assert decoders()[0].status() == psutil.STATUS_STOPPED
+            raise Cancelled
+
+    stopped, records = False, read_apart(film, Request(Selection()), interrupt=interrupt)
+    next(records)  # what the container declares
+    frames += [next(records) for _ in range(after)]
+    decoders()[0].suspend()
+    stopped = True
+    with pytest.raises(Cancelled):
+        for frame in records:
+            frames.append(frame)
+    assert after <= len(frames) < 60 and decoders() == []
+    assert len(list(VideoStream(film, Selection()))) == 60, "and the next video is read as ever"
+
+
+@pytest.mark.parametrize(
+    "read, error",
+    [
+        (lambda file, interrupt: load_video(file, Selection(), interrupt=interrupt), Cancelled),
+        (lambda file, interrupt: list(VideoStream(file, Selection(), interrupt)), KeyboardInterrupt),
+        (lambda file, interrupt: VideoStream(file, Selection(), interrupt).fps, InputError),
+        (lambda file, interrupt: audio_pieces(file, 0.0, 1.0, interrupt=interrupt), OSError),
+    ],
+    ids=["load", "stream", "probe", "sound"],
+)
+def test_a_file_that_gives_no_byte_is_cancelled(tmp_path, caplog, read, error):
+    """As on a network drive that does not answer: here a FIFO whose other end is open and silent."""
+    path, silent = tmp_path / "stalled.mp4", []
+    os.mkfifo(path)
+
+    def interrupt():
+        if silent:
+            raise error
+        with suppress(OSError):  # there is no reader, until the decoder opens it
+            silent.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+    with pytest.raises(error):
+        read(VideoFile(path.name, path), interrupt)
+    os.close(*silent)
+    with pytest.raises(OSError, match="No such device"):  # nobody reads it any more
+        os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    assert not caplog.records, "neither a crash nor a reason to decode in this process"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process that cannot be reaped is made by ptrace")
+def test_a_process_that_cannot_be_ended_is_left_to_itself(film, monkeypatch, caplog):
+    """As one that waits for a network drive: a tracer, which does not wait for it, keeps it from ending."""
+    monkeypatch.setattr(process, "PATIENCE", 0.5)
+    records = read_apart(film, Request(Selection()))
+    next(records)
+    decoder = decoders()[0]
+    seize = "import ctypes, sys; print(ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", seize, str(decoder.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tracer:
+        if tracer.stdout.readline() != b"0\n":
+            pytest.skip("this system allows no ptrace")
+        records.close()
+        assert decoder.is_running() and f"Process {decoder.pid} cannot be ended" in caplog.text
+        tracer.stdin.close()
+    decoder.wait(10)
 
 
 def test_ctrl_c_in_the_terminal_is_for_the_other_process(film):

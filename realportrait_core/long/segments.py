@@ -4,9 +4,9 @@ Each begins with a key frame: of filmed faces the joined video is 5 to 19 % larg
 camera and background stand still.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..video.apart import go_on
 from ..video.audio import Audio, AudioStream, audio_pieces
 from ..video.source import VideoFile
 from ..video.stream import VideoStream
@@ -28,11 +29,12 @@ class Sound:
 
     source: VideoFile | Audio
     start: float = 0.0  # s in the file, or of the audio, of driving frame 0
+    interrupt: Callable[[], None] = field(default=go_on, compare=False)  # as in `apart.read_apart`
 
     def part(self, since: float, seconds: float) -> AudioStream | None:
         """The sound from `since` s after driving frame 0 on, silent where there is none; None of a file without sound."""
         if isinstance(self.source, VideoFile):
-            return audio_pieces(self.source, self.start + since, seconds)
+            return audio_pieces(self.source, self.start + since, seconds, interrupt=self.interrupt)
         waveform, rate = self.source.waveform[0], self.source.rate  # (channels, samples)
         first, count = round((self.start + since) * rate), max(1, round(seconds * rate))
         part = waveform[:, first : first + count]
@@ -49,7 +51,7 @@ def sound_of(driving: VideoStream) -> Sound:
     """The sound of a driving video from its first selected frame on. Raises InputError where it has no frame."""
     with closing(driving.timed()) as frames:
         since, _ = next(frames)
-    return Sound(driving.source, since)
+    return Sound(driving.source, since, driving.interrupt)
 
 
 @dataclass(frozen=True)

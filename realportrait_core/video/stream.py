@@ -1,15 +1,15 @@
 """Frames one at a time, again from the start as often as they are asked for: of a video file, or of a tensor."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from .apart import probe_apart, read_apart
+from .apart import go_on, probe_apart, read_apart
 from .loading import TimelineProgress
 from .reading import timeline_rate
 from .records import Request
@@ -36,11 +36,12 @@ class FrameStream(Protocol):
 class VideoStream:
     """The selected frames (H, W, 3) uint8 of a file, decoded in a process of their own, which ends with the iterator.
 
-    Raises InputError as `load_video` does.
+    interrupt() as in `apart.read_apart`; what it raises ends the iterator. Raises InputError as `load_video` does.
     """
 
     source: VideoFile
     selection: Selection
+    interrupt: Callable[[], None] = field(default=go_on, compare=False)
 
     @property
     def name(self) -> str:
@@ -49,7 +50,7 @@ class VideoStream:
     @cached_property
     def info(self) -> VideoInfo:
         """What the container declares."""
-        return probe_apart(self.source)
+        return probe_apart(self.source, self.interrupt)
 
     @property
     def fps(self) -> float:
@@ -68,7 +69,7 @@ class VideoStream:
     def timed(self) -> Generator[tuple[float, np.ndarray], None, None]:
         """The same, each with its time in the file in s, from which its sound starts."""
         picture = None
-        with closing(read_apart(self.source, Request(self.selection))) as records:
+        with closing(read_apart(self.source, Request(self.selection), interrupt=self.interrupt)) as records:
             next(records)
             for shown in records:
                 picture = picture if shown.pixels is None else shown.pixels
