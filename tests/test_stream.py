@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import closing, suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -219,6 +220,41 @@ def test_a_file_that_gives_no_byte_is_cancelled(tmp_path, caplog, read, error):
     assert not caplog.records, "neither a crash nor a reason to decode in this process"
 
 
+ASKS = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+import conftest
+from realportrait_core.video.source import VideoFile
+from realportrait_core.video.stream import VideoStream
+from realportrait_core.video.timeline import Selection
+from leftovers import decoders
+def tell():
+    print(*(one.pid for one in decoders()), flush=True)
+VideoStream(VideoFile("stalled.mp4", Path(sys.argv[1])), Selection(), tell).fps
+"""
+
+
+def test_a_decoder_that_hangs_ends_with_a_killed_host(tmp_path):
+    path, program = tmp_path / "stalled.mp4", ASKS.format(tests=str(Path(__file__).parent))
+    os.mkfifo(path)
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True) as host:
+        decoder = psutil.Process(int(host.stdout.readline()))
+        silent = waiting_reader(path)
+        host.kill()
+        while decoder.is_running() and decoder.status() != psutil.STATUS_ZOMBIE:  # which is for the system to reap
+            time.sleep(0.01)
+    os.close(silent)
+
+
+def waiting_reader(path: Path) -> int:
+    """The writing end of a FIFO, as soon as a process waits for what comes out of it."""
+    while True:
+        with suppress(OSError):  # there is no reader yet
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.01)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a process that cannot be reaped is made by ptrace")
 def test_a_process_that_cannot_be_ended_is_left_to_itself(film, monkeypatch, caplog):
     """As one that waits for a network drive: a tracer, which does not wait for it, keeps it from ending."""
@@ -233,7 +269,6 @@ def test_a_process_that_cannot_be_ended_is_left_to_itself(film, monkeypatch, cap
         records.close()
         assert decoder.is_running() and f"Process {decoder.pid} cannot be ended" in caplog.text
         tracer.stdin.close()
-    decoder.wait(10)
 
 
 def test_ctrl_c_in_the_terminal_is_for_the_other_process(film):

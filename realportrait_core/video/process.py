@@ -37,7 +37,7 @@ class ChildProcess(Generic[Answer]):
 
     read: gives the next answer on its standard output, by blocking, and None where that ends. A thread of its own calls it: on all
     systems alike, the wait for a thread can be given up, and that for a pipe cannot. source: its standard input, an open file;
-    None: empty. Raises OSError where it cannot be started.
+    None: a pipe that ends with this process. Raises OSError where it cannot be started.
     """
 
     def __init__(self, arguments: list[str], read: Callable[[BufferedReader], Answer | None], source: BinaryIO | None = None):
@@ -70,12 +70,14 @@ class ChildProcess(Generic[Answer]):
                 started.set_exception(OSError(f"{type(error).__name__}: {error}"))
 
     async def _wait(self, arguments: list[str], source: BinaryIO | None, end: BinaryIO, started: Future) -> None:
-        with end, open(os.devnull, "rb") as nothing:  # closed here, the pipe ends with the child
-            self._process = await asyncio.create_subprocess_exec(
-                *arguments, stdin=source or nothing, stdout=end, creationflags=NO_WINDOW
-            )
-        started.set_result(self._process.pid)
-        self.code = await self._process.wait()
+        reading, writing = os.pipe()
+        with open(writing, "wb"):  # which the system closes, whatever ends this process
+            with end, open(reading, "rb") as silent:  # closed here, both pipes end with the child
+                self._process = await asyncio.create_subprocess_exec(
+                    *arguments, stdin=source or silent, stdout=end, creationflags=NO_WINDOW
+                )
+            started.set_result(self._process.pid)
+            self.code = await self._process.wait()
 
     def _read(self, read: Callable[[BufferedReader], Answer | None], output: BufferedReader) -> None:
         answer: Answer | Exception | None
