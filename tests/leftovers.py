@@ -1,7 +1,6 @@
 """What the reading of a video could leave in this process: threads, descriptors, and processes that decode.
 
-Other threads are none of its: those of libraries, or one that Python calls Dummy-1 because something, be it the garbage
-collector's, has logged in a thread of pytest-xdist.
+Other threads are none of its: those of libraries and of pytest-xdist.
 """
 
 import gc
@@ -13,8 +12,8 @@ from contextlib import contextmanager, suppress
 import psutil
 
 DECODER = "realportrait_core.video.child"  # in the command line of each, also where the host has given the pack another name
-# Ours, and those of asyncio that wait for a process: waitpid-0 up to Python 3.11, then asyncio-waitpid-0.
-THREADS = ("video ", "waitpid", "asyncio-waitpid")
+# Ours, and those in which asyncio waits for a process and which end a moment after it: waitpid-0 in older Pythons.
+THREADS = ("video ", "waitpid-", "asyncio-waitpid-")
 PATIENCE = 10.0  # s for what is ending
 
 
