@@ -47,7 +47,7 @@ def main() -> None:
         logging.getLogger(__package__).addHandler(Forward(answer))
         name, path, request = read_request(sys.argv[-1])
         source = VideoFile(name, sys.stdin.buffer.read() if path is None else Path(path))
-        if path is not None:
+        if path is not None and sys.platform != "win32":  # there, whatever loads a DLL may wait for a thread that reads fd 0
             Thread(target=end_with_parent, daemon=True).start()
         try:
             for record in read(source, request, lambda n: say(Tick(n))):
