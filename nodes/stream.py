@@ -7,6 +7,7 @@ from pathlib import Path
 
 import comfy.model_management
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import Input, InputImpl, Types
 
 from ..realportrait_core.errors import InputError
@@ -78,7 +79,7 @@ def stream_of(video) -> VideoStream | None:
         source = source_of(video)
         if source is None:
             return None
-        stream = VideoStream(source, Selection())
+        stream = VideoStream(source, Selection(), throw_exception_if_processing_interrupted)
     check_file(stream.source)
     return stream
 
@@ -117,7 +118,7 @@ def load(stream: VideoStream) -> Footage:
     """Its frames and sound in memory. Raises InputError where they do not fit into what is free."""
     check_file(stream.source)
     free = comfy.model_management.get_free_memory(torch.device("cpu")) - SPARE
-    return load_video(stream.source, stream.selection, free, on_node())
+    return load_video(stream.source, stream.selection, free, on_node(), stream.interrupt)
 
 
 def sound_in(footage: Footage) -> dict | None:

@@ -1,5 +1,6 @@
 """The driving video: the frames that are wanted, at the rate that is wanted, in memory or read from the file as they are needed."""
 
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import Input, InputImpl, io
 
 from ..realportrait_core.errors import InputError
@@ -161,7 +162,7 @@ def chosen(file, start, start_in, frames, stride, fps, longest_side, video) -> V
     selection = Selection(start, start_in, frames, stride, fps, longest_side)
     if file != SOCKET:
         path = media.video_path(file)
-        return VideoStream(VideoFile(path.name, path), selection)
+        return VideoStream(VideoFile(path.name, path), selection, throw_exception_if_processing_interrupted)
     if video is None:
         raise InputError("No video: choose or upload a file, or connect Load Video to the video input.")
     stream = stream_of(video)

@@ -1,6 +1,7 @@
 """Pixels and M against closed forms; the protocol on two clips, with tiny networks and with the bundled ones."""
 
 import json
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 import toy_sizes
 import yunet
+from logged import said
 
 from realportrait_core.animation.mapping import PortraitMotion
 from realportrait_core.config import ConditionerConfig, DiTConfig, Vid2VidConfig
@@ -398,7 +400,7 @@ def test_errors_end_as_one_sentence(tiny, tmp_path, capsys, caplog):
     assert command.main(["self", "--data", str(CLIPS), *tiny, "--dit", str(tmp_path / "none.safetensors")]) == 1
     assert command.main(["cross", "--data", str(CLIPS), "--limit", "0", *tiny]) == 1
     assert capsys.readouterr().out == ""
-    assert [record.levelname for record in caplog.records].count("ERROR") == 3
+    assert len(said(caplog, logging.ERROR)) == 3
 
 
 @pytest.mark.slow  # 24 frames of the bundled weights, scored; tests/test_bundled.py has 16 of them by default

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 import toy_sizes
 import videos
 import yunet
+from logged import said
 from PIL import Image
 
 from realportrait_core.batch.worker import Weights
@@ -548,7 +550,7 @@ def test_wrong_options_end_as_one_sentence(tiny, clips, tmp_path, caplog):
     assert report(out, *tiny) == 1
     assert report(out, "--data", clips, *tiny, "--method", "RealPortrait=.") == 1
     assert report(out, "--data", clips, *tiny, "--dit", tmp_path / "none.safetensors") == 1
-    assert [record.levelname for record in caplog.records].count("ERROR") == 5 and not out.exists()
+    assert len(said(caplog, logging.ERROR)) == 5 and not out.exists()
     assert issubclass(InputError, RealPortraitError)
 
 

@@ -81,7 +81,7 @@ def test_as_the_manager_runs_it(tmp_path):
     pack.mkdir(parents=True)
     shutil.copy(yunet.ROOT / "install.py", pack)
     command = [sys.executable, "install.py", "--file", str(yunet.wheel())]
-    run = subprocess.run(command, cwd=pack, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, cwd=pack, capture_output=True, text=True, timeout=400)
     assert run.returncode == 0, run.stderr
     assert (pack / "realportrait_core" / "weights" / "realportrait" / yunet.NAME).is_file()
 

@@ -16,6 +16,7 @@ import torch
 import videos
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logged import said
 from long_jobs import LENGTH, SIZE, animate, driven, networks, renderer, tone
 from safetensors.torch import load_file, save_file
 
@@ -668,7 +669,7 @@ def test_a_damaged_folder_goes_back_to_what_is_whole(made, tmp_path, caplog, dam
     with caplog.at_level(logging.WARNING):
         animate_long(made[0], motion, recorder, tmp_path / "part", 25.0, LongSettings(keep_clips=True))
     assert [clip.number for clip in recorder.clips] == list(range(kept, 4))
-    assert re.search(match, caplog.text) and bool(caplog.text) == bool(match)
+    assert re.search(match, "\n".join(said(caplog))) and bool(said(caplog)) == bool(match)
     found, whole = contents(tmp_path / "part"), contents(tmp_path / "whole")
     assert whole.items() <= found.items()
     assert set(found) - set(whole) <= {"state.damaged", "clips/mine.txt", "mine.mp4"}
@@ -797,10 +798,11 @@ def test_two_runs_in_one_folder_do_not_meet(made, tmp_path):
     assert len(told) == 2 and len(decoded(result.path)) == 5
     assert animate_long(made[0], motion, renderer("square", made, motion), tmp_path, 25.0).path == result.path
     holds = (
-        "import long_jobs, sys, time; from pathlib import Path; from realportrait_core.long.lock import alone_in\n"
-        "with alone_in(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+        "import long_jobs, sys; from pathlib import Path; from realportrait_core.long.lock import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): print('in', flush=True); input()"
     )
-    with subprocess.Popen([sys.executable, "-c", holds, tmp_path], cwd=JOBS.parent, stdout=subprocess.PIPE, text=True) as other:
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", holds, tmp_path], cwd=JOBS.parent, text=True, **pipes) as other:
         assert other.stdout.readline() == "in\n"
         with pytest.raises(InputError, match="Another process"):
             animate_long(made[0], motion, renderer("square", made, motion), tmp_path, 25.0)
@@ -823,7 +825,7 @@ def test_a_disk_with_little_room_is_warned_of(made, tmp_path, small_disk, caplog
     mount(512)
     with caplog.at_level(logging.WARNING):
         animate(disk / "a", 5, "square")
-        assert not caplog.text
+        assert not said(caplog)
         with pytest.raises(Cancelled):
             animate(disk / "b", 5000, "square", callback=cancel)
     assert re.search(r"disk/b has 0 MB of room, and the video may need about 5 MB", caplog.text)

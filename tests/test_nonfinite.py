@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from logged import said
 from test_memory import rendered
 from toy import PAPER, TOY
 
@@ -52,7 +53,7 @@ def test_what_overflows_in_fp16_is_sampled_in_fp32(cfg, motion, caplog):
     before = {key: value.clone() for key, value in half.state_dict().items()}
     assert all(value.isfinite().all() for value in before.values()), "the weights themselves fit into fp16"
     found = rendered(half, motion)
-    assert [record.getMessage() for record in caplog.records] == [  # the second clip's first frame is known
+    assert said(caplog) == [  # the second clip's first frame is known
         f"Frames {frames} of 4 frames of the clip, in fp16: sampled again in fp32."
         for frames in ("0 to 3 became NaN or infinite at step 1 of 2, in 4", "3 to 6 became NaN or infinite at step 1 of 2, in 3")
     ]
@@ -63,7 +64,7 @@ def test_what_overflows_in_fp16_is_sampled_in_fp32(cfg, motion, caplog):
 
 def test_nothing_is_done_where_fp16_suffices(motion, caplog):
     half = network(TOY.dit).half()
-    assert torch.equal(rendered(half, motion), rendered(half, motion)) and not caplog.records
+    assert torch.equal(rendered(half, motion), rendered(half, motion)) and not said(caplog)
 
 
 @pytest.mark.parametrize("dtype, tried", [(torch.float16, ["fp16", "fp32"]), (torch.bfloat16, ["bf16", "fp32"]), (None, ["fp32"])])

@@ -1,13 +1,13 @@
 """A video of any length with a few frames in memory: decoded in a process of its own, tracked and extracted as it comes."""
 
 import functools
-import logging
+import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 import toy_sizes
 import videos
 import yunet
+from logged import said
 
 from realportrait_core.animation.extraction import CHUNK, extract_keypoints
 from realportrait_core.config import Vid2VidConfig
@@ -24,7 +25,7 @@ from realportrait_core.errors import FaceError, InputError
 from realportrait_core.face.detect import Face, FaceDetector
 from realportrait_core.face.track import SMOOTHING, smooth, track
 from realportrait_core.vid2vid import FaceVid2Vid
-from realportrait_core.video import apart, reading
+from realportrait_core.video import apart, process, reading
 from realportrait_core.video.apart import read_apart
 from realportrait_core.video.audio import audio_pieces, read_audio
 from realportrait_core.video.loading import load_video, select_frames
@@ -35,6 +36,8 @@ from realportrait_core.video.timeline import Selection
 
 pytest.importorskip("av")
 psutil = pytest.importorskip("psutil")
+leftovers = pytest.importorskip("leftovers")
+decoders = leftovers.decoders
 
 DATA = yunet.ROOT / "tests" / "data"
 
@@ -50,18 +53,8 @@ def film(tmp_path_factory) -> VideoFile:
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     """No process, thread or open file of a reading outlives it."""
-    before = psutil.Process().num_fds(), threading.active_count()
-    yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("waitpid"):  # asyncio's; it has seen the process end and ends itself
-            thread.join(10)
-    assert decoders() == []
-    assert (psutil.Process().num_fds(), threading.active_count()) == before
-
-
-def decoders() -> list:
-    """The processes that decode now."""
-    return [child for child in psutil.Process().children() if apart.MODULE in " ".join(child.cmdline())]
+    with leftovers.nothing_left():
+        yield
 
 
 def clip(seed: int) -> VideoFile:
@@ -170,6 +163,114 @@ def test_a_stopped_process_is_ended_too(film):
         decoders()[0].suspend()
 
 
+# A decoder that hangs
+
+
+class Cancelled(Exception):
+    """Of the user."""
+
+
+@pytest.mark.parametrize("after", [0, 1, 40])
+def test_a_decoder_that_hangs_is_cancelled(film, after):
+    """Stopped in the middle it sends no byte more, and does not end."""
+    asked, frames = [], []
+
+    def interrupt():
+        asked.append(len(frames))
+        if asked[-3:] == 3 * [len(frames)] and decoders()[0].status() == psutil.STATUS_STOPPED:
+            raise Cancelled  # one of the three was the next frame's tick, the others were slices of the wait for it
+
+    records = read_apart(film, Request(Selection()), interrupt=interrupt)
+    next(records)  # what the container declares
+    frames += [next(records) for _ in range(after)]
+    decoders()[0].suspend()
+    with pytest.raises(Cancelled):
+        for frame in records:
+            frames.append(frame)
+    assert after <= len(frames) < 60 and decoders() == []
+    assert len(list(VideoStream(film, Selection()))) == 60, "and the next video is read as ever"
+
+
+@pytest.mark.parametrize(
+    "read, error",
+    [
+        (lambda file, interrupt: load_video(file, Selection(), interrupt=interrupt), Cancelled),
+        (lambda file, interrupt: list(VideoStream(file, Selection(), interrupt)), KeyboardInterrupt),
+        (lambda file, interrupt: VideoStream(file, Selection(), interrupt).fps, InputError),
+        (lambda file, interrupt: audio_pieces(file, 0.0, 1.0, interrupt=interrupt), OSError),
+    ],
+    ids=["load", "stream", "probe", "sound"],
+)
+def test_a_file_that_gives_no_byte_is_cancelled(tmp_path, caplog, read, error):
+    """As on a network drive that does not answer: here a FIFO whose other end is open and silent."""
+    path, silent = tmp_path / "stalled.mp4", []
+    os.mkfifo(path)
+
+    def interrupt():
+        if silent:
+            raise error
+        with suppress(OSError):  # there is no reader, until the decoder opens it
+            silent.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+    with pytest.raises(error):
+        read(VideoFile(path.name, path), interrupt)
+    os.close(*silent)
+    with pytest.raises(OSError, match="No such device"):  # nobody reads it any more
+        os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    assert not said(caplog), "neither a crash nor a reason to decode in this process"
+
+
+ASKS = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+import conftest
+from realportrait_core.video.source import VideoFile
+from realportrait_core.video.stream import VideoStream
+from realportrait_core.video.timeline import Selection
+from leftovers import decoders
+def tell():
+    print(*(one.pid for one in decoders()), flush=True)
+VideoStream(VideoFile("stalled.mp4", Path(sys.argv[1])), Selection(), tell).fps
+"""
+
+
+def test_a_decoder_that_hangs_ends_with_a_killed_host(tmp_path):
+    path, program = tmp_path / "stalled.mp4", ASKS.format(tests=str(Path(__file__).parent))
+    os.mkfifo(path)
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True) as host:
+        decoder = psutil.Process(int(host.stdout.readline()))
+        silent = waiting_reader(path)
+        host.kill()
+        while decoder.is_running() and decoder.status() != psutil.STATUS_ZOMBIE:  # which is for the system to reap
+            time.sleep(0.01)
+    os.close(silent)
+
+
+def waiting_reader(path: Path) -> int:
+    """The writing end of a FIFO, as soon as a process waits for what comes out of it."""
+    while True:
+        with suppress(OSError):  # there is no reader yet
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process that cannot be reaped is made by ptrace")
+def test_a_process_that_cannot_be_ended_is_left_to_itself(film, monkeypatch, caplog):
+    """As one that waits for a network drive: a tracer, which does not wait for it, keeps it from ending."""
+    monkeypatch.setattr(process, "PATIENCE", 0.5)
+    records = read_apart(film, Request(Selection()))
+    next(records)
+    decoder = decoders()[0]
+    seize = "import ctypes, sys; print(ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", seize, str(decoder.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tracer:
+        if tracer.stdout.readline() != b"0\n":
+            pytest.skip("this system allows no ptrace")
+        records.close()
+        assert decoder.is_running() and f"Process {decoder.pid} cannot be ended" in caplog.text
+        tracer.stdin.close()
+
+
 def test_ctrl_c_in_the_terminal_is_for_the_other_process(film):
     frames = iter(VideoStream(film, Selection()))
     next(frames)
@@ -199,9 +300,8 @@ def test_without_another_process_this_one_decodes(film, monkeypatch, caplog, pro
     caplog.clear()
     footage = load_video(film, Selection(frames=5))
     assert torch.equal(footage.images, with_it.images) and torch.equal(footage.audio.waveform, with_it.audio.waveform)
-    said = [record.levelno for record in caplog.records if record.name.startswith("realportrait_core")]
-    assert said == [logging.WARNING] * 2  # of the frames, of the sound
-    assert "No process can be started to decode film.mkv" in caplog.text
+    of_frames, of_sound = said(caplog)
+    assert "No process can be started to decode film.mkv" in of_frames and "No process can be started" in of_sound
 
 
 def test_sound_comes_a_second_at_a_time(film):

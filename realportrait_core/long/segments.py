@@ -4,8 +4,8 @@ Each begins with a key frame: of filmed faces the joined video is 5 to 19 % larg
 camera and background stand still.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..video.apart import go_on
 from ..video.audio import Audio, AudioStream, audio_pieces
 from ..video.loading import Progress
 from ..video.source import VideoFile
@@ -28,6 +29,7 @@ class Sound:
 
     source: VideoFile | Audio
     start: float = 0.0  # s in the file, or of the audio, of driving frame 0
+    interrupt: Callable[[], None] = field(default=go_on, compare=False)  # as in `apart.read_apart`
 
     def __post_init__(self) -> None:
         if isinstance(self.source, Audio):
@@ -36,7 +38,7 @@ class Sound:
     def part(self, since: float, seconds: float) -> AudioStream | None:
         """The sound from `since` s after driving frame 0 on, silent where there is none; None of a file without sound."""
         if isinstance(self.source, VideoFile):
-            return audio_pieces(self.source, self.start + since, seconds)
+            return audio_pieces(self.source, self.start + since, seconds, interrupt=self.interrupt)
         waveform, rate = self.source.waveform[0], self.source.rate  # (channels, samples)
         first, count = round((self.start + since) * rate), max(1, round(seconds * rate))
         part = waveform[:, first : first + count]
@@ -55,7 +57,7 @@ def sound_of(driving: VideoStream, callback: Progress | None = None) -> Sound:
     callback(done, total) at every frame that is decoded before it; what it raises ends the decoding.
     """
     since, _ = driving.first(callback)
-    return Sound(driving.source, since)
+    return Sound(driving.source, since, driving.interrupt)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -24,28 +26,47 @@ PROGRAM = f"import runpy, sys; sys.path += sys.argv[1:-1]; runpy.run_module({MOD
 log = logging.getLogger(__name__)
 
 
+class NoProcess(Exception):
+    """No process can be started that decodes."""
+
+
 class DecoderCrash(InputError):
     """The process that decodes a video has ended before it was done."""
 
 
-def read_apart(source: VideoFile, request: Request, tick: Callable[[int], None] | None = None) -> Generator[Any, None, None]:
+def ignore(frame: int) -> None:
+    """No progress is wanted."""
+
+
+def go_on() -> None:
+    """Nothing interrupts the reading."""
+
+
+def read_apart(
+    source: VideoFile, request: Request, tick: Callable[[int], None] = ignore, interrupt: Callable[[], None] = go_on
+) -> Generator[Any, None, None]:
     """The records of `reading.read`, in a process that ends with this iterator: close it where it may be left early.
 
-    tick may raise, to stop. Where no process can be started, the video is read in this one, with a warning.
+    interrupt() before each tick, and every `process.SLICE` s while the decoder gives nothing, as where FFmpeg hangs or a network
+    drive does not answer. Both may raise, to stop. Where no process can be started, the video is read in this one, with a warning.
     Raises InputError as `reading.read` does, and DecoderCrash where the process dies.
     """
-    tick = tick or (lambda n: None)
+
+    def ticked(n: int) -> None:
+        interrupt()
+        tick(n)
+
     try:
-        child = start(source, request)
-    except (OSError, ValueError) as error:
+        child = start(source, request, interrupt)
+    except NoProcess as error:
         log.warning("No process can be started to decode %s (%s): it is decoded in this one.", source.name, error)
-        yield from read(source, request, tick)
+        yield from read(source, request, ticked)
         return
     frames = 0
     with child:
-        while not isinstance(record := next_record(child, source.name, frames), Finished):
+        while not isinstance(record := next_record(child, source.name, frames, interrupt), Finished):
             if isinstance(record, Tick):
-                tick(record.frame)
+                ticked(record.frame)
             elif isinstance(record, Warned):
                 log.warning("%s", record.text)
             elif isinstance(record, Refused):
@@ -55,25 +76,46 @@ def read_apart(source: VideoFile, request: Request, tick: Callable[[int], None] 
                 yield record
 
 
-def probe_apart(source: VideoFile) -> VideoInfo:
-    """As `source.probe`, in a process of its own."""
-    with closing(read_apart(source, Request())) as records:
+def probe_apart(source: VideoFile, interrupt: Callable[[], None] = go_on) -> VideoInfo:
+    """As `source.probe`, in a process of its own; interrupt as in `read_apart`."""
+    with closing(read_apart(source, Request(), interrupt=interrupt)) as records:
         return next(records)
 
 
-def start(source: VideoFile, request: Request) -> ChildProcess:
-    """The process, ready to decode. Raises OSError or ValueError where there is none."""
+@dataclass(frozen=True)
+class Unreadable:
+    """What the process has sent is no record."""
+
+    text: str
+
+
+def read_answer(output: BufferedReader) -> Record | Unreadable | None:
+    """As `read_record`, without its errors: those that a caller meets are his own, out of interrupt()."""
+    try:
+        return read_record(output)
+    except (ValueError, TypeError, KeyError) as error:
+        return Unreadable(str(error))
+
+
+def start(source: VideoFile, request: Request, interrupt: Callable[[], None]) -> ChildProcess[Record | Unreadable]:
+    """The process, ready to decode. Raises NoProcess."""
     import av
     import numpy
 
     path = None if isinstance(source.content, bytes) else os.path.abspath(source.content)
     folders = dict.fromkeys([*(str(Path(package.__file__).parents[1]) for package in (av, numpy)), str(ROOT)])
     arguments = [sys.executable, "-I", "-S", "-c", PROGRAM, *folders, request_text(source.name, path, request)]
-    with content_file(source) as content:
-        child = ChildProcess(arguments, content)
     try:
-        if not isinstance(read_record(child.output), Ready):
-            raise OSError(f"{sys.executable} ended with exit status {child.wait()}")
+        with content_file(source) as content:
+            child = ChildProcess(arguments, read_answer, content)
+    except (OSError, ValueError) as error:
+        raise NoProcess(str(error)) from error
+    try:
+        answer = child.answer(interrupt)
+        if answer is None:
+            raise NoProcess(f"{sys.executable} ended with exit status {child.wait(interrupt)}")
+        if not isinstance(answer, Ready):
+            raise NoProcess(f"{sys.executable} has sent {answer}")
     except BaseException:
         child.kill()
         raise
@@ -92,15 +134,14 @@ def content_file(source: VideoFile) -> Iterator[BinaryIO | None]:
         yield file
 
 
-def next_record(child: ChildProcess, name: str, frames: int) -> Record:
+def next_record(child: ChildProcess[Record | Unreadable], name: str, frames: int, interrupt: Callable[[], None]) -> Record:
     """Raises DecoderCrash, with the number of frames that came before, where the process has died."""
-    try:
-        record = read_record(child.output)
-    except (ValueError, TypeError, KeyError) as error:
-        raise DecoderCrash(f"The process that decodes {name} has sent {error}, after {frames} frames.") from error
-    if record is None:
-        raise DecoderCrash(crash_text(name, frames, child.wait()))
-    return record
+    answer = child.answer(interrupt)
+    if answer is None:
+        raise DecoderCrash(crash_text(name, frames, child.wait(interrupt)))
+    if isinstance(answer, Unreadable):
+        raise DecoderCrash(f"The process that decodes {name} has sent {answer.text}, after {frames} frames.")
+    return answer
 
 
 def crash_text(name: str, frames: int, code: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .apart import DecoderCrash, read_apart
+from .apart import DecoderCrash, go_on, read_apart
 from .records import Request, Samples
 from .source import VideoFile
 
@@ -32,13 +32,15 @@ class AudioStream:
     ]  # (channels, samples) float32 in -1 .. 1, at most a second each; close it where it is left early
 
 
-def audio_pieces(source: VideoFile, start: float, seconds: float, tick: Callable[[], None] | None = None) -> AudioStream | None:
+def audio_pieces(
+    source: VideoFile, start: float, seconds: float, tick: Callable[[], None] = go_on, interrupt: Callable[[], None] = go_on
+) -> AudioStream | None:
     """The first audio stream from `start` s of the file on, `seconds` long, silent where it has none; None without a stream.
 
     More than two channels are mixed down to stereo, which is what the host writes. Audio that cannot be decoded is left out
-    with a warning. tick() about once a second of audio.
+    with a warning. tick() about once a second of audio; interrupt() as in `apart.read_apart`.
     """
-    records = read_apart(source, Request(sound=(start, seconds)), None if tick is None else lambda n: tick())
+    records = read_apart(source, Request(sound=(start, seconds)), lambda n: tick(), interrupt)
     try:
         form = next(records, None)
     except DecoderCrash as error:
@@ -65,7 +67,9 @@ def whole(records: Iterator[Samples], name: str, channels: int, total: int, rate
             yield torch.zeros(channels, n)
 
 
-def read_audio(source: VideoFile, start: float, seconds: float, tick: Callable[[], None] | None = None) -> Audio | None:
+def read_audio(
+    source: VideoFile, start: float, seconds: float, tick: Callable[[], None] = go_on, interrupt: Callable[[], None] = go_on
+) -> Audio | None:
     """`audio_pieces` as one."""
-    stream = audio_pieces(source, start, seconds, tick)
+    stream = audio_pieces(source, start, seconds, tick, interrupt)
     return None if stream is None else Audio(torch.cat(list(stream.pieces), 1)[None], stream.rate)

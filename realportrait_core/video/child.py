@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import BinaryIO
 
 from ..errors import InputError
@@ -27,6 +28,12 @@ class Forward(logging.Handler):
         write_record(self.answer, Warned(record.getMessage()))
 
 
+def end_with_parent() -> None:
+    """Ends this process, though it may hang in FFmpeg, when the one that asked has ended: nothing else closes standard input."""
+    os.read(0, 1)
+    os._exit(0)
+
+
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches both; the other one ends this one
     answer = open(os.dup(1), "wb")
@@ -40,6 +47,8 @@ def main() -> None:
         logging.getLogger(__package__).addHandler(Forward(answer))
         name, path, request = read_request(sys.argv[-1])
         source = VideoFile(name, sys.stdin.buffer.read() if path is None else Path(path))
+        if path is not None and sys.platform != "win32":  # there, whatever loads a DLL may wait for a thread that reads fd 0
+            Thread(target=end_with_parent, daemon=True).start()
         try:
             for record in read(source, request, lambda n: say(Tick(n))):
                 say(record)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from .apart import read_apart
+from .apart import go_on, read_apart
 from .audio import Audio, read_audio
 from .decoding import fit
 from .reading import timeline_rate
@@ -32,18 +32,25 @@ class Footage:
     audio: Audio | None
 
 
-def load_video(source: VideoFile, selection: Selection, most: float | None = None, callback: Progress | None = None) -> Footage:
+def load_video(
+    source: VideoFile,
+    selection: Selection,
+    most: float | None = None,
+    callback: Progress | None = None,
+    interrupt: Callable[[], None] = go_on,
+) -> Footage:
     """The selected frames of a file and their audio. Frames before and between them are dropped as they are decoded, in another
     process.
 
-    most: bytes that loading may take. callback(done, total) at every frame of the timeline; what it raises ends the loading.
+    most: bytes that loading may take. callback(done, total) at every frame of the timeline; interrupt() as in `apart.read_apart`.
+    What they raise ends the loading.
     Raises InputError where the file is no video or damaged, gives no frame rate, changes its picture's size, where the range
     is behind its end, the frames would take more than `most` bytes, or the decoder crashes.
     """
     progress: TimelineProgress | None = None
     pictures: list[np.ndarray] = []
     times: list[float] = []
-    with closing(read_apart(source, Request(selection), lambda n: progress.frame(n))) as records:
+    with closing(read_apart(source, Request(selection), lambda n: progress.frame(n), interrupt)) as records:
         info = next(records)
         fps = timeline_rate(source, selection, info)
         progress = TimelineProgress(selection, fps, info.duration, callback)
@@ -56,7 +63,7 @@ def load_video(source: VideoFile, selection: Selection, most: float | None = Non
         torch.div(torch.from_numpy(pictures[i]), 255, out=images[i])
         pictures[i] = None
     fps /= selection.stride
-    audio = read_audio(source, times[0], len(times) / fps, progress.audio) if info.sound else None
+    audio = read_audio(source, times[0], len(times) / fps, progress.audio, interrupt) if info.sound else None
     return Footage(images, fps, times, audio)
 
 

@@ -1,8 +1,8 @@
 """Frames one at a time, again from the start as often as they are asked for: of a video file, or of a tensor."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from .apart import probe_apart, read_apart
+from .apart import go_on, ignore, probe_apart, read_apart
 from .loading import Progress, TimelineProgress
 from .reading import timeline_rate
 from .records import Request
@@ -37,11 +37,12 @@ class FrameStream(Protocol):
 class VideoStream:
     """The selected frames (H, W, 3) uint8 of a file, decoded in a process of their own, which ends with the iterator.
 
-    Raises InputError as `load_video` does.
+    interrupt() as in `apart.read_apart`; what it raises ends the iterator. Raises InputError as `load_video` does.
     """
 
     source: VideoFile
     selection: Selection
+    interrupt: Callable[[], None] = field(default=go_on, compare=False)
 
     @property
     def name(self) -> str:
@@ -50,7 +51,7 @@ class VideoStream:
     @cached_property
     def info(self) -> VideoInfo:
         """What the container declares."""
-        return probe_apart(self.source)
+        return probe_apart(self.source, self.interrupt)
 
     @property
     def fps(self) -> float:
@@ -74,8 +75,8 @@ class VideoStream:
 
         callback(done, total) at every frame of the timeline; what it raises ends the decoding.
         """
-        picture, tick = None, None if callback is None else self.progress(callback).frame
-        with closing(read_apart(self.source, Request(self.selection), tick)) as records:
+        picture, tick = None, ignore if callback is None else self.progress(callback).frame
+        with closing(read_apart(self.source, Request(self.selection), tick, self.interrupt)) as records:
             next(records)
             for shown in records:
                 picture = picture if shown.pixels is None else shown.pixels

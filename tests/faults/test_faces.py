@@ -6,6 +6,7 @@ import pytest
 import torch
 import toy
 import yunet
+from logged import said
 
 from realportrait_core.animation.extraction import extract_keypoints
 from realportrait_core.animation.mapping import motion_maps
@@ -162,7 +163,7 @@ def test_a_face_below_the_least_is_refused_and_one_below_twice_as_much_is_warned
     assert "smaller than 64 px in frames 0-2" in track(small.expand(3, -1, -1, -1), detector).report
     caplog.clear()
     portrait_points(large, detector)
-    assert not caplog.text
+    assert not said(caplog)
     assert "smaller" not in track(large[None], detector).report
 
 

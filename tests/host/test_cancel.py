@@ -1,5 +1,9 @@
 """Cancelled in each stage: within one chunk or step, and the next run equals one that nothing went before, bit for bit."""
 
+import threading
+import time
+from contextlib import contextmanager, suppress
+
 import pytest
 import tiny
 import torch
@@ -136,3 +140,55 @@ def test_cancelled_while_frames_are_detected(start, cancelled, pack, monkeypatch
     wanted = content(work())
     assert cancelled(work, 1) <= CHUNK
     assert content(work()) == wanted
+
+
+@contextmanager
+def hanging_decoder():
+    """Stops the first process that decodes before it has sent a frame, and then presses the button."""
+    import comfy.model_management as management
+    import leftovers
+    import psutil
+
+    hangs, over = [], threading.Event()
+
+    def stop_and_press():
+        while not hangs and not over.is_set():
+            for decoder in leftovers.decoders():
+                with suppress(psutil.NoSuchProcess):
+                    decoder.suspend()
+                    while decoder.status() != psutil.STATUS_STOPPED:
+                        time.sleep(0.005)
+                    hangs.append(decoder.pid)
+                    management.interrupt_current_processing(True)
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=stop_and_press)
+    with leftovers.nothing_left():
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            management.interrupt_current_processing(False)
+    assert len(hangs) == 1
+
+
+@pytest.mark.parametrize("node", ["RealPortraitLoadDrivingVideo", "RealPortraitExtractKeypoints", "RealPortraitAnimateLong"])
+def test_cancelled_while_a_decoder_hangs(host, start, run_node, node):
+    """No frame comes, and so no bar moves: only the wait for the next frame can end."""
+    import comfy.model_management as management
+    from comfy_api.latest import InputImpl
+    from test_long_nodes import SETTINGS
+    from test_video_nodes import ALL, SOCKET
+
+    video, nodes = InputImpl.VideoFromFile(str(yunet.ROOT / "tests" / "data" / "800000.mp4")), start()
+    given = dict(vid2vid=nodes.vid2vid, portrait=nodes.portrait)
+    inputs = {
+        "RealPortraitLoadDrivingVideo": dict(file=SOCKET, video=video, **ALL),
+        "RealPortraitExtractKeypoints": dict(driver=video, **given, **tiny.EXTRACTION),
+        "RealPortraitAnimateLong": dict(driving_video=video, **given, **SETTINGS),
+    }[node]
+    with hanging_decoder(), pytest.raises(management.InterruptProcessingException):
+        run_node(node, **inputs)
+    assert len(run_node("RealPortraitLoadDrivingVideo", file=SOCKET, video=video, **ALL)[0]) == 24, "the next one is read as ever"
