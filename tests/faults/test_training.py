@@ -16,10 +16,13 @@ from toy import CLIPS, FRAMES, TOY, folder, run, sample, vid2vid  # noqa: F401, 
 
 from realportrait_core.checkpoint import read_header
 from realportrait_core.errors import InputError
+from realportrait_core.train import loop
 from realportrait_core.train.batch import draw, load_item, read_index
 from realportrait_core.train.data.prepare import weights_fingerprint
 from realportrait_core.train.data.sample import save_sample
 from realportrait_core.train.loading import batches
+from realportrait_core.train.report import Report
+from realportrait_core.train.world import SINGLE_PROCESS
 
 TRAIN = Path(__file__).with_name("killed_training.py")
 
@@ -54,10 +57,18 @@ def test_damaged_samples_are_left_out_and_counted(spoilt, vid2vid, tmp_path, cap
     assert all(torch.equal(trained[name], again[name]) for name in trained)
 
 
-def test_a_run_resumed_among_damaged_samples_ends_as_one_that_was_not(spoilt, vid2vid, tmp_path):
+def test_a_run_resumed_among_damaged_samples_ends_as_one_that_was_not(spoilt, vid2vid, tmp_path, monkeypatch):
     index = read_index(spoilt, 64)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+
+    class Stopping(Report):
+        def step(self, step, spent, scalars):
+            if step == 4:  # the checkpoint is one of 3 steps then
+                raise KeyboardInterrupt
+
     whole = run(index, vid2vid, tmp_path / "whole.ckpt")
-    run(index, vid2vid, tmp_path / "stopped.ckpt", steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        run(index, vid2vid, tmp_path / "stopped.ckpt", report=Stopping(SINGLE_PROCESS))
     assert torch.load(tmp_path / "stopped.ckpt", weights_only=True)["step"] == 3
     ended = run(index, vid2vid, tmp_path / "stopped.ckpt")
     assert all(torch.equal(ended[name], value) and torch.isfinite(value).all() for name, value in whole.items())
