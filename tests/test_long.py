@@ -613,6 +613,11 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path, name,
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+def half(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"half")
+
+
 def job(*arguments) -> dict:
     done = subprocess.run([sys.executable, JOBS, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -628,7 +633,9 @@ def job(*arguments) -> dict:
         (lambda clips: (clips / "00000.safetensors").unlink(), 0, "files of clips after frame 0 are not whole"),
         (lambda clips: (clips / "00002.safetensors").replace(clips / "00001.safetensors"), 1, "not of this clip"),
         (lambda clips: cut(clips.parent / "state.safetensors"), 3, "renamed to state.damaged"),
-        (lambda clips: (clips / ".00003.mp4.77.part").write_bytes(b"half"), 3, ""),
+        (lambda clips: half(clips / ".00003.mp4.77.part" / "00003.mp4"), 3, ""),
+        (lambda clips: half(clips.parent / ".state.safetensors.77.part" / ".tmpXnMuAr"), 3, ""),  # as safetensors names it
+        (lambda clips: (clips / ".00003.mp4.77.part").write_bytes(b"half"), 3, ""),  # a file in earlier versions
         (lambda clips: (clips / "mine.txt").write_text("mine"), 3, ""),
         (lambda clips: (clips.parent / "mine.mp4").write_text("mine"), 3, ""),
     ],

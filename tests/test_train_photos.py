@@ -185,7 +185,7 @@ def test_a_killed_run_goes_on_and_makes_the_same(folder, prepared, detector, tmp
 
     def write_and_die(path, picture):
         if len(written) == 2:
-            path.with_name(f".{path.name}.part").write_bytes(b"half")
+            path.with_name(f".{path.name}.1.part").write_bytes(b"half")
             raise Killed
         written.append(path)
         whole(path, picture)

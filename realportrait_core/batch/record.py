@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import fields
 from pathlib import Path
 
 from ..video.writing import not_written
+from ..whole_file import write_whole
 from .jobs import NEEDED, Job
 
 FORMAT = 1
@@ -45,10 +45,7 @@ def is_finished(folder: Path, job: Job, weights: dict[str, str]) -> bool:
 
 def write_record(folder: Path, job: Job, of: dict, video: dict) -> None:
     """After the video; replaces an older one atomically. of: the `ingredients`, from before the files were read."""
-    path = record_path(folder, job)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(json.dumps({"of": of, "video": video}, indent=1), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(record_path(folder, job), json.dumps({"of": of, "video": video}, indent=1).encode())
 
 
 def clips_folder(folder: Path, job: Job, of: dict) -> Path:

@@ -1,8 +1,8 @@
 """A batch: the jobs that are not finished yet, on actors; progress in the log, what failed in failed.csv."""
 
 import csv
+import io
 import logging
-import os
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 from ..dit.checkpoint import load_dit
 from ..errors import InputError, RealPortraitError
 from ..speed import preset
+from ..whole_file import write_whole
 from .jobs import Job
 from .pool import Done, Share, connected, nodes, room, run_jobs, share_of
 from .record import is_finished
@@ -105,10 +106,8 @@ def write_failures(folder: Path, report: Report) -> None:
     if not report.failed:
         path.unlink(missing_ok=True)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_name(f".{FAILED}.part")
-    with partial_path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["out", "portrait", "driving", "error"])
-        rows.writerows([job.out, job.portrait, job.driving, why] for job, why in report.failed)
-    os.replace(partial_path, path)
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(["out", "portrait", "driving", "error"])
+    rows.writerows([job.out, job.portrait, job.driving, why] for job, why in report.failed)
+    write_whole(path, text.getvalue().encode())

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import UnionType
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..errors import WeightsError
-from ..whole_file import finish, partial_of
+from ..whole_file import whole_file
 from .header import BITS, Header, foreign_format, is_pickle, read_header
 
 __all__ = ["Header", "foreign_format", "is_pickle", "read_header"]  # of header.py, for other rooms
@@ -78,17 +77,12 @@ def save(path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: M
     path = Path(path)
     check_finite(state, f"What should go into {path}")
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    temporary = partial_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, dict(metadata))
-        temporary.chmod(0o644)  # safetensors creates files readable by their owner only
-        finish(temporary, path)
+        with whole_file(path) as partial:
+            save_file(tensors, partial, dict(metadata))
+            partial.chmod(0o644)  # safetensors creates files readable by their owner only
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} could not be written: {error}.") from error
-    finally:
-        with suppress(OSError):  # there, or of a name that cannot be
-            temporary.unlink(missing_ok=True)
 
 
 # The config in our own files

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ..errors import InputError
+from ..whole_file import write_whole
 from .values import Values
-from .writing import write_whole
 
 
 @dataclass(frozen=True)

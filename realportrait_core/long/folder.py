@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..video.writing import write_video
+from ..whole_file import remove_partial
 from .segments import Sound, join_segments
 from .state import ContinuationState, check_state, load_state, save_state
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 VIDEO_FILE, STATE_FILE = "video.mp4", "state.safetensors"
 CLIP_FILE = re.compile(r"(\d{5,})\.(mp4|safetensors)")
-PARTIAL = re.compile(r"\.(video\.mp4|state\.safetensors|\d{5,}\.(mp4|safetensors))\.\d+\.part")
+OURS = re.compile(r"video\.mp4|state\.safetensors|\d{5,}\.(mp4|safetensors)")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class RunFolder:
             self.clips.mkdir(parents=True, exist_ok=True)
             if not self.clips.is_dir():
                 raise NotADirectoryError(f"{self.clips} is a file")
-            self.remove_partial()
+            for folder in (self.path, self.clips):  # what a killed process of this run had not finished
+                remove_partial(folder, OURS.fullmatch)
         except OSError as error:
             raise InputError(f"The folder {self.path} cannot be used for the video: {error}. Choose another one.") from error
         last = self.known_state()
@@ -162,13 +164,6 @@ class RunFolder:
             self.segment(clip).unlink(missing_ok=True)
         if not any(self.clips.iterdir()):
             self.clips.rmdir()
-
-    def remove_partial(self) -> None:
-        """Deletes what a killed process of this run had not finished."""
-        for folder in (self.path, self.clips):
-            for path in folder.iterdir():
-                if PARTIAL.fullmatch(path.name):
-                    path.unlink()
 
 
 def content_digits(path: Path) -> str:

@@ -18,7 +18,7 @@ from ..video.audio import Audio, AudioStream, audio_pieces
 from ..video.source import VideoFile
 from ..video.stream import VideoStream
 from ..video.writing import frame_rate, not_written, sound_frame, sound_stream
-from ..whole_file import finish, partial_of
+from ..whole_file import whole_file
 from .fingerprint import file_fingerprint, fingerprint
 
 
@@ -120,9 +120,12 @@ def join_segments(path: Path, segments: list[Path], frames: int, fps: float, sou
     import av
 
     ahead, rate = check_segments(segments, frames, fps), frame_rate(fps)
-    partial = partial_of(path)
     try:
-        with av.open(str(segments[0]), "r", "mp4") as first, av.open(str(partial), "w", format="mp4") as file:
+        with (
+            whole_file(path) as partial,
+            av.open(str(segments[0]), "r", "mp4") as first,
+            av.open(str(partial), "w", format="mp4") as file,
+        ):
             picture = file.add_stream_from_template(first.streams.video[0])
             picture.time_base = 1 / rate
             sounds: Iterator[tuple[Fraction, list[Any]]] = iter(())
@@ -139,13 +142,10 @@ def join_segments(path: Path, segments: list[Path], frames: int, fps: float, sou
                 file.mux(packet)
             for _, made in sounds:
                 file.mux(made)
-        finish(partial, path)
     except (av.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise not_written(path, "from its segments", error) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def encoded(track: Any, sound: AudioStream) -> Iterator[tuple[Fraction, list[Any]]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..whole_file import finish, partial_of
+from ..whole_file import whole_file
 from .audio import Audio
 
 BT601, BT709 = 6, 1  # by the codec's standard: the matrix by which PyAV turns RGB into YUV; primaries and transfer of the RGB
@@ -38,13 +38,12 @@ def write_video(
     import av
 
     height, width = (side // 2 * 2 for side in frames.shape[1:3])
-    partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path.parent} cannot be made: {error}") from error
     try:
-        with av.open(str(partial), "w", format="mp4") as file:
+        with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as file:
             if comment is not None:
                 file.metadata["comment"] = comment
             picture = file.add_stream("libx264", rate=frame_rate(fps), options={"crf": str(crf)})
@@ -61,11 +60,8 @@ def write_video(
             if sound is not None:
                 file.mux(sound.encode(sound_frame(audio.waveform[0], audio.rate, 0)))
                 file.mux(sound.encode(None))
-        finish(partial, path)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise not_written(path, f"as H.264 video of {width}x{height} px", error) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def sound_stream(file: Any, rate: int, channels: int) -> Any:

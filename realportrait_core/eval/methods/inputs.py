@@ -21,11 +21,11 @@ from ...face.find import find_detector
 from ...face.track import portrait_points
 from ...opencv import import_cv2
 from ...video.writing import write_video
+from ...whole_file import write_whole
 from ..cases import Case, driving_frames, driving_rate, frames_of
 from ..rows import to_bytes
 from ..run.case_options import add_case_options, chosen_jobs
 from ..run.tables import Job
-from ..writing import write_whole
 
 CRF = 4  # of H.264 in 4:2:0, which every reader opens: 44 dB from the frames of the report's own rows, most of it rounding to YUV
 LISTED = "cases.csv"

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from ...errors import InputError
+from ...whole_file import write_whole
 from ..rows import FACE_VID2VID, REALPORTRAIT
-from ..writing import write_whole
 from .protocol import SHOWN, Outcome
 
 

@@ -13,8 +13,8 @@ from torch.nn.functional import interpolate
 from ...errors import InputError
 from ...inspect.drawing import Drawing
 from ...video.writing import write_video
+from ...whole_file import write_whole
 from ..rows import to_bytes
-from ..writing import write_whole
 
 TILE = 256  # px, as the paper compares all methods
 ACROSS = 4  # tiles

@@ -8,10 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...errors import InputError
+from ...whole_file import write_whole
 from ..columns import COLUMNS
 from ..metrics.drift import drift_figures
 from ..record import CaseRecord, record_of
-from ..writing import write_json, write_whole
+from ..writing import write_json
 from .about import About
 from .distances import frechet_figures
 from .gallery import finite, galleries

@@ -17,6 +17,7 @@ from ...batch.worker import load_networks
 from ...dit.ablation import load_network
 from ...dit.model import RealPortraitDiT
 from ...speed import Speed, default_guidance, default_sampling
+from ...whole_file import write_whole
 from ..methods.liveportrait import LIVEPORTRAIT, LivePortrait, liveportrait_frames, load_liveportrait
 from ..methods.results import Result, method_rows
 from ..metrics.temporal import joins, still_border, still_part
@@ -24,7 +25,6 @@ from ..networks import Networks
 from ..record import CaseRecord, record_path, write_record
 from ..report.pictures import write_strip, write_tiles
 from ..rows import DRIVING, REALPORTRAIT, TRUTH, network_frames, rows_of
-from ..writing import write_whole
 from .figures import CaseFigures, Compared, FrameFigures, Row, row_figures, target_figures
 from .observe import Observed, observe
 from .panel import Panel, load_panel

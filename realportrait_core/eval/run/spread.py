@@ -13,8 +13,8 @@ from typing import Any
 
 from ...batch.pool import Done, Make, connected, nodes, room, run_jobs, share_of
 from ...errors import InputError, RealPortraitError
+from ...whole_file import write_whole
 from ..record import CaseRecord, read_record, record_path
-from ..writing import write_whole
 from .measure import Measured, make_measurer
 from .setup import Setup
 from .tables import Job

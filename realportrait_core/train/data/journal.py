@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ...errors import InputError
+from ...whole_file import write_whole
 
 JOURNAL, REPORT = "prepared.jsonl", "report.json"
 
@@ -80,9 +81,7 @@ class PreparationReport:
     def write(self, path: Path) -> None:
         """All of it as JSON."""
         whole = {"summary": self.summary(), "sources": [asdict(entry) for entry in self.entries], "not_given": self.not_given}
-        partial = path.with_name(f".{path.name}.part")
-        partial.write_text(json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
     def table(self) -> str:
         """For the log: the counts, then every file or piece that was left out."""

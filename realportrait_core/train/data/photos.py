@@ -6,7 +6,6 @@ another as large would be in the square too.
 """
 
 import hashlib
-import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from ...face.crop import upright_square
 from ...face.detect import Face, FaceDetector
 from ...face.landmarks import FaceLandmarker
 from ...head_rotation.topology import FIVE
+from ...whole_file import whole_file, write_whole
 from .filters import Filters, face_side
 from .images import transform_points
 from .journal import JOURNAL, Dropped, Kept, PreparationReport
@@ -71,7 +71,7 @@ def prepare_photos(
 class Squares:
     """How a photograph becomes a square and its points."""
 
-    made, partial = re.compile(rf"^\d{{6}}\.jpg$|^{re.escape(POINTS)}$"), ".*.part"
+    made = re.compile(rf"^\d{{6}}\.jpg$|^{re.escape(POINTS)}$")
 
     def __init__(self, out: Path, detector: FaceDetector, landmarker: FaceLandmarker, size: int, filters: Filters):
         self.out, self.detector, self.landmarker, self.size, self.filters = out, detector, landmarker, size, filters
@@ -145,11 +145,9 @@ class Squares:
             return
         numbers = sorted(self.points)
         mesh, five = (np.stack([self.points[number][part] for number in numbers]) for part in (0, 1))
-        partial = self.out / f".{POINTS}.part"
         try:
-            with partial.open("wb") as file:
-                np.savez(file, names=np.array(numbers), mesh=mesh, five=five)
-            os.replace(partial, self.out / POINTS)
+            with whole_file(self.out / POINTS) as partial:
+                np.savez(partial, names=np.array(numbers), mesh=mesh, five=five)
         except OSError as error:
             raise not_written(self.out, error) from error
         self.unwritten = 0
@@ -180,9 +178,8 @@ def write_jpeg(path: Path, picture: torch.Tensor) -> None:
     import cv2
 
     pixels = (picture.movedim(0, -1).clamp(0, 1) * 255).round().byte().numpy()
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1])
-    os.replace(partial, path)
+    coded = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    write_whole(path, coded.tobytes())
 
 
 def read_points(path: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:

@@ -58,7 +58,7 @@ class Preparation:
     from_posterior: bool  # keep the posterior's deviations, with which a step samples latents
     pictures: bool  # keep the frames in the samples too
 
-    made, partial = re.compile(r"-[0-9a-f]{16}-\d{4}\.safetensors$"), ".*.safetensors.*.part"
+    made = re.compile(r"-[0-9a-f]{16}-\d{4}\.safetensors$")
 
     def pieces(self, source: Source) -> Iterator[Kept | Dropped]:
         return video_pieces(self, source) if source.kind == "video" else image_pieces(self, source)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import InputError
+from ...whole_file import remove_partial
 from .journal import REPORT, Dropped, Entry, Journal, Kept, PreparationReport, last_of
 from .sources import Source, list_files, open_sources
 
@@ -21,7 +22,6 @@ class Work(Protocol):
     out: Path
     header: dict  # weights and settings; files of other ones are not added to the same folder
     made: re.Pattern  # matches the names of the files that it writes, and no others
-    partial: str  # glob of the unfinished files that a killed run leaves
 
     def pieces(self, source: Source) -> Iterator[Kept | Dropped]:
         """Writes files of a source."""
@@ -101,8 +101,7 @@ def one_by_one(work: Work) -> Process:
 
 def open_journal(work: Work, rebuild: bool) -> tuple[Journal, dict[str, Entry]]:
     """The folder's journal and its finished sources, by fingerprint. Raises InputError as go_through."""
-    for partial in work.out.glob(work.partial):
-        partial.unlink()
+    remove_partial(work.out, work.made.search)
     journal = Journal(work.out)
     if rebuild:
         for path in files_of(work):

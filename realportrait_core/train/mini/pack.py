@@ -8,7 +8,6 @@ repository's own files.
 
 import io
 import logging
-import os
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from rendered_heads.rig import Rig, load_rig, read_rig, save_rig
 from ...errors import InputError
 from ...head_rotation.dataset import read_squares
 from ...head_rotation.topology import Topology, read_topology
+from ...whole_file import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,7 @@ def write_pack(out: Path, heads: Path, photos: Path | None, canonical: Path | No
             "Photographs are turned in 3-D: --photos, a folder with points.npz, and --canonical, the canonical face "
             "model, go together."
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.part")
-    try:
+    with whole_file(out) as partial:
         with zipfile.ZipFile(partial, "w") as file:
             with tempfile.TemporaryDirectory() as folder:
                 rig = Path(folder) / RIG
@@ -66,10 +64,7 @@ def write_pack(out: Path, heads: Path, photos: Path | None, canonical: Path | No
             raise InputError(
                 f"The pack takes {total / 1e6:.2f} MB and may take {limit / 1e6:.2f} MB: {sizes_text}. Give fewer photographs."
             )
-        os.replace(partial, out)
-        log.info("wrote %s, %.2f MB: %s", out, total / 1e6, sizes_text)
-    finally:
-        partial.unlink(missing_ok=True)
+    log.info("wrote %s, %.2f MB: %s", out, total / 1e6, sizes_text)
 
 
 def add_photos(file: zipfile.ZipFile, folder: Path, canonical: Path) -> None:
