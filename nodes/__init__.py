@@ -21,7 +21,7 @@ from .render import RenderVid2Vid
 from .sample import Conditioning, SampleClips
 from .state import LoadState, SaveState
 from .stitch import LoadStitching, StitchAndRetarget
-from .video import LoadDrivingVideo
+from .video import LoadDrivingVideo, StreamDrivingVideo
 
 folders.register()
 media.register()
@@ -41,6 +41,7 @@ class RealPortraitExtension(ComfyExtension):
             SampleClips,
             ContinueClip,
             LoadDrivingVideo,
+            StreamDrivingVideo,
             PasteBack,
             Inspect,
             SaveMotion,

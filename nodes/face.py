@@ -1,7 +1,6 @@
 """Detects the faces of the portrait and of the driving video, and extracts their keypoints."""
 
 import logging
-from dataclasses import replace
 
 import torch
 from comfy_api.latest import io, ui
@@ -16,9 +15,9 @@ from ..realportrait_core.video.timeline import Selection
 from .host import faces, folders, images
 from .host.draw import GLANCE, SIDE, SMALL_SIDE, evenly, sheet, tile
 from .host.newer import advanced, aliases
-from .host.run import Progress, loaded, one_of
+from .host.run import Progress, loaded, on_node, one_of
 from .sockets import Keypoints, Vid2Vid
-from .video import driving_frames, on_node
+from .stream import driving_frames
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +64,9 @@ class ExtractKeypoints(io.ComfyNode):
                     "driver",
                     types=[io.Image, io.Video],
                     display_name="driving_video",
-                    tooltip="The driving video, whose motion is transferred; any size and length. A VIDEO from Load Video is read "
-                    "from its file one frame at a time and takes no memory; frames (IMAGE) are in memory already.",
+                    tooltip="The driving video, whose motion is transferred; any size and length. A VIDEO from Stream Driving "
+                    "Video or Load Video is read from its file one frame at a time and takes no memory; frames (IMAGE) are in "
+                    "memory already.",
                 ),
                 portrait_face_input(),
                 io.Combo.Input(
@@ -212,7 +212,7 @@ def refuse_both(box: torch.Tensor | None, boxes, box_name: str, boxes_name: str)
 
 
 def first_frames(driver: torch.Tensor | VideoStream, frames: int) -> torch.Tensor | VideoStream:
-    return driver[:frames] if isinstance(driver, torch.Tensor) else replace(driver, selection=Selection(frames=frames))
+    return driver[:frames] if isinstance(driver, torch.Tensor) else driver.part(Selection(frames=frames))
 
 
 class ShownFrames:

@@ -10,9 +10,8 @@ from ..realportrait_core.inspect.strip import strip
 from .host import folders, images, judges
 from .host.draw import evenly
 from .host.newer import advanced, aliases
-from .host.run import loaded
+from .host.run import loaded, on_node
 from .sockets import Vid2Vid
-from .video import on_node
 
 EVENLY, WORST = 4, 3  # frames of the strip
 WITHOUT_TRUTH = "connect the truth, where there is one: in self-reenactment the driving video itself, framed like the result."

@@ -26,7 +26,6 @@ from ..realportrait_core.video.audio import Audio
 from ..realportrait_core.video.decoding import decode_near, upright
 from ..realportrait_core.video.source import VideoFile
 from ..realportrait_core.video.stream import VideoStream
-from ..realportrait_core.video.timeline import Selection
 from .animate import SQUARE, WHOLE
 from .clip_renderer import host_renderer
 from .host import fingerprint, folders, images
@@ -34,11 +33,11 @@ from .host.draw import GLANCE, SMALL_SIDE, evenly, sheet
 from .host.kept import Kept
 from .host.memory import freeing_others
 from .host.newer import advanced, aliases
-from .host.run import finite, loaded, one_of
+from .host.run import finite, loaded, on_node, one_of
 from .motion import CHOOSE, check_weights, neutral_report
 from .sample import BUNDLED_STEPS, DISTILLED_SCHEDULER, STRENGTH_TIP, VAE_TIP, checked_sampling
 from .sockets import Keypoints, State, Vid2Vid
-from .video import check_file, on_node, stream_source
+from .stream import stream_of
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +59,8 @@ class AnimateLongVideo(io.ComfyNode):
                 io.Image.Input("portrait", tooltip="The picture to animate, of any size, with one face."),
                 io.Video.Input(
                     "driving_video",
-                    tooltip="The face whose motion is transferred. From Load Video it is read from its file one frame at a time, "
-                    "however long it is; frames of Load Driving Video are in memory already.",
+                    tooltip="The face whose motion is transferred. From Stream Driving Video or Load Video it is read from its "
+                    "file one frame at a time, however long it is; frames of Load Driving Video are in memory already.",
                 ),
                 Vid2Vid.Input("vid2vid", tooltip="From Load Face Vid2vid."),
                 io.Int.Input(
@@ -265,11 +264,9 @@ class Driving:
 
     @classmethod
     def of(cls, video) -> "Driving":
-        source = stream_source(video)
-        if source is not None:
-            check_file(source)
-            stream = VideoStream(source, Selection())
-            return cls(stream, stream.fps, sound_of(stream))
+        stream = stream_of(video)
+        if stream is not None:
+            return cls(stream, stream.fps, sound_of(stream, on_node()))
         parts = video.get_components()
         sound = None if parts.audio is None else Sound(Audio(parts.audio["waveform"], parts.audio["sample_rate"]))
         return cls(images.rgb(parts.images, "driving video"), float(parts.frame_rate), sound)

@@ -64,6 +64,8 @@ def positive(text: str) -> int:
 
 # The workflow
 
+DRIVING = ("RealPortraitLoadDrivingVideo", "RealPortraitStreamDrivingVideo")  # the nodes that choose a driving video
+
 
 def only(workflow: dict, class_type: str) -> str:
     """The id of the one node of a type."""
@@ -76,7 +78,7 @@ def only(workflow: dict, class_type: str) -> str:
 def limit_frames(workflow: dict, frames: int) -> None:
     """Load so many frames of each driving video."""
     for entry in workflow.values():
-        if entry["class_type"] == "RealPortraitLoadDrivingVideo":
+        if entry["class_type"] in DRIVING:
             entry["inputs"]["frames"] = frames
 
 

@@ -27,7 +27,7 @@ from realportrait_core.vid2vid import FaceVid2Vid
 from realportrait_core.video import apart, reading
 from realportrait_core.video.apart import read_apart
 from realportrait_core.video.audio import audio_pieces, read_audio
-from realportrait_core.video.loading import load_video
+from realportrait_core.video.loading import load_video, select_frames
 from realportrait_core.video.records import Request, Shown
 from realportrait_core.video.source import VideoFile
 from realportrait_core.video.stream import FramesInMemory, VideoStream
@@ -225,6 +225,45 @@ def test_a_stream_is_read_again_and_again(film):
         assert all(frame.dtype == np.uint8 for frame in frames)
         assert torch.equal(torch.from_numpy(np.stack(frames)) / 255, footage.images)
     assert [time for time, _ in stream.timed()] == footage.times
+
+
+INNER = [Selection(longest_side=24), Selection(1.3), Selection(fps=25.0, start=7, start_in="frames", frames=40, stride=3)]
+OUTER = [
+    Selection(),
+    Selection(longest_side=20, frames=4),
+    Selection(0.4, frames=3, stride=2),
+    Selection(5, "frames", stride=4),
+    Selection(3, "frames", frames=30),
+]
+
+
+@pytest.mark.parametrize("inner", INNER, ids=str)
+@pytest.mark.parametrize("outer", OUTER, ids=str)
+def test_a_part_of_a_part_is_read_from_the_file(film, inner, outer):
+    """What would be selected of the part's frames; what is scaled down is so once."""
+    part, whole = VideoStream(film, inner).part(outer), load_video(film, replace(inner, longest_side=0))
+    wanted = select_frames(whole.images, whole.fps, None, replace(outer, longest_side=0))
+    sides = [side for side in (inner.longest_side, outer.longest_side) if side]
+    assert part.selection.longest_side == min(sides, default=0) and part.fps == pytest.approx(wanted.fps)
+    frames = torch.from_numpy(np.stack(list(replace(part, selection=replace(part.selection, longest_side=0))))) / 255
+    assert torch.equal(frames, wanted.images) and part.source is film
+
+
+def test_what_a_part_refuses(film):
+    part = VideoStream(film, Selection()).part(Selection(2.0, frames=10, fps=20.0))
+    assert part.part(Selection(frames=4, fps=20.0)).selection == Selection(40, "frames", frames=4, fps=20.0)
+    with pytest.raises(InputError, match="fps is 25, and these frames of film.mkv come at 20 a second already. Set fps where"):
+        part.part(Selection(fps=25.0))
+    with pytest.raises(InputError, match=r"starts at frame 10 \(0.50 s\), and only 10 frames of film.mkv were chosen .*\(0 to 9\)"):
+        part.part(Selection(0.5))
+
+
+def test_the_first_frame_is_the_only_one_that_is_decoded(film):
+    ticks = []
+    stream = VideoStream(film, Selection(7, "frames", stride=2))
+    time, picture = stream.first(lambda *tick: ticks.append(tick))
+    first = next(iter(stream.timed()))
+    assert time == first[0] and np.array_equal(picture, first[1]) and ticks == [(n, 8) for n in range(1, 9)]
 
 
 def test_a_stream_of_a_late_part_does_not_decode_what_is_before(tmp_path):

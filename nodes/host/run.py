@@ -25,6 +25,19 @@ class Progress:
         self._bar.update_absolute(done, self.total, preview)
 
 
+def on_node() -> Callable[[int, int], None]:
+    """A callback (done, total) that moves the node's bar and ends in the host's interrupt."""
+    bar = None
+
+    def tick(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = Progress(total)
+        bar.to(done)
+
+    return tick
+
+
 def preview_of_middle(model) -> Callable[[torch.Tensor], tuple | None]:
     """x0 (L,4,h,w) -> the host's preview of its middle frame, or None where previews are off."""
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)

@@ -5,7 +5,6 @@ camera and background stand still.
 """
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from ..errors import InputError
 from ..video.audio import Audio, AudioStream, audio_pieces
+from ..video.loading import Progress
 from ..video.source import VideoFile
 from ..video.stream import VideoStream
 from ..video.writing import frame_rate, not_written, sound_frame, sound_stream
@@ -45,10 +45,12 @@ class Sound:
         return f"{of} from {self.start:g} s"
 
 
-def sound_of(driving: VideoStream) -> Sound:
-    """The sound of a driving video from its first selected frame on. Raises InputError where it has no frame."""
-    with closing(driving.timed()) as frames:
-        since, _ = next(frames)
+def sound_of(driving: VideoStream, callback: Progress | None = None) -> Sound:
+    """The sound of a driving video from its first selected frame on. Raises InputError where it has no frame.
+
+    callback(done, total) at every frame that is decoded before it; what it raises ends the decoding.
+    """
+    since, _ = driving.first(callback)
     return Sound(driving.source, since)
 
 

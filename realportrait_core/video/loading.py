@@ -119,5 +119,5 @@ def check_room(frames: int, size: tuple[int, ...], most: float | None, name: str
         raise InputError(
             f"{frames} frames of {size[1]}x{size[0]} px of {name} take {need / 2**30:.1f} GB while they are loaded, and "
             f"{most / 2**30:.1f} GB are free. Set frames, a stride, a lower fps or longest_side; "
-            "for any length connect Load Video to Animate Long Video."
+            "for any length connect Stream Driving Video to Animate Long Video."
         )

@@ -80,6 +80,10 @@ SHOWN = {
         "longest_side": "host/test_video_nodes.py::test_a_file_of_the_input_folder",
         "video": "host/test_video_nodes.py::test_a_file_of_the_input_folder",
     },
+    "RealPortraitStreamDrivingVideo": dict.fromkeys(
+        ("file", "start", "start_in", "frames", "stride", "fps", "longest_side", "video"),
+        "host/test_stream_node.py::test_frames_and_sound_are_those_of_load_driving_video",
+    ),
     "RealPortraitPasteBack": {
         "picture": "host/test_video_nodes.py::test_pasting_back_keeps_the_picture_outside",
         "feather": "host/test_video_nodes.py::test_the_feather_is_a_share_of_the_side",

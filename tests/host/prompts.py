@@ -85,7 +85,7 @@ def workflow(name: str, frames: int = 2, steps: int = 1, seed: int = 1) -> dict:
     made = json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
     for entry in made.values():
         inputs = entry["inputs"]
-        if entry["class_type"] == "RealPortraitLoadDrivingVideo":
+        if entry["class_type"] in ("RealPortraitLoadDrivingVideo", "RealPortraitStreamDrivingVideo"):
             inputs["frames"] = frames
         for widget, value in (("steps", steps), ("seed", seed)):
             if isinstance(inputs.get(widget), int):

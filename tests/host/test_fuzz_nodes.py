@@ -198,6 +198,7 @@ QUICK = {
     "file": {
         "RealPortraitLoadMotion": "fuzzed/motion_00001_.safetensors [output]",
         "RealPortraitLoadDrivingVideo": "example: driving.mp4",
+        "RealPortraitStreamDrivingVideo": "example: driving.mp4",
         "RealPortraitLoadState": "fuzzed/state_00001_.safetensors [output]",
     },
     "image": "example: portrait.png",

@@ -236,12 +236,18 @@ def detecting(pack, monkeypatch):
     monkeypatch.setattr(pack("nodes.host.folders").folder_paths, "get_full_path", lambda folder, name: detector)
 
 
-def test_a_file_is_read_frame_by_frame(run_node, vid2vid, model, vae, runs, written, detecting, monkeypatch):
+PART = dict(start=3.0, start_in="frames", frames=18, stride=1, fps=0.0, longest_side=200)
+
+
+@pytest.mark.parametrize("by", ["Load Video", "Stream Driving Video"])
+def test_a_file_is_read_frame_by_frame(pack, run_node, vid2vid, model, vae, runs, written, detecting, monkeypatch, by):
     """As Load Driving Video and the other nodes have it, but the host never loads its frames."""
     from comfy_api.latest import InputImpl
 
     file = ROOT / "tests" / "data" / "800000.mp4"
-    video = InputImpl.VideoFromFile(str(file))
+    video, frames = InputImpl.VideoFromFile(str(file)), 24
+    if by == "Stream Driving Video":
+        video, frames = run_node("RealPortraitStreamDrivingVideo", file="(the video input)", video=video, **PART)[0], 18
     driver = video.get_components().images
     found = run_node("RealPortraitExtractKeypoints", vid2vid=vid2vid, portrait=driver[:1], driver=driver, **DETECTED)[0]
     given = dict(portrait=driver[:1], vid2vid=vid2vid, model=model, vae=vae)
@@ -249,10 +255,11 @@ def test_a_file_is_read_frame_by_frame(run_node, vid2vid, model, vae, runs, writ
     wanted = torch.cat(written)
     written.clear()
     shutil.rmtree(runs)
-    monkeypatch.setattr(InputImpl.VideoFromFile, "get_components", lambda self: pytest.fail("all frames at once"))
+    for kind in (InputImpl.VideoFromFile, pack("nodes.stream").StreamedVideo):
+        monkeypatch.setattr(kind, "get_components", lambda self: pytest.fail("all frames at once"))
     out, _, report = run_node("RealPortraitAnimateLong", driving_video=video, **given, **SETTINGS)
-    assert torch.equal(torch.cat(written), wanted) and len(wanted) == 24
-    assert "Face found in 24 of 24 frames." in report and out.get_frame_rate() == Fraction(25, 2)
+    assert torch.equal(torch.cat(written), wanted) and len(wanted) == frames
+    assert f"Face found in {frames} of {frames} frames." in report and out.get_frame_rate() == Fraction(25, 2)
 
 
 CHANGES = [

@@ -27,6 +27,7 @@ KNOWN = {
     ("RealPortraitAnimate", "vid2vid_weights"),
     ("RealPortraitLoadPortrait", "image"),
     ("RealPortraitLoadDrivingVideo", "file"),
+    ("RealPortraitStreamDrivingVideo", "file"),
     ("RealPortraitLoadMotion", "file"),
     ("RealPortraitSaveMotion", "filename_prefix"),
     ("RealPortraitLoadState", "file"),

@@ -414,6 +414,16 @@ def test_a_video_gives_the_motion_of_its_frames(load, clip, extract, case):
     assert len(keypoints) == {"a portrait video": 7}.get(case, 24)
 
 
+@pytest.mark.parametrize("portraits", [1, 7])
+def test_a_part_of_a_file_gives_the_motion_of_its_frames(run_node, load, clip, extract, portraits):
+    """Stream Driving Video: of a portrait video the first frames of the part."""
+    part = ALL | {"start": 9.0, "start_in": "frames", "fps": 25.0, "longest_side": 240}
+    given = {"portrait": torch.rand(portraits, 160, 150, 3, generator=torch.Generator().manual_seed(4))}
+    streamed = extract(run_node("RealPortraitStreamDrivingVideo", file="clip.mp4", **part)[0], **given)
+    keypoints = extract(load("clip.mp4", **part)[0], **given)
+    assert equal(streamed[0], keypoints[0]) and torch.equal(streamed[1], keypoints[1]) and streamed[2] == keypoints[2]
+
+
 def test_a_video_in_memory_gives_the_motion_of_its_frames(load, clip, extract):
     import io
 

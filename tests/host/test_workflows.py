@@ -76,7 +76,8 @@ def test_api_workflow_takes_what_the_readme_says(path):
     for entry in read(path).values():
         by_type.setdefault(entry["class_type"], []).append(entry["inputs"])
     assert by_type["RealPortraitLoadPortrait"][0]["image"] == "example: portrait.png"
-    assert by_type["RealPortraitLoadDrivingVideo"][0]["file"] == "example: driving.mp4"
+    driving = "RealPortraitStreamDrivingVideo" if path == LONG else "RealPortraitLoadDrivingVideo"
+    assert by_type[driving][0]["file"] == "example: driving.mp4"
     assert by_type["RealPortraitLoadVid2Vid"][0]["weights"] == "realportrait_mini_vid2vid.safetensors"
     if path != LIVEPORTRAIT:
         assert by_type["RealPortraitLoadModel"][0]["weights"] == "realportrait_mini.safetensors"
@@ -156,14 +157,14 @@ def test_liveportrait_is_face_vid2vid_alone():
 
 
 def test_a_long_video_is_made_by_one_node():
-    """From the VIDEO of the loader, which Load Video can take the place of, to Save Video; its report is shown."""
+    """From a VIDEO that stays in its file to Save Video; its report is shown."""
     workflow = read(LONG)
     by_type = {entry["class_type"]: entry["inputs"] for entry in workflow.values()}
     long = by_type["RealPortraitAnimateLong"]
     sources = {name: workflow[link[0]]["class_type"] for name, link in long.items() if isinstance(link, list)}
     assert sources == {
         "portrait": "RealPortraitLoadPortrait",
-        "driving_video": "RealPortraitLoadDrivingVideo",
+        "driving_video": "RealPortraitStreamDrivingVideo",
         "vid2vid": "RealPortraitLoadVid2Vid",
         "model": "RealPortraitLoadModel",
         "vae": "VAELoader",

@@ -213,7 +213,8 @@ def api_workflow(name: str, portrait: str, driving: str, frames=None, steps=2, s
 
     made = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
     made[demo.only(made, "RealPortraitLoadPortrait")]["inputs"]["image"] = portrait
-    made[demo.only(made, "RealPortraitLoadDrivingVideo")]["inputs"]["file"] = driving
+    (chooser,) = (entry for entry in made.values() if entry["class_type"] in demo.DRIVING)
+    chooser["inputs"]["file"] = driving
     for entry in made.values():
         if entry["class_type"] in ("RealPortraitSampler", "RealPortraitAnimateLong", "KSampler"):
             entry["inputs"].update(steps=steps, seed=seed)

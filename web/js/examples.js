@@ -1,9 +1,13 @@
-// Load Portrait and Load Driving Video: an example of the pack is shown on the node as a file of the input folder is.
+// Load Portrait, Load Driving Video and Stream Driving Video: an example of the pack is shown on the node as a file of the input folder is.
 import { api } from '../../../scripts/api.js';
 import { app } from '../../../scripts/app.js';
 
 const PREFIX = 'example: ', SERVED = '/extensions/realportrait_examples/';
-const SHOW = { RealPortraitLoadPortrait: ['image', showPicture], RealPortraitLoadDrivingVideo: ['file', showVideo] };
+const SHOW = {
+  RealPortraitLoadPortrait: ['image', showPicture],
+  RealPortraitLoadDrivingVideo: ['file', showVideo],
+  RealPortraitStreamDrivingVideo: ['file', showVideo],
+};
 
 app.registerExtension({
   name: 'RealPortrait.Examples',
