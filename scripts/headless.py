@@ -1,8 +1,7 @@
-"""A real ComfyUI server without a window: a process on a free port, with this pack as its only custom node."""
+"""A real ComfyUI server without a window: a process on a port of its own, with this pack as its only custom node."""
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -34,6 +33,7 @@ class HeadlessComfyUI:
         self.pack = pack
         self.models = models or {}
         self.process = None
+        self.url = ""  # from its start on
 
     def __enter__(self) -> "HeadlessComfyUI":
         self.folder = Path(tempfile.mkdtemp(prefix="realportrait-"))
@@ -59,15 +59,13 @@ class HeadlessComfyUI:
             link(Path(source).resolve(), target)
 
     def _start(self) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = self.folder / "server.log"
         command = [
             self.environment.python,
             "-u",
             self.environment.comfyui / "main.py",
             "--port",
-            str(self.port),
+            "0",  # the system chooses it as the server binds it: one chosen here another process could take before
             "--base-directory",
             self.folder,
             "--database-url",
@@ -87,12 +85,16 @@ class HeadlessComfyUI:
             if self.process.poll() is not None:
                 raise ServerError(f"ComfyUI ended with {self.process.returncode} while starting:\n{self.log_tail()}")
             if time.monotonic() > deadline:
-                raise ServerError(f"ComfyUI gave no answer on {self.url} within {START_LIMIT} s:\n{self.log_tail()}")
+                raise ServerError(f"ComfyUI gave no answer within {START_LIMIT} s:\n{self.log_tail()}")
             time.sleep(0.2)
         if "IMPORT FAILED" in self.log():
             raise ServerError(f"ComfyUI could not import this pack:\n{self.log_tail(40)}")
 
     def _answers(self) -> bool:
+        port = listening_port(self.process.pid)
+        if port is None:
+            return False
+        self.url = f"http://127.0.0.1:{port}"
         try:
             with urllib.request.urlopen(f"{self.url}/system_stats", timeout=5) as answer:
                 return answer.status == 200
@@ -136,10 +138,19 @@ def link(source: Path, target: Path) -> None:
             shutil.copy2(source, target)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def listening_port(pid: int) -> int | None:
+    """Where a process listens, or a child of it: on Windows the Python of a virtual environment only starts the real one."""
+    import psutil  # ComfyUI needs it
+
+    try:
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            for connection in one.net_connections("tcp4"):
+                if connection.status == psutil.CONN_LISTEN:
+                    return connection.laddr.port
+    except psutil.Error:
+        pass  # it has ended
+    return None
 
 
 def has_accelerator() -> bool:

@@ -129,6 +129,7 @@ def test_unknown_missing_and_doubled_columns_are_named(tmp_path):
     "cells, said",
     [
         (dict(portrait="nowhere.png"), "no file .*nowhere.png, its portrait"),
+        (dict(portrait="x" * 300), "its portrait .* cannot be read .File name too long"),
         (dict(portrait=str(DRIVING)), "no JPEG, PNG or WebP"),
         (dict(driving=str(PORTRAIT)), "is not a video"),
         (dict(driving=""), "driving must not be empty"),
@@ -149,6 +150,16 @@ def test_unknown_missing_and_doubled_columns_are_named(tmp_path):
 def test_a_wrong_row_is_named_with_its_line(tmp_path, cells, said):
     path = write_rows(tmp_path / "jobs.csv", [row(out="good"), row(out="bad") | cells])
     with pytest.raises(InputError, match=f"1 of the 2 rows .*\n?line 3: .*{said}"):
+        read_jobs(path)
+
+
+def test_a_circle_of_links_is_a_wrong_row(tmp_path):
+    try:
+        (tmp_path / "round.png").symlink_to("round.png")
+    except OSError:
+        pytest.skip("no links can be made here")
+    path = write_rows(tmp_path / "jobs.csv", [row(portrait=str(tmp_path / "round.png"))])
+    with pytest.raises(InputError, match="line 2: .*round.png"):
         read_jobs(path)
 
 

@@ -52,6 +52,16 @@ def test_landmarks_that_are_none(points, message):
         face_of_landmarks(points)
 
 
+@pytest.mark.parametrize("count", [5, 68, 106, 478])
+def test_landmarks_on_one_point_are_no_face(count):
+    """As some nodes have it where they find none; a face without extent overlaps with nothing, not even with itself."""
+    assert face_of_landmarks(torch.full((count, 2), 30.0)) is None
+    assert face_of_box((10, 20, 1e-30, 1e-30)) is None
+    given = [[face] if face else [] for face in (face_of_landmarks(points) for points in (FIVE, torch.zeros(5, 2), FIVE))]
+    followed = track(torch.zeros(3, 160, 240, 3), None, given=given)
+    assert followed.present.tolist() == [True, False, True]
+
+
 def test_a_box_is_an_upright_face():
     face = face_of_box((10, 20, 50, 80))
     assert torch.equal(face.points, torch.tensor([10.0, 20.0]) + NOMINAL * torch.tensor([50.0, 80.0]))

@@ -317,6 +317,33 @@ def test_sound_of_the_joined_video_is_the_drivings_at_the_same_time(tmp_path):
     assert loud == pytest.approx([0.4 * 0.63, 0.4 * 1.54, 0.4 * 1.94, 0, 0], abs=0.05)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_sound_in_memory_of_any_form_is_mixed_down(tmp_path, channels, dtype):
+    """As the host's loaders give it; PyAV takes only float32, of as many channels as the layout has."""
+    rate, fps = 16000, 25
+    tones = 0.5 / channels * (torch.arange(rate) * 440 * 2 * torch.pi / rate).sin().expand(1, channels, rate)
+    segments, second = write_segments(tmp_path, (25,), fps), 1 + 1 / rate  # the last piece is one sample
+    join_segments(tmp_path / "video.mp4", segments, 25, fps, Sound(Audio(tones.to(dtype), rate)).part(0.0, second))
+    with av.open(str(tmp_path / "video.mp4")) as file:
+        heard = np.concatenate([frame.to_ndarray() for frame in file.decode(audio=0)], 1)
+    assert len(heard) == min(channels, 2) and 0.1 < np.abs(heard[:, rate // 4 : rate // 2]).max() < 0.6
+
+
+@pytest.mark.parametrize(
+    "waveform, rate, said",
+    [
+        (torch.zeros(1, 9, 100), 16000, r"The sound is \(1, 9, 100\) at 16000 .* with 1 to 8 channels"),
+        (torch.zeros(2, 100), 16000, r"The sound is \(2, 100\)"),
+        (torch.zeros(1, 2, 100), 0, "at least 1 sample a second"),
+        (torch.tensor([[[0.0, torch.nan, torch.inf]]]), 16000, "2 of 3 samples of the sound are NaN or infinite"),
+    ],
+)
+def test_sound_that_cannot_be_encoded_is_refused_before_the_work(waveform, rate, said):
+    with pytest.raises(InputError, match=said):
+        Sound(Audio(waveform, rate))
+
+
 def test_segments_that_do_not_fit_together_are_refused(tmp_path):
     segments, into = write_segments(tmp_path, (4, 3), 25), tmp_path / "video.mp4"
     with pytest.raises(InputError, match="hold 7 frames of 8"):

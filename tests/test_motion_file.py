@@ -130,6 +130,8 @@ def changed(name: str, index, value) -> dict:
         (changed("rotation", (2,), torch.zeros(3, 3)), {}, "1 of its 4 rotations are none, that of frame 2 first"),
         (changed("rotation", (3,), torch.diag(torch.tensor([1.0, 1, -1]))), {}, "that of frame 3 first"),
         (changed("scale", (1, 0), -0.5), {}, "smallest scale is -0.5"),
+        (changed("scale", (1, 0), 1e-30), {}, "smallest scale is 1e-30; all must be at least 0.001"),
+        (changed("points", (2,), torch.zeros(5, 2)), {}, "five face points of 1 of its 4 frames lie on one spot, those of frame 2"),
         (changed("crop", (0, 0), 0.0), {}, "no affine"),
         (changed("crop", (2, 0), 1.0), {}, "no affine"),
         (tensors_of(driver()), {"keypoints": 6}, r"expression is \(4, 5, 3\), not \(4, 6, 3\)"),

@@ -9,7 +9,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "troubleshooting.md"
-SOURCES = [ROOT / "__init__.py", ROOT / "install.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "realportrait_core").rglob("*.py")]
+SOURCES = [
+    ROOT / "__init__.py",
+    ROOT / "install.py",
+    ROOT / "scripts" / "environment.py",
+    *(ROOT / "nodes").rglob("*.py"),
+    *(ROOT / "realportrait_core").rglob("*.py"),
+]
 TELLING = 16  # letters that a text says by itself, whatever is put into it
 PLACE = re.compile(r"%[.\d]*[sdfgr]|\{[^}]*\}")  # of a logging format, of str.format
 

@@ -1,6 +1,8 @@
 """Damaged, odd and empty video files, as real files: each is read as it should be shown, or refused in a sentence with its name."""
 
+import re
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from struct import pack
 
@@ -11,12 +13,16 @@ import videos
 
 from realportrait_core.errors import InputError
 from realportrait_core.video.loading import load_video
+from realportrait_core.video.pictures import read_picture
+from realportrait_core.video.reading import read
+from realportrait_core.video.records import Request
 from realportrait_core.video.source import VideoFile
 from realportrait_core.video.stream import VideoStream
 from realportrait_core.video.timeline import Selection
 
 av = pytest.importorskip("av")
 
+RATE = 16000  # samples a second
 FRAMES = 40  # of a film, 10 a second
 
 
@@ -88,6 +94,48 @@ def test_a_codec_that_nobody_knows(tmp_path):
         next(iter(VideoStream(source, Selection())))
 
 
+def test_damage_in_the_middle_is_named_with_its_time(tmp_path):
+    content = bytearray(film(tmp_path, "mp4").content.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 3000] = bytes(3000)
+    told = outcome(VideoFile("middle.mp4", bytes(content)))
+    found = re.search(
+        r"middle.mp4 cannot be read as a video beyond (\d\.\d\d) s .*: it is damaged there. Load the part before it", told
+    )
+    assert found, told
+    assert len(outcome(VideoFile("middle.mp4", bytes(content)), Selection(frames=int(10 * float(found[1]))))) > 5
+
+
+@pytest.mark.parametrize("width, height", [(65535, 1), (1, 65535), (2**31 - 1, 1), (1000, 1)])
+def test_pixels_of_no_shape(tmp_path, width, height):
+    """A header that would make each frame millions of pixels wide."""
+    path = encode(
+        tmp_path / "wide.mp4", "libx264", "yuv420p", [np.zeros((64, 96, 3), np.uint8)], "rgb24", sample_aspect_ratio=2
+    ).content
+    content = path.read_bytes()
+    at = content.index(b"pasp") + 4
+    assert content[at : at + 8] == pack(">II", 2, 1)
+    told = outcome(VideoFile("wide.mp4", content[:at] + pack(">II", width, height) + content[at + 8 :]))
+    assert "wide.mp4 declares pixels" in told and "Convert it" in told
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_a_title_in_another_encoding(tmp_path, suffix):
+    """PyAV refuses to open a file whose metadata are not UTF-8: many AVIs."""
+    path = tmp_path / f"title.{suffix}"
+    with av.open(str(path), "w") as video:
+        video.metadata["title"] = "a title"
+        stream = video.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        video.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")))
+        video.mux(stream.encode())
+    content = path.read_bytes().replace(b"a title", "M\u00fcller ".encode("latin-1"))
+    path.write_bytes(content)
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(path)).close()
+    assert len(outcome(VideoFile(path.name, path))) == 1
+
+
 # 13 to 15: how many frames
 
 
@@ -134,6 +182,23 @@ def test_a_duration_that_is_wrong(tmp_path):
         assert footage.audio.waveform.shape[2] == 4 * footage.audio.rate
 
 
+def test_one_wrong_timestamp_is_no_film_of_years(tmp_path):
+    """The frame before it would be repeated until the middle between the two."""
+    pictures = [np.full((64, 96, 3), 50 * i, np.uint8) for i in range(4)]
+    path = videos.write(tmp_path / "jump.mkv", pictures, 25, times=[0, 0.04, 1e6, 1e6 + 0.04])
+    with av.open(str(path)) as video:
+        assert [round(frame.time) for frame in video.decode(video=0)] == [0, 0, 10**6, 10**6]
+    with pytest.raises(InputError, match=r"The timestamps of jump.mkv jump from 0.04 s to 1000000.00 s"):
+        list(islice(VideoStream(VideoFile("jump.mkv", path), Selection()), 100))
+    assert len(outcome(VideoFile("jump.mkv", path), Selection(frames=1))) == 1
+
+
+@pytest.mark.parametrize("values", [{"start": float("nan")}, {"start": 1e300}, {"fps": float("inf")}, {"fps": float("nan")}])
+def test_a_selection_of_no_range(values):
+    with pytest.raises(InputError, match="cannot be: none may be negative or above 1e"):
+        Selection(**values)
+
+
 # 18: sound
 
 
@@ -145,6 +210,82 @@ def test_sound_that_is_longer_than_the_picture(tmp_path):
         sound = load_video(VideoFile(path.name, path), Selection()).audio
         assert sound.waveform.shape[2] == 2 * sound.rate  # that of the frames
         assert sound.waveform[0, 0].nonzero().max() / sound.rate == pytest.approx(heard, abs=0.01)
+
+
+def test_a_cover_is_no_video(tmp_path):
+    """A song as .m4a: FFmpeg gives its cover as a stream of video."""
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as song:
+        track, cover = song.add_stream("aac", rate=RATE, layout="mono"), song.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = 48, 48, "yuvj420p", av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.zeros((48, 48, 3), np.uint8), format="rgb24").reformat(format="yuvj420p")
+        for packet in [*cover.encode(picture), *cover.encode()]:
+            song.mux(packet)
+        for packet in [*track.encode(noise("mono", RATE, RATE)), *track.encode()]:
+            song.mux(packet)
+    with av.open(str(path)) as song:
+        assert len(song.streams.video) == 1
+    told = outcome(VideoFile("song.mp4", path), Selection(fps=25))
+    assert "song.mp4 has no video that can be decoded: 1 of its 2 streams are sound, 1 a cover picture" in told
+
+
+def noise(layout: str, rate: int, count: int):
+    channels = av.AudioLayout(layout).nb_channels
+    wave = np.random.default_rng(0).normal(0, 0.1, (channels, count)).astype(np.float32)
+    samples = av.AudioFrame.from_ndarray(wave, format="fltp", layout=layout)
+    samples.sample_rate, samples.time_base, samples.pts = rate, Fraction(1, rate), 0
+    return samples
+
+
+def broadcast(path: Path, *forms: tuple[str, int]) -> VideoFile:
+    """A second of AC-3 of each layout and rate, one after the other."""
+    if "ac3" not in av.codecs_available:
+        pytest.skip("this PyAV has no AC-3")
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        track = video.add_stream("ac3", rate=forms[0][1], layout=forms[0][0])
+        for _ in range(10 * len(forms)):
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")))
+        video.mux(stream.encode())
+        for i, (layout, rate) in enumerate(forms):
+            codec = av.CodecContext.create("ac3", "w")
+            codec.layout, codec.sample_rate, codec.format = layout, rate, "fltp"
+            for packet in [*codec.encode(noise(layout, rate, rate)), *codec.encode()]:
+                packet.pts = packet.dts = packet.pts + i * rate
+                packet.stream, packet.time_base = track, Fraction(1, rate)
+                video.mux(packet)
+    return VideoFile(path.name, path)
+
+
+@pytest.mark.parametrize("first", [("stereo", 48000), ("5.1", 48000), ("mono", 32000)])
+@pytest.mark.parametrize("then", [("stereo", 32000), ("5.1", 48000), ("mono", 48000)])
+def test_sound_that_changes_its_channels_or_its_rate(tmp_path, first, then, caplog):
+    source = broadcast(tmp_path / "news.mkv", first, then)
+    with av.open(str(source.content)) as video:
+        forms = {(frame.layout.name, frame.sample_rate) for frame in video.decode(audio=0)}
+    assert len(forms) == 1 + (first != then)
+    sound = load_video(source, Selection()).audio
+    assert sound.rate == first[1] and sound.waveform.shape == (1, 1 + (first[0] != "mono"), 2 * first[1]) and not caplog.text
+    loud = sound.waveform[0, 0].reshape(20, -1).std(1)
+    assert loud[1:19].min() > 0.02, "from beginning to end"
+
+
+def test_sound_of_no_rate_is_left_out(tmp_path, caplog):
+    """At 0 samples a second, its second of silence was no sample, and there was no end of them."""
+    content = broadcast(tmp_path / "rate.mkv", ("stereo", 48000)).content.read_bytes()
+    mark = b"\xb5\x88"  # EBML's SamplingFrequency, of 8 bytes
+    assert content.count(mark + pack(">d", 48000)) == 1
+    content = content.replace(mark + pack(">d", 48000), mark + pack(">d", 0))
+    path = tmp_path / "silent.mkv"
+    path.write_bytes(content[: content.index(b"\x0b\x77") - 4])  # cut where its first block of sound begins
+    with av.open(str(path)) as video:
+        assert video.streams.audio[0].rate == 0
+    assert list(islice(read(VideoFile("silent.mkv", path), Request(sound=(0.0, 1.0)), lambda n: None), 10)) == []
+    assert (
+        "The sound of silent.mkv cannot be read" in caplog.text
+        and load_video(VideoFile("silent.mkv", path), Selection()).audio is None
+    )
 
 
 # 20: deep colours, transparency
@@ -204,3 +345,22 @@ def test_a_transparent_gif(tmp_path):
     frames[0].save(tmp_path / "clear.gif", save_all=True, append_images=frames[1:], duration=100, loop=0, disposal=2)
     images = 255 * outcome(VideoFile("clear.gif", tmp_path / "clear.gif"))
     assert (images[:, 0, 0] - torch.tensor([200.0, 0, 0])).abs().max() <= 1 and (images[:, :, 60:] == 255).all()
+
+
+# Still pictures, of batches and evaluations
+
+
+@pytest.mark.parametrize("settings", [[], ["PROGRESSIVE"], ["RST_INTERVAL"]])
+def test_a_jpeg_with_a_film_behind_it(settings):
+    """Telephones' motion photos; the film's bytes look like marks of a picture."""
+    cv2 = pytest.importorskip("cv2")
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    options = [number for name in settings for number in (getattr(cv2, f"IMWRITE_JPEG_{name}"), 3)]
+    content = cv2.imencode(".jpg", picture, options)[1].tobytes()
+    whole = read_picture(VideoFile("still.jpg", content))
+    for seed in range(8):
+        film = np.random.default_rng(seed).bytes(300_000)
+        assert np.array_equal(read_picture(VideoFile("motion.jpg", content + film)), whole)
+    for cut in (2, 3, len(content) // 2, len(content) - 1):
+        with pytest.raises(InputError, match="cut.jpg is cut short"):
+            read_picture(VideoFile("cut.jpg", content[:cut]))

@@ -66,12 +66,34 @@ sys.path.insert(0, {tests!r})
 def pytest_xdist_make_scheduler(config, log):
     import workers
     return workers.Groups(config, log)
+def pytest_collection_modifyitems(items):
+    import workers
+    items.sort(key=lambda item: workers.turn(item.nodeid))
 """
 
 
-def test_a_worker_has_whole_files_and_all_those_of_the_server(tmp_path):
+@pytest.fixture
+def workers():
     pytest.importorskip("xdist", reason="no pytest-xdist: run python scripts/test.py")
-    files = [f"tests/{name}.py" for name in ("server/test_a", "server/test_b", "host/test_c", "test_d", "test_e")]
+    import workers
+
+    return workers
+
+
+def test_the_files_that_are_named_are_there(workers):
+    """A name that no file has any more would put its tests on a server of their own, or at the end."""
+    served = [f"tests/server/test_{name}.py" for names in workers.SERVERS.values() for name in names]
+    first = [group for group in workers.FIRST if group not in workers.SERVERS]
+    assert len({*served, *first}) == len(served) + len(first)
+    assert [file for file in served + first if not (ROOT / file).is_file()] == []
+
+
+def test_a_worker_has_whole_files_and_all_those_of_a_server(workers, tmp_path):
+    """The groups of the two servers begin, one in each worker."""
+    servers = [[f"tests/server/test_{name}.py" for name in names] for names in workers.SERVERS.values()]
+    others = ["tests/faults/test_a.py", "tests/host/test_b.py", "tests/server/test_own.py", "tests/test_long.py"]
+    assert [workers.worker_group(f"{file}::test[1]") for file in others] == others
+    files = [*others, *(file for server in servers for file in server)]
     for file in files:
         path = tmp_path / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +103,9 @@ def test_a_worker_has_whole_files_and_all_those_of_the_server(tmp_path):
     command = [sys.executable, "-m", "pytest", "-n", "2", "-v", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    ran = set(re.findall(r"\[(gw\d)\].* PASSED (\S+)::", done.stdout))
-    workers = {file: worker for worker, file in ran}
-    assert len(ran) == len(files) and workers.keys() == set(files)
-    assert workers["tests/server/test_a.py"] == workers["tests/server/test_b.py"] and len(set(workers.values())) == 2
+    ran = list(dict.fromkeys(re.findall(r"\[(gw\d)\].* PASSED (\S+)::", done.stdout)))  # each worker's files, in their order
+    assert len(ran) == len(files) and {file for _, file in ran} == set(files)
+    found = [{worker for worker, file in ran if file in server} for server in servers]
+    assert sorted(map(list, found)) == [["gw0"], ["gw1"]]
+    for (worker,), server in zip(found, servers):
+        assert next(file for other, file in ran if other == worker) in server

@@ -101,7 +101,7 @@ def box_face(box) -> Face | None:
         raise InputError(f"a box must have numbers of pixels; this one is {box!r:.80}.") from error
 
 
-def landmark_face(face) -> Face:
+def landmark_face(face) -> Face | None:
     if not isinstance(face, Mapping) or "landmarks_xy" not in face:
         raise InputError(f"a face must have landmarks_xy, its landmarks in pixels; this one is {face!r:.80}.")
     try:

@@ -140,8 +140,11 @@ def read_row(folder: Path, row: dict[str, str | None]) -> Job:
                 settings[name] = column.parse(cells[name])
             except (ValueError, KeyError) as error:
                 raise InputError(f"{name} is {cells[name]!r}; it must be {column.what}") from error
-    portrait, driving = (folder / cells[name] for name in ("portrait", "driving"))
-    return Job(portrait.resolve(), driving.resolve(), output_name(cells["out"]), **settings)
+    try:
+        portrait, driving = ((folder / cells[name]).resolve() for name in ("portrait", "driving"))
+    except (OSError, RuntimeError) as error:  # a circle of links
+        raise InputError(f"a path in it leads nowhere ({error})") from error
+    return Job(portrait, driving, output_name(cells["out"]), **settings)
 
 
 def output_name(text: str) -> str:
@@ -156,12 +159,12 @@ def check_files(job: Job) -> None:
     """Raises InputError where portrait or driving video are missing, or begin as no picture or video does."""
     for name in ("portrait", "driving"):
         path: Path = getattr(job, name)
-        if not path.is_file():
-            raise InputError(f"there is no file {path}, its {name}")
         try:
+            if not path.is_file():
+                raise InputError(f"there is no file {path}, its {name}")
             with path.open("rb") as file:
                 start = file.read(12)
-        except OSError as error:
+        except OSError as error:  # of is_file too: a name that is too long, a folder that may not be entered
             raise InputError(f"its {name} {path} cannot be read ({error.strerror})") from error
         if name == "portrait" and not is_picture(start):
             raise InputError(f"its portrait {path} is no JPEG, PNG or WebP picture")

@@ -27,22 +27,28 @@ def five_points(landmarks: Points) -> torch.Tensor:
     return torch.stack([*eyes, *points[list(NOSE_AND_MOUTH[len(points)])]]).float()
 
 
-def face_of_landmarks(landmarks: Points) -> Face:
-    """Of landmarks (N, 2) px; its box is the upright square around the face. InputError as `five_points`."""
+def face_of_landmarks(landmarks: Points) -> Face | None:
+    """Of landmarks (N, 2) px; its box is the upright square around the face. None where they all lie within a pixel.
+
+    InputError as `five_points`.
+    """
     five = five_points(landmarks)
     square = face_square(landmarks, scale=1.0, vy=0.0)
+    if square.size < 1:
+        return None
     return Face(torch.cat([square.center - square.size / 2, square.size.expand(2)]).float(), five, 1.0)
 
 
 def face_of_box(box: torch.Tensor | Sequence[float]) -> Face | None:
-    """Of x, y, width, height px; the five points are those of an upright frontal face in it. None for a box without extent.
+    """Of x, y, width, height px; the five points are those of an upright frontal face in it. None for a box of less than a
+    pixel.
 
     InputError unless there are four finite numbers.
     """
     box = torch.as_tensor(box, dtype=torch.float32)
     if box.shape != (4,) or not torch.isfinite(box).all():
         raise InputError(f"A face's box must be four finite numbers x, y, width, height; this one is {box.tolist()}.")
-    return Face(box, box[:2] + NOMINAL * box[2:], 1.0) if box[2:].min() > 0 else None
+    return Face(box, box[:2] + NOMINAL * box[2:], 1.0) if box[2:].min() >= 1 else None
 
 
 def check_inside(face: Face, height: int, width: int) -> None:

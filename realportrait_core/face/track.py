@@ -17,6 +17,7 @@ Box = torch.Tensor | Sequence[float]  # (4,) x, y, width, height px
 
 MIN_FACE = 32  # px, shorter side of the box: below, five points are not worth a crop
 SMALL_FACE = 64  # px: worth a warning
+MOST_RANGES = 20  # of frames in a sentence: a long video may lose its face thousands of times
 MAX_GAP = 5  # frames without the face after which another face may replace it
 CUT = 0.15  # mean absolute change of the picture that counts as a cut
 JUMP_IOU = 0.6  # overlap of the face's boxes across a cut; below, it is another shot, not a flash of light
@@ -323,12 +324,13 @@ def spot(face: Face) -> str:
 
 
 def ranges(frames: list[int]) -> str:
-    """[3, 4, 5, 9] -> 'frames 3-5, 9'."""
+    """[3, 4, 5, 9] -> 'frames 3-5, 9'; of more than MOST_RANGES the first."""
     runs: list[list[int]] = []
     for frame in frames:
         if runs and frame == runs[-1][1] + 1:
             runs[-1][1] = frame
         else:
             runs.append([frame, frame])
-    text = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-    return f"frame{'s' if len(frames) > 1 else ''} {text}"
+    text = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs[:MOST_RANGES])
+    left = sum(b - a + 1 for a, b in runs[MOST_RANGES:])
+    return f"frame{'s' if len(frames) > 1 else ''} {text}{f' and {left} more' if left else ''}"

@@ -17,17 +17,21 @@ from ..video.audio import Audio, AudioStream, audio_pieces
 from ..video.loading import Progress
 from ..video.source import VideoFile
 from ..video.stream import VideoStream
-from ..video.writing import frame_rate, not_written, sound_frame, sound_stream
+from ..video.writing import check_sound, frame_rate, not_written, sound_frame, sound_stream
 from ..whole_file import whole_file
 from .fingerprint import file_fingerprint, fingerprint
 
 
 @dataclass(frozen=True)
 class Sound:
-    """The sound of the driving frames."""
+    """The sound of the driving frames. Raises InputError for audio that cannot be encoded."""
 
     source: VideoFile | Audio
     start: float = 0.0  # s in the file, or of the audio, of driving frame 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.source, Audio):
+            check_sound(self.source)
 
     def part(self, since: float, seconds: float) -> AudioStream | None:
         """The sound from `since` s after driving frame 0 on, silent where there is none; None of a file without sound."""

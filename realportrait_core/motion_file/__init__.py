@@ -29,6 +29,7 @@ MOST_KEYPOINTS = 1024
 LARGEST_SIDE = 65536  # px of the driving frames
 FASTEST = 1000.0  # frames a second
 MOST_PIXELS = 1e7  # of a face point and of the crop's affine, in either direction
+SMALLEST_SCALE = 1e-3  # of a head, which has about 1, and px between face points
 LARGEST_NUMBER = 1e3  # of the others; keypoints lie within a few units
 
 
@@ -111,8 +112,16 @@ def check_values(tensors: dict[str, torch.Tensor]) -> None:
     bad = (off > ROUNDING) | (torch.linalg.det(rotation) < 0)
     if bad.any():
         raise InputError(f"{int(bad.sum())} of its {len(bad)} rotations are none, that of frame {int(bad.nonzero()[0])} first.")
-    if not (tensors["scale"] > 0).all():
-        raise InputError(f"Its smallest scale is {float(tensors['scale'].min()):g}; all must be above 0.")
+    if not (tensors["scale"] >= SMALLEST_SCALE).all():
+        raise InputError(f"Its smallest scale is {float(tensors['scale'].min()):g}; all must be at least {SMALLEST_SCALE:g}.")
+    if "points" in tensors:  # a face without extent has no facial mask: the portrait would stand still there
+        points = tensors["points"].double()
+        together = (points.amax(1) - points.amin(1)).amax(1) < SMALLEST_SCALE
+        if together.any():
+            raise InputError(
+                f"The five face points of {int(together.sum())} of its {len(points)} frames lie on one spot, those of frame "
+                f"{int(together.nonzero()[0])} first. A file without 'points' takes the portrait's."
+            )
     if not float(torch.linalg.det(tensors["crop"][:2, :2].double())) > 0 or tensors["crop"][2].tolist() != [0.0, 0.0, 1.0]:
         raise InputError("Its 'crop' is no affine that can be turned back.")
     back = torch.linalg.inv(tensors["crop"].double()).abs().max()

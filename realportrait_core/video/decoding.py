@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .source import Readable, container, video_stream
+from .source import Readable, container, not_read, opened, video_stream
 
 HDR = {16: "PQ", 18: "HLG"}  # transfer functions that look washed out in 8 bits
+WIDEST_PIXEL = 16  # width / height, or height / width
 MARGIN = 1.0  # s before the wanted time at which a seek aims, since a file's index may be coarse
 
 
@@ -31,11 +32,16 @@ def decode(source: Readable, since: float | None = None) -> Iterator[DecodedFram
     """
     import av
 
-    before, broken = None, False
+    before, broken, time = None, False, 0.0
     try:
-        with source.open() as stream, av.open(stream, "r", container(source)) as video:
+        with opened(source) as video:
             track = video_stream(video, source)
             rate, ratio = track.average_rate, float(track.sample_aspect_ratio or 1)
+            if not 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL:
+                raise InputError(
+                    f"{source.name} declares pixels {ratio:g} times as wide as high, which no video has: its header is damaged. "
+                    "Convert it with another program, with square pixels."
+                )
             if since is not None:
                 video.seek(round(since / track.time_base), stream=track)
             for i, frame in enumerate(video.decode(track)):
@@ -51,7 +57,12 @@ def decode(source: Readable, since: float | None = None) -> Iterator[DecodedFram
     except InputError:
         raise
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
-        raise InputError(f"{source.name} cannot be read as a video ({error}).") from error
+        if before is None:
+            raise not_read(source, error) from error
+        raise InputError(
+            f"{source.name} cannot be read as a video beyond {time:.2f} s ({error}): it is damaged there. Load the part before "
+            "it, or convert the file with another program."
+        ) from error
 
 
 def decode_near(source: Readable, seconds: float) -> tuple[Iterator[DecodedFrame], float | None]:

@@ -9,9 +9,10 @@ import numpy as np
 from ..errors import InputError
 from .decoding import HDR, decode, decode_near, upright
 from .records import Content, Request, Samples, Shown, SoundFormat
-from .source import VideoFile, VideoInfo, container, probe
+from .source import VideoFile, VideoInfo, opened, probe
 from .timeline import Selection, select
 
+HIGHEST_RATE = 768_000  # samples of sound a second
 SEARCHED = 5.0  # s; a range that starts later is reached by a seek to the key frame before it
 
 log = logging.getLogger(__name__)
@@ -77,32 +78,41 @@ def read_sound(source: VideoFile, start: float, seconds: float, tick: Callable[[
     import av
 
     try:
-        with source.open() as stream, av.open(stream, "r", container(source)) as media:
-            if not media.streams.audio or media.streams.audio[0].codec_context is None:
+        with opened(source) as media:
+            if not media.streams.audio:
                 return
-            track = media.streams.audio[0]
+            track = sound_track(media)
             form = SoundFormat(track.rate, 1 if track.channels == 1 else 2)
-            parts = placed(media, form, source.name, start, seconds, tick)
+            parts = placed(media, track, form, source.name, start, seconds, tick)
             pieces = in_pieces(parts, form, max(1, round(seconds * form.rate)))
             first = next(pieces)
             yield form
             yield Samples(first)
             yield from map(Samples, pieces)
-    except (av.FFmpegError, OSError, IndexError, MemoryError) as error:
+    except InputError:
+        raise
+    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         log.warning("The sound of %s cannot be read (%s): it is left out.", source.name, error)
 
 
+def sound_track(media: Any) -> Any:
+    """The first av.AudioStream of an open container. Raises ValueError where it has none that can be decoded."""
+    for track in media.streams.audio:
+        if track.codec_context is not None and 0 < track.rate <= HIGHEST_RATE and track.channels > 0:
+            return track
+    raise ValueError("its codec, sample rate or number of channels is not one that can be decoded")
+
+
 def placed(
-    media: Any, form: SoundFormat, name: str, start: float, seconds: float, tick: Callable[[int], None]
+    media: Any, track: Any, form: SoundFormat, name: str, start: float, seconds: float, tick: Callable[[int], None]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Decoded samples (channels, n) of an open av container, with the place of the first of them after `start`, in samples.
+    """Decoded samples (channels, n) of a stream, with the place of the first of them after `start`, in samples.
 
     They end with a warning where the file is damaged, and with FFmpeg's error if that is before the first of them.
     """
     import av
 
-    track, rate = media.streams.audio[0], form.rate
-    resampler = av.AudioResampler(format="fltp", layout="mono" if form.channels == 1 else "stereo", rate=rate)
+    rate, resampled = form.rate, Resampled(form)
     position, ticked = None, 0.0  # position: of the next sample
     try:
         for frame in media.decode(track):
@@ -111,17 +121,36 @@ def placed(
             declared = position if frame.time is None else round((frame.time - start) * rate)
             if position is None or abs(declared - position) > 0.05 * rate:  # clocks of 1 ms are not gaps
                 position = declared or 0
-            for piece in resampler.resample(frame):
-                samples = piece.to_ndarray()
+            for samples in resampled(frame):
                 yield position, samples
                 position += samples.shape[1]
             if (frame.time or 0.0) >= ticked + 1:
                 ticked = frame.time
                 tick(0)
-    except (av.FFmpegError, OSError, IndexError, MemoryError) as error:
+    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         if position is None:
             raise
         log.warning("The sound of %s cannot be read beyond %.2f s (%s): it is silent there.", name, start + position / rate, error)
+
+
+class Resampled:
+    """Decoded frames -> samples (channels, n) of one form, whatever the rate and the channels of each frame: a broadcast changes
+    them in the middle, which FFmpeg's resampler takes for an error or leaves as they are.
+    """
+
+    def __init__(self, form: SoundFormat):
+        self.form = form
+        self.own: tuple[str, str, int] | None = None  # of the frames that the resampler is for
+        self.resampler: Any = None
+
+    def __call__(self, frame: Any) -> Iterator[np.ndarray]:
+        import av
+
+        own = frame.format.name, frame.layout.name, frame.sample_rate
+        if own != self.own:
+            layout = "mono" if self.form.channels == 1 else "stereo"
+            self.own, self.resampler = own, av.AudioResampler(format="fltp", layout=layout, rate=self.form.rate)
+        return (piece.to_ndarray() for piece in self.resampler.resample(frame))
 
 
 def in_pieces(parts: Iterator[tuple[int, np.ndarray]], form: SoundFormat, total: int) -> Iterator[np.ndarray]:

@@ -10,6 +10,9 @@ from ..errors import InputError
 
 CLOCK = 1.1e-3  # s, by which the distance of two timestamps may be off: Matroska counts whole milliseconds
 
+LARGEST = 1e9  # of each number of a selection: FFmpeg counts time in 64 bits
+LONGEST_STILL = 600.0  # s without a new frame, more of which is a damaged timestamp
+
 log = logging.getLogger(__name__)
 
 
@@ -17,7 +20,7 @@ log = logging.getLogger(__name__)
 class Selection:
     """Which frames of a video are loaded. The timeline is the video at `fps`, its first frame being number 0.
 
-    Raises InputError for negative values.
+    Raises InputError for values below 0 or above LARGEST.
     """
 
     start: float = 0.0  # seconds, or a frame of the timeline
@@ -30,10 +33,11 @@ class Selection:
     def __post_init__(self) -> None:
         if self.start_in not in ("seconds", "frames"):
             raise InputError(f"start_in is {self.start_in!r}; it must be 'seconds' or 'frames'.")
-        if self.start < 0 or self.frames < 0 or self.stride < 1 or self.fps < 0 or self.longest_side < 0:
+        numbers = self.start, self.frames, self.stride, self.fps, self.longest_side
+        if not all(0 <= number <= LARGEST for number in numbers) or self.stride < 1:  # NaN neither
             raise InputError(
                 f"start {self.start:g}, frames {self.frames}, stride {self.stride}, fps {self.fps:g} and longest_side "
-                f"{self.longest_side} cannot be: none may be negative, and the stride is at least 1."
+                f"{self.longest_side} cannot be: none may be negative or above {LARGEST:g}, and the stride is at least 1."
             )
 
     def first(self, fps: float) -> int:
@@ -88,6 +92,21 @@ def resample(
         yield from until(before.time + CLOCK)
 
 
+def without_jumps(frames: Iterable[T], fps: float, name: str) -> Iterator[T]:
+    """Raises InputError where no frame comes for LONGEST_STILL, as one damaged timestamp has it: the frame before would be repeated
+    for hours, or years.
+    """
+    before = None
+    for frame in frames:
+        if before is not None and frame.time - before > max(LONGEST_STILL, 2 / fps):
+            raise InputError(
+                f"The timestamps of {name} jump from {before:.2f} s to {frame.time:.2f} s: the file is damaged there. "
+                "Load the part before it, or convert the file with another program."
+            )
+        before = frame.time
+        yield frame
+
+
 def select(
     frames: Iterable[T], fps: float, selection: Selection, name: str, tick: Callable[[int], None], origin: float | None = None
 ) -> Iterator[tuple[T, float]]:
@@ -95,10 +114,11 @@ def select(
 
     frames may begin anywhere before the range if `origin`, the time of the very first in s, is given.
 
-    Raises InputError, with the numbers, where the range starts behind the last frame. Decoding ends with the range.
+    Raises InputError, with the numbers, where the range starts behind the last frame or the timestamps jump. Decoding ends
+    with the range.
     """
     first, given, n = selection.first(fps), 0, 0
-    for frame, time, _, _ in resample(frames, fps, None, origin):
+    for frame, time, _, _ in resample(without_jumps(frames, fps, name), fps, None, origin):
         origin = time if origin is None else origin
         n = round((time - origin) * fps) + 1
         tick(n)

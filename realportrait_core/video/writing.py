@@ -14,6 +14,7 @@ from ..whole_file import whole_file
 from .audio import Audio
 
 BT601, BT709 = 6, 1  # by the codec's standard: the matrix by which PyAV turns RGB into YUV; primaries and transfer of the RGB
+LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}  # of so many channels, as FFmpeg's
 CRF = 18  # of H.264, its usual value for no visible loss
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, in the quota, or for so large a file
@@ -64,17 +65,32 @@ def write_video(
         raise not_written(path, f"as H.264 video of {width}x{height} px", error) from error
 
 
+def check_sound(audio: Audio) -> None:
+    """Raises InputError for audio that `sound_frame` cannot take: before a long video is made, not when it is joined."""
+    waveform, rate = audio.waveform, audio.rate
+    if waveform.ndim != 3 or not len(waveform) or waveform.shape[1] not in LAYOUTS or rate < 1:
+        raise InputError(
+            f"The sound is {tuple(waveform.shape)} at {rate} samples a second; it must be (1, channels, samples) with 1 to "
+            f"{max(LAYOUTS)} channels, and at least 1 sample a second."
+        )
+    bad = waveform.numel() - int(torch.isfinite(waveform).sum())
+    if bad:
+        raise InputError(f"{bad} of {waveform.numel()} samples of the sound are NaN or infinite: look at what made it.")
+
+
 def sound_stream(file: Any, rate: int, channels: int) -> Any:
     """An AAC stream for audio of this rate in an open av container, resampled where AAC has not its rate."""
     return file.add_stream("aac", rate=rate if rate in AAC_RATES else 48000, layout="mono" if channels == 1 else "stereo")
 
 
 def sound_frame(waveform: torch.Tensor, rate: int, first: int) -> Any:
-    """An av.AudioFrame of samples (channels, n), the first of which is number `first` of the sound."""
+    """An av.AudioFrame of samples (channels, n), the first of which is number `first` of the sound. PyAV mixes more than two
+    channels down where the stream is stereo.
+    """
     import av
 
-    layout = "mono" if len(waveform) == 1 else "stereo"
-    frame = av.AudioFrame.from_ndarray(waveform.contiguous().numpy(), format="fltp", layout=layout)
+    packed = torch.stack(list(waveform.float().cpu()), 1).reshape(1, -1).numpy()  # by samples: PyAV 18 fails at 8 planes
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=LAYOUTS[len(waveform)])
     frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
     frame.pts = first  # else the encoder's delay of 1024 samples stays in the file
     return frame

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from realportrait_core.errors import InputError
 from realportrait_core.video.decoding import decode, upright
+from realportrait_core.video.reading import read_sound
 from realportrait_core.video.source import VideoFile, probe
 
 SECONDS = 30
@@ -22,6 +23,8 @@ def read(path: Path) -> str:
     source = VideoFile(path.name, path)
     try:
         probe(source)
+        sound = list(islice(read_sound(source, 0.0, 1.0, lambda n: None), 9))
+        assert len(sound) in (0, 2) and all(piece.waveform.size for piece in sound[1:]), sound  # of a second: form and samples
         frames = 0
         for decoded in islice(decode(source), FRAMES):
             picture = upright(decoded, SIDE)

@@ -158,6 +158,18 @@ def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded(pack, 
         run_node(LOAD, image="claimed.png")
 
 
+def test_a_header_that_pillow_has_no_error_for(pack, run_node, folder):
+    """A DDS texture of an unknown form, under another ending: NotImplementedError."""
+    path = folder / "texture.png"
+    Image.new("RGBA", (32, 32)).save(path, "DDS")
+    content = path.read_bytes()
+    path.write_bytes(content[:80] + bytes(4) + content[84:])  # flags of the pixel format
+    with pytest.raises(NotImplementedError):
+        Image.open(path).load()
+    with refused(pack, "texture.png cannot be read as a picture: .*Copy it again, or convert it"):
+        run_node(LOAD, image=path.name)
+
+
 @pytest.mark.parametrize("kept", [10, 60, 200])
 def test_a_picture_cut_short_is_refused(pack, run_node, folder, colours, kept):
     Image.fromarray(colours).save(folder / "whole.png")

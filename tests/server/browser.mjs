@@ -20,6 +20,7 @@ const SETTINGS = {                                      // of a user who has bee
 };
 
 const job = JSON.parse(readFileSync(process.argv.at(-1)));
+chromium.setGraphicsMode = false;                       // no WebGL: the page does not use it, and on a CPU it costs as much again
 const browser = await launcher.launch({
   executablePath: await chromium.executablePath(),
   args: [...chromium.args.filter(argument => argument !== '--single-process'), '--no-sandbox'],
