@@ -417,6 +417,19 @@ def test_saving_is_all_or_nothing(tiny, bundle):
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
 
 
+def test_a_file_that_may_not_grow_leaves_the_one_before(bundle):
+    """Fault 34: the process may write files of 1,000 bytes, as on a full disk, and the new one would be larger."""
+    resource = pytest.importorskip("resource")
+    before, limits = bundle.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(WeightsError, match="could not be written: .*File too large"):
+            save(bundle, {"a": torch.zeros(10_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert bundle.read_bytes() == before and [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
 def test_saving_makes_folders_and_keeps_views_and_metadata(tmp_path):
     path = tmp_path / "new" / "folder" / "x.safetensors"
     value = torch.arange(6.0).view(2, 3).T

@@ -570,6 +570,20 @@ def test_a_state_of_the_same_driving_video_goes_on_at_its_frame(made, tmp_path):
         animate_long(made[0], motion, rest, tmp_path / "more", 25.0, state=result.state)
 
 
+@pytest.mark.parametrize("window, tail", [(1, 3), (2, 2)])
+def test_the_next_clip_starts_from_the_frame_that_was_chosen(made, tmp_path, window, tail):
+    """Fault 30 in a whole run: the last frame of clip 0 has no face. It is taken and named, or the one before it is."""
+    motion = driven(made[0], 11)
+    present = torch.ones(11, dtype=torch.bool)
+    present[3] = False
+    motion = replace(motion, keypoints=replace(motion.keypoints, present=present))
+    recorder = Recorder(renderer("square", made, motion))
+    result = animate_long(made[0], motion, recorder, tmp_path, 25.0, LongSettings(tail_window=window))
+    assert recorder.clips[1].start == tail and recorder.clips[1].overlap == 1 and len(decoded(result.path)) == 11
+    named = "Clip 0, frame 3: The next clip starts from a poor frame (the driving frame shows no face" in result.report
+    assert named == (tail == 3)
+
+
 # Runs that are broken off
 
 
@@ -853,7 +867,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path, name):
 @pytest.mark.parametrize("name", ["stand-in", "vid2vid"])
 def test_ten_thousand_frames_in_one_gigabyte(tmp_path, name):
     """Fault 16: as tensors they are 31 GB; the process may have 1 GB of addresses (RLIMIT_AS) beyond those after its imports."""
-    measured(tmp_path, 10_000, name, 512, 1024)
+    print(f"\n{name}: at most {measured(tmp_path, 10_000, name, 512, 1024):.0f} MB", flush=True)
 
 
 def measured(folder: Path, frames: int, name: str, size: int, cap: int) -> float:

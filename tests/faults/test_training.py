@@ -16,10 +16,13 @@ from toy import CLIPS, FRAMES, TOY, folder, run, sample, vid2vid  # noqa: F401, 
 
 from realportrait_core.checkpoint import read_header
 from realportrait_core.errors import InputError
+from realportrait_core.train import loop
 from realportrait_core.train.batch import draw, load_item, read_index
 from realportrait_core.train.data.prepare import weights_fingerprint
 from realportrait_core.train.data.sample import save_sample
 from realportrait_core.train.loading import batches
+from realportrait_core.train.report import Report
+from realportrait_core.train.world import SINGLE_PROCESS
 
 TRAIN = Path(__file__).with_name("killed_training.py")
 
@@ -54,18 +57,26 @@ def test_damaged_samples_are_left_out_and_counted(spoilt, vid2vid, tmp_path, cap
     assert all(torch.equal(trained[name], again[name]) for name in trained)
 
 
-def test_a_run_resumed_among_damaged_samples_ends_as_one_that_was_not(spoilt, vid2vid, tmp_path):
+def test_a_run_resumed_among_damaged_samples_ends_as_one_that_was_not(spoilt, vid2vid, tmp_path, monkeypatch):
     index = read_index(spoilt, 64)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+
+    class Stopping(Report):
+        def step(self, step, spent, scalars):
+            if step == 4:  # the checkpoint is one of 3 steps then
+                raise KeyboardInterrupt
+
     whole = run(index, vid2vid, tmp_path / "whole.ckpt")
-    run(index, vid2vid, tmp_path / "stopped.ckpt", steps=3)
-    stopped = torch.load(tmp_path / "stopped.ckpt", weights_only=True)
-    assert stopped["step"] == 3
+    with pytest.raises(KeyboardInterrupt):
+        run(index, vid2vid, tmp_path / "stopped.ckpt", report=Stopping(SINGLE_PROCESS))
+    assert torch.load(tmp_path / "stopped.ckpt", weights_only=True)["step"] == 3
+    ended = run(index, vid2vid, tmp_path / "stopped.ckpt")
+    assert all(torch.equal(ended[name], value) and torch.isfinite(value).all() for name, value in whole.items())
     resumed = [next(batches(index, CLIPS, 0, step, 1000, 0, 1)) for step in (3, 4)]
     stream = batches(index, CLIPS, 0, 0, 1000, 0, 1)
     uninterrupted = [next(stream) for _ in range(5)][3:]
     stream.close()
     assert all(torch.equal(a.z, b.z) and torch.equal(a.noise, b.noise) for a, b in zip(resumed, uninterrupted))
-    assert all(torch.isfinite(value).all() for value in whole.values())
 
 
 def test_where_no_sample_is_whole_the_training_ends_with_a_sentence(spoilt, tmp_path):

@@ -46,12 +46,12 @@ def in_fp16(model):
 @pytest.fixture
 def sample_clip(pack):
     """Two clips by the loop of our node: frames 0 to 5, and 5 to 8 after them."""
-    module, maps = pack("nodes.sample"), tiny.maps(pack, 9)
-    motion = pack("realportrait_core.animation.mapping").PortraitMotion(
-        maps, tiny.maps(pack, 1, seed=5), torch.eye(3, dtype=torch.float64), (64, 64)
-    )
+    module, still = pack("nodes.sample"), tiny.maps(pack, 1, seed=5)
 
-    def run(model, steps=3, sampler_name="euler", scheduler="normal", seed=7, strength=1.0, guidance=1.5):
+    def run(model, steps=3, sampler_name="euler", scheduler="normal", seed=7, strength=1.0, guidance=1.5, maps=None):
+        motion = pack("realportrait_core.animation.mapping").PortraitMotion(
+            maps or tiny.maps(pack, 9), still, torch.eye(3, dtype=torch.float64), (64, 64)
+        )
         used = module.Sampling(steps, sampler_name, scheduler)
         return module.sample_clips(model, tiny.latent(1), motion, used, seed=seed, strength=strength, guidance=guidance)
 

@@ -30,8 +30,12 @@ def test_cfg_of_stock_samplers(model, clip, cfg):  # noqa: F811
 
 
 def test_strength_0_is_the_portrait_without_motion(pack, model, sample_clip):  # noqa: F811
-    still = sample_clip(model, strength=0.0, guidance=1.0)
-    assert still.isfinite().all() and not torch.equal(still, sample_clip(model, guidance=1.0))
+    """Whatever the motion is."""
+    other, given = tiny.maps(pack, 9, seed=8), dict(strength=0.0, guidance=1.0)
+    still = sample_clip(model, **given)
+    assert still.isfinite().all() and torch.equal(sample_clip(model, **given, maps=other), still)
+    moved = [sample_clip(model, guidance=1.0, maps=maps) for maps in (None, other)]
+    assert not any(map(torch.equal, moved, (moved[1], still))), "with a strength of 1 the motion is seen"
 
 
 @pytest.mark.parametrize("guidance", [0.0, -1.0, float("nan"), float("inf")])

@@ -243,6 +243,9 @@ def test_where_there_is_nothing_the_menus_and_errors_say_where_to_get_it(host, p
     assert said.startswith("No stitching weights found. Put a .safetensors file in one of: ")
     assert "stitching_retargeting_module.safetensors (0.9 MB), under the MIT licence, is in Kijai/LivePortrait_safetensors" in said
     assert str(models / "liveportrait") in said
+    said = host.NODE_CLASS_MAPPINGS[VID2VID].validate_inputs(weights="liveportrait")
+    assert said.startswith("No Face Vid2vid weights found. Put a .safetensors file in one of: ")
+    assert "LivePortrait's files (521 MB, MIT) are in Kijai/LivePortrait_safetensors" in said
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Load: prompts from four clients at once, good and bad ones mixed, with cancels, on a server that is killed in between.
 
 Every prompt ends as a result or as an error in a sentence, results depend on what was asked alone, and nothing is left over: no
-memory, no half-written file, no process. The full size prints the table of docs/faults.md:
+memory, no half-written file, no process. The kill takes a long video in its second clip: queued again, it goes on from its first
+one. Long videos that were cancelled keep their whole clips, and only these. The full size prints the table of docs/faults.md:
 
     python scripts/test.py --nightly tests/server/test_load.py -s
 """
@@ -24,13 +25,15 @@ import pytest
 CLIENTS = 4
 WARM = 20  # prompts after which memory is first measured
 GROWTH = 1.05
+LONG_FRAMES, LONG_CLIPS = 18, 2  # of the driving video `two_clips`
 # Kind of prompt -> how many of 200.
 FULL = {
-    "quick start": 40,
+    "quick start": 30,
     "Animate Portrait": 20,
-    "saved motion": 20,
+    "saved motion": 16,
     "Face Vid2vid alone": 16,
     "odd sizes": 14,
+    "long video": 8,
     "no face in the portrait": 10,
     "no face in the driving video": 8,
     "truncated weights": 10,
@@ -41,10 +44,13 @@ FULL = {
     "lengths that differ": 6,
     "cancelled while it ran": 16,
     "cancelled in the queue": 8,
+    "long video cancelled": 6,
 }
-GOOD = tuple(FULL)[:5]
-CANCELLED = tuple(FULL)[-2:]
+GOOD = tuple(FULL)[:6]
+CANCELLED = tuple(FULL)[-3:]
 OUTSIDE = ("../../../../etc/passwd", "/etc/passwd", "..\\..\\out.safetensors", "CON", "small.safetensors\0", "\u202e" * 400)
+LONG, LONG_NODE, LONG_STEPS = "animate_long_video", "RealPortraitAnimateLong", 20
+SAMPLERS = ("RealPortraitSampler", "KSampler", LONG_NODE)
 STAGES = ("RealPortraitExtractKeypoints", "RealPortraitMotionMaps", "RealPortraitSampler", "VAEDecode", "SaveVideo")
 
 
@@ -52,7 +58,10 @@ STAGES = ("RealPortraitExtractKeypoints", "RealPortraitMotionMaps", "RealPortrai
 class Job:
     kind: str
     workflow: dict
-    stage: str = ""  # cancelled when the sampler has made a step, or this type of node begins
+    stage: str = ""  # cancelled when the sampler has made `step` steps, or this type of node begins
+    step: int = 2
+    steps: int | None = None  # of all clips of a long video, whose node reports the progress of other work too
+    killed: bool = False  # the server is, when `step` steps are made
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,7 @@ class Outcome:
     said: str = ""
     frames: str = ""  # a digest of the saved video's frames
     count: int = 0  # of frames
+    report: str = ""  # what the nodes show as text
     again: int = 0  # how often it was queued again because the server had gone
 
 
@@ -73,25 +83,30 @@ class Load:
     server: object
     outcomes: list[Outcome] = field(default_factory=list)
     up: threading.Event = field(default_factory=threading.Event)
-    sampling: threading.Event = field(default_factory=threading.Event)
+    sampling: threading.Event = field(default_factory=threading.Event)  # the job that is killed
     memory: list[int] = field(default_factory=list)  # bytes, with the models freed
 
 
 # The prompts
 
 
-def jobs(make: Callable[..., dict], counts: dict[str, int], seed: int) -> list[Job]:
-    """In an order of chance. Few settings repeat often, so that equal prompts run early, late and after the restart."""
+def jobs(make: Callable[..., dict], counts: dict[str, int], seed: int, killed: int) -> list[Job]:
+    """In an order of chance, but for the one that is killed. Few settings repeat often, so that equal prompts run early, late and
+    after the restart.
+    """
     rng = random.Random(seed)
     made = [job(make, kind, rng, number) for kind, count in counts.items() for number in range(count)]
     rng.shuffle(made)
+    (victim,) = (one for one in made if one.killed)
+    made.remove(victim)
+    made.insert(killed, victim)
     return made
 
 
 def job(make: Callable[..., dict], kind: str, rng: random.Random, number: int) -> Job:
     files = dict(portrait="portrait.png", driving="driving.mp4")
     settings = dict(frames=rng.choice((2, 3)), steps=rng.choice((1, 2)), seed=rng.choice((1, 2)))
-    name, change, stage = "animate_portrait", {}, ""
+    name, change, how = "animate_portrait", {}, {}
     match kind:
         case "Animate Portrait":
             name = "animate_portrait_simple"
@@ -121,7 +136,17 @@ def job(make: Callable[..., dict], kind: str, rng: random.Random, number: int) -
             name, change = "animate_portrait_ksampler", {"KSampler": {"latent_image": ["longer", 0]}}
         case "cancelled while it ran":
             settings |= dict(frames=4, steps=40, seed=1000 + number)
-            stage = STAGES[number % len(STAGES)]
+            how = dict(stage=STAGES[number % len(STAGES)])
+        case "long video" if number:
+            name, files["driving"], settings["frames"] = LONG, "two_clips.mp4", None
+        case "long video":
+            name, files["driving"] = LONG, "two_clips.mp4"
+            settings = dict(steps=LONG_STEPS, seed=3000)
+            how = dict(killed=True, step=LONG_STEPS + 2, steps=LONG_CLIPS * LONG_STEPS)
+        case "long video cancelled":  # in its first clip or in its second
+            name, files["driving"] = LONG, "two_clips.mp4"
+            settings = dict(steps=LONG_STEPS, seed=2000 + number)
+            how = dict(stage=LONG_NODE, step=number % 2 * LONG_STEPS + 2, steps=LONG_CLIPS * LONG_STEPS)
     workflow = make(name, **files, **settings)
     if kind == "saved motion":  # rendered by Face Vid2vid: its file has many frames, whatever is asked
         (sampler,) = (node for node, entry in workflow.items() if entry["class_type"] == "RealPortraitSampler")
@@ -135,15 +160,15 @@ def job(make: Callable[..., dict], kind: str, rng: random.Random, number: int) -
         workflow["longer"] = {"class_type": "RepeatLatentBatch", "inputs": {"samples": latent, "amount": 2}}
     for entry in workflow.values():
         entry["inputs"].update(change.get(entry["class_type"], {}))
-    return Job(kind, workflow, stage)
+    return Job(kind, workflow, **how)
 
 
 # The clients
 
 
-def run_all(load: Load, waiting: deque[Job], kill_after: int | None = None) -> None:
-    """Four clients take the jobs until none is left. kill_after: SIGKILL for the server while a prompt of a later job samples."""
-    wanted = len(load.outcomes) + len(waiting)
+def run_all(load: Load, waiting: deque[Job]) -> None:
+    """Four clients take the jobs until none is left. SIGKILL for the server while it samples a job that is `killed`."""
+    wanted, kill = len(load.outcomes) + len(waiting), any(job.killed for job in waiting)
     failed = []
 
     def client() -> None:
@@ -159,9 +184,10 @@ def run_all(load: Load, waiting: deque[Job], kill_after: int | None = None) -> N
     threads = [threading.Thread(target=client, daemon=True) for _ in range(CLIENTS)]
     for thread in threads:
         thread.start()
-    if kill_after is not None:
-        while len(load.outcomes) < wanted - len(waiting) - CLIENTS + kill_after and len(waiting) > 1 and not failed:
-            time.sleep(0.05)
+    if kill:
+        while not load.sampling.wait(0.5) and not failed and any(thread.is_alive() for thread in threads):
+            pass
+        assert load.sampling.is_set(), "the long video did not come to its second clip"
         kill_and_start_again(load)
     for thread in threads:
         thread.join()
@@ -169,8 +195,6 @@ def run_all(load: Load, waiting: deque[Job], kill_after: int | None = None) -> N
 
 
 def kill_and_start_again(load: Load) -> None:
-    load.sampling.clear()
-    assert load.sampling.wait(300), "no prompt sampled"
     import psutil
 
     children = psutil.Process(load.server.process.pid).children(recursive=True)
@@ -202,17 +226,21 @@ def until_it_ends(load: Load, job: Job) -> Outcome:
 
 
 def followed(load: Load, client, job: Job, again: int) -> Outcome:
-    sampler = {node for node, entry in job.workflow.items() if entry["class_type"] in ("RealPortraitSampler", "KSampler")}
+    sampler = {node for node, entry in job.workflow.items() if entry["class_type"] in SAMPLERS}
+
+    def sampled(event) -> bool:
+        if event.kind != "progress" or event.data["node"] not in sampler or job.steps not in (None, event.data["max"]):
+            return False
+        return event.data["value"] >= job.step
 
     def note(event) -> None:
-        if event.kind == "progress" and event.data["node"] in sampler:
+        if job.killed and sampled(event):
             load.sampling.set()
 
     def now(event) -> bool:
-        if event.kind == "progress" and event.data["node"] in sampler:
-            return event.data["value"] >= 2
         node = event.data.get("node") if event.kind == "executing" else None
-        return node in job.workflow and job.workflow[node]["class_type"] == job.stage != "RealPortraitSampler"
+        begins = node in job.workflow and job.workflow[node]["class_type"] == job.stage not in SAMPLERS
+        return begins or sampled(event)
 
     run = client.queue(job.workflow, note, now if job.stage else None)
     started = run.of("execution_start")
@@ -220,7 +248,8 @@ def followed(load: Load, client, job: Job, again: int) -> Outcome:
     videos = [entry for entry in run.files() if entry["filename"].endswith(".mp4")]
     frames = [decoded(client.download(entry)) for entry in videos] if run.status == "success" else []
     digest = hashlib.sha256(b"".join(picture.tobytes() for picture in frames)).hexdigest() if frames else ""
-    return Outcome(job, run.status, seconds, run.error, digest, sum(map(len, frames)), again)
+    report = "\n".join(text for output in run.outputs.values() for text in output.get("text", ()))
+    return Outcome(job, run.status, seconds, run.error, digest, sum(map(len, frames)), report, again)
 
 
 def in_the_queue(load: Load, client, job: Job, again: int) -> Outcome:
@@ -284,14 +313,55 @@ def unreadable(folder: Path) -> list[str]:
     return wrong
 
 
+def unfinished(runs: Path) -> int:
+    """How many long videos were broken off. The folder of each run holds its state with its whole clips, or with the video."""
+    from realportrait_core.long.folder import content_digits
+    from realportrait_core.long.state import load_state
+
+    count = 0
+    for run in runs.iterdir():
+        names = sorted(path.name for path in run.iterdir())
+        if names == ["state.safetensors", "video.mp4"]:
+            continue
+        assert names == ["clips", "state.safetensors"], names
+        clips = [f"{number:05d}" for number in range(load_state(run / "state.safetensors").clip)]
+        kept = sorted(path.name for path in (run / "clips").iterdir())
+        assert kept == [f"{clip}.{kind}" for clip in clips for kind in ("mp4", "safetensors")], "whole clips and nothing else"
+        for clip in clips:
+            segment, record = run / "clips" / f"{clip}.mp4", run / "clips" / f"{clip}.safetensors"
+            assert content_digits(segment) == load_state(record).segment
+        count += 1
+    return count
+
+
+def check_long(load: Load) -> None:
+    """What was broken off is kept; the one that was killed went on from its first clip, to the frames of a run without a break."""
+    from comfy_client import ComfyClient
+
+    runs = load.server.folder / "output" / "realportrait_long"
+    assert unfinished(runs) == sum(one.job.kind == "long video cancelled" and one.status == "interrupted" for one in load.outcomes)
+    (killed,) = (outcome for outcome in load.outcomes if outcome.job.killed)
+    assert killed.again == 1 and "Taken up again at frame 16" in killed.report, (killed.again, killed.report)
+    shutil.rmtree(runs)
+    client = ComfyClient(load.server.url)
+    client.forget()
+    whole = followed(load, client, killed.job, 0)
+    assert whole.status == "success" and "Taken up" not in whole.report and f"{LONG_FRAMES} frames in {LONG_CLIPS}" in whole.report
+    assert killed.frames == whole.frames
+
+
 def check(outcomes: list[Outcome]) -> None:
     digests = {}
     for outcome in outcomes:
         job, said = outcome.job, outcome.said
         if job.kind in GOOD:
             assert outcome.status == "success", f"{job.kind}: {outcome.status}, {said}"
-            asked = next(e["inputs"]["frames"] for e in job.workflow.values() if e["class_type"] == "RealPortraitLoadDrivingVideo")
-            assert job.kind == "saved motion" or outcome.count == min(asked, 3 if job.kind == "odd sizes" else asked)
+            if job.kind == "long video":
+                assert outcome.count == LONG_FRAMES
+            elif job.kind != "saved motion":
+                loader = next(entry for entry in job.workflow.values() if entry["class_type"] == "RealPortraitLoadDrivingVideo")
+                asked = loader["inputs"]["frames"]
+                assert outcome.count == min(asked, 3 if job.kind == "odd sizes" else asked)
             digests.setdefault(json.dumps(job.workflow), set()).add(outcome.frames)
         elif job.kind in CANCELLED:
             assert outcome.status in ("interrupted", "deleted", "success"), f"{job.kind}: {outcome.status}, {said}"
@@ -316,7 +386,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 @pytest.fixture
-def load(host_sources, bad_weights, small_weights, media_folder):
+def load(host_sources, bad_weights, small_weights, media_folder, two_clips):
     """A server of its own, since it is killed."""
     pytest.importorskip("aiohttp", reason="this Python has not the packages that ComfyUI needs: run python scripts/test.py")
     pytest.importorskip("psutil")
@@ -325,7 +395,7 @@ def load(host_sources, bad_weights, small_weights, media_folder):
 
     models = {f"realportrait/{file.name}": file for file in (*bad_weights.values(), small_weights)}
     with HeadlessComfyUI(Environment(Path(sys.executable), host_sources), models) as server:
-        for file in media_folder.iterdir():
+        for file in (*media_folder.iterdir(), two_clips):
             shutil.copy(file, server.folder / "input")
         whole = (media_folder / "driving.mp4").read_bytes()
         (server.folder / "input" / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
@@ -337,26 +407,27 @@ def load(host_sources, bad_weights, small_weights, media_folder):
 @pytest.mark.nightly
 def test_mixed_prompts_of_four_clients(load, workflow_of_files):
     counts = dict.fromkeys(FULL, 1) | {"quick start": 4, "truncated weights": 0, "renamed pickle as weights": 0}
-    mixed = jobs(workflow_of_files, counts, seed=0)
-    run_all(load, deque(mixed), kill_after=4)
+    counts |= {"long video cancelled": 2}
+    run_all(load, deque(jobs(workflow_of_files, counts, seed=0, killed=4)))
+    print(f"\n{table(load.outcomes)}", flush=True)
     check(load.outcomes)
     freed(load)
-    print(f"\n{table(load.outcomes)}")
-    assert max(outcome.again for outcome in load.outcomes) >= 1, "the kill must have hit somebody"
     assert unreadable(load.server.folder / "output") == []
+    check_long(load)
 
 
 @pytest.mark.nightly
 def test_two_hundred_prompts(load, workflow_of_files):
     """Memory at the end is that of the first 20 prompts, and both processes, once they are warm, stay where they are."""
-    mixed = jobs(workflow_of_files, FULL, seed=1)
+    mixed = jobs(workflow_of_files, FULL, seed=1, killed=98)
     assert len(mixed) == 200
     bounds = (0, WARM, 90, 110, 155, 200)
-    for number, (first, last) in enumerate(zip(bounds, bounds[1:])):  # the third part is interrupted by the kill
-        run_all(load, deque(mixed[first:last]), kill_after=4 if number == 2 else None)
+    for first, last in zip(bounds, bounds[1:]):
+        run_all(load, deque(mixed[first:last]))
         print(f"\nafter {len(load.outcomes)} prompts: {freed(load) / 2**20:.0f} MiB", flush=True)
     print(f"\n{table(load.outcomes)}\nqueued again after the kill: {sum(bool(one.again) for one in load.outcomes)}", flush=True)
     check(load.outcomes)
     assert unreadable(load.server.folder / "output") == []
+    check_long(load)
     start, before_kill, _, warm_again, end = load.memory
     assert before_kill < GROWTH * start and end < GROWTH * start and end < GROWTH * warm_again, load.memory
