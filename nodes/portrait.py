@@ -63,6 +63,8 @@ def read_picture(path) -> tuple[torch.Tensor, torch.Tensor]:
             transparent = "A" in upright.getbands() or (upright.mode == "P" and "transparency" in upright.info)
             alpha = np.array(upright.convert("RGBA").getchannel("A"), np.float32) / 255 if transparent else None
     except Exception as error:  # Pillow's many decoders raise anything for a damaged file
-        raise InputError(f"{path.name} cannot be read as a picture: {error}. Copy it again, or convert it.") from error
+        raise InputError(
+            f"{path.name} cannot be read as a picture: {str(error).rstrip('. ')}. Copy it again, or convert it."
+        ) from error
     mask = torch.zeros(NO_MASK) if alpha is None else 1 - torch.from_numpy(alpha)[None]
     return torch.from_numpy(colours)[None], mask

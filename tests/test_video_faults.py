@@ -68,6 +68,15 @@ def test_a_file_that_is_cut_short(tmp_path, suffix):
     assert torch.equal(outcome(VideoFile(path.name, path), Selection(frames=15)), whole[:15])
 
 
+def test_frames_that_are_missing_at_the_end_are_named(tmp_path, caplog):
+    source = film(tmp_path, "mkv")
+    assert len(outcome(source)) == FRAMES and not caplog.text
+    content = source.content.read_bytes()
+    part = outcome(VideoFile("cut.mkv", content[: int(0.6 * len(content))]))
+    assert 0 < len(part) < FRAMES
+    assert "The picture of cut.mkv ends after" in caplog.text and "copy it again" in caplog.text
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_a_file_with_wrong_bytes(tmp_path, suffix):
     content = film(tmp_path, suffix).content.read_bytes()

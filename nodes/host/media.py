@@ -84,9 +84,10 @@ def video_path(name: str) -> Path:
     if isinstance(name, str):
         path = VIDEOS.get(name) or (_below(input_folder(), name) if name in names else None)
     if path is None:
+        some = f" ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
         raise InputError(
-            f"{name!r:.200} is not one of the {len(names)} videos in {input_folder()} ({', '.join(names[:5])}"
-            f"{', ...' if len(names) > 5 else ''}). Upload it by the node's button, or put it there and press R in the browser."
+            f"{name!r:.200} is not one of the {len(names)} videos in {input_folder()}{some}. Upload it by the node's button, or "
+            "put it there and press R in the browser."
         )
     return path
 

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -117,12 +117,17 @@ def read_bundle_metadata(metadata: Mapping[str, str], role: str) -> dict | None:
 def config_from_fields(kind: type, values: Mapping) -> Any:
     """The frozen config dataclass `kind` from fields as JSON keeps them.
 
-    Raises WeightsError on wrong names and types, on NaN, infinity, and whole numbers of more than 31 bits.
+    Raises WeightsError on wrong and missing names, on wrong types, on NaN, infinity, and whole numbers of more than 31 bits.
     """
     types = {field.name: field.type for field in fields(kind)}
     unknown = sorted(set(values) - set(types))
     if unknown:
         raise WeightsError(f"The file's config has fields that this RealPortrait does not know: {listed(unknown)}.")
+    missing = [
+        field.name for field in fields(kind) if field.default is field.default_factory is MISSING and field.name not in values
+    ]
+    if missing:
+        raise WeightsError(f"The file's config lacks {listed(missing)}.")
     arguments = {}
     for name, value in values.items():
         wanted = types[name]

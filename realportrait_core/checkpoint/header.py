@@ -110,7 +110,8 @@ def read_header(path: str | os.PathLike) -> Header:
             raise ValueError(f"{len(entries)} tensors, at most {MOST_TENSORS} are read")
         spans = {key: checked_span(key, entry) for key, entry in entries.items()}
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{path} is not a safetensors file: its header cannot be read ({error!s:.300}).") from error
+        said = f"a tensor without {error}" if isinstance(error, KeyError) else str(error)
+        raise WeightsError(f"{path} is not a safetensors file: its header cannot be read ({said:.300}).") from error
     end = 0
     for key, (begin, after) in sorted(spans.items(), key=lambda item: item[1]):
         if begin != end:

@@ -44,12 +44,18 @@ def timeline_rate(source: VideoFile, selection: Selection, info: VideoInfo) -> f
 
 def read_frames(source: VideoFile, selection: Selection, info: VideoInfo, tick: Callable[[int], None]) -> Iterator[Shown]:
     """The selected frames. Those before and between them are dropped as they are decoded."""
-    fps = timeline_rate(source, selection, info)
+    fps, read_to = timeline_rate(source, selection, info), 0
+
+    def count(n: int) -> None:
+        nonlocal read_to
+        read_to = n
+        tick(n)
+
     ahead, frames, origin = selection.first(fps) / fps, decode(source), None
     if ahead > SEARCHED:
         frames, origin = decode_near(source, ahead)
     before, size = None, None
-    for decoded, time in select(frames, fps, selection, source.name, tick, origin):
+    for decoded, time in select(frames, fps, selection, source.name, count, origin):
         if decoded is before:
             yield Shown(time, None)
             continue
@@ -59,6 +65,19 @@ def read_frames(source: VideoFile, selection: Selection, info: VideoInfo, tick: 
             log.warning("%s is HDR (%s): its colours will look washed out.", source.name, HDR[int(decoded.frame.color_trc)])
         size = picture.shape
         yield Shown(time, picture)
+    if not selection.frames:
+        warn_of_missing(source.name, read_to / fps, info.duration)
+
+
+def warn_of_missing(name: str, seconds: float, declared: float | None) -> None:
+    """Of a file that was cut short FFmpeg reads what is there, and for most containers says nothing."""
+    if declared is not None and seconds < min(declared - 1, 0.9 * declared):
+        log.warning(
+            "The picture of %s ends after %.2f s of %.2f s that the file declares: if it was cut short, copy it again.",
+            name,
+            seconds,
+            declared,
+        )
 
 
 def check_picture(first: tuple[int, ...] | None, size: tuple[int, ...], time: float, name: str) -> None:
