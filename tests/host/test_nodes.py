@@ -26,6 +26,7 @@ OURS = [
     "RealPortraitSampler",
     "RealPortraitContinueClip",
     "RealPortraitLoadDrivingVideo",
+    "RealPortraitStreamDrivingVideo",
     "RealPortraitPasteBack",
     "RealPortraitInspect",
     "RealPortraitSaveMotion",
@@ -43,7 +44,6 @@ OURS = [
     "RealPortraitAnimateLong",
     "RealPortraitSaveState",
     "RealPortraitLoadState",
-    "RealPortraitStreamDrivingVideo",
 ]
 PORTRAIT_BOX, DRIVER_BOX = "40, 40, 80, 90", "30 30 60 70"
 SETTINGS = {"seed": 5, "steps": 2, "sampler_name": "euler", "scheduler": "normal", "strength": 1.0, "guidance": 1.0}

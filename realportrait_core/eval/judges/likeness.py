@@ -21,7 +21,7 @@ def likeness(recognition: Recognition, detector: FaceDetector, square: Tensor) -
     middle = torch.full((1, 5, 2), square.shape[1] / 2)  # px
     own, found = find_points(detector, square.movedim(-1, 1), middle)
     if not bool(found):
-        raise FaceError("No face is found in the animated square of the portrait, so no identity can be compared with it.")
+        raise FaceError(f"No face is found in the animated square of the portrait ({square.shape[1]} px): identity needs one.")
     portrait = recognition.embed(square.movedim(-1, 1), own)
 
     def compare(frames: Tensor) -> Tensor:
