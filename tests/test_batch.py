@@ -20,6 +20,7 @@ import torch
 import toy_sizes
 import yunet
 from ray_jobs import breaker, doubler
+from recorder import Recorder
 from videos import write
 
 from realportrait_core.animation.extraction import extract_keypoints
@@ -186,22 +187,6 @@ def test_files_without_whole_rows(tmp_path, text, said):
 
 
 # One job, without Ray
-
-
-class Recorder:
-    """A renderer that keeps its clips' numbers and the frames that they add, as they are before encoding."""
-
-    def __init__(self, render):
-        self.render, self.frames, self.clips = render, [], []
-
-    def __getattr__(self, name):
-        return getattr(self.render, name)
-
-    def __call__(self, clip, motion, known):
-        rendered = self.render(clip, motion, known)
-        self.clips.append(clip.number)
-        self.frames.append(rendered.frames[clip.overlap : clip.stop - clip.start])
-        return rendered
 
 
 def animate(networks: Networks, job: Job, folder: Path) -> torch.Tensor:
@@ -379,7 +364,7 @@ def test_a_killed_job_goes_on_from_its_last_clip(weights, tmp_path, monkeypatch)
 
     monkeypatch.setattr(worker, "core_renderer", recorded)
     make_animator(weights, {}, killed, "cpu", 1)(job)
-    assert [recorder.clips for recorder in made] == [[1]]
+    assert [[clip.number for clip in recorder.clips] for recorder in made] == [[1]]
     assert sorted(path.name for path in killed.iterdir()) == ["one.json", "one.mp4"]
     for name in ("one.json", "one.mp4"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logged import said
 from long_jobs import LENGTH, SIZE, animate, driven, networks, renderer, tone
+from recorder import Recorder
 from safetensors.torch import load_file, save_file
 
 from realportrait_core import generate_long
@@ -139,22 +140,6 @@ def test_the_motion_of_another_video_comes_first(made):
 
 
 # Frames
-
-
-class Recorder:
-    """A renderer that keeps what it renders."""
-
-    def __init__(self, render):
-        self.render, self.frames, self.clips = render, [], []
-
-    def __getattr__(self, name):
-        return getattr(self.render, name)
-
-    def __call__(self, clip, motion, known):
-        rendered = self.render(clip, motion, known)
-        self.clips.append(clip)
-        self.frames.append(rendered.frames[clip.overlap : clip.stop - clip.start])
-        return rendered
 
 
 def in_memory(made, motion, name: str) -> torch.Tensor:

@@ -78,3 +78,42 @@ def run_node(host):
         return host.NODE_CLASS_MAPPINGS[node_id].execute(**inputs).result
 
     return run
+
+
+@pytest.fixture
+def cancelled(host):
+    """cancelled(work, at): runs it, presses the button when the bar reaches `at`, and returns where the bar was, (done, total)."""
+    import comfy.model_management as management
+    import comfy.utils
+
+    def run(work, at):
+        ticks = []
+
+        def hook(value, total, preview, node_id=None):
+            ticks.append((value, total))
+            if value >= at:
+                management.interrupt_current_processing(True)
+
+        comfy.utils.set_progress_bar_global_hook(hook)
+        try:
+            with pytest.raises(management.InterruptProcessingException):
+                work()
+        finally:
+            comfy.utils.set_progress_bar_global_hook(None)
+            management.interrupt_current_processing(False)
+        return ticks
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def files(pack):
+    import line
+
+    line.weights(pack)
+    return line
+
+
+@pytest.fixture
+def whole(files, pack, run_node):
+    return files.Line(pack, run_node)

@@ -11,19 +11,6 @@ from refusal import refused
 LOAD = "RealPortraitLoadPortrait"
 
 
-@pytest.fixture(scope="module")
-def files(pack):
-    import line
-
-    line.weights(pack)
-    return line
-
-
-@pytest.fixture
-def whole(files, pack, run_node):
-    return files.Line(pack, run_node)
-
-
 @pytest.fixture
 def folder(host) -> Path:
     import folder_paths

@@ -2,21 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 import torch
-
-
-@pytest.fixture(scope="module")
-def files(pack):
-    import line
-
-    line.weights(pack)
-    return line
-
-
-@pytest.fixture
-def whole(files, pack, run_node):
-    return files.Line(pack, run_node)
 
 
 def result(files, whole, seed: int) -> list[torch.Tensor]:
